@@ -1,0 +1,83 @@
+"""`audiomill JOB ...`. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with rejections under --strict."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import click
+
+import pipeline
+from jobs.demo import demo
+from jobs.export import export
+from jobs.inspect_run import inspect_run
+from jobs.score import score
+from jobs.transcribe import transcribe
+from pipeline.errors import AudiomillError, UsageError
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+class Jobs(click.Group):
+    """Jobs in the order in which a user meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=Jobs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(pipeline.__version__, prog_name="audiomill", message="%(prog)s %(version)s")
+def audiomill() -> None:
+    """Turns audio corpora of any size into transcripts in Parquet, and loses nothing.
+
+    INPUTs are files, folders, globs, tar or Parquet shards and manifests, local or at any fsspec URL.
+    Run the same command again after an interruption: finished parts are not redone.
+    """
+
+
+for job in (transcribe, inspect_run, score, export, demo):
+    audiomill.add_command(job)
+
+
+def main() -> None:
+    """Entry point: errors that are not bugs become one line on stderr."""
+    _quieten()
+    try:
+        code = audiomill.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        where = f" {error.ctx.command_path}" if isinstance(error, click.UsageError) and error.ctx else ""
+        hint = f" (see `{where.strip()} --help`)" if where else ""
+        code = _fail(f"{error.format_message()}{hint}", EXIT_USAGE)
+    except click.Abort:
+        code = _fail("interrupted; run the same command again to continue", EXIT_FAILED)
+    except UsageError as error:
+        code = _fail(str(error), EXIT_USAGE)
+    except AudiomillError as error:
+        code = _fail(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        code = _fail("interrupted; run the same command again to continue", EXIT_FAILED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
+    sys.exit(code or 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"audiomill: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _quieten() -> None:
+    """Libraries' chatter is for --verbose."""
+    if "--verbose" not in sys.argv:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""audiomill export: transcripts as subtitles, text, JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from jobs.options import JsonMapping
+from pipeline.errors import InputError
+from pipeline.storage import ledger
+from pipeline.storage.entry import stem
+from pipeline.storage.fs import Place
+from pipeline.text.subtitles import Cue, cues_of_words, srt, vtt
+
+EXAMPLES = """\
+Examples:
+  audiomill export out/ --format srt --to subtitles/
+  audiomill export out/ --format jsonl > transcripts.jsonl
+"""
+ONE_FILE_EACH = ("srt", "vtt", "txt")
+CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s", "language", "confidence", "text")
+SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("output", metavar="OUTPUT")
+@click.option("--format", "kind", type=click.Choice((*ONE_FILE_EACH, "jsonl", "csv")), required=True, help="What to write.")
+@click.option("--to", metavar="PLACE", help="Folder for srt, vtt, txt [default: OUTPUT/export]; file for jsonl, csv [default: standard output].")
+@click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
+def export(output: str, kind: str, to: str | None, storage_options: dict[str, Any] | None) -> None:
+    """Write transcripts in other formats.
+
+    srt, vtt and txt: one file a recording, named after it. jsonl: one line a recording with its segments.
+    csv: one row a segment.
+    """
+    place = Place(output, storage_options or {})
+    recordings = ledger.tables(place, "recordings").to_pylist()
+    if not recordings:
+        raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
+    segments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for segment in ledger.tables(place, "segments").to_pylist():
+        segments[segment["recording_id"]].append(segment)
+    if kind in ONE_FILE_EACH:
+        folder = Place(to, storage_options or {}) if to else place.join("export")
+        for name, recording in _names(recordings):
+            folder.join(f"{name}.{kind}").write(_file(kind, recording, segments[recording["id"]]).encode())
+        click.echo(f"{len(recordings)} files in {folder.url}")
+        return
+    text = _jsonl(recordings, segments) if kind == "jsonl" else _csv(recordings, segments)
+    if to:
+        Place(to, storage_options or {}).write(text.encode())
+    else:
+        click.echo(text, nl=False)
+
+
+def _names(recordings: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """File names that say which recording it is, each used once, none leading out of the folder."""
+    wanted = [_safe(stem((r["member"] or r["source"]).rsplit("/", 1)[-1])) for r in recordings]
+    count = Counter(name.lower() for name in wanted)
+    for name, recording in zip(wanted, recordings, strict=True):
+        yield (name if count[name.lower()] == 1 else f"{name}-{recording['id'][:8]}"), recording
+
+
+def _safe(name: str) -> str:
+    kept = "".join(c if c in SAFE or c.isalnum() else "_" for c in name).lstrip(".")
+    return kept or "recording"
+
+
+def _file(kind: str, recording: dict[str, Any], segments: list[dict[str, Any]]) -> str:
+    if kind == "txt":
+        return "\n".join(segment["text"] for segment in segments if segment["text"]) + "\n"
+    cues = [cue for segment in segments for cue in _cues(segment)]
+    return srt(cues) if kind == "srt" else vtt(cues)
+
+
+def _cues(segment: dict[str, Any]) -> list[Cue]:
+    """The finest times there are: words, or else phrases, or else the segment's own."""
+    prefix = "" if segment["channel"] is None else f"[{segment['channel']}] "
+    if segment["words"]:
+        cues = cues_of_words([Cue(w["start_s"], w["stop_s"], w["word"]) for w in segment["words"]])
+    elif segment["phrases"]:
+        cues = [Cue(p["start_s"], p["stop_s"], p["text"]) for p in segment["phrases"]]
+    else:
+        cues = [Cue(segment["start_s"], segment["stop_s"], segment["text"])] if segment["text"] else []
+    return [cue._replace(text=prefix + cue.text) for cue in cues]
+
+
+def _jsonl(recordings: list[dict[str, Any]], segments: dict[str, list[dict[str, Any]]]) -> str:
+    lines = [json.dumps({**recording, "segments": segments[recording["id"]]}, ensure_ascii=False) for recording in recordings]
+    return "".join(line + "\n" for line in lines)
+
+
+def _csv(recordings: list[dict[str, Any]], segments: dict[str, list[dict[str, Any]]]) -> str:
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for recording in recordings:
+        for segment in segments[recording["id"]]:
+            writer.writerow({**segment, "source": recording["source"], "member": recording["member"]})
+    return sink.getvalue()

@@ -1,0 +1,159 @@
+"""Config dataclasses -> command-line options and back. Every default comes from `pipeline.config`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from pipeline.config import T, build, flag, flat_fields
+from pipeline.errors import UsageError
+
+GROUPS = {
+    "PlanConfig": "Plan",
+    "DecodeConfig": "Decoding",
+    "SegmentConfig": "Segments",
+    "ModelConfig": "Model",
+    "EngineConfig": "Engine",
+    "OutputConfig": "Output",
+}
+
+
+class JsonMapping(click.ParamType):
+    """A JSON object on the command line."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        try:
+            parsed = value if isinstance(value, dict) else json.loads(value)
+        except ValueError as error:
+            self.fail(f"expected a JSON object such as '{{\"endpoint_url\": \"http://localhost:9000\"}}', got {value!r} ({error})", param, ctx)
+        if not isinstance(parsed, dict):
+            self.fail(f"expected a JSON object, got {type(parsed).__name__}", param, ctx)
+        return parsed
+
+
+class GroupedCommand(click.Command):
+    """Help with the options under the headings of their config dataclass."""
+
+    headings: dict[str, str] = {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        grouped: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                grouped.setdefault(self.headings.get(param.name or "", "General"), []).append(record)
+        for heading, records in sorted(grouped.items(), key=lambda pair: pair[0] != "Output" and pair[0] != "General"):
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write(self.epilog.rstrip() + "\n")
+
+
+def with_options(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds an option for every field of a job config, and `--config FILE`."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = click.option("--config", "config_file", type=click.Path(dir_okay=False), help="YAML file with the same names as the options; flags override it.")(function)
+        for field in reversed(flat_fields(kind)):
+            function = _option(field)(function)
+        return function
+
+    return add
+
+
+def headings(kind: type) -> dict[str, str]:
+    """Option name -> heading, by the dataclass that holds it."""
+    found: dict[str, str] = {}
+    for outer in dataclasses.fields(kind):
+        hint = typing.get_type_hints(kind)[outer.name]
+        if dataclasses.is_dataclass(hint):
+            found.update({field.name: GROUPS[hint.__name__] for field in dataclasses.fields(hint)})  # type: ignore[union-attr]
+    return found
+
+
+def config_from(kind: type[T], inputs: tuple[str, ...], config_file: str | None, flags: dict[str, Any]) -> T:
+    """The job's configuration: defaults, then the YAML file, then flags.
+
+    Raises:
+        UsageError: the file cannot be read, or names what is no option.
+    """
+    values = _from_file(config_file, kind) if config_file else {}
+    values.update({name: value for name, value in flags.items() if value is not None})
+    if inputs:
+        values["inputs"] = inputs
+    if not values.get("inputs"):
+        raise UsageError("INPUT is missing: name a file, folder, glob, shard or manifest")
+    values["inputs"] = tuple(values["inputs"])
+    return build(kind, values)
+
+
+def _from_file(path: str, kind: type) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: expected YAML, got: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise UsageError(f"--config {path}: expected names and values, e.g. 'model: openai/whisper-tiny.en'")
+    values = {str(name).replace("-", "_"): value for name, value in loaded.items()}
+    hints = {field.name: field for field in flat_fields(kind)}
+    for name in values:
+        if name not in hints and name != "inputs":
+            raise UsageError(f"--config {path}: {name} is no option of this job; see --help")
+    if isinstance(values.get("inputs"), str):
+        values["inputs"] = [values["inputs"]]
+    return {name: value if name == "inputs" or value is None else _checked(name, value, hints[name], path) for name, value in values.items()}
+
+
+def _checked(name: str, value: Any, field: dataclasses.Field[Any], path: str) -> Any:
+    """A value of a YAML file, converted as its flag would be."""
+    kind = _click_type(field)
+    try:
+        if isinstance(kind, JsonMapping) or kind is not bool:
+            return click.types.convert_type(kind).convert(value, None, None)
+        if not isinstance(value, bool):
+            raise click.BadParameter(f"expected true or false, got {value!r}")
+        return value
+    except click.BadParameter as error:
+        raise UsageError(f"--config {path}: {flag(name)}: {error.message}") from error
+
+
+def _plain_type(field: dataclasses.Field[Any]) -> Any:
+    module_types = {"str": str, "int": int, "float": float, "bool": bool}
+    text = str(field.type).split("|")[0].strip()
+    return module_types.get(text, dict)
+
+
+def _click_type(field: dataclasses.Field[Any]) -> Any:
+    if field.metadata["choices"]:
+        return click.Choice(field.metadata["choices"])
+    plain = _plain_type(field)
+    return JsonMapping() if plain is dict else plain
+
+
+def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    name, kind = flag(field.name), _click_type(field)
+    help_text = field.metadata["help"]
+    default = None if field.default is dataclasses.MISSING else field.default
+    if kind is bool:
+        is_on = default is True
+        names = f"--{name}/--no-{name}" if is_on else f"--{name}"
+        return click.option(names, field.name, is_flag=True, default=None, help=help_text + (" [default: on]" if is_on else ""))
+    if default not in (None, "") and "[default" not in help_text:
+        shown = f"{default:g}" if isinstance(default, float) else default
+        help_text += f" [default: {shown}]"
+    metavar = "JSON" if isinstance(kind, JsonMapping) else {str: "TEXT", int: "N", float: "X"}.get(kind)
+    return click.option(f"--{name}", field.name, type=kind, default=None, metavar=metavar, help=help_text)

@@ -1,0 +1,1 @@
+"""Decoding, resampling, voice activity, segmentation, bucketing. No storage, no text, no torch."""

@@ -1,0 +1,234 @@
+"""One recording: encoded bytes -> 16 kHz int16 segments and an account of every second, in bounded memory."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audio.clock import MODEL_SAMPLE_RATE, resampled_length, samples_from_seconds
+from pipeline.audio.decode import Audio, open_audio
+from pipeline.audio.resample import resample
+from pipeline.audio.segment import Segmenter, SegmentSpec, Span, segmenter
+from pipeline.errors import Rejected
+
+MIN_MISSING_S = 0.1
+"""A decoded length this close to the announced one is complete: encoders pad and trim by some frames."""
+MIN_MISSING_SHARE = 0.005
+
+
+class Cut(NamedTuple):
+    """A segment with its audio. Times: samples at 16 kHz in the source; `pcm_T` includes the context."""
+
+    channel: int | None
+    start: int
+    stop: int
+    left: int
+    right: int
+    pcm_T: NDArray[np.int16]
+
+
+class Ending(NamedTuple):
+    """The account of a recording that was read to its end. Counts: samples at 16 kHz."""
+
+    origin: int
+    num_samples: int
+    speech_samples: int
+    failed_samples: int
+    sample_rate: int
+    num_channels: int
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingSpec:
+    """What to read of a recording, and its limits."""
+
+    channels: str
+    start_s: float | None
+    duration_s: float | None
+    min_s: float
+    max_s: float
+
+
+@dataclass
+class StageClock:
+    """Seconds spent per stage, and a hook that is told of every step forward."""
+
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    on_progress: Callable[[], None] = lambda: None
+
+    def timed(self, stage: str, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Counts the time spent waiting for each block, less what inner stages count themselves."""
+        while True:
+            before, inner = time.perf_counter(), sum(self.seconds.values())
+            block = next(blocks, None)
+            self.seconds[stage] += time.perf_counter() - before - (sum(self.seconds.values()) - inner)
+            self.on_progress()
+            if block is None:
+                return
+            yield block
+
+
+def cut_recording(handle: IO[bytes], spec: RecordingSpec, segments: SegmentSpec, clock: StageClock) -> Iterator[Cut | Ending]:
+    """Segments of one recording in time order per channel, then its ending.
+
+    Args:
+        handle: encoded audio, seekable.
+        spec: span, channels and limits.
+        segments: cutting rules.
+        clock: where stage times are added.
+
+    Raises:
+        Rejected: nothing of it can be used. Segments yielded before that do not count.
+    """
+    start_s = spec.start_s or 0.0
+    with open_audio(handle, start_s) as audio:
+        limit = None if spec.duration_s is None else int(spec.duration_s * audio.sample_rate + 0.5)
+        if audio.num_announced is not None:
+            _check_length(audio.num_announced if limit is None else min(limit, audio.num_announced), audio, spec)
+        source = _Source(audio, limit, spec)
+        picked = clock.timed("decode", source.blocks())
+        num_picked = 1 if spec.channels != "split" else audio.num_channels
+        channels = [None] if spec.channels == "mix" else list(range(num_picked))
+        origin = samples_from_seconds(start_s)
+        tracks = [_Track(channel, segmenter(segments), origin) for channel in channels]
+        for block in clock.timed("resample", resample(picked, audio.sample_rate, num_picked)):
+            pcm_TK = _to_int16(block)
+            before = time.perf_counter()
+            cuts = [cut for index, track in enumerate(tracks) for cut in track.push(pcm_TK[:, index])]
+            clock.seconds["segment"] += time.perf_counter() - before
+            yield from cuts
+        source.check()
+        before = time.perf_counter()
+        cuts = [cut for track in tracks for cut in track.finish()]
+        clock.seconds["segment"] += time.perf_counter() - before
+        yield from cuts
+        yield source.ending(origin, _union_length([span for track in tracks for span in track.spans]))
+
+
+class _Source:
+    """Decoded blocks of the chosen span and channels, checked and counted as they pass."""
+
+    def __init__(self, audio: Audio, limit: int | None, spec: RecordingSpec) -> None:
+        self._audio, self._limit, self._spec = audio, limit, spec
+        self.num_decoded = 0
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        for block in self._audio.blocks_TK:
+            if self._limit is not None:
+                block = block[: self._limit - self.num_decoded]
+            if not len(block):
+                return
+            if not np.isfinite(block).all():
+                at = self.num_decoded + int(np.argmin(np.isfinite(block).all(axis=1)))
+                raise Rejected("decode", "nan_samples", f"expected finite samples, got NaN or infinity at {at / self._audio.sample_rate:.3f} s")
+            self.num_decoded += len(block)
+            _check_length(self.num_decoded, self._audio, self._spec, only_longest=True)
+            yield _pick_channels(block, self._spec.channels)
+
+    def check(self) -> None:
+        """Raises Rejected when too little came out."""
+        audio, spec = self._audio, self._spec
+        if self.num_decoded == 0:
+            if spec.start_s and not audio.problems:
+                raise Rejected("decode", "span_outside", f"expected audio from {spec.start_s} s on, got none")
+            reason = "decode_failed" if audio.num_announced or audio.problems else "no_samples"
+            raise Rejected("decode", reason, f"expected {audio.num_announced or 'some'} samples, got 0{_because(audio)}")
+        if self.num_decoded < spec.min_s * audio.sample_rate and (self._limit is None or self._limit < spec.min_s * audio.sample_rate):
+            self._too_short()
+
+    def _too_short(self) -> None:
+        raise Rejected("decode", "too_short", f"expected at least {self._spec.min_s} s, got {self.num_decoded / self._audio.sample_rate:.4f} s")
+
+    def ending(self, origin: int, speech_samples: int) -> Ending:
+        audio, rate = self._audio, self._audio.sample_rate
+        expected = self.num_decoded
+        if audio.num_announced is not None:
+            expected = audio.num_announced if self._limit is None else min(self._limit, audio.num_announced)
+        missing = expected - self.num_decoded
+        tolerance = 0 if audio.is_exact or audio.problems else max(MIN_MISSING_S * rate, MIN_MISSING_SHARE * expected)
+        is_cut_off = missing > tolerance
+        error = None
+        if is_cut_off:
+            error = f"truncated: expected {expected / rate:.3f} s, got {self.num_decoded / rate:.3f} s{_because(audio)}"
+        elif audio.problems:
+            error = f"damaged: {'; '.join(audio.problems)}"
+        decoded = resampled_length(self.num_decoded, rate)
+        total = resampled_length(expected, rate) if is_cut_off else decoded
+        return Ending(origin, total, min(speech_samples, decoded), total - decoded, rate, audio.num_channels, error)
+
+
+class _Track:
+    """One channel: its segmenter, and the samples that may still be asked for."""
+
+    def __init__(self, channel: int | None, cutter: Segmenter, origin: int) -> None:
+        self._channel, self._cutter, self._origin = channel, cutter, origin
+        self._kept: list[NDArray[np.int16]] = []
+        self._kept_from = self._num_samples = 0
+        self._settled: list[Span] = []  # waiting for their right context
+        self.spans: list[Span] = []
+
+    def push(self, pcm_T: NDArray[np.int16]) -> list[Cut]:
+        self._kept.append(pcm_T)
+        self._num_samples += len(pcm_T)
+        self._settled += self._cutter.push(pcm_T)
+        ready = [span for span in self._settled if span.stop + span.right <= self._num_samples]
+        self._settled = self._settled[len(ready) :]
+        cuts = [self._cut(span) for span in ready]
+        self._drop_before(min([self._cutter.keep_from, *(span.start - span.left for span in self._settled)]))
+        return cuts
+
+    def finish(self) -> list[Cut]:
+        self._settled += self._cutter.finish()
+        return [self._cut(span._replace(right=min(span.right, self._num_samples - span.stop))) for span in self._settled]
+
+    def _cut(self, span: Span) -> Cut:
+        self.spans.append(Span(span.start, span.stop))
+        kept = np.concatenate(self._kept)
+        self._kept = [kept]
+        first, last = span.start - span.left - self._kept_from, span.stop + span.right - self._kept_from
+        return Cut(self._channel, self._origin + span.start, self._origin + span.stop, span.left, span.right, kept[first:last].copy())
+
+    def _drop_before(self, sample: int) -> None:
+        while self._kept and self._kept_from + len(self._kept[0]) <= sample:
+            self._kept_from += len(self._kept.pop(0))
+
+
+def _check_length(num_samples: int, audio: Audio, spec: RecordingSpec, only_longest: bool = False) -> None:
+    seconds = num_samples / audio.sample_rate
+    if seconds > spec.max_s:
+        raise Rejected("decode", "too_long", f"expected at most {spec.max_s / 3600:g} h, got {seconds / 3600:.1f} h by header or decoding")
+    if not only_longest and 0 < seconds < spec.min_s:
+        raise Rejected("decode", "too_short", f"expected at least {spec.min_s} s, got {seconds:.4f} s")
+
+
+def _pick_channels(block_TC: NDArray[np.float32], channels: str) -> NDArray[np.float32]:
+    if channels == "mix":
+        return block_TC.mean(axis=1, keepdims=True, dtype=np.float32) if block_TC.shape[1] > 1 else block_TC
+    return block_TC[:, :1] if channels == "first" else block_TC
+
+
+def _to_int16(block: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Rounds to the nearest step and clips: exact for 16-bit sources at 16 kHz."""
+    return np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def _union_length(spans: list[Span]) -> int:
+    total = reached = 0
+    for span in sorted(spans):
+        total += max(0, span.stop - max(span.start, reached))
+        reached = max(reached, span.stop)
+    return total
+
+
+def _because(audio: Audio) -> str:
+    return f" ({'; '.join(audio.problems)})" if audio.problems else ""
+
+
+assert MODEL_SAMPLE_RATE == 16_000  # silero-vad's frames and all model families depend on it

@@ -1,0 +1,64 @@
+"""The exception tree. Every error says what failed, where, expected against got, and what happens now.
+
+    AudiomillError
+    ├── UsageError          the command, a path or an option is wrong: exit code 2, one line
+    │   ├── InputError      an INPUT, a manifest or a reference file cannot be used
+    │   ├── ModelError      a checkpoint cannot be found or is of a kind we do not run
+    │   └── OutputMismatch  the output folder was made with another configuration
+    ├── RunFailed           parts could not be finished: exit code 1
+    └── Rejected            one recording cannot be used: becomes a row of the rejections table
+"""
+
+from __future__ import annotations
+
+
+class AudiomillError(Exception):
+    """Base of every error that this program raises on purpose."""
+
+
+class UsageError(AudiomillError):
+    """Something the user typed is wrong; the message names the fix. Exit code 2."""
+
+
+class InputError(UsageError):
+    """An input, manifest or reference file is missing or has the wrong form."""
+
+
+class ModelError(UsageError):
+    """A checkpoint cannot be found, read or is of an unsupported kind."""
+
+
+class OutputMismatch(UsageError):
+    """The output was written with a configuration that gives other results."""
+
+
+class RunFailed(AudiomillError):
+    """The run ended with unfinished parts. Exit code 1; the same command continues it."""
+
+
+class Rejected(AudiomillError):
+    """One recording cannot be used; it leaves as one row of the rejections table.
+
+    Args:
+        stage: where it failed: "plan", "read", "decode" or "infer".
+        reason: one of `pipeline.schema.REASONS`.
+        detail: what was expected and what was found, for a person.
+    """
+
+    def __init__(self, stage: str, reason: str, detail: str) -> None:
+        super().__init__(f"{stage}: {reason}: {detail}")
+        self.stage = stage
+        self.reason = reason
+        self.detail = detail
+
+
+class WorkerDied(AudiomillError):
+    """The decode process ended without an answer (signal, crash, hang).
+
+    Args:
+        returncode: exit status as `subprocess` gives it; negative is a signal.
+    """
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(f"decode process ended with status {returncode}")
+        self.returncode = returncode

@@ -1,0 +1,1 @@
+"""Models behind small Protocols (see base.py). Works without Ray."""

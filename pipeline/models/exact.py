@@ -1,0 +1,96 @@
+"""Batches of wav2vec2-family models that give what each row gives alone.
+
+Hugging Face's forward pass lets padding leak into results in four places: the group normalisation over time
+of the first convolution (wav2vec2-base, hubert-base, WavLM-base: hidden states half wrong), the stacked
+positional convolutions of data2vec, and the convolutions of adapters. Each is given a mask here. What
+remains is the rounding of sums.
+
+B batch, C channels, F frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CTC_FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-bert")
+
+
+class RowLengths:
+    """Lengths of the rows of the batch that is being computed; the masked modules look here."""
+
+    def __init__(self) -> None:
+        self.samples_B: Tensor = torch.zeros(0, dtype=torch.long)
+        self.frames_B: Tensor = torch.zeros(0, dtype=torch.long)
+
+
+class MaskedGroupNorm(nn.Module):
+    """Group normalisation with one group a channel, its statistics over each row's own frames only."""
+
+    def __init__(self, norm: nn.GroupNorm, kernel: int, stride: int, lengths: RowLengths) -> None:
+        super().__init__()
+        assert norm.num_groups == norm.num_channels, "one group a channel"
+        self._norm, self._kernel, self._stride, self._lengths = norm, kernel, stride, lengths
+
+    def forward(self, x_BCF: Tensor) -> Tensor:
+        num_frames_B = (self._lengths.samples_B - self._kernel) // self._stride + 1
+        if bool((num_frames_B == x_BCF.shape[-1]).all()):
+            normed: Tensor = self._norm(x_BCF)
+            return normed
+        mask_B1F = frame_mask(num_frames_B, x_BCF.shape[-1])[:, None]
+        count_B11 = num_frames_B[:, None, None].float()
+        x = x_BCF.float()
+        mean = (x * mask_B1F).sum(-1, keepdim=True) / count_B11
+        centred = (x - mean) * mask_B1F
+        variance = centred.square().sum(-1, keepdim=True) / count_B11
+        scaled = centred * torch.rsqrt(variance + self._norm.eps)
+        return (scaled * self._norm.weight[:, None] + self._norm.bias[:, None]).to(x_BCF.dtype)
+
+
+def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:
+    """mask_BF: True inside each row's own frames."""
+    return torch.arange(num_frames, device=lengths_B.device) < lengths_B[:, None]
+
+
+def make_exact(base: Any) -> RowLengths:
+    """Puts masks into a wav2vec2-family base model, in place.
+
+    Args:
+        base: `Wav2Vec2Model`, `HubertModel`, `WavLMModel`, `Data2VecAudioModel` or `Wav2Vec2BertModel`.
+
+    Returns:
+        Where the lengths must be put before each forward pass.
+    """
+    lengths = RowLengths()
+    config = base.config
+    if getattr(config, "feat_extract_norm", "layer") == "group":
+        first = base.feature_extractor.conv_layers[0]
+        first.layer_norm = MaskedGroupNorm(first.layer_norm, config.conv_kernel[0], config.conv_stride[0], lengths)
+    if config.model_type == "data2vec-audio":
+        for layer in base.encoder.pos_conv_embed.layers:
+            layer.register_forward_hook(lambda _module, _args, out: out * frame_mask(lengths.frames_B, out.shape[-1])[:, None])
+    if getattr(base, "adapter", None) is not None:
+        _mask_adapter(base.adapter, config, lengths)
+    return lengths
+
+
+def _mask_adapter(adapter: Any, config: Any, lengths: RowLengths) -> None:
+    """Every convolution of an adapter sees zeros behind a row's end, as it does alone."""
+    padding = config.adapter_kernel_size // 2 if config.model_type == "wav2vec2-bert" else 1
+
+    def frames_at(depth: int) -> Tensor:
+        frames_B = lengths.frames_B
+        for _ in range(depth):
+            frames_B = (frames_B + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1
+        return frames_B
+
+    for depth, layer in enumerate(adapter.layers):
+
+        def masked_input(module: nn.Module, args: tuple[Tensor, ...], depth: int = depth) -> tuple[Tensor, ...]:
+            x_BCF = args[0]
+            return (x_BCF * frame_mask(frames_at(depth), x_BCF.shape[-1])[:, None], *args[1:])
+
+        for conv in (module for module in layer.modules() if isinstance(module, nn.Conv1d) and module.stride[0] == config.adapter_stride):
+            conv.register_forward_pre_hook(masked_input)

@@ -1,0 +1,158 @@
+"""Whisper as a Transcriber: log-mel, encoder, greedy decoder, text with phrases.
+
+B batch, T samples, M mels, F frames, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.audio_utils import mel_filter_bank
+
+from pipeline.audio.clock import MODEL_SAMPLE_RATE
+from pipeline.models.base import TimedText, Transcript, Utterance
+from pipeline.models.whisper_decoder import Decoded, decode_greedily, detect_languages
+from pipeline.models.whisper_tokens import TIMESTAMP_STEP_S, WhisperTokens
+
+WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
+NUM_FFT, HOP_SAMPLES = 400, 160
+STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
+
+
+class Heard(NamedTuple):
+    """Raw result of one utterance."""
+
+    decoded: Decoded
+    language: str | None
+    language_probability: float | None
+
+
+class WhisperTranscriber:
+    """See `pipeline.models.base.Transcriber`.
+
+    Args:
+        model: `WhisperForConditionalGeneration` in evaluation mode on its device.
+        tokenizer: a `tokenizers.Tokenizer`.
+        tokens: its special tokens.
+        task: "transcribe" or "translate".
+        timestamps: decode timestamp tokens, which give phrases.
+        max_new_tokens: longest answer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, tokens: WhisperTokens, *, task: str, timestamps: bool, max_new_tokens: int) -> None:
+        self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
+        self._task, self._timestamps, self._max_new_tokens = task, timestamps, max_new_tokens
+        self._mel = LogMel(model.config.num_mel_bins, model.device)
+
+    def padded_length(self, num_samples: int) -> int:
+        """Every utterance fills a window of 30 s: what the model was trained on."""
+        return WINDOW_SAMPLES
+
+    @torch.inference_mode()
+    def decode(self, batch: Sequence[Utterance]) -> list[Heard]:
+        """Greedy tokens of one batch; the language is detected where it is not given."""
+        mel_BMF = self._mel(_padded(batch, self._model.device)).to(self._model.dtype)
+        hidden_BFD = self._model.model.encoder(mel_BMF).last_hidden_state
+        languages = self._languages(batch, hidden_BFD)
+        prompts = [self._tokens.prompt(token, self._task, self._timestamps) for token, _ in languages]
+        decoded = decode_greedily(
+            self._model, hidden_BFD, prompts, self._tokens, timestamps=self._timestamps, max_new_tokens=self._max_new_tokens
+        )
+        return [Heard(row, *self._named(token, probability)) for row, (token, probability) in zip(decoded, languages, strict=True)]
+
+    def _languages(self, batch: Sequence[Utterance], hidden_BFD: Tensor) -> list[tuple[int | None, float | None]]:
+        if not self._tokens.languages:
+            return [(None, None)] * len(batch)
+        given = [self._tokens.languages.get(u.language or "") for u in batch]
+        unknown = [row for row, token in enumerate(given) if token is None]
+        found: list[tuple[int | None, float | None]] = [(token, None) for token in given]
+        if unknown:
+            detected = detect_languages(self._model, hidden_BFD[unknown], self._tokens)
+            for row, (token, probability) in zip(unknown, detected, strict=True):
+                found[row] = (token, probability)
+        return found
+
+    def _named(self, token: int | None, probability: float | None) -> tuple[str | None, float | None]:
+        return ("en", None) if token is None else (self._tokens.language_of(token), probability)
+
+    def finish(self, utterances: Sequence[Utterance], raw: Sequence[Heard]) -> list[Transcript]:
+        """Texts and phrases, with one detokenise call for all."""
+        spans = [_phrase_tokens(heard.decoded.tokens, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, raw, strict=True)]
+        whole = [[t for t in heard.decoded.tokens if t < self._tokens.end] for heard in raw]
+        texts = self._tokenizer.decode_batch([*whole, *(ids for row in spans for ids, _, _ in row)], skip_special_tokens=True)
+        pieces = iter(texts[len(whole) :])
+        transcripts = []
+        for heard, text, row in zip(raw, texts, spans, strict=False):
+            phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
+            transcripts.append(
+                Transcript(
+                    text=text.strip(),
+                    language=heard.language,
+                    language_probability=heard.language_probability,
+                    avg_logprob=heard.decoded.sum_logprob / (len(heard.decoded.tokens) + 1),
+                    no_speech_prob=heard.decoded.no_speech_prob,
+                    words=None,
+                    phrases=tuple(p for p in phrases if p.text) if self._timestamps else None,
+                )
+            )
+        return transcripts
+
+
+class LogMel:
+    """Log-mel spectrogram of whole batches on the model's device, as Whisper was trained on.
+
+    Source: arXiv:2212.04356 section 2.2; floor and scale as openai/whisper audio.py.
+    """
+
+    def __init__(self, num_mels: int, device: torch.device) -> None:
+        filters = mel_filter_bank(
+            num_frequency_bins=NUM_FFT // 2 + 1,
+            num_mel_filters=num_mels,
+            min_frequency=0.0,
+            max_frequency=MODEL_SAMPLE_RATE / 2,
+            sampling_rate=MODEL_SAMPLE_RATE,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self._filters = torch.from_numpy(np.asarray(filters, np.float32)).to(device)
+        self._window = torch.hann_window(NUM_FFT, device=device)
+
+    def __call__(self, waveform_BT: Tensor) -> Tensor:
+        """Float32 waveforms at 16 kHz -> mel_BMF with one column per 10 ms."""
+        spectrum = torch.stft(waveform_BT, NUM_FFT, HOP_SAMPLES, window=self._window, return_complex=True)
+        power = spectrum[..., :-1].abs() ** 2
+        log_mel = (self._filters.T @ power).clamp(min=1e-10).log10()
+        floor = log_mel.amax(dim=(1, 2), keepdim=True) - 8.0
+        return (torch.maximum(log_mel, floor) + 4.0) / 4.0
+
+
+def _padded(batch: Sequence[Utterance], device: torch.device) -> Tensor:
+    """Int16 goes to the device; it becomes float there. Zeros up to the window."""
+    pcm_BT = np.zeros((len(batch), WINDOW_SAMPLES), np.int16)
+    for row, utterance in enumerate(batch):
+        assert len(utterance.pcm_T) <= WINDOW_SAMPLES, "segments fit the window"
+        pcm_BT[row, : len(utterance.pcm_T)] = utterance.pcm_T
+    return torch.from_numpy(pcm_BT).to(device).float() / 32768.0
+
+
+def _phrase_tokens(ids: list[int], tokens: WhisperTokens, num_samples: int) -> list[tuple[list[int], int, int]]:
+    """Text tokens between timestamp tokens, with the samples that the stamps stand for.
+
+    A last phrase without end stamp ends with the segment.
+    """
+    phrases: list[tuple[list[int], int, int]] = []
+    start, text = 0, list[int]()
+    for token in ids:
+        if token < tokens.end:
+            text.append(token)
+        elif token >= tokens.first_timestamp:
+            at = min((token - tokens.first_timestamp) * STAMP_SAMPLES, num_samples)
+            if text:
+                phrases.append((text, start, at))
+                text = []
+            start = at
+    return [*phrases, (text, start, num_samples)] if text else phrases

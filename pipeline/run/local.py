@@ -1,0 +1,103 @@
+"""Engine in this process: decode processes ahead, the model here, parts written as they finish."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.commit import write_result
+from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from pipeline.run.sandbox import Decoder
+from pipeline.run.spec import RunSpec
+from pipeline.stages import cut_part, infer_piece
+
+Part = tuple[int, list[dict[str, Any]]]
+PIECES_AHEAD = 2
+
+
+def run_parts(parts: Sequence[Part], spec: RunSpec) -> Iterator[pa.Table]:
+    """Runs parts to their files.
+
+    Args:
+        parts: part numbers with their plan rows.
+        spec: the run.
+
+    Yields:
+        Counts as pieces are written, see `pipeline.commit.COUNTS`.
+    """
+    model = load_transcriber(find_checkpoint(spec.model, spec.storage_options), spec.model)
+    with _Pieces(parts, spec) as pieces:
+        for piece in pieces:
+            result = infer_piece(piece, model, spec.batch_samples)
+            yield write_result(result, spec.output, spec.digest, spec.pieces_key)
+
+
+def result_rows(part: Part, spec: RunSpec) -> list[dict[str, Any]]:
+    """Runs one part and returns its result rows instead of writing them."""
+    model = load_transcriber(find_checkpoint(spec.model, spec.storage_options), spec.model)
+    with _Pieces([part], spec) as pieces:
+        return [row for piece in pieces for row in infer_piece(piece, model, spec.batch_samples).to_pylist()]
+
+
+class _Pieces:
+    """Pieces of all parts, made by threads that each drive a decode process; a few wait in a queue."""
+
+    def __init__(self, parts: Sequence[Part], spec: RunSpec) -> None:
+        self._spec = spec
+        self._todo: queue.SimpleQueue[Part] = queue.SimpleQueue()
+        for part in parts:
+            self._todo.put(part)
+        wanted = spec.engine.decode_workers or max(1, (os.cpu_count() or 1) - 1)
+        self._num_threads = max(1, min(wanted, len(parts)))
+        self._ready: queue.Queue[pa.Table | BaseException | None] = queue.Queue(PIECES_AHEAD)
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> _Pieces:
+        self._threads = [threading.Thread(target=self._decode, daemon=True) for _ in range(self._num_threads)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            while thread.is_alive():
+                try:
+                    self._ready.get(timeout=0.05)
+                except queue.Empty:
+                    continue
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        num_running = self._num_threads
+        while num_running:
+            ready = self._ready.get()
+            if ready is None:
+                num_running -= 1
+            elif isinstance(ready, BaseException):
+                raise ready
+            else:
+                yield ready
+
+    def _decode(self) -> None:
+        spec = self._spec
+        decoder = Decoder(spec.decode, spec.segments, spec.storage_options, spec.verbose)
+        try:
+            while not self._stopping.is_set():
+                try:
+                    part, rows = self._todo.get_nowait()
+                except queue.Empty:
+                    break
+                for piece in cut_part(part, rows, decoder, spec.piece_samples):
+                    self._ready.put(piece)
+                    if self._stopping.is_set():
+                        break
+            self._ready.put(None)
+        except BaseException as error:  # handed to the thread that waits, which raises it
+            self._ready.put(error)
+        finally:
+            decoder.close()

@@ -1,0 +1,198 @@
+"""Engine on Ray Data, one machine or a cluster. The only file that imports Ray.
+
+One part is one row: a CPU task reads, decodes and segments it, a pool of model actors transcribes it, a
+small task writes it. Only counts come back. Retries are finite and errored blocks are let go, because the
+ledger decides what is done; pools have a fixed size, because automatic ones ramp late or never; the stages'
+resources differ, so that Ray does not fuse them into one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from pipeline.commit import failure_place, save_result, write_result
+from pipeline.errors import UsageError
+from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from pipeline.run.sandbox import Decoder
+from pipeline.run.spec import RunSpec
+from pipeline.stages import cut_part, infer_piece
+from pipeline.storage.fs import Place
+
+Part = tuple[int, list[dict[str, Any]]]
+MAX_RETRIES = 2
+MAX_INPUT_BLOCKS = 200
+WRITE_CPUS = 0.25
+PIECES_PER_ACTOR = 3
+"""Pieces on their way to an actor: enough to hide the transfer, few enough to bound memory."""
+
+
+@contextlib.contextmanager
+def session(spec: RunSpec) -> Iterator[None]:
+    """Connects to the cluster that the run names, or starts Ray on this machine; ends what it started."""
+    if ray.is_initialized():
+        _configure(spec)
+        yield
+        return
+    address = spec.engine.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    level = logging.INFO if spec.verbose else logging.ERROR
+    options: dict[str, Any] = {"address": address, "log_to_driver": spec.verbose, "logging_level": level}
+    if address == "local":
+        # Model actors wait for decoded audio most of the time that decoders work, so they get CPUs of their own in Ray's count.
+        extra = -(-spec.engine.actors * spec.engine.cpus_per_actor // 1)
+        options |= {"num_cpus": (os.cpu_count() or 1) + int(extra) + 1, "include_dashboard": False}
+    if spec.engine.ship_code:
+        import pipeline
+
+        options["runtime_env"] = {"py_modules": [str(Path(pipeline.__file__).parent)]}
+    if not spec.verbose:
+        warnings.filterwarnings("ignore", module="ray")
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"--ray-address {address}: cannot connect ({str(error).splitlines()[0]}); start a cluster with `ray start --head`, or use --engine local") from error
+    try:
+        _configure(spec)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_has_gpus() -> bool:
+    """Whether Ray knows of a GPU; needs a session."""
+    return bool(ray.cluster_resources().get("GPU"))
+
+
+def run_parts(parts: Sequence[Part], spec: RunSpec) -> Iterator[pa.Table]:
+    """Runs parts to their files; needs a session.
+
+    Args:
+        parts: part numbers with their plan rows.
+        spec: the run.
+
+    Yields:
+        Counts as pieces are written, see `pipeline.commit.COUNTS`. Parts whose workers keep dying are
+        missing from them, and from the ledger.
+    """
+    yield from _stream(parts, spec, lambda result: write_result(result, spec.output, spec.digest, spec.pieces_key))
+
+
+def run_isolated(rows: list[dict[str, Any]], spec: RunSpec, folder: Place) -> None:
+    """Runs recordings one by one and saves their results; one that kills its workers leaves none.
+
+    Args:
+        rows: plan rows.
+        spec: the run.
+        folder: takes the results, under the row's number in place of a part's; see `commit.saved_results`.
+    """
+    for _ in _stream([(number, [row]) for number, row in enumerate(rows)], spec, lambda result: save_result(result, folder)):
+        pass
+
+
+def _stream(parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+    items = [{"part": part, "rows": json.dumps(rows)} for part, rows in parts]
+    dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_INPUT_BLOCKS))
+    dataset = dataset.repartition(target_num_rows_per_block=1)
+    dataset = _mapped(dataset, _Decode(spec), num_cpus=1, max_retries=MAX_RETRIES)
+    dataset = _mapped(dataset, _Infer, fn_constructor_args=(spec,), **_actor_options(spec))
+    dataset = _mapped(dataset, _Write(spec, write), num_cpus=WRITE_CPUS, max_retries=MAX_RETRIES)
+    for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield counts
+
+
+def _mapped(dataset: Any, function: Any, **options: Any) -> Any:
+    """`map_batches` of single rows. The retry options have no replacement for the deprecated keywords yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dataset.map_batches(function, batch_size=1, batch_format="pyarrow", **options)
+
+
+def _actor_options(spec: RunSpec) -> dict[str, Any]:
+    on_gpu = spec.model.device.startswith("cuda")
+    gpus = spec.engine.gpus_per_actor if spec.engine.gpus_per_actor is not None else float(on_gpu)
+    pool = ray.data.ActorPoolStrategy(size=spec.engine.actors, max_tasks_in_flight_per_actor=PIECES_PER_ACTOR)
+    return {"compute": pool, "num_gpus": gpus, "num_cpus": spec.engine.cpus_per_actor, "max_task_retries": MAX_RETRIES, "max_restarts": -1}
+
+
+def _configure(spec: RunSpec) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = spec.engine.no_progress_timeout
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.INFO if spec.verbose else logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _reported(part: int, output: Place) -> Iterator[None]:
+    """Leaves the traceback of a failing part where the driver finds it: Ray drops the block and its error."""
+    try:
+        yield
+    except Exception:
+        failure_place(output, part).write(traceback.format_exc().encode())
+        raise
+
+
+class _Decode:
+    """CPU task: the rows of a part -> its pieces."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        spec, (part,), (rows,) = self._spec, batch.column("part").to_pylist(), batch.column("rows").to_pylist()
+        decoder = Decoder(spec.decode, spec.segments, spec.storage_options, spec.verbose)
+        try:
+            with _reported(part, spec.output):
+                yield from cut_part(part, json.loads(rows), decoder, spec.piece_samples)
+        finally:
+            decoder.close()
+
+
+class _Infer:
+    """Model actor: a piece -> its result."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        import torch
+
+        self._spec = spec
+        if spec.model.device == "cpu":
+            torch.set_num_threads(_threads_per_actor(spec))
+        self._model = load_transcriber(find_checkpoint(spec.model, spec.storage_options), spec.model)
+
+    def __call__(self, piece: pa.Table) -> pa.Table:
+        with _reported(piece.column("part")[0].as_py(), self._spec.output):
+            return infer_piece(piece, self._model, self._spec.batch_samples)
+
+
+class _Write:
+    """CPU task: a result -> files and counts."""
+
+    def __init__(self, spec: RunSpec, write: Callable[[pa.Table], pa.Table]) -> None:
+        self._spec, self._write = spec, write
+
+    def __call__(self, result: pa.Table) -> pa.Table:
+        with _reported(result.column("part")[0].as_py(), self._spec.output):
+            return self._write(result)
+
+
+def _threads_per_actor(spec: RunSpec) -> int:
+    """Cores of a node shared by the actors that find room on it."""
+    num_nodes = max(1, sum(1 for node in ray.nodes() if node["Alive"]))
+    actors_here = -(-spec.engine.actors // num_nodes)
+    return max(1, int(spec.engine.cpus_per_actor), (os.cpu_count() or 1) // actors_here)

@@ -1,0 +1,1 @@
+"""Files on any fsspec URL: listing, shards, manifests, Parquet parts, the ledger."""

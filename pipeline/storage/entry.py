@@ -1,0 +1,57 @@
+"""One planned recording: where its bytes lie and what is known about it before reading."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+AUDIO_SUFFIXES = frozenset(
+    "wav wave flac mp3 ogg oga opus aac m4a m4b mp4 mov mkv webm avi 3gp aif aiff aifc au snd caf sph nist amr awb wma w64 rf64 mka ts mpg mpeg gsm voc".split()
+)
+"""Taken as recordings when found in folders, globs and tar shards. A file named outright is always taken."""
+
+
+class Sidecar(NamedTuple):
+    """Text beside the audio, by name (`txt`, `json`): in a tar at `position`, else beside the file."""
+
+    kind: str
+    position: int
+    size: int
+
+
+class Entry(NamedTuple):
+    """A row of the plan without its part. See `schema.PLAN` for the columns."""
+
+    source: str
+    member: str = ""
+    kind: str = "file"
+    position: int = 0
+    size: int | None = None
+    duration_s: float | None = None
+    span_start_s: float | None = None
+    span_duration_s: float | None = None
+    reference: str | None = None
+    language: str | None = None
+    metadata: str | None = None
+    sidecars: tuple[Sidecar, ...] | None = None
+    reason: str | None = None
+    detail: str | None = None
+    key: str | None = None
+    """Lhotse recording id, to join supervisions; not stored."""
+
+    @property
+    def id(self) -> str:
+        """Stable and content-free: from source, member and span alone."""
+        span = "" if self.span_start_s is None else f"{self.span_start_s!r}+{self.span_duration_s!r}"
+        return hashlib.sha256("\0".join((self.source, self.member, span)).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def suffix(name: str) -> str:
+    """`a/b.WAV` -> `wav`; empty without a dot."""
+    base = name.rsplit("/", 1)[-1]
+    return base.rsplit(".", 1)[1].lower() if "." in base else ""
+
+
+def stem(name: str) -> str:
+    """`a/b.c.wav` -> `a/b.c`."""
+    return name[: len(name) - len(suffix(name)) - 1] if suffix(name) else name

@@ -1,0 +1,202 @@
+"""Files on any fsspec URL: open, list, retry, write atomically, create once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import fsspec
+import psutil
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import InputError
+
+T = TypeVar("T")
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+OPEN_PROTOCOLS = ("file", "local", "memory", "http", "https")
+"""Need no credentials, so `--storage-options` meant for the object store are not given to them."""
+NUM_ATTEMPTS = 6
+FIRST_DELAY_S = 0.2
+FINAL_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+READ_AHEAD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder: URL or local path, and the fsspec options to reach it."""
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def fs(self) -> Any:
+        return _resolve(self.url, self.options)[0]
+
+    @property
+    def path(self) -> str:
+        return str(_resolve(self.url, self.options)[1])
+
+    @property
+    def is_local(self) -> bool:
+        return protocol(self.url) in ("file", "local")
+
+    def join(self, *names: str) -> Place:
+        return Place("/".join([self.url.rstrip("/"), *names]), self.options)
+
+    def exists(self) -> bool:
+        return bool(retried(lambda: self.fs.exists(self.path)))
+
+    def read(self) -> bytes:
+        """Raises FileNotFoundError when absent."""
+        return bytes(retried(lambda: self.fs.cat_file(self.path)))
+
+    def open(self, block_size: int = READ_AHEAD_BYTES) -> IO[bytes]:
+        """Seekable binary file; remote ones read ahead `block_size` bytes."""
+        if self.is_local:
+            return open(self.path, "rb")
+        handle: IO[bytes] = retried(lambda: self.fs.open(self.path, "rb", block_size=block_size))
+        return handle
+
+    def write(self, content: bytes) -> None:
+        """Replaces the whole object in one step: a reader sees the old bytes or the new, never a part."""
+        if self.is_local:
+            with _temporary(self.path, content) as temporary:
+                os.replace(temporary, self.path)
+        else:
+            retried(lambda: self.fs.pipe_file(self.path, content))
+
+    def create(self, content: bytes) -> bool:
+        """Writes the object only if there is none yet.
+
+        Returns:
+            True if this call made it; False if somebody was first (their content stays).
+        """
+        if self.is_local:
+            with _temporary(self.path, content) as temporary:
+                try:
+                    os.link(temporary, self.path)
+                except FileExistsError:
+                    return False
+            return True
+        try:
+            retried(lambda: self.fs.pipe_file(self.path, content, mode="create"))
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if "PreconditionFailed" in repr(error) or "412" in repr(error):
+                return False
+            raise
+        return True
+
+    def remove(self, recursive: bool = False) -> None:
+        """Absent files are fine: somebody else may have removed them."""
+        with contextlib.suppress(FileNotFoundError):
+            retried(lambda: self.fs.rm(self.path, recursive=recursive))
+
+    def names(self) -> list[str]:
+        """Sorted base names of the files in this folder; empty if there is no folder."""
+        try:
+            found = retried(lambda: self.fs.ls(self.path, detail=False, refresh=True))
+        except TypeError:  # file systems without a listing cache take no `refresh`
+            found = retried(lambda: self.fs.ls(self.path, detail=False))
+        except FileNotFoundError:
+            return []
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+
+def protocol(url: str) -> str:
+    """`s3://b/k` -> `s3`; a plain path -> `file`."""
+    head, sep, _ = url.partition("://")
+    return head if sep else "file"
+
+
+def absolute(url: str) -> str:
+    """Local paths made absolute, URLs unchanged: what `source` columns hold."""
+    if protocol(url) in ("file", "local"):
+        return str(Path(url.removeprefix("file://").removeprefix("local://")).absolute())
+    return url
+
+
+def _resolve(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    scheme = protocol(url)
+    if scheme in options and isinstance(options[scheme], dict):
+        chosen = options[scheme]
+    elif scheme in OPEN_PROTOCOLS or any(isinstance(value, dict) and key in EXTRAS for key, value in options.items()):
+        chosen = {}
+    else:
+        chosen = options
+    try:
+        fs, path = fsspec.core.url_to_fs(url, **chosen)
+        return fs, str(path)
+    except ImportError as error:
+        extra = EXTRAS.get(scheme)
+        fix = f"pip install 'audiomill[{extra}]'" if extra else str(error)
+        raise InputError(f"{url}: no driver for {scheme}:// is installed; run: {fix}") from error
+    except ValueError as error:
+        raise InputError(f"{url}: unknown kind of URL ({error}); expected a path or s3://, gs://, az://, http(s)://, hf://") from error
+
+
+def retried(call: Callable[[], T]) -> T:
+    """Runs `call` again after throttling, resets and time-outs, waiting twice as long each time.
+
+    Missing files and permissions are final and raised at once.
+    """
+    for attempt in range(NUM_ATTEMPTS):
+        try:
+            return call()
+        except FINAL_ERRORS:
+            raise
+        except Exception as error:
+            if attempt == NUM_ATTEMPTS - 1 or not is_transient(error):
+                raise
+            time.sleep(FIRST_DELAY_S * 2**attempt * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if isinstance(error, FINAL_ERRORS):
+        return False
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
+        return False
+    if isinstance(error, (OSError, TimeoutError, ConnectionError)):
+        return True
+    kind = type(error)
+    return kind.__module__.split(".")[0] in ("aiohttp", "botocore", "urllib3", "requests", "gcsfs", "azure")
+
+
+@contextlib.contextmanager
+def _temporary(path: str, content: bytes) -> Iterator[str]:
+    """A synced file beside `path`; its name tells who wrote it, so that what a kill leaves can be removed."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    with open(temporary, "wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def remove_stale_temporaries(root: Place) -> None:
+    """Deletes temporary files that killed processes of this host left under a local output folder."""
+    if not root.is_local:
+        return
+    marker = f".tmp-{socket.gethostname()}-"
+    for path in Path(root.path).glob("**/.*.tmp-*"):
+        _, found, tail = path.name.partition(marker)
+        if found and not psutil.pid_exists(int(tail.split("-")[0])):
+            path.unlink(missing_ok=True)

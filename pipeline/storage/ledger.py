@@ -1,0 +1,135 @@
+"""What is done: one JSON file a part, written after its tables. A part without one is run (again).
+
+OUTPUT/run.json                 configuration that guards the folder, written once
+OUTPUT/plan.parquet, plan-0001.parquet, ...   the plan and its later additions, each written once
+OUTPUT/ledger/part-000017.json  counts and seconds of a finished part
+OUTPUT/ledger/run-....json      the summary of one run
+OUTPUT/_SUCCESS                 every planned part is in the ledger
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.errors import OutputMismatch, UsageError
+from pipeline.storage.fs import Place
+from pipeline.storage.parquet import part_name, read_table, to_bytes
+
+PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
+KNOWN_NAMES = re.compile(
+    r"run\.json|_SUCCESS|report\.html|" + PLAN_FILE.pattern + r"|ledger|_pieces|embeddings|codes|export|scores\..*|" + "|".join(schema.TABLES)
+)
+
+
+def guard(output: Place, fields: dict[str, Any], record: dict[str, Any]) -> None:
+    """Claims the output for a configuration, or checks that it is the one it was made with.
+
+    Args:
+        output: the output folder.
+        fields: everything that changes results, by flag name.
+        record: what run.json holds beside that (versions, fingerprint).
+
+    Raises:
+        OutputMismatch: another configuration made this output; the message names the differences.
+    """
+    place = output.join("run.json")
+    content = json.dumps({"results": fields, **record}, indent=2, sort_keys=True).encode()
+    if place.create(content):
+        return
+    before = json.loads(place.read())["results"]
+    differing = [
+        f"--{name} was {before.get(name)!r}, now {fields.get(name)!r}"
+        for name in sorted(before.keys() | fields.keys())
+        if before.get(name) != fields.get(name)
+    ]
+    if differing:
+        raise OutputMismatch(
+            f"{output.url} was made with other settings: {'; '.join(differing)}. "
+            "Use the old settings, another --output, or --overwrite to start anew"
+        )
+
+
+def clear(output: Place) -> None:
+    """Deletes what a run writes, nothing else.
+
+    Raises:
+        UsageError: the folder holds files that no run wrote.
+    """
+    names = [name for name in output.names() if not name.startswith(".")]
+    foreign = [name for name in names if not KNOWN_NAMES.fullmatch(name)]
+    if foreign:
+        raise UsageError(f"--overwrite: {output.url} holds {foreign[0]!r}, which audiomill did not write; choose another --output")
+    for name in sorted(names, key=lambda name: name != "_SUCCESS"):  # the claim to be complete goes first
+        output.join(name).remove(recursive=True)
+
+
+def load_plan(output: Place) -> pa.Table | None:
+    """The plan with all additions, or None if there is none yet."""
+    names = [name for name in output.names() if PLAN_FILE.fullmatch(name)]
+    if "plan.parquet" not in names:
+        return None
+    ordered = ["plan.parquet", *sorted(name for name in names if name != "plan.parquet")]
+    return pa.concat_tables([read_table(output.join(name)).cast(schema.PLAN) for name in ordered])
+
+
+def add_to_plan(output: Place, addition: pa.Table) -> bool:
+    """Writes the next plan file; False if another run added one first (then read again and plan again)."""
+    count = sum(1 for name in output.names() if PLAN_FILE.fullmatch(name))
+    name = "plan.parquet" if count == 0 else f"plan-{count:04d}.parquet"
+    return output.join(name).create(to_bytes(addition.cast(schema.PLAN)))
+
+
+def done_parts(output: Place) -> set[int]:
+    """Part numbers in the ledger: one listing."""
+    found = (re.fullmatch(r"part-(\d{6,})\.json", name) for name in output.join("ledger").names())
+    return {int(match.group(1)) for match in found if match}
+
+
+def is_done(output: Place, part: int) -> bool:
+    return output.join("ledger", part_name(part) + ".json").exists()
+
+
+def commit(output: Place, part: int, entry: dict[str, Any]) -> None:
+    """Marks a part as finished. Its tables must be in place."""
+    output.join("ledger", part_name(part) + ".json").write(json.dumps(entry, indent=1, sort_keys=True).encode())
+
+
+def withdraw(output: Place, part: int) -> None:
+    """Takes a part out of the ledger before its tables are rewritten, so that a kill in between redoes it."""
+    output.join("_SUCCESS").remove()
+    output.join("ledger", part_name(part) + ".json").remove()
+
+
+def entries(output: Place) -> Iterator[dict[str, Any]]:
+    """Every ledger entry, in part order, fetched in parallel."""
+    places = [output.join("ledger", part_name(part) + ".json") for part in sorted(done_parts(output))]
+    with ThreadPoolExecutor(16) as pool:
+        for content in pool.map(Place.read, places):
+            yield json.loads(content)
+
+
+def tables(output: Place, table: str, columns: list[str] | None = None) -> pa.Table:
+    """All finished rows of one output table.
+
+    Args:
+        output: the output folder.
+        table: a key of `schema.TABLES`.
+        columns: projection, all by default.
+    """
+    places = [output.join(table, part_name(part) + ".parquet") for part in sorted(done_parts(output))]
+    wanted = schema.TABLES[table] if columns is None else pa.schema([schema.TABLES[table].field(name) for name in columns])
+
+    def load(place: Place) -> pa.Table:
+        return pq.read_table(pa.BufferReader(place.read()), columns=columns).cast(wanted)
+
+    with ThreadPoolExecutor(16) as pool:
+        parts = list(pool.map(load, places))
+    return pa.concat_tables(parts) if parts else wanted.empty_table()

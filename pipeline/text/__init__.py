@@ -1,0 +1,1 @@
+"""Normalisation, scoring and subtitles. No storage, no audio."""
