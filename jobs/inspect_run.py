@@ -21,7 +21,12 @@ NUM_REJECTIONS = 20
 
 @click.command("inspect")
 @click.argument("output", metavar="OUTPUT")
-@click.option("--all", "show_all", is_flag=True, help=f"List every rejection and damaged recording, not only the first {NUM_REJECTIONS}.")
+@click.option(
+    "--all",
+    "show_all",
+    is_flag=True,
+    help=f"List every rejection and damaged recording, not only the first {NUM_REJECTIONS}.",
+)
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
 def inspect_run(output: str, show_all: bool, storage_options: dict[str, Any] | None) -> None:
     """Show counts, hours, rejections by reason, languages, least confident segments, throughput."""
@@ -68,7 +73,9 @@ def _languages(console: Console, place: Place) -> None:
         seconds[row["language"] or "none"] += row["speech_s"]
     if seconds:
         ordered = sorted(seconds.items(), key=lambda pair: -pair[1])
-        console.print("speech by language: " + ", ".join(f"{language} {value / 3600:.3f} h" for language, value in ordered))
+        console.print(
+            "speech by language: " + ", ".join(f"{language} {value / 3600:.3f} h" for language, value in ordered)
+        )
 
 
 def _damaged(console: Console, place: Place, limit: int | None) -> None:
@@ -87,8 +94,18 @@ def _rejections(console: Console, place: Place, limit: int | None) -> None:
     by_reason: defaultdict[str, int] = defaultdict(int)
     for row in rows:
         by_reason[f"{row['stage']}: {row['reason']}"] += 1
-    console.print("rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(by_reason.items(), key=lambda pair: -pair[1])))
-    table = Table("recording", "stage", "reason", "detail", title=f"rejections ({min(len(rows), limit or len(rows))} of {len(rows)})", title_justify="left")
+    console.print(
+        "rejected: "
+        + ", ".join(f"{count} {reason}" for reason, count in sorted(by_reason.items(), key=lambda pair: -pair[1]))
+    )
+    table = Table(
+        "recording",
+        "stage",
+        "reason",
+        "detail",
+        title=f"rejections ({min(len(rows), limit or len(rows))} of {len(rows)})",
+        title_justify="left",
+    )
     for row in rows[:limit]:
         table.add_row(_name(row), row["stage"], row["reason"], row["detail"])
     console.print(table)
@@ -97,13 +114,25 @@ def _rejections(console: Console, place: Place, limit: int | None) -> None:
 
 def _worst(console: Console, place: Place) -> None:
     rows = ledger.tables(place, "segments", ["recording_id", "start_s", "stop_s", "confidence", "text"]).to_pylist()
-    rated = sorted((row for row in rows if row["confidence"] is not None), key=lambda row: row["confidence"])[:NUM_WORST]
+    rated = sorted((row for row in rows if row["confidence"] is not None), key=lambda row: row["confidence"])[
+        :NUM_WORST
+    ]
     if not rated:
         return
-    names = {row["id"]: _name(row) for row in ledger.tables(place, "recordings", ["id", "source", "member"]).to_pylist()}
-    table = Table("confidence", "recording", "from s", "to s", "text", title="least confident segments", title_justify="left")
+    names = {
+        row["id"]: _name(row) for row in ledger.tables(place, "recordings", ["id", "source", "member"]).to_pylist()
+    }
+    table = Table(
+        "confidence", "recording", "from s", "to s", "text", title="least confident segments", title_justify="left"
+    )
     for row in rated:
-        table.add_row(f"{row['confidence']:.2f}", names[row["recording_id"]], f"{row['start_s']:.2f}", f"{row['stop_s']:.2f}", row["text"][:100])
+        table.add_row(
+            f"{row['confidence']:.2f}",
+            names[row["recording_id"]],
+            f"{row['start_s']:.2f}",
+            f"{row['stop_s']:.2f}",
+            row["text"][:100],
+        )
     console.print(table)
 
 

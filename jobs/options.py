@@ -7,7 +7,7 @@ import json
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import yaml
@@ -25,7 +25,7 @@ GROUPS = {
 }
 
 
-class JsonMapping(click.ParamType):
+class JsonMapping(click.ParamType[dict[str, Any]]):
     """A JSON object on the command line."""
 
     name = "json"
@@ -34,7 +34,11 @@ class JsonMapping(click.ParamType):
         try:
             parsed = value if isinstance(value, dict) else json.loads(value)
         except ValueError as error:
-            self.fail(f"expected a JSON object such as '{{\"endpoint_url\": \"http://localhost:9000\"}}', got {value!r} ({error})", param, ctx)
+            self.fail(
+                f'expected a JSON object such as \'{{"endpoint_url": "http://localhost:9000"}}\', got {value!r} ({error})',
+                param,
+                ctx,
+            )
         if not isinstance(parsed, dict):
             self.fail(f"expected a JSON object, got {type(parsed).__name__}", param, ctx)
         return parsed
@@ -43,7 +47,7 @@ class JsonMapping(click.ParamType):
 class GroupedCommand(click.Command):
     """Help with the options under the headings of their config dataclass."""
 
-    headings: dict[str, str] = {}
+    headings: ClassVar[dict[str, str]] = {}
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         grouped: dict[str, list[tuple[str, str]]] = {}
@@ -65,7 +69,12 @@ def with_options(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any
     """Adds an option for every field of a job config, and `--config FILE`."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        function = click.option("--config", "config_file", type=click.Path(dir_okay=False), help="YAML file with the same names as the options; flags override it.")(function)
+        function = click.option(
+            "--config",
+            "config_file",
+            type=click.Path(dir_okay=False),
+            help="YAML file with the same names as the options; flags override it.",
+        )(function)
         for field in reversed(flat_fields(kind)):
             function = _option(field)(function)
         return function
@@ -115,7 +124,10 @@ def _from_file(path: str, kind: type) -> dict[str, Any]:
             raise UsageError(f"--config {path}: {name} is no option of this job; see --help")
     if isinstance(values.get("inputs"), str):
         values["inputs"] = [values["inputs"]]
-    return {name: value if name == "inputs" or value is None else _checked(name, value, hints[name], path) for name, value in values.items()}
+    return {
+        name: value if name == "inputs" or value is None else _checked(name, value, hints[name], path)
+        for name, value in values.items()
+    }
 
 
 def _checked(name: str, value: Any, field: dataclasses.Field[Any], path: str) -> Any:
@@ -151,7 +163,9 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Cal
     if kind is bool:
         is_on = default is True
         names = f"--{name}/--no-{name}" if is_on else f"--{name}"
-        return click.option(names, field.name, is_flag=True, default=None, help=help_text + (" [default: on]" if is_on else ""))
+        return click.option(
+            names, field.name, is_flag=True, default=None, help=help_text + (" [default: on]" if is_on else "")
+        )
     if default not in (None, "") and "[default" not in help_text:
         shown = f"{default:g}" if isinstance(default, float) else default
         help_text += f" [default: {shown}]"

@@ -29,7 +29,9 @@ COUNTS = ("substitutions", "deletions", "insertions")
 
 @click.command(epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
-@click.option("--references", metavar="FILE", help="JSON lines, CSV or TSV with a text column and an id, member or path column.")
+@click.option(
+    "--references", metavar="FILE", help="JSON lines, CSV or TSV with a text column and an id, member or path column."
+)
 @click.option("--language", metavar="CODE", help="Normalise as this language [default: each recording's own].")
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
 def score(output: str, references: str | None, language: str | None, storage_options: dict[str, Any] | None) -> None:
@@ -45,7 +47,9 @@ def score(output: str, references: str | None, language: str | None, storage_opt
     given = read_references(Place(references, storage_options or {})) if references else None
     scored, unused = _scored(recordings, given, language)
     if not scored:
-        raise InputError(f"{output}: no recording has a reference; give --references FILE with an id, member or path column")
+        raise InputError(
+            f"{output}: no recording has a reference; give --references FILE with an id, member or path column"
+        )
     total = _total(scored)
     place.join("scores.parquet").write(to_bytes(pa.Table.from_pylist([_row(*each) for each in scored])))
     place.join("scores.json").write(json.dumps(total, indent=1).encode())
@@ -55,7 +59,9 @@ def score(output: str, references: str | None, language: str | None, storage_opt
 Scored = tuple[dict[str, Any], str, Errors, Errors]
 
 
-def _scored(recordings: list[dict[str, Any]], given: References | None, language: str | None) -> tuple[list[Scored], int]:
+def _scored(
+    recordings: list[dict[str, Any]], given: References | None, language: str | None
+) -> tuple[list[Scored], int]:
     """Recordings with a reference, and how many references fit no recording."""
     found: list[Scored] = []
     used: set[int] = set()
@@ -67,13 +73,15 @@ def _scored(recordings: list[dict[str, Any]], given: References | None, language
             reference = None if number is None else given.text(number)
             used |= set() if number is None else {number}
         if reference is not None:
-            found.append((recording, reference, *score_pair(reference, recording["text"], language or recording["language"])))
+            found.append(
+                (recording, reference, *score_pair(reference, recording["text"], language or recording["language"]))
+            )
     return found, 0 if given is None else len(given) - len(used)
 
 
 def _total(scored: list[Scored]) -> dict[str, Any]:
-    words, characters = (sum((each[index] for each in scored), NO_ERRORS) for index in (2, 3))
-    assert isinstance(words, Errors) and isinstance(characters, Errors)
+    words = sum((words for _, _, words, _ in scored), NO_ERRORS)
+    characters = sum((characters for _, _, _, characters in scored), NO_ERRORS)
     return {
         "num_recordings": len(scored),
         "wer": words.rate,
@@ -102,7 +110,9 @@ def _show(total: dict[str, Any], scored: list[Scored], num_without: int, num_unu
         f"{total['substitutions']} substituted, {total['deletions']} deleted, {total['insertions']} inserted)"
     )
     if num_without or num_unused:
-        click.echo(f"{num_without} recordings without a reference, {num_unused} references without a transcript (rejected or not in this output)")
+        click.echo(
+            f"{num_without} recordings without a reference, {num_unused} references without a transcript (rejected or not in this output)"
+        )
     table = Table("WER %", "recording", "reference", "transcript", title="worst recordings", title_justify="left")
     for recording, reference, words, _ in sorted(scored, key=lambda each: -each[2].rate)[:NUM_WORST]:
         name = (recording["member"] or recording["source"]).rsplit("/", 1)[-1]

@@ -12,12 +12,20 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.stages import assemble
+from pipeline.assemble import assemble
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 from pipeline.storage.parquet import part_name, read_table, write_table
 
-COUNTS = pa.schema([("part", pa.int32()), ("is_done", pa.bool_()), ("audio_s", pa.float64()), ("recordings", pa.int64()), ("rejections", pa.int64())])
+COUNTS = pa.schema(
+    [
+        ("part", pa.int32()),
+        ("is_done", pa.bool_()),
+        ("audio_s", pa.float64()),
+        ("recordings", pa.int64()),
+        ("rejections", pa.int64()),
+    ]
+)
 """What returns to the driver of a run: counts, never rows."""
 
 
@@ -36,14 +44,15 @@ def write_result(result: pa.Table, output: Place, digest: str, pieces_key: str) 
     before = time.perf_counter()
     part, piece, last = (result.column(name)[0].as_py() for name in ("part", "piece", "last"))
     if piece == 0 and last:
-        rows: list[dict[str, Any]] | None = result.to_pylist()
+        rows: list[dict[str, Any]] = result.to_pylist()
     else:
         folder = output.join("_pieces", f"{part_name(part)}-{pieces_key}")
         name = f"{piece:05d}{'-last' if last else ''}.arrow"
         folder.join(name).write(_to_ipc(result))
-        rows = _all_pieces(folder)
-        if rows is None or ledger.is_done(output, part):
-            return _counts(part, bool(rows), {})
+        found = _all_pieces(folder)
+        if found is None or ledger.is_done(output, part):
+            return _counts(part, False, {})
+        rows = found
     entry = write_part(output, part, assemble(rows), rows, digest, before)
     if not (piece == 0 and last):
         output.join("_pieces", f"{part_name(part)}-{pieces_key}").remove(recursive=True)
@@ -72,7 +81,12 @@ def failure_place(output: Place, part: int) -> Place:
 
 
 def write_part(
-    output: Place, part: int, tables: dict[str, pa.Table], results: Sequence[dict[str, Any]], digest: str, started: float
+    output: Place,
+    part: int,
+    tables: dict[str, pa.Table],
+    results: Sequence[dict[str, Any]],
+    digest: str,
+    started: float,
 ) -> dict[str, Any]:
     """One file per table, then the ledger entry, which is returned."""
     for name, table in tables.items():
@@ -90,7 +104,10 @@ def write_part(
 def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: dict[str, float]) -> dict[str, Any]:
     """Counts and times of a finished part."""
     recordings = tables["recordings"]
-    sums = {name: float(sum(recordings.column(name).to_pylist())) for name in ("duration_s", "speech_s", "non_speech_s", "failed_s")}
+    sums = {
+        name: float(sum(recordings.column(name).to_pylist()))
+        for name in ("duration_s", "speech_s", "non_speech_s", "failed_s")
+    }
     return {
         "part": part,
         "digest": digest,
@@ -104,7 +121,14 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
     }
 
 
-def replace_recordings(output: Place, part: int, order: Sequence[str], fresh: dict[str, pa.Table], results: Sequence[dict[str, Any]], digest: str) -> None:
+def replace_recordings(
+    output: Place,
+    part: int,
+    order: Sequence[str],
+    fresh: dict[str, pa.Table],
+    results: Sequence[dict[str, Any]],
+    digest: str,
+) -> None:
     """Puts retried recordings into a finished part, in plan order, as if they had never failed.
 
     Args:
@@ -122,7 +146,7 @@ def replace_recordings(output: Place, part: int, order: Sequence[str], fresh: di
         key = "recording_id" if name == "segments" else "id"
         old = read_table(output.join(name, part_name(part) + ".parquet")).cast(schema.TABLES[name])
         rows = [row for row in old.to_pylist() if row[key] not in retried] + fresh[name].to_pylist()
-        rows.sort(key=lambda row, key=key: place[row[key]])  # type: ignore[misc]
+        rows.sort(key=lambda row, key=key: place[row[key]])
         merged[name] = pa.Table.from_pylist(rows, schema=schema.TABLES[name])
     ledger.withdraw(output, part)
     write_part(output, part, merged, results, digest, time.perf_counter())

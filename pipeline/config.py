@@ -63,8 +63,13 @@ class PlanConfig(_Validated):
     """How inputs become parts."""
 
     part_seconds: float = option(1800.0, "Audio seconds a part: what one restart can lose, one output file per table.")
-    audio_root: str | None = option(None, "Folder or URL that manifest paths are relative to and confined to [default: the manifest's own folder].")
-    storage_options: dict[str, Any] = option({}, "fsspec options as JSON, e.g. '{\"endpoint_url\": \"http://...\"}' (credentials are better kept in the environment).")
+    audio_root: str | None = option(
+        None, "Folder or URL that manifest paths are relative to and confined to [default: the manifest's own folder]."
+    )
+    storage_options: dict[str, Any] = option(
+        {},
+        'fsspec options as JSON, e.g. \'{"endpoint_url": "http://..."}\' (credentials are better kept in the environment).',
+    )
 
     def check(self) -> None:
         self.require_positive("part_seconds")
@@ -74,11 +79,20 @@ class PlanConfig(_Validated):
 class DecodeConfig(_Validated):
     """How bytes become 16 kHz mono, and when to give up."""
 
-    channels: str = option("mix", "mix: average all channels; first: channel 0; split: every channel on its own.", choices=("mix", "split", "first"), results=True)
+    channels: str = option(
+        "mix",
+        "mix: average all channels; first: channel 0; split: every channel on its own.",
+        choices=("mix", "split", "first"),
+        results=True,
+    )
     min_recording_seconds: float = option(0.1, "Shorter recordings are rejected as too_short.", results=True)
     max_recording_hours: float = option(100.0, "Longer recordings are rejected as too_long.", results=True)
-    decode_timeout: float = option(60.0, "Seconds without progress after which a decoder is killed and its recording rejected.")
-    decode_memory_gb: float = option(4.0, "Address space of a decode process, in GB (Linux); beyond it the recording is rejected.")
+    decode_timeout: float = option(
+        60.0, "Seconds without progress after which a decoder is killed and its recording rejected."
+    )
+    decode_memory_gb: float = option(
+        4.0, "Address space of a decode process, in GB (Linux); beyond it the recording is rejected."
+    )
 
     def check(self) -> None:
         self.require_positive("min_recording_seconds", "max_recording_hours", "decode_timeout", "decode_memory_gb")
@@ -88,36 +102,59 @@ class DecodeConfig(_Validated):
 class SegmentConfig(_Validated):
     """How a recording is cut into what the model sees."""
 
-    segment: str = option("vad", "vad: speech found by silero-vad, cut at silences; fixed: windows; none: a recording is one segment if the model's window holds it.", choices=("vad", "fixed", "none"), results=True)
+    segment: str = option(
+        "vad",
+        "vad: speech found by silero-vad, cut at silences; fixed: windows; none: a recording is one segment if the model's window holds it.",
+        choices=("vad", "fixed", "none"),
+        results=True,
+    )
     max_segment_seconds: float = option(30.0, "Longest segment; Whisper's window is 30.", results=True)
     vad_threshold: float = option(0.5, "Speech probability at which speech starts; it ends 0.15 below.", results=True)
     min_speech_seconds: float = option(0.1, "Shorter bursts are not speech.", results=True)
     min_silence_seconds: float = option(0.3, "Shorter pauses do not end speech.", results=True)
     speech_pad_seconds: float = option(0.2, "Kept before and after speech.", results=True)
     max_gap_seconds: float = option(2.0, "Speech separated by less is put in one segment while it fits.", results=True)
-    context_seconds: float = option(4.0, "CTC models, fixed windows: extra audio on both sides whose frames are dropped.", results=True)
+    context_seconds: float = option(
+        4.0, "CTC models, fixed windows: extra audio on both sides whose frames are dropped.", results=True
+    )
 
     def check(self) -> None:
         self.require_positive("max_segment_seconds")
         if not 0 < self.vad_threshold < 1:
             raise UsageError(f"--vad-threshold {self.vad_threshold}: expected a probability between 0 and 1")
         if self.max_segment_seconds <= 2 * self.context_seconds + 1:
-            raise UsageError(f"--context-seconds {self.context_seconds}: twice that must leave at least 1 s of --max-segment-seconds {self.max_segment_seconds}")
+            raise UsageError(
+                f"--context-seconds {self.context_seconds}: twice that must leave at least 1 s of --max-segment-seconds {self.max_segment_seconds}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(_Validated):
     """Which model reads the segments, and how."""
 
-    model: str = option("openai/whisper-large-v3-turbo", "Whisper or wav2vec2-family CTC checkpoint: hub id, local folder, fsspec URL, or CTranslate2 Whisper folder.")
-    language: str | None = option(None, "Language code such as en [default: detected per segment; .en models: en].", results=True)
-    task: str = option("transcribe", "transcribe, or translate to English (multilingual Whisper).", choices=("transcribe", "translate"), results=True)
-    timestamps: bool = option(True, "Whisper: decode with timestamp tokens, which give phrases and their times.", results=True)
+    model: str = option(
+        "openai/whisper-large-v3-turbo",
+        "Whisper or wav2vec2-family CTC checkpoint: hub id, local folder, fsspec URL, or CTranslate2 Whisper folder.",
+    )
+    language: str | None = option(
+        None, "Language code such as en [default: detected per segment; .en models: en].", results=True
+    )
+    task: str = option(
+        "transcribe",
+        "transcribe, or translate to English (multilingual Whisper).",
+        choices=("transcribe", "translate"),
+        results=True,
+    )
+    timestamps: bool = option(
+        True, "Whisper: decode with timestamp tokens, which give phrases and their times.", results=True
+    )
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     precision: str = option("auto", "auto: fp32 on CPU, fp16 on GPU.", choices=("auto", "fp32", "bf16", "fp16"))
     batch_seconds: float | None = option(None, "Padded audio seconds a batch [default: 240 on CPU, 1920 on GPU].")
-    trust_remote_code: bool = option(False, "Let a checkpoint bring its own Python code. Leave off unless you have read it.")
+    trust_remote_code: bool = option(
+        False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."
+    )
 
     def check(self) -> None:
         self.require_positive("batch_seconds", "max_new_tokens")
@@ -129,14 +166,26 @@ class ModelConfig(_Validated):
 class EngineConfig(_Validated):
     """Where the stages run."""
 
-    engine: str = option("ray", "ray: Ray Data, one machine or a cluster; local: this process and its decode workers.", choices=("ray", "local"))
-    ray_address: str | None = option(None, "Address of a running cluster, or auto [default: a session of its own on this machine].")
-    ship_code: bool = option(False, "Send this program's code along to the cluster instead of using what its image holds.")
+    engine: str = option(
+        "ray",
+        "ray: Ray Data, one machine or a cluster; local: this process and its decode workers.",
+        choices=("ray", "local"),
+    )
+    ray_address: str | None = option(
+        None, "Address of a running cluster, or auto [default: a session of its own on this machine]."
+    )
+    ship_code: bool = option(
+        False, "Send this program's code along to the cluster instead of using what its image holds."
+    )
     actors: int = option(1, "Model workers.")
-    gpus_per_actor: float | None = option(None, "GPUs a model worker takes, fractions allowed [default: 1 on GPU, 0 on CPU].")
+    gpus_per_actor: float | None = option(
+        None, "GPUs a model worker takes, fractions allowed [default: 1 on GPU, 0 on CPU]."
+    )
     cpus_per_actor: float = option(1.0, "CPUs a model worker takes from Ray's count.")
     decode_workers: int | None = option(None, "Decode processes of the local engine [default: cores - 1, at least 1].")
-    no_progress_timeout: float = option(3600.0, "Ray: seconds without any block moving after which the run fails (GPU nodes may take long to come).")
+    no_progress_timeout: float = option(
+        3600.0, "Ray: seconds without any block moving after which the run fails (GPU nodes may take long to come)."
+    )
 
     def check(self) -> None:
         self.require_positive("actors", "gpus_per_actor", "decode_workers", "no_progress_timeout")

@@ -1,12 +1,12 @@
 """The exception tree. Every error says what failed, where, expected against got, and what happens now.
 
-    AudiomillError
-    ├── UsageError          the command, a path or an option is wrong: exit code 2, one line
-    │   ├── InputError      an INPUT, a manifest or a reference file cannot be used
-    │   ├── ModelError      a checkpoint cannot be found or is of a kind we do not run
-    │   └── OutputMismatch  the output folder was made with another configuration
-    ├── RunFailed           parts could not be finished: exit code 1
-    └── Rejected            one recording cannot be used: becomes a row of the rejections table
+AudiomillError
+├── UsageError          the command, a path or an option is wrong: exit code 2, one line
+│   ├── InputError      an INPUT, a manifest or a reference file cannot be used
+│   ├── ModelError      a checkpoint cannot be found or is of a kind we do not run
+│   └── OutputMismatch  the output folder was made with another configuration
+├── RunFailed           parts could not be finished: exit code 1
+└── Rejected            one recording cannot be used: becomes a row of the rejections table
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ MAX_PART_RECORDINGS = 4_000
 HEADER_THREADS = 8
 
 
-def planned_table(entries: Sequence[Entry], *, first_part: int, part_seconds: float, storage_options: dict[str, Any]) -> pa.Table:
+def planned_table(
+    entries: Sequence[Entry], *, first_part: int, part_seconds: float, storage_options: dict[str, Any]
+) -> pa.Table:
     """The rows of `schema.PLAN` for new recordings.
 
     Args:
@@ -91,7 +93,14 @@ def _planned_s(entry: Entry, duration_s: float | None) -> float:
 def _header_durations(entries: Sequence[Entry], storage_options: dict[str, Any]) -> list[float | None]:
     """Durations already known, or by header where that costs no request: local files and tar members."""
     found = [entry.duration_s for entry in entries]
-    wanted = [i for i, e in enumerate(entries) if e.duration_s is None and e.reason is None and e.kind in ("file", "tar") and protocol(e.source) in ("file", "local")]
+    wanted = [
+        i
+        for i, e in enumerate(entries)
+        if e.duration_s is None
+        and e.reason is None
+        and e.kind in ("file", "tar")
+        and protocol(e.source) in ("file", "local")
+    ]
 
     def probe(indices: list[int]) -> list[float | None]:
         reader = ShardReader(storage_options)

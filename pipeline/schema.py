@@ -13,7 +13,9 @@ def _column(name: str, kind: pa.DataType, meaning: str, unit: str = "", nullable
     return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "meaning": meaning})
 
 
-WORD = pa.struct([("word", pa.string()), ("start_s", pa.float64()), ("stop_s", pa.float64()), ("probability", pa.float32())])
+WORD = pa.struct(
+    [("word", pa.string()), ("start_s", pa.float64()), ("stop_s", pa.float64()), ("probability", pa.float32())]
+)
 PHRASE = pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("stop_s", pa.float64())])
 
 SIDECAR = pa.struct([("kind", pa.string()), ("position", pa.int64()), ("size", pa.int64())])
@@ -28,13 +30,22 @@ PLAN = pa.schema(
         _column("position", pa.int64(), "tar: byte offset of the member; parquet: row group; else 0"),
         _column("size", pa.int64(), "bytes of encoded audio; parquet: row in the row group", nullable=True),
         _column("duration_s", pa.float64(), "duration by header or manifest; null where not cheap to know", "s", True),
-        _column("planned_s", pa.float64(), "duration used to balance parts (header, manifest or estimate by size)", "s"),
-        _column("span_start_s", pa.float64(), "start of the selected span in the source; null: whole recording", "s", True),
+        _column(
+            "planned_s", pa.float64(), "duration used to balance parts (header, manifest or estimate by size)", "s"
+        ),
+        _column(
+            "span_start_s", pa.float64(), "start of the selected span in the source; null: whole recording", "s", True
+        ),
         _column("span_duration_s", pa.float64(), "length of the selected span; null: to the end", "s", True),
         _column("reference", pa.string(), "reference text from manifest or shard", nullable=True),
         _column("language", pa.string(), "language given by the manifest", nullable=True),
         _column("metadata", pa.string(), "other manifest columns as JSON", nullable=True),
-        _column("sidecars", pa.list_(SIDECAR), "texts of the same stem beside the audio; position: offset in a tar", nullable=True),
+        _column(
+            "sidecars",
+            pa.list_(SIDECAR),
+            "texts of the same stem beside the audio; position: offset in a tar",
+            nullable=True,
+        ),
         _column("reason", pa.string(), "why the entry is rejected before reading; null: it is read", nullable=True),
         _column("detail", pa.string(), "expected against found, for `reason`", nullable=True),
     ]
@@ -55,7 +66,9 @@ RECORDINGS = pa.schema(
         _column("speech_s", pa.float64(), "inside segments (channels united)", "s"),
         _column("non_speech_s", pa.float64(), "decoded and outside every segment", "s"),
         _column("failed_s", pa.float64(), "announced but not decodable, or lost by the model", "s"),
-        _column("error", pa.string(), "what is missing and why (a truncated file); null when all was used", nullable=True),
+        _column(
+            "error", pa.string(), "what is missing and why (a truncated file); null when all was used", nullable=True
+        ),
         _column("reference", pa.string(), "reference text from manifest or shard", nullable=True),
         _column("metadata", pa.string(), "other manifest columns or the shard's .json, as JSON", nullable=True),
     ]
@@ -76,7 +89,9 @@ SEGMENTS = pa.schema(
         _column("compression_ratio", pa.float32(), "bytes of the text / bytes zlib makes of it; above 2.4: repetition"),
         _column("confidence", pa.float32(), "exp(avg_logprob): geometric mean token probability", "0..1", True),
         _column("words", pa.list_(WORD), "words with times in the source; null: not asked for", "s", True),
-        _column("phrases", pa.list_(PHRASE), "spans between Whisper's timestamp tokens; null: no timestamps", "s", True),
+        _column(
+            "phrases", pa.list_(PHRASE), "spans between Whisper's timestamp tokens; null: no timestamps", "s", True
+        ),
         _column("rung", pa.int8(), "which decoding attempt gave the text; 0: greedy"),
     ]
 )

@@ -27,9 +27,9 @@ SEEK_MARGIN_S = 1.0
 LOSSY_FORMATS = ("MP3", "MPEG", "OGG")
 INDEXED_FORMATS = ("mov", "matroska", "asf", "avi", "caf", "wav")
 """FFmpeg containers that state their duration; for raw streams (aac, amr) FFmpeg guesses it from the bit rate."""
-FFMPEG_FORMATS = ",".join(
-    "mov,mp4,m4a,3gp,3g2,mj2 matroska,webm aac amr amrnb amrwb ogg mp3 flac wav w64 aiff au caf avi asf flv mpegts mpeg ac3 eac3 "
-    "ape wv tta voc nistsphere gsm dts truehd rm swf mpc mpc8 ircam sox pvf".split()
+FFMPEG_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,amrnb,amrwb,ogg,mp3,flac,wav,w64,aiff,au,caf,avi,asf,flv,mpegts,mpeg,"
+    "ac3,eac3,ape,wv,tta,voc,nistsphere,gsm,dts,truehd,rm,swf,mpc,mpc8,ircam,sox,pvf"
 )
 """Demuxers that read one stream of bytes. Playlists (hls, concat, dash) are left out: they open other files."""
 
@@ -79,7 +79,11 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0) -> Iterator[Audio]:
         first = int(start_s * file.samplerate + 0.5)
         if first:
             if first >= file.frames:
-                raise Rejected("decode", "span_outside", f"expected a span inside {file.frames / file.samplerate:.3f} s, got start {start_s} s")
+                raise Rejected(
+                    "decode",
+                    "span_outside",
+                    f"expected a span inside {file.frames / file.samplerate:.3f} s, got start {start_s} s",
+                )
             file.seek(first)
         rest = None if announced is None else max(0, announced - first)
         is_exact = file.format not in LOSSY_FORMATS
@@ -94,7 +98,8 @@ def check_header(sample_rate: int, num_channels: int) -> None:
     """Raises Rejected when a header is outside what audio can be."""
     if not (MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE and 1 <= num_channels <= MAX_CHANNELS):
         raise Rejected(
-            "decode", "absurd_header",
+            "decode",
+            "absurd_header",
             f"expected {MIN_SAMPLE_RATE}..{MAX_SAMPLE_RATE} Hz and 1..{MAX_CHANNELS} channels, got {sample_rate} Hz and {num_channels}",
         )
 
@@ -187,12 +192,20 @@ class _Nameless(io.RawIOBase):
 @contextmanager
 def _open_with_ffmpeg(handle: IO[bytes], start_s: float, why_not_sndfile: str) -> Iterator[Audio]:
     try:
-        container = av.open(_Nameless(handle), mode="r", metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS})
+        container = av.open(
+            _Nameless(handle), mode="r", metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
+        )
     except (av.FFmpegError, ValueError, UnicodeDecodeError) as error:
-        raise Rejected("decode", "not_audio", f"libsndfile: {why_not_sndfile}; FFmpeg: {getattr(error, 'strerror', None) or error}") from error
+        raise Rejected(
+            "decode", "not_audio", f"libsndfile: {why_not_sndfile}; FFmpeg: {getattr(error, 'strerror', None) or error}"
+        ) from error
     with container:
         if not container.streams.audio:
-            raise Rejected("decode", "no_audio_stream", f"expected an audio stream, got a {container.format.long_name} file without one")
+            raise Rejected(
+                "decode",
+                "no_audio_stream",
+                f"expected an audio stream, got a {container.format.long_name} file without one",
+            )
         stream = container.streams.audio[0]
         problems: list[str] = []
         if start_s > SEEK_MARGIN_S:
@@ -200,7 +213,11 @@ def _open_with_ffmpeg(handle: IO[bytes], start_s: float, why_not_sndfile: str) -
         frames = _ffmpeg_frames(container, stream, problems)
         first = next(frames, None)
         if first is None:
-            raise Rejected("decode", "decode_failed", f"expected {stream.codec.name if stream.codec_context else 'known'} audio, got: {'; '.join(problems) or 'no frames'}")
+            raise Rejected(
+                "decode",
+                "decode_failed",
+                f"expected {stream.codec.name if stream.codec_context else 'known'} audio, got: {'; '.join(problems) or 'no frames'}",
+            )
         check_header(first.sample_rate, first.layout.nb_channels)
         announced = _ffmpeg_duration_s(container, stream)
         num_announced = None if announced is None else max(0, int((announced - start_s) * first.sample_rate))

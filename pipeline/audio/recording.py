@@ -75,7 +75,9 @@ class StageClock:
             yield block
 
 
-def cut_recording(handle: IO[bytes], spec: RecordingSpec, segments: SegmentSpec, clock: StageClock) -> Iterator[Cut | Ending]:
+def cut_recording(
+    handle: IO[bytes], spec: RecordingSpec, segments: SegmentSpec, clock: StageClock
+) -> Iterator[Cut | Ending]:
     """Segments of one recording in time order per channel, then its ending.
 
     Args:
@@ -127,7 +129,11 @@ class _Source:
                 return
             if not np.isfinite(block).all():
                 at = self.num_decoded + int(np.argmin(np.isfinite(block).all(axis=1)))
-                raise Rejected("decode", "nan_samples", f"expected finite samples, got NaN or infinity at {at / self._audio.sample_rate:.3f} s")
+                raise Rejected(
+                    "decode",
+                    "nan_samples",
+                    f"expected finite samples, got NaN or infinity at {at / self._audio.sample_rate:.3f} s",
+                )
             self.num_decoded += len(block)
             _check_length(self.num_decoded, self._audio, self._spec, only_longest=True)
             yield _pick_channels(block, self._spec.channels)
@@ -139,12 +145,20 @@ class _Source:
             if spec.start_s and not audio.problems:
                 raise Rejected("decode", "span_outside", f"expected audio from {spec.start_s} s on, got none")
             reason = "decode_failed" if audio.num_announced or audio.problems else "no_samples"
-            raise Rejected("decode", reason, f"expected {audio.num_announced or 'some'} samples, got 0{_because(audio)}")
-        if self.num_decoded < spec.min_s * audio.sample_rate and (self._limit is None or self._limit < spec.min_s * audio.sample_rate):
+            raise Rejected(
+                "decode", reason, f"expected {audio.num_announced or 'some'} samples, got 0{_because(audio)}"
+            )
+        if self.num_decoded < spec.min_s * audio.sample_rate and (
+            self._limit is None or self._limit < spec.min_s * audio.sample_rate
+        ):
             self._too_short()
 
     def _too_short(self) -> None:
-        raise Rejected("decode", "too_short", f"expected at least {self._spec.min_s} s, got {self.num_decoded / self._audio.sample_rate:.4f} s")
+        raise Rejected(
+            "decode",
+            "too_short",
+            f"expected at least {self._spec.min_s} s, got {self.num_decoded / self._audio.sample_rate:.4f} s",
+        )
 
     def ending(self, origin: int, speech_samples: int) -> Ending:
         audio, rate = self._audio, self._audio.sample_rate
@@ -186,14 +200,23 @@ class _Track:
 
     def finish(self) -> list[Cut]:
         self._settled += self._cutter.finish()
-        return [self._cut(span._replace(right=min(span.right, self._num_samples - span.stop))) for span in self._settled]
+        return [
+            self._cut(span._replace(right=min(span.right, self._num_samples - span.stop))) for span in self._settled
+        ]
 
     def _cut(self, span: Span) -> Cut:
         self.spans.append(Span(span.start, span.stop))
         kept = np.concatenate(self._kept)
         self._kept = [kept]
         first, last = span.start - span.left - self._kept_from, span.stop + span.right - self._kept_from
-        return Cut(self._channel, self._origin + span.start, self._origin + span.stop, span.left, span.right, kept[first:last].copy())
+        return Cut(
+            self._channel,
+            self._origin + span.start,
+            self._origin + span.stop,
+            span.left,
+            span.right,
+            kept[first:last].copy(),
+        )
 
     def _drop_before(self, sample: int) -> None:
         while self._kept and self._kept_from + len(self._kept[0]) <= sample:
@@ -203,7 +226,11 @@ class _Track:
 def _check_length(num_samples: int, audio: Audio, spec: RecordingSpec, only_longest: bool = False) -> None:
     seconds = num_samples / audio.sample_rate
     if seconds > spec.max_s:
-        raise Rejected("decode", "too_long", f"expected at most {spec.max_s / 3600:g} h, got {seconds / 3600:.1f} h by header or decoding")
+        raise Rejected(
+            "decode",
+            "too_long",
+            f"expected at most {spec.max_s / 3600:g} h, got {seconds / 3600:.1f} h by header or decoding",
+        )
     if not only_longest and 0 < seconds < spec.min_s:
         raise Rejected("decode", "too_short", f"expected at least {spec.min_s} s, got {seconds:.4f} s")
 
@@ -216,7 +243,8 @@ def _pick_channels(block_TC: NDArray[np.float32], channels: str) -> NDArray[np.f
 
 def _to_int16(block: NDArray[np.float32]) -> NDArray[np.int16]:
     """Rounds to the nearest step and clips: exact for 16-bit sources at 16 kHz."""
-    return np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
+    pcm: NDArray[np.int16] = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
+    return pcm
 
 
 def _union_length(spans: list[Span]) -> int:

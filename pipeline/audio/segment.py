@@ -52,7 +52,8 @@ class Span(NamedTuple):
 class Segmenter(Protocol):
     """One channel of one recording."""
 
-    keep_from: int
+    @property
+    def keep_from(self) -> int: ...
 
     def push(self, pcm_T: NDArray[np.int16]) -> list[Span]: ...
 
@@ -240,7 +241,15 @@ class ContextWindows:
 
 
 def spec_from_seconds(
-    *, kind: str, max_length_s: float, context_s: float, threshold: float, min_speech_s: float, min_silence_s: float, pad_s: float, max_gap_s: float
+    *,
+    kind: str,
+    max_length_s: float,
+    context_s: float,
+    threshold: float,
+    min_speech_s: float,
+    min_silence_s: float,
+    pad_s: float,
+    max_gap_s: float,
 ) -> SegmentSpec:
     """The same rules with seconds turned into samples.
 

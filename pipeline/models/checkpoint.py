@@ -46,7 +46,9 @@ def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Che
     folder = _local_folder(config.model, storage_options)
     weights = _weights(folder)
     if not weights:
-        raise ModelError(f"{config.model}: no weights found; expected a folder with *.safetensors, pytorch_model.bin or a CTranslate2 model.bin")
+        raise ModelError(
+            f"{config.model}: no weights found; expected a folder with *.safetensors, pytorch_model.bin or a CTranslate2 model.bin"
+        )
     return Checkpoint(path=str(folder), kind=_kind(folder, config.model))
 
 
@@ -59,7 +61,9 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"--device {device}: torch {torch.__version__} sees no CUDA device; use --device cpu or install a CUDA build of torch")
+        raise ModelError(
+            f"--device {device}: torch {torch.__version__} sees no CUDA device; use --device cpu or install a CUDA build of torch"
+        )
     return device
 
 
@@ -96,7 +100,10 @@ def _load_whisper(folder: Path, device: torch.device, dtype: torch.dtype, config
     if ctranslate2.is_ctranslate2(folder):
         model = ctranslate2.load_whisper(folder)
         settings = ctranslate2.read_settings(folder)
-        generation = {"suppress_tokens": settings.get("suppress_ids"), "begin_suppress_tokens": settings.get("suppress_ids_begin")}
+        generation = {
+            "suppress_tokens": settings.get("suppress_ids"),
+            "begin_suppress_tokens": settings.get("suppress_ids_begin"),
+        }
     else:
         model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         generation = model.generation_config.to_dict()
@@ -116,7 +123,9 @@ def _check_language(config: ModelConfig, languages: dict[str, int]) -> None:
     if languages and config.language not in languages:
         raise ModelError(f"--language {config.language}: {config.model} knows {', '.join(sorted(languages))}")
     if not languages and config.language != "en":
-        raise ModelError(f"--language {config.language}: {config.model} is an English-only checkpoint; use a multilingual one")
+        raise ModelError(
+            f"--language {config.language}: {config.model} is an English-only checkpoint; use a multilingual one"
+        )
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -137,7 +146,9 @@ def _local_folder(name: str, storage_options: dict[str, Any]) -> Path:
     if path.is_dir():
         return path.absolute()
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 + 3 * name.startswith("hf://"):
-        raise ModelError(f"--model {name}: no such folder; expected a folder with config.json and weights, or a hub id such as openai/whisper-tiny.en")
+        raise ModelError(
+            f"--model {name}: no such folder; expected a folder with config.json and weights, or a hub id such as openai/whisper-tiny.en"
+        )
     return _from_hub(name.removeprefix("hf://"))
 
 
@@ -149,17 +160,25 @@ def _from_hub(name: str) -> Path:
     try:
         try:
             found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS)
-            if not list(Path(found).glob("*.safetensors")):  # older repositories carry only the pickle format, read with weights_only
-                found = huggingface_hub.snapshot_download(name, allow_patterns=[*HUB_PATTERNS, "pytorch_model*.bin", "model.bin"])
+            if not list(
+                Path(found).glob("*.safetensors")
+            ):  # older repositories carry only the pickle format, read with weights_only
+                found = huggingface_hub.snapshot_download(
+                    name, allow_patterns=[*HUB_PATTERNS, "pytorch_model*.bin", "model.bin"]
+                )
         except (OSError, RuntimeError) as error:
             if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
                 raise
             found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS, local_files_only=True)
     except HFValidationError as error:
-        raise ModelError(f"--model {name}: neither a folder nor a hub id; expected e.g. openai/whisper-tiny.en") from error
+        raise ModelError(
+            f"--model {name}: neither a folder nor a hub id; expected e.g. openai/whisper-tiny.en"
+        ) from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"--model {name}: not a local folder, and not to be had from the Hugging Face hub ({type(error).__name__}: {reason}); check the name or give a folder") from error
+        raise ModelError(
+            f"--model {name}: not a local folder, and not to be had from the Hugging Face hub ({type(error).__name__}: {reason}); check the name or give a folder"
+        ) from error
     return Path(found)
 
 
@@ -214,8 +233,12 @@ def _kind(folder: Path, name: str) -> str:
     if kind in CTC_FAMILIES:
         if any(each.endswith("ForCTC") for each in architectures):
             return "ctc"
-        raise ModelError(f"{name}: a {kind} checkpoint without CTC head ({', '.join(architectures) or 'no architecture named'}); transcribing needs a fine-tuned ...ForCTC one")
-    raise ModelError(f"{name}: model type {kind!r} does not transcribe here; expected whisper, {', '.join(CTC_FAMILIES)}")
+        raise ModelError(
+            f"{name}: a {kind} checkpoint without CTC head ({', '.join(architectures) or 'no architecture named'}); transcribing needs a fine-tuned ...ForCTC one"
+        )
+    raise ModelError(
+        f"{name}: model type {kind!r} does not transcribe here; expected whisper, {', '.join(CTC_FAMILIES)}"
+    )
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

@@ -47,7 +47,13 @@ class _Unit(NamedTuple):
     is_glued: bool
 
 
-def transcripts(utterances: Sequence[Utterance], frames: Sequence[FrameLabels], vocabulary: CtcVocabulary, hop: int, language: str | None) -> list[Transcript]:
+def transcripts(
+    utterances: Sequence[Utterance],
+    frames: Sequence[FrameLabels],
+    vocabulary: CtcVocabulary,
+    hop: int,
+    language: str | None,
+) -> list[Transcript]:
     """One transcript per utterance.
 
     Neighbouring windows of one recording are read as one stream of frames, each frame from the window whose
@@ -92,7 +98,9 @@ def _core_end(utterance: Utterance) -> int:
     return utterance.start + len(utterance.pcm_T) - utterance.left - utterance.right
 
 
-def _core_frames(run: list[Utterance], frames: list[FrameLabels], hop: int) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
+def _core_frames(
+    run: list[Utterance], frames: list[FrameLabels], hop: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     """Labels, log-probabilities and start samples of the frames whose start lies in their window's core."""
     labels, logprobs, starts = [], [], []
     for utterance, each in zip(run, frames, strict=True):
@@ -104,7 +112,13 @@ def _core_frames(run: list[Utterance], frames: list[FrameLabels], hop: int) -> t
     return np.concatenate(labels), np.concatenate(logprobs), np.concatenate(starts)
 
 
-def _units(labels: NDArray[np.int32], logprobs: NDArray[np.float32], starts: NDArray[np.int64], vocabulary: CtcVocabulary, hop: int) -> Iterator[_Unit]:
+def _units(
+    labels: NDArray[np.int32],
+    logprobs: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    vocabulary: CtcVocabulary,
+    hop: int,
+) -> Iterator[_Unit]:
     """Collapses repeats, drops blanks, cuts at delimiters."""
     if not len(labels):
         return
@@ -120,7 +134,9 @@ def _units(labels: NDArray[np.int32], logprobs: NDArray[np.float32], starts: NDA
             yield from _word(tokens, vocabulary)
             tokens = []
             continue
-        tokens.append(_Unit(text, int(starts[first]), int(starts[end - 1]) + hop, (float(logprobs[first:end].mean()),), True))
+        tokens.append(
+            _Unit(text, int(starts[first]), int(starts[end - 1]) + hop, (float(logprobs[first:end].mean()),), True)
+        )
     yield from _word(tokens, vocabulary)
 
 

@@ -26,7 +26,11 @@ LAYER_NAMES = {"self_attention": "self_attn", "attention": "encoder_attn"}
 
 def is_ctranslate2(folder: Path) -> bool:
     """Whether a folder holds a CTranslate2 model rather than a Hugging Face one."""
-    return (folder / "model.bin").is_file() and not any(folder.glob("*.safetensors")) and not (folder / "pytorch_model.bin").exists()
+    return (
+        (folder / "model.bin").is_file()
+        and not any(folder.glob("*.safetensors"))
+        and not (folder / "pytorch_model.bin").exists()
+    )
 
 
 def load_whisper(folder: Path) -> WhisperForConditionalGeneration:
@@ -56,7 +60,10 @@ def load_whisper(folder: Path) -> WhisperForConditionalGeneration:
         decoder_start_token_id=50257 if vocabulary_size == 51864 else 50258,
     )
     model = WhisperForConditionalGeneration(config)
-    state = {name: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for name, array in _torch_names(arrays, width).items()}
+    state = {
+        name: torch.from_numpy(np.ascontiguousarray(array, np.float32))
+        for name, array in _torch_names(arrays, width).items()
+    }
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
@@ -122,7 +129,13 @@ def _dequantised(name: str, array: NDArray[Any], arrays: dict[str, NDArray[Any]]
 
 
 def _num_layers(arrays: dict[str, NDArray[Any]], side: str) -> int:
-    return len({name.split("/")[1] for name in arrays if name.startswith(f"{side}/layer_") and name.split("/")[1] != "layer_norm"})
+    return len(
+        {
+            name.split("/")[1]
+            for name in arrays
+            if name.startswith(f"{side}/layer_") and name.split("/")[1] != "layer_norm"
+        }
+    )
 
 
 def _torch_names(arrays: dict[str, NDArray[Any]], width: int) -> dict[str, NDArray[Any]]:
@@ -151,7 +164,9 @@ def _norm(named: dict[str, NDArray[Any]], arrays: dict[str, NDArray[Any]], their
     named[f"{ours}.weight"], named[f"{ours}.bias"] = arrays[f"{theirs}/gamma"], arrays[f"{theirs}/beta"]
 
 
-def _attention(named: dict[str, NDArray[Any]], arrays: dict[str, NDArray[Any]], theirs: str, ours: str, width: int) -> None:
+def _attention(
+    named: dict[str, NDArray[Any]], arrays: dict[str, NDArray[Any]], theirs: str, ours: str, width: int
+) -> None:
     """Self-attention holds Q, K, V fused in one matrix; cross-attention Q, then K, V. K has no bias in Whisper."""
     fused = ("q_proj", "k_proj", "v_proj") if theirs.endswith("self_attention") else ("k_proj", "v_proj")
     sources = [("linear_0", fused), ("linear_1", ("out_proj",))]

@@ -70,7 +70,9 @@ def make_exact(base: Any) -> RowLengths:
         first.layer_norm = MaskedGroupNorm(first.layer_norm, config.conv_kernel[0], config.conv_stride[0], lengths)
     if config.model_type == "data2vec-audio":
         for layer in base.encoder.pos_conv_embed.layers:
-            layer.register_forward_hook(lambda _module, _args, out: out * frame_mask(lengths.frames_B, out.shape[-1])[:, None])
+            layer.register_forward_hook(
+                lambda _module, _args, out: out * frame_mask(lengths.frames_B, out.shape[-1])[:, None]
+            )
     if getattr(base, "adapter", None) is not None:
         _mask_adapter(base.adapter, config, lengths)
     return lengths
@@ -92,5 +94,9 @@ def _mask_adapter(adapter: Any, config: Any, lengths: RowLengths) -> None:
             x_BCF = args[0]
             return (x_BCF * frame_mask(frames_at(depth), x_BCF.shape[-1])[:, None], *args[1:])
 
-        for conv in (module for module in layer.modules() if isinstance(module, nn.Conv1d) and module.stride[0] == config.adapter_stride):
+        for conv in (
+            module
+            for module in layer.modules()
+            if isinstance(module, nn.Conv1d) and module.stride[0] == config.adapter_stride
+        ):
             conv.register_forward_pre_hook(masked_input)

@@ -13,7 +13,24 @@ from pipeline.models.base import Transcript, Utterance
 
 SLOWNESS = {"": 0.0, "slow": 0.02}
 """Seconds per segment, by name."""
-WORDS = "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike november oscar papa".split()
+WORDS = [
+    "alpha",
+    "bravo",
+    "charlie",
+    "delta",
+    "echo",
+    "foxtrot",
+    "golf",
+    "hotel",
+    "india",
+    "juliett",
+    "kilo",
+    "lima",
+    "mike",
+    "november",
+    "oscar",
+    "papa",
+]
 
 
 class FakeTranscriber:

@@ -38,7 +38,9 @@ class CtcTranscriber:
         language: reported in the rows.
     """
 
-    def __init__(self, model: Any, extractor: Any, vocabulary: CtcVocabulary, *, normalize: bool, language: str | None) -> None:
+    def __init__(
+        self, model: Any, extractor: Any, vocabulary: CtcVocabulary, *, normalize: bool, language: str | None
+    ) -> None:
         self._model, self._extractor, self._vocabulary = model, extractor, vocabulary
         self._normalize, self._language = normalize, language
         self._lengths = make_exact(model.base_model)
@@ -83,17 +85,24 @@ class CtcTranscriber:
     def _features(self, batch: Sequence[Utterance]) -> dict[str, Tensor]:
         waveforms = [u.pcm_T.astype(np.float32) / 32768.0 for u in batch]
         waveforms = [np.pad(w, (0, max(0, BERT_MIN_SAMPLES - len(w)))) for w in waveforms]
-        found = self._extractor(waveforms, sampling_rate=MODEL_SAMPLE_RATE, padding=True, return_tensors="pt").to(self._model.device)
+        found = self._extractor(waveforms, sampling_rate=MODEL_SAMPLE_RATE, padding=True, return_tensors="pt").to(
+            self._model.device
+        )
         frames_B = found["attention_mask"].sum(-1)
         self._lengths.samples_B = self._lengths.frames_B = frames_B
-        return {"input_features": found["input_features"].to(self._model.dtype), "attention_mask": found["attention_mask"].long()}
+        return {
+            "input_features": found["input_features"].to(self._model.dtype),
+            "attention_mask": found["attention_mask"].long(),
+        }
 
     def finish(self, utterances: Sequence[Utterance], raw: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""
         return transcripts(utterances, raw, self._vocabulary, self._hop, self._language)
 
 
-def load_ctc(folder: Path, device: torch.device, dtype: torch.dtype, language: str | None, trust_remote_code: bool) -> CtcTranscriber:
+def load_ctc(
+    folder: Path, device: torch.device, dtype: torch.dtype, language: str | None, trust_remote_code: bool
+) -> CtcTranscriber:
     """A CTC checkpoint from a local folder.
 
     Raises:
@@ -105,7 +114,9 @@ def load_ctc(folder: Path, device: torch.device, dtype: torch.dtype, language: s
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         model = AutoModelForCTC.from_pretrained(folder, dtype=torch.float32, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: cannot be loaded as a CTC checkpoint ({error}); expected config.json, weights, vocab.json and preprocessor_config.json") from error
+        raise ModelError(
+            f"{folder}: cannot be loaded as a CTC checkpoint ({error}); expected config.json, weights, vocab.json and preprocessor_config.json"
+        ) from error
     if hasattr(tokenizer, "set_target_lang") and getattr(model.config, "adapter_attn_dim", None) and language:
         tokenizer.set_target_lang(language)
         model.load_adapter(language)
@@ -115,7 +126,9 @@ def load_ctc(folder: Path, device: torch.device, dtype: torch.dtype, language: s
     extractor = SeamlessM4TFeatureExtractor.from_pretrained(folder) if is_bert else None
     vocabulary = _vocabulary(tokenizer, model.config.vocab_size, model.config.pad_token_id)
     normalize = bool(settings.get("do_normalize", True))
-    return CtcTranscriber(model.to(device=device, dtype=dtype).eval(), extractor, vocabulary, normalize=normalize, language=language)
+    return CtcTranscriber(
+        model.to(device=device, dtype=dtype).eval(), extractor, vocabulary, normalize=normalize, language=language
+    )
 
 
 def _vocabulary(tokenizer: Any, size: int, blank: int) -> CtcVocabulary:

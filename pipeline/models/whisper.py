@@ -43,7 +43,9 @@ class WhisperTranscriber:
         max_new_tokens: longest answer.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, tokens: WhisperTokens, *, task: str, timestamps: bool, max_new_tokens: int) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, tokens: WhisperTokens, *, task: str, timestamps: bool, max_new_tokens: int
+    ) -> None:
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
         self._task, self._timestamps, self._max_new_tokens = task, timestamps, max_new_tokens
         self._mel = LogMel(model.config.num_mel_bins, model.device)
@@ -60,9 +62,17 @@ class WhisperTranscriber:
         languages = self._languages(batch, hidden_BFD)
         prompts = [self._tokens.prompt(token, self._task, self._timestamps) for token, _ in languages]
         decoded = decode_greedily(
-            self._model, hidden_BFD, prompts, self._tokens, timestamps=self._timestamps, max_new_tokens=self._max_new_tokens
+            self._model,
+            hidden_BFD,
+            prompts,
+            self._tokens,
+            timestamps=self._timestamps,
+            max_new_tokens=self._max_new_tokens,
         )
-        return [Heard(row, *self._named(token, probability)) for row, (token, probability) in zip(decoded, languages, strict=True)]
+        return [
+            Heard(row, *self._named(token, probability))
+            for row, (token, probability) in zip(decoded, languages, strict=True)
+        ]
 
     def _languages(self, batch: Sequence[Utterance], hidden_BFD: Tensor) -> list[tuple[int | None, float | None]]:
         if not self._tokens.languages:
@@ -81,9 +91,14 @@ class WhisperTranscriber:
 
     def finish(self, utterances: Sequence[Utterance], raw: Sequence[Heard]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
-        spans = [_phrase_tokens(heard.decoded.tokens, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, raw, strict=True)]
+        spans = [
+            _phrase_tokens(heard.decoded.tokens, self._tokens, len(u.pcm_T))
+            for u, heard in zip(utterances, raw, strict=True)
+        ]
         whole = [[t for t in heard.decoded.tokens if t < self._tokens.end] for heard in raw]
-        texts = self._tokenizer.decode_batch([*whole, *(ids for row in spans for ids, _, _ in row)], skip_special_tokens=True)
+        texts = self._tokenizer.decode_batch(
+            [*whole, *(ids for row in spans for ids, _, _ in row)], skip_special_tokens=True
+        )
         pieces = iter(texts[len(whole) :])
         transcripts = []
         for heard, text, row in zip(raw, texts, spans, strict=False):

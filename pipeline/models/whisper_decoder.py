@@ -123,7 +123,15 @@ def detect_languages(model: Any, hidden_BFD: Tensor, tokens: WhisperTokens) -> l
 
 
 @torch.inference_mode()
-def decode_greedily(model: Any, hidden_BFD: Tensor, prompts: list[list[int]], tokens: WhisperTokens, *, timestamps: bool, max_new_tokens: int) -> list[Decoded]:
+def decode_greedily(
+    model: Any,
+    hidden_BFD: Tensor,
+    prompts: list[list[int]],
+    tokens: WhisperTokens,
+    *,
+    timestamps: bool,
+    max_new_tokens: int,
+) -> list[Decoded]:
     """Most probable token at each step, under Whisper's rules.
 
     Args:

@@ -67,7 +67,11 @@ def tokens_of(tokenizer: Any, vocabulary_size: int, generation: dict[str, Any]) 
     start, translate = number("<|startoftranscript|>"), number("<|translate|>")
     is_multilingual = vocabulary_size >= 51865
     names = {token: name for name, token in tokenizer.get_vocab(with_added_tokens=True).items()}
-    languages = {names[token][2:-2]: token for token in range(start + 1, translate) if token in names} if is_multilingual else {}
+    languages = (
+        {names[token][2:-2]: token for token in range(start + 1, translate) if token in names}
+        if is_multilingual
+        else {}
+    )
     no_speech = number("<|nospeech|>")
     return WhisperTokens(
         size=vocabulary_size,

@@ -36,7 +36,9 @@ def main() -> None:
         _serve(json.loads(line), reader, decode, segments, answers)
 
 
-def _serve(row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, answers: IO[bytes]) -> None:
+def _serve(
+    row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, answers: IO[bytes]
+) -> None:
     def progress() -> None:
         signal.setitimer(signal.ITIMER_REAL, decode.decode_timeout)
 
@@ -48,7 +50,9 @@ def _serve(row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segme
             progress()
     except Rejected as rejected:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(answers, {"kind": "rejected", "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail})
+        _send(
+            answers, {"kind": "rejected", "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}
+        )
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from pipeline.commit import write_result
 from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
 from pipeline.run.spec import RunSpec
-from pipeline.stages import cut_part, infer_piece
+from pipeline.stages import infer_piece
 
 Part = tuple[int, list[dict[str, Any]]]
 PIECES_AHEAD = 2

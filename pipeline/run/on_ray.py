@@ -28,9 +28,10 @@ import ray.data
 from pipeline.commit import failure_place, save_result, write_result
 from pipeline.errors import UsageError
 from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
 from pipeline.run.spec import RunSpec
-from pipeline.stages import cut_part, infer_piece
+from pipeline.stages import infer_piece
 from pipeline.storage.fs import Place
 
 Part = tuple[int, list[dict[str, Any]]]
@@ -64,7 +65,9 @@ def session(spec: RunSpec) -> Iterator[None]:
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UsageError(f"--ray-address {address}: cannot connect ({str(error).splitlines()[0]}); start a cluster with `ray start --head`, or use --engine local") from error
+        raise UsageError(
+            f"--ray-address {address}: cannot connect ({str(error).splitlines()[0]}); start a cluster with `ray start --head`, or use --engine local"
+        ) from error
     try:
         _configure(spec)
         yield
@@ -99,7 +102,9 @@ def run_isolated(rows: list[dict[str, Any]], spec: RunSpec, folder: Place) -> No
         spec: the run.
         folder: takes the results, under the row's number in place of a part's; see `commit.saved_results`.
     """
-    for _ in _stream([(number, [row]) for number, row in enumerate(rows)], spec, lambda result: save_result(result, folder)):
+    for _ in _stream(
+        [(number, [row]) for number, row in enumerate(rows)], spec, lambda result: save_result(result, folder)
+    ):
         pass
 
 
@@ -110,8 +115,7 @@ def _stream(parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa
     dataset = _mapped(dataset, _Decode(spec), num_cpus=1, max_retries=MAX_RETRIES)
     dataset = _mapped(dataset, _Infer, fn_constructor_args=(spec,), **_actor_options(spec))
     dataset = _mapped(dataset, _Write(spec, write), num_cpus=WRITE_CPUS, max_retries=MAX_RETRIES)
-    for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield counts
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def _mapped(dataset: Any, function: Any, **options: Any) -> Any:
@@ -125,7 +129,13 @@ def _actor_options(spec: RunSpec) -> dict[str, Any]:
     on_gpu = spec.model.device.startswith("cuda")
     gpus = spec.engine.gpus_per_actor if spec.engine.gpus_per_actor is not None else float(on_gpu)
     pool = ray.data.ActorPoolStrategy(size=spec.engine.actors, max_tasks_in_flight_per_actor=PIECES_PER_ACTOR)
-    return {"compute": pool, "num_gpus": gpus, "num_cpus": spec.engine.cpus_per_actor, "max_task_retries": MAX_RETRIES, "max_restarts": -1}
+    return {
+        "compute": pool,
+        "num_gpus": gpus,
+        "num_cpus": spec.engine.cpus_per_actor,
+        "max_task_retries": MAX_RETRIES,
+        "max_restarts": -1,
+    }
 
 
 def _configure(spec: RunSpec) -> None:

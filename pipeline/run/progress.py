@@ -38,12 +38,20 @@ class RunProgress:
 
     def __enter__(self) -> RunProgress:
         if self._console.is_terminal and not self._quiet:
-            self._bar = Progress(TextColumn("transcribing"), BarColumn(), TextColumn("{task.description}"), console=self._console, transient=True)
+            self._bar = Progress(
+                TextColumn("transcribing"),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+                transient=True,
+            )
             self._bar.start()
             self._task = self._bar.add_task(self._text(), total=max(self._planned_s, 1e-9))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -55,7 +63,9 @@ class RunProgress:
         self.num_rejections += num_rejections
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done_planned_s, description=self._text())
-        elif not self._quiet and (time.monotonic() - self._printed > PLAIN_INTERVAL_S or self._done_parts == self._num_parts):
+        elif not self._quiet and (
+            time.monotonic() - self._printed > PLAIN_INTERVAL_S or self._done_parts == self._num_parts
+        ):
             self._printed = time.monotonic()
             self._console.print(self._text(), highlight=False, soft_wrap=True)
 
@@ -77,12 +87,19 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"{summary['speech_s'] / 3600:.2f} h in {summary['num_segments']} segments, {summary['num_rejections']} rejected",
     ]
     if summary["rejections"]:
-        lines.append("rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(summary["rejections"].items(), key=lambda pair: -pair[1])))
+        lines.append(
+            "rejected: "
+            + ", ".join(
+                f"{count} {reason}"
+                for reason, count in sorted(summary["rejections"].items(), key=lambda pair: -pair[1])
+            )
+        )
     if summary["num_parts_this_run"]:
         lines += [
             f"this run: {summary['num_parts_this_run']} parts, {summary['audio_s_this_run'] / 3600:.2f} h in {duration_text(summary['wall_s'])} "
             f"(start-up {summary['startup_s']:.1f} s), {summary['x_real_time']:.1f}x real time",
-            "stage seconds: " + ", ".join(f"{stage} {stages[stage]:.1f}" for stage in order)
+            "stage seconds: "
+            + ", ".join(f"{stage} {stages[stage]:.1f}" for stage in order)
             + f"; device busy {summary['device_busy_pct']:.0f}%, padding waste {summary['padding_waste_pct']:.0f}%",
         ]
     else:

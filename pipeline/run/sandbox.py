@@ -37,7 +37,9 @@ class Decoder:
         verbose: let the libraries in the child speak on stderr.
     """
 
-    def __init__(self, decode: DecodeConfig, segments: SegmentSpec, storage_options: dict[str, Any], verbose: bool = False) -> None:
+    def __init__(
+        self, decode: DecodeConfig, segments: SegmentSpec, storage_options: dict[str, Any], verbose: bool = False
+    ) -> None:
         self._decode, self._segments, self._options, self._verbose = decode, segments, storage_options, verbose
         self._process: subprocess.Popen[bytes] | None = None
         self._reader = ShardReader(storage_options)
@@ -78,9 +80,15 @@ class Decoder:
 
     def _verdict(self, death: WorkerDied, num_deaths: int) -> Rejected:
         if death.returncode == -signal.SIGALRM:
-            return Rejected("decode", "time_limit", f"expected progress within {self._decode.decode_timeout:g} s, got none in {num_deaths} tries")
+            return Rejected(
+                "decode",
+                "time_limit",
+                f"expected progress within {self._decode.decode_timeout:g} s, got none in {num_deaths} tries",
+            )
         name = signal.Signals(-death.returncode).name if death.returncode < 0 else f"exit status {death.returncode}"
-        return Rejected("decode", "decoder_crashed", f"expected decoded audio, got a dead decoder ({name}) in {num_deaths} tries")
+        return Rejected(
+            "decode", "decoder_crashed", f"expected decoded audio, got a dead decoder ({name}) in {num_deaths} tries"
+        )
 
     def _ask(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
         process = self._running()
@@ -95,7 +103,8 @@ class Decoder:
                     payload = process.stdout.read(header["num_bytes"])
                     if len(payload) < header["num_bytes"]:
                         raise EOFError
-                    yield Cut(*header["fields"], np.frombuffer(payload, np.int16))
+                    channel, start, stop, left, right = header["fields"]
+                    yield Cut(channel, start, stop, left, right, np.frombuffer(payload, np.int16))
                     continue
                 is_answered = True
                 if header["kind"] == "rejected":
@@ -107,13 +116,20 @@ class Decoder:
             self.close()
             raise WorkerDied(returncode) from error
         finally:
-            if not is_answered:  # whoever asked stopped listening: the rest of the answer must not meet the next question
+            if (
+                not is_answered
+            ):  # whoever asked stopped listening: the rest of the answer must not meet the next question
                 self.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            environment = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+            }
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.run.decode_worker"],
                 stdin=subprocess.PIPE,
@@ -122,7 +138,11 @@ class Decoder:
                 env=environment,
             )
             assert self._process.stdin is not None
-            settings = {"decode": dataclasses.asdict(self._decode), "segments": dataclasses.asdict(self._segments), "storage_options": self._options}
+            settings = {
+                "decode": dataclasses.asdict(self._decode),
+                "segments": dataclasses.asdict(self._segments),
+                "storage_options": self._options,
+            }
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.write(json.dumps(settings).encode() + b"\n")
         return self._process

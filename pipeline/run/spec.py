@@ -10,12 +10,32 @@ from typing import Any
 import pipeline
 from pipeline.audio.clock import samples_from_seconds
 from pipeline.audio.segment import SegmentSpec, spec_from_seconds
-from pipeline.config import DecodeConfig, EngineConfig, ModelConfig, SegmentConfig, TranscribeConfig, digest, result_fields
+from pipeline.config import (
+    DecodeConfig,
+    EngineConfig,
+    ModelConfig,
+    SegmentConfig,
+    TranscribeConfig,
+    digest,
+    result_fields,
+)
 from pipeline.models.checkpoint import WHISPER_WINDOW_S, Checkpoint, fingerprint, resolve_precision
 from pipeline.storage.fs import Place
 
 CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 240.0, 1920.0
-PACKAGES = ("torch", "transformers", "ray", "pyarrow", "numpy", "soundfile", "av", "soxr", "silero-vad", "onnxruntime", "fsspec")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "ray",
+    "pyarrow",
+    "numpy",
+    "soundfile",
+    "av",
+    "soxr",
+    "silero-vad",
+    "onnxruntime",
+    "fsspec",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from pipeline import schema
+from pipeline.assemble import assemble
 from pipeline.audio.bucket import padding_waste_pct
 from pipeline.commit import failure_place, replace_recordings, saved_results, write_part
 from pipeline.config import TranscribeConfig
@@ -23,7 +24,6 @@ from pipeline.models.checkpoint import find_checkpoint, resolve_device
 from pipeline.plan import planned_table, split_by_part
 from pipeline.run.progress import RunProgress
 from pipeline.run.spec import RunSpec, run_record, settle
-from pipeline.stages import assemble
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place, protocol, remove_stale_temporaries
 from pipeline.storage.parquet import part_name
@@ -101,7 +101,12 @@ def _planned(config: TranscribeConfig, output: Place, console: Console) -> pa.Ta
         if plan is not None and not fresh:
             return plan
         first_part = int(plan.column("part")[-1].as_py()) + 1 if plan is not None else 0
-        addition = planned_table(fresh, first_part=first_part, part_seconds=config.plan.part_seconds, storage_options=config.plan.storage_options)
+        addition = planned_table(
+            fresh,
+            first_part=first_part,
+            part_seconds=config.plan.part_seconds,
+            storage_options=config.plan.storage_options,
+        )
         if ledger.add_to_plan(output, addition):
             if not config.output.quiet:
                 _tell(console, listing, addition, plan)
@@ -153,7 +158,9 @@ def _isolate(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: Modul
     engine.run_isolated(rows, spec, folder)
     saved = saved_results(folder)
     if not saved:
-        raise RunFailed(f"part {part}: its workers died on every recording, last error: {_failure(spec.output, part) or 'none reported'}; run again with --verbose")
+        raise RunFailed(
+            f"part {part}: its workers died on every recording, last error: {_failure(spec.output, part) or 'none reported'}; run again with --verbose"
+        )
     results: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
         results += saved.get(number) or [_crashed(part, row)]
@@ -177,10 +184,16 @@ def _failure(output: Place, part: int) -> str | None:
 def _retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -> dict[int, pa.Table]:
     """Runs the rejected recordings of finished parts again and puts what now works in their place."""
     rejected = set(ledger.tables(spec.output, "rejections", ["id"]).column("id").to_pylist())
-    parts = {part: rows.to_pylist() for part, rows in split_by_part(plan).items() if part in ledger.done_parts(spec.output)}
+    parts = {
+        part: rows.to_pylist() for part, rows in split_by_part(plan).items() if part in ledger.done_parts(spec.output)
+    }
     todo = {part: [row for row in rows if row["id"] in rejected] for part, rows in parts.items()}
     todo = {part: rows for part, rows in todo.items() if rows}
-    console.print(f"retrying {sum(map(len, todo.values()))} rejected recordings in {len(todo)} parts", highlight=False, soft_wrap=True)
+    console.print(
+        f"retrying {sum(map(len, todo.values()))} rejected recordings in {len(todo)} parts",
+        highlight=False,
+        soft_wrap=True,
+    )
     folder = spec.output.join("_pieces", "retried")
     folder.remove(recursive=True)
     for part, rows in todo.items():
@@ -189,7 +202,9 @@ def _retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) 
         else:
             engine.run_isolated(rows, spec, folder)
             saved = saved_results(folder)
-            results = [result for number, row in enumerate(rows) for result in saved.get(number) or [_crashed(part, row)]]
+            results = [
+                result for number, row in enumerate(rows) for result in saved.get(number) or [_crashed(part, row)]
+            ]
             folder.remove(recursive=True)
         order = [row["id"] for row in parts[part]]
         replace_recordings(spec.output, part, order, assemble(results), results, spec.digest)
@@ -203,7 +218,15 @@ def _summary(output: Place, todo: dict[int, pa.Table], startup_s: float, wall_s:
     seconds: defaultdict[str, float] = defaultdict(float)
     audio_now = 0.0
     for entry in ledger.entries(output):
-        for name in ("num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "non_speech_s", "failed_s"):
+        for name in (
+            "num_recordings",
+            "num_segments",
+            "num_rejections",
+            "duration_s",
+            "speech_s",
+            "non_speech_s",
+            "failed_s",
+        ):
             sums[name] += entry[name]
         reasons.update(entry["rejections"])
         if entry["part"] in todo:
@@ -233,11 +256,15 @@ def _finish(output: Place, plan: pa.Table, summary: Summary) -> None:
     """Checks that every planned recording is accounted for, then says so."""
     missing = set(plan.column("part").to_pylist()) - ledger.done_parts(output)
     if missing:
-        raise RunFailed(f"{len(missing)} parts are not finished, the first is {min(missing)}; run the same command again")
+        raise RunFailed(
+            f"{len(missing)} parts are not finished, the first is {min(missing)}; run the same command again"
+        )
     accounted = summary["num_recordings"] + summary["num_rejections"]
     assert accounted >= plan.num_rows, f"{plan.num_rows} recordings planned, {accounted} accounted for"
     if summary["num_parts_this_run"]:
         stamp = summary["finished"].replace(":", "").replace("+0000", "Z")
         output.join("ledger", f"run-{stamp}.json").write(json.dumps(summary, indent=1, sort_keys=True).encode())
     output.join("_pieces").remove(recursive=True)
-    output.join("_SUCCESS").write(json.dumps({"num_recordings": plan.num_rows, "tables": sorted(schema.TABLES)}).encode())
+    output.join("_SUCCESS").write(
+        json.dumps({"num_recordings": plan.num_rows, "tables": sorted(schema.TABLES)}).encode()
+    )

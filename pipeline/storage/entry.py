@@ -6,7 +6,7 @@ import hashlib
 from typing import NamedTuple
 
 AUDIO_SUFFIXES = frozenset(
-    "wav wave flac mp3 ogg oga opus aac m4a m4b mp4 mov mkv webm avi 3gp aif aiff aifc au snd caf sph nist amr awb wma w64 rf64 mka ts mpg mpeg gsm voc".split()
+    ["wav", "wave", "flac", "mp3", "ogg", "oga", "opus", "aac", "m4a", "m4b", "mp4", "mov", "mkv", "webm", "avi", "3gp", "aif", "aiff", "aifc", "au", "snd", "caf", "sph", "nist", "amr", "awb", "wma", "w64", "rf64", "mka", "ts", "mpg", "mpeg", "gsm", "voc"]
 )
 """Taken as recordings when found in folders, globs and tar shards. A file named outright is always taken."""
 
@@ -43,7 +43,9 @@ class Entry(NamedTuple):
     def id(self) -> str:
         """Stable and content-free: from source, member and span alone."""
         span = "" if self.span_start_s is None else f"{self.span_start_s!r}+{self.span_duration_s!r}"
-        return hashlib.sha256("\0".join((self.source, self.member, span)).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+        return hashlib.sha256(
+            "\0".join((self.source, self.member, span)).encode("utf-8", "surrogateescape")
+        ).hexdigest()[:20]
 
 
 def suffix(name: str) -> str:

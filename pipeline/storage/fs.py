@@ -15,7 +15,6 @@ from typing import IO, Any, TypeVar
 
 import fsspec
 import psutil
-from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import InputError
 
@@ -141,7 +140,9 @@ def _resolve(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         fix = f"pip install 'audiomill[{extra}]'" if extra else str(error)
         raise InputError(f"{url}: no driver for {scheme}:// is installed; run: {fix}") from error
     except ValueError as error:
-        raise InputError(f"{url}: unknown kind of URL ({error}); expected a path or s3://, gs://, az://, http(s)://, hf://") from error
+        raise InputError(
+            f"{url}: unknown kind of URL ({error}); expected a path or s3://, gs://, az://, http(s)://, hf://"
+        ) from error
 
 
 def retried(call: Callable[[], T]) -> T:

@@ -25,7 +25,10 @@ from pipeline.storage.parquet import part_name, read_table, to_bytes
 
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
-    r"run\.json|_SUCCESS|report\.html|" + PLAN_FILE.pattern + r"|ledger|_pieces|embeddings|codes|export|scores\..*|" + "|".join(schema.TABLES)
+    r"run\.json|_SUCCESS|report\.html|"
+    + PLAN_FILE.pattern
+    + r"|ledger|_pieces|embeddings|codes|export|scores\..*|"
+    + "|".join(schema.TABLES)
 )
 
 
@@ -66,7 +69,9 @@ def clear(output: Place) -> None:
     names = [name for name in output.names() if not name.startswith(".")]
     foreign = [name for name in names if not KNOWN_NAMES.fullmatch(name)]
     if foreign:
-        raise UsageError(f"--overwrite: {output.url} holds {foreign[0]!r}, which audiomill did not write; choose another --output")
+        raise UsageError(
+            f"--overwrite: {output.url} holds {foreign[0]!r}, which audiomill did not write; choose another --output"
+        )
     for name in sorted(names, key=lambda name: name != "_SUCCESS"):  # the claim to be complete goes first
         output.join(name).remove(recursive=True)
 
@@ -125,7 +130,9 @@ def tables(output: Place, table: str, columns: list[str] | None = None) -> pa.Ta
         columns: projection, all by default.
     """
     places = [output.join(table, part_name(part) + ".parquet") for part in sorted(done_parts(output))]
-    wanted = schema.TABLES[table] if columns is None else pa.schema([schema.TABLES[table].field(name) for name in columns])
+    wanted = (
+        schema.TABLES[table] if columns is None else pa.schema([schema.TABLES[table].field(name) for name in columns])
+    )
 
     def load(place: Place) -> pa.Table:
         return pq.read_table(pa.BufferReader(place.read()), columns=columns).cast(wanted)

@@ -19,7 +19,19 @@ from pipeline.storage.entry import Entry
 from pipeline.storage.fs import Place, absolute, protocol, retried
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
-PATH_COLUMNS = ("audio_filepath", "audio_path", "audio", "path", "file_name", "filename", "file", "filepath", "url", "source", "wav")
+PATH_COLUMNS = (
+    "audio_filepath",
+    "audio_path",
+    "audio",
+    "path",
+    "file_name",
+    "filename",
+    "file",
+    "filepath",
+    "url",
+    "source",
+    "wav",
+)
 ID_COLUMNS = ("id", "member")
 """Name a recording in a references file; a manifest of inputs needs a path."""
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "reference", "normalized_text")
@@ -69,7 +81,11 @@ def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     with retried(lambda: place.fs.open(place.path, "rb", compression="infer")) as handle:
         lines = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="replace", newline="")
         plain = place.url.lower().removesuffix(".gz")
-        yield from _delimited(lines, place, "\t" if plain.endswith(".tsv") else ",") if plain.endswith((".csv", ".tsv")) else _json(lines)
+        yield from (
+            _delimited(lines, place, "\t" if plain.endswith(".tsv") else ",")
+            if plain.endswith((".csv", ".tsv"))
+            else _json(lines)
+        )
 
 
 def _json(lines: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -102,11 +118,15 @@ def _object(line: str) -> dict[str, Any] | BadRow:
 
 
 def _delimited(lines: io.TextIOWrapper, place: Place, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting)
+    if delimiter == "\t":
+        reader = csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.DictReader(lines, delimiter=delimiter)
     names = reader.fieldnames or []
     if not any(name in names for name in (*PATH_COLUMNS, *ID_COLUMNS)):
-        raise InputError(f"{place.url}: expected a column named one of {', '.join(PATH_COLUMNS)}; got {', '.join(names) or 'nothing'}")
+        raise InputError(
+            f"{place.url}: expected a column named one of {', '.join(PATH_COLUMNS)}; got {', '.join(names) or 'nothing'}"
+        )
     while True:
         try:
             row = next(reader)
@@ -115,7 +135,10 @@ def _delimited(lines: io.TextIOWrapper, place: Place, delimiter: str) -> Iterato
         except csv.Error as error:
             yield reader.line_num, BadRow(f"expected {delimiter!r}-separated text, got: {error}")
             continue
-        yield reader.line_num, {name: value for name, value in row.items() if name is not None and value not in (None, "")}
+        yield (
+            reader.line_num,
+            {name: value for name, value in row.items() if name is not None and value not in (None, "")},
+        )
 
 
 def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str | None) -> Entry | Supervision:
@@ -129,7 +152,9 @@ def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str
     if isinstance(path, dict):
         path = path.get("path")
     if not isinstance(path, str) or not path:
-        raise BadRow(f"expected a path in one of {', '.join(PATH_COLUMNS)}; got columns {', '.join(map(str, row)) or 'none'}")
+        raise BadRow(
+            f"expected a path in one of {', '.join(PATH_COLUMNS)}; got columns {', '.join(map(str, row)) or 'none'}"
+        )
     offset_name = next((name for name in OFFSET_COLUMNS if row.get(name) is not None), None)
     start = _number(row, offset_name) if offset_name else None
     duration = _number(row, "duration")

@@ -70,7 +70,9 @@ def read_references(place: Place) -> References:
         if text is not None and keys:
             references.add(str(text), keys)
     if not len(references):
-        raise InputError(f"--references {place.url}: expected rows with a text column ({', '.join(TEXT_COLUMNS)}) and an id, member or path column")
+        raise InputError(
+            f"--references {place.url}: expected rows with a text column ({', '.join(TEXT_COLUMNS)}) and an id, member or path column"
+        )
     return references
 
 

@@ -93,7 +93,11 @@ def list_tar(place: Place, source: str) -> Iterator[Entry]:
         kind = "tarz" if compressed else "tar"
         cut_off = size is not None and position + length > size
         yield Entry(
-            source, unique, kind, index if compressed else position, min(length, size - position) if cut_off and size else length,
+            source,
+            unique,
+            kind,
+            index if compressed else position,
+            min(length, size - position) if cut_off and size else length,
             sidecars=tuple(beside.get(stem(name), ())) or None,
         )
     if broken:
@@ -113,7 +117,9 @@ def list_parquet(place: Place, source: str) -> Iterator[Entry] | None:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        return iter([Entry(source, "", "parquet", reason="unreadable_shard", detail=f"expected a Parquet file, got: {error}")])
+        return iter(
+            [Entry(source, "", "parquet", reason="unreadable_shard", detail=f"expected a Parquet file, got: {error}")]
+        )
     if audio_column(arrow) is None:
         return None
     return _parquet_rows(place, source)
@@ -140,7 +146,11 @@ def _parquet_rows(place: Place, source: str) -> Iterator[Entry]:
         wanted = texts[:1] + plain + ([f"{column}.path"] if has_path else [])
         seen: Counter[str] = Counter()
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=wanted).to_pylist() if wanted else [{}] * file.metadata.row_group(group).num_rows
+            rows = (
+                file.read_row_group(group, columns=wanted).to_pylist()
+                if wanted
+                else [{}] * file.metadata.row_group(group).num_rows
+            )
             for row, values in enumerate(rows):
                 name = (values.get(column) or {}).get("path") if has_path else None
                 name = posixpath.basename(name) if name else f"row-{group}-{row}"
@@ -148,7 +158,11 @@ def _parquet_rows(place: Place, source: str) -> Iterator[Entry]:
                 member = name if seen[name] == 1 else f"{name}#{seen[name]}"
                 duration = values.get("duration")
                 yield Entry(
-                    source, member, "parquet", group, row,
+                    source,
+                    member,
+                    "parquet",
+                    group,
+                    row,
                     duration_s=float(duration) if isinstance(duration, (int, float)) else None,
                     reference=values.get(texts[0]) if texts else None,
                     language=values.get("language") or values.get("lang"),
@@ -201,7 +215,7 @@ class ShardReader:
         assert self._handle is not None
         if self._stream is None or index < self._stream_at:
             self._handle.seek(0)
-            self._stream, self._stream_at = tarfile.open(fileobj=self._handle, mode="r|*"), 0
+            self._stream, self._stream_at = tarfile.open(fileobj=self._handle, mode="r|*"), 0  # noqa: SIM115  (closed by close)
         for member in self._stream:
             if not member.isfile():
                 continue

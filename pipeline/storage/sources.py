@@ -53,7 +53,9 @@ def list_inputs(inputs: tuple[str, ...], options: dict[str, Any], audio_root: st
         listing.entries = [_with_reference(entry, supervisions) for entry in listing.entries]
     if not listing.entries:
         hint = f" ({sum(listing.ignored.values())} other files ignored)" if listing.ignored else ""
-        raise InputError(f"{', '.join(inputs)}: no audio found{hint}; expected audio files, tar or Parquet shards, or a manifest")
+        raise InputError(
+            f"{', '.join(inputs)}: no audio found{hint}; expected audio files, tar or Parquet shards, or a manifest"
+        )
     return listing
 
 
@@ -67,7 +69,9 @@ def _expand(place: Place, audio_root: str | None, output: str, listing: Listing)
         fs, path = place.fs, place.path
         kind = _kind(place)
     except PermissionError as error:
-        raise InputError(f"{place.url}: permission denied ({error}); check the credentials or --storage-options") from error
+        raise InputError(
+            f"{place.url}: permission denied ({error}); check the credentials or --storage-options"
+        ) from error
     if kind == "glob":
         matches = retried(lambda: fs.glob(path, detail=True))
         if not matches:
@@ -121,7 +125,9 @@ def _file(place: Place, size: int | None, audio_root: str | None) -> Iterator[En
 
 def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing: Listing) -> Iterator[Entry]:
     """Audio files and shards below a folder, or what a glob matched; the rest is counted as ignored."""
-    sizes = {_url(place, path): detail.get("size") for path, detail in found.items() if detail.get("type") != "directory"}
+    sizes = {
+        _url(place, path): detail.get("size") for path, detail in found.items() if detail.get("type") != "directory"
+    }
     for url in sorted(sizes):
         each = Place(url, place.options)
         if url.rsplit("/", 1)[-1].startswith(".") or url.startswith(output.rstrip("/") + "/"):

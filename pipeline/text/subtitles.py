@@ -40,7 +40,10 @@ def _fits(cue: Cue, word: Cue) -> bool:
 
 def srt(cues: Iterable[Cue]) -> str:
     """One SubRip file."""
-    blocks = [f"{number}\n{_stamp(cue.start_s, ',')} --> {_stamp(cue.stop_s, ',')}\n{cue.text}\n" for number, cue in enumerate(cues, 1)]
+    blocks = [
+        f"{number}\n{_stamp(cue.start_s, ',')} --> {_stamp(cue.stop_s, ',')}\n{cue.text}\n"
+        for number, cue in enumerate(cues, 1)
+    ]
     return "\n".join(blocks)
 
 

@@ -56,5 +56,8 @@ def _errors(expected: Sequence[str], got: Sequence[str]) -> Errors:
     coded = [" ".join(str(numbers.setdefault(unit, len(numbers))) for unit in units) for units in (expected, got)]
     counted = jiwer.process_words(coded[0], coded[1])
     return Errors(
-        num_reference=len(expected), substitutions=counted.substitutions, deletions=counted.deletions, insertions=counted.insertions
+        num_reference=len(expected),
+        substitutions=counted.substitutions,
+        deletions=counted.deletions,
+        insertions=counted.insertions,
     )

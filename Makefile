@@ -1,0 +1,26 @@
+# make demo   set up, transcribe a small corpus, print the result
+# make test   set up, then lint, types and tests
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(BIN)/audiomill demo
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml infra/constraints.txt infra/demo-packages.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --requirement infra/demo-packages.txt
+	touch $@
+
+clean:
+	rm -rf .venv demo build dist *.egg-info
