@@ -23,7 +23,8 @@ from pipeline.models.exact import frame_mask, make_exact
 
 MIN_SAMPLES = 400
 """25 ms: the receptive field of one frame. Shorter utterances are padded with zeros to it."""
-BERT_HOP_SAMPLES = 320
+BERT_WINDOW_SAMPLES, BERT_STEP_SAMPLES = 400, 160
+BERT_HOP_SAMPLES = 2 * BERT_STEP_SAMPLES
 BERT_MIN_SAMPLES = 1_200
 
 
@@ -79,8 +80,10 @@ class CtcTranscriber:
 
     def _base_frames(self, lengths_B: Tensor) -> Tensor:
         """Frames before any adapter."""
-        counted: Tensor = self._model.base_model._get_feat_extract_output_lengths(lengths_B, add_adapter=False)
-        return counted
+        config = self._model.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            lengths_B = (lengths_B - kernel) // stride + 1
+        return lengths_B
 
     def _features(self, batch: Sequence[Utterance]) -> dict[str, Tensor]:
         waveforms = [u.pcm_T.astype(np.float32) / 32768.0 for u in batch]
@@ -88,8 +91,10 @@ class CtcTranscriber:
         found = self._extractor(waveforms, sampling_rate=MODEL_SAMPLE_RATE, padding=True, return_tensors="pt").to(
             self._model.device
         )
-        frames_B = found["attention_mask"].sum(-1)
-        self._lengths.samples_B = self._lengths.frames_B = frames_B
+        # The extractor joins frames in pairs. Of an odd number the last pair is half padding: masked, but alone
+        # in Hugging Face the adapter's convolution sees it, so it counts as the row's own here.
+        num_mel = [1 + (len(w) - BERT_WINDOW_SAMPLES) // BERT_STEP_SAMPLES for w in waveforms]
+        self._lengths.frames_B = torch.tensor([(n + 1) // 2 for n in num_mel], device=self._model.device)
         return {
             "input_features": found["input_features"].to(self._model.dtype),
             "attention_mask": found["attention_mask"].long(),

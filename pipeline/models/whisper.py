@@ -20,15 +20,28 @@ from pipeline.models.whisper_tokens import TIMESTAMP_STEP_S, WhisperTokens
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
 NUM_FFT, HOP_SAMPLES = 400, 160
+MIN_REST_S = 1.0
+"""Less audio than this behind the last phrase is not decoded again: Whisper invents a greeting for it."""
 STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 
 
-class Heard(NamedTuple):
-    """Raw result of one utterance."""
+class Stretch(NamedTuple):
+    """One pass of the decoder over an utterance from sample `start` on."""
 
+    start: int
     decoded: Decoded
+
+
+class Heard(NamedTuple):
+    """Raw result of one utterance: usually one stretch, more where the decoder stopped early."""
+
+    stretches: tuple[Stretch, ...]
     language: str | None
     language_probability: float | None
+
+    @property
+    def tokens(self) -> list[int]:
+        return [token for stretch in self.stretches for token in stretch.decoded.tokens]
 
 
 class WhisperTranscriber:
@@ -56,12 +69,32 @@ class WhisperTranscriber:
 
     @torch.inference_mode()
     def decode(self, batch: Sequence[Utterance]) -> list[Heard]:
-        """Greedy tokens of one batch; the language is detected where it is not given."""
+        """Greedy tokens of one batch; the language is detected where it is not given.
+
+        With timestamps the decoder may end before the audio does. What follows its last closed phrase is then
+        decoded as a window of its own, as `generate` of Hugging Face and openai/whisper transcribe.py do.
+        """
         mel_BMF = self._mel(_padded(batch, self._model.device)).to(self._model.dtype)
         hidden_BFD = self._model.model.encoder(mel_BMF).last_hidden_state
         languages = self._languages(batch, hidden_BFD)
         prompts = [self._tokens.prompt(token, self._task, self._timestamps) for token, _ in languages]
-        decoded = decode_greedily(
+        stretches: list[list[Stretch]] = [[] for _ in batch]
+        rows, starts = list(range(len(batch))), [0] * len(batch)
+        while rows:
+            found = self._greedy(hidden_BFD, [prompts[row] for row in rows])
+            rest: list[tuple[int, int]] = []
+            for row, start, decoded in zip(rows, starts, found, strict=True):
+                kept, rest_from = self._until_rest(decoded, len(batch[row].pcm_T) - start)
+                stretches[row].append(Stretch(start, kept))
+                if rest_from is not None:
+                    rest.append((row, start + rest_from))
+            rows, starts = [row for row, _ in rest], [start for _, start in rest]
+            if rows:
+                hidden_BFD = self._model.model.encoder(_rest_of(mel_BMF, rest)).last_hidden_state
+        return [Heard(tuple(row), *self._named(*language)) for row, language in zip(stretches, languages, strict=True)]
+
+    def _greedy(self, hidden_BFD: Tensor, prompts: list[list[int]]) -> list[Decoded]:
+        return decode_greedily(
             self._model,
             hidden_BFD,
             prompts,
@@ -69,10 +102,21 @@ class WhisperTranscriber:
             timestamps=self._timestamps,
             max_new_tokens=self._max_new_tokens,
         )
-        return [
-            Heard(row, *self._named(token, probability))
-            for row, (token, probability) in zip(decoded, languages, strict=True)
-        ]
+
+    def _until_rest(self, decoded: Decoded, num_samples: int) -> tuple[Decoded, int | None]:
+        """The tokens up to the last pair of timestamps, and the sample from which the rest is to be decoded.
+
+        None if all was heard: a single stamp ends the window, there are no pairs, or less than `MIN_REST_S` is left.
+        """
+        ids, first = decoded.tokens, self._tokens.first_timestamp
+        pairs = [i for i in range(1, len(ids)) if ids[i] >= first and ids[i - 1] >= first]
+        ends_single = len(ids) >= 2 and ids[-1] >= first > ids[-2]
+        if not self._timestamps or not pairs or ends_single:
+            return decoded, None
+        rest_from = (ids[pairs[-1]] - first) * STAMP_SAMPLES
+        if rest_from == 0 or num_samples - rest_from < MIN_REST_S * MODEL_SAMPLE_RATE:
+            return decoded, None
+        return decoded._replace(tokens=ids[: pairs[-1] + 1]), rest_from
 
     def _languages(self, batch: Sequence[Utterance], hidden_BFD: Tensor) -> list[tuple[int | None, float | None]]:
         if not self._tokens.languages:
@@ -91,11 +135,8 @@ class WhisperTranscriber:
 
     def finish(self, utterances: Sequence[Utterance], raw: Sequence[Heard]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
-        spans = [
-            _phrase_tokens(heard.decoded.tokens, self._tokens, len(u.pcm_T))
-            for u, heard in zip(utterances, raw, strict=True)
-        ]
-        whole = [[t for t in heard.decoded.tokens if t < self._tokens.end] for heard in raw]
+        spans = [_phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, raw, strict=True)]
+        whole = [[t for t in heard.tokens if t < self._tokens.end] for heard in raw]
         texts = self._tokenizer.decode_batch(
             [*whole, *(ids for row in spans for ids, _, _ in row)], skip_special_tokens=True
         )
@@ -103,13 +144,15 @@ class WhisperTranscriber:
         transcripts = []
         for heard, text, row in zip(raw, texts, spans, strict=False):
             phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
+            decoded = [stretch.decoded for stretch in heard.stretches]
+            num_tokens = sum(each.num_chosen for each in decoded)
             transcripts.append(
                 Transcript(
                     text=text.strip(),
                     language=heard.language,
                     language_probability=heard.language_probability,
-                    avg_logprob=heard.decoded.sum_logprob / (len(heard.decoded.tokens) + 1),
-                    no_speech_prob=heard.decoded.no_speech_prob,
+                    avg_logprob=sum(each.sum_logprob for each in decoded) / max(1, num_tokens),
+                    no_speech_prob=decoded[0].no_speech_prob,
                     words=None,
                     phrases=tuple(p for p in phrases if p.text) if self._timestamps else None,
                 )
@@ -154,20 +197,32 @@ def _padded(batch: Sequence[Utterance], device: torch.device) -> Tensor:
     return torch.from_numpy(pcm_BT).to(device).float() / 32768.0
 
 
-def _phrase_tokens(ids: list[int], tokens: WhisperTokens, num_samples: int) -> list[tuple[list[int], int, int]]:
+def _rest_of(mel_BMF: Tensor, rest: list[tuple[int, int]]) -> Tensor:
+    """Spectrograms of what is left of some rows, moved to the front; zeros behind, as Whisper pads them."""
+    moved = mel_BMF.new_zeros(len(rest), *mel_BMF.shape[1:])
+    for index, (row, start) in enumerate(rest):
+        frames = mel_BMF.shape[-1] - start // HOP_SAMPLES
+        moved[index, :, :frames] = mel_BMF[row, :, -frames:]
+    return moved
+
+
+def _phrase_tokens(heard: Heard, tokens: WhisperTokens, num_samples: int) -> list[tuple[list[int], int, int]]:
     """Text tokens between timestamp tokens, with the samples that the stamps stand for.
 
     A last phrase without end stamp ends with the segment.
     """
     phrases: list[tuple[list[int], int, int]] = []
-    start, text = 0, list[int]()
-    for token in ids:
-        if token < tokens.end:
-            text.append(token)
-        elif token >= tokens.first_timestamp:
-            at = min((token - tokens.first_timestamp) * STAMP_SAMPLES, num_samples)
-            if text:
-                phrases.append((text, start, at))
-                text = []
-            start = at
-    return [*phrases, (text, start, num_samples)] if text else phrases
+    for stretch in heard.stretches:
+        start, text = stretch.start, list[int]()
+        for token in stretch.decoded.tokens:
+            if token < tokens.end:
+                text.append(token)
+            elif token >= tokens.first_timestamp:
+                at = min(stretch.start + (token - tokens.first_timestamp) * STAMP_SAMPLES, num_samples)
+                if text:
+                    phrases.append((text, start, at))
+                    text = []
+                start = at
+        if text:
+            phrases.append((text, start, num_samples))
+    return phrases

@@ -22,10 +22,14 @@ COMPACT_SHARE = 0.25
 
 
 class Decoded(NamedTuple):
-    """One row: text and timestamp tokens without prompt and end, and what Whisper reports of them."""
+    """One row: text and timestamp tokens without prompt and end, and what Whisper reports of them.
+
+    `sum_logprob` is over `num_chosen` tokens, the end included. `is_finished`: the end was reached.
+    """
 
     tokens: list[int]
     sum_logprob: float
+    num_chosen: int
     no_speech_prob: float
     is_finished: bool
 
@@ -179,5 +183,6 @@ def _results(chosen_NB: Tensor, sum_logprob: Tensor, no_speech: list[float], end
     rows = []
     for ids, logprob, silence in zip(chosen_NB.T.tolist(), sum_logprob.tolist(), no_speech, strict=True):
         is_finished = end in ids
-        rows.append(Decoded(ids[: ids.index(end)] if is_finished else ids, logprob, silence, is_finished))
+        tokens = ids[: ids.index(end)] if is_finished else ids
+        rows.append(Decoded(tokens, logprob, len(tokens) + is_finished, silence, is_finished))
     return rows

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-AUDIO_SUFFIXES = frozenset(
-    ["wav", "wave", "flac", "mp3", "ogg", "oga", "opus", "aac", "m4a", "m4b", "mp4", "mov", "mkv", "webm", "avi", "3gp", "aif", "aiff", "aifc", "au", "snd", "caf", "sph", "nist", "amr", "awb", "wma", "w64", "rf64", "mka", "ts", "mpg", "mpeg", "gsm", "voc"]
+_SUFFIXES = (
+    "wav wave flac mp3 ogg oga opus aac m4a m4b mp4 mov mkv webm avi 3gp aif aiff aifc au snd caf sph nist amr awb wma "
+    "w64 rf64 mka ts mpg mpeg gsm voc"
 )
+AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
 """Taken as recordings when found in folders, globs and tar shards. A file named outright is always taken."""
 
 

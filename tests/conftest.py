@@ -1,0 +1,123 @@
+"""Fixtures: real weights and voices, one Ray session for the suite, a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+from jobs.demo import english_clips, whisper_folder
+from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from tests.synth import CTC_FAMILIES, save_ctc_checkpoint
+
+
+@pytest.fixture(scope="session")
+def whisper() -> Path:
+    """Whisper tiny.en, a CTranslate2 folder."""
+    return whisper_folder()
+
+
+@pytest.fixture(scope="session")
+def tiny_en(whisper: Path) -> Any:
+    """Whisper tiny.en, loaded, with timestamps."""
+    from pipeline.config import ModelConfig
+
+    config = ModelConfig(model=str(whisper), device="cpu", precision="fp32")
+    return load_transcriber(find_checkpoint(config, {}), config)
+
+
+@pytest.fixture(scope="session")
+def voices() -> list[tuple[NDArray[np.int16], str]]:
+    """Neural voices at 16 kHz with their text."""
+    import soxr
+
+    found = []
+    for path, text in english_clips():
+        waveform, rate = soundfile.read(path, dtype="float32")
+        found.append((np.rint(soxr.resample(waveform, rate, 16_000) * 32767).astype(np.int16), text))
+    return found
+
+
+@pytest.fixture(scope="session", params=sorted(CTC_FAMILIES))
+def ctc_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CTC checkpoint of each family."""
+    return save_ctc_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="session")
+def wav2vec2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small group-norm wav2vec2 CTC checkpoint."""
+    return save_ctc_checkpoint(tmp_path_factory.mktemp("w2v2"), "wav2vec2-group")
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[Any]:
+    """One Ray session for the suite; jobs connect to it because it is there."""
+    import ray
+
+    ray.init(
+        num_cpus=8, include_dashboard=False, object_store_memory=300 * 2**20, log_to_driver=False, logging_level="ERROR"
+    )
+    yield ray
+    ray.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A real S3 server process over HTTP on this machine."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(url, timeout=1)
+            break
+        except OSError:
+            time.sleep(0.1)
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "testing")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "testing")
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
+    yield url
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def audiomill(tmp_path: Path) -> Any:
+    """Runs the command line in a folder of its own; gives the finished process."""
+
+    def run(*args: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "jobs.cli", *args]
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "PYTHONPATH": os.getcwd(), **environment},
+        )
+
+    return run

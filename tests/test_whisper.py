@@ -1,0 +1,89 @@
+"""Whisper against Hugging Face's own generate, alone and in batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperFeatureExtractor
+
+from pipeline.config import ModelConfig
+from pipeline.models.base import Utterance
+from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from pipeline.models.whisper import WhisperTranscriber
+from pipeline.text.wer import score_pair
+
+
+def utterance(pcm: Any, language: str | None = None) -> Utterance:
+    return Utterance(np.asarray(pcm, np.int16), 0, 0, ("r", None), 0, language)
+
+
+def hf_tokens(transcriber: WhisperTranscriber, pcm: Any, timestamps: bool) -> list[int]:
+    """What `generate` gives for one segment alone, prompt and end stripped."""
+    model, tokens = transcriber._model, transcriber._tokens
+    extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+    inputs = extractor(
+        pcm.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True
+    )
+    generation = model.generation_config
+    generation.suppress_tokens, generation.begin_suppress_tokens = list(tokens.suppress), list(tokens.begin_suppress)
+    generation.no_timestamps_token_id, generation.max_initial_timestamp_index = tokens.no_timestamps, 50
+    generation.is_multilingual, generation.eos_token_id, generation.pad_token_id = False, tokens.end, tokens.end
+    generation.decoder_start_token_id, generation.forced_decoder_ids = tokens.start, None
+    generation.prev_sot_token_id = tokens.no_timestamps - 2
+    out = model.generate(**inputs, return_timestamps=timestamps, max_new_tokens=224, do_sample=False, num_beams=1)
+    ids = (out["sequences"] if isinstance(out, dict) else out)[0].tolist()
+    return [i for i in ids if i not in (tokens.start, tokens.no_timestamps, tokens.end)]
+
+
+@pytest.fixture(scope="module")
+def clips(voices: Any) -> list[Any]:
+    """Segments of many lengths: words, sentences, pairs, with silence, up to the whole window."""
+    (hello, _), (fox, _) = voices
+    pause = np.zeros(8000, np.int16)
+    pair = np.concatenate([hello, pause, fox])
+    long = np.concatenate([fox, pause, hello, pause] * 6)[: 16_000 * 30]
+    return [hello, fox, pair, fox[:20_000], np.concatenate([pause, hello, pause]), long, long[: 16_000 * 17]]
+
+
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[Any], timestamps: bool) -> None:
+    config = ModelConfig(model=str(whisper), device="cpu", precision="fp32", timestamps=timestamps)
+    transcriber = load_transcriber(find_checkpoint(config, {}), config)
+    assert isinstance(transcriber, WhisperTranscriber)
+    expected = [hf_tokens(transcriber, pcm, timestamps) for pcm in clips]
+    alone = [transcriber.decode([utterance(pcm)])[0].tokens for pcm in clips]
+    assert alone == expected
+    order = np.random.default_rng(1).permutation(len(clips))
+    mixed = transcriber.decode([utterance(clips[i]) for i in order])
+    assert [row.tokens for row in mixed] == [expected[i] for i in order]
+
+
+def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) -> None:
+    from pipeline.models.whisper import _padded
+
+    extractor = WhisperFeatureExtractor(feature_size=80)
+    ours = tiny_en._mel(_padded([utterance(c) for c in clips], torch.device("cpu")))
+    for row, pcm in zip(ours, clips, strict=True):
+        theirs = extractor(pcm.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt").input_features[0]
+        assert (row - theirs).abs().max() < 1e-4
+
+
+def test_real_speech_is_read_without_error(tiny_en: Any, voices: Any) -> None:
+    utterances = [utterance(pcm) for pcm, _ in voices]
+    transcripts = tiny_en.finish(utterances, tiny_en.decode(utterances))
+    for transcript, (_, text) in zip(transcripts, voices, strict=True):
+        assert score_pair(text, transcript.text, "en")[0].rate == 0
+        assert -1 < transcript.avg_logprob < 0 and 0 <= transcript.no_speech_prob < 0.5
+
+
+def test_phrases_lie_in_order_inside_the_segment(tiny_en: Any, clips: list[Any]) -> None:
+    utterances = [utterance(pcm) for pcm in clips]
+    for clip, transcript in zip(clips, tiny_en.finish(utterances, tiny_en.decode(utterances)), strict=True):
+        assert transcript.phrases
+        edges = [edge for phrase in transcript.phrases for edge in (phrase.start, phrase.stop)]
+        assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= len(clip)
+        joined = " ".join(phrase.text for phrase in transcript.phrases)
+        assert joined.split() == transcript.text.split()
