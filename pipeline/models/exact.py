@@ -78,21 +78,24 @@ def make_exact(base: Any) -> RowLengths:
     return lengths
 
 
+def adapter_frames(frames_B: Tensor, config: Any, depth: int) -> Tensor:
+    """Frames of each row after `depth` layers of the model's adapter."""
+    for _ in range(depth):
+        padding = config.adapter_kernel_size // 2 if config.model_type == "wav2vec2-bert" else 1
+        frames_B = (frames_B + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1
+    return frames_B
+
+
 def _mask_adapter(adapter: Any, config: Any, lengths: RowLengths) -> None:
     """Every convolution of an adapter sees zeros behind a row's end, as it does alone."""
-    padding = config.adapter_kernel_size // 2 if config.model_type == "wav2vec2-bert" else 1
-
-    def frames_at(depth: int) -> Tensor:
-        frames_B = lengths.frames_B
-        for _ in range(depth):
-            frames_B = (frames_B + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1
-        return frames_B
-
     for depth, layer in enumerate(adapter.layers):
 
         def masked_input(module: nn.Module, args: tuple[Tensor, ...], depth: int = depth) -> tuple[Tensor, ...]:
             x_BCF = args[0]
-            return (x_BCF * frame_mask(frames_at(depth), x_BCF.shape[-1])[:, None], *args[1:])
+            return (
+                x_BCF * frame_mask(adapter_frames(lengths.frames_B, config, depth), x_BCF.shape[-1])[:, None],
+                *args[1:],
+            )
 
         for conv in (
             module

@@ -19,7 +19,7 @@ from pipeline.audio.clock import MODEL_SAMPLE_RATE
 from pipeline.errors import ModelError
 from pipeline.models.base import Transcript, Utterance
 from pipeline.models.ctc import CtcVocabulary, FrameLabels, transcripts
-from pipeline.models.exact import frame_mask, make_exact
+from pipeline.models.exact import adapter_frames, frame_mask, make_exact
 
 MIN_SAMPLES = 400
 """25 ms: the receptive field of one frame. Shorter utterances are padded with zeros to it."""
@@ -46,7 +46,8 @@ class CtcTranscriber:
         self._normalize, self._language = normalize, language
         self._lengths = make_exact(model.base_model)
         config = model.config
-        adapter = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
+        self._num_adapters = config.num_adapter_layers if getattr(config, "add_adapter", False) else 0
+        adapter = config.adapter_stride**self._num_adapters if self._num_adapters else 1
         self._hop = (BERT_HOP_SAMPLES if extractor is not None else prod(config.conv_stride)) * adapter
 
     def padded_length(self, num_samples: int) -> int:
@@ -59,7 +60,7 @@ class CtcTranscriber:
         inputs = self._features(batch) if self._extractor is not None else self._waveforms(batch)
         logits_BFV = self._model(**inputs).logits.float()
         logprobs_BF, labels_BF = logits_BFV.log_softmax(-1).max(-1)
-        counts = self._model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(-1)).tolist()
+        counts = adapter_frames(self._lengths.frames_B, self._model.config, self._num_adapters).tolist()
         labels, logprobs = labels_BF.int().cpu().numpy(), logprobs_BF.cpu().numpy()
         return [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
 
