@@ -47,7 +47,7 @@ def cut_part(
                 if isinstance(event, Cut):
                     yield from piece.add_cut(row, event)
                 else:
-                    piece.finish_recording(row, event)
+                    yield from piece.finish_recording(row, event)
         except Rejected as rejected:
             piece.reject(row, rejected)
     yield piece.close(last=True)
@@ -84,9 +84,13 @@ class _PieceBuilder:
         if before is not None:
             self._append(row, cut, halo=True)
             self._latest.pop((row["id"], cut.channel))
-            if any(recording_id == row["id"] for recording_id, _ in self._latest):
-                return  # the other channels' windows at this seam are still to come
-        seam = self._seam
+        if cut.left and any(recording_id == row["id"] for recording_id, _ in self._latest):
+            return  # the other channels' windows at this seam are still to come
+        yield from self._cross_seam()
+
+    def _cross_seam(self) -> Iterator[pa.Table]:
+        """Closes the piece and starts the next one with the windows behind the seam."""
+        seam, self._seam = self._seam, []
         yield self.close(last=False)
         for each_row, each, halo in seam:
             if halo is not None:
@@ -100,7 +104,10 @@ class _PieceBuilder:
         self._num_samples += len(cut.pcm_T)
         self._latest[(row["id"], cut.channel)] = cut
 
-    def finish_recording(self, row: dict[str, Any], finished: Finished) -> None:
+    def finish_recording(self, row: dict[str, Any], finished: Finished) -> Iterator[pa.Table]:
+        """Takes the account of a recording; a seam that not every channel will reach any more is crossed now."""
+        if self._seam:
+            yield from self._cross_seam()
         named = {name: row[name] for name in ("id", "source", "member")}
         texts = {"reference": finished.reference, "metadata": finished.metadata}
         self._endings.append({**named, **texts, **finished.ending._asdict()})
@@ -117,6 +124,7 @@ class _PieceBuilder:
         )
 
     def close(self, last: bool) -> pa.Table:
+        assert not self._seam, "windows behind a seam belong to the next piece"
         pcm = np.concatenate(self._pcm) if self._pcm else np.zeros(0, np.int16)
         offsets = pa.py_buffer(np.array([0, pcm.nbytes], np.int64))
         values = {

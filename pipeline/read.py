@@ -90,8 +90,7 @@ def _beside(row: dict[str, Any], reader: ShardReader) -> tuple[str | None, str |
             reference = text
         elif sidecar.kind == "json":
             metadata = metadata or text
-            reference = reference if reference is not None else _text_of(text)
-    return reference, metadata
+    return (_text_of(metadata) if reference is None and metadata else reference), metadata
 
 
 def _text_of(text: str) -> str | None:

@@ -23,6 +23,8 @@ BLOCK_FRAMES = 1 << 16
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE, MAX_CHANNELS = 1_000, 768_000, 256
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 """Data sizes that streaming writers leave in a WAV header."""
+FIXED_SIZE_WAV_TAGS = (1, 3, 6, 7, 0xFFFE)
+"""PCM, float, A-law, mu-law, extensible: the same number of bytes a frame."""
 SEEK_MARGIN_S = 1.0
 LOSSY_FORMATS = ("MP3", "MPEG", "OGG")
 INDEXED_FORMATS = ("mov", "matroska", "asf", "avi", "caf", "wav")
@@ -69,6 +71,9 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0) -> Iterator[Audio]:
     try:
         file = soundfile.SoundFile(handle)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        if _is_wav(head):
+            handle.seek(0)
+            check_header(*_wav_format(handle))
         handle.seek(0)
         with _open_with_ffmpeg(handle, start_s, str(error).split(">: ")[-1].rstrip(".")) as audio:
             yield audio
@@ -84,11 +89,11 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0) -> Iterator[Audio]:
                     "span_outside",
                     f"expected a span inside {file.frames / file.samplerate:.3f} s, got start {start_s} s",
                 )
-            file.seek(first)
+            _skip_frames(file, first)
         rest = None if announced is None else max(0, announced - first)
         is_exact = file.format not in LOSSY_FORMATS
         audio = Audio(file.samplerate, file.channels, rest, iter(()), is_exact)
-        audio.blocks_TK = _soundfile_blocks(file, audio)
+        audio.blocks_TK = _soundfile_blocks(file, audio, first)
         if head.startswith(b"OggS") and not _ogg_is_complete(handle):
             audio.problems.append("the Ogg stream ends without its last page")
         yield audio
@@ -117,21 +122,46 @@ def header_duration_s(handle: IO[bytes]) -> float | None:
         return None
 
 
-def _soundfile_blocks(file: Any, audio: Audio) -> Iterator[NDArray[np.float32]]:
+def _skip_frames(file: Any, count: int) -> None:
+    """Seeks where the format can, else reads on."""
+    if file.seekable():
+        file.seek(count)
+        return
+    while count > 0 and (num_read := len(file.read(min(count, BLOCK_FRAMES), dtype="float32"))):
+        count -= num_read
+
+
+def _soundfile_blocks(file: Any, audio: Audio, num_read: int) -> Iterator[NDArray[np.float32]]:
     while True:
+        block = np.full((BLOCK_FRAMES, file.channels), np.nan, np.float32)
         try:
-            block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+            block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True, out=block)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            audio.problems.append(str(error))
+            audio.problems.append(str(error).rstrip("."))
+            good = _frames_before_error(file, block, num_read)
+            if good:
+                yield block[:good]
             return
         if not len(block):
             return
+        num_read += len(block)
         yield block
+
+
+def _frames_before_error(file: Any, block_TC: NDArray[np.float32], num_read: int) -> int:
+    """Frames that libsndfile had delivered into a block when it failed: it raises, but leaves them there."""
+    untouched = np.flatnonzero(np.isnan(block_TC[:, 0]))
+    filled = int(untouched[0]) if len(untouched) else len(block_TC)
+    try:
+        told = int(file.tell()) - num_read
+        return max(0, min(filled, told))
+    except (soundfile.LibsndfileError, RuntimeError):
+        return filled
 
 
 def _announced_frames(handle: IO[bytes], head: bytes, file: Any) -> int | None:
     """Frames that the header promises: libsndfile hides it when a WAV's data is cut short."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+    if _is_wav(head):
         at = handle.tell()
         try:
             return _wav_frames(handle)
@@ -140,20 +170,37 @@ def _announced_frames(handle: IO[bytes], head: bytes, file: Any) -> int | None:
     return int(file.frames) if 0 < file.frames < 1 << 48 else None
 
 
-def _wav_frames(handle: IO[bytes]) -> int | None:
+def _is_wav(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[8:12] == b"WAVE"
+
+
+def _wav_chunks(handle: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
+    """Name, stated size and first bytes of each chunk of a RIFF file."""
     handle.seek(12)
-    block_align = tag = 0
     while len(chunk := handle.read(8)) == 8:
         name, size = struct.unpack("<4sI", chunk)
-        if name == b"fmt ":
-            content = handle.read(size)
-            if len(content) >= 14:
-                tag, block_align = struct.unpack_from("<H", content)[0], struct.unpack_from("<H", content, 12)[0]
-            size -= len(content)
+        start = handle.tell()
+        yield name, size, handle.read(min(size, 64))
+        handle.seek(start + size + size % 2)
+
+
+def _wav_format(handle: IO[bytes]) -> tuple[int, int]:
+    """Sample rate and channels as the header states them; (0, 0) without a format chunk."""
+    for name, _, content in _wav_chunks(handle):
+        if name == b"fmt " and len(content) >= 8:
+            return struct.unpack_from("<I", content, 4)[0], struct.unpack_from("<H", content, 2)[0]
+    return 0, 0
+
+
+def _wav_frames(handle: IO[bytes]) -> int | None:
+    """Frames in the data chunk, where a frame has a fixed number of bytes and the size is no placeholder."""
+    block_align = 0
+    for name, size, content in _wav_chunks(handle):
+        if name == b"fmt " and len(content) >= 14:
+            tag = struct.unpack_from("<H", content)[0]
+            block_align = struct.unpack_from("<H", content, 12)[0] if tag in FIXED_SIZE_WAV_TAGS else 0
         elif name == b"data":
-            linear = tag in (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible: fixed bytes a frame
-            return size // block_align if linear and block_align and size not in UNKNOWN_SIZES else None
-        handle.seek(size + size % 2, io.SEEK_CUR)
+            return size // block_align if block_align and size not in UNKNOWN_SIZES else None
     return None
 
 

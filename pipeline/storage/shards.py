@@ -7,11 +7,13 @@ unpacked to disk, so no member name can point outside.
 from __future__ import annotations
 
 import io
+import lzma
 import posixpath
 import tarfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.storage.entry import AUDIO_SUFFIXES, Entry, Sidecar, stem, suffix
 from pipeline.storage.fs import Place
 
+SIDECAR_SUFFIXES = ("txt", "json")
 TAR_SUFFIXES = (".tar",)
 COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 HEADER_BLOCK_BYTES = 1 << 16
@@ -62,46 +65,69 @@ def is_tar(name: str) -> bool:
     return name.lower().endswith((*TAR_SUFFIXES, *COMPRESSED_TAR_SUFFIXES))
 
 
+class _Member(NamedTuple):
+    """A file in a tar. `position`: byte offset, or its number where the tar is compressed; `text`: of a sidecar there."""
+
+    name: str
+    position: int
+    size: int
+    text: str | None
+
+
 def list_tar(place: Place, source: str) -> Iterator[Entry]:
     """Audio members of a tar with the .txt and .json of the same stem beside them, in tar order.
 
     A tar that breaks off gives its readable members and one entry with reason `unreadable_shard`.
     """
-    compressed = place.url.lower().endswith(COMPRESSED_TAR_SUFFIXES)
-    members: list[tuple[str, int, int]] = []
-    broken: str | None = None
+    is_compressed = place.url.lower().endswith(COMPRESSED_TAR_SUFFIXES)
     with place.open(HEADER_BLOCK_BYTES) as handle:
-        try:
-            with tarfile.open(fileobj=handle, mode="r:*" if compressed else "r:") as shard:
-                for member in shard:
-                    if member.isfile():
-                        members.append((member.name, member.offset_data, member.size))
-                    shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header it has seen
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            broken = f"expected a tar archive, got: {error}; {len(members)} members before that are used"
-        size = place.fs.size(place.path) if not compressed else None
-    beside: defaultdict[str, list[Sidecar]] = defaultdict(list)
-    for name, position, length in members:
-        if suffix(name) in ("txt", "json") and length <= MAX_SIDECAR_BYTES:
-            beside[stem(name)].append(Sidecar(suffix(name), position, length))
+        members, problem = _members(handle, is_compressed)
+    beside: defaultdict[str, list[_Member]] = defaultdict(list)
+    for member in members:
+        if suffix(member.name) in SIDECAR_SUFFIXES and member.size <= MAX_SIDECAR_BYTES:
+            beside[stem(member.name)].append(member)
     seen: Counter[str] = Counter()
-    for index, (name, position, length) in enumerate(members):
-        if suffix(name) not in AUDIO_SUFFIXES:
+    for member in members:
+        if suffix(member.name) not in AUDIO_SUFFIXES:
             continue
-        seen[name] += 1
-        unique = name if seen[name] == 1 else f"{name}#{seen[name]}"
-        kind = "tarz" if compressed else "tar"
-        cut_off = size is not None and position + length > size
-        yield Entry(
-            source,
-            unique,
-            kind,
-            index if compressed else position,
-            min(length, size - position) if cut_off and size else length,
-            sidecars=tuple(beside.get(stem(name), ())) or None,
-        )
-    if broken:
-        yield Entry(source, "", "tar", reason="unreadable_shard", detail=broken)
+        seen[member.name] += 1
+        name = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
+        entry = Entry(source, name, "tarz" if is_compressed else "tar", member.position, member.size)
+        texts = beside.get(stem(member.name), [])
+        if is_compressed:
+            found = {suffix(text.name): text.text for text in texts}
+            yield entry._replace(reference=found.get("txt"), metadata=found.get("json"))
+        else:
+            yield entry._replace(sidecars=tuple(Sidecar(suffix(t.name), t.position, t.size) for t in texts) or None)
+    if problem:
+        detail = f"expected a tar archive, got: {problem}; the {len(members)} members before that are used"
+        yield Entry(source, "", "tar", reason="unreadable_shard", detail=detail)
+
+
+def _members(handle: IO[bytes], is_compressed: bool) -> tuple[list[_Member], str | None]:
+    """Files of a tar, and what is wrong with it. Texts in a compressed one are read now: later means again."""
+    members: list[_Member] = []
+    try:
+        with tarfile.open(fileobj=handle, mode="r|*" if is_compressed else "r:") as shard:
+            while (each := shard.next()) is not None:
+                shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header it has seen
+                if not each.isfile():
+                    continue
+                content = None
+                if is_compressed and suffix(each.name) in SIDECAR_SUFFIXES and each.size <= MAX_SIDECAR_BYTES:
+                    content = shard.extractfile(each)
+                text = content.read().decode("utf-8-sig", "replace").strip() if content is not None else None
+                members.append(_Member(each.name, len(members) if is_compressed else each.offset_data, each.size, text))
+            return members, None if is_compressed else _tail_problem(handle, shard.offset)
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        return members, str(error)
+
+
+def _tail_problem(handle: IO[bytes], offset: int) -> str | None:
+    """tarfile takes a broken header for the end; the end is a block of zeros, or nothing at all."""
+    handle.seek(offset)
+    tail = handle.read(tarfile.BLOCKSIZE)
+    return f"no valid header at byte {offset}" if tail.strip(b"\0") else None
 
 
 def list_parquet(place: Place, source: str) -> Iterator[Entry] | None:
@@ -216,7 +242,8 @@ class ShardReader:
         if self._stream is None or index < self._stream_at:
             self._handle.seek(0)
             self._stream, self._stream_at = tarfile.open(fileobj=self._handle, mode="r|*"), 0  # noqa: SIM115  (closed by close)
-        for member in self._stream:
+        while (member := self._stream.next()) is not None:
+            self._stream.members = []  # type: ignore[attr-defined]
             if not member.isfile():
                 continue
             self._stream_at += 1

@@ -11,9 +11,7 @@ from pipeline.errors import InputError
 from pipeline.storage.entry import AUDIO_SUFFIXES, Entry, Sidecar, stem, suffix
 from pipeline.storage.fs import Place, absolute, protocol, retried
 from pipeline.storage.manifests import Supervision, is_manifest, read_manifest
-from pipeline.storage.shards import MAX_SIDECAR_BYTES, is_tar, list_parquet, list_tar
-
-SIDECAR_SUFFIXES = ("txt", "json")
+from pipeline.storage.shards import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, is_tar, list_parquet, list_tar
 
 
 @dataclass
@@ -128,6 +126,7 @@ def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing
     sizes = {
         _url(place, path): detail.get("size") for path, detail in found.items() if detail.get("type") != "directory"
     }
+    audio_stems = {stem(url) for url in sizes if suffix(url) in AUDIO_SUFFIXES}
     for url in sorted(sizes):
         each = Place(url, place.options)
         if url.rsplit("/", 1)[-1].startswith(".") or url.startswith(output.rstrip("/") + "/"):
@@ -139,7 +138,7 @@ def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing
             yield from rows
         elif suffix(url) in AUDIO_SUFFIXES:
             yield Entry(url, size=sizes[url], sidecars=_sidecars(url, sizes))
-        elif not (suffix(url) in SIDECAR_SUFFIXES and any(f"{stem(url)}.{kind}" in sizes for kind in AUDIO_SUFFIXES)):
+        elif not (suffix(url) in SIDECAR_SUFFIXES and stem(url) in audio_stems):
             listing.ignored[suffix(url) or "(none)"] += 1
 
 

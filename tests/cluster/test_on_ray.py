@@ -1,0 +1,121 @@
+"""The Ray engine: equal to the local one, and indifferent to dying actors, workers and nodes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from tests import corpus
+from tests.jobs_by_hand import check_accounts, part_files, rows, run
+from tests.synth import RATE, encode
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
+    """Twenty recordings, one of several pieces, and broken ones."""
+    made = tmp_path_factory.mktemp("ray")
+    for number in range(20):
+        (made / f"r{number:02d}.flac").write_bytes(
+            encode(np.concatenate([voices[number % 2][0]] * (1 + number % 3)), RATE, "FLAC")
+        )
+    (made / "long.flac").write_bytes(encode(np.concatenate([voices[1][0]] * 30), RATE, "FLAC"))
+    corpus.write_broken(made / "broken", voices[1][0])
+    return made
+
+
+def test_local_equals_ray_with_real_weights(ray_session: Any, tmp_path: Path, folder: Path, whisper: Path) -> None:
+    for engine in ("local", "ray"):
+        run(
+            folder / "broken",
+            tmp_path / engine,
+            engine=engine,
+            model=str(whisper),
+            part_seconds=10,
+            no_progress_timeout=60,
+        )
+    check_accounts(tmp_path / "ray")
+    for table in ("recordings", "segments", "rejections"):
+        assert rows(tmp_path / "local", table) == rows(tmp_path / "ray", table)
+
+
+def test_local_equals_ray_to_the_byte_also_for_a_recording_in_pieces(
+    ray_session: Any, tmp_path: Path, folder: Path
+) -> None:
+    for engine in ("local", "ray"):
+        run(folder, tmp_path / engine, engine=engine, actors=2, part_seconds=25, no_progress_timeout=60)
+    assert part_files(tmp_path / "local") == part_files(tmp_path / "ray")
+    check_accounts(tmp_path / "ray")
+
+
+def ray_processes(name: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        title = " ".join(process.info["cmdline"] or [])
+        if name in title:
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("victim", ["_Infer", "_Decode", "decode_worker"])
+def test_a_killed_worker_changes_nothing(ray_session: Any, tmp_path: Path, folder: Path, victim: str) -> None:
+    killed = []
+
+    def assassin() -> None:
+        deadline = time.monotonic() + 40
+        while not killed and time.monotonic() < deadline:
+            for process in ray_processes(victim)[:1]:
+                time.sleep(0.3)
+                try:
+                    process.kill()
+                    killed.append(process.pid)
+                except psutil.NoSuchProcess:
+                    continue
+            time.sleep(0.02)
+
+    run(folder, tmp_path / "whole", part_seconds=15)
+    thread = threading.Thread(target=assassin)
+    thread.start()
+    run(folder, tmp_path / "killed", engine="ray", model="fake://slow", part_seconds=15, no_progress_timeout=60)
+    thread.join()
+    assert killed, "nothing was killed, so nothing was tested"
+    assert part_files(tmp_path / "killed") == part_files(tmp_path / "whole")
+
+
+def test_a_recording_that_kills_its_workers_is_rejected_alone(
+    ray_session: Any, tmp_path: Path, folder: Path, voices: Any
+) -> None:
+    made = tmp_path / "in"
+    made.mkdir()
+    for number in range(4):
+        (made / f"r{number}.wav").write_bytes(encode(voices[number % 2][0]))
+    (made / "poison.wav").write_bytes(
+        encode(np.concatenate([voices[1][0][:8_000], np.full(RATE, 12_345, np.int16), voices[1][0]]))
+    )
+    run(made, tmp_path / "out", engine="ray", model="fake://poison", segment="none", no_progress_timeout=60)
+    check_accounts(tmp_path / "out")
+    (rejection,) = rows(tmp_path / "out", "rejections")
+    assert rejection["reason"] == "worker_crashed" and rejection["source"].endswith("poison.wav")
+    assert len(rows(tmp_path / "out", "recordings")) == 4
+
+
+def test_one_node_equals_three_with_one_killed(tmp_path: Path, folder: Path) -> None:
+    """In a process of its own: a cluster and the suite's session do not mix."""
+    script = Path(__file__).with_name("three_nodes.py")
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(script), str(folder), str(tmp_path / "three")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "killed a node" in done.stdout
+    run(folder, tmp_path / "one", part_seconds=15)
+    assert part_files(tmp_path / "three") == part_files(tmp_path / "one")

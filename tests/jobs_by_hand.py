@@ -1,0 +1,61 @@
+"""Running jobs in tests: configurations, and what an output holds."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline import schema
+from pipeline.config import (
+    DecodeConfig,
+    EngineConfig,
+    ModelConfig,
+    OutputConfig,
+    PlanConfig,
+    SegmentConfig,
+    TranscribeConfig,
+    build,
+)
+from pipeline.run.transcribe import transcribe
+from pipeline.storage import ledger
+from pipeline.storage.fs import Place
+
+__all__ = ["DecodeConfig", "EngineConfig", "ModelConfig", "OutputConfig", "PlanConfig", "SegmentConfig"]
+
+
+def run(inputs: Any, output: Any, **options: Any) -> dict[str, Any]:
+    """The transcribe job in this process, by flat option names; quiet, local engine and fake model by default."""
+    values = {"engine": "local", "model": "fake://", "quiet": True, "output": str(output)} | options
+    names = (str(inputs),) if isinstance(inputs, (str, Path)) else tuple(map(str, inputs))
+    return transcribe(build(TranscribeConfig, {"inputs": names, **values}), Console(quiet=True))
+
+
+def rows(output: Any, table: str, **options: Any) -> list[dict[str, Any]]:
+    """All rows of an output table."""
+    found: list[dict[str, Any]] = ledger.tables(Place(str(output), options), table).to_pylist()
+    return found
+
+
+def part_files(output: Path) -> dict[str, str]:
+    """Hash of every part file and of the plan, by name."""
+    files = [path for name in schema.TABLES for path in (output / name).glob("*.parquet")] + list(
+        output.glob("plan*.parquet")
+    )
+    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def check_accounts(output: Any, **options: Any) -> None:
+    """Law 1: every planned recording is in exactly one of two tables, every second in one of three columns."""
+    plan = ledger.load_plan(Place(str(output), options))
+    assert plan is not None
+    recordings, rejections = rows(output, "recordings", **options), rows(output, "rejections", **options)
+    kept, dropped = [r["id"] for r in recordings], [r["id"] for r in rejections]
+    assert sorted(kept + dropped) == sorted(plan.column("id").to_pylist())
+    for row in recordings:
+        assert abs(row["speech_s"] + row["non_speech_s"] + row["failed_s"] - row["duration_s"]) < 1e-9
+        assert min(row["speech_s"], row["non_speech_s"], row["failed_s"]) >= 0
+    assert {s["recording_id"] for s in rows(output, "segments", **options)} <= set(kept)
+    assert all(r["reason"] in schema.REASONS and r["stage"] in ("plan", "read", "decode", "infer") for r in rejections)

@@ -1,0 +1,138 @@
+"""The decode process: it may hang, crash, run out of memory or be killed, and only its recording suffers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.audio.recording import Cut
+from pipeline.audio.segment import spec_from_seconds
+from pipeline.config import DecodeConfig
+from pipeline.errors import Rejected
+from pipeline.run.sandbox import Decoder
+from tests.synth import RATE, encode, tone
+
+SPEC = spec_from_seconds(
+    kind="fixed",
+    max_length_s=30,
+    context_s=0,
+    threshold=0.5,
+    min_speech_s=0.1,
+    min_silence_s=0.3,
+    pad_s=0.2,
+    max_gap_s=2.0,
+)
+BLANK = {
+    "id": "x", "member": "", "kind": "file", "position": 0, "size": None, "span_start_s": None, "span_duration_s": None,
+    "reference": None, "language": None, "metadata": None, "sidecars": None, "reason": None, "detail": None,
+}  # fmt: skip
+
+
+def row(path: Path) -> dict[str, Any]:
+    return {**BLANK, "source": str(path)}
+
+
+@pytest.fixture
+def decoder() -> Any:
+    made = Decoder(DecodeConfig(decode_timeout=2.0), SPEC, {})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    (tmp_path / "long.flac").write_bytes(encode(np.random.default_rng(0).normal(0, 0.1, RATE * 300), RATE, "FLAC"))
+    return tmp_path / "long.flac"
+
+
+def samples(events: list[Any]) -> Any:
+    return np.concatenate([e.pcm_T for e in events if isinstance(e, Cut)])
+
+
+def test_segments_pass_through_unchanged(decoder: Decoder, tmp_path: Path) -> None:
+    pcm = np.random.default_rng(0).integers(-9000, 9000, RATE * 70).astype(np.int16)
+    (tmp_path / "x.wav").write_bytes(encode(pcm))
+    events = list(decoder.read(row(tmp_path / "x.wav")))
+    assert np.array_equal(samples(events), pcm) and events[-1].ending.num_samples == len(pcm)
+
+
+def test_a_hanging_read_is_killed_and_named(decoder: Decoder, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")  # opening it blocks until somebody writes
+    with pytest.raises(Rejected) as caught:
+        list(decoder.read(row(tmp_path / "pipe.wav")))
+    assert caught.value.reason == "time_limit"
+
+
+def test_the_next_recording_is_read_after_a_hang(decoder: Decoder, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "ok.wav").write_bytes(encode(tone(1.0)))
+    with pytest.raises(Rejected):
+        list(decoder.read(row(tmp_path / "pipe.wav")))
+    assert len(list(decoder.read(row(tmp_path / "ok.wav")))) == 2
+
+
+def test_too_little_memory_is_a_rejection(recording: Path) -> None:
+    decoder = Decoder(DecodeConfig(decode_memory_gb=0.05), SPEC, {})
+    with pytest.raises(Rejected) as caught:
+        list(decoder.read(row(recording)))
+    assert caught.value.reason in ("memory_limit", "decoder_crashed")
+    decoder.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_decoder_is_replaced_and_nothing_is_lost_or_doubled(
+    decoder: Decoder, recording: Path, number: int
+) -> None:
+    expected = samples(list(decoder.read(row(recording))))
+    events = []
+    for event in decoder.read(row(recording)):
+        events.append(event)
+        if len(events) == 3:
+            os.kill(decoder._process.pid, number)  # type: ignore[union-attr]
+    assert np.array_equal(samples(events), expected)
+
+
+def test_a_decoder_that_always_dies_rejects_its_recording(decoder: Decoder, recording: Path) -> None:
+    stop = threading.Event()
+
+    def assassin() -> None:
+        while not stop.is_set():
+            process = decoder._process
+            if process is not None:
+                os.kill(process.pid, signal.SIGSEGV)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=assassin)
+    thread.start()
+    try:
+        with pytest.raises(Rejected) as caught:
+            list(decoder.read(row(recording)))
+    finally:
+        stop.set()
+        thread.join()
+    assert caught.value.reason == "decoder_crashed" and "SIGSEGV" in caught.value.detail
+
+
+def test_a_reader_that_stops_listening_does_not_confuse_the_next_answer(
+    decoder: Decoder, recording: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "ok.wav").write_bytes(encode(tone(1.0)))
+    for _ in decoder.read(row(recording)):
+        break
+    (cut, _) = decoder.read(row(tmp_path / "ok.wav"))
+    assert cut.stop == RATE
+
+
+@pytest.mark.parametrize(("name", "reason"), [("missing.wav", "not_found"), ("folder.wav", "unreadable")])
+def test_what_cannot_be_opened_is_named(decoder: Decoder, tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    with pytest.raises(Rejected) as caught:
+        list(decoder.read(row(tmp_path / name)))
+    assert (caught.value.stage, caught.value.reason) == ("read", reason)
