@@ -52,6 +52,41 @@ def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Che
     return Checkpoint(path=str(folder), kind=_kind(folder, config.model))
 
 
+def check_options(checkpoint: Checkpoint, config: ModelConfig) -> None:
+    """Tells options that do not fit a checkpoint before anything is started.
+
+    Raises:
+        ModelError: a language that the model does not know, or a translation by an English-only one.
+    """
+    if checkpoint.kind != "whisper":
+        if config.task == "translate":
+            raise ModelError(f"--task translate: {config.model} is no Whisper checkpoint; use a multilingual Whisper")
+        return
+    from pipeline.models.whisper_tokens import tokens_of
+
+    folder = Path(checkpoint.path)
+    languages = tokens_of(_tokenizer(folder), _whisper_vocabulary_size(folder), {}).languages
+    if config.language is not None:
+        _check_language(config, languages)
+    if config.task == "translate" and not languages:
+        raise ModelError(f"--task translate: {config.model} is an English-only checkpoint; use a multilingual one")
+
+
+def _whisper_vocabulary_size(folder: Path) -> int:
+    """Tokens of a Whisper folder: by config.json, or by the list that CTranslate2 keeps beside the weights."""
+    size = (
+        json.loads((folder / "config.json").read_text()).get("vocab_size")
+        if (folder / "config.json").exists()
+        else None
+    )
+    if size is not None:
+        return int(size)
+    listed = folder / "vocabulary.json"
+    if listed.exists():
+        return len(json.loads(listed.read_text()))
+    return (folder / "vocabulary.txt").read_text(encoding="utf-8").count("\n")
+
+
 def resolve_device(device: str) -> str:
     """`auto` -> `cuda` if there is one, else `cpu`.
 
@@ -109,10 +144,6 @@ def _load_whisper(folder: Path, device: torch.device, dtype: torch.dtype, config
         generation = model.generation_config.to_dict()
     tokenizer = _tokenizer(folder)
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
-    if config.language is not None:
-        _check_language(config, tokens.languages)
-    if config.task == "translate" and not tokens.languages:
-        raise ModelError(f"--task translate: {config.model} is an English-only checkpoint; use a multilingual one")
     model = model.to(device=device, dtype=dtype).eval()
     return WhisperTranscriber(
         model, tokenizer, tokens, task=config.task, timestamps=config.timestamps, max_new_tokens=config.max_new_tokens

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from pipeline.storage.fs import Place
 
 Part = tuple[int, list[dict[str, Any]]]
 MAX_RETRIES = 2
+CONNECT_TIMEOUT_S = 10.0
 MAX_INPUT_BLOCKS = 200
 WRITE_CPUS = 0.25
 PIECES_PER_ACTOR = 3
@@ -50,6 +52,7 @@ def session(spec: RunSpec) -> Iterator[None]:
         yield
         return
     address = spec.engine.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
     level = logging.INFO if spec.verbose else logging.ERROR
     options: dict[str, Any] = {"address": address, "log_to_driver": spec.verbose, "logging_level": level}
     if address == "local":
@@ -65,14 +68,30 @@ def session(spec: RunSpec) -> Iterator[None]:
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"--ray-address {address}: cannot connect ({str(error).splitlines()[0]}); start a cluster with `ray start --head`, or use --engine local"
-        ) from error
+        raise _no_cluster(address, error) from error
     try:
         _configure(spec)
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would wait for minutes for a host that does not answer."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> UsageError:
+    reason = str(error).splitlines()[0]
+    return UsageError(
+        f"--ray-address {address}: cannot connect ({reason}); start a cluster with `ray start --head`, or use --engine local"
+    )
 
 
 def cluster_has_gpus() -> bool:

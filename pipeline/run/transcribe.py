@@ -20,7 +20,7 @@ from pipeline.audio.bucket import padding_waste_pct
 from pipeline.commit import failure_place, replace_recordings, saved_results, write_part
 from pipeline.config import TranscribeConfig
 from pipeline.errors import RunFailed, UsageError
-from pipeline.models.checkpoint import find_checkpoint, resolve_device
+from pipeline.models.checkpoint import check_options, find_checkpoint, resolve_device
 from pipeline.plan import planned_table, split_by_part
 from pipeline.run.progress import RunProgress
 from pipeline.run.spec import RunSpec, run_record, settle
@@ -49,13 +49,15 @@ def transcribe(config: TranscribeConfig, console: Console) -> Summary:
     started = time.monotonic()
     _check_places(config)
     output = Place(config.output.output, config.plan.storage_options)
+    listing = _listed(config)
+    check_options(find_checkpoint(config.model, config.plan.storage_options), config.model)
     if config.output.overwrite:
         ledger.clear(output)
     remove_stale_temporaries(output)
     with _engine(config) as (engine, device):
         spec, fields = settle(config, find_checkpoint(config.model, config.plan.storage_options), device)
         ledger.guard(output, fields, run_record(config))
-        plan = _planned(config, output, console)
+        plan = _planned(config, listing, output, console)
         startup_s = time.monotonic() - started
         if config.output.retry_rejected:
             todo = _retry(plan, spec, engine, console)
@@ -82,7 +84,6 @@ def _engine(config: TranscribeConfig) -> Iterator[tuple[ModuleType, str]]:
         return
     from pipeline.run import on_ray
 
-    # A wrong model name should be told before a cluster is started for it.
     checkpoint = find_checkpoint(config.model, config.plan.storage_options)
     is_elsewhere = config.engine.ray_address is not None
     device = config.model.device if is_elsewhere else resolve_device(config.model.device)
@@ -91,11 +92,14 @@ def _engine(config: TranscribeConfig) -> Iterator[tuple[ModuleType, str]]:
         yield on_ray, ("cuda" if on_ray.cluster_has_gpus() else "cpu") if device == "auto" else device
 
 
-def _planned(config: TranscribeConfig, output: Place, console: Console) -> pa.Table:
-    """The plan on file, with new inputs added to it."""
+def _listed(config: TranscribeConfig) -> Listing:
+    return list_inputs(config.inputs, config.plan.storage_options, config.plan.audio_root, config.output.output)
+
+
+def _planned(config: TranscribeConfig, listing: Listing, output: Place, console: Console) -> pa.Table:
+    """The plan on file, with new inputs added to it; planned again if another run was faster."""
     while True:
         plan = ledger.load_plan(output)
-        listing = list_inputs(config.inputs, config.plan.storage_options, config.plan.audio_root, config.output.output)
         known = set(plan.column("id").to_pylist()) if plan is not None else set()
         fresh = [entry for entry in listing.entries if entry.id not in known]
         if plan is not None and not fresh:

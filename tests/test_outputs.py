@@ -1,0 +1,114 @@
+"""What comes out opens in the tools that people use, joins up, and is scored right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import schema
+from pipeline.storage.fs import Place
+from pipeline.storage.references import read_references
+from pipeline.text.subtitles import Cue, cues_of_words, srt, vtt
+from pipeline.text.wer import score_pair
+from tests import corpus
+from tests.jobs_by_hand import rows, run
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory, voices: Any, whisper: Path) -> Path:
+    folder = tmp_path_factory.mktemp("outputs")
+    inputs = corpus.write_sources(folder / "in", voices)
+    run([*inputs["shard.tar"], *inputs["folder"]], folder / "out", model=str(whisper))
+    return folder / "out"
+
+
+def test_pandas_opens_every_table(output: Path) -> None:
+    import pandas
+
+    for name, expected in schema.TABLES.items():
+        assert list(pandas.read_parquet(output / name).columns) == expected.names
+
+
+def test_duckdb_joins_the_tables(output: Path) -> None:
+    import duckdb
+
+    query = f"""SELECT r.source, r.member, s.text FROM '{output}/segments/*.parquet' s
+                JOIN '{output}/recordings/*.parquet' r ON s.recording_id = r.id WHERE s.text ILIKE '%fox%'"""
+    assert len(duckdb.sql(query).fetchall()) == 2
+
+
+def test_pyarrow_reads_the_folder_and_finds_the_units(output: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(output / "recordings")
+    assert table.schema.field("speech_s").metadata[b"unit"] == b"s"
+    assert set(pq.read_table(output / "plan.parquet").column("id").to_pylist()) == set(table.column("id").to_pylist())
+
+
+def test_sidecar_texts_become_references(output: Path) -> None:
+    for row in rows(output, "recordings"):
+        assert row["reference"] in ("Hello world.", "The quick brown fox jumps over the lazy dog.")
+        assert score_pair(row["reference"], row["text"], "en")[0].rate == 0
+
+
+@pytest.mark.parametrize("column", ["id", "member", "path", "name"])
+def test_references_join_by_name_and_never_by_position(output: Path, tmp_path: Path, column: str) -> None:
+    recordings = [r for r in rows(output, "recordings") if bool(r["member"]) == (column == "member")]
+    keys = {
+        "id": lambda r: r["id"],
+        "member": lambda r: r["member"],
+        "path": lambda r: r["source"],
+        "name": lambda r: Path(r["source"]).stem,
+    }
+    header = {"name": "file_name"}.get(column, column)
+    lines = [f"{keys[column](r)},text {r['id']}" for r in reversed(recordings)]
+    (tmp_path / "refs.csv").write_text("\n".join([f"{header},text", *lines]))
+    references = read_references(Place(str(tmp_path / "refs.csv")))
+    for recording in recordings:
+        number = references.find(recording)
+        assert number is not None and references.text(number) == f"text {recording['id']}"
+
+
+def test_ambiguous_names_are_not_guessed(output: Path, tmp_path: Path) -> None:
+    (tmp_path / "refs.csv").write_text("file_name,text\na/0.flac,one\nb/0.flac,two\n")
+    references = read_references(Place(str(tmp_path / "refs.csv")))
+    assert all(references.find(r) is None for r in rows(output, "recordings") if not r["member"])
+
+
+def test_counts_of_a_known_alignment() -> None:
+    words, characters = score_pair("a b c d", "a x c e d", "fr")
+    assert (words.substitutions, words.insertions, words.deletions, words.num_reference) == (1, 1, 0, 4)
+    assert words.rate == 0.5 and characters.num_reference == 4
+
+
+def test_english_is_normalised_as_whisper_does() -> None:
+    assert score_pair("Mr. O'Neil can't pay twenty-two dollars", "mister o'neil can not pay $22", "en")[0].rate == 0
+    assert score_pair("colour", "color", None)[0].rate == 1
+
+
+@given(
+    st.lists(st.sampled_from(["ab", "c", "defg"]), max_size=8),
+    st.lists(st.sampled_from(["ab", "c", "defg"]), max_size=8),
+)
+def test_edit_counts_add_up(reference: list[str], hypothesis: list[str]) -> None:
+    words, _ = score_pair(" ".join(reference), " ".join(hypothesis), None)
+    assert words.num_reference == len(reference)
+    assert len(reference) - words.deletions + words.insertions == len(hypothesis)
+    assert (words.rate == 0) == (reference == hypothesis)
+
+
+def test_subtitle_formats_are_exact() -> None:
+    cues = [Cue(0.0, 1.5, "a <b> & c"), Cue(3661.0, 3662.0004, "d")]
+    assert srt(cues) == "1\n00:00:00,000 --> 00:00:01,500\na <b> & c\n\n2\n01:01:01,000 --> 01:01:02,000\nd\n"
+    assert vtt(cues).startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.500\na &lt;b&gt; &amp; c\n")
+
+
+def test_words_become_cues_that_fit_and_keep_every_word() -> None:
+    words = [Cue(n * 0.4, n * 0.4 + 0.3, f"word{n}" + ("." if n % 13 == 12 else "")) for n in range(60)]
+    cues = cues_of_words(words)
+    assert " ".join(c.text for c in cues).split() == [w.text for w in words]
+    assert all(len(c.text) <= 84 and c.stop_s - c.start_s <= 7 for c in cues) and len(cues) > 4
