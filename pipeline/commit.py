@@ -97,6 +97,7 @@ def write_part(
             seconds[stage] += value
     seconds["write"] = time.perf_counter() - started
     entry = ledger_entry(part, tables, digest, dict(seconds))
+    entry["began"] = min((result["began"] for result in results if result["began"]), default=None)
     ledger.commit(output, part, entry)
     return entry
 

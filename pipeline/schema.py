@@ -191,6 +191,8 @@ RESULT = pa.schema(
         ("endings", pa.list_(ENDING)),
         ("rejections", pa.list_(pa.struct(list(REJECTIONS)))),
         ("seconds", pa.map_(pa.string(), pa.float64())),
+        ("began", pa.float64()),
     ]
 )
-"""One row: what the model made of a piece. `lost`: samples per recording id that the model failed on."""
+"""One row: what the model made of a piece. `lost`: samples per recording id that the model failed on; `began`:
+when the model was given the piece, seconds since 1970."""

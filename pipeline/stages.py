@@ -37,7 +37,7 @@ def infer_piece(piece: pa.Table, model: Transcriber, batch_samples: int) -> pa.T
     Returns:
         One row of `schema.RESULT`, segments in plan order.
     """
-    before = time.perf_counter()
+    began, before = time.time(), time.perf_counter()
     (row,) = piece.select(["part", "piece", "last", "cuts", "endings", "rejections", "seconds"]).to_pylist()
     cuts, utterances = row["cuts"], _utterances(piece, row["cuts"])
     batched = run_batches(utterances, model, batch_samples)
@@ -60,6 +60,7 @@ def infer_piece(piece: pa.Table, model: Transcriber, batch_samples: int) -> pa.T
         ],
         "lost": list(lost.items()),
         "seconds": list(seconds.items()),
+        "began": began,
     }
     return pa.Table.from_pylist([result], schema=schema.RESULT)
 

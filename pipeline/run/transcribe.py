@@ -46,7 +46,7 @@ def transcribe(config: TranscribeConfig, console: Console) -> Summary:
         UsageError: an input, the model, an option or the output cannot be used.
         RunFailed: parts could not be finished.
     """
-    started = time.monotonic()
+    started = time.time()
     _check_places(config)
     output = Place(config.output.output, config.plan.storage_options)
     listing = _listed(config)
@@ -58,12 +58,11 @@ def transcribe(config: TranscribeConfig, console: Console) -> Summary:
         spec, fields = settle(config, find_checkpoint(config.model, config.plan.storage_options), device)
         ledger.guard(output, fields, run_record(config))
         plan = _planned(config, listing, output, console)
-        startup_s = time.monotonic() - started
         if config.output.retry_rejected:
             todo = _retry(plan, spec, engine, console)
         else:
             todo = _run(plan, spec, engine, console, config.output.quiet)
-        summary = _summary(output, todo, startup_s, time.monotonic() - started, spec)
+        summary = _summary(output, todo, started, spec)
     _finish(output, plan, summary)
     return summary
 
@@ -176,7 +175,15 @@ def _crashed(part: int, row: dict[str, Any]) -> dict[str, Any]:
     named = {name: row[name] for name in ("id", "source", "member")}
     detail = "expected a transcript, got dead workers each time this recording was run, also alone"
     rejection = {**named, "stage": "infer", "reason": "worker_crashed", "detail": detail}
-    return {"part": part, "segments": [], "lost": [], "endings": [], "rejections": [rejection], "seconds": []}
+    return {
+        "part": part,
+        "segments": [],
+        "lost": [],
+        "endings": [],
+        "rejections": [rejection],
+        "seconds": [],
+        "began": None,
+    }
 
 
 def _failure(output: Place, part: int) -> str | None:
@@ -216,7 +223,10 @@ def _retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) 
     return {part: by_part[part] for part in todo}
 
 
-def _summary(output: Place, todo: dict[int, pa.Table], startup_s: float, wall_s: float, spec: RunSpec) -> Summary:
+def _summary(output: Place, todo: dict[int, pa.Table], started: float, spec: RunSpec) -> Summary:
+    """Sums over the ledger; times of this run only. Start-up ends when the model is given its first piece."""
+    wall_s = time.time() - started
+    startup_s = wall_s
     sums: defaultdict[str, float] = defaultdict(float)
     reasons: Counter[str] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
@@ -235,6 +245,7 @@ def _summary(output: Place, todo: dict[int, pa.Table], startup_s: float, wall_s:
         reasons.update(entry["rejections"])
         if entry["part"] in todo:
             audio_now += entry["duration_s"]
+            startup_s = min(startup_s, (entry["began"] or started + wall_s) - started)
             for stage, value in entry["seconds"].items():
                 seconds[stage] += value
     real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
@@ -246,10 +257,10 @@ def _summary(output: Place, todo: dict[int, pa.Table], startup_s: float, wall_s:
         "audio_s_this_run": audio_now,
         "wall_s": wall_s,
         "startup_s": startup_s,
-        "x_real_time": audio_now / (wall_s - startup_s),
+        "x_real_time": audio_now / max(wall_s - startup_s, 1e-9),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "padding_waste_pct": padding_waste_pct(real, padded),
-        "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / ((wall_s - startup_s) * spec.engine.actors)),
+        "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (max(wall_s - startup_s, 1e-9) * spec.engine.actors)),
         "device": spec.model.device,
         "precision": spec.model.precision,
         "engine": spec.engine.engine,

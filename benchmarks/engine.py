@@ -1,0 +1,111 @@
+"""The Ray run beside the bare model loop: same segments, same weights, same machine, alternating runs.
+
+The loop holds decoded segments in memory and does nothing but run the model in batches. The Ray run starts
+from FLAC files and ends with Parquet; its start-up (session, model load) is shown and left out of the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.speech import save, write_corpus
+from jobs.demo import whisper_folder
+from pipeline.audio.recording import Cut
+from pipeline.config import TranscribeConfig, build
+from pipeline.models.base import Utterance
+from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from pipeline.plan import planned_table
+from pipeline.run.sandbox import Decoder
+from pipeline.run.spec import settle
+from pipeline.run.transcribe import transcribe
+from pipeline.stages import run_batches
+from pipeline.storage.sources import list_inputs
+
+
+def config_for(corpus: Path, output: Path, model: str, engine: str) -> TranscribeConfig:
+    """The job with its defaults."""
+    return build(
+        TranscribeConfig,
+        {
+            "inputs": (str(corpus),),
+            "output": str(output),
+            "model": model,
+            "engine": engine,
+            "part_seconds": 300.0,
+            "quiet": True,
+        },
+    )
+
+
+def loop_seconds(config: TranscribeConfig) -> tuple[float, float]:
+    """Seconds of the bare model loop over all segments, and seconds of speech in them."""
+    checkpoint = find_checkpoint(config.model, {})
+    spec, _ = settle(config, checkpoint, "cpu")
+    model = load_transcriber(checkpoint, spec.model)
+    plan = planned_table(
+        list_inputs(config.inputs, {}, None, "/none").entries, first_part=0, part_seconds=300, storage_options={}
+    )
+    decoder, utterances = Decoder(spec.decode, spec.segments, {}), list[Utterance]()
+    for row in plan.to_pylist():
+        for event in decoder.read(row):
+            if isinstance(event, Cut):
+                utterances.append(
+                    Utterance(event.pcm_T, event.left, event.right, (row["id"], event.channel), event.start, None)
+                )
+    decoder.close()
+    started = time.perf_counter()
+    raw = run_batches(utterances, model, spec.batch_samples).raw
+    model.finish(utterances, raw)
+    return time.perf_counter() - started, sum(len(u.pcm_T) for u in utterances) / 16_000
+
+
+def main() -> None:
+    """Prints and saves the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--speech", type=Path, help="folder of real recordings, see benchmarks/speech.py")
+    parser.add_argument("--model", default=str(whisper_folder()))
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        write_corpus(corpus, args.minutes * 60, args.speech)
+        for number in range(args.repeat):
+            loop, speech_s = loop_seconds(config_for(corpus, Path(folder) / "none", args.model, "local"))
+            row: dict[str, Any] = {"loop_s": loop, "speech_s": speech_s}
+            for engine in ("ray", "local"):
+                output = Path(folder) / f"{engine}{number}"
+                began = time.perf_counter()
+                summary = transcribe(config_for(corpus, output, args.model, engine), Console(quiet=True))
+                row[f"{engine}_wall_s"] = time.perf_counter() - began
+                row[f"{engine}_startup_s"] = summary["startup_s"]
+                row[f"{engine}_run_s"] = row[f"{engine}_wall_s"] - row[f"{engine}_startup_s"]
+                row[f"{engine}_busy_pct"] = summary["device_busy_pct"]
+                row[f"{engine}_ratio"] = loop / row[f"{engine}_run_s"]
+                row["audio_s"] = summary["duration_s"]
+                shutil.rmtree(output)
+            rows.append(row)
+            print({name: round(value, 2) for name, value in row.items()}, flush=True)
+    medians = {name: round(statistics.median(row[name] for row in rows), 3) for name in rows[0]}
+    print(f"\n{medians['audio_s'] / 60:.1f} min of audio, {args.repeat} runs, medians")
+    print(f"model loop            {medians['audio_s'] / medians['loop_s']:6.1f}x real time")
+    for engine in ("ray", "local"):
+        speed = medians["audio_s"] / medians[f"{engine}_run_s"]
+        ratio, startup, busy = (medians[f"{engine}_{name}"] for name in ("ratio", "startup_s", "busy_pct"))
+        print(
+            f"{engine:<6} files to tables {speed:6.1f}x = {ratio:.2f} of the loop; start-up {startup:.1f} s; device busy {busy:.0f}%"
+        )
+    save("engine", f"python -m benchmarks.engine --minutes {args.minutes:g} --repeat {args.repeat}", medians)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Audio for benchmarks: the demo's voices, and a folder of real recordings where one is given."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from jobs.demo import english_clips
+
+RATE = 16_000
+REFERENCES = {
+    "jfk": "And so my fellow Americans ask not what your country can do for you ask what you can do for your country",
+    "2412-153948-0000": "If the reader will excuse me I will say nothing of my antecedents nor of the circumstances which led me to "
+    "leave my native country The narrative would be tedious to him and painful to myself",
+    "sonnet001": "One From fairest creatures we desire increase that thereby beauty's rose might never die but as the riper should by "
+    "time decease his tender heir might bear his memory But thou contracted to thine own bright eyes feed'st thy light's flame with "
+    "self-substantial fuel making a famine where abundance lies thyself thy foe to thy sweet self too cruel Thou that art now the "
+    "world's fresh ornament and only herald to the gaudy spring within thine own bud buriest thy content and tender churl makest "
+    "waste in niggarding Pity the world or else this glutton be to eat the world's due by the grave and thee",
+    "OSR_us_000_0034_8k": "A gold ring will please most any girl The long journey home took a year She saw a cat in the neighbor's house "
+    "A pink shell was found on the sandy beach Small children came to see him The grass and bushes were wet with dew The blind man "
+    "counted his old coins A severe storm tore down the barn She called his name many times When you hear the bell come quickly",
+}
+"""Texts of public recordings: Kennedy 1961, LibriSpeech, Shakespeare (LibriVox), Harvard sentences (OSR)."""
+
+
+def voices() -> list[tuple[NDArray[np.float32], str]]:
+    """The demo's clips at 16 kHz with their text."""
+    found = []
+    for path, text in english_clips():
+        waveform, rate = soundfile.read(path, dtype="float32")
+        found.append((soxr.resample(waveform, rate, RATE), text))
+    return found
+
+
+def clips(folder: Path | None) -> list[tuple[NDArray[np.float32], str]]:
+    """Voices, and recordings of `folder` whose text is known, at 16 kHz mono."""
+    found = voices()
+    for path in sorted(folder.iterdir()) if folder is not None else []:
+        if path.stem in REFERENCES:
+            waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+            found.append((soxr.resample(waveform.mean(1), rate, RATE), REFERENCES[path.stem]))
+    return found
+
+
+def write_corpus(folder: Path, seconds: float, source: Path | None, seed: int = 0) -> dict[str, str]:
+    """FLAC recordings of 20 to 90 s made of the clips with pauses; returns the text of each by file name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random_, pool, texts, total = np.random.default_rng(seed), clips(source), {}, 0.0
+    while total < seconds:
+        target, parts, words = random_.uniform(20, 90), [], []
+        while sum(map(len, parts)) < target * RATE:
+            waveform, text = pool[int(random_.integers(len(pool)))]
+            parts += [waveform, np.zeros(int(random_.uniform(0.4, 3) * RATE), np.float32)]
+            words.append(text)
+        name = f"r{len(texts):05d}.flac"
+        soundfile.write(folder / name, np.concatenate(parts), RATE)
+        texts[name] = " ".join(words)
+        total += sum(map(len, parts)) / RATE
+    return texts
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    packages = {}
+    for name in ("torch", "transformers", "ray", "faster-whisper", "pyarrow", "numpy"):
+        try:
+            packages[name] = version(name)
+        except Exception:
+            continue
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "unknown",
+    )
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "commit": commit,
+        "python": platform.python_version(),
+        "cpu": cpu,
+        "packages": packages,
+    }
+
+
+def save(name: str, command: str, result: Any) -> None:
+    """Writes benchmarks/results/NAME.json with what it depends on."""
+    place = Path(__file__).parent / "results" / f"{name}.json"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(json.dumps({"command": command, **environment(), "result": result}, indent=1) + "\n")
+    print(f"saved {place}")

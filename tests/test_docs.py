@@ -1,0 +1,97 @@
+"""The README cannot drift: its blocks run, its tables come from the schema, its commands parse, its links exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import cli
+from pipeline import schema
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S)
+
+
+def column_tables() -> str:
+    """Markdown tables of the output columns."""
+    lines = []
+    for name, table in schema.TABLES.items():
+        lines += [f"| {name} | meaning |", "|---|---|"]
+        for field in table:
+            unit = field.metadata[b"unit"].decode()
+            lines.append(f"| `{field.name}`{f' [{unit}]' if unit else ''} | {field.metadata[b'meaning'].decode()} |")
+        lines.append("")
+    return "\n".join(lines).strip()
+
+
+def test_column_tables_are_those_of_the_schema() -> None:
+    (shown,) = re.findall(r"<!-- columns.*?-->\n(.*?)\n<!-- /columns -->", README, re.S)
+    assert shown.strip() == column_tables()
+
+
+def test_the_readme_is_short_and_runnable_early() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 180
+    assert next(n for n, line in enumerate(lines, 1) if line.startswith("make demo")) <= 25
+
+
+def test_links_and_named_files_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for module in re.findall(r"python -m (benchmarks\.\w+)", README):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)$", README, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def commands(text: str) -> list[list[str]]:
+    """Shell lines of a block as argument lists; comments and continuations resolved."""
+    joined = text.replace("\\\n", " ")
+    return [shlex.split(line, comments=True) for line in joined.splitlines() if shlex.split(line, comments=True)]
+
+
+def test_every_audiomill_command_parses() -> None:
+    found = 0
+    for _, text in BLOCKS:
+        for words in commands(text) if "import " not in text and "-->" not in text else []:
+            starts = [n for n, word in enumerate(words) if word.endswith("audiomill") or word == "jobs.cli"]
+            if starts:
+                job, *args = words[starts[0] + 1 :]
+                cli.audiomill.commands[job].make_context(job, [a for a in args if a != ">"])
+                found += 1
+    assert found >= 6
+
+
+@pytest.mark.timeout(300)
+def test_the_blocks_run_one_after_the_other(tmp_path: Path, whisper: Path) -> None:
+    """In one folder, as a reader would; the hub's Whisper is a local folder of that name."""
+    (tmp_path / "openai").mkdir()
+    (tmp_path / "openai" / "whisper-tiny.en").symlink_to(whisper)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(*command: str) -> Any:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    shown = run(sys.executable, "-m", "jobs.cli", "demo")
+    assert "quick brown fox" in shown and "not_audio" in shown and "import pyarrow.parquet" in shown
+    assert float(re.findall(r"WER ([\d.]+)%", shown)[0]) < 5
+    assert "nothing to do" in run(sys.executable, "-m", "jobs.cli", "demo")
+    for language, text in BLOCKS:
+        if language == "python":
+            run(sys.executable, "-c", text)
+        elif language == "bash" and "s3://" not in text:
+            for words in commands(text):
+                assert words[0].endswith("audiomill")
+                run(sys.executable, "-m", "jobs.cli", *words[1:])
+    assert list((tmp_path / "subtitles").glob("*.srt"))
