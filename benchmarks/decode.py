@@ -14,7 +14,7 @@ import soxr
 from benchmarks.speech import RATE, save, voices
 from pipeline.audio.recording import RecordingSpec, StageClock, cut_recording
 from pipeline.config import SegmentConfig
-from pipeline.run.spec import segment_spec
+from pipeline.run.settle import segment_spec
 
 SECONDS = 600
 FORMATS = [

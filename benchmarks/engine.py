@@ -24,7 +24,7 @@ from pipeline.models.base import Utterance
 from pipeline.models.checkpoint import find_checkpoint, load_transcriber
 from pipeline.plan import planned_table
 from pipeline.run.sandbox import Decoder
-from pipeline.run.spec import settle
+from pipeline.run.settle import settle
 from pipeline.run.transcribe import transcribe
 from pipeline.stages import run_batches
 from pipeline.storage.sources import list_inputs

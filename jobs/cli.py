@@ -57,6 +57,10 @@ def main() -> None:
         code = _fail(str(error), EXIT_USAGE)
     except AudiomillError as error:
         code = _fail(str(error), EXIT_FAILED)
+    except Exception as error:
+        if "--verbose" in sys.argv:
+            raise
+        code = _fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)", EXIT_FAILED)
     except KeyboardInterrupt:
         code = _fail("interrupted; run the same command again to continue", EXIT_FAILED)
     except BrokenPipeError:

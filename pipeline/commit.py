@@ -17,6 +17,7 @@ from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 from pipeline.storage.parquet import part_name, read_table, write_table
 
+FAILED_SUFFIX = ".failed.txt"
 COUNTS = pa.schema(
     [
         ("part", pa.int32()),
@@ -77,7 +78,7 @@ def saved_results(folder: Place) -> dict[int, list[dict[str, Any]]]:
 
 def failure_place(output: Place, part: int) -> Place:
     """Where a worker leaves the traceback of a part that failed."""
-    return output.join("_pieces", f"{part_name(part)}.failed.txt")
+    return output.join("_pieces", part_name(part) + FAILED_SUFFIX)
 
 
 def write_part(

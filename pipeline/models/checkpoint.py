@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 import torch
+import transformers
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError
@@ -29,8 +30,13 @@ WHISPER_WINDOW_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint that was found. `path`: local folder (or the fake's name); `kind`: whisper, ctc or fake."""
+    """A checkpoint that was found.
 
+    `name`: what every worker can find it by (absolute where it is a path); `path`: local folder here (or the
+    fake's name); `kind`: whisper, ctc or fake.
+    """
+
+    name: str
     path: str
     kind: str
 
@@ -42,14 +48,15 @@ def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Che
         ModelError: nothing there, or not a model that transcribes.
     """
     if config.model.startswith(FAKE):
-        return Checkpoint(path=config.model, kind="fake")
+        return Checkpoint(name=config.model, path=config.model, kind="fake")
     folder = _local_folder(config.model, storage_options)
     weights = _weights(folder)
     if not weights:
         raise ModelError(
             f"{config.model}: no weights found; expected a folder with *.safetensors, pytorch_model.bin or a CTranslate2 model.bin"
         )
-    return Checkpoint(path=str(folder), kind=_kind(folder, config.model))
+    name = str(folder) if Path(config.model).is_dir() else config.model
+    return Checkpoint(name=name, path=str(folder), kind=_kind(folder, config.model))
 
 
 def check_options(checkpoint: Checkpoint, config: ModelConfig) -> None:
@@ -109,7 +116,7 @@ def resolve_precision(precision: str, device: str) -> str:
 
 def load_transcriber(checkpoint: Checkpoint, config: ModelConfig) -> Transcriber:
     """The model on its device, ready to use."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
     if checkpoint.kind == "fake":
         from pipeline.models.fake import FakeTranscriber
 
@@ -146,7 +153,13 @@ def _load_whisper(folder: Path, device: torch.device, dtype: torch.dtype, config
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
     model = model.to(device=device, dtype=dtype).eval()
     return WhisperTranscriber(
-        model, tokenizer, tokens, task=config.task, timestamps=config.timestamps, max_new_tokens=config.max_new_tokens
+        model,
+        tokenizer,
+        tokens,
+        task=config.task,
+        language=config.language,
+        timestamps=config.timestamps,
+        max_new_tokens=config.max_new_tokens,
     )
 
 

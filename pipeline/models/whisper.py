@@ -52,15 +52,25 @@ class WhisperTranscriber:
         tokenizer: a `tokenizers.Tokenizer`.
         tokens: its special tokens.
         task: "transcribe" or "translate".
+        language: code for all utterances; None: each one's own, or else detected.
         timestamps: decode timestamp tokens, which give phrases.
         max_new_tokens: longest answer.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, tokens: WhisperTokens, *, task: str, timestamps: bool, max_new_tokens: int
+        self,
+        model: Any,
+        tokenizer: Any,
+        tokens: WhisperTokens,
+        *,
+        task: str,
+        language: str | None,
+        timestamps: bool,
+        max_new_tokens: int,
     ) -> None:
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
-        self._task, self._timestamps, self._max_new_tokens = task, timestamps, max_new_tokens
+        self._task, self._language = task, language
+        self._timestamps, self._max_new_tokens = timestamps, max_new_tokens
         self._mel = LogMel(model.config.num_mel_bins, model.device)
 
     def padded_length(self, num_samples: int) -> int:
@@ -121,7 +131,7 @@ class WhisperTranscriber:
     def _languages(self, batch: Sequence[Utterance], hidden_BFD: Tensor) -> list[tuple[int | None, float | None]]:
         if not self._tokens.languages:
             return [(None, None)] * len(batch)
-        given = [self._tokens.languages.get(u.language or "") for u in batch]
+        given = [self._tokens.languages.get(self._language or u.language or "") for u in batch]
         unknown = [row for row, token in enumerate(given) if token is None]
         found: list[tuple[int | None, float | None]] = [(token, None) for token in given]
         if unknown:

@@ -17,6 +17,8 @@ TIMESTAMP_STEP_S = 0.02
 MAX_INITIAL_TIMESTAMP = 50
 """The first timestamp is at most this many steps (1 s) into the window."""
 NEVER = float("-inf")
+ENGLISH_ONLY_SIZE = 51_864
+"""Vocabulary of the .en checkpoints: their tokenizers list languages too, but the models do not know them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def tokens_of(tokenizer: Any, vocabulary_size: int, generation: dict[str, Any]) 
     number = tokenizer.token_to_id
     no_timestamps = number("<|notimestamps|>")
     start, translate = number("<|startoftranscript|>"), number("<|translate|>")
-    is_multilingual = vocabulary_size >= 51865
+    is_multilingual = vocabulary_size != ENGLISH_ONLY_SIZE
     names = {token: name for name, token in tokenizer.get_vocab(with_added_tokens=True).items()}
     languages = (
         {names[token][2:-2]: token for token in range(start + 1, translate) if token in names}

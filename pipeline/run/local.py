@@ -17,7 +17,7 @@ from pipeline.run.sandbox import Decoder
 from pipeline.run.spec import RunSpec
 from pipeline.stages import infer_piece
 
-Part = tuple[int, list[dict[str, Any]]]
+Part = tuple[int, pa.Table]
 PIECES_AHEAD = 2
 
 
@@ -93,7 +93,7 @@ class _Pieces:
                     part, rows = self._todo.get_nowait()
                 except queue.Empty:
                     break
-                for piece in cut_part(part, rows, decoder, spec.piece_samples):
+                for piece in cut_part(part, rows.to_pylist(), decoder, spec.piece_samples):
                     self._ready.put(piece)
                     if self._stopping.is_set():
                         break

@@ -26,16 +26,16 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from pipeline import schema
 from pipeline.commit import failure_place, save_result, write_result
 from pipeline.errors import UsageError
-from pipeline.models.checkpoint import find_checkpoint, load_transcriber
 from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
 from pipeline.run.spec import RunSpec
 from pipeline.stages import infer_piece
 from pipeline.storage.fs import Place
 
-Part = tuple[int, list[dict[str, Any]]]
+Part = tuple[int, pa.Table]
 MAX_RETRIES = 2
 CONNECT_TIMEOUT_S = 10.0
 MAX_INPUT_BLOCKS = 200
@@ -64,6 +64,7 @@ def session(spec: RunSpec) -> Iterator[None]:
 
         options["runtime_env"] = {"py_modules": [str(Path(pipeline.__file__).parent)]}
     if not spec.verbose:
+        os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
         warnings.filterwarnings("ignore", module="ray")
     try:
         ray.init(**options)
@@ -113,26 +114,28 @@ def run_parts(parts: Sequence[Part], spec: RunSpec) -> Iterator[pa.Table]:
     yield from _stream(parts, spec, lambda result: write_result(result, spec.output, spec.digest, spec.pieces_key))
 
 
-def run_isolated(rows: list[dict[str, Any]], spec: RunSpec, folder: Place) -> None:
+def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) -> None:
     """Runs recordings one by one and saves their results; one that kills its workers leaves none.
 
     Args:
-        rows: plan rows.
+        rows: plan rows by a number that stands for them.
         spec: the run.
         folder: takes the results, under the row's number in place of a part's; see `commit.saved_results`.
     """
-    for _ in _stream(
-        [(number, [row]) for number, row in enumerate(rows)], spec, lambda result: save_result(result, folder)
-    ):
+    parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
+    # One at a time in an actor: what waits there with a recording that kills it would be taken down with it.
+    for _ in _stream(parts, spec, lambda result: save_result(result, folder), num_waiting=1):
         pass
 
 
-def _stream(parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
-    items = [{"part": part, "rows": json.dumps(rows)} for part, rows in parts]
+def _stream(
+    parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], num_waiting: int = PIECES_PER_ACTOR
+) -> Iterator[pa.Table]:
+    items = [{"part": part, "rows": json.dumps(rows.to_pylist())} for part, rows in parts]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_INPUT_BLOCKS))
     dataset = dataset.repartition(target_num_rows_per_block=1)
     dataset = _mapped(dataset, _Decode(spec), num_cpus=1, max_retries=MAX_RETRIES)
-    dataset = _mapped(dataset, _Infer, fn_constructor_args=(spec,), **_actor_options(spec))
+    dataset = _mapped(dataset, _Infer, fn_constructor_args=(spec,), **_actor_options(spec, num_waiting))
     dataset = _mapped(dataset, _Write(spec, write), num_cpus=WRITE_CPUS, max_retries=MAX_RETRIES)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
@@ -144,10 +147,10 @@ def _mapped(dataset: Any, function: Any, **options: Any) -> Any:
         return dataset.map_batches(function, batch_size=1, batch_format="pyarrow", **options)
 
 
-def _actor_options(spec: RunSpec) -> dict[str, Any]:
+def _actor_options(spec: RunSpec, num_waiting: int) -> dict[str, Any]:
     on_gpu = spec.model.device.startswith("cuda")
     gpus = spec.engine.gpus_per_actor if spec.engine.gpus_per_actor is not None else float(on_gpu)
-    pool = ray.data.ActorPoolStrategy(size=spec.engine.actors, max_tasks_in_flight_per_actor=PIECES_PER_ACTOR)
+    pool = ray.data.ActorPoolStrategy(size=spec.engine.actors, max_tasks_in_flight_per_actor=num_waiting)
     return {
         "compute": pool,
         "num_gpus": gpus,
@@ -197,7 +200,10 @@ class _Infer:
     """Model actor: a piece -> its result."""
 
     def __init__(self, spec: RunSpec) -> None:
+        # Only here: torch in every decode and write worker would cost seconds of CPU and hundreds of MB each.
         import torch
+
+        from pipeline.models.checkpoint import find_checkpoint, load_transcriber
 
         self._spec = spec
         if spec.model.device == "cpu":

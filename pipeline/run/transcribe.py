@@ -17,15 +17,16 @@ from rich.console import Console
 from pipeline import schema
 from pipeline.assemble import assemble
 from pipeline.audio.bucket import padding_waste_pct
-from pipeline.commit import failure_place, replace_recordings, saved_results, write_part
+from pipeline.commit import FAILED_SUFFIX, failure_place, replace_recordings, saved_results, write_part
 from pipeline.config import TranscribeConfig
 from pipeline.errors import RunFailed, UsageError
 from pipeline.models.checkpoint import check_options, find_checkpoint, resolve_device
 from pipeline.plan import planned_table, split_by_part
 from pipeline.run.progress import RunProgress
-from pipeline.run.spec import RunSpec, run_record, settle
+from pipeline.run.settle import run_record, settle
+from pipeline.run.spec import RunSpec
 from pipeline.storage import ledger
-from pipeline.storage.fs import Place, protocol, remove_stale_temporaries
+from pipeline.storage.fs import Place, absolute, protocol, remove_stale_temporaries
 from pipeline.storage.parquet import part_name
 from pipeline.storage.sources import Listing, list_inputs
 
@@ -48,7 +49,7 @@ def transcribe(config: TranscribeConfig, console: Console) -> Summary:
     """
     started = time.time()
     _check_places(config)
-    output = Place(config.output.output, config.plan.storage_options)
+    output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = _listed(config)
     check_options(find_checkpoint(config.model, config.plan.storage_options), config.model)
     if config.output.overwrite:
@@ -134,13 +135,16 @@ def _run(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console, qu
     todo = {part: rows for part, rows in split_by_part(plan).items() if part not in done}
     if not todo:
         return todo
+    for name in spec.output.join("_pieces").names():
+        if name.endswith(FAILED_SUFFIX):  # of an earlier run
+            spec.output.join("_pieces", name).remove()
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in todo.items()}
     with RunProgress(console, sum(planned_s.values()), len(todo), quiet) as progress:
         for attempt in range(2):
             missing = {part: rows for part, rows in todo.items() if part not in done}
             if not missing or (attempt and engine.__name__.endswith("local")):
                 break
-            for counts in engine.run_parts([(part, rows.to_pylist()) for part, rows in missing.items()], spec):
+            for counts in engine.run_parts(list(missing.items()), spec):
                 for row in counts.to_pylist():
                     if row["is_done"]:
                         progress.part_done(row["audio_s"], planned_s[row["part"]], row["rejections"])
@@ -157,18 +161,23 @@ def _isolate(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: Modul
     if engine.__name__.endswith("local") or why is not None:
         # An error that Python could raise is ours or the environment's, not a poisonous recording.
         raise RunFailed(f"part {part} failed: {why or 'no cause given'}; fix it and run the same command again")
-    folder = spec.output.join("_pieces", f"isolated-{part_name(part)}")
-    engine.run_isolated(rows, spec, folder)
-    saved = saved_results(folder)
-    if not saved:
-        raise RunFailed(
-            f"part {part}: its workers died on every recording, last error: {_failure(spec.output, part) or 'none reported'}; run again with --verbose"
-        )
-    results: list[dict[str, Any]] = []
-    for number, row in enumerate(rows):
-        results += saved.get(number) or [_crashed(part, row)]
+    results = _one_by_one(part, rows, spec, engine)
+    num_crashed = sum(r["reason"] == "worker_crashed" for result in results for r in result["rejections"])
+    if num_crashed == len(rows) > 1:
+        raise RunFailed(f"part {part}: its workers died on every recording; run again with --verbose to see why")
     write_part(spec.output, part, assemble(results), results, spec.digest, time.perf_counter())
+
+
+def _one_by_one(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> list[dict[str, Any]]:
+    """Result rows of recordings that were run apart from each other; who killed its workers twice is rejected."""
+    folder = spec.output.join("_pieces", f"alone-{part_name(part)}")
     folder.remove(recursive=True)
+    engine.run_isolated(dict(enumerate(rows)), spec, folder)
+    for number in sorted(set(range(len(rows))) - saved_results(folder).keys()):
+        engine.run_isolated({number: rows[number]}, spec, folder)
+    saved = saved_results(folder)
+    folder.remove(recursive=True)
+    return [result for number, row in enumerate(rows) for result in saved.get(number) or [_crashed(part, row)]]
 
 
 def _crashed(part: int, row: dict[str, Any]) -> dict[str, Any]:
@@ -205,18 +214,11 @@ def _retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) 
         highlight=False,
         soft_wrap=True,
     )
-    folder = spec.output.join("_pieces", "retried")
-    folder.remove(recursive=True)
     for part, rows in todo.items():
         if engine.__name__.endswith("local"):
-            results = engine.result_rows((part, rows), spec)
+            results = engine.result_rows((part, pa.Table.from_pylist(rows, schema=schema.PLAN)), spec)
         else:
-            engine.run_isolated(rows, spec, folder)
-            saved = saved_results(folder)
-            results = [
-                result for number, row in enumerate(rows) for result in saved.get(number) or [_crashed(part, row)]
-            ]
-            folder.remove(recursive=True)
+            results = _one_by_one(part, rows, spec, engine)
         order = [row["id"] for row in parts[part]]
         replace_recordings(spec.output, part, order, assemble(results), results, spec.digest)
     by_part = split_by_part(plan)

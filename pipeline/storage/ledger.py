@@ -47,9 +47,15 @@ def guard(output: Place, fields: dict[str, Any], record: dict[str, Any]) -> None
     content = json.dumps({"results": fields, **record}, indent=2, sort_keys=True).encode()
     if place.create(content):
         return
-    before = json.loads(place.read())["results"]
+    claimed = json.loads(place.read())
+    before = claimed["results"]
+
+    def shown(values: dict[str, Any], origin: dict[str, Any], name: str) -> str:
+        value = values.get(name)
+        return f"{origin.get('model_name')} (weights {value})" if name == "model" else repr(value)
+
     differing = [
-        f"--{name} was {before.get(name)!r}, now {fields.get(name)!r}"
+        f"--{name} was {shown(before, claimed, name)}, now {shown(fields, record, name)}"
         for name in sorted(before.keys() | fields.keys())
         if before.get(name) != fields.get(name)
     ]
