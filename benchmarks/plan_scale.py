@@ -37,7 +37,7 @@ def main() -> None:
         steps.append(("list", time.perf_counter()))
         table = planned_table(entries, first_part=0, part_seconds=1800, storage_options={})
         steps.append(("plan", time.perf_counter()))
-        assert ledger.add_to_plan(Place(f"{folder}/out"), table)
+        assert ledger.add_to_plan(Place(f"{folder}/out"), table, 0)
         steps.append(("write", time.perf_counter()))
         plan = ledger.load_plan(Place(f"{folder}/out"))
         assert plan is not None

@@ -151,7 +151,7 @@ class ModelConfig(_Validated):
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     precision: str = option("auto", "auto: fp32 on CPU, fp16 on GPU.", choices=("auto", "fp32", "bf16", "fp16"))
-    batch_seconds: float | None = option(None, "Padded audio seconds a batch [default: 240 on CPU, 1920 on GPU].")
+    batch_seconds: float | None = option(None, "Padded audio seconds a batch [default: 480 on CPU, 1920 on GPU].")
     trust_remote_code: bool = option(
         False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."
     )

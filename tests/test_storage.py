@@ -270,12 +270,9 @@ def test_two_planners_at_once_make_one_plan(tmp_path: Path) -> None:
     output = Place(str(tmp_path))
     first = planned_table([Entry("/a.wav")], first_part=0, part_seconds=60, storage_options={})
     second = planned_table([Entry("/b.wav")], first_part=0, part_seconds=60, storage_options={})
-    assert output.join("plan.parquet").create(to_bytes(first)) and not output.join("plan.parquet").create(
-        to_bytes(second)
-    )
-    assert ledger.add_to_plan(
-        output, planned_table([Entry("/b.wav")], first_part=1, part_seconds=60, storage_options={})
-    )
+    assert ledger.add_to_plan(output, first, 0) and not ledger.add_to_plan(output, second, 0), "the second saw no plan"
+    again = planned_table([Entry("/b.wav")], first_part=1, part_seconds=60, storage_options={})
+    assert ledger.add_to_plan(output, again, 1)
     plan = ledger.load_plan(output)
     assert plan is not None and plan.column("source").to_pylist() == ["/a.wav", "/b.wav"]
 

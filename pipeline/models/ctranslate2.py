@@ -80,6 +80,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of a CTranslate2 model by name; int8 and int16 weights are turned back into floats."""
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path}: expected a CTranslate2 model, got an empty file")
     content = np.memmap(path, np.uint8, "r")
     reader = _Reader(content)
     version, name, _ = reader.number("I"), reader.string(), reader.number("I")
@@ -118,7 +120,7 @@ class _Reader:
         return int(struct.unpack("<" + code, self.take(struct.calcsize(code)).tobytes())[0])
 
     def string(self) -> str:
-        return self.take(self.number("H")).tobytes().rstrip(b"\0").decode()
+        return self.take(self.number("H")).tobytes().rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _dequantised(name: str, array: NDArray[Any], arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:

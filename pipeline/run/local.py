@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.commit import write_result
+from pipeline import schema
+from pipeline.commit import save_result, write_result
 from pipeline.models.checkpoint import find_checkpoint, load_transcriber
 from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
 from pipeline.run.spec import RunSpec
 from pipeline.stages import infer_piece
+from pipeline.storage.fs import Place
 
 Part = tuple[int, pa.Table]
 PIECES_AHEAD = 2
@@ -38,11 +40,19 @@ def run_parts(parts: Sequence[Part], spec: RunSpec) -> Iterator[pa.Table]:
             yield write_result(result, spec.output, spec.digest, spec.pieces_key)
 
 
-def result_rows(part: Part, spec: RunSpec) -> list[dict[str, Any]]:
-    """Runs one part and returns its result rows instead of writing them."""
+def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) -> None:
+    """Runs recordings apart from each other and saves their results.
+
+    Args:
+        rows: plan rows by a number that stands for them.
+        spec: the run.
+        folder: takes the results, under the row's number in place of a part's; see `commit.saved_results`.
+    """
     model = load_transcriber(find_checkpoint(spec.model, spec.storage_options), spec.model)
-    with _Pieces([part], spec) as pieces:
-        return [row for piece in pieces for row in infer_piece(piece, model, spec.batch_samples).to_pylist()]
+    parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
+    with _Pieces(parts, spec) as pieces:
+        for piece in pieces:
+            save_result(infer_piece(piece, model, spec.batch_samples), folder)
 
 
 class _Pieces:

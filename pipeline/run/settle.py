@@ -15,7 +15,7 @@ from pipeline.models.checkpoint import WHISPER_WINDOW_S, Checkpoint, fingerprint
 from pipeline.run.spec import RunSpec
 from pipeline.storage.fs import Place, absolute
 
-CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 240.0, 1920.0
+CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 480.0, 1920.0
 PACKAGES = (
     "torch", "transformers", "ray", "pyarrow", "numpy", "soundfile", "av", "soxr", "silero-vad", "onnxruntime", "fsspec",
 )  # fmt: skip

@@ -31,6 +31,8 @@ from pipeline.storage.parquet import part_name
 from pipeline.storage.sources import Listing, list_inputs
 
 Summary = dict[str, Any]
+NUM_PASSES = 2
+"""Over the parts, before those that workers die on are taken apart."""
 
 
 def transcribe(config: TranscribeConfig, console: Console) -> Summary:
@@ -99,7 +101,8 @@ def _listed(config: TranscribeConfig) -> Listing:
 def _planned(config: TranscribeConfig, listing: Listing, output: Place, console: Console) -> pa.Table:
     """The plan on file, with new inputs added to it; planned again if another run was faster."""
     while True:
-        plan = ledger.load_plan(output)
+        names = ledger.plan_files(output)
+        plan = ledger.load_plan(output, names)
         known = set(plan.column("id").to_pylist()) if plan is not None else set()
         fresh = [entry for entry in listing.entries if entry.id not in known]
         if plan is not None and not fresh:
@@ -111,7 +114,7 @@ def _planned(config: TranscribeConfig, listing: Listing, output: Place, console:
             part_seconds=config.plan.part_seconds,
             storage_options=config.plan.storage_options,
         )
-        if ledger.add_to_plan(output, addition):
+        if ledger.add_to_plan(output, addition, len(names)):
             if not config.output.quiet:
                 _tell(console, listing, addition, plan)
             output.join("_SUCCESS").remove()
@@ -140,9 +143,9 @@ def _run(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console, qu
             spec.output.join("_pieces", name).remove()
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in todo.items()}
     with RunProgress(console, sum(planned_s.values()), len(todo), quiet) as progress:
-        for attempt in range(2):
+        for _ in range(NUM_PASSES):
             missing = {part: rows for part, rows in todo.items() if part not in done}
-            if not missing or (attempt and engine.__name__.endswith("local")):
+            if not missing:
                 break
             for counts in engine.run_parts(list(missing.items()), spec):
                 for row in counts.to_pylist():
@@ -158,9 +161,9 @@ def _run(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console, qu
 def _isolate(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> None:
     """Runs the recordings of a part that keeps failing one by one; those that fail alone are rejected."""
     why = _failure(spec.output, part)
-    if engine.__name__.endswith("local") or why is not None:
+    if why is not None:
         # An error that Python could raise is ours or the environment's, not a poisonous recording.
-        raise RunFailed(f"part {part} failed: {why or 'no cause given'}; fix it and run the same command again")
+        raise RunFailed(f"part {part} failed: {why}; fix it and run the same command again")
     results = _one_by_one(part, rows, spec, engine)
     num_crashed = sum(r["reason"] == "worker_crashed" for result in results for r in result["rejections"])
     if num_crashed == len(rows) > 1:
@@ -215,10 +218,7 @@ def _retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) 
         soft_wrap=True,
     )
     for part, rows in todo.items():
-        if engine.__name__.endswith("local"):
-            results = engine.result_rows((part, pa.Table.from_pylist(rows, schema=schema.PLAN)), spec)
-        else:
-            results = _one_by_one(part, rows, spec, engine)
+        results = _one_by_one(part, rows, spec, engine)
         order = [row["id"] for row in parts[part]]
         replace_recordings(spec.output, part, order, assemble(results), results, spec.digest)
     by_part = split_by_part(plan)

@@ -82,19 +82,24 @@ def clear(output: Place) -> None:
         output.join(name).remove(recursive=True)
 
 
-def load_plan(output: Place) -> pa.Table | None:
-    """The plan with all additions, or None if there is none yet."""
-    names = [name for name in output.names() if PLAN_FILE.fullmatch(name)]
-    if "plan.parquet" not in names:
-        return None
-    ordered = ["plan.parquet", *sorted(name for name in names if name != "plan.parquet")]
-    return pa.concat_tables([read_table(output.join(name)).cast(schema.PLAN) for name in ordered])
+def plan_files(output: Place) -> list[str]:
+    """Names of the plan and its additions, in order."""
+    return sorted((name for name in output.names() if PLAN_FILE.fullmatch(name)), key=lambda name: (len(name), name))
 
 
-def add_to_plan(output: Place, addition: pa.Table) -> bool:
-    """Writes the next plan file; False if another run added one first (then read again and plan again)."""
-    count = sum(1 for name in output.names() if PLAN_FILE.fullmatch(name))
-    name = "plan.parquet" if count == 0 else f"plan-{count:04d}.parquet"
+def load_plan(output: Place, names: list[str] | None = None) -> pa.Table | None:
+    """The plan with all additions (or those in `names`), or None if there is none yet."""
+    places = [output.join(name) for name in (plan_files(output) if names is None else names)]
+    return pa.concat_tables([read_table(place).cast(schema.PLAN) for place in places]) if places else None
+
+
+def add_to_plan(output: Place, addition: pa.Table, num_before: int) -> bool:
+    """Writes the plan file that follows the `num_before` ones which the addition was made against.
+
+    Returns:
+        False if another run added one first: then read again and plan again.
+    """
+    name = "plan.parquet" if num_before == 0 else f"plan-{num_before:04d}.parquet"
     return output.join(name).create(to_bytes(addition.cast(schema.PLAN)))
 
 
