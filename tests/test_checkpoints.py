@@ -45,7 +45,7 @@ def multilingual(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.model.decoder.embed_positions.weight.normal_(0, 2)
     model.save_pretrained(folder)
     generation = {
-        "suppress_tokens": [1, 2, *(ids[t] for t in SPECIALS[1:])], "begin_suppress_tokens": [3, special["endoftext"]], "is_multilingual": True,
+        "suppress_tokens": [1, 2, *(ids[t] for t in [*SPECIALS[1:], *STAMPS])], "begin_suppress_tokens": [3, special["endoftext"]], "is_multilingual": True,
         "lang_to_id": {f"<|{c}|>": ids[f"<|{c}|>"] for c in ("en", "de", "fr")},
         "task_to_id": {c: ids[f"<|{c}|>"] for c in ("transcribe", "translate")},
         "no_timestamps_token_id": special["notimestamps"], "decoder_start_token_id": special["startoftranscript"],

@@ -213,7 +213,10 @@ def _from_hub(name: str) -> Path:
         except (OSError, RuntimeError) as error:
             if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
                 raise
-            found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS, local_files_only=True)
+            try:
+                found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS, local_files_only=True)
+            except LocalEntryNotFoundError:
+                raise error from None
     except HFValidationError as error:
         raise ModelError(
             f"--model {name}: neither a folder nor a hub id; expected e.g. openai/whisper-tiny.en"

@@ -16,11 +16,14 @@ import socket
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+# Ray runs its workers at niceness 15: whatever else runs would hold up the model on a CPU.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pyarrow as pa
 import ray
@@ -29,6 +32,7 @@ import ray.data
 from pipeline import schema
 from pipeline.commit import failure_place, save_result, write_result
 from pipeline.errors import UsageError
+from pipeline.models.base import Transcriber
 from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
 from pipeline.run.spec import RunSpec
@@ -64,7 +68,6 @@ def session(spec: RunSpec) -> Iterator[None]:
 
         options["runtime_env"] = {"py_modules": [str(Path(pipeline.__file__).parent)]}
     if not spec.verbose:
-        os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
         warnings.filterwarnings("ignore", module="ray")
     try:
         ray.init(**options)
@@ -197,22 +200,31 @@ class _Decode:
 
 
 class _Infer:
-    """Model actor: a piece -> its result."""
+    """Model actor: a piece -> its result.
+
+    Ray constructs and calls an actor from different threads. OpenMP keeps a team of threads for each thread that
+    computes, and with two teams its threads sleep at every barrier instead of spinning: a tenth of the speed on
+    CPU, measured. So everything that computes runs in one thread of our own.
+    """
 
     def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        self._thread = ThreadPoolExecutor(1)
+        self._model = self._thread.submit(self._load).result()
+
+    def _load(self) -> Transcriber:
         # Only here: torch in every decode and write worker would cost seconds of CPU and hundreds of MB each.
         import torch
 
         from pipeline.models.checkpoint import find_checkpoint, load_transcriber
 
-        self._spec = spec
-        if spec.model.device == "cpu":
-            torch.set_num_threads(_threads_per_actor(spec))
-        self._model = load_transcriber(find_checkpoint(spec.model, spec.storage_options), spec.model)
+        if self._spec.model.device == "cpu":
+            torch.set_num_threads(_threads_per_actor(self._spec))
+        return load_transcriber(find_checkpoint(self._spec.model, self._spec.storage_options), self._spec.model)
 
     def __call__(self, piece: pa.Table) -> pa.Table:
         with _reported(piece.column("part")[0].as_py(), self._spec.output):
-            return infer_piece(piece, self._model, self._spec.batch_samples)
+            return self._thread.submit(infer_piece, piece, self._model, self._spec.batch_samples).result()
 
 
 class _Write:
