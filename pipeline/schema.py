@@ -98,7 +98,7 @@ SEGMENTS = pa.schema(
 
 REJECTIONS = pa.schema(
     [
-        _column("id", pa.string(), "recording id"),
+        _column("id", pa.string(), "recording id, derived from source, member and span; stable across runs"),
         _column("source", pa.string(), "file or shard: absolute path or URL"),
         _column("member", pa.string(), "name inside the shard; empty for a plain file"),
         _column("stage", pa.string(), "plan, read, decode or infer"),

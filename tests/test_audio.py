@@ -278,13 +278,15 @@ def test_fixed_windows_lose_no_sample(num_samples: int) -> None:
     assert np.array_equal(whole(encode(pcm)), pcm)
 
 
-def test_memory_does_not_grow_with_the_recording() -> None:
+@pytest.mark.parametrize("pause_s", [0, 1, 12])
+def test_memory_does_not_grow_with_the_recording(voices: Any, pause_s: int) -> None:
     from pipeline.audio.recording import _Track
     from pipeline.audio.segment import VadSegmenter
 
     track = _Track(None, VadSegmenter(SPEC), 0)
-    held = []
-    for _ in range(60):
-        track.push(np.zeros(16_000 * 10, np.int16))
+    piece = np.concatenate([voices[1][0], np.zeros(pause_s * RATE, np.int16), voices[0][0]])
+    held, num_cuts = [], 0
+    for _ in range(200):
+        num_cuts += len(track.push(piece))
         held.append(sum(map(len, track._kept)))
-    assert max(held) < 16_000 * 60
+    assert num_cuts > 20 and max(held) < 100 * RATE

@@ -21,13 +21,16 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S)
 
 
 def column_tables() -> str:
-    """Markdown tables of the output columns."""
-    lines = []
+    """Markdown tables of the output columns; what an earlier table says in the same words is not said again."""
+    lines, said = [], set()
     for name, table in schema.TABLES.items():
-        lines += [f"| {name} | meaning |", "|---|---|"]
-        for field in table:
-            unit = field.metadata[b"unit"].decode()
-            lines.append(f"| `{field.name}`{f' [{unit}]' if unit else ''} | {field.metadata[b'meaning'].decode()} |")
+        fresh = [field for field in table if (field.name, field.metadata[b"meaning"]) not in said]
+        again = ", ".join(f"`{field.name}`" for field in table if field not in fresh)
+        lines += [f"| {name}{f', with {again} as above' if again else ''} | meaning |", "|---|---|"]
+        for field in fresh:
+            unit, meaning = (field.metadata[key].decode() for key in (b"unit", b"meaning"))
+            lines.append(f"| `{field.name}`{f' [{unit}]' if unit else ''} | {meaning} |")
+            said.add((field.name, field.metadata[b"meaning"]))
         lines.append("")
     return "\n".join(lines).strip()
 

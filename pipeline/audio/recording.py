@@ -20,6 +20,8 @@ from pipeline.errors import Rejected
 MIN_MISSING_S = 0.1
 """A decoded length this close to the announced one is complete: encoders pad and trim by some frames."""
 MIN_MISSING_SHARE = 0.005
+MAX_OBSOLETE = 10 * MODEL_SAMPLE_RATE
+"""Samples that may stay in memory although nobody will ask for them: dropping them costs a copy."""
 
 
 class Cut(NamedTuple):
@@ -221,6 +223,10 @@ class _Track:
     def _drop_before(self, sample: int) -> None:
         while self._kept and self._kept_from + len(self._kept[0]) <= sample:
             self._kept_from += len(self._kept.pop(0))
+        obsolete = sample - self._kept_from
+        if self._kept and obsolete > MAX_OBSOLETE:  # a copy, so that the long array can go
+            self._kept[0] = self._kept[0][obsolete:].copy()
+            self._kept_from = sample
 
 
 def _check_length(num_samples: int, audio: Audio, spec: RecordingSpec, only_longest: bool = False) -> None:
