@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 
 from benchmarks.speech import save, write_corpus
 from jobs.demo import whisper_folder
@@ -39,6 +40,15 @@ def hashes(output: Path) -> dict[str, str]:
         for table in schema.TABLES
         for path in (output / table).glob("*.parquet")
     }
+
+
+def show_difference(one: Path, two: Path) -> None:
+    """Prints the rows in which two part files differ."""
+    before, after = (pq.read_table(path).to_pylist() if path.exists() else [] for path in (one, two))
+    print(f"{one.name} in {one.parent.name}: {len(before)} rows undisturbed, {len(after)} rows after kills")
+    for old, new in zip(before, after, strict=False):
+        if old != new:
+            print({name: (old[name], new[name]) for name in old if old[name] != new[name]})
 
 
 def done(output: Path) -> int:
@@ -109,7 +119,11 @@ def main() -> None:
                     break
                 log.append(kill_once(list(VICTIMS)[kills % 3], corpus, output, "ray", dice))
                 print(log[-1], flush=True)
-            assert hashes(output) == expected, "a killed run ended with other bytes"
+            found = hashes(output)
+            for name in sorted(expected.keys() | found.keys()):
+                if expected.get(name) != found.get(name):
+                    show_difference(whole / name, output / name)
+            assert found == expected, "a killed run ended with other bytes"
             rounds += 1
             print(f"round {rounds}: {len(expected)} part files, byte-identical to the undisturbed run", flush=True)
     kills = sum(entry["killed"] for entry in log)
