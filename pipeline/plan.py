@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
@@ -117,6 +118,8 @@ def _header_durations(entries: Sequence[Entry], storage_options: dict[str, Any])
 
 
 def _probe(reader: ShardReader, entry: Entry) -> float | None:
+    if not Path(entry.source).is_file():  # missing, or a pipe or device, which could keep us waiting for ever
+        return None
     try:
         handle: IO[bytes] = reader.open(entry.source, entry.kind, entry.position, entry.size)
         with handle:

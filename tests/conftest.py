@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 from numpy.typing import NDArray
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+settings.register_profile("shared machines are slow at times", deadline=None)
+settings.load_profile("shared machines are slow at times")
 
 from jobs.demo import english_clips, whisper_folder
 from pipeline.models.checkpoint import find_checkpoint, load_transcriber

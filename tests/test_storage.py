@@ -282,6 +282,13 @@ def test_parquet_bytes_are_a_function_of_the_table() -> None:
     assert to_bytes(table) == to_bytes(pa.table({"a": [1, 2], "b": ["x", None]}))
 
 
+@pytest.mark.timeout(20)
+def test_planning_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    table = planned_table(listed(str(tmp_path)), first_part=0, part_seconds=60, storage_options={})
+    assert table.column("duration_s").to_pylist() == [None]
+
+
 def test_missing_drivers_name_the_extra() -> None:
     with pytest.raises(InputError, match="audiomill\\[gcs\\]"):
         _ = Place("gs://bucket/x").fs

@@ -27,7 +27,6 @@ from pipeline.run.settle import run_record, settle
 from pipeline.run.spec import RunSpec
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place, absolute, protocol, remove_stale_temporaries
-from pipeline.storage.parquet import part_name
 from pipeline.storage.sources import Listing, list_inputs
 
 Summary = dict[str, Any]
@@ -164,26 +163,26 @@ def _isolate(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: Modul
     if why is not None:
         # An error that Python could raise is ours or the environment's, not a poisonous recording.
         raise RunFailed(f"part {part} failed: {why}; fix it and run the same command again")
-    results = _one_by_one(part, rows, spec, engine)
+    results = [result for found in _apart(rows, spec, engine) for result in found]
     num_crashed = sum(r["reason"] == "worker_crashed" for result in results for r in result["rejections"])
     if num_crashed == len(rows) > 1:
         raise RunFailed(f"part {part}: its workers died on every recording; run again with --verbose to see why")
     write_part(spec.output, part, assemble(results), results, spec.digest, time.perf_counter())
 
 
-def _one_by_one(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> list[dict[str, Any]]:
-    """Result rows of recordings that were run apart from each other; who killed its workers twice is rejected."""
-    folder = spec.output.join("_pieces", f"alone-{part_name(part)}")
+def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> list[list[dict[str, Any]]]:
+    """Result rows of each recording, run apart from the others; one that killed its workers twice is rejected."""
+    folder = spec.output.join("_pieces", "apart")
     folder.remove(recursive=True)
     engine.run_isolated(dict(enumerate(rows)), spec, folder)
     for number in sorted(set(range(len(rows))) - saved_results(folder).keys()):
         engine.run_isolated({number: rows[number]}, spec, folder)
     saved = saved_results(folder)
     folder.remove(recursive=True)
-    return [result for number, row in enumerate(rows) for result in saved.get(number) or [_crashed(part, row)]]
+    return [saved.get(number) or [_crashed(row)] for number, row in enumerate(rows)]
 
 
-def _crashed(part: int, row: dict[str, Any]) -> dict[str, Any]:
+def _crashed(row: dict[str, Any]) -> dict[str, Any]:
     named = {name: row[name] for name in ("id", "source", "member")}
     detail = "expected a transcript, got dead workers each time this recording was run, also alone"
     rejection = {**named, "stage": "infer", "reason": "worker_crashed", "detail": detail}
@@ -205,24 +204,23 @@ def _failure(output: Place, part: int) -> str | None:
 
 
 def _retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -> dict[int, pa.Table]:
-    """Runs the rejected recordings of finished parts again and puts what now works in their place."""
+    """Runs the rejected recordings again and puts what now works in their place; returns the parts touched."""
+    parts = split_by_part(plan)
+    num_unfinished = len(parts.keys() - ledger.done_parts(spec.output))
+    if num_unfinished:
+        raise UsageError(
+            f"--retry-rejected: {num_unfinished} parts of {spec.output.url} are not finished; run without it first"
+        )
     rejected = set(ledger.tables(spec.output, "rejections", ["id"]).column("id").to_pylist())
-    parts = {
-        part: rows.to_pylist() for part, rows in split_by_part(plan).items() if part in ledger.done_parts(spec.output)
-    }
-    todo = {part: [row for row in rows if row["id"] in rejected] for part, rows in parts.items()}
-    todo = {part: rows for part, rows in todo.items() if rows}
-    console.print(
-        f"retrying {sum(map(len, todo.values()))} rejected recordings in {len(todo)} parts",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for part, rows in todo.items():
-        results = _one_by_one(part, rows, spec, engine)
-        order = [row["id"] for row in parts[part]]
+    todo = [row for row in plan.to_pylist() if row["id"] in rejected]
+    console.print(f"retrying {len(todo)} rejected recordings", highlight=False, soft_wrap=True)
+    results_of: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row, results in zip(todo, _apart(todo, spec, engine) if todo else [], strict=True):
+        results_of[row["part"]] += results
+    for part, results in results_of.items():
+        order = parts[part].column("id").to_pylist()
         replace_recordings(spec.output, part, order, assemble(results), results, spec.digest)
-    by_part = split_by_part(plan)
-    return {part: by_part[part] for part in todo}
+    return {part: parts[part] for part in results_of}
 
 
 def _summary(output: Place, todo: dict[int, pa.Table], started: float, spec: RunSpec) -> Summary:

@@ -85,6 +85,8 @@ class Place:
                 except FileExistsError:
                     return False
             return True
+        if self.exists():  # some drivers take no notice of `mode`
+            return False
         try:
             retried(lambda: self.fs.pipe_file(self.path, content, mode="create"))
         except FileExistsError:
