@@ -19,12 +19,13 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-settings.register_profile("shared machines are slow at times", deadline=None)
-settings.load_profile("shared machines are slow at times")
 
 from jobs.demo import english_clips, whisper_folder
 from pipeline.models.checkpoint import find_checkpoint, load_transcriber
 from tests.synth import CTC_FAMILIES, save_ctc_checkpoint
+
+settings.register_profile("shared machines are slow at times", deadline=None)
+settings.load_profile("shared machines are slow at times")
 
 
 @pytest.fixture(scope="session")

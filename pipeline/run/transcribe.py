@@ -187,7 +187,6 @@ def _crashed(row: dict[str, Any]) -> dict[str, Any]:
     detail = "expected a transcript, got dead workers each time this recording was run, also alone"
     rejection = {**named, "stage": "infer", "reason": "worker_crashed", "detail": detail}
     return {
-        "part": part,
         "segments": [],
         "lost": [],
         "endings": [],
