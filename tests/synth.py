@@ -12,6 +12,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from pipeline.audio.segment import SegmentSpec, spec_from_seconds
+
 RATE = 16_000
 
 
@@ -61,6 +63,20 @@ def tar_bytes(members: dict[str, bytes], mode: str = "w") -> bytes:
             member.size = len(content)
             shard.addfile(member, io.BytesIO(content))
     return sink.getvalue()
+
+
+def cutting(kind: str, max_length_s: float = 30, context_s: float = 0, max_gap_s: float = 2.0) -> SegmentSpec:
+    """Cutting rules with the usual thresholds."""
+    return spec_from_seconds(
+        kind=kind,
+        max_length_s=max_length_s,
+        context_s=context_s,
+        threshold=0.5,
+        min_speech_s=0.1,
+        min_silence_s=0.3,
+        pad_s=0.2,
+        max_gap_s=max_gap_s,
+    )
 
 
 CTC_TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlumwcfgypbvkxjqz'"]

@@ -18,31 +18,12 @@ from pipeline.audio.clock import resampled_length, samples_from_seconds, seconds
 from pipeline.audio.decode import header_duration_s, open_audio
 from pipeline.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
 from pipeline.audio.resample import resample
-from pipeline.audio.segment import spec_from_seconds
 from pipeline.audio.vad import SpeechProbabilities
 from pipeline.errors import Rejected
-from tests.synth import RATE, encode, encode_with_ffmpeg, tone
+from tests.synth import RATE, cutting, encode, encode_with_ffmpeg, tone
 
-SPEC = spec_from_seconds(
-    kind="vad",
-    max_length_s=30,
-    context_s=0,
-    threshold=0.5,
-    min_speech_s=0.1,
-    min_silence_s=0.3,
-    pad_s=0.2,
-    max_gap_s=2.0,
-)
-FIXED = spec_from_seconds(
-    kind="fixed",
-    max_length_s=30,
-    context_s=0,
-    threshold=0.5,
-    min_speech_s=0.1,
-    min_silence_s=0.3,
-    pad_s=0.2,
-    max_gap_s=2.0,
-)
+SPEC = cutting("vad")
+FIXED = cutting("fixed")
 
 
 def cut(content: bytes, spec: Any = SPEC, channels: str = "mix", **span: Any) -> tuple[list[Cut], Ending]:

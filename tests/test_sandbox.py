@@ -13,22 +13,12 @@ import numpy as np
 import pytest
 
 from pipeline.audio.recording import Cut
-from pipeline.audio.segment import spec_from_seconds
 from pipeline.config import DecodeConfig
 from pipeline.errors import Rejected
 from pipeline.run.sandbox import Decoder
-from tests.synth import RATE, encode, tone
+from tests.synth import RATE, cutting, encode, tone
 
-SPEC = spec_from_seconds(
-    kind="fixed",
-    max_length_s=30,
-    context_s=0,
-    threshold=0.5,
-    min_speech_s=0.1,
-    min_silence_s=0.3,
-    pad_s=0.2,
-    max_gap_s=2.0,
-)
+SPEC = cutting("fixed")
 BLANK = {
     "id": "x", "member": "", "kind": "file", "position": 0, "size": None, "span_start_s": None, "span_duration_s": None,
     "reference": None, "language": None, "metadata": None, "sidecars": None, "reason": None, "detail": None,

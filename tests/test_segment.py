@@ -10,29 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.segment import ContextWindows, QuietWindows, SegmentSpec, Span, SpeechSpans, spec_from_seconds
+from pipeline.audio.segment import ContextWindows, QuietWindows, SegmentSpec, Span, SpeechSpans
 from pipeline.audio.vad import FRAME_SAMPLES
+from tests.synth import cutting
 
-SPEC = spec_from_seconds(
-    kind="vad",
-    max_length_s=6,
-    context_s=0,
-    threshold=0.5,
-    min_speech_s=0.1,
-    min_silence_s=0.3,
-    pad_s=0.2,
-    max_gap_s=1.0,
-)
-WINDOWS = spec_from_seconds(
-    kind="fixed",
-    max_length_s=6,
-    context_s=1,
-    threshold=0.5,
-    min_speech_s=0.1,
-    min_silence_s=0.3,
-    pad_s=0.2,
-    max_gap_s=1.0,
-)
+SPEC = cutting("vad", max_length_s=6, max_gap_s=1.0)
+WINDOWS = cutting("fixed", max_length_s=6, context_s=1, max_gap_s=1.0)
 
 
 def spans(probabilities: Any, num_samples: int | None = None, sizes: list[int] | None = None) -> list[Span]:
@@ -142,15 +125,6 @@ def test_quiet_windows_tile_the_recording_and_cut_in_the_pause(num_samples: int)
 
 
 def test_context_starts_on_whole_frames() -> None:
-    spec = spec_from_seconds(
-        kind="fixed",
-        max_length_s=29.99,
-        context_s=3.333,
-        threshold=0.5,
-        min_speech_s=0,
-        min_silence_s=0,
-        pad_s=0,
-        max_gap_s=0,
-    )
+    spec = cutting("fixed", max_length_s=29.99, context_s=3.333)
     assert isinstance(spec, SegmentSpec)
     assert spec.context % 320 == 0 and (spec.max_length - 2 * spec.context) % 320 == 0
