@@ -23,6 +23,17 @@ REASONS = {
     "noise.bin.flac": "not_audio",
     "letter.mp3": "not_audio",
 }
+SINGLE_FILES = (
+    "shard.tar",
+    "shard.tar.gz",
+    "hf.parquet",
+    "plain.parquet",
+    "nemo.jsonl",
+    "table.csv",
+    "table.tsv",
+    "cuts.jsonl",
+)
+"""Sources of one file each, as `write_sources` names them."""
 GOOD = (
     "voice.wav",
     "voice.flac",
@@ -127,17 +138,7 @@ def write_sources(folder: Path, voices: list[tuple[NDArray[np.int16], str]]) -> 
     ]
     for name, rows in (("recordings", recordings), ("supervisions", supervisions), ("cuts", cuts)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    names = (
-        "shard.tar",
-        "shard.tar.gz",
-        "hf.parquet",
-        "plain.parquet",
-        "nemo.jsonl",
-        "table.csv",
-        "table.tsv",
-        "cuts.jsonl",
-    )
-    inputs: dict[str, Any] = {name: (str(folder / name),) for name in names}
+    inputs: dict[str, Any] = {name: (str(folder / name),) for name in SINGLE_FILES}
     inputs["folder"] = (str(audio),)
     inputs["glob"] = (str(audio / "*.flac"),)
     inputs["lhotse"] = (str(folder / "recordings.jsonl"), str(folder / "supervisions.jsonl"))

@@ -22,7 +22,7 @@ from pipeline.storage.fs import Place, is_transient, remove_stale_temporaries, r
 from pipeline.storage.parquet import to_bytes
 from pipeline.storage.shards import ShardReader, Window
 from pipeline.storage.sources import list_inputs
-from tests.corpus import write_sources
+from tests.corpus import SINGLE_FILES, write_sources
 from tests.synth import encode, tar_bytes, tone
 
 
@@ -35,19 +35,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> dict[str, 
     return write_sources(tmp_path_factory.mktemp("sources"), voices)
 
 
-KINDS = [
-    "shard.tar",
-    "shard.tar.gz",
-    "hf.parquet",
-    "plain.parquet",
-    "nemo.jsonl",
-    "table.csv",
-    "table.tsv",
-    "cuts.jsonl",
-    "folder",
-    "glob",
-    "lhotse",
-]
+KINDS = [*SINGLE_FILES, "folder", "glob", "lhotse"]
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -20,7 +20,6 @@ from pipeline.errors import ModelError
 
 DTYPES: dict[int, Any] = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}
 BFLOAT16 = 5
-MAX_TARGET_POSITIONS = 448
 LAYER_NAMES = {"self_attention": "self_attn", "attention": "encoder_attn"}
 
 

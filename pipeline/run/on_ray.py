@@ -31,6 +31,7 @@ import ray.data
 
 from pipeline import schema
 from pipeline.commit import failure_place, save_result, write_result
+from pipeline.config import EngineConfig
 from pipeline.errors import UsageError
 from pipeline.models.base import Transcriber
 from pipeline.pieces import cut_part
@@ -49,32 +50,32 @@ PIECES_PER_ACTOR = 3
 
 
 @contextlib.contextmanager
-def session(spec: RunSpec) -> Iterator[None]:
+def session(engine: EngineConfig, verbose: bool) -> Iterator[None]:
     """Connects to the cluster that the run names, or starts Ray on this machine; ends what it started."""
     if ray.is_initialized():
-        _configure(spec)
+        _configure(engine, verbose)
         yield
         return
-    address = spec.engine.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    address = engine.ray_address or os.environ.get("RAY_ADDRESS") or "local"
     _check_reachable(address)
-    level = logging.INFO if spec.verbose else logging.ERROR
-    options: dict[str, Any] = {"address": address, "log_to_driver": spec.verbose, "logging_level": level}
+    level = logging.INFO if verbose else logging.ERROR
+    options: dict[str, Any] = {"address": address, "log_to_driver": verbose, "logging_level": level}
     if address == "local":
         # Model actors wait for decoded audio most of the time that decoders work, so they get CPUs of their own in Ray's count.
-        extra = -(-spec.engine.actors * spec.engine.cpus_per_actor // 1)
+        extra = -(-engine.actors * engine.cpus_per_actor // 1)
         options |= {"num_cpus": (os.cpu_count() or 1) + int(extra) + 1, "include_dashboard": False}
-    if spec.engine.ship_code:
+    if engine.ship_code:
         import pipeline
 
         options["runtime_env"] = {"py_modules": [str(Path(pipeline.__file__).parent)]}
-    if not spec.verbose:
+    if not verbose:
         warnings.filterwarnings("ignore", module="ray")
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _no_cluster(address, error) from error
     try:
-        _configure(spec)
+        _configure(engine, verbose)
         yield
     finally:
         ray.shutdown()
@@ -163,14 +164,14 @@ def _actor_options(spec: RunSpec, num_waiting: int) -> dict[str, Any]:
     }
 
 
-def _configure(spec: RunSpec) -> None:
+def _configure(engine: EngineConfig, verbose: bool) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1
-    context.execution_no_progress_timeout_s = spec.engine.no_progress_timeout
+    context.execution_no_progress_timeout_s = engine.no_progress_timeout
     for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.INFO if spec.verbose else logging.CRITICAL)
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
 
 
 @contextlib.contextmanager

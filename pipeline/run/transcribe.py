@@ -52,12 +52,13 @@ def transcribe(config: TranscribeConfig, console: Console) -> Summary:
     _check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = _listed(config)
-    check_options(find_checkpoint(config.model, config.plan.storage_options), config.model)
+    checkpoint = find_checkpoint(config.model, config.plan.storage_options)
+    check_options(checkpoint, config.model)
     if config.output.overwrite:
         ledger.clear(output)
     remove_stale_temporaries(output)
     with _engine(config) as (engine, device):
-        spec, fields = settle(config, find_checkpoint(config.model, config.plan.storage_options), device)
+        spec, fields = settle(config, checkpoint, device)
         ledger.guard(output, fields, run_record(config))
         plan = _planned(config, listing, output, console)
         if config.output.retry_rejected:
@@ -85,11 +86,9 @@ def _engine(config: TranscribeConfig) -> Iterator[tuple[ModuleType, str]]:
         return
     from pipeline.run import on_ray
 
-    checkpoint = find_checkpoint(config.model, config.plan.storage_options)
     is_elsewhere = config.engine.ray_address is not None
     device = config.model.device if is_elsewhere else resolve_device(config.model.device)
-    early, _ = settle(config, checkpoint, "cpu" if device == "auto" else device)
-    with on_ray.session(early):
+    with on_ray.session(config.engine, config.output.verbose):
         yield on_ray, ("cuda" if on_ray.cluster_has_gpus() else "cpu") if device == "auto" else device
 
 
