@@ -9,9 +9,14 @@ import warnings
 import click
 
 import pipeline
+from jobs.codebook import codebook
 from jobs.demo import demo
+from jobs.embed import embed
+from jobs.encode import encode
 from jobs.export import export
 from jobs.inspect_run import inspect_run
+from jobs.kmeans import kmeans
+from jobs.run_yaml import run
 from jobs.score import score
 from jobs.transcribe import transcribe
 from pipeline.errors import AudiomillError, UsageError
@@ -29,14 +34,14 @@ class Jobs(click.Group):
 @click.group(cls=Jobs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(pipeline.__version__, prog_name="audiomill", message="%(prog)s %(version)s")
 def audiomill() -> None:
-    """Turns audio corpora of any size into transcripts in Parquet, and loses nothing.
+    """Turns audio corpora of any size into transcripts, embeddings and discrete codes in Parquet, and loses nothing.
 
     INPUTs are files, folders, globs, tar or Parquet shards and manifests, local or at any fsspec URL.
     Run the same command again after an interruption: finished parts are not redone.
     """
 
 
-for job in (transcribe, inspect_run, score, export, demo):
+for job in (transcribe, embed, encode, run, kmeans, codebook, inspect_run, score, export, demo):
     audiomill.add_command(job)
 
 

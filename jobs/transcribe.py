@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
-from rich.console import Console
 
 from jobs.options import GroupedCommand, config_from, headings, with_options
-from jobs.quiet import quiet_libraries
-from pipeline.config import TranscribeConfig
+from jobs.telling import run_and_tell
+from pipeline.job_config import TranscribeConfig
 
-EXIT_REJECTIONS = 3
 EXAMPLES = """\
 Examples:
   audiomill transcribe recordings/ --model openai/whisper-tiny.en --output out/
@@ -36,14 +33,4 @@ def transcribe(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -
     .json, .csv, .tsv; NeMo, Lhotse, Hugging Face), local or at s3://, gs://, az://, http(s)://, hf://. Inputs
     may be mixed. Whatever cannot be used becomes a row of the rejections table, with the reason.
     """
-    from pipeline.run.progress import summary_lines
-    from pipeline.run.transcribe import transcribe as run
-
-    config = config_from(TranscribeConfig, inputs, config_file, flags)
-    with quiet_libraries(config.output.verbose):
-        summary = run(config, Console(stderr=True))
-    for line in summary_lines(summary):
-        click.echo(line)
-    if summary["num_rejections"]:
-        click.echo(f"see: audiomill inspect {config.output.output}", file=sys.stderr)
-    return EXIT_REJECTIONS if config.output.strict and summary["num_rejections"] else 0
+    return run_and_tell(config_from(TranscribeConfig, inputs, config_file, flags).job())

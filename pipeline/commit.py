@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import io
+import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline import schema
-from pipeline.assemble import assemble
+from pipeline.assemble import assemble, in_order_of
+from pipeline.canary import Difference, largest
+from pipeline.frames import code_counts
+from pipeline.result import Result, Tables, from_ipc, to_ipc, unpack
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 from pipeline.storage.parquet import part_name, read_table, write_table
@@ -25,17 +28,19 @@ COUNTS = pa.schema(
         ("audio_s", pa.float64()),
         ("recordings", pa.int64()),
         ("rejections", pa.int64()),
+        ("canary", pa.string()),
     ]
 )
 """What returns to the driver of a run: counts, never rows."""
 
 
-def write_result(result: pa.Table, output: Place, digest: str, pieces_key: str) -> pa.Table:
+def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, pieces_key: str) -> pa.Table:
     """Writes a part when all its pieces are there.
 
     Args:
-        result: one row of `schema.RESULT`.
+        result: one packed row, see `pipeline.result`.
         output: the output folder.
+        wanted: the tables to write.
         digest: of the configuration, for the ledger.
         pieces_key: names the way parts are cut into pieces, so that pieces cut otherwise are not mixed in.
 
@@ -45,16 +50,16 @@ def write_result(result: pa.Table, output: Place, digest: str, pieces_key: str) 
     before = time.perf_counter()
     part, piece, last = (result.column(name)[0].as_py() for name in ("part", "piece", "last"))
     if piece == 0 and last:
-        rows: list[dict[str, Any]] = result.to_pylist()
+        results = [unpack(result)]
     else:
         folder = output.join("_pieces", f"{part_name(part)}-{pieces_key}")
         name = f"{piece:05d}{'-last' if last else ''}.arrow"
-        folder.join(name).write(_to_ipc(result))
+        folder.join(name).write(to_ipc(result))
         found = _all_pieces(folder)
         if found is None or ledger.is_done(output, part):
             return _counts(part, False, {})
-        rows = found
-    entry = write_part(output, part, assemble(rows), rows, digest, before)
+        results = found
+    entry = write_part(output, part, assemble(results, wanted), results, wanted, digest, before)
     if not (piece == 0 and last):
         output.join("_pieces", f"{part_name(part)}-{pieces_key}").remove(recursive=True)
     return _counts(part, True, entry)
@@ -63,17 +68,21 @@ def write_result(result: pa.Table, output: Place, digest: str, pieces_key: str) 
 def save_result(result: pa.Table, folder: Place) -> pa.Table:
     """Keeps a result row under its part and piece number; `saved_results` reads it back. Returns counts."""
     part, piece = (result.column(name)[0].as_py() for name in ("part", "piece"))
-    folder.join(f"{part:06d}-{piece:05d}.arrow").write(_to_ipc(result))
+    folder.join(f"{part:06d}-{piece:05d}.arrow").write(to_ipc(result))
     return _counts(part, False, {})
 
 
-def saved_results(folder: Place) -> dict[int, list[dict[str, Any]]]:
-    """Part number -> its result rows in order, for the parts of which every piece was saved."""
-    found: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+def saved_results(folder: Place) -> dict[int, list[Result]]:
+    """Part number -> its results in order, for the parts of which every piece was saved."""
+    found: defaultdict[int, list[Result]] = defaultdict(list)
     for name in folder.names():
         if name.endswith(".arrow") and not name.startswith("."):
-            found[int(name[:6])] += _from_ipc(folder.join(name).read())
-    return {part: rows for part, rows in found.items() if rows[-1]["last"] and len(rows) == rows[-1]["piece"] + 1}
+            found[int(name[:6])].append(from_ipc(folder.join(name).read()))
+    return {
+        part: results
+        for part, results in found.items()
+        if results[-1].row["last"] and len(results) == results[-1].row["piece"] + 1
+    }
 
 
 def failure_place(output: Place, part: int) -> Place:
@@ -85,20 +94,26 @@ def write_part(
     output: Place,
     part: int,
     tables: dict[str, pa.Table],
-    results: Sequence[dict[str, Any]],
+    results: Sequence[Result],
+    wanted: Tables,
     digest: str,
     started: float,
 ) -> dict[str, Any]:
     """One file per table, then the ledger entry, which is returned."""
-    for name, table in tables.items():
-        write_table(output.join(name, part_name(part) + ".parquet"), table, schema.TABLES[name])
+    num_bytes = {
+        name: write_table(output.join(name, part_name(part) + ".parquet"), tables[name], expected)
+        for name, expected in wanted.schemas.items()
+    }
     seconds: defaultdict[str, float] = defaultdict(float)
     for result in results:
-        for stage, value in result["seconds"]:
+        for stage, value in result.row["seconds"]:
             seconds[stage] += value
     seconds["write"] = time.perf_counter() - started
     entry = ledger_entry(part, tables, digest, dict(seconds))
-    entry["began"] = min((result["began"] for result in results if result["began"]), default=None)
+    entry["bytes"] = num_bytes
+    entry["began"] = min((result.row["began"] for result in results if result.row["began"]), default=None)
+    found = [Difference(**json.loads(result.row["canary"])) for result in results if result.row["canary"]]
+    entry["canary"] = largest(found)._asdict() if found else None
     ledger.commit(output, part, entry)
     return entry
 
@@ -106,6 +121,7 @@ def write_part(
 def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: dict[str, float]) -> dict[str, Any]:
     """Counts and times of a finished part."""
     recordings = tables["recordings"]
+    usage = {"codes_usage": code_counts(tables["codes"])} if "codes" in tables else {}
     sums = {
         name: float(sum(recordings.column(name).to_pylist()))
         for name in ("duration_s", "speech_s", "non_speech_s", "failed_s")
@@ -119,6 +135,7 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
         "num_rejections": tables["rejections"].num_rows,
         "rejections": dict(sorted(Counter(tables["rejections"].column("reason").to_pylist()).items())),
         **sums,
+        **usage,
         "seconds": {stage: round(value, 6) for stage, value in sorted(seconds.items())},
     }
 
@@ -128,7 +145,8 @@ def replace_recordings(
     part: int,
     order: Sequence[str],
     fresh: dict[str, pa.Table],
-    results: Sequence[dict[str, Any]],
+    results: Sequence[Result],
+    wanted: Tables,
     digest: str,
 ) -> None:
     """Puts retried recordings into a finished part, in plan order, as if they had never failed.
@@ -138,20 +156,19 @@ def replace_recordings(
         part: a finished part.
         order: ids of the part's recordings, in plan order.
         fresh: new tables of the retried recordings.
-        results: their result rows, for the times.
+        results: their results, for the times.
+        wanted: the tables of the run.
         digest: of the configuration.
     """
-    retried = {*fresh["recordings"].column("id").to_pylist(), *fresh["rejections"].column("id").to_pylist()}
-    place = {recording_id: number for number, recording_id in enumerate(order)}
+    retried = pa.array([*fresh["recordings"].column("id").to_pylist(), *fresh["rejections"].column("id").to_pylist()])
     merged: dict[str, pa.Table] = {}
-    for name in schema.TABLES:
-        key = "recording_id" if name == "segments" else "id"
-        old = read_table(output.join(name, part_name(part) + ".parquet")).cast(schema.TABLES[name])
-        rows = [row for row in old.to_pylist() if row[key] not in retried] + fresh[name].to_pylist()
-        rows.sort(key=lambda row, key=key: place[row[key]])
-        merged[name] = pa.Table.from_pylist(rows, schema=schema.TABLES[name])
+    for name, expected in wanted.schemas.items():
+        key = "id" if name in ("recordings", "rejections") else "recording_id"
+        old = read_table(output.join(name, part_name(part) + ".parquet")).cast(expected)
+        kept = old.filter(pc.invert(pc.is_in(old.column(key), value_set=retried)))
+        merged[name] = in_order_of(pa.concat_tables([kept, fresh[name]]), key, pa.array(order))
     ledger.withdraw(output, part)
-    write_part(output, part, merged, results, digest, time.perf_counter())
+    write_part(output, part, merged, results, wanted, digest, time.perf_counter())
 
 
 def _counts(part: int, is_done: bool, entry: dict[str, Any]) -> pa.Table:
@@ -161,31 +178,17 @@ def _counts(part: int, is_done: bool, entry: dict[str, Any]) -> pa.Table:
         "audio_s": entry.get("duration_s", 0.0),
         "recordings": entry.get("num_recordings", 0),
         "rejections": entry.get("num_rejections", 0),
+        "canary": json.dumps(entry["canary"]) if entry.get("canary") else None,
     }
     return pa.Table.from_pylist([row], schema=COUNTS)
 
 
-def _to_ipc(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def _from_ipc(content: bytes) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pa.ipc.open_stream(content).read_all().to_pylist()
-    return rows
-
-
-def _all_pieces(folder: Place) -> list[dict[str, Any]] | None:
-    """Result rows of a part in order, or None while some are missing."""
+def _all_pieces(folder: Place) -> list[Result] | None:
+    """Results of a part in order, or None while some are missing."""
     names = [name for name in folder.names() if name.endswith(".arrow")]
     if not names or not names[-1].endswith("-last.arrow") or len(names) != int(names[-1][:5]) + 1:
         return None
-    rows: list[dict[str, Any]] = []
     try:
-        for name in names:
-            rows += _from_ipc(folder.join(name).read())
+        return [from_ipc(folder.join(name).read()) for name in names]
     except FileNotFoundError:  # another writer saw the last piece too and has finished the part
         return None
-    return rows

@@ -7,62 +7,29 @@ digest that guards an output folder.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+import re
+from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.fields import Validated, option
 
-T = TypeVar("T")
-
-
-def option(default: Any, help_text: str, *, choices: tuple[str, ...] = (), results: bool = False) -> Any:
-    """A dataclass field that is also a command-line option.
-
-    Args:
-        default: its value when nothing is said.
-        help_text: what the option does, for `--help`.
-        choices: allowed values, if few.
-        results: True when another value gives other output rows.
-    """
-    metadata = {"help": help_text, "choices": choices, "results": results}
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-class _Validated:
-    """Checks choices on construction; subclasses add their own rules in `check`."""
-
-    def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):  # type: ignore[arg-type]
-            choices, value = each.metadata.get("choices"), getattr(self, each.name)
-            if choices and value not in choices:
-                raise UsageError(f"--{flag(each.name)} {value}: expected one of {', '.join(choices)}")
-        self.check()
-
-    def check(self) -> None:
-        """Rules beyond choices; raises UsageError."""
-
-    def require_positive(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"--{flag(name)} {value}: expected a number above 0")
-
-
-def flag(name: str) -> str:
-    """`part_seconds` -> `part-seconds`."""
-    return name.replace("_", "-")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)")
+UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{letter}{end}": 1000**power for power, letter in enumerate("KMGT", 1) for end in ("", "B")},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig(_Validated):
+class PlanConfig(Validated):
     """How inputs become parts."""
 
-    part_seconds: float = option(1800.0, "Audio seconds a part: what one restart can lose, one output file per table.")
+    part_seconds: float = option(
+        1800.0,
+        "Audio seconds a part: what one restart can lose, one output file per table; less where frame embeddings would make a part larger than 512 MB.",
+    )
     audio_root: str | None = option(
         None, "Folder or URL that manifest paths are relative to and confined to [default: the manifest's own folder]."
     )
@@ -76,7 +43,7 @@ class PlanConfig(_Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeConfig(_Validated):
+class DecodeConfig(Validated):
     """How bytes become 16 kHz mono, and when to give up."""
 
     channels: str = option(
@@ -85,7 +52,9 @@ class DecodeConfig(_Validated):
         choices=("mix", "split", "first"),
         results=True,
     )
-    min_recording_seconds: float = option(0.1, "Shorter recordings are rejected as too_short.", results=True)
+    min_recording_seconds: float = option(
+        0.025, "Shorter recordings are rejected as too_short: 25 ms is one frame of the models.", results=True
+    )
     max_recording_hours: float = option(100.0, "Longer recordings are rejected as too_long.", results=True)
     decode_timeout: float = option(
         60.0, "Seconds without progress after which a decoder is killed and its recording rejected."
@@ -99,13 +68,14 @@ class DecodeConfig(_Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentConfig(_Validated):
+class SegmentConfig(Validated):
     """How a recording is cut into what the model sees."""
 
     segment: str = option(
-        "vad",
-        "vad: speech found by silero-vad, cut at silences; fixed: windows; none: a recording is one segment if the model's window holds it.",
-        choices=("vad", "fixed", "none"),
+        "auto",
+        "vad: speech found by silero-vad, cut at silences; fixed: windows; none: a recording is one segment if the model's window "
+        "holds it, else windows; auto: vad where text is wanted, else none.",
+        choices=("auto", "vad", "fixed", "none"),
         results=True,
     )
     max_segment_seconds: float = option(30.0, "Longest segment; Whisper's window is 30.", results=True)
@@ -115,7 +85,7 @@ class SegmentConfig(_Validated):
     speech_pad_seconds: float = option(0.2, "Kept before and after speech.", results=True)
     max_gap_seconds: float = option(2.0, "Speech separated by less is put in one segment while it fits.", results=True)
     context_seconds: float = option(
-        4.0, "CTC models, fixed windows: extra audio on both sides whose frames are dropped.", results=True
+        4.0, "Windows of models with frames: extra audio on both sides whose frames are dropped.", results=True
     )
 
     def check(self) -> None:
@@ -129,13 +99,33 @@ class SegmentConfig(_Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Validated):
-    """Which model reads the segments, and how."""
+class ModelConfig(Validated):
+    """Which model reads the segments, and on what."""
 
     model: str = option(
         "openai/whisper-large-v3-turbo",
-        "Whisper or wav2vec2-family CTC checkpoint: hub id, local folder, fsspec URL, or CTranslate2 Whisper folder.",
+        "Whisper, wav2vec2, HuBERT, WavLM, data2vec-audio or wav2vec2-BERT checkpoint: hub id, local folder, fsspec URL, CTranslate2 "
+        "Whisper folder, or a fairseq .pt file of wav2vec (v1) or vq-wav2vec.",
     )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    precision: str = option("auto", "auto: fp32 on CPU, fp16 on GPU.", choices=("auto", "fp32", "bf16", "fp16"))
+    batch_seconds: float | None = option(
+        None, "Padded audio seconds a batch [default on CPU: 480 for Whisper, else 60; on GPU: 1920]."
+    )
+    trust_remote_code: bool = option(
+        False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."
+    )
+
+    def check(self) -> None:
+        self.require_positive("batch_seconds")
+        if not (self.device in ("auto", "cpu", "cuda") or self.device.startswith("cuda:")):
+            raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscriptConfig(Validated):
+    """What text is wanted."""
+
     language: str | None = option(
         None, "Language code such as en [default: detected per segment; .en models: en].", results=True
     )
@@ -149,21 +139,75 @@ class ModelConfig(_Validated):
         True, "Whisper: decode with timestamp tokens, which give phrases and their times.", results=True
     )
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
-    precision: str = option("auto", "auto: fp32 on CPU, fp16 on GPU.", choices=("auto", "fp32", "bf16", "fp16"))
-    batch_seconds: float | None = option(None, "Padded audio seconds a batch [default: 480 on CPU, 1920 on GPU].")
-    trust_remote_code: bool = option(
-        False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."
-    )
 
     def check(self) -> None:
-        self.require_positive("batch_seconds", "max_new_tokens")
-        if not (self.device in ("auto", "cpu", "cuda") or self.device.startswith("cuda:")):
-            raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:N")
+        self.require_positive("max_new_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig(_Validated):
+class EmbeddingsConfig(Validated):
+    """Which hidden states are kept, and in what form."""
+
+    layers: str = option(
+        "-1",
+        "Hidden states to keep, by comma: 0 is the input of the first layer, 9 the output of the ninth, -1 of the last; all. "
+        "wav2vec (v1): 0 or z, 1 or c.",
+        results=True,
+    )
+    pool: str = option(
+        "none",
+        "none: every frame; mean, mean+std or max over the frames of a segment.",
+        choices=("none", "mean", "mean+std", "max"),
+        results=True,
+    )
+    frame_stride: int = option(1, "Keep the mean of every so many frames.", results=True)
+    dtype: str = option(
+        "fp16", "fp16, fp32, or int8 with one scale a vector.", choices=("fp16", "fp32", "int8"), results=True
+    )
+    l2_normalize: bool = option(False, "Scale every vector to length 1.", results=True)
+
+    def check(self) -> None:
+        self.require_positive("frame_stride")
+        if self.pool != "none" and self.frame_stride != 1:
+            raise UsageError(f"--frame-stride {self.frame_stride}: needs --pool none; pooling takes all frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesConfig(Validated):
+    """Which discrete units are wanted."""
+
+    codebook: str = option(
+        "quantizer",
+        "quantizer: the checkpoint's own (wav2vec 2.0 pretraining checkpoints, vq-wav2vec); quantizer=MODEL: that of another checkpoint "
+        "with the same convolutions; or a k-means codebook, FILE.safetensors (audiomill kmeans) or FILE.npy. Several: by comma.",
+    )
+    codebook_layer: int | None = option(None, "Layer that a .npy codebook is for.", results=True)
+    deduplicate: bool = option(False, "Join runs of equal codes and give their durations in frames.", results=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KmeansConfig(Validated):
+    """How a codebook is fitted."""
+
+    layer: int = option(9, "Hidden states to cluster: 9 is the output of the ninth layer, -1 of the last.")
+    clusters: int = option(500, "Entries of the codebook.")
+    seed: int = option(0, "Of the frames that are drawn and of the start.")
+    num_seeds: int = option(3, "Fits from this many seeds; the best is kept, their agreement is reported.")
+    max_frames: int = option(
+        400_000,
+        "Frames drawn at random to fit on; bounds memory (width x 4 bytes each, and the same again while drawing).",
+    )
+    max_iterations: int = option(100, "Lloyd steps a fit, at most.")
+    audio_hours: float | None = option(None, "Use recordings, picked at random, of this many hours [default: all].")
+
+    def check(self) -> None:
+        self.require_positive("num_seeds", "max_frames", "max_iterations", "audio_hours")
+        if not 2 <= self.clusters <= 65_536:
+            raise UsageError(f"--clusters {self.clusters}: expected 2 to 65536 (codes are 16 bits)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig(Validated):
     """Where the stages run."""
 
     engine: str = option(
@@ -183,21 +227,27 @@ class EngineConfig(_Validated):
     )
     cpus_per_actor: float = option(1.0, "CPUs a model worker takes from Ray's count.")
     decode_workers: int | None = option(None, "Decode processes of the local engine [default: cores - 1, at least 1].")
+    canary: int = option(
+        3, "Random segments a run that are run again alone and compared with what their batch gave; 0: off."
+    )
     no_progress_timeout: float = option(
         3600.0, "Ray: seconds without any block moving after which the run fails (GPU nodes may take long to come)."
     )
 
     def check(self) -> None:
         self.require_positive("actors", "gpus_per_actor", "decode_workers", "no_progress_timeout")
+        if self.canary < 0:
+            raise UsageError(f"--canary {self.canary}: expected 0 (off) or a number of segments")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputConfig(_Validated):
+class OutputConfig(Validated):
     """Where results go and what a rerun does."""
 
     output: str = option("", "Folder or URL for the tables.")
     overwrite: bool = option(False, "Delete what the output holds and start anew.")
     retry_rejected: bool = option(False, "Run only the rejected recordings again.")
+    max_output_bytes: str = option("100GB", "Warn before the run when its tables are forecast to be larger.")
     strict: bool = option(False, "Exit with 3 when anything was rejected.")
     quiet: bool = option(False, "No progress, only the final summary.")
     verbose: bool = option(False, "Show what Ray, transformers and FFmpeg say.")
@@ -207,70 +257,16 @@ class OutputConfig(_Validated):
             raise UsageError("--output is missing: name the folder or URL for the tables, e.g. --output out/")
         if self.overwrite and self.retry_rejected:
             raise UsageError("--overwrite and --retry-rejected exclude each other: drop one of them")
+        size_in_bytes(self.max_output_bytes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TranscribeConfig:
-    """The transcribe job."""
+def size_in_bytes(text: str) -> int:
+    """`100GB` -> 100000000000. Units are powers of 1000.
 
-    inputs: tuple[str, ...]
-    plan: PlanConfig = PlanConfig()
-    decode: DecodeConfig = DecodeConfig()
-    segment: SegmentConfig = SegmentConfig()
-    model: ModelConfig = ModelConfig()
-    engine: EngineConfig = EngineConfig()
-    output: OutputConfig
-
-
-def result_fields(config: Any) -> dict[str, Any]:
-    """Fields that change what comes out, by flag name, of a job config and its parts."""
-    found: dict[str, Any] = {}
-    for each in dataclasses.fields(config):
-        value = getattr(config, each.name)
-        if dataclasses.is_dataclass(value):
-            found.update(result_fields(value))
-        elif each.metadata.get("results"):
-            found[flag(each.name)] = value
-    return found
-
-
-def digest(fields: dict[str, Any]) -> str:
-    """Short hash of a JSON-able mapping; equal mappings give equal digests."""
-    text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def build(kind: type[T], values: dict[str, Any]) -> T:
-    """An instance of a config dataclass, nested ones included, from flat field names.
-
-    Args:
-        kind: a config dataclass.
-        values: field name -> value; names that `kind` lacks are ignored, absent ones take their default.
+    Raises:
+        UsageError: no number, or another unit.
     """
-    chosen: dict[str, Any] = {}
-    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
-        nested = _nested_kind(kind, each.name)
-        if nested is not None:
-            chosen[each.name] = build(nested, values)
-        elif each.name in values:
-            chosen[each.name] = values[each.name]
-    return kind(**chosen)
-
-
-def flat_fields(kind: type) -> list[dataclasses.Field[Any]]:
-    """Every option field of a job config, in order, nested dataclasses opened."""
-    found: list[dataclasses.Field[Any]] = []
-    for each in dataclasses.fields(kind):
-        nested = _nested_kind(kind, each.name)
-        if nested is not None:
-            found.extend(flat_fields(nested))
-        elif each.metadata:
-            found.append(each)
-    return found
-
-
-def _nested_kind(kind: type, name: str) -> type | None:
-    import typing
-
-    hint = typing.get_type_hints(kind)[name]
-    return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None
+    found = SIZE.fullmatch(text.strip().upper())
+    if found is None:
+        raise UsageError(f"--max-output-bytes {text}: expected a number with KB, MB, GB or TB, e.g. 100GB")
+    return int(float(found.group(1)) * UNITS[found.group(2)])

@@ -1,7 +1,7 @@
 """Arrow schema of every table: column, type, unit and meaning. The README's column tables are made from it.
 
-Schemas are explicit and the same for empty parts. `PLAN`, `RECORDINGS`, `SEGMENTS` and `REJECTIONS` are
-what users read; `PIECE` and `RESULT` are the rows that travel between stages.
+Schemas are explicit and the same for empty parts. `PLAN`, `RECORDINGS`, `SEGMENTS`, `REJECTIONS`, `EMBEDDINGS`
+and `CODES` are what users read; `PIECE` and `RESULT` are the rows that travel between stages.
 """
 
 from __future__ import annotations
@@ -60,7 +60,12 @@ RECORDINGS = pa.schema(
         _column("duration_s", pa.float64(), "speech_s + non_speech_s + failed_s", "s"),
         _column("sample_rate", pa.int32(), "of the source", "Hz"),
         _column("num_channels", pa.int32(), "of the source"),
-        _column("text", pa.string(), "transcript: texts of the segments in time order, joined by blanks"),
+        _column(
+            "text",
+            pa.string(),
+            "texts of the segments in time order, joined by blanks; null: none was wanted",
+            nullable=True,
+        ),
         _column("language", pa.string(), "language with most speech; null without segments", nullable=True),
         _column("num_segments", pa.int32(), "rows in the segments table"),
         _column("speech_s", pa.float64(), "inside segments (channels united)", "s"),
@@ -81,18 +86,20 @@ SEGMENTS = pa.schema(
         _column("channel", pa.int32(), "source channel from 0; null: all channels mixed", nullable=True),
         _column("start_s", pa.float64(), "start in the source, half-open span", "s"),
         _column("stop_s", pa.float64(), "end in the source", "s"),
-        _column("text", pa.string(), "transcript"),
+        _column("text", pa.string(), "transcript; null: none was wanted", nullable=True),
         _column("language", pa.string(), "given or detected; null: the model has none", nullable=True),
         _column("language_probability", pa.float32(), "of the detected language; null: given", "0..1", True),
         _column("avg_logprob", pa.float32(), "mean natural-log probability of the chosen tokens", "nat", True),
         _column("no_speech_prob", pa.float32(), "Whisper's no-speech token at the first step", "0..1", True),
-        _column("compression_ratio", pa.float32(), "bytes of the text / bytes zlib makes of it; above 2.4: repetition"),
+        _column(
+            "compression_ratio", pa.float32(), "bytes of text / bytes zlib makes of it; above 2.4: repetition", "", True
+        ),
         _column("confidence", pa.float32(), "exp(avg_logprob): geometric mean token probability", "0..1", True),
         _column("words", pa.list_(WORD), "words with times in the source; null: not asked for", "s", True),
         _column(
             "phrases", pa.list_(PHRASE), "spans between Whisper's timestamp tokens; null: no timestamps", "s", True
         ),
-        _column("rung", pa.int8(), "which decoding attempt gave the text; 0: greedy"),
+        _column("rung", pa.int8(), "which decoding attempt gave the text; 0: greedy", nullable=True),
     ]
 )
 
@@ -108,7 +115,51 @@ REJECTIONS = pa.schema(
 )
 
 TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "rejections": REJECTIONS}
-"""Output tables by folder name."""
+"""Tables of every run by folder name."""
+
+_FRAMES_OF = [
+    _column("segment_id", pa.string(), "joins segments.id"),
+    _column("recording_id", pa.string(), "joins recordings.id"),
+    _column("model", pa.string(), "checkpoint as it was named"),
+]
+_FRAME_CLOCK = [
+    _column("frame_rate_hz", pa.float64(), "frames a second", "Hz"),
+    _column(
+        "first_frame_s", pa.float64(), "frame i stands for the time from first_frame_s + i / frame_rate_hz on", "s"
+    ),
+]
+
+CODES = pa.schema(
+    [
+        *_FRAMES_OF,
+        _column("quantizer", pa.string(), "what made the codes: quantizer (the checkpoint's own) or a codebook's name"),
+        _column("codebook", pa.int16(), "from 0; a row for each codebook of the quantizer"),
+        _column("num_entries", pa.int32(), "entries of the codebook: codes are below it"),
+        *_FRAME_CLOCK,
+        _column("codes", pa.list_(pa.uint16()), "one a frame; runs joined with --deduplicate"),
+        _column("durations", pa.list_(pa.uint16()), "frames each code lasts; null unless --deduplicate", nullable=True),
+    ]
+)
+
+
+def embeddings(values: pa.DataType) -> pa.Schema:
+    """The embeddings table; `values` is a vector, or a list of vectors where frames are kept."""
+    return pa.schema(
+        [
+            *_FRAMES_OF,
+            _column("layer", pa.int16(), "hidden state: 0 is the input of the first layer, 9 the output of the ninth"),
+            _column("pool", pa.string(), "none, mean, mean+std or max"),
+            _column("num_frames", pa.int32(), "vectors in the row, or frames that were pooled"),
+            *_FRAME_CLOCK,
+            _column("values", values, "the vector, or a list of vectors, one a frame"),
+            _column("scale", pa.list_(pa.float32()), "int8: values times this, one a vector; else null", nullable=True),
+        ]
+    )
+
+
+EMBEDDINGS = embeddings(pa.list_(pa.list_(pa.float16(), 768)))
+DOCUMENTED = {**TABLES, "embeddings": EMBEDDINGS, "codes": CODES}
+"""Every table that a run may write, with the usual width of a vector."""
 
 REASONS = {
     "bad_manifest_row": "a manifest row names no audio or holds a bad value",
@@ -192,7 +243,9 @@ RESULT = pa.schema(
         ("rejections", pa.list_(pa.struct(list(REJECTIONS)))),
         ("seconds", pa.map_(pa.string(), pa.float64())),
         ("began", pa.float64()),
+        ("canary", pa.string()),
     ]
 )
-"""One row: what the model made of a piece. `lost`: samples per recording id that the model failed on; `began`:
-when the model was given the piece, seconds since 1970."""
+"""One row: what the models made of a piece; `pipeline/result.py` adds a column for each table of frames. `lost`:
+samples per recording id that a model failed on; `began`: when the model was given the piece, seconds since 1970;
+`canary`: JSON of `pipeline.canary.Difference`, null where none was done."""

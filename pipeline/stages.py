@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections import defaultdict
@@ -14,97 +15,137 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.audio.bucket import budget_batches
 from pipeline.audio.clock import seconds_from_samples
-from pipeline.models.base import TimedText, Transcriber, Transcript, Utterance
+from pipeline.canary import Difference, compare, largest
+from pipeline.frames import codes_table, embeddings_table, segment_id
+from pipeline.models.base import Answer, SpeechModel, TimedText, Transcript, Utterance
+from pipeline.models.task import LoadedTask
+from pipeline.result import Result, Tables, pack
 
 
 class Batched(NamedTuple):
-    """Raw results in plan order, with what they cost."""
+    """Answers in plan order, None where the model failed, with what they cost."""
 
-    raw: list[Any]
+    answers: list[Answer | None]
     num_real: int
     num_padded: int
-    failed: list[int]
 
 
-def infer_piece(piece: pa.Table, model: Transcriber, batch_samples: int) -> pa.Table:
-    """Runs the model over one piece.
+def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int) -> pa.Table:
+    """Runs the models over one piece.
 
     Args:
         piece: one row of `schema.PIECE`.
-        model: see `pipeline.models.base`.
-        batch_samples: padded samples a batch.
+        tasks: the models and what is wanted of each.
+        wanted: the tables of the run.
+        canary: segments to compute again alone, see `pipeline.canary`.
 
     Returns:
-        One row of `schema.RESULT`, segments in plan order.
+        One packed row, see `pipeline.result`; segments in plan order. A segment that one of the models failed on is
+        lost for all.
     """
     began, before = time.time(), time.perf_counter()
     (row,) = piece.select(["part", "piece", "last", "cuts", "endings", "rejections", "seconds"]).to_pylist()
     cuts, utterances = row["cuts"], _utterances(piece, row["cuts"])
-    batched = run_batches(utterances, model, batch_samples)
-    good = [index for index in range(len(cuts)) if index not in set(batched.failed)]
-    transcripts = model.finish([utterances[i] for i in good], [batched.raw[i] for i in good])
-    assert len(transcripts) == len(good), "one transcript per utterance"
+    batched = [run_batches(utterances, task.model, task.spec.batch_samples) for task in tasks]
+    good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
+    answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
+    heard = [utterances[i] for i in good]
+    difference = _canary(tasks, heard, answers, canary, row["part"])
     lost: defaultdict[str, int] = defaultdict(int)
-    for index in batched.failed:
+    for index in sorted(set(range(len(cuts))) - set(good)):
         lost[cuts[index]["recording_id"]] += cuts[index]["stop"] - cuts[index]["start"]
-    seconds = dict(row["seconds"])
-    seconds["infer"] = time.perf_counter() - before
-    seconds["infer_real_audio"] = seconds_from_samples(batched.num_real)
-    seconds["infer_padded_audio"] = seconds_from_samples(batched.num_padded)
+    transcripts = _transcripts(tasks, heard, answers)
+    own = [number for number, i in enumerate(good) if not cuts[i]["halo"]]
+    owned_cuts = [cuts[good[number]] for number in own]
     result = {
         **{name: row[name] for name in ("part", "piece", "last", "endings", "rejections")},
-        "segments": [
-            _segment_row(cuts[i], transcript)
-            for i, transcript in zip(good, transcripts, strict=True)
-            if not cuts[i]["halo"]
-        ],
+        "segments": [_segment_row(cut, transcripts[number]) for cut, number in zip(owned_cuts, own, strict=True)],
         "lost": list(lost.items()),
-        "seconds": list(seconds.items()),
+        "seconds": list(_seconds(row["seconds"], before, batched).items()),
         "began": began,
+        "canary": None if difference is None else json.dumps(difference._asdict()),
     }
-    return pa.Table.from_pylist([result], schema=schema.RESULT)
+    frames = {}
+    readouts = [[each[number].readout for number in own] for each in answers]
+    specs = [task.spec for task in tasks]
+    if "embeddings" in wanted.frames:
+        frames["embeddings"] = embeddings_table(owned_cuts, readouts, specs, wanted.frames["embeddings"])
+    if "codes" in wanted.frames:
+        frames["codes"] = codes_table(owned_cuts, readouts, specs)
+    return pack(Result(result, frames))
 
 
-def run_batches(utterances: Sequence[Utterance], model: Transcriber, batch_samples: int) -> Batched:
-    """Length-sorted batches under a padded budget; results come back in the order given.
+def _canary(
+    tasks: Sequence[LoadedTask],
+    utterances: Sequence[Utterance],
+    answers: Sequence[Sequence[Answer]],
+    count: int,
+    seed: int,
+) -> Difference | None:
+    if count == 0 or not utterances:
+        return None
+    found = [compare(task.model, utterances, each, count, seed) for task, each in zip(tasks, answers, strict=True)]
+    return largest(found)._replace(num_segments=found[0].num_segments)
 
-    A batch that raises is run again row by row; a row that fails alone is reported in `failed`. If all fail
+
+def _transcripts(
+    tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], answers: Sequence[Sequence[Answer]]
+) -> Sequence[Transcript | None]:
+    """Of the one model that transcribes, if any."""
+    for task, each in zip(tasks, answers, strict=True):
+        if task.spec.wants.transcripts is not None:
+            found = task.model.transcripts(utterances, [answer.text for answer in each])
+            assert len(found) == len(utterances), "one transcript per utterance"
+            return found
+    return [None] * len(utterances)
+
+
+def _seconds(before_infer: Sequence[tuple[str, float]], started: float, batched: Sequence[Batched]) -> dict[str, float]:
+    seconds = dict(before_infer)
+    seconds["infer"] = time.perf_counter() - started
+    seconds["infer_real_audio"] = seconds_from_samples(sum(each.num_real for each in batched))
+    seconds["infer_padded_audio"] = seconds_from_samples(sum(each.num_padded for each in batched))
+    return seconds
+
+
+def run_batches(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
+    """Length-sorted batches under a padded budget; answers come back in the order given.
+
+    A batch that raises is run again row by row; the answer of a row that fails alone is None. If all fail
     the fault is not in the audio and the error is raised.
     """
     lengths = np.array([len(u.pcm_T) for u in utterances], np.int64)
     padded = np.array([model.padded_length(n) for n in lengths.tolist()], np.int64)
-    raw: list[Any] = [None] * len(utterances)
-    failed: list[int] = []
+    answers: list[Answer | None] = [None] * len(utterances)
     error: Exception | None = None
     num_padded = 0
     for rows in budget_batches(padded, batch_samples):
         num_padded += int(padded[rows].max()) * len(rows)
         batch = [utterances[i] for i in rows]
+        found: list[Answer | None]
         try:
-            results = model.decode(batch)
+            found = list(model.forward(batch))
         except RuntimeError:
-            results, error = _one_by_one(batch, model, error)
-        assert len(results) == len(rows), "one result per utterance"
-        for index, result in zip(rows.tolist(), results, strict=True):
-            raw[index] = result
-            if result is None:
-                failed.append(index)
-    if error is not None and len(failed) == len(utterances):
+            found, error = _one_by_one(batch, model, error)
+        assert len(found) == len(rows), "one answer per utterance"
+        for index, answer in zip(rows.tolist(), found, strict=True):
+            answers[index] = answer
+    if error is not None and all(answer is None for answer in answers):
         raise error
-    return Batched(raw, int(lengths.sum()), num_padded, failed)
+    return Batched(answers, int(lengths.sum()), num_padded)
 
 
 def _one_by_one(
-    batch: list[Utterance], model: Transcriber, error: Exception | None
-) -> tuple[list[Any], Exception | None]:
-    results: list[Any] = []
+    batch: list[Utterance], model: SpeechModel, error: Exception | None
+) -> tuple[list[Answer | None], Exception | None]:
+    answers: list[Answer | None] = []
     for utterance in batch:
         try:
-            results += model.decode([utterance])
+            answers += model.forward([utterance])
         except RuntimeError as alone:
-            results.append(None)
+            answers.append(None)
             error = alone
-    return results, error
+    return answers, error
 
 
 def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
@@ -124,15 +165,19 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
     return found
 
 
-def _segment_row(cut: dict[str, Any], transcript: Transcript) -> dict[str, Any]:
-    channel = "" if cut["channel"] is None else f"-c{cut['channel']}"
-    logprob = transcript.avg_logprob
-    return {
-        "id": f"{cut['recording_id']}{channel}-{cut['start']:010d}",
+def _segment_row(cut: dict[str, Any], transcript: Transcript | None) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(schema.SEGMENTS.names)
+    row |= {
+        "id": segment_id(cut),
         "recording_id": cut["recording_id"],
         "channel": cut["channel"],
         "start_s": seconds_from_samples(cut["start"]),
         "stop_s": seconds_from_samples(cut["stop"]),
+    }
+    if transcript is None:
+        return row
+    logprob = transcript.avg_logprob
+    return row | {
         "text": transcript.text,
         "language": transcript.language,
         "language_probability": _rounded(transcript.language_probability),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from jobs.demo import english_clips, whisper_folder
-from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from tests.jobs_by_hand import loaded
 from tests.synth import CTC_FAMILIES, save_ctc_checkpoint
 
 settings.register_profile("shared machines are slow at times", deadline=None)
@@ -37,10 +37,7 @@ def whisper() -> Path:
 @pytest.fixture(scope="session")
 def tiny_en(whisper: Path) -> Any:
     """Whisper tiny.en, loaded, with timestamps."""
-    from pipeline.config import ModelConfig
-
-    config = ModelConfig(model=str(whisper), device="cpu", precision="fp32")
-    return load_transcriber(find_checkpoint(config, {}), config)
+    return loaded(whisper)
 
 
 @pytest.fixture(scope="session")

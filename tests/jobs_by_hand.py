@@ -16,21 +16,42 @@ from pipeline.config import (
     OutputConfig,
     PlanConfig,
     SegmentConfig,
-    TranscribeConfig,
-    build,
+    TranscriptConfig,
 )
-from pipeline.run.transcribe import transcribe
+from pipeline.fields import build
+from pipeline.job_config import EmbedConfig, EncodeConfig, JobConfig, TranscribeConfig
+from pipeline.models.base import Wants
+from pipeline.models.load import load_model
+from pipeline.models.task import TaskSpec
+from pipeline.run.job import run_job
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 
 __all__ = ["DecodeConfig", "EngineConfig", "ModelConfig", "OutputConfig", "PlanConfig", "SegmentConfig"]
 
 
-def run(inputs: Any, output: Any, **options: Any) -> dict[str, Any]:
-    """The transcribe job in this process, by flat option names; quiet, local engine and fake model by default."""
+KINDS = {"transcribe": TranscribeConfig, "embed": EmbedConfig, "encode": EncodeConfig}
+
+
+def job(inputs: Any, output: Any, kind: str = "transcribe", **options: Any) -> JobConfig:
+    """A job's configuration by flat option names; quiet, local engine and fake model by default."""
     values = {"engine": "local", "model": "fake://", "quiet": True, "output": str(output)} | options
     names = (str(inputs),) if isinstance(inputs, (str, Path)) else tuple(map(str, inputs))
-    return transcribe(build(TranscribeConfig, {"inputs": names, **values}), Console(quiet=True))
+    config: Any = build(KINDS[kind], {"inputs": names, **values})
+    found: JobConfig = config.job()
+    return found
+
+
+def run(inputs: Any, output: Any, kind: str = "transcribe", **options: Any) -> dict[str, Any]:
+    """Runs `job` in this process."""
+    return run_job(job(inputs, output, kind, **options), Console(quiet=True))
+
+
+def loaded(model: Any, **wants: Any) -> Any:
+    """A model on CPU in fp32, asked for `wants` (transcripts by default)."""
+    config = ModelConfig(model=str(model), device="cpu", precision="fp32")
+    wanted = Wants(**(wants or {"transcripts": TranscriptConfig()}))
+    return load_model(TaskSpec(label="m", model=config, wants=wanted, hop=320, batch_samples=0), {})
 
 
 def rows(output: Any, table: str, **options: Any) -> list[dict[str, Any]]:
@@ -41,7 +62,7 @@ def rows(output: Any, table: str, **options: Any) -> list[dict[str, Any]]:
 
 def part_files(output: Path) -> dict[str, str]:
     """Hash of every part file and of the plan, by name."""
-    files = [path for name in schema.TABLES for path in (output / name).glob("*.parquet")] + list(
+    files = [path for name in schema.DOCUMENTED for path in (output / name).glob("*.parquet")] + list(
         output.glob("plan*.parquet")
     )
     return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

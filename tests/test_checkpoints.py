@@ -14,11 +14,12 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, TranscriptConfig
 from pipeline.errors import ModelError
 from pipeline.models import ctranslate2
 from pipeline.models.base import Utterance
-from pipeline.models.checkpoint import check_options, find_checkpoint, fingerprint, load_transcriber
+from pipeline.models.checkpoint import check_options, find_checkpoint, fingerprint
+from tests.jobs_by_hand import loaded
 from tests.synth import noise, save_ctc_checkpoint
 
 WORDS = [f"w{n}" for n in range(200)]
@@ -66,8 +67,7 @@ def utterances(languages: list[str | None]) -> list[Utterance]:
 
 
 def load(folder: Path, **options: Any) -> Any:
-    config = ModelConfig(model=str(folder), device="cpu", precision="fp32", **options)
-    return load_transcriber(find_checkpoint(config, {}), config)
+    return loaded(folder, transcripts=TranscriptConfig(**options))
 
 
 def hf_generate(folder: Path, pcm: Any, **options: Any) -> list[int]:
@@ -115,9 +115,9 @@ def test_the_language_option_overrides_what_rows_say(multilingual: Path) -> None
 def test_unknown_languages_are_told_before_anything_starts(
     multilingual: Path, options: dict[str, Any], words: str
 ) -> None:
-    config = ModelConfig(model=str(multilingual), **options)
+    checkpoint = find_checkpoint(ModelConfig(model=str(multilingual)), {})
     with pytest.raises(ModelError, match=words):
-        check_options(find_checkpoint(config, {}), config)
+        check_options(checkpoint, "m", TranscriptConfig(**options))
 
 
 def test_pretrained_models_without_a_ctc_head_are_named(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_pretrained_models_without_a_ctc_head_are_named(tmp_path: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**settings, "architectures": ["Wav2Vec2ForPreTraining"]}))
     with pytest.raises(ModelError, match="without CTC head"):
-        find_checkpoint(ModelConfig(model=str(folder)), {})
+        check_options(find_checkpoint(ModelConfig(model=str(folder)), {}), "m", TranscriptConfig())
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ModelError, match="does not transcribe"):
+    with pytest.raises(ModelError, match="is not read here"):
         find_checkpoint(ModelConfig(model=str(folder)), {})
 
 

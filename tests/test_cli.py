@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import TranscribeConfig, build, flag, flat_fields
+from pipeline.fields import build, flag, flat_fields
+from pipeline.job_config import TranscribeConfig
 from tests import corpus
 from tests.synth import encode
 

@@ -1,77 +1,150 @@
-"""Every CTC family against Hugging Face's own forward pass at batch size 1: numbers, labels and text."""
+"""Every family against Hugging Face's own forward pass at batch size 1: hidden states, logits, labels and text."""
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
-from pipeline.models.base import Utterance
-from pipeline.models.wav2vec2 import CtcTranscriber, load_ctc
+from pipeline.errors import ModelError
+from pipeline.models.base import Utterance, VectorWant
+from tests.jobs_by_hand import loaded
 from tests.synth import noise
 
-LENGTHS = [400, 1_999, 16_000, 16_001, 40_123, 80_000, 160_017]
+FIXED = [400, 1_999, 16_000, 16_001, 40_123, 80_000, 160_017]
+WANTS = tuple(VectorWant(layer=layer) for layer in range(3))
+MAX_RELATIVE_L2 = 1e-4
+MINUTE = 16_000 * 60
 
 
 def utterances(lengths: list[int]) -> list[Utterance]:
     return [Utterance(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
 
 
-def hf_logits(folder: Path, pcm: Any) -> torch.Tensor:
-    model, extractor = AutoModelForCTC.from_pretrained(folder).eval(), AutoFeatureExtractor.from_pretrained(folder)
+@cache
+def hugging_face(folder: Path) -> tuple[Any, Any]:
+    return AutoModelForCTC.from_pretrained(folder).eval(), AutoFeatureExtractor.from_pretrained(folder)
+
+
+@cache
+def alone(folder: Path, num_samples: int) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Logits and hidden states of Hugging Face at batch size 1."""
+    model, extractor = hugging_face(folder)
+    pcm = noise(num_samples, seed=num_samples)
     inputs = extractor(pcm.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt")
     inputs.pop("attention_mask", None) if model.config.model_type != "wav2vec2-bert" else None
     with torch.inference_mode():
-        return model(**inputs).logits[0]
+        output = model(**inputs, output_hidden_states=True)
+    return output.logits[0], tuple(hidden[0] for hidden in output.hidden_states)
 
 
-def load(folder: Path) -> CtcTranscriber:
-    return load_ctc(folder, torch.device("cpu"), torch.float32, None, False)
+@cache
+def both(folder: Path) -> Any:
+    """Our model, asked for text and every hidden state."""
+    from pipeline.config import TranscriptConfig
+
+    return loaded(folder, transcripts=TranscriptConfig(), vectors=WANTS)
+
+
+def minimum(folder: Path) -> int:
+    return 1_999 if "bert" in folder.name else 400
+
+
+def check_batch(folder: Path, lengths: list[int]) -> None:
+    """What each row of one batch gives is what it gives alone in Hugging Face."""
+    model, batch = both(folder), utterances(lengths)
+    answers = model.forward(batch)
+    texts = model.transcripts(batch, [answer.text for answer in answers])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for utterance, answer, text in zip(batch, answers, texts, strict=True):
+        logits, hidden = alone(folder, len(utterance.pcm_T))
+        for vectors, theirs in zip(answer.readout.vectors, hidden, strict=True):
+            ours = torch.from_numpy(vectors.values_ND)
+            assert ours.shape == theirs.shape and vectors.num_frames == len(theirs)
+            assert not ours.isnan().any() and (ours - theirs).norm() / theirs.norm() < MAX_RELATIVE_L2
+        logprobs = logits.log_softmax(-1).max(-1)
+        assert answer.text.labels_F.tolist() == logprobs.indices.tolist()
+        assert np.abs(answer.text.logprobs_F - logprobs.values.numpy()).max() < 1e-3
+        assert text.text == " ".join(tokenizer.decode(logits.argmax(-1)).split())
 
 
 @pytest.mark.timeout(300)
 def test_a_batch_gives_what_each_row_gives_alone_in_hugging_face(ctc_folder: Path) -> None:
-    transcriber = load(ctc_folder)
-    minimum = 1_999 if "bert" in ctc_folder.name else 400
-    lengths = [n for n in LENGTHS if n >= minimum]
-    batch = utterances(lengths)
-    inputs = transcriber._features(batch) if transcriber._extractor is not None else transcriber._waveforms(batch)
-    with torch.inference_mode():
-        logits_BFV = transcriber._model(**inputs).logits
-    labels = transcriber.decode(batch)
-    tokenizer = AutoTokenizer.from_pretrained(ctc_folder)
-    texts = transcriber.finish(batch, labels)
-    for row, utterance in enumerate(batch):
-        theirs = hf_logits(ctc_folder, utterance.pcm_T)
-        ours = logits_BFV[row, : len(theirs)]
-        assert (ours - theirs).norm() / theirs.norm() < 1e-4
-        assert labels[row].labels_F.tolist() == theirs.argmax(-1).tolist()
-        assert texts[row].text == " ".join(tokenizer.decode(theirs.argmax(-1)).split())
+    lengths = [n for n in FIXED if n >= minimum(ctc_folder)]
+    check_batch(ctc_folder, lengths)
+    check_batch(ctc_folder, [minimum(ctc_folder), MINUTE])
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(400, 12 * 16_000), min_size=1, max_size=6))
+def test_random_lengths_and_mixes_give_what_each_row_gives_alone(ctc_folder: Path, lengths: list[int]) -> None:
+    check_batch(ctc_folder, [max(minimum(ctc_folder), n) for n in lengths])
 
 
 def test_the_order_and_company_of_rows_do_not_matter(ctc_folder: Path) -> None:
-    transcriber = load(ctc_folder)
-    batch = utterances([n for n in LENGTHS if n >= 1_999])
-    together = [each.labels_F.tolist() for each in transcriber.decode(batch)]
-    assert [each.labels_F.tolist() for each in transcriber.decode(batch[::-1])][::-1] == together
-    pairs = [transcriber.decode([u, batch[0]])[0].labels_F.tolist() for u in batch]
+    model = both(ctc_folder)
+    batch = utterances([n for n in FIXED if n >= 1_999])
+    together = [answer.text.labels_F.tolist() for answer in model.forward(batch)]
+    assert [answer.text.labels_F.tolist() for answer in model.forward(batch[::-1])][::-1] == together
+    pairs = [model.forward([u, batch[0]])[0].text.labels_F.tolist() for u in batch]
     assert pairs == together
+
+
+def test_layers_above_the_wanted_ones_are_not_computed_and_not_missed(ctc_folder: Path) -> None:
+    model = loaded(ctc_folder, vectors=(VectorWant(layer=1),))
+    assert len(model._base.encoder.layers) == 1
+    for utterance, answer in zip(utterances(FIXED[1:4]), model.forward(utterances(FIXED[1:4])), strict=True):
+        theirs = alone(ctc_folder, len(utterance.pcm_T))[1][1]
+        ours = torch.from_numpy(answer.readout.vectors[0].values_ND)
+        assert (ours - theirs).norm() / theirs.norm() < MAX_RELATIVE_L2
+
+
+def test_plain_hugging_face_batches_are_wrong_where_ours_are_right(wav2vec2_folder: Path) -> None:
+    """What this module is for: the same comparison fails with naive padding."""
+    model, extractor = hugging_face(wav2vec2_folder)
+    clips = [noise(n, seed=n).astype(np.float32) / 32768 for n in (16_000, 160_017)]
+    inputs = extractor(clips, sampling_rate=16_000, return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        hidden = model(**inputs, output_hidden_states=True).hidden_states[1][0]
+    theirs = alone(wav2vec2_folder, 16_000)[1][1]
+    assert (hidden[: len(theirs)] - theirs).norm() / theirs.norm() > 0.05
 
 
 def test_windows_with_context_leave_every_frame_once(wav2vec2_folder: Path) -> None:
     from pipeline.models.ctc import _core_frames
 
-    transcriber = load(wav2vec2_folder)
+    model = both(wav2vec2_folder)
     pcm, core, context = noise(16_000 * 50), 1_280 * 60, 1_280 * 20
     windows = []
     for start in range(0, len(pcm), core):
         stop = min(start + core, len(pcm))
         left, right = min(context, start), min(context, len(pcm) - stop)
         windows.append(Utterance(pcm[start - left : stop + right], left, right, ("r", None), start, None))
-    _, _, starts = _core_frames(windows, transcriber.decode(windows), 320)
-    assert starts.tolist() == list(range(0, 320 * len(starts), 320))
-    assert len(starts) == int(transcriber._model._get_feat_extract_output_lengths(len(pcm)))
+    answers = model.forward(windows)
+    expected = int(model._base._get_feat_extract_output_lengths(len(pcm)))
+    _, _, starts = _core_frames(windows, [answer.text for answer in answers], 320)
+    assert starts.tolist() == list(range(0, 320 * expected, 320))
+    assert sum(answer.readout.vectors[0].num_frames for answer in answers) == expected
+
+
+def test_weights_that_lack_tensors_are_not_filled_with_noise(wav2vec2_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for path in wav2vec2_folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "layers.1.attention" not in name}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 8 tensors"):
+        loaded(tmp_path, vectors=WANTS)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "wav2vec2", "hidden_size": 64}))
+    with pytest.raises(ModelError):
+        loaded(tmp_path, vectors=WANTS)

@@ -9,18 +9,18 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from pipeline.config import ModelConfig
+from pipeline.config import TranscriptConfig
 from pipeline.models.base import Utterance
-from pipeline.models.checkpoint import find_checkpoint, load_transcriber
-from pipeline.models.whisper import WhisperTranscriber
+from pipeline.models.whisper import WhisperModel
 from pipeline.text.wer import score_pair
+from tests.jobs_by_hand import loaded
 
 
 def utterance(pcm: Any, language: str | None = None) -> Utterance:
     return Utterance(np.asarray(pcm, np.int16), 0, 0, ("r", None), 0, language)
 
 
-def hf_tokens(transcriber: WhisperTranscriber, pcm: Any, timestamps: bool) -> list[int]:
+def hf_tokens(transcriber: WhisperModel, pcm: Any, timestamps: bool) -> list[int]:
     """What `generate` gives for one segment alone, prompt and end stripped."""
     model, tokens = transcriber._model, transcriber._tokens
     extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
@@ -50,9 +50,7 @@ def clips(voices: Any) -> list[Any]:
 
 @pytest.mark.parametrize("timestamps", [True, False])
 def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[Any], timestamps: bool) -> None:
-    config = ModelConfig(model=str(whisper), device="cpu", precision="fp32", timestamps=timestamps)
-    transcriber = load_transcriber(find_checkpoint(config, {}), config)
-    assert isinstance(transcriber, WhisperTranscriber)
+    transcriber = loaded(whisper, transcripts=TranscriptConfig(timestamps=timestamps))
     expected = [hf_tokens(transcriber, pcm, timestamps) for pcm in clips]
     alone = [transcriber.decode([utterance(pcm)])[0].tokens for pcm in clips]
     assert alone == expected
@@ -73,7 +71,7 @@ def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) ->
 
 def test_real_speech_is_read_without_error(tiny_en: Any, voices: Any) -> None:
     utterances = [utterance(pcm) for pcm, _ in voices]
-    transcripts = tiny_en.finish(utterances, tiny_en.decode(utterances))
+    transcripts = tiny_en.transcripts(utterances, tiny_en.decode(utterances))
     for transcript, (_, text) in zip(transcripts, voices, strict=True):
         assert score_pair(text, transcript.text, "en")[0].rate == 0
         assert -1 < transcript.avg_logprob < 0 and 0 <= transcript.no_speech_prob < 0.5
@@ -81,7 +79,7 @@ def test_real_speech_is_read_without_error(tiny_en: Any, voices: Any) -> None:
 
 def test_phrases_lie_in_order_inside_the_segment(tiny_en: Any, clips: list[Any]) -> None:
     utterances = [utterance(pcm) for pcm in clips]
-    for clip, transcript in zip(clips, tiny_en.finish(utterances, tiny_en.decode(utterances)), strict=True):
+    for clip, transcript in zip(clips, tiny_en.transcripts(utterances, tiny_en.decode(utterances)), strict=True):
         assert transcript.phrases
         edges = [edge for phrase in transcript.phrases for edge in (phrase.start, phrase.stop)]
         assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= len(clip)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.audio.vad import FRAME_SAMPLES, SpeechProbabilities
+from pipeline.errors import UsageError
 
 ENERGY_FRAME = MODEL_SAMPLE_RATE // 50
 """Windows without voice activity are cut at their quietest 20 ms."""
@@ -22,17 +23,23 @@ FRAME_GRID = 1280
 """80 ms: a multiple of every frame step of our CTC models (20 ms, 40 and 80 ms with adapters)."""
 SPEECH_END_BELOW = 0.15
 """Speech ends when the probability is this much under the threshold (silero-vad's own hysteresis)."""
-WHOLE_RECORDING_FACTOR = 4
-"""`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentSpec:
-    """Settled cutting rules, in samples. `context` above 0: windows overlap and the model drops the overlap."""
+    """Settled cutting rules, in samples.
+
+    `context` above 0: windows overlap and the model drops the overlap; `max_whole`: a recording up to this long is one
+    segment of `fixed` and `none`; `grid`: windows with context start on multiples of it; `at_quiet_moments`: windows
+    end where it is quiet.
+    """
 
     kind: str
     max_length: int
     context: int
+    max_whole: int
+    grid: int
+    at_quiet_moments: bool
     threshold: float
     min_speech: int
     min_silence: int
@@ -64,7 +71,7 @@ def segmenter(spec: SegmentSpec) -> Segmenter:
     """The segmenter that `--segment` names."""
     if spec.kind == "vad":
         return VadSegmenter(spec)
-    return ContextWindows(spec) if spec.context else QuietWindows(spec)
+    return QuietWindows(spec) if spec.at_quiet_moments or not spec.context else ContextWindows(spec)
 
 
 class SpeechSpans:
@@ -177,48 +184,55 @@ class VadSegmenter:
 
 
 class QuietWindows:
-    """Windows up to `max_length`, cut at the quietest moment of their last third. Nothing is left out."""
+    """Windows cut at the quietest moment of their last third, with context around if wanted. Nothing is left out."""
 
     def __init__(self, spec: SegmentSpec) -> None:
-        self._max = spec.max_length
-        self.keep_from = 0
-        self._waiting = np.zeros(0, np.int16)
+        self._spec = spec
+        self._core = spec.max_length - 2 * spec.context
+        self._start = 0
+        self._waiting = np.zeros(0, np.int16)  # from `_start` on
+
+    @property
+    def keep_from(self) -> int:
+        return max(0, self._start - self._spec.context)
 
     def push(self, pcm_T: NDArray[np.int16]) -> list[Span]:
         self._waiting = np.concatenate([self._waiting, pcm_T])
-        spans = []
-        while len(self._waiting) > self._max:
+        context, spans = self._spec.context, []
+        while len(self._waiting) > (self._spec.max_whole if self._start == 0 else self._core + context):
             at = self._quietest()
-            spans.append(Span(self.keep_from, self.keep_from + at))
-            self.keep_from += at
+            spans.append(Span(self._start, self._start + at, min(context, self._start), context))
+            self._start += at
             self._waiting = self._waiting[at:]
         return spans
 
     def finish(self) -> list[Span]:
-        return [Span(self.keep_from, self.keep_from + len(self._waiting))] if len(self._waiting) else []
+        stop = self._start + len(self._waiting)
+        return [Span(self._start, stop, min(self._spec.context, self._start))] if len(self._waiting) else []
 
     def _quietest(self) -> int:
-        first = self._max * 2 // 3
-        tail = self._waiting[first : self._max].astype(np.float32)
+        first = self._core * 2 // 3
+        tail = self._waiting[first : self._core].astype(np.float32)
         whole = len(tail) // ENERGY_FRAME * ENERGY_FRAME
         if whole == 0:
-            return self._max
+            return self._core
         energy = np.square(tail[:whole]).reshape(-1, ENERGY_FRAME).mean(axis=1)
         frame = len(energy) - 1 - int(np.argmin(energy[::-1]))
-        return first + frame * ENERGY_FRAME + ENERGY_FRAME // 2
+        at = first + frame * ENERGY_FRAME + ENERGY_FRAME // 2
+        return max(1, at // self._spec.grid) * self._spec.grid if self._spec.context else at
 
 
 class ContextWindows:
     """Equal windows with context on both sides; the model drops the context in frames.
 
-    A recording that fits `max_length` is one span. Otherwise cores of `max_length - 2 * context` follow each
+    A recording that fits `max_whole` is one span. Otherwise cores of `max_length - 2 * context` follow each
     other without gap or overlap; the last one takes the rest.
     """
 
     def __init__(self, spec: SegmentSpec) -> None:
         self._context = spec.context
         self._core = spec.max_length - 2 * spec.context
-        self._max = spec.max_length * (WHOLE_RECORDING_FACTOR if spec.kind == "none" else 1)
+        self._max = spec.max_whole
         self._num_samples = 0
         self._start = 0
 
@@ -250,18 +264,37 @@ def spec_from_seconds(
     min_silence_s: float,
     pad_s: float,
     max_gap_s: float,
+    max_whole_s: float | None = None,
+    at_quiet_moments: bool = False,
+    frames_in_step: int = 1,
 ) -> SegmentSpec:
     """The same rules with seconds turned into samples.
 
-    Overlapping windows start on whole model frames, so that dropping the overlap leaves every frame once.
+    Overlapping windows start on whole model frames (and on whole groups of `frames_in_step`), so that dropping the
+    overlap leaves every frame once.
+
+    Raises:
+        UsageError: groups of frames longer than a window's core.
     """
     max_length, context = samples_from_seconds(max_length_s), samples_from_seconds(context_s)
+    max_whole = samples_from_seconds(max_length_s if max_whole_s is None else max_whole_s)
+    grid = FRAME_GRID * frames_in_step
     if context:
-        max_length, context = max_length // FRAME_GRID * FRAME_GRID, context // FRAME_GRID * FRAME_GRID
+        context = context // FRAME_GRID * FRAME_GRID
+        core = (max_length - 2 * context) // grid * grid
+        if core <= 0:
+            raise UsageError(
+                f"--frame-stride {frames_in_step}: expected to fit a window of --max-segment-seconds less twice --context-seconds"
+            )
+        max_length = core + 2 * context
+        max_whole = max(max_length, max_whole)
     return SegmentSpec(
         kind=kind,
         max_length=max_length,
         context=context,
+        max_whole=max_whole,
+        grid=grid,
+        at_quiet_moments=at_quiet_moments,
         threshold=threshold,
         min_speech=samples_from_seconds(min_speech_s),
         min_silence=samples_from_seconds(min_silence_s),

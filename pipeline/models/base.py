@@ -1,15 +1,21 @@
-"""What a model is to the stages: small Protocols and the rows they give.
+"""What a model is to the stages: one small Protocol, what it is given and what it answers.
 
-B batch, T samples, F frames.
+B batch, T samples, F frames, D width, K codebooks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.config import TranscriptConfig
+
+CONV = -100
+"""Stands for the normalised output of the convolutions where a layer's number is expected."""
 
 
 class Utterance(NamedTuple):
@@ -49,17 +55,104 @@ class Transcript(NamedTuple):
     rung: int = 0
 
 
-class Transcriber(Protocol):
-    """A speech recogniser. `decode` sees one batch; `finish` sees a whole piece and gives texts."""
+@dataclass(frozen=True, kw_only=True)
+class VectorWant:
+    """One kind of embedding. `layer`: index of a hidden state; the rest: see `EmbeddingsConfig`."""
+
+    layer: int
+    pool: str = "none"
+    stride: int = 1
+    dtype: str = "fp32"
+    l2_normalize: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesWant:
+    """One kind of code. `source`: empty for the checkpoint's own quantizer, the checkpoint that has it, or the
+    codebook's file; `layer`: hidden state that is quantised (None: by a quantizer); `num_entries`: of each codebook."""
+
+    name: str
+    source: str
+    layer: int | None
+    num_codebooks: int
+    num_entries: int
+    deduplicate: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wants:
+    """Everything that is wanted of one forward pass."""
+
+    transcripts: TranscriptConfig | None = None
+    vectors: tuple[VectorWant, ...] = ()
+    codes: tuple[CodesWant, ...] = ()
+
+    @property
+    def layers(self) -> set[int]:
+        """Hidden states that must be captured."""
+        return {want.layer for want in self.vectors} | {want.layer for want in self.codes if want.layer is not None}
+
+
+class Vectors(NamedTuple):
+    """`values_ND`: one vector a frame (or group of frames), or a single one when pooled; `scale_N`: for int8."""
+
+    values_ND: NDArray[Any]
+    scale_N: NDArray[np.float32] | None
+    num_frames: int
+
+
+class Readout(NamedTuple):
+    """What was read off the hidden states of one segment, in the order of the wants."""
+
+    vectors: tuple[Vectors, ...] = ()
+    codes: tuple[NDArray[np.uint16], ...] = ()  # codes_KF
+
+
+class TextAnswer(Protocol):
+    """What a recogniser keeps of an utterance until its text is made."""
+
+    @property
+    def symbols(self) -> NDArray[Any]:
+        """Letters or tokens, one number each."""
+        ...
+
+    @property
+    def probabilities(self) -> NDArray[Any]:
+        """How sure it was."""
+        ...
+
+
+class Answer(NamedTuple):
+    """Everything a model gave for one utterance. `text` is None where no transcript was wanted."""
+
+    text: Any = None
+    readout: Readout = Readout()
+
+    def numbers(self) -> list[NDArray[np.float64]]:
+        """What must agree but for rounding."""
+        found = [] if self.text is None else [np.asarray(self.text.probabilities, np.float64)]
+        for values_ND, scale_N, _ in self.readout.vectors:
+            values = values_ND.astype(np.float64)
+            found.append(values if scale_N is None else values * scale_N[:, None])
+        return found
+
+    def symbols(self) -> list[NDArray[Any]]:
+        """What must be equal."""
+        found = [] if self.text is None else [np.asarray(self.text.symbols)]
+        return found + list(self.readout.codes)
+
+
+class SpeechModel(Protocol):
+    """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece."""
 
     def padded_length(self, num_samples: int) -> int:
         """Samples that an utterance of this length occupies in a batch."""
         ...
 
-    def decode(self, batch: Sequence[Utterance]) -> list[Any]:
-        """One raw result per utterance, in order."""
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """One answer per utterance, in order."""
         ...
 
-    def finish(self, utterances: Sequence[Utterance], raw: Sequence[Any]) -> list[Transcript]:
-        """One transcript per utterance, in order."""
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
+        """One transcript per utterance, in order; asked for only where transcripts are wanted."""
         ...

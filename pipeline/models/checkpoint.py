@@ -1,30 +1,25 @@
-"""From what `--model` names to a loaded Transcriber: hub id, local folder, fsspec URL, CTranslate2 folder."""
+"""What kind of checkpoint `--model` names, whether it can give what is wanted, its shape and fingerprint. Loads no weights."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import torch
-import transformers
 
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, TranscriptConfig
 from pipeline.errors import ModelError
-from pipeline.models.base import Transcriber
+from pipeline.models.fairseq import is_fairseq
+from pipeline.models.locate import local_path
+from pipeline.models.shape import Shape, shape_of_family, shape_of_whisper
 
 FAKE = "fake://"
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "model.bin")
-HUB_PATTERNS = ["*.json", "*.txt", "*.safetensors", "merges.txt", "vocab*", "*.model"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WHISPER_WINDOW_S = 30.0
 
 
@@ -32,8 +27,8 @@ WHISPER_WINDOW_S = 30.0
 class Checkpoint:
     """A checkpoint that was found.
 
-    `name`: what every worker can find it by (absolute where it is a path); `path`: local folder here (or the
-    fake's name); `kind`: whisper, ctc or fake.
+    `name`: what every worker can find it by (absolute where it is a path); `path`: local folder or file here (or the
+    fake's name); `kind`: whisper, ctc (wav2vec2 family with a CTC head), encoder (without), fairseq or fake.
     """
 
     name: str
@@ -49,34 +44,58 @@ def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Che
     """
     if config.model.startswith(FAKE):
         return Checkpoint(name=config.model, path=config.model, kind="fake")
-    folder = _local_folder(config.model, storage_options)
-    weights = _weights(folder)
-    if not weights:
+    path = local_path(config.model, storage_options)
+    name = str(path) if Path(config.model).exists() else config.model
+    if is_fairseq(path):
+        return Checkpoint(name=name, path=str(path), kind="fairseq")
+    if not _weights(path):
         raise ModelError(
             f"{config.model}: no weights found; expected a folder with *.safetensors, pytorch_model.bin or a CTranslate2 model.bin"
         )
-    name = str(folder) if Path(config.model).is_dir() else config.model
-    return Checkpoint(name=name, path=str(folder), kind=_kind(folder, config.model))
+    return Checkpoint(name=name, path=str(path), kind=_kind(path, config.model))
 
 
-def check_options(checkpoint: Checkpoint, config: ModelConfig) -> None:
-    """Tells options that do not fit a checkpoint before anything is started.
+def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) -> None:
+    """Tells options that do not fit a checkpoint that shall transcribe, before anything is started.
 
     Raises:
-        ModelError: a language that the model does not know, or a translation by an English-only one.
+        ModelError: no text from this one, a language that it does not know, a translation by an English-only one.
     """
+    if checkpoint.kind in ("encoder", "fairseq"):
+        raise ModelError(
+            f"{model}: a checkpoint without CTC head; transcribing needs a fine-tuned ...ForCTC or Whisper one "
+            "(embed and encode can use this one)"
+        )
     if checkpoint.kind != "whisper":
-        if config.task == "translate":
-            raise ModelError(f"--task translate: {config.model} is no Whisper checkpoint; use a multilingual Whisper")
+        if text.task == "translate":
+            raise ModelError(f"--task translate: {model} is no Whisper checkpoint; use a multilingual Whisper")
         return
     from pipeline.models.whisper_tokens import tokens_of
 
     folder = Path(checkpoint.path)
-    languages = tokens_of(_tokenizer(folder), _whisper_vocabulary_size(folder), {}).languages
-    if config.language is not None:
-        _check_language(config, languages)
-    if config.task == "translate" and not languages:
-        raise ModelError(f"--task translate: {config.model} is an English-only checkpoint; use a multilingual one")
+    languages = tokens_of(whisper_tokenizer(folder), _whisper_vocabulary_size(folder), {}).languages
+    if text.language is not None:
+        _check_language(text.language, model, languages)
+    if text.task == "translate" and not languages:
+        raise ModelError(f"--task translate: {model} is an English-only checkpoint; use a multilingual one")
+
+
+def shape_of(checkpoint: Checkpoint) -> Shape:
+    """Width, layers, frame clock and quantizer."""
+    from pipeline.models import ctranslate2, fairseq
+
+    folder = Path(checkpoint.path)
+    if checkpoint.kind == "fake":
+        from pipeline.models.fake import FAKE_SHAPE
+
+        return FAKE_SHAPE
+    if checkpoint.kind == "fairseq":
+        return fairseq.shape_of_fairseq(folder)
+    if checkpoint.kind == "whisper":
+        return ctranslate2.shape_of(folder) if ctranslate2.is_ctranslate2(folder) else shape_of_whisper(folder)
+    from pipeline.models.codebooks import has_quantizer
+
+    return shape_of_family(folder, has_quantizer(folder))
 
 
 def _whisper_vocabulary_size(folder: Path) -> int:
@@ -114,65 +133,14 @@ def resolve_precision(precision: str, device: str) -> str:
     return ("fp16" if device.startswith("cuda") else "fp32") if precision == "auto" else precision
 
 
-def load_transcriber(checkpoint: Checkpoint, config: ModelConfig) -> Transcriber:
-    """The model on its device, ready to use."""
-    transformers.utils.logging.disable_progress_bar()
-    if checkpoint.kind == "fake":
-        from pipeline.models.fake import FakeTranscriber
-
-        return FakeTranscriber(checkpoint.path.removeprefix(FAKE))
-    device = resolve_device(config.device)
-    dtype = DTYPES[resolve_precision(config.precision, device)]
-    folder = Path(checkpoint.path)
-    if checkpoint.kind == "ctc":
-        from pipeline.models.wav2vec2 import load_ctc
-
-        return load_ctc(folder, torch.device(device), dtype, config.language, config.trust_remote_code)
-    return _load_whisper(folder, torch.device(device), dtype, config)
+def _check_language(language: str, model: str, languages: dict[str, int]) -> None:
+    if languages and language not in languages:
+        raise ModelError(f"--language {language}: {model} knows {', '.join(sorted(languages))}")
+    if not languages and language != "en":
+        raise ModelError(f"--language {language}: {model} is an English-only checkpoint; use a multilingual one")
 
 
-def _load_whisper(folder: Path, device: torch.device, dtype: torch.dtype, config: ModelConfig) -> Transcriber:
-    from transformers import WhisperForConditionalGeneration
-
-    from pipeline.models import ctranslate2
-    from pipeline.models.whisper import WhisperTranscriber
-    from pipeline.models.whisper_tokens import tokens_of
-
-    generation: dict[str, Any]
-    if ctranslate2.is_ctranslate2(folder):
-        model = ctranslate2.load_whisper(folder)
-        settings = ctranslate2.read_settings(folder)
-        generation = {
-            "suppress_tokens": settings.get("suppress_ids"),
-            "begin_suppress_tokens": settings.get("suppress_ids_begin"),
-        }
-    else:
-        model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-        generation = model.generation_config.to_dict()
-    tokenizer = _tokenizer(folder)
-    tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
-    model = model.to(device=device, dtype=dtype).eval()
-    return WhisperTranscriber(
-        model,
-        tokenizer,
-        tokens,
-        task=config.task,
-        language=config.language,
-        timestamps=config.timestamps,
-        max_new_tokens=config.max_new_tokens,
-    )
-
-
-def _check_language(config: ModelConfig, languages: dict[str, int]) -> None:
-    if languages and config.language not in languages:
-        raise ModelError(f"--language {config.language}: {config.model} knows {', '.join(sorted(languages))}")
-    if not languages and config.language != "en":
-        raise ModelError(
-            f"--language {config.language}: {config.model} is an English-only checkpoint; use a multilingual one"
-        )
-
-
-def _tokenizer(folder: Path) -> Any:
+def whisper_tokenizer(folder: Path) -> Any:
     """The fast tokenizer, made from vocab.json and merges.txt where there is no tokenizer.json."""
     from tokenizers import Tokenizer
 
@@ -181,78 +149,6 @@ def _tokenizer(folder: Path) -> Any:
     from transformers import WhisperTokenizerFast
 
     return WhisperTokenizerFast.from_pretrained(folder).backend_tokenizer
-
-
-def _local_folder(name: str, storage_options: dict[str, Any]) -> Path:
-    if "://" in name and not name.startswith("hf://"):
-        return _downloaded(name, json.dumps(storage_options))
-    path = Path(name)
-    if path.is_dir():
-        return path.absolute()
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 + 3 * name.startswith("hf://"):
-        raise ModelError(
-            f"--model {name}: no such folder; expected a folder with config.json and weights, or a hub id such as openai/whisper-tiny.en"
-        )
-    return _from_hub(name.removeprefix("hf://"))
-
-
-def _from_hub(name: str) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        try:
-            found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS)
-            if not list(
-                Path(found).glob("*.safetensors")
-            ):  # older repositories carry only the pickle format, read with weights_only
-                found = huggingface_hub.snapshot_download(
-                    name, allow_patterns=[*HUB_PATTERNS, "pytorch_model*.bin", "model.bin"]
-                )
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
-                raise
-            try:
-                found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS, local_files_only=True)
-            except LocalEntryNotFoundError:
-                raise error from None
-    except HFValidationError as error:
-        raise ModelError(
-            f"--model {name}: neither a folder nor a hub id; expected e.g. openai/whisper-tiny.en"
-        ) from error
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"--model {name}: not a local folder, and not to be had from the Hugging Face hub ({type(error).__name__}: {reason}); check the name or give a folder"
-        ) from error
-    return Path(found)
-
-
-@cache
-def _downloaded(url: str, storage_options: str) -> Path:
-    """A checkpoint from object storage, copied to a folder that is reused while its files stay the same."""
-    from pipeline.storage.fs import Place, retried
-
-    place = Place(url, json.loads(storage_options))
-    names = [name for name in place.names() if name]
-    if not names:
-        raise ModelError(f"--model {url}: nothing there; expected a folder with config.json and weights")
-    cache_root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "audiomill"
-    sizes = {name: retried(lambda name=name: place.fs.size(place.join(name).path)) for name in names}  # type: ignore[misc]
-    target = cache_root / hashlib.sha256(json.dumps([url, sizes]).encode()).hexdigest()[:16]
-    if not target.exists():
-        cache_root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_root) as temporary:
-            for name in names:
-                if sizes[name] is not None:
-                    retried(lambda name=name: place.fs.get_file(place.join(name).path, str(Path(temporary) / name)))  # type: ignore[misc]
-            try:
-                Path(temporary).rename(target)
-                Path(temporary).mkdir()
-            except OSError:  # another process was first
-                assert target.exists()
-    return target
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -278,14 +174,8 @@ def _kind(folder: Path, name: str) -> str:
     from pipeline.models.exact import CTC_FAMILIES
 
     if kind in CTC_FAMILIES:
-        if any(each.endswith("ForCTC") for each in architectures):
-            return "ctc"
-        raise ModelError(
-            f"{name}: a {kind} checkpoint without CTC head ({', '.join(architectures) or 'no architecture named'}); transcribing needs a fine-tuned ...ForCTC one"
-        )
-    raise ModelError(
-        f"{name}: model type {kind!r} does not transcribe here; expected whisper, {', '.join(CTC_FAMILIES)}"
-    )
+        return "ctc" if any(each.endswith("ForCTC") for each in architectures) else "encoder"
+    raise ModelError(f"{name}: model type {kind!r} is not read here; expected whisper, {', '.join(CTC_FAMILIES)}")
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
@@ -293,7 +183,8 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     if checkpoint.kind == "fake":
         return checkpoint.path
     total = hashlib.sha256()
-    for block in (block for path in _weights(Path(checkpoint.path)) for block in _blocks(path)):
+    path = Path(checkpoint.path)
+    for block in (block for path in ([path] if path.is_file() else _weights(path)) for block in _blocks(path)):
         total.update(block)
     return total.hexdigest()[:16]
 

@@ -36,6 +36,14 @@ class FrameLabels(NamedTuple):
     labels_F: NDArray[np.int32]
     logprobs_F: NDArray[np.float32]
 
+    @property
+    def symbols(self) -> NDArray[np.int32]:
+        return self.labels_F
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        return np.exp(self.logprobs_F)
+
 
 class _Unit(NamedTuple):
     """A word (or a token of an unspaced script) on the recording's clock."""

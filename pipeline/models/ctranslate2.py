@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from pipeline.errors import ModelError
+from pipeline.models.shape import WHISPER_HOP, Shape
 
 DTYPES: dict[int, Any] = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}
 BFLOAT16 = 5
@@ -69,6 +70,13 @@ def load_whisper(folder: Path) -> WhisperForConditionalGeneration:
     if [name for name in missing if "embed_positions" not in name or "encoder" not in name]:
         raise ModelError(f"{folder}: expected every Whisper weight, {len(missing)} are missing, e.g. {missing[0]}")
     return model.eval()
+
+
+def shape_of(folder: Path) -> Shape:
+    """Of a CTranslate2 Whisper folder."""
+    arrays = read_arrays(folder / "model.bin")
+    width = arrays["decoder/embeddings/weight"].shape[1]
+    return Shape(width=width, num_layers=_num_layers(arrays, "encoder"), hop=WHISPER_HOP)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

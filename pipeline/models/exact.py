@@ -27,26 +27,33 @@ class RowLengths:
 
 
 class MaskedGroupNorm(nn.Module):
-    """Group normalisation with one group a channel, its statistics over each row's own frames only."""
+    """Group normalisation behind a convolution, its statistics over each row's own frames only."""
 
     def __init__(self, norm: nn.GroupNorm, kernel: int, stride: int, lengths: RowLengths) -> None:
         super().__init__()
-        assert norm.num_groups == norm.num_channels, "one group a channel"
         self._norm, self._kernel, self._stride, self._lengths = norm, kernel, stride, lengths
 
     def forward(self, x_BCF: Tensor) -> Tensor:
-        num_frames_B = (self._lengths.samples_B - self._kernel) // self._stride + 1
-        if bool((num_frames_B == x_BCF.shape[-1]).all()):
-            normed: Tensor = self._norm(x_BCF)
-            return normed
-        mask_B1F = frame_mask(num_frames_B, x_BCF.shape[-1])[:, None]
-        count_B11 = num_frames_B[:, None, None].float()
-        x = x_BCF.float()
-        mean = (x * mask_B1F).sum(-1, keepdim=True) / count_B11
-        centred = (x - mean) * mask_B1F
-        variance = centred.square().sum(-1, keepdim=True) / count_B11
-        scaled = centred * torch.rsqrt(variance + self._norm.eps)
-        return (scaled * self._norm.weight[:, None] + self._norm.bias[:, None]).to(x_BCF.dtype)
+        frames_B = (self._lengths.samples_B - self._kernel) // self._stride + 1
+        return group_norm_over_own_frames(x_BCF, frames_B, self._norm)
+
+
+def group_norm_over_own_frames(x_BCF: Tensor, frames_B: Tensor, norm: Any) -> Tensor:
+    """The `nn.GroupNorm` `norm`, with the statistics of each row taken over its first `frames_B` frames only."""
+    if bool((frames_B == x_BCF.shape[-1]).all()):
+        normed: Tensor = norm(x_BCF)
+        return normed
+    batch, channels, frames = x_BCF.shape
+    x = x_BCF.float().view(batch, norm.num_groups, -1, frames)
+    mask = frame_mask(frames_B, frames)[:, None, None]
+    count = (frames_B * x.shape[2])[:, None, None, None].float()
+    mean = (x * mask).sum((2, 3), keepdim=True) / count
+    centred = (x - mean) * mask
+    variance = centred.square().sum((2, 3), keepdim=True) / count
+    scaled = (centred * torch.rsqrt(variance + norm.eps)).view(batch, channels, frames)
+    if norm.affine:
+        scaled = scaled * norm.weight[:, None] + norm.bias[:, None]
+    return scaled.to(x_BCF.dtype)
 
 
 def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:

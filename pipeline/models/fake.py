@@ -1,4 +1,4 @@
-"""A deterministic stand-in for a recogniser: its text is a function of the samples alone.
+"""A deterministic stand-in for a model: its answers are a function of the samples alone.
 
 For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model) or
 `fake://poison` (which ends its process when it meets a second of the sample value 12345).
@@ -11,8 +11,13 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from pipeline.models.base import Transcript, Utterance
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.models.base import Answer, Readout, Transcript, Utterance, Vectors, Wants
+from pipeline.models.shape import Shape
 
 SLOWNESS = {"": 0.0, "slow": 0.02, "poison": 0.0}
 """Seconds per segment, by name."""
@@ -37,33 +42,62 @@ WORDS = [
 ]
 
 
-class FakeTranscriber:
-    """See `pipeline.models.base.Transcriber`."""
+FAKE_SHAPE = Shape(width=8, num_layers=2, hop=320, quantizer=(2, 16))
 
-    def __init__(self, name: str = "") -> None:
-        self._delay_s, self._is_mortal = SLOWNESS[name], name == "poison"
+
+class Digest(NamedTuple):
+    """A hash of the samples."""
+
+    digest: bytes
+
+    @property
+    def symbols(self) -> NDArray[np.uint8]:
+        return np.frombuffer(self.digest, np.uint8)
+
+    @property
+    def probabilities(self) -> NDArray[np.uint8]:
+        return self.symbols
+
+
+class FakeModel:
+    """See `pipeline.models.base.SpeechModel`."""
+
+    def __init__(self, name: str, wants: Wants) -> None:
+        self._delay_s, self._is_mortal, self._wants = SLOWNESS[name], name == "poison", wants
 
     def padded_length(self, num_samples: int) -> int:
         return num_samples
 
-    def decode(self, batch: Sequence[Utterance]) -> list[bytes]:
-        """A hash of the samples of each utterance."""
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """A hash of the samples of each utterance; frame means as vectors, their signs as codes."""
         time.sleep(self._delay_s * len(batch))
         if self._is_mortal and any((u.pcm_T[8_000:24_000] == POISON).sum() > 15_000 for u in batch):
             os.kill(os.getpid(), signal.SIGKILL)
-        return [hashlib.sha256(u.pcm_T.tobytes()).digest() for u in batch]
+        digests = [Digest(hashlib.sha256(u.pcm_T.tobytes()).digest()) for u in batch]
+        return [Answer(text, self._readout(u)) for text, u in zip(digests, batch, strict=True)]
 
-    def finish(self, utterances: Sequence[Utterance], raw: Sequence[bytes]) -> list[Transcript]:
+    def _readout(self, utterance: Utterance) -> Readout:
+        hop, width = FAKE_SHAPE.hop, FAKE_SHAPE.width
+        stop = len(utterance.pcm_T) - utterance.right
+        first, last = -(-utterance.left // hop), -(-stop // hop)
+        padded = np.pad(utterance.pcm_T, (0, -len(utterance.pcm_T) % hop)).reshape(-1, hop)[first:last]
+        values_ND = padded.reshape(len(padded), width, -1).mean(-1).astype(np.float16) / 8
+        bits_N = (values_ND[:, :4] > 0) @ (1 << np.arange(4))
+        vectors = [values_ND if want.pool == "none" else values_ND.mean(0)[None] for want in self._wants.vectors]
+        codes = [np.stack([bits_N] * want.num_codebooks).astype(np.uint16) for want in self._wants.codes]
+        return Readout(tuple(Vectors(each, None, len(values_ND)) for each in vectors), tuple(codes))
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Digest]) -> list[Transcript]:
         """Four words and a log-probability from each hash."""
         return [
             Transcript(
-                text=" ".join(WORDS[byte % len(WORDS)] for byte in digest[:4]),
+                text=" ".join(WORDS[byte % len(WORDS)] for byte in text.digest[:4]),
                 language=utterance.language or "en",
                 language_probability=None,
-                avg_logprob=-digest[4] / 512,
+                avg_logprob=-text.digest[4] / 512,
                 no_speech_prob=None,
                 words=None,
                 phrases=None,
             )
-            for utterance, digest in zip(utterances, raw, strict=True)
+            for utterance, text in zip(utterances, texts, strict=True)
         ]

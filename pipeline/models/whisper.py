@@ -1,20 +1,25 @@
-"""Whisper as a Transcriber: log-mel, encoder, greedy decoder, text with phrases.
+"""Whisper: log-mel, encoder, greedy decoder, text with phrases; vectors and codes of the encoder's layers.
 
 B batch, T samples, M mels, F frames, D model width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE
-from pipeline.models.base import TimedText, Transcript, Utterance
+from pipeline.config import TranscriptConfig
+from pipeline.models.base import Answer, Readout, TimedText, Transcript, Utterance, Wants
+from pipeline.models.readout import CoreFrames, Quantizer, read_out
+from pipeline.models.shape import WHISPER_HOP
+from pipeline.models.taps import LayerTaps, without_layers_above
 from pipeline.models.whisper_decoder import Decoded, decode_greedily, detect_languages
 from pipeline.models.whisper_tokens import TIMESTAMP_STEP_S, WhisperTokens
 
@@ -43,49 +48,83 @@ class Heard(NamedTuple):
     def tokens(self) -> list[int]:
         return [token for stretch in self.stretches for token in stretch.decoded.tokens]
 
+    @property
+    def symbols(self) -> NDArray[np.int64]:
+        return np.asarray(self.tokens, np.int64)
 
-class WhisperTranscriber:
-    """See `pipeline.models.base.Transcriber`.
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Geometric mean token probability of each stretch."""
+        pairs = [(s.decoded.sum_logprob, s.decoded.num_chosen) for s in self.stretches]
+        return np.asarray([np.exp(total / max(1, count)) for total, count in pairs])
+
+
+class WhisperModel:
+    """See `pipeline.models.base.SpeechModel`.
 
     Args:
         model: `WhisperForConditionalGeneration` in evaluation mode on its device.
         tokenizer: a `tokenizers.Tokenizer`.
         tokens: its special tokens.
-        task: "transcribe" or "translate".
-        language: code for all utterances; None: each one's own, or else detected.
-        timestamps: decode timestamp tokens, which give phrases.
-        max_new_tokens: longest answer.
+        wants: what to give.
+        quantizers: k-means codebooks by name of the want.
     """
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        tokens: WhisperTokens,
-        *,
-        task: str,
-        language: str | None,
-        timestamps: bool,
-        max_new_tokens: int,
+        self, model: Any, tokenizer: Any, tokens: WhisperTokens, wants: Wants, quantizers: Mapping[str, Quantizer]
     ) -> None:
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
-        self._task, self._language = task, language
-        self._timestamps, self._max_new_tokens = timestamps, max_new_tokens
+        self._wants, self._quantizers = wants, quantizers
+        text = wants.transcripts or TranscriptConfig()
+        self._task, self._language = text.task, text.language
+        self._timestamps, self._max_new_tokens = text.timestamps, text.max_new_tokens
         self._mel = LogMel(model.config.num_mel_bins, model.device)
+        encoder = model.model.encoder
+        self._top = model.config.encoder_layers
+        if wants.transcripts is None:
+            without_layers_above(encoder, max(wants.layers, default=0))
+        self._taps = LayerTaps(encoder.layers, wants.layers - {self._top})
 
     def padded_length(self, num_samples: int) -> int:
         """Every utterance fills a window of 30 s: what the model was trained on."""
         return WINDOW_SAMPLES
 
     @torch.inference_mode()
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """Greedy tokens, vectors and codes, whichever are wanted.
+
+        Text is made of the segment without its context, so where text is wanted the context is not looked at.
+        """
+        if self._wants.transcripts is not None:
+            batch = [_core(utterance) for utterance in batch]
+        mel_BMF, hidden_BFD = self._encode(batch)
+        readouts = self._read_out(batch, hidden_BFD)
+        heard = self._decode(batch, mel_BMF, hidden_BFD) if self._wants.transcripts is not None else [None] * len(batch)
+        return [Answer(text, readout) for text, readout in zip(heard, readouts, strict=True)]
+
+    @torch.inference_mode()
     def decode(self, batch: Sequence[Utterance]) -> list[Heard]:
+        """Greedy tokens of one batch."""
+        return self._decode(batch, *self._encode(batch))
+
+    def _encode(self, batch: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
+        mel_BMF = self._mel(_padded(batch, self._model.device)).to(self._model.dtype)
+        return mel_BMF, self._model.model.encoder(mel_BMF).last_hidden_state
+
+    def _read_out(self, batch: Sequence[Utterance], hidden_BFD: Tensor) -> list[Readout]:
+        """Frames of the audio only: what the model makes of the padding is dropped."""
+        if not self._wants.layers:
+            return [Readout()] * len(batch)
+        frames = [-(-len(u.pcm_T) // WHISPER_HOP) for u in batch]
+        core = CoreFrames(batch, frames, WHISPER_HOP, self._model.device)
+        return read_out(self._wants, {**self._taps.taken(), self._top: hidden_BFD}, None, self._quantizers, core)
+
+    def _decode(self, batch: Sequence[Utterance], mel_BMF: Tensor, hidden_BFD: Tensor) -> list[Heard]:
         """Greedy tokens of one batch; the language is detected where it is not given.
 
         With timestamps the decoder may end before the audio does. What follows its last closed phrase is then
         decoded as a window of its own, as `generate` of Hugging Face and openai/whisper transcribe.py do.
         """
-        mel_BMF = self._mel(_padded(batch, self._model.device)).to(self._model.dtype)
-        hidden_BFD = self._model.model.encoder(mel_BMF).last_hidden_state
         languages = self._languages(batch, hidden_BFD)
         prompts = [self._tokens.prompt(token, self._task, self._timestamps) for token, _ in languages]
         stretches: list[list[Stretch]] = [[] for _ in batch]
@@ -101,6 +140,7 @@ class WhisperTranscriber:
             rows, starts = [row for row, _ in rest], [start for _, start in rest]
             if rows:
                 hidden_BFD = self._model.model.encoder(_rest_of(mel_BMF, rest)).last_hidden_state
+                self._taps.taken()
         return [Heard(tuple(row), *self._named(*language)) for row, language in zip(stretches, languages, strict=True)]
 
     def _greedy(self, hidden_BFD: Tensor, prompts: list[list[int]]) -> list[Decoded]:
@@ -143,16 +183,16 @@ class WhisperTranscriber:
     def _named(self, token: int | None, probability: float | None) -> tuple[str | None, float | None]:
         return ("en", None) if token is None else (self._tokens.language_of(token), probability)
 
-    def finish(self, utterances: Sequence[Utterance], raw: Sequence[Heard]) -> list[Transcript]:
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
-        spans = [_phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, raw, strict=True)]
-        whole = [[t for t in heard.tokens if t < self._tokens.end] for heard in raw]
-        texts = self._tokenizer.decode_batch(
+        spans = [_phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, texts, strict=True)]
+        whole = [[t for t in heard.tokens if t < self._tokens.end] for heard in texts]
+        decoded_texts = self._tokenizer.decode_batch(
             [*whole, *(ids for row in spans for ids, _, _ in row)], skip_special_tokens=True
         )
-        pieces = iter(texts[len(whole) :])
+        pieces = iter(decoded_texts[len(whole) :])
         transcripts = []
-        for heard, text, row in zip(raw, texts, spans, strict=False):
+        for heard, text, row in zip(texts, decoded_texts, spans, strict=False):
             phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
             decoded = [stretch.decoded for stretch in heard.stretches]
             num_tokens = sum(each.num_chosen for each in decoded)
@@ -196,6 +236,12 @@ class LogMel:
         log_mel = (self._filters.T @ power).clamp(min=1e-10).log10()
         floor = log_mel.amax(dim=(1, 2), keepdim=True) - 8.0
         return (torch.maximum(log_mel, floor) + 4.0) / 4.0
+
+
+def _core(utterance: Utterance) -> Utterance:
+    """Without its context."""
+    stop = len(utterance.pcm_T) - utterance.right
+    return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)
 
 
 def _padded(batch: Sequence[Utterance], device: torch.device) -> Tensor:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.commit import save_result, write_result
-from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from pipeline.commit import save_result
+from pipeline.models.load import load_tasks
 from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
-from pipeline.run.spec import RunSpec
+from pipeline.run.spec import RunSpec, canary_of
 from pipeline.stages import infer_piece
 from pipeline.storage.fs import Place
 
@@ -23,21 +23,22 @@ Part = tuple[int, pa.Table]
 PIECES_AHEAD = 2
 
 
-def run_parts(parts: Sequence[Part], spec: RunSpec) -> Iterator[pa.Table]:
-    """Runs parts to their files.
+def run_parts(parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+    """Runs parts.
 
     Args:
         parts: part numbers with their plan rows.
         spec: the run.
+        write: takes the packed result of each piece, see `pipeline.result`.
 
     Yields:
-        Counts as pieces are written, see `pipeline.commit.COUNTS`.
+        What `write` returns.
     """
-    model = load_transcriber(find_checkpoint(spec.model, spec.storage_options), spec.model)
+    tasks = load_tasks(spec.tasks, spec.storage_options)
     with _Pieces(parts, spec) as pieces:
         for piece in pieces:
-            result = infer_piece(piece, model, spec.batch_samples)
-            yield write_result(result, spec.output, spec.digest, spec.pieces_key)
+            result = infer_piece(piece, tasks, spec.tables, canary_of(piece, spec))
+            yield write(result)
 
 
 def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) -> None:
@@ -48,11 +49,11 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
         spec: the run.
         folder: takes the results, under the row's number in place of a part's; see `commit.saved_results`.
     """
-    model = load_transcriber(find_checkpoint(spec.model, spec.storage_options), spec.model)
+    tasks = load_tasks(spec.tasks, spec.storage_options)
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
     with _Pieces(parts, spec) as pieces:
         for piece in pieces:
-            save_result(infer_piece(piece, model, spec.batch_samples), folder)
+            save_result(infer_piece(piece, tasks, spec.tables, 0), folder)
 
 
 class _Pieces:

@@ -1,6 +1,6 @@
 """Engine on Ray Data, one machine or a cluster. The only file that imports Ray.
 
-One part is one row: a CPU task reads, decodes and segments it, a pool of model actors transcribes it, a
+One part is one row: a CPU task reads, decodes and segments it, a pool of model actors runs the models over it, a
 small task writes it. Only counts come back. Retries are finite and errored blocks are let go, because the
 ledger decides what is done; pools have a fixed size, because automatic ones ramp late or never; the stages'
 resources differ, so that Ray does not fuse them into one.
@@ -30,13 +30,13 @@ import ray
 import ray.data
 
 from pipeline import schema
-from pipeline.commit import failure_place, save_result, write_result
+from pipeline.commit import failure_place, save_result
 from pipeline.config import EngineConfig
 from pipeline.errors import UsageError
-from pipeline.models.base import Transcriber
+from pipeline.models.task import LoadedTask
 from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
-from pipeline.run.spec import RunSpec
+from pipeline.run.spec import RunSpec, canary_of
 from pipeline.stages import infer_piece
 from pipeline.storage.fs import Place
 
@@ -104,18 +104,18 @@ def cluster_has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU"))
 
 
-def run_parts(parts: Sequence[Part], spec: RunSpec) -> Iterator[pa.Table]:
-    """Runs parts to their files; needs a session.
+def run_parts(parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+    """Runs parts; needs a session.
 
     Args:
         parts: part numbers with their plan rows.
         spec: the run.
+        write: takes the packed result of each piece on a worker, see `pipeline.result`.
 
     Yields:
-        Counts as pieces are written, see `pipeline.commit.COUNTS`. Parts whose workers keep dying are
-        missing from them, and from the ledger.
+        What `write` returns. Parts whose workers keep dying are missing.
     """
-    yield from _stream(parts, spec, lambda result: write_result(result, spec.output, spec.digest, spec.pieces_key))
+    yield from _stream(parts, spec, write)
 
 
 def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) -> None:
@@ -152,7 +152,7 @@ def _mapped(dataset: Any, function: Any, **options: Any) -> Any:
 
 
 def _actor_options(spec: RunSpec, num_waiting: int) -> dict[str, Any]:
-    on_gpu = spec.model.device.startswith("cuda")
+    on_gpu = spec.device.startswith("cuda")
     gpus = spec.engine.gpus_per_actor if spec.engine.gpus_per_actor is not None else float(on_gpu)
     pool = ray.data.ActorPoolStrategy(size=spec.engine.actors, max_tasks_in_flight_per_actor=num_waiting)
     return {
@@ -211,21 +211,22 @@ class _Infer:
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
         self._thread = ThreadPoolExecutor(1)
-        self._model = self._thread.submit(self._load).result()
+        self._tasks = self._thread.submit(self._load).result()
 
-    def _load(self) -> Transcriber:
+    def _load(self) -> list[LoadedTask]:
         # Only here: torch in every decode and write worker would cost seconds of CPU and hundreds of MB each.
         import torch
 
-        from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+        from pipeline.models.load import load_tasks
 
-        if self._spec.model.device == "cpu":
+        if self._spec.device == "cpu":
             torch.set_num_threads(_threads_per_actor(self._spec))
-        return load_transcriber(find_checkpoint(self._spec.model, self._spec.storage_options), self._spec.model)
+        return load_tasks(self._spec.tasks, self._spec.storage_options)
 
     def __call__(self, piece: pa.Table) -> pa.Table:
         with _reported(piece.column("part")[0].as_py(), self._spec.output):
-            return self._thread.submit(infer_piece, piece, self._model, self._spec.batch_samples).result()
+            canary = canary_of(piece, self._spec)
+            return self._thread.submit(infer_piece, piece, self._tasks, self._spec.tables, canary).result()
 
 
 class _Write:

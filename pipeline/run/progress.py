@@ -18,6 +18,15 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+def size_text(num_bytes: float) -> str:
+    """`1234567` -> `1.2 MB`; units are powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if num_bytes < 1000 or unit == "TB":
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    raise AssertionError("the loop ends at TB")
+
+
 class RunProgress:
     """Audio hours done and planned, speed, time left, rejections.
 
@@ -39,7 +48,7 @@ class RunProgress:
     def __enter__(self) -> RunProgress:
         if self._console.is_terminal and not self._quiet:
             self._bar = Progress(
-                TextColumn("transcribing"),
+                TextColumn("running"),
                 BarColumn(),
                 TextColumn("{task.description}"),
                 console=self._console,
@@ -94,6 +103,20 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
                 for reason, count in sorted(summary["rejections"].items(), key=lambda pair: -pair[1])
             )
         )
+    lines += [
+        f"codes of {each['quantizer']}, codebook {each['codebook']}: {each['num_used']} of {each['num_entries']} entries used, "
+        f"perplexity {each['perplexity']:.1f}, {each['bits_a_frame']:.2f} bits a frame ({each['num_frames']} frames)"
+        for each in summary["codes_usage"]
+    ]
+    canary = summary["canary"]
+    if canary["num_segments"]:
+        lines.append(
+            f"canary: {canary['num_segments']} segments computed again alone, largest difference {canary['relative_l2']:.1e}, "
+            f"{canary['num_differing']} of {canary['num_compared']} codes or tokens differ"
+        )
+    sizes = {name: size for name, size in summary["bytes"].items() if name in ("embeddings", "codes")}
+    if sizes:
+        lines.append("tables: " + ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items()))
     if summary["num_parts_this_run"]:
         lines += [
             f"this run: {summary['num_parts_this_run']} parts, {summary['audio_s_this_run'] / 3600:.2f} h in {duration_text(summary['wall_s'])} "

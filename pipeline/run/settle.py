@@ -1,63 +1,176 @@
-"""A job's configuration -> what its run does: automatic choices made, paths made absolute, versions noted."""
+"""A job's configuration -> what its run does: automatic choices made, paths made absolute, sizes known."""
 
 from __future__ import annotations
 
 import dataclasses
-import platform
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from typing import Any
 
-import pipeline
-from pipeline.audio.clock import samples_from_seconds
+from pipeline import schema
+from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.audio.segment import SegmentSpec, spec_from_seconds
-from pipeline.config import SegmentConfig, TranscribeConfig, digest, result_fields
-from pipeline.models.checkpoint import WHISPER_WINDOW_S, Checkpoint, fingerprint, resolve_precision
+from pipeline.config import SegmentConfig
+from pipeline.errors import UsageError
+from pipeline.fields import digest, result_fields
+from pipeline.frames import values_type
+from pipeline.job_config import JobConfig, ModelTask
+from pipeline.models.base import Wants
+from pipeline.models.checkpoint import (
+    WHISPER_WINDOW_S,
+    Checkpoint,
+    check_options,
+    find_checkpoint,
+    fingerprint,
+    resolve_precision,
+    shape_of,
+)
+from pipeline.models.shape import Shape
+from pipeline.models.task import TaskSpec
+from pipeline.models.wanted import settled_codes, settled_vectors
+from pipeline.result import Tables
+from pipeline.run.record import without_credentials
 from pipeline.run.spec import RunSpec
 from pipeline.storage.fs import Place, absolute
 
-CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 480.0, 1920.0
-PACKAGES = (
-    "torch", "transformers", "ray", "pyarrow", "numpy", "soundfile", "av", "soxr", "silero-vad", "onnxruntime", "fsspec",
-)  # fmt: skip
+CPU_BATCH_SECONDS = {"whisper": 480.0}
+CPU_FRAMES_BATCH_SECONDS, GPU_BATCH_SECONDS = 60.0, 1920.0
+WHOLE_RECORDING_FACTOR = 4
+"""`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
+MAX_PART_BYTES = 512_000_000
+MIN_PART_SECONDS = 120.0
+BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}
+BYTES_PER_CODE = 2
 
 
-def settle(config: TranscribeConfig, checkpoint: Checkpoint, device: str) -> tuple[RunSpec, dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class FoundTask:
+    """A model task with its checkpoint found and looked at."""
+
+    config: ModelTask
+    checkpoint: Checkpoint
+    shape: Shape
+
+
+def found_tasks(config: JobConfig) -> list[FoundTask]:
+    """Finds every checkpoint, before anything is started.
+
+    Raises:
+        UsageError: one is not there, or cannot give what is wanted of it.
+    """
+    found = []
+    for task in config.tasks:
+        checkpoint = find_checkpoint(task.model, config.plan.storage_options)
+        if task.transcripts is not None:
+            check_options(checkpoint, task.model.model, task.transcripts)
+        found.append(FoundTask(task, checkpoint, shape_of(checkpoint)))
+    if sum(task.transcripts is not None for task in config.tasks) > 1:
+        raise UsageError("two models transcribe: a recording has one text; give the second one an --output of its own")
+    if len({each.dtype for task in config.tasks for each in task.embeddings}) > 1:
+        raise UsageError("embeddings of one output have one dtype: give the others an --output of their own")
+    return found
+
+
+def settle(config: JobConfig, tasks: Sequence[FoundTask], device: str) -> tuple[RunSpec, dict[str, Any]]:
     """Fills in what was left to us.
 
     Args:
         config: the job.
-        checkpoint: what `--model` named.
+        tasks: its models.
         device: cpu or cuda, already resolved.
 
     Returns:
         The run, and what changes its results by flag name (`ledger.guard` compares it).
     """
-    precision = resolve_precision(config.model.precision, device)
-    fields = {**result_fields(config), "model": fingerprint(checkpoint), "precision": precision}
-    batch_seconds = config.model.batch_seconds or (CPU_BATCH_SECONDS if device == "cpu" else GPU_BATCH_SECONDS)
-    spec = RunSpec(
-        output=Place(absolute(config.output.output), config.plan.storage_options),
+    options = config.plan.storage_options
+    specs, fields = [], {name: value for name, value in result_fields(config).items() if name != "segment"}
+    for number, task in enumerate(tasks):
+        spec, codes = _task_spec(task, device, options)
+        specs.append(spec)
+        before = "" if len(tasks) == 1 else f"models.{number}."
+        found = {
+            **_task_fields(task.config),
+            "model": fingerprint(task.checkpoint),
+            "precision": spec.model.precision,
+            **({"codebook": codes} if codes else {}),
+        }
+        fields |= {f"{before}{name}": value for name, value in found.items()}
+    segments = segment_spec(config.segment, tasks)
+    fields["segment"] = segments.kind
+    per_second = bytes_per_second(specs, tasks)
+    part_seconds = _part_seconds(config.plan.part_seconds, sum(per_second.values()))
+    run = RunSpec(
+        output=Place(absolute(config.output.output), options),
         digest=digest(fields),
         decode=config.decode,
-        segments=segment_spec(config.segment, checkpoint.kind),
-        model=dataclasses.replace(config.model, model=checkpoint.name, device=device, precision=precision),
+        segments=segments,
+        tasks=tuple(specs),
+        tables=_tables(specs, tasks),
         engine=config.engine,
-        storage_options=config.plan.storage_options,
-        piece_samples=samples_from_seconds(config.plan.part_seconds),
-        batch_samples=samples_from_seconds(batch_seconds),
+        storage_options=options,
+        part_seconds=part_seconds,
+        piece_samples=samples_from_seconds(part_seconds),
+        bytes_per_second=per_second,
         verbose=config.output.verbose,
     )
-    return spec, fields
+    return run, fields
 
 
-def segment_spec(config: SegmentConfig, model_kind: str) -> SegmentSpec:
-    """Cutting rules for a model: Whisper has a window of 30 s, CTC models take context beside fixed windows."""
-    is_ctc = model_kind == "ctc"
-    window = config.max_segment_seconds if is_ctc else min(config.max_segment_seconds, WHISPER_WINDOW_S)
+def _task_spec(task: FoundTask, device: str, options: dict[str, Any]) -> tuple[TaskSpec, list[str]]:
+    """The task, and the fingerprints of its codebooks."""
+    config = task.config
+    model = config.model
+    precision = resolve_precision(model.precision, device)
+    default = (
+        CPU_BATCH_SECONDS.get(task.checkpoint.kind, CPU_FRAMES_BATCH_SECONDS) if device == "cpu" else GPU_BATCH_SECONDS
+    )
+    codes, prints = settled_codes(config.codes, task.checkpoint, task.shape, options)
+    wants = Wants(
+        transcripts=config.transcripts,
+        vectors=tuple(settled_vectors(config.embeddings, task.shape)),
+        codes=tuple(codes),
+    )
+    spec = TaskSpec(
+        label=without_credentials(model.model),
+        model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
+        wants=wants,
+        hop=task.shape.hop,
+        batch_samples=samples_from_seconds(model.batch_seconds or default),
+    )
+    return spec, prints
+
+
+def _task_fields(config: ModelTask) -> dict[str, Any]:
+    found: dict[str, Any] = {} if config.transcripts is None else result_fields(config.transcripts)
+    for name, several in (("embeddings", config.embeddings), ("codes", config.codes)):
+        for number, each in enumerate(several):
+            before = "" if len(several) == 1 else f"{name}.{number}."
+            found |= {f"{before}{field}": value for field, value in result_fields(each).items()}
+    return found
+
+
+def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
+    """Cutting rules for the models of a run, which share segments.
+
+    Whisper has a window of 30 s. Where text comes from Whisper, windows are cut at quiet moments, because it reads
+    each one alone; models with frames take context beside windows, and the frames of the context are dropped.
+    """
+    kinds = {task.checkpoint.kind for task in tasks}
+    whisper_text = any(t.checkpoint.kind == "whisper" and t.config.transcripts is not None for t in tasks)
+    has_text = any(task.config.transcripts is not None for task in tasks)
+    has_frames = any(t.config.embeddings or t.config.codes or t.checkpoint.kind == "ctc" for t in tasks)
+    only_fake = kinds == {"fake"} and not has_frames
+    kind = config.segment if config.segment != "auto" else ("vad" if has_text else "none")
+    window = (
+        min(config.max_segment_seconds, WHISPER_WINDOW_S) if kinds & {"whisper", "fake"} else config.max_segment_seconds
+    )
+    is_whole = kind == "none" and "whisper" not in kinds and not only_fake
     return spec_from_seconds(
-        kind=config.segment,
+        kind=kind,
         max_length_s=window,
-        context_s=config.context_seconds if is_ctc and config.segment != "vad" else 0.0,
+        context_s=config.context_seconds if has_frames and kind != "vad" and not only_fake else 0.0,
+        max_whole_s=window * (WHOLE_RECORDING_FACTOR if is_whole else 1),
+        at_quiet_moments=whisper_text,
+        frames_in_step=max([each.frame_stride for task in tasks for each in task.config.embeddings], default=1),
         threshold=config.vad_threshold,
         min_speech_s=config.min_speech_seconds,
         min_silence_s=config.min_silence_seconds,
@@ -66,29 +179,32 @@ def segment_spec(config: SegmentConfig, model_kind: str) -> SegmentSpec:
     )
 
 
-def run_record(config: TranscribeConfig) -> dict[str, Any]:
-    """What run.json holds beside the settings that change results; no credentials."""
-    return {
-        "job": "transcribe",
-        "audiomill": pipeline.__version__,
-        "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
-        "model_name": config.model.model,
-        "inputs": [without_credentials(url) for url in config.inputs],
-    }
+def bytes_per_second(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> dict[str, float]:
+    """Bytes of each table of frames for a second of audio that is kept; pooled vectors count as one in ten seconds."""
+    found: dict[str, float] = {}
+    for spec, task in zip(specs, tasks, strict=True):
+        rate = MODEL_SAMPLE_RATE / spec.hop
+        for want in spec.wants.vectors:
+            width = task.shape.width * (2 if want.pool == "mean+std" else 1)
+            vector = width * BYTES_PER_VALUE[want.dtype] + (4 if want.dtype == "int8" else 0)
+            found["embeddings"] = found.get("embeddings", 0.0) + vector * (
+                rate / want.stride if want.pool == "none" else 0.1
+            )
+        for codes in spec.wants.codes:
+            found["codes"] = found.get("codes", 0.0) + rate * codes.num_codebooks * BYTES_PER_CODE
+    return found
 
 
-def without_credentials(url: str) -> str:
-    """`https://user:secret@host/x?token=y` -> `https://host/x`."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path.split('?')[0] if scheme.startswith('http') else path}"
+def _part_seconds(wanted: float, bytes_a_second: float) -> float:
+    """A part is written as one file a table, so it must fit memory."""
+    return min(wanted, max(MIN_PART_SECONDS, MAX_PART_BYTES / bytes_a_second)) if bytes_a_second else wanted
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _tables(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> Tables:
+    frames = {}
+    if any(spec.wants.vectors for spec in specs):
+        widths = {spec.label: task.shape.width for spec, task in zip(specs, tasks, strict=True)}
+        frames["embeddings"] = schema.embeddings(values_type(specs, widths))
+    if any(spec.wants.codes for spec in specs):
+        frames["codes"] = schema.CODES
+    return Tables(any(spec.wants.transcripts is not None for spec in specs), frames)

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.audio.segment import SegmentSpec
-from pipeline.config import DecodeConfig, EngineConfig, ModelConfig
+from pipeline.config import DecodeConfig, EngineConfig
+from pipeline.models.task import TaskSpec
+from pipeline.result import Tables
 from pipeline.storage.fs import Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """A transcription run."""
+    """A run. `bytes_per_second`: of each table of frames, for a second of audio; `canary`: segments to compute again
+    alone, by part."""
 
     output: Place
     digest: str
     decode: DecodeConfig
     segments: SegmentSpec
-    model: ModelConfig
+    tasks: tuple[TaskSpec, ...]
+    tables: Tables
     engine: EngineConfig
     storage_options: dict[str, Any]
+    part_seconds: float
     piece_samples: int
-    batch_samples: int
+    bytes_per_second: Mapping[str, float]
     verbose: bool
+    canary: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def pieces_key(self) -> str:
         return str(self.piece_samples)
+
+    @property
+    def device(self) -> str:
+        return self.tasks[0].model.device
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return tuple(task.model.precision for task in self.tasks)
+
+
+def canary_of(piece: pa.Table, spec: RunSpec) -> int:
+    """Segments of a piece to compute again alone: those of its part are in its first piece."""
+    part, number = (piece.column(name)[0].as_py() for name in ("part", "piece"))
+    return spec.canary.get(part, 0) if number == 0 else 0

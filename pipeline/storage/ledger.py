@@ -137,17 +137,20 @@ def tables(output: Place, table: str, columns: list[str] | None = None) -> pa.Ta
 
     Args:
         output: the output folder.
-        table: a key of `schema.TABLES`.
+        table: a folder of part files: a key of `schema.TABLES`, embeddings or codes.
         columns: projection, all by default.
     """
     places = [output.join(table, part_name(part) + ".parquet") for part in sorted(done_parts(output))]
-    wanted = (
-        schema.TABLES[table] if columns is None else pa.schema([schema.TABLES[table].field(name) for name in columns])
-    )
+    expected = schema.TABLES.get(table)
+    if expected is not None and columns is not None:
+        expected = pa.schema([expected.field(name) for name in columns])
 
     def load(place: Place) -> pa.Table:
-        return pq.read_table(pa.BufferReader(place.read()), columns=columns).cast(wanted)
+        found = pq.read_table(pa.BufferReader(place.read()), columns=columns)
+        return found if expected is None else found.cast(expected)
 
     with ThreadPoolExecutor(16) as pool:
         parts = list(pool.map(load, places))
-    return pa.concat_tables(parts) if parts else wanted.empty_table()
+    if not parts:
+        return (expected or schema.DOCUMENTED[table]).empty_table()
+    return pa.concat_tables(parts)

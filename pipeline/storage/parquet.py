@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from pipeline.storage.fs import Place
 
 PART_NAME = "part-{:06d}"
+ROW_GROUP_BYTES = 16 << 20
 
 
 def part_name(part: int) -> str:
@@ -16,9 +17,25 @@ def part_name(part: int) -> str:
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """One Parquet file. The same table gives the same bytes."""
+    """One Parquet file. The same table gives the same bytes.
+
+    A column `values` holds vectors: they do not compress, so they are stored as they are, in row groups of about
+    `ROW_GROUP_BYTES`, so that a slice can be read without the rest.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_statistics=True)
+    if "values" not in table.column_names:
+        pq.write_table(table, sink, compression="zstd", write_statistics=True)
+        return bytes(sink.getvalue().to_pybytes())
+    others = [name for name in table.column_names if name != "values"]
+    rows_a_group = max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes))
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=rows_a_group,
+        compression={**dict.fromkeys(others, "zstd"), "values": "none"},
+        use_dictionary=[name for name in others if name != "scale"],
+        write_statistics=others,
+    )
     return bytes(sink.getvalue().to_pybytes())
 
 

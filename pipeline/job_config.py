@@ -1,0 +1,107 @@
+"""The jobs' configurations: which stage dataclasses a job has, and the models with what is wanted of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.config import (
+    CodesConfig,
+    DecodeConfig,
+    EmbeddingsConfig,
+    EngineConfig,
+    KmeansConfig,
+    ModelConfig,
+    OutputConfig,
+    PlanConfig,
+    SegmentConfig,
+    TranscriptConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTask:
+    """One model and what is wanted of it, all from one forward pass."""
+
+    model: ModelConfig
+    transcripts: TranscriptConfig | None = None
+    embeddings: tuple[EmbeddingsConfig, ...] = ()
+    codes: tuple[CodesConfig, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stages:
+    """What every job has."""
+
+    inputs: tuple[str, ...]
+    plan: PlanConfig = PlanConfig()
+    decode: DecodeConfig = DecodeConfig()
+    segment: SegmentConfig = SegmentConfig()
+    engine: EngineConfig = EngineConfig()
+    output: OutputConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig(_Stages):
+    """What the run is given: `tasks` share one read and decode, and segment ids."""
+
+    name: str
+    tasks: tuple[ModelTask, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(_Stages):
+    """`audiomill run`: the models come from the YAML file."""
+
+    def job(self, tasks: Sequence[ModelTask]) -> JobConfig:
+        return _job(self, "run", tuple(tasks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeConfig(_Stages):
+    """`audiomill transcribe`: audio to text."""
+
+    model: ModelConfig = ModelConfig()
+    transcripts: TranscriptConfig = TranscriptConfig()
+
+    def job(self) -> JobConfig:
+        return _job(self, "transcribe", (ModelTask(model=self.model, transcripts=self.transcripts),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(_Stages):
+    """`audiomill embed`: audio to vectors."""
+
+    model: ModelConfig = ModelConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+
+    def job(self) -> JobConfig:
+        return _job(self, "embed", (ModelTask(model=self.model, embeddings=(self.embeddings,)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(_Stages):
+    """`audiomill encode`: audio to discrete units."""
+
+    model: ModelConfig = ModelConfig()
+    codes: CodesConfig = CodesConfig()
+
+    def job(self) -> JobConfig:
+        return _job(self, "encode", (ModelTask(model=self.model, codes=(self.codes,)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KmeansJobConfig(_Stages):
+    """`audiomill kmeans`: audio to a codebook."""
+
+    model: ModelConfig = ModelConfig()
+    kmeans: KmeansConfig = KmeansConfig()
+
+    def job(self) -> JobConfig:
+        frames = EmbeddingsConfig(layers=str(self.kmeans.layer), dtype="fp32")
+        return _job(self, "kmeans", (ModelTask(model=self.model, embeddings=(frames,)),))
+
+
+def _job(config: _Stages, name: str, tasks: tuple[ModelTask, ...]) -> JobConfig:
+    stages = {field: getattr(config, field) for field in _Stages.__dataclass_fields__}
+    return JobConfig(name=name, tasks=tasks, **stages)

@@ -1,0 +1,95 @@
+"""A settled task -> its model on its device, ready to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from pipeline.models.base import CONV, CodesWant, SpeechModel, Wants
+from pipeline.models.checkpoint import (
+    FAKE,
+    Checkpoint,
+    find_checkpoint,
+    resolve_device,
+    resolve_precision,
+    whisper_tokenizer,
+)
+from pipeline.models.readout import Quantizer
+from pipeline.models.task import LoadedTask, TaskSpec
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_tasks(tasks: tuple[TaskSpec, ...], storage_options: dict[str, Any]) -> list[LoadedTask]:
+    """Every model of a run."""
+    return [LoadedTask(task, load_model(task, storage_options)) for task in tasks]
+
+
+def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
+    """The model of one task, with the quantizers that it needs."""
+    transformers.utils.logging.disable_progress_bar()
+    checkpoint = find_checkpoint(task.model, storage_options)
+    if checkpoint.kind == "fake":
+        from pipeline.models.fake import FakeModel
+
+        return FakeModel(checkpoint.path.removeprefix(FAKE), task.wants)
+    device = torch.device(resolve_device(task.model.device))
+    dtype = DTYPES[resolve_precision(task.model.precision, device.type)]
+    quantizers = {
+        want.name: _quantizer(want, checkpoint, device, storage_options)
+        for want in task.wants.codes
+        if want.layer is not None
+    }
+    path = Path(checkpoint.path)
+    if checkpoint.kind == "whisper":
+        return load_whisper(path, device, dtype, task.wants, quantizers)
+    if checkpoint.kind == "fairseq":
+        from pipeline.models.fairseq import Wav2VecModel, load_fairseq
+
+        return Wav2VecModel(load_fairseq(path).to(device=device, dtype=dtype), task.wants, quantizers)
+    from pipeline.models.wav2vec2 import load_frame_model
+
+    return load_frame_model(path, device, dtype, task.wants, quantizers, task.model.trust_remote_code)
+
+
+def load_whisper(
+    folder: Path, device: torch.device, dtype: torch.dtype, wants: Wants, quantizers: dict[str, Quantizer]
+) -> SpeechModel:
+    """Whisper from a Hugging Face or CTranslate2 folder."""
+    from transformers import WhisperForConditionalGeneration
+
+    from pipeline.models import ctranslate2
+    from pipeline.models.whisper import WhisperModel
+    from pipeline.models.whisper_tokens import tokens_of
+
+    generation: dict[str, Any]
+    if ctranslate2.is_ctranslate2(folder):
+        model = ctranslate2.load_whisper(folder)
+        settings = ctranslate2.read_settings(folder)
+        generation = {
+            "suppress_tokens": settings.get("suppress_ids"),
+            "begin_suppress_tokens": settings.get("suppress_ids_begin"),
+        }
+    else:
+        model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        generation = model.generation_config.to_dict()
+    tokenizer = whisper_tokenizer(folder)
+    tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
+    model = model.to(device=device, dtype=dtype).eval()
+    return WhisperModel(model, tokenizer, tokens, wants, quantizers)
+
+
+def _quantizer(
+    want: CodesWant, checkpoint: Checkpoint, device: torch.device, storage_options: dict[str, Any]
+) -> Quantizer:
+    from pipeline.models.codebooks import NearestCentroid, gumbel_of, read_codebook
+    from pipeline.models.locate import local_path
+    from pipeline.storage.fs import Place
+
+    if want.layer == CONV:
+        folder = local_path(want.source, storage_options) if want.source else Path(checkpoint.path)
+        return gumbel_of(folder, want.num_codebooks, device)
+    return NearestCentroid(read_codebook(Place(want.source, storage_options), want.layer).centroids_VD, device)

@@ -1,0 +1,94 @@
+"""What `--model` names -> a local folder or file: hub id, local path, fsspec URL."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ModelError
+
+HUB_PATTERNS = ["*.json", "*.txt", "*.safetensors", "merges.txt", "vocab*", "*.model"]
+
+
+def local_path(name: str, storage_options: dict[str, Any]) -> Path:
+    """The folder (or .pt file) that `name` stands for, downloaded if need be.
+
+    Raises:
+        ModelError: nothing there.
+    """
+    if "://" in name and not name.startswith("hf://"):
+        return _downloaded(name, json.dumps(storage_options))
+    path = Path(name)
+    if path.is_dir() or (path.is_file() and path.suffix == ".pt"):
+        return path.absolute()
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 + 3 * name.startswith("hf://"):
+        raise ModelError(
+            f"--model {name}: no such folder; expected a folder with config.json and weights, or a hub id such as openai/whisper-tiny.en"
+        )
+    return _from_hub(name.removeprefix("hf://"))
+
+
+def _from_hub(name: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        try:
+            found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS)
+            if not list(
+                Path(found).glob("*.safetensors")
+            ):  # older repositories carry only the pickle format, read with weights_only
+                found = huggingface_hub.snapshot_download(
+                    name, allow_patterns=[*HUB_PATTERNS, "pytorch_model*.bin", "model.bin"]
+                )
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
+                raise
+            try:
+                found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS, local_files_only=True)
+            except LocalEntryNotFoundError:
+                raise error from None
+    except HFValidationError as error:
+        raise ModelError(
+            f"--model {name}: neither a folder nor a hub id; expected e.g. openai/whisper-tiny.en"
+        ) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"--model {name}: not a local folder, and not to be had from the Hugging Face hub ({type(error).__name__}: {reason}); check the name or give a folder"
+        ) from error
+    return Path(found)
+
+
+@cache
+def _downloaded(url: str, storage_options: str) -> Path:
+    """A checkpoint from object storage, copied to a folder that is reused while its files stay the same."""
+    from pipeline.storage.fs import Place, retried
+
+    folder, _, file_name = url.rpartition("/") if url.endswith(".pt") else (url, "", "")
+    place = Place(folder, json.loads(storage_options))
+    names = [name for name in place.names() if name and file_name in ("", name)]
+    if not names:
+        raise ModelError(f"--model {url}: nothing there; expected a folder with config.json and weights")
+    cache_root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "audiomill"
+    sizes = {name: retried(lambda name=name: place.fs.size(place.join(name).path)) for name in names}  # type: ignore[misc]
+    target = cache_root / hashlib.sha256(json.dumps([url, sizes]).encode()).hexdigest()[:16]
+    if not target.exists():
+        cache_root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_root) as temporary:
+            for name in names:
+                if sizes[name] is not None:
+                    retried(lambda name=name: place.fs.get_file(place.join(name).path, str(Path(temporary) / name)))  # type: ignore[misc]
+            try:
+                Path(temporary).rename(target)
+                Path(temporary).mkdir()
+            except OSError:  # another process was first
+                assert target.exists()
+    return target / file_name

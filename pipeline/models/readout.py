@@ -1,0 +1,138 @@
+"""Hidden states of a batch -> each row's own vectors and codes. Everything on the device, one transfer per output.
+
+B batch, F frames, G groups of frames, N all valid frames of a batch, D width, K codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.models.base import CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
+
+Quantizer = Callable[[Tensor], Tensor]
+"""hidden_ND -> codes_NK."""
+MAX_HALF = 65504.0
+
+
+class CoreFrames:
+    """The frames of each row that belong to its segment: those that start inside it, not in the context.
+
+    Args:
+        utterances: the batch.
+        num_frames: frames that the model gives for each of them alone.
+        hop: samples from one frame to the next.
+        device: of the hidden states.
+    """
+
+    def __init__(
+        self, utterances: Sequence[Utterance], num_frames: Sequence[int], hop: int, device: torch.device
+    ) -> None:
+        first, self.counts = [], []
+        for utterance, frames in zip(utterances, num_frames, strict=True):
+            start = -(-utterance.left // hop)
+            stop = frames if utterance.right == 0 else -(-(len(utterance.pcm_T) - utterance.right) // hop)
+            first.append(start)
+            self.counts.append(max(0, min(stop, frames) - start))
+        self.num_frames_B = torch.tensor(self.counts, device=device)
+        at_F = torch.arange(max(self.counts), device=device)
+        self._index_BF = torch.tensor(first, device=device)[:, None] + at_F
+        self.mask_BF = at_F < self.num_frames_B[:, None]
+
+    def take(self, hidden_BFD: Tensor) -> Tensor:
+        """Core frames moved to the front of their row, zeros behind; float32."""
+        index_BF = self._index_BF.clamp(max=hidden_BFD.shape[1] - 1)
+        taken = hidden_BFD.gather(1, index_BF[..., None].expand(-1, -1, hidden_BFD.shape[-1]))
+        return taken.float().masked_fill(~self.mask_BF[..., None], 0.0)
+
+
+def read_out(
+    wants: Wants,
+    hidden: Mapping[int, Tensor],
+    own_codes_BFK: Tensor | None,
+    quantizers: Mapping[str, Quantizer],
+    core: CoreFrames,
+) -> list[Readout]:
+    """What is wanted of a batch, row by row.
+
+    Args:
+        wants: see `pipeline.models.base`.
+        hidden: hidden_BFD by layer.
+        own_codes_BFK: of the checkpoint's own quantizer, where its codes need the whole batch.
+        quantizers: by name of the want; see `Quantizer`.
+        core: which frames count.
+    """
+    taken = {layer: core.take(hidden[layer]) for layer in wants.layers}
+    vectors = [_vectors(taken[want.layer], want, core) for want in wants.vectors]
+    codes = [_codes(taken, own_codes_BFK, want, quantizers, core) for want in wants.codes]
+    return [Readout(tuple(v[row] for v in vectors), tuple(c[row] for c in codes)) for row in range(len(core.counts))]
+
+
+def _codes(
+    taken: Mapping[int, Tensor],
+    own_codes_BFK: Tensor | None,
+    want: CodesWant,
+    quantizers: Mapping[str, Quantizer],
+    core: CoreFrames,
+) -> list[NDArray[np.uint16]]:
+    if want.layer is None:
+        assert own_codes_BFK is not None, "the model has a quantizer of its own"
+        codes_NK = core.take(own_codes_BFK)[core.mask_BF].long()
+    else:
+        codes_NK = quantizers[want.name](taken[want.layer][core.mask_BF])
+    codes_KN = codes_NK.T.to(torch.int32).cpu().numpy().astype(np.uint16)
+    return np.split(codes_KN, np.cumsum(core.counts)[:-1], axis=1)
+
+
+def _vectors(taken_BFD: Tensor, want: VectorWant, core: CoreFrames) -> list[Vectors]:
+    if want.pool == "none":
+        grouped_BGD, lengths = _grouped(taken_BFD, core, want.stride)
+        mask_BG = torch.arange(grouped_BGD.shape[1], device=taken_BFD.device) < lengths[:, None]
+        values_ND, counts = grouped_BGD[mask_BG], lengths.tolist()
+    else:
+        values_ND, counts = _pooled(taken_BFD, want.pool, core), [1] * len(core.counts)
+    if want.l2_normalize:
+        values_ND = values_ND / values_ND.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    values, scale = _stored(values_ND, want.dtype)
+    edges = np.cumsum(counts)[:-1]
+    scales: Sequence[Any] = [None] * len(counts) if scale is None else np.split(scale, edges)
+    frames = core.counts if want.pool != "none" else counts
+    return [Vectors(*row) for row in zip(np.split(values, edges), scales, frames, strict=True)]
+
+
+def _grouped(taken_BFD: Tensor, core: CoreFrames, stride: int) -> tuple[Tensor, Tensor]:
+    """Means of `stride` frames; the last group of a row may have fewer."""
+    if stride == 1:
+        return taken_BFD, core.num_frames_B
+    batch, frames, width = taken_BFD.shape
+    padded = torch.nn.functional.pad(taken_BFD, (0, 0, 0, -frames % stride))
+    sums_BGD = padded.view(batch, -1, stride, width).sum(2)
+    first_G = stride * torch.arange(sums_BGD.shape[1], device=taken_BFD.device)
+    size_BG = (core.num_frames_B[:, None] - first_G).clamp(min=1, max=stride)
+    return sums_BGD / size_BG[..., None], (core.num_frames_B + stride - 1) // stride
+
+
+def _pooled(taken_BFD: Tensor, pool: str, core: CoreFrames) -> Tensor:
+    """Mean, mean beside population standard deviation, or maximum over each row's own frames."""
+    if pool == "max":
+        return taken_BFD.masked_fill(~core.mask_BF[..., None], -torch.inf).amax(1)
+    count_B1 = core.num_frames_B[:, None]
+    mean_BD = taken_BFD.sum(1) / count_B1
+    if pool == "mean":
+        return mean_BD
+    centred = (taken_BFD - mean_BD[:, None]).masked_fill(~core.mask_BF[..., None], 0.0)
+    return torch.cat([mean_BD, (centred.square().sum(1) / count_B1).sqrt()], dim=-1)
+
+
+def _stored(values_ND: Tensor, dtype: str) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    if dtype == "int8":
+        scale_N = values_ND.abs().amax(-1).clamp(min=1e-30) / 127
+        return (values_ND / scale_N[:, None]).round().to(torch.int8).cpu().numpy(), scale_N.cpu().numpy()
+    if dtype == "fp16":  # some models have a few values beyond what fp16 holds: the largest it holds, not infinity
+        values_ND = values_ND.clamp(-MAX_HALF, MAX_HALF).half()
+    return values_ND.cpu().numpy(), None

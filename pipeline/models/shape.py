@@ -1,0 +1,61 @@
+"""What a checkpoint's config tells without loading weights: width, layers, frame clock, quantizer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pipeline.models.base import CONV, CodesWant
+
+BERT_HOP = 320
+WHISPER_HOP = 320
+CTRANSLATE2_WIDTHS = {80: 8}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """`hop`: samples from one frame to the next; `num_layers`: of the encoder, so hidden states 0 to num_layers exist;
+    `layer_names`: other names of layers; `quantizer`: (codebooks, entries of each) or None."""
+
+    width: int
+    num_layers: int
+    hop: int
+    layer_names: tuple[str, ...] = ()
+    quantizer: tuple[int, int] | None = None
+
+
+def receptive_field(config: Any) -> int:
+    """Samples that one frame of the convolutions sees."""
+    field, step = 1, 1
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        field += (kernel - 1) * step
+        step *= stride
+    return field
+
+
+def shape_of_family(folder: Path, has_quantizer: bool) -> Shape:
+    """Of a wav2vec2-family folder; configs hold what differs from the family's defaults, so transformers reads them."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    hop = BERT_HOP if config.model_type == "wav2vec2-bert" else prod(config.conv_stride)
+    quantizer = (config.num_codevector_groups, config.num_codevectors_per_group) if has_quantizer else None
+    return Shape(width=config.hidden_size, num_layers=config.num_hidden_layers, hop=hop, quantizer=quantizer)
+
+
+def shape_of_whisper(folder: Path) -> Shape:
+    """Of a Hugging Face Whisper folder."""
+    config = json.loads((folder / "config.json").read_text())
+    return Shape(width=config["d_model"], num_layers=config["encoder_layers"], hop=WHISPER_HOP)
+
+
+def own_quantizer(shape: Shape, name: str, deduplicate: bool) -> CodesWant:
+    """The want for a checkpoint's own quantizer, which reads the convolutions' output."""
+    assert shape.quantizer is not None, "checked before"
+    codebooks, entries = shape.quantizer
+    return CodesWant(
+        name=name, source="", layer=CONV, num_codebooks=codebooks, num_entries=entries, deduplicate=deduplicate
+    )

@@ -1,0 +1,27 @@
+"""One model of a run, settled: what workers load and what they ask of it. Plain values; no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import ModelConfig
+from pipeline.models.base import SpeechModel, Wants
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """`label`: the model's name in the tables; `hop`: samples from one frame to the next."""
+
+    label: str
+    model: ModelConfig
+    wants: Wants
+    hop: int
+    batch_samples: int
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task with its model on the device."""
+
+    spec: TaskSpec
+    model: SpeechModel

@@ -1,0 +1,139 @@
+"""What the user asked of a checkpoint -> wants with layers and codebooks settled, or an error that says what to use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import CodesConfig, EmbeddingsConfig, ModelConfig
+from pipeline.errors import ModelError, UsageError
+from pipeline.models.base import CodesWant, VectorWant
+from pipeline.models.checkpoint import Checkpoint, find_checkpoint, fingerprint, shape_of
+from pipeline.models.shape import Shape, own_quantizer
+from pipeline.storage.fs import Place, absolute
+
+QUANTIZER = "quantizer"
+
+
+def settled_vectors(configs: Sequence[EmbeddingsConfig], shape: Shape) -> Iterator[VectorWant]:
+    """One want a layer.
+
+    Raises:
+        UsageError: a layer that the model does not have.
+    """
+    for config in configs:
+        for layer in layer_numbers(config.layers, shape):
+            yield VectorWant(
+                layer=layer,
+                pool=config.pool,
+                stride=config.frame_stride,
+                dtype=config.dtype,
+                l2_normalize=config.l2_normalize,
+            )
+
+
+def layer_numbers(text: str, shape: Shape) -> list[int]:
+    """`"6,9,-1"` -> `[6, 9, 12]`; `"all"` -> every hidden state from 0 on."""
+    if text.strip() == "all":
+        return list(range(shape.num_layers + 1))
+    found = [_layer_number(name.strip(), shape) for name in str(text).split(",") if name.strip()]
+    if not found:
+        raise UsageError(f"--layers {text!r}: expected numbers such as 6,9,-1, or all")
+    return list(dict.fromkeys(found))
+
+
+def _layer_number(name: str, shape: Shape) -> int:
+    if name in shape.layer_names:
+        return shape.layer_names.index(name)
+    count = shape.num_layers + 1
+    try:
+        number = int(name)
+    except ValueError:
+        number = count
+    if not -count <= number < count:
+        names = f" or {', '.join(shape.layer_names)}" if shape.layer_names else ""
+        raise UsageError(f"--layers {name}: this model has hidden states 0 to {count - 1} (or -{count} to -1){names}")
+    return number % count
+
+
+def settled_codes(
+    configs: Sequence[CodesConfig], checkpoint: Checkpoint, shape: Shape, storage_options: dict[str, Any]
+) -> tuple[list[CodesWant], list[str]]:
+    """One want a quantizer or codebook, and the fingerprint of what is not part of the checkpoint.
+
+    Raises:
+        UsageError: the checkpoint has no quantizer, or a codebook is not there or does not fit it.
+    """
+    wants, prints = [], []
+    for config in configs:
+        for source in [each.strip() for each in config.codebook.split(",") if each.strip()]:
+            if source == QUANTIZER:
+                wants.append(_own(checkpoint, shape))
+                continue
+            if source.startswith(QUANTIZER + "="):
+                want, found = _borrowed(source.removeprefix(QUANTIZER + "="), checkpoint, storage_options)
+            else:
+                want, found = _codebook(source, config.codebook_layer, checkpoint, shape, storage_options)
+            wants.append(want)
+            prints.append(found)
+        wants = [replace(want, deduplicate=config.deduplicate) for want in wants]
+    names = [want.name for want in wants]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--codebook: {', '.join(names)} would have the same name in the table; rename a file")
+    return wants, prints
+
+
+def _own(checkpoint: Checkpoint, shape: Shape) -> CodesWant:
+    if shape.quantizer is None:
+        raise ModelError(
+            f"--codebook quantizer: {checkpoint.name} has no quantizer (only wav2vec 2.0 pretraining checkpoints, "
+            "Wav2Vec2ForPreTraining, and vq-wav2vec have; fine-tuning drops it). Use the checkpoint it was fine-tuned from, "
+            "or fit k-means codes of a layer: `audiomill kmeans INPUT --model ... --layer 9 --output km.safetensors`, "
+            "then --codebook km.safetensors"
+        )
+    if checkpoint.kind in ("fairseq", "fake"):
+        codebooks, entries = shape.quantizer
+        return CodesWant(name=QUANTIZER, source="", layer=None, num_codebooks=codebooks, num_entries=entries)
+    return own_quantizer(shape, QUANTIZER, False)
+
+
+def _borrowed(name: str, checkpoint: Checkpoint, storage_options: dict[str, Any]) -> tuple[CodesWant, str]:
+    from pipeline.models.codebooks import check_same_convolutions
+
+    other = find_checkpoint(ModelConfig(model=name), storage_options)
+    shape = shape_of(other)
+    if shape.quantizer is None or checkpoint.kind not in ("ctc", "encoder"):
+        _own(other, replace(shape, quantizer=None))
+    check_same_convolutions(Path(checkpoint.path), Path(other.path))
+    return replace(own_quantizer(shape, QUANTIZER, False), source=other.name), fingerprint(other)
+
+
+def _codebook(
+    source: str, layer: int | None, checkpoint: Checkpoint, shape: Shape, storage_options: dict[str, Any]
+) -> tuple[CodesWant, str]:
+    from pipeline.models.codebooks import codebook_fingerprint, read_codebook
+
+    place = Place(absolute(source), storage_options)
+    codebook = read_codebook(place, layer)
+    entries, width = codebook.centroids_VD.shape
+    number = _layer_number(str(codebook.layer), shape)
+    if width != shape.width:
+        raise UsageError(
+            f"--codebook {source}: its entries have {width} values, hidden states of {checkpoint.name} have {shape.width}"
+        )
+    if not 2 <= entries <= 65_536:
+        raise UsageError(f"--codebook {source}: expected 2 to 65536 entries, got {entries}")
+    if (
+        codebook.fingerprint is not None
+        and checkpoint.kind != "fake"
+        and codebook.fingerprint != fingerprint(checkpoint)
+    ):
+        raise UsageError(
+            f"--codebook {source}: fitted on other weights ({codebook.model}, {codebook.fingerprint}) than {checkpoint.name} has; "
+            f"use that model, or fit a codebook for this one, or say that it fits with `audiomill codebook {source} --layer {codebook.layer} --output NEW`"
+        )
+    name = place.url.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    want = CodesWant(name=name, source=place.url, layer=number, num_codebooks=1, num_entries=entries)
+    return want, codebook_fingerprint(codebook)

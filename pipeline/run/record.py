@@ -1,0 +1,55 @@
+"""What run.json says about a run beside its settings: versions, names, and what the canary found."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pipeline
+from pipeline.canary import Difference
+from pipeline.job_config import JobConfig
+from pipeline.storage.fs import Place
+
+PACKAGES = (
+    "torch", "transformers", "ray", "pyarrow", "numpy", "soundfile", "av", "soxr", "silero-vad", "onnxruntime", "fsspec",
+)  # fmt: skip
+
+
+def run_record(config: JobConfig) -> dict[str, Any]:
+    """What run.json holds beside the settings that change results; no credentials."""
+    names = [without_credentials(task.model.model) for task in config.tasks]
+    return {
+        "job": config.name,
+        "audiomill": pipeline.__version__,
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "model_name": names[0] if len(names) == 1 else names,
+        "inputs": [without_credentials(url) for url in config.inputs],
+    }
+
+
+def record_canary(output: Place, difference: Difference) -> None:
+    """Adds what the canary found to run.json."""
+    place = output.join("run.json")
+    record = json.loads(place.read())
+    found = {**difference._asdict(), "relative_l2": float(f"{difference.relative_l2:.3g}")}
+    if record.get("canary") != found:
+        place.write(json.dumps({**record, "canary": found}, indent=2, sort_keys=True).encode())
+
+
+def without_credentials(url: str) -> str:
+    """`https://user:secret@host/x?token=y` -> `https://host/x`."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path.split('?')[0] if scheme.startswith('http') else path}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

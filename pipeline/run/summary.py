@@ -1,0 +1,63 @@
+"""Sums over the ledger of an output, and the times of one run."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections import Counter, defaultdict
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.audio.bucket import padding_waste_pct
+from pipeline.canary import Difference, largest
+from pipeline.frames import usage
+from pipeline.run.spec import RunSpec
+from pipeline.storage import ledger
+from pipeline.storage.fs import Place
+
+Summary = dict[str, Any]
+COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "non_speech_s", "failed_s")
+
+
+def summarise(output: Place, todo: dict[int, pa.Table], started: float, spec: RunSpec) -> Summary:
+    """Counts of the whole output; times of this run only. Start-up ends when the model is given its first piece."""
+    wall_s = time.time() - started
+    startup_s = wall_s
+    sums: defaultdict[str, float] = defaultdict(float)
+    reasons: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    num_bytes: Counter[str] = Counter()
+    audio_now = 0.0
+    entries = list(ledger.entries(output))
+    for entry in entries:
+        for name in COUNTED:
+            sums[name] += entry[name]
+        reasons.update(entry["rejections"])
+        num_bytes.update(entry["bytes"])
+        if entry["part"] in todo:
+            audio_now += entry["duration_s"]
+            startup_s = min(startup_s, (entry["began"] or started + wall_s) - started)
+            for stage, value in entry["seconds"].items():
+                seconds[stage] += value
+    real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
+    busy_of = max(wall_s - startup_s, 1e-9)
+    return {
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **{name: int(value) if name.startswith("num_") else value for name, value in sums.items()},
+        "rejections": dict(reasons),
+        "bytes": dict(num_bytes),
+        "codes_usage": usage(iter(entries)),
+        "canary": largest(Difference(**e["canary"]) for e in entries if e["canary"])._asdict(),
+        "num_parts_this_run": len(todo),
+        "audio_s_this_run": audio_now,
+        "wall_s": wall_s,
+        "startup_s": startup_s,
+        "x_real_time": audio_now / busy_of,
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "padding_waste_pct": padding_waste_pct(real, padded),
+        "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (busy_of * spec.engine.actors)),
+        "device": spec.device,
+        "precision": spec.precisions[0],
+        "engine": spec.engine.engine,
+    }
