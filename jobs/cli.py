@@ -18,6 +18,7 @@ from jobs.inspect_run import inspect_run
 from jobs.kmeans import kmeans
 from jobs.run_yaml import run
 from jobs.score import score
+from jobs.trace import trace
 from jobs.transcribe import transcribe
 from pipeline.errors import AudiomillError, UsageError
 
@@ -41,7 +42,7 @@ def audiomill() -> None:
     """
 
 
-for job in (transcribe, embed, encode, run, kmeans, codebook, inspect_run, score, export, demo):
+for job in (transcribe, embed, encode, run, kmeans, codebook, inspect_run, score, export, trace, demo):
     audiomill.add_command(job)
 
 

@@ -1,7 +1,8 @@
-"""audiomill export: transcripts as subtitles, text, JSON lines or CSV."""
+"""audiomill export: transcripts as subtitles, text, JSON lines or CSV; codes as lines of units."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -16,12 +17,15 @@ from pipeline.errors import InputError
 from pipeline.storage import ledger
 from pipeline.storage.entry import stem
 from pipeline.storage.fs import Place
+from pipeline.storage.parquet import part_name, read_table
 from pipeline.text.subtitles import Cue, cues_of_words, srt, vtt
+from pipeline.text.units import unit_lines
 
 EXAMPLES = """\
 Examples:
   audiomill export out/ --format srt --to subtitles/
   audiomill export out/ --format jsonl > transcripts.jsonl
+  audiomill export units/ --format txt --to units.txt
 """
 ONE_FILE_EACH = ("srt", "vtt", "txt")
 CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s", "language", "confidence", "text")
@@ -38,14 +42,33 @@ SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
     metavar="PLACE",
     help="Folder for srt, vtt, txt [default: OUTPUT/export]; file for jsonl, csv [default: standard output].",
 )
+@click.option(
+    "--codes",
+    "as_units",
+    is_flag=True,
+    help="txt: units of the codes table, one line a recording [default: where the output has no text].",
+)
+@click.option("--quantizer", metavar="TEXT", help="txt: whose codes, where there are several.")
+@click.option("--ids", is_flag=True, help="txt: recording id and a tab before each line of units.")
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
-def export(output: str, kind: str, to: str | None, storage_options: dict[str, Any] | None) -> None:
-    """Write transcripts in other formats.
+def export(
+    output: str,
+    kind: str,
+    to: str | None,
+    as_units: bool,
+    quantizer: str | None,
+    ids: bool,
+    storage_options: dict[str, Any] | None,
+) -> None:
+    """Write transcripts or codes in other formats.
 
     srt, vtt and txt: one file a recording, named after it. jsonl: one line a recording with its segments.
-    csv: one row a segment.
+    csv: one row a segment. txt of codes: one file, one line of units a recording, codebooks side by side as 12-45.
     """
     place = Place(output, storage_options or {})
+    if kind == "txt" and (as_units or _has_only_codes(place)):
+        _export_units(place, Place(to, storage_options or {}) if to else None, quantizer, ids)
+        return
     recordings = ledger.tables(place, "recordings").to_pylist()
     if not recordings:
         raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
@@ -63,6 +86,34 @@ def export(output: str, kind: str, to: str | None, storage_options: dict[str, An
         Place(to, storage_options or {}).write(text.encode())
     else:
         click.echo(text, nl=False)
+
+
+def _has_only_codes(place: Place) -> bool:
+    if not place.join("codes").names():
+        return False
+    texts = ledger.tables(place, "recordings", ["text"]).column("text")
+    return bool(texts.null_count == len(texts))
+
+
+def _export_units(place: Place, to: Place | None, quantizer: str | None, ids: bool) -> None:
+    """Part by part: a corpus of units may be larger than memory."""
+    count = 0
+    with to.open_for_writing() if to is not None else contextlib.nullcontext() as handle:
+        for part in sorted(ledger.done_parts(place)):
+            codes, segments = (
+                read_table(place.join(name, part_name(part) + ".parquet")) for name in ("codes", "segments")
+            )
+            for recording, line in unit_lines(codes, segments, quantizer):
+                count += 1
+                text = f"{recording}\t{line}\n" if ids else f"{line}\n"
+                if handle is None:
+                    click.echo(text, nl=False)
+                else:
+                    handle.write(text.encode())
+    if count == 0:
+        raise InputError(f"{place.url}: no finished codes; expected the --output of an encode run")
+    if to is not None:
+        click.echo(f"{count} lines in {to.url}")
 
 
 def _names(recordings: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from jobs.options import JsonMapping
 from pipeline.errors import InputError
+from pipeline.frames import usage
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 
@@ -33,7 +34,7 @@ def inspect_run(output: str, show_all: bool, storage_options: dict[str, Any] | N
     place = Place(output, storage_options or {})
     plan = ledger.load_plan(place)
     if plan is None:
-        raise InputError(f"{output}: no plan.parquet; expected the --output of a transcribe run")
+        raise InputError(f"{output}: no plan.parquet; expected the --output of a run")
     console = Console(soft_wrap=True, highlight=False)
     entries = list(ledger.entries(place))
     sums: defaultdict[str, float] = defaultdict(float)
@@ -50,6 +51,7 @@ def inspect_run(output: str, show_all: bool, storage_options: dict[str, Any] | N
     hours = {name: sums[f"{name}_s"] / 3600 for name in ("duration", "speech", "non_speech", "failed")}
     console.print("hours: " + ", ".join(f"{name} {value:.3f}" for name, value in hours.items()))
     _throughput(console, place)
+    _codes(console, entries)
     _languages(console, place)
     _damaged(console, place, None if show_all else NUM_REJECTIONS)
     _rejections(console, place, None if show_all else NUM_REJECTIONS)
@@ -65,6 +67,14 @@ def _throughput(console: Console, place: Place) -> None:
                 f"({run['engine']}, {run['device']}, {run['precision']}), device busy {run['device_busy_pct']:.0f}%, "
                 f"padding waste {run['padding_waste_pct']:.0f}%"
             )
+
+
+def _codes(console: Console, entries: list[dict[str, Any]]) -> None:
+    for each in usage(iter(entries)):
+        console.print(
+            f"codes of {each['quantizer']}, codebook {each['codebook']}: {each['num_used']} of {each['num_entries']} entries used, "
+            f"perplexity {each['perplexity']:.1f}, {each['bits_a_frame']:.2f} bits a frame"
+        )
 
 
 def _languages(console: Console, place: Place) -> None:
@@ -109,7 +119,7 @@ def _rejections(console: Console, place: Place, limit: int | None) -> None:
     for row in rows[:limit]:
         table.add_row(_name(row), row["stage"], row["reason"], row["detail"])
     console.print(table)
-    console.print("run the transcribe command with --retry-rejected to try only these again")
+    console.print("run the same command with --retry-rejected to try only these again")
 
 
 def _worst(console: Console, place: Place) -> None:

@@ -24,6 +24,7 @@ GROUPS = {
     "EmbeddingsConfig": "Embeddings",
     "CodesConfig": "Codes",
     "KmeansConfig": "Codebook",
+    "PicturesConfig": "Pictures",
     "EngineConfig": "Engine",
     "OutputConfig": "Output",
 }

@@ -207,6 +207,19 @@ class KmeansConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PicturesConfig(Validated):
+    """What a trace shows."""
+
+    max_seconds: float = option(15.0, "Look at this much of the recording, from its start.")
+    layers: str = option("auto", "Hidden states to show, by comma, or all; auto: the first, the middle and the last.")
+    codebook: str = option("auto", "As for encode; auto: the checkpoint's own quantizer, if it has one.")
+    codebook_layer: int | None = option(None, "Layer that a .npy codebook is for.")
+
+    def check(self) -> None:
+        self.require_positive("max_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig(Validated):
     """Where the stages run."""
 

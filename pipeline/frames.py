@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
-from pipeline.models.base import Readout
+from pipeline.models.base import Readout, VectorWant
 from pipeline.models.task import TaskSpec
 
 Cuts = Sequence[Mapping[str, Any]]
@@ -28,17 +28,15 @@ def segment_id(cut: Mapping[str, Any]) -> str:
     return f"{cut['recording_id']}{channel}-{cut['start']:010d}"
 
 
-def values_type(tasks: Sequence[TaskSpec], widths: Mapping[str, int]) -> pa.DataType:
+def values_type(wants: Sequence[tuple[int, VectorWant]]) -> pa.DataType:
     """Type of `embeddings.values` for a run.
 
     A vector has a fixed size unless the run mixes widths; a row is one vector where everything is pooled, else a
     list of vectors.
 
     Args:
-        tasks: of the run; all vectors have one dtype.
-        widths: of each task's hidden states, by label.
+        wants: of the run, each with the width of its hidden state; all have one dtype.
     """
-    wants = [(widths[task.label], want) for task in tasks for want in task.wants.vectors]
     sizes = {width * (2 if want.pool == "mean+std" else 1) for width, want in wants}
     value = VALUE_TYPES[wants[0][1].dtype]
     vector = pa.list_(value, sizes.pop()) if len(sizes) == 1 else pa.list_(value)

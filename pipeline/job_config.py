@@ -13,6 +13,7 @@ from pipeline.config import (
     KmeansConfig,
     ModelConfig,
     OutputConfig,
+    PicturesConfig,
     PlanConfig,
     SegmentConfig,
     TranscriptConfig,
@@ -100,6 +101,18 @@ class KmeansJobConfig(_Stages):
     def job(self) -> JobConfig:
         frames = EmbeddingsConfig(layers=str(self.kmeans.layer), dtype="fp32")
         return _job(self, "kmeans", (ModelTask(model=self.model, embeddings=(frames,)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceConfig(_Stages):
+    """`audiomill trace`: one recording through a model."""
+
+    model: ModelConfig = ModelConfig()
+    transcripts: TranscriptConfig = TranscriptConfig()
+    pictures: PicturesConfig = PicturesConfig()
+
+    def job(self, task: ModelTask) -> JobConfig:
+        return _job(self, "trace", (task,))
 
 
 def _job(config: _Stages, name: str, tasks: tuple[ModelTask, ...]) -> JobConfig:

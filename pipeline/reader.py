@@ -164,7 +164,7 @@ class OutputDataset(Dataset[Sample]):
 
     def _codes(self, rows: pa.Table, ids: list[str], row: int) -> NDArray[Any]:
         if "codebook" in self._only:
-            return np.asarray(rows.column("codes")[row].values)
+            return np.array(rows.column("codes")[row].values)
         quantizer, model = rows.column("quantizer")[row], rows.column("model")[row]
         stop = row
         while stop < len(ids) and (ids[stop], rows.column("quantizer")[stop], rows.column("model")[stop]) == (
@@ -173,7 +173,7 @@ class OutputDataset(Dataset[Sample]):
             model,
         ):
             stop += 1
-        found = [np.asarray(rows.column("codes")[i].values) for i in range(row, stop)]
+        found = [np.array(rows.column("codes")[i].values) for i in range(row, stop)]
         if len({len(codes) for codes in found}) > 1:
             raise InputError(
                 "the codes were de-duplicated, so a segment's codebooks differ in length; choose one with codebook="
@@ -213,7 +213,7 @@ def _vectors(rows: pa.Table, row: int) -> NDArray[Any]:
     """values_FD or values_D of a row."""
     values = rows.column("values")[row].values
     is_frames = pa.types.is_nested(values.type)
-    flat = np.asarray(values.flatten()) if is_frames else np.asarray(values)
+    flat = np.array(values.flatten() if is_frames else values)  # a copy: torch wants arrays that may be written to
     found = flat.reshape(len(values), -1) if is_frames else flat
     scale = rows.column("scale")[row].values
     if scale is None:

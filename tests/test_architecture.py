@@ -17,6 +17,7 @@ LAYERS = [
     ("pipeline.stages", "pipeline.assemble", "pipeline.sample", "pipeline.reader"),
     ("pipeline.commit",),
     ("pipeline.run",),
+    ("pipeline.trace",),
     ("jobs",),
 ]
 APART = ("pipeline.audio", "pipeline.text", "pipeline.storage")
@@ -50,6 +51,8 @@ def room(name: str) -> tuple[int, str]:
 
 def test_imports_go_down_and_never_across() -> None:
     for path in FILES:
+        if module(path) == "pipeline":  # the front door: names what is inside, imports it when called
+            continue
         level, mine = room(module(path))
         for name in imports(path):
             if name.split(".")[0] not in ("pipeline", "jobs") or name == "pipeline":

@@ -178,6 +178,12 @@ def _kind(folder: Path, name: str) -> str:
     raise ModelError(f"{name}: model type {kind!r} is not read here; expected whisper, {', '.join(CTC_FAMILIES)}")
 
 
+def family_of(checkpoint: Checkpoint) -> str:
+    """`model_type` of a Hugging Face folder; the kind of anything else."""
+    path = Path(checkpoint.path) / "config.json"
+    return str(json.loads(path.read_text()).get("model_type", checkpoint.kind)) if path.exists() else checkpoint.kind
+
+
 def fingerprint(checkpoint: Checkpoint) -> str:
     """Hash of the weight files' contents: the same weights under another path count as the same."""
     if checkpoint.kind == "fake":

@@ -72,7 +72,14 @@ def shape_of_fairseq(path: Path) -> Shape:
     """Of a .pt file."""
     spec, _ = read_fairseq(path)
     quantizer = (spec.vq_groups, spec.vq_vars) if spec.vq_type != "none" else None
-    return Shape(width=spec.width, num_layers=1, hop=spec.hop, layer_names=("z", "c"), quantizer=quantizer)
+    return Shape(
+        width=spec.width,
+        num_layers=1,
+        hop=spec.hop,
+        layer_names=("z", "c"),
+        quantizer=quantizer,
+        other_widths={1: spec.conv_aggregator_layers[-1][0]},
+    )
 
 
 def load_fairseq(path: Path) -> Wav2Vec:

@@ -1,7 +1,8 @@
 """A deterministic stand-in for a model: its answers are a function of the samples alone.
 
-For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model) or
-`fake://poison` (which ends its process when it meets a second of the sample value 12345).
+For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model),
+`fake://poison` (which ends its process when it meets a second of the sample value 12345) or `fake://leaky` (whose
+answers change with the padding, as those of a faulty model do).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.models.base import Answer, Readout, Transcript, Utterance, Vectors, Wants
 from pipeline.models.shape import Shape
 
-SLOWNESS = {"": 0.0, "slow": 0.02, "poison": 0.0}
+SLOWNESS = {"": 0.0, "slow": 0.02, "poison": 0.0, "leaky": 0.0}
 """Seconds per segment, by name."""
 POISON = 12_345
 WORDS = [
@@ -64,6 +65,7 @@ class FakeModel:
 
     def __init__(self, name: str, wants: Wants) -> None:
         self._delay_s, self._is_mortal, self._wants = SLOWNESS[name], name == "poison", wants
+        self._leaks = name == "leaky"
 
     def padded_length(self, num_samples: int) -> int:
         return num_samples
@@ -74,14 +76,17 @@ class FakeModel:
         if self._is_mortal and any((u.pcm_T[8_000:24_000] == POISON).sum() > 15_000 for u in batch):
             os.kill(os.getpid(), signal.SIGKILL)
         digests = [Digest(hashlib.sha256(u.pcm_T.tobytes()).digest()) for u in batch]
-        return [Answer(text, self._readout(u)) for text, u in zip(digests, batch, strict=True)]
+        longest = max(len(u.pcm_T) for u in batch)
+        padding = [(longest - len(u.pcm_T)) * self._leaks for u in batch]
+        texts = digests if self._wants.transcripts is not None else [None] * len(batch)
+        return [Answer(text, self._readout(u, leak)) for text, u, leak in zip(texts, batch, padding, strict=True)]
 
-    def _readout(self, utterance: Utterance) -> Readout:
+    def _readout(self, utterance: Utterance, leak: int) -> Readout:
         hop, width = FAKE_SHAPE.hop, FAKE_SHAPE.width
         stop = len(utterance.pcm_T) - utterance.right
         first, last = -(-utterance.left // hop), -(-stop // hop)
         padded = np.pad(utterance.pcm_T, (0, -len(utterance.pcm_T) % hop)).reshape(-1, hop)[first:last]
-        values_ND = padded.reshape(len(padded), width, -1).mean(-1).astype(np.float16) / 8
+        values_ND = padded.reshape(len(padded), width, -1).mean(-1).astype(np.float16) / 8 + np.float16(leak / 1000)
         bits_N = (values_ND[:, :4] > 0) @ (1 << np.arange(4))
         vectors = [values_ND if want.pool == "none" else values_ND.mean(0)[None] for want in self._wants.vectors]
         codes = [np.stack([bits_N] * want.num_codebooks).astype(np.uint16) for want in self._wants.codes]

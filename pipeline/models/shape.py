@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,32 @@ from pipeline.models.base import CONV, CodesWant
 
 BERT_HOP = 320
 WHISPER_HOP = 320
-CTRANSLATE2_WIDTHS = {80: 8}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """`hop`: samples from one frame to the next; `num_layers`: of the encoder, so hidden states 0 to num_layers exist;
-    `layer_names`: other names of layers; `quantizer`: (codebooks, entries of each) or None."""
+    `layer_names`: other names of layers; `other_widths`: of layers that differ from `width`; `quantizer`: (codebooks, entries of each) or None."""
 
     width: int
     num_layers: int
     hop: int
     layer_names: tuple[str, ...] = ()
     quantizer: tuple[int, int] | None = None
+    other_widths: Mapping[int, int] = field(default_factory=dict)
+
+    def width_of(self, layer: int) -> int:
+        """Values of a vector of hidden state `layer`."""
+        return self.other_widths.get(layer, self.width)
 
 
 def receptive_field(config: Any) -> int:
     """Samples that one frame of the convolutions sees."""
-    field, step = 1, 1
+    size, step = 1, 1
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        field += (kernel - 1) * step
+        size += (kernel - 1) * step
         step *= stride
-    return field
+    return size
 
 
 def shape_of_family(folder: Path, has_quantizer: bool) -> Shape:

@@ -119,9 +119,9 @@ def _codebook(
     codebook = read_codebook(place, layer)
     entries, width = codebook.centroids_VD.shape
     number = _layer_number(str(codebook.layer), shape)
-    if width != shape.width:
+    if width != shape.width_of(number):
         raise UsageError(
-            f"--codebook {source}: its entries have {width} values, hidden states of {checkpoint.name} have {shape.width}"
+            f"--codebook {source}: its entries have {width} values, hidden states of {checkpoint.name} have {shape.width_of(number)}"
         )
     if not 2 <= entries <= 65_536:
         raise UsageError(f"--codebook {source}: expected 2 to 65536 entries, got {entries}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
@@ -95,8 +96,21 @@ class FrameModel:
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""
         assert self._vocabulary is not None, "text is wanted"
-        hop = self._hop * self._model.config.adapter_stride**self._num_adapters if self._num_adapters else self._hop
-        return transcripts(utterances, texts, self._vocabulary, hop, self._language)
+        return transcripts(utterances, texts, self._vocabulary, self.text_hop, self._language)
+
+    @property
+    def text_hop(self) -> int:
+        """Samples from one letter's frame to the next: adapters make them fewer."""
+        return self._hop * self._model.config.adapter_stride**self._num_adapters if self._num_adapters else self._hop
+
+    @torch.inference_mode()
+    def posteriors(self, utterance: Utterance) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """posteriors_FV of one utterance, and the tokens, for pictures."""
+        assert self._vocabulary is not None, "text is wanted"
+        inputs = self._bert_inputs([utterance]) if self._fbank is not None else self._waveforms([utterance])
+        found = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
+        self._taps.taken()
+        return found, self._vocabulary.tokens
 
     def _labels(self, logits_BFV: Tensor) -> list[FrameLabels]:
         logprobs_BF, labels_BF = logits_BFV.float().log_softmax(-1).max(-1)

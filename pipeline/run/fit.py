@@ -67,7 +67,15 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
         if kmeans.audio_hours is not None:
             plan = _first_hours(plan, kmeans.audio_hours)
         try:
-            frames, heard = _drawn(plan, spec, engine, kmeans, task.shape.width, console, job.output.quiet)
+            frames, heard = _drawn(
+                plan,
+                spec,
+                engine,
+                kmeans,
+                task.shape.width_of(spec.tasks[0].wants.vectors[0].layer),
+                console,
+                job.output.quiet,
+            )
         finally:
             spec.output.remove(recursive=True)
     if len(frames) < 2 * kmeans.clusters:

@@ -185,7 +185,7 @@ def bytes_per_second(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> d
     for spec, task in zip(specs, tasks, strict=True):
         rate = MODEL_SAMPLE_RATE / spec.hop
         for want in spec.wants.vectors:
-            width = task.shape.width * (2 if want.pool == "mean+std" else 1)
+            width = task.shape.width_of(want.layer) * (2 if want.pool == "mean+std" else 1)
             vector = width * BYTES_PER_VALUE[want.dtype] + (4 if want.dtype == "int8" else 0)
             found["embeddings"] = found.get("embeddings", 0.0) + vector * (
                 rate / want.stride if want.pool == "none" else 0.1
@@ -203,8 +203,9 @@ def _part_seconds(wanted: float, bytes_a_second: float) -> float:
 def _tables(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> Tables:
     frames = {}
     if any(spec.wants.vectors for spec in specs):
-        widths = {spec.label: task.shape.width for spec, task in zip(specs, tasks, strict=True)}
-        frames["embeddings"] = schema.embeddings(values_type(specs, widths))
+        pairs = zip(specs, tasks, strict=True)
+        wants = [(task.shape.width_of(want.layer), want) for spec, task in pairs for want in spec.wants.vectors]
+        frames["embeddings"] = schema.embeddings(values_type(wants))
     if any(spec.wants.codes for spec in specs):
         frames["codes"] = schema.CODES
     return Tables(any(spec.wants.transcripts is not None for spec in specs), frames)

@@ -72,6 +72,14 @@ class Place:
         else:
             retried(lambda: self.fs.pipe_file(self.path, content))
 
+    @contextlib.contextmanager
+    def open_for_writing(self) -> Iterator[IO[bytes]]:
+        """A stream for content that may be larger than memory; there only when closed without an error."""
+        if self.is_local:
+            os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+        with self.fs.open(self.path, "wb") as handle:
+            yield handle
+
     def create(self, content: bytes) -> bool:
         """Writes the object only if there is none yet.
 

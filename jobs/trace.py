@@ -1,0 +1,47 @@
+"""audiomill trace: one recording through a model, step by step, as pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from jobs.options import GroupedCommand, config_from, headings, with_options
+from jobs.quiet import quiet_libraries
+from pipeline.job_config import TraceConfig
+
+EXAMPLES = """\
+Examples:
+  audiomill trace talk.wav --model facebook/wav2vec2-base-960h --output trace/
+  audiomill trace talk.wav --model facebook/hubert-base-ls960 --layers 1,6,9,12 --codebook km500.safetensors --output trace/
+  audiomill trace talk.wav --model openai/whisper-base --output trace/
+"""
+
+
+class TraceCommand(GroupedCommand):
+    headings = headings(TraceConfig)
+
+
+@click.command(cls=TraceCommand, epilog=EXAMPLES)
+@click.argument("file", metavar="FILE")
+@with_options(TraceConfig)
+def trace(file: str, config_file: str | None, **flags: Any) -> None:
+    """Follow one recording through a model, as the tutorials do.
+
+    Waveform, log-mel, convolutional features, hidden states, codes, CTC posteriors with the letters over time, each
+    with its shape and rate: one HTML page (OUTPUT/index.html) and PNG files.
+    """
+    from pipeline.storage.fs import Place, absolute
+    from pipeline.trace.page import write_page
+    from pipeline.trace.steps import trace as follow
+
+    config = config_from(TraceConfig, (file,), config_file, flags)
+    with quiet_libraries(config.output.verbose):
+        found = follow(config)
+        write_page(found, Place(absolute(config.output.output), config.plan.storage_options))
+    for number, step in enumerate(found.steps, 1):
+        shape = " x ".join(str(size) for size in step.array.shape)
+        click.echo(f"{number:2d}  {step.name:<28} {shape:>14}  at {step.rate_hz:g} Hz")
+    if found.text is not None:
+        click.echo(f"text: {found.text}")
+    click.echo(f"open {config.output.output.rstrip('/')}/index.html")

@@ -1,0 +1,1 @@
+"""One recording followed through a model, step by step, as pictures."""

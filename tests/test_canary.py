@@ -1,0 +1,63 @@
+"""The canary notices a model whose answers depend on its neighbours, and leaves sound ones alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.canary import Difference, chosen, largest, verdict
+from pipeline.errors import RunFailed
+from tests.jobs_by_hand import rows, run
+from tests.synth import encode, noise
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        (tmp_path / "in" / f"{number}.wav").write_bytes(encode(noise(4_000 * (number + 1), number)))
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("kind", ["embed", "encode"])
+def test_a_leak_of_padding_fails_the_run_and_is_recorded(tmp_path: Path, corpus: Path, kind: str) -> None:
+    with pytest.raises(RunFailed, match="canary: segments give something else in a batch than alone"):
+        run(corpus, tmp_path / "out", kind, model="fake://leaky", canary=8)
+    found = json.loads((tmp_path / "out" / "run.json").read_text())["canary"]
+    assert found["relative_l2"] > 1e-4 or found["num_differing"] > 0
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    with pytest.raises(RunFailed, match="canary"):  # the same command again does not wave it through
+        run(corpus, tmp_path / "out", kind, model="fake://leaky", canary=8)
+
+
+def test_the_canary_can_be_turned_off(tmp_path: Path, corpus: Path) -> None:
+    summary = run(corpus, tmp_path / "out", "embed", model="fake://leaky", canary=0)
+    assert summary["canary"]["num_segments"] == 0 and len(rows(tmp_path / "out", "embeddings")) == 8
+    assert "canary" not in json.loads((tmp_path / "out" / "run.json").read_text())
+
+
+def test_a_sound_model_passes_and_the_figure_is_kept(tmp_path: Path, corpus: Path) -> None:
+    summary = run(corpus, tmp_path / "out", "embed", canary=5, part_seconds=0.5)
+    assert summary["canary"] == {"num_segments": 5, "relative_l2": 0.0, "num_differing": 0, "num_compared": 0}
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["canary"] == summary["canary"]
+
+
+@given(st.integers(0, 40), st.integers(1, 20), st.text(max_size=4))
+def test_segments_are_spread_over_the_parts_and_none_is_forgotten(num_wanted: int, num_parts: int, seed: str) -> None:
+    found = [chosen(part, range(num_parts), num_wanted, seed) for part in range(num_parts)]
+    assert sum(found) == num_wanted and max(found) - min(found) <= 1
+
+
+def test_the_verdict_knows_rounding_from_leaks() -> None:
+    assert verdict(Difference(3, 2e-5, 1, 3_000), "fp32") is None
+    assert "vectors" in str(verdict(Difference(3, 2e-4, 0, 0), "fp32"))
+    assert "vectors" in str(verdict(Difference(3, float("nan"), 0, 0), "fp16"))
+    assert "40 of 3000 codes" in str(verdict(Difference(3, 0.0, 40, 3_000), "fp32"))
+    assert verdict(Difference(3, 5e-3, 40, 3_000), "fp16") is None
+    both = largest([Difference(1, 0.5, 2, 10), Difference(2, float(np.float32(0.25)), 3, 20)])
+    assert both == Difference(3, 0.5, 5, 30)
