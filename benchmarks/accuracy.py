@@ -17,10 +17,12 @@ import soundfile
 import torch
 from rich.console import Console
 
-from benchmarks.speech import RATE, clips, save, write_corpus
+from benchmarks.record import save
+from benchmarks.speech import RATE, clips, write_corpus
 from jobs.demo import whisper_folder
-from pipeline.config import TranscribeConfig, build
-from pipeline.run.transcribe import transcribe
+from pipeline.fields import build
+from pipeline.job_config import TranscribeConfig
+from pipeline.run.job import run_job
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 from pipeline.text.wer import NO_ERRORS, score_pair
@@ -29,7 +31,7 @@ from pipeline.text.wer import NO_ERRORS, score_pair
 def ours(corpus: Path, model: str, work: Path) -> dict[str, str]:
     """Texts by file name, through the whole pipeline in this process."""
     values = {"inputs": (str(corpus),), "output": str(work / "out"), "model": model, "engine": "local", "quiet": True}
-    transcribe(build(TranscribeConfig, values), Console(quiet=True))
+    run_job(build(TranscribeConfig, values).job(), Console(quiet=True))
     return {
         Path(row["source"]).name: row["text"]
         for row in ledger.tables(Place(str(work / "out")), "recordings").to_pylist()

@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from benchmarks.speech import save, write_corpus
+from benchmarks.record import save
+from benchmarks.speech import write_corpus
 from jobs.demo import whisper_folder
 from pipeline import schema
 

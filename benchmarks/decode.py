@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from benchmarks.speech import RATE, save, voices
+from benchmarks.record import save
+from benchmarks.speech import RATE, voices
 from pipeline.audio.recording import RecordingSpec, StageClock, cut_recording
 from pipeline.config import SegmentConfig
 from pipeline.run.settle import segment_spec

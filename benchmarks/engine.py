@@ -16,21 +16,23 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.speech import save, write_corpus
+from benchmarks.record import save
+from benchmarks.speech import write_corpus
 from jobs.demo import whisper_folder
 from pipeline.audio.recording import Cut
-from pipeline.config import TranscribeConfig, build
+from pipeline.fields import build
+from pipeline.job_config import JobConfig, TranscribeConfig
 from pipeline.models.base import Utterance
-from pipeline.models.checkpoint import find_checkpoint, load_transcriber
+from pipeline.models.load import load_tasks
 from pipeline.plan import planned_table
+from pipeline.run.job import run_job
 from pipeline.run.sandbox import Decoder
-from pipeline.run.settle import settle
-from pipeline.run.transcribe import transcribe
+from pipeline.run.settle import found_tasks, settle
 from pipeline.stages import run_batches
 from pipeline.storage.sources import list_inputs
 
 
-def config_for(corpus: Path, output: Path, model: str, engine: str) -> TranscribeConfig:
+def config_for(corpus: Path, output: Path, model: str, engine: str) -> JobConfig:
     """The job with its defaults."""
     return build(
         TranscribeConfig,
@@ -42,14 +44,13 @@ def config_for(corpus: Path, output: Path, model: str, engine: str) -> Transcrib
             "part_seconds": 300.0,
             "quiet": True,
         },
-    )
+    ).job()
 
 
-def loop_seconds(config: TranscribeConfig) -> tuple[float, float]:
+def loop_seconds(config: JobConfig) -> tuple[float, float]:
     """Seconds of the bare model loop over all segments, and seconds of speech in them."""
-    checkpoint = find_checkpoint(config.model, {})
-    spec, _ = settle(config, checkpoint, "cpu")
-    model = load_transcriber(checkpoint, spec.model)
+    spec, _ = settle(config, found_tasks(config), "cpu")
+    (task,) = load_tasks(spec.tasks, {})
     plan = planned_table(
         list_inputs(config.inputs, {}, None, "/none").entries, first_part=0, part_seconds=300, storage_options={}
     )
@@ -62,8 +63,8 @@ def loop_seconds(config: TranscribeConfig) -> tuple[float, float]:
                 )
     decoder.close()
     started = time.perf_counter()
-    raw = run_batches(utterances, model, spec.batch_samples).raw
-    model.finish(utterances, raw)
+    answers = run_batches(utterances, task.model, task.spec.batch_samples).answers
+    task.model.transcripts(utterances, [answer.text for answer in answers if answer is not None])
     return time.perf_counter() - started, sum(len(u.pcm_T) for u in utterances) / 16_000
 
 
@@ -85,7 +86,7 @@ def main() -> None:
             for engine in ("ray", "local"):
                 output = Path(folder) / f"{engine}{number}"
                 began = time.perf_counter()
-                summary = transcribe(config_for(corpus, output, args.model, engine), Console(quiet=True))
+                summary = run_job(config_for(corpus, output, args.model, engine), Console(quiet=True))
                 row[f"{engine}_wall_s"] = time.perf_counter() - began
                 row[f"{engine}_startup_s"] = summary["startup_s"]
                 row[f"{engine}_run_s"] = row[f"{engine}_wall_s"] - row[f"{engine}_startup_s"]

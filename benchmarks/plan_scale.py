@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.speech import save
+from benchmarks.record import save
 from pipeline.plan import planned_table, split_by_part
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place

@@ -110,7 +110,7 @@ class ModelConfig(Validated):
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     precision: str = option("auto", "auto: fp32 on CPU, fp16 on GPU.", choices=("auto", "fp32", "bf16", "fp16"))
     batch_seconds: float | None = option(
-        None, "Padded audio seconds a batch [default on CPU: 480 for Whisper, else 60; on GPU: 1920]."
+        None, "Padded audio seconds a batch [default for Whisper: 480 on CPU, 1920 on GPU; else 10 and 480]."
     )
     trust_remote_code: bool = option(
         False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."

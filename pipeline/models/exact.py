@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 CTC_FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-bert")
 
@@ -39,21 +40,27 @@ class MaskedGroupNorm(nn.Module):
 
 
 def group_norm_over_own_frames(x_BCF: Tensor, frames_B: Tensor, norm: Any) -> Tensor:
-    """The `nn.GroupNorm` `norm`, with the statistics of each row taken over its first `frames_B` frames only."""
+    """The `nn.GroupNorm` `norm`, with the statistics of each row taken over its first `frames_B` frames only.
+
+    Works in place where it can: these are the largest tensors of a model, and each pass over them costs.
+    """
     if bool((frames_B == x_BCF.shape[-1]).all()):
         normed: Tensor = norm(x_BCF)
         return normed
     batch, channels, frames = x_BCF.shape
-    x = x_BCF.float().view(batch, norm.num_groups, -1, frames)
-    mask = frame_mask(frames_B, frames)[:, None, None]
-    count = (frames_B * x.shape[2])[:, None, None, None].float()
-    mean = (x * mask).sum((2, 3), keepdim=True) / count
-    centred = (x - mean) * mask
-    variance = centred.square().sum((2, 3), keepdim=True) / count
-    scaled = (centred * torch.rsqrt(variance + norm.eps)).view(batch, channels, frames)
+    mask_BF = frame_mask(frames_B, frames)
+    x = x_BCF.float()
+    groups = norm.num_groups
+    count_BG1 = (frames_B * (channels // groups))[:, None, None].float()
+    sums_BC1 = torch.bmm(x, mask_BF.float()[:, :, None])
+    mean_BG1 = sums_BC1.view(batch, groups, -1).sum(-1, keepdim=True) / count_BG1
+    x = x.sub_(mean_BG1.repeat_interleave(channels // groups, 1)).masked_fill_(~mask_BF[:, None], 0.0)
+    power_BC = torch.linalg.vector_norm(x, dim=-1).square()
+    variance_BG1 = power_BC.view(batch, groups, -1).sum(-1, keepdim=True) / count_BG1
+    scale_BC1 = torch.rsqrt(variance_BG1 + norm.eps).repeat_interleave(channels // groups, 1)
     if norm.affine:
-        scaled = scaled * norm.weight[:, None] + norm.bias[:, None]
-    return scaled.to(x_BCF.dtype)
+        return torch.addcmul(norm.bias[:, None].float(), x, scale_BC1 * norm.weight[:, None]).to(x_BCF.dtype)
+    return x.mul_(scale_BC1).to(x_BCF.dtype)
 
 
 def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:
@@ -83,6 +90,14 @@ def make_exact(base: Any) -> RowLengths:
     if getattr(base, "adapter", None) is not None:
         _mask_adapter(base.adapter, config, lengths)
     return lengths
+
+
+def with_plain_weights(model: nn.Module) -> None:
+    """Computes normalised weights (of the positional convolution) once instead of at every forward pass, in place."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name)
 
 
 def adapter_frames(frames_B: Tensor, config: Any, depth: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import ModelError
 from pipeline.models.base import CONV, Answer, Readout, Transcript, Utterance, Wants
 from pipeline.models.ctc import CtcVocabulary, FrameLabels, transcripts
-from pipeline.models.exact import adapter_frames, frame_mask, make_exact
+from pipeline.models.exact import adapter_frames, frame_mask, make_exact, with_plain_weights
 from pipeline.models.fbank import KaldiFbank, num_mel_frames
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import receptive_field
@@ -211,6 +211,7 @@ def load_frame_model(
     settings_path = folder / "preprocessor_config.json"
     settings = json.loads(settings_path.read_text()) if settings_path.exists() else {}
     normalize = bool(settings.get("do_normalize", True))
+    with_plain_weights(model)
     model = model.to(device=device, dtype=dtype).eval()
     return FrameModel(model, fbank, vocabulary, wants, quantizers, normalize=normalize, language=language)
 

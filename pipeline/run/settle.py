@@ -32,8 +32,13 @@ from pipeline.run.record import without_credentials
 from pipeline.run.spec import RunSpec
 from pipeline.storage.fs import Place, absolute
 
-CPU_BATCH_SECONDS = {"whisper": 480.0}
-CPU_FRAMES_BATCH_SECONDS, GPU_BATCH_SECONDS = 60.0, 1920.0
+BATCH_SECONDS = {
+    ("whisper", "cpu"): 480.0,
+    ("whisper", "cuda"): 1920.0,
+    ("frames", "cpu"): 10.0,
+    ("frames", "cuda"): 480.0,
+}
+"""Measured; models with frames have activations that leave a CPU's caches early."""
 WHOLE_RECORDING_FACTOR = 4
 """`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
 MAX_PART_BYTES = 512_000_000
@@ -120,9 +125,8 @@ def _task_spec(task: FoundTask, device: str, options: dict[str, Any]) -> tuple[T
     config = task.config
     model = config.model
     precision = resolve_precision(model.precision, device)
-    default = (
-        CPU_BATCH_SECONDS.get(task.checkpoint.kind, CPU_FRAMES_BATCH_SECONDS) if device == "cpu" else GPU_BATCH_SECONDS
-    )
+    family = "whisper" if task.checkpoint.kind in ("whisper", "fake") else "frames"
+    default = BATCH_SECONDS[family, "cuda" if device.startswith("cuda") else "cpu"]
     codes, prints = settled_codes(config.codes, task.checkpoint, task.shape, options)
     wants = Wants(
         transcripts=config.transcripts,
