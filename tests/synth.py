@@ -121,14 +121,14 @@ CTC_FAMILIES = {
 }
 
 
-def save_ctc_checkpoint(folder: Path, family: str, seed: int = 0) -> Path:
+def save_ctc_checkpoint(folder: Path, family: str, seed: int = 0, **other: Any) -> Path:
     """A small CTC checkpoint with random weights, saved as the hub has them."""
     import torch
     import transformers
 
     name, settings = CTC_FAMILIES[family]
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{name}Config")(**settings)
+    config = getattr(transformers, f"{name}Config")(**{**settings, **other})
     model = getattr(transformers, f"{name}ForCTC")(config).eval()
     with torch.no_grad():  # random heads are nearly flat: sharper ones make words instead of one long letter
         model.lm_head.weight *= 40

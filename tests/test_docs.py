@@ -14,25 +14,26 @@ import pytest
 
 from jobs import cli
 from pipeline import schema
+from tests.synth import save_ctc_checkpoint
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S)
 
 
+def described(field: Any, between: str = " ") -> str:
+    unit, meaning = (field.metadata[key].decode() for key in (b"unit", b"meaning"))
+    return f"`{field.name}`{f' [{unit}]' if unit else ''}{between}{meaning}"
+
+
 def column_tables() -> str:
-    """Markdown tables of the output columns; what an earlier table says in the same words is not said again."""
-    lines, said = [], set()
-    for name, table in schema.TABLES.items():
-        fresh = [field for field in table if (field.name, field.metadata[b"meaning"]) not in said]
-        again = ", ".join(f"`{field.name}`" for field in table if field not in fresh)
-        lines += [f"| {name}{f', with {again} as above' if again else ''} | meaning |", "|---|---|"]
-        for field in fresh:
-            unit, meaning = (field.metadata[key].decode() for key in (b"unit", b"meaning"))
-            lines.append(f"| `{field.name}`{f' [{unit}]' if unit else ''} | {meaning} |")
-            said.add((field.name, field.metadata[b"meaning"]))
-        lines.append("")
-    return "\n".join(lines).strip()
+    """Columns of every table; recordings as a Markdown table, the others as a paragraph each."""
+    lines = ["| recordings | meaning |", "|---|---|"]
+    lines += [f"| {described(field, ' | ')} |" for field in schema.RECORDINGS]
+    for name, table in schema.DOCUMENTED.items():
+        if name != "recordings":
+            lines += ["", f"**{name}**: " + "; ".join(map(described, table)) + "."]
+    return "\n".join(lines)
 
 
 def test_column_tables_are_those_of_the_schema() -> None:
@@ -79,6 +80,7 @@ def test_the_blocks_run_one_after_the_other(tmp_path: Path, whisper: Path) -> No
     """In one folder, as a reader would; the hub's Whisper is a local folder of that name."""
     (tmp_path / "openai").mkdir()
     (tmp_path / "openai" / "whisper-tiny.en").symlink_to(whisper)
+    save_ctc_checkpoint(tmp_path / "facebook" / "hubert-base-ls960", "hubert-group", num_hidden_layers=12)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def run(*command: str) -> Any:
@@ -93,8 +95,14 @@ def test_the_blocks_run_one_after_the_other(tmp_path: Path, whisper: Path) -> No
     for language, text in BLOCKS:
         if language == "python":
             run(sys.executable, "-c", text)
+        elif language == "yaml":
+            (tmp_path / "job.yaml").write_text(text)
+            run(sys.executable, "-m", "jobs.cli", "run", "job.yaml")
         elif language == "bash" and "s3://" not in text:
             for words in commands(text):
                 assert words[0].endswith("audiomill")
                 run(sys.executable, "-m", "jobs.cli", *words[1:])
     assert list((tmp_path / "subtitles").glob("*.srt"))
+    assert (tmp_path / "units.txt").read_text().count("\n") == len(list((tmp_path / "subtitles").glob("*.srt")))
+    assert "data:image/png" in (tmp_path / "trace" / "index.html").read_text()
+    assert list((tmp_path / "both" / "codes").glob("*.parquet"))

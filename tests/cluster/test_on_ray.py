@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from rich.console import Console
 
+from pipeline.fields import build
+from pipeline.job_config import KmeansJobConfig
+from pipeline.models.codebooks import read_codebook
+from pipeline.run.fit import fit_codebook
+from pipeline.storage.fs import Place
 from tests import corpus
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
 from tests.synth import RATE, encode
@@ -56,6 +62,27 @@ def test_local_equals_ray_to_the_byte_also_for_a_recording_in_pieces(
         run(folder, tmp_path / engine, engine=engine, actors=2, part_seconds=25, no_progress_timeout=60)
     assert part_files(tmp_path / "local") == part_files(tmp_path / "ray")
     check_accounts(tmp_path / "ray")
+
+
+def test_vectors_codes_and_codebooks_are_the_same_on_both_engines(
+    ray_session: Any, tmp_path: Path, folder: Path, wav2vec2_folder: Path
+) -> None:
+    common: dict[str, Any] = {"model": wav2vec2_folder, "part_seconds": 25, "no_progress_timeout": 60}
+    for engine in ("local", "ray"):
+        names = {"inputs": (str(folder),), "model": str(wav2vec2_folder), "quiet": True, "layer": 1, "clusters": 10}
+        fitting = {**names, "output": str(tmp_path / f"{engine}.safetensors"), "max_frames": 300, "num_seeds": 1}
+        fit_codebook(build(KmeansJobConfig, {**fitting, "engine": engine, "part_seconds": 25}), Console(quiet=True))
+        run(folder, tmp_path / f"e-{engine}", "embed", engine=engine, dtype="fp32", layers="1,2", **common)
+        codebook = tmp_path / "local.safetensors"
+        run(folder, tmp_path / f"c-{engine}", "encode", engine=engine, codebook=codebook, deduplicate=True, **common)
+    assert rows(tmp_path / "c-local", "codes") == rows(tmp_path / "c-ray", "codes")
+    for ours, theirs in zip(
+        rows(tmp_path / "e-local", "embeddings"), rows(tmp_path / "e-ray", "embeddings"), strict=True
+    ):
+        assert np.abs(np.array(ours.pop("values")) - np.array(theirs.pop("values"))).max() < 1e-5
+        assert ours == theirs
+    centroids = [read_codebook(Place(str(tmp_path / f"{e}.safetensors")), None).centroids_VD for e in ("local", "ray")]
+    assert np.abs(centroids[0] - centroids[1]).max() < 1e-4
 
 
 def ray_processes(name: str) -> list[psutil.Process]:
