@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.models.base import Answer, SpeechModel, Utterance
 
+Array = NDArray[np.float64]
 MAX_RELATIVE_L2 = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02}
 MAX_DIFFERING_SHARE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}
 """Rounding may turn a tie between two codes or letters: a share that no leak of padding stays under."""
@@ -87,11 +89,11 @@ def _difference(together: Answer, alone: Answer) -> Difference:
     return Difference(1, max(errors, default=0.0), differing, sum(b.size for _, b in pairs))
 
 
-def _relative_l2(
-    a: np.ndarray[tuple[int, ...], np.dtype[np.float64]], b: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> float:
+def _relative_l2(together: tuple[Array, Array], alone: tuple[Array, Array]) -> float:
+    """Distance in the length of what was computed alone; one step of the stored type is rounding and counts as none."""
+    (a, step), (b, _) = together, alone
     if a.shape != b.shape:
         return float("inf")
     norm = float(np.linalg.norm(b))
-    distance = float(np.linalg.norm(a - b))
+    distance = float(np.linalg.norm(np.maximum(np.abs(a - b) - 1.01 * step, 0.0)))
     return distance / norm if norm else distance

@@ -139,6 +139,25 @@ class TranscriptConfig(Validated):
         True, "Whisper: decode with timestamp tokens, which give phrases and their times.", results=True
     )
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
+    retry: bool = option(
+        True,
+        "Whisper: check what the decoder knows about each text, and decode again (full window, sampling, beam search) what "
+        "does not pass; off: greedy text as it comes.",
+        results=True,
+    )
+    min_avg_logprob: float = option(
+        -1.0, "Whisper: texts below this mean log-probability are decoded again.", results=True
+    )
+    max_compression_ratio: float = option(2.4, "Whisper: texts that compress better repeat themselves.", results=True)
+    max_no_speech_prob: float = option(
+        0.6, "Whisper: above this and below --min-avg-logprob a text counts as invented and is dropped.", results=True
+    )
+    low_confidence: str = option(
+        "keep",
+        "keep: texts that pass no rung stay, with the gates they failed in `gates`; drop: they are emptied.",
+        choices=("keep", "drop"),
+        results=True,
+    )
 
     def check(self) -> None:
         self.require_positive("max_new_tokens")

@@ -99,6 +99,7 @@ class _PieceBuilder:
 
     def _append(self, row: dict[str, Any], cut: Cut, halo: bool) -> None:
         fields = {"channel": cut.channel, "start": cut.start, "stop": cut.stop, "left": cut.left, "right": cut.right}
+        fields["speech"] = cut.speech
         self._cuts.append({"recording_id": row["id"], **fields, "halo": halo, "language": row["language"]})
         self._pcm.append(cut.pcm_T)
         self._num_samples += len(cut.pcm_T)

@@ -99,7 +99,18 @@ SEGMENTS = pa.schema(
         _column(
             "phrases", pa.list_(PHRASE), "spans between Whisper's timestamp tokens; null: no timestamps", "s", True
         ),
-        _column("rung", pa.int8(), "which decoding attempt gave the text; 0: greedy", nullable=True),
+        _column(
+            "rung",
+            pa.int8(),
+            "attempt that gave the text; 0: greedy, 1: full window, 2 and 3: sampled at 0.4 and 0.8, 4: beam search",
+            nullable=True,
+        ),
+        _column(
+            "gates",
+            pa.list_(pa.string()),
+            "checks that the text fails on every rung: low confidence; silence: a text was invented and dropped",
+            nullable=True,
+        ),
     ]
 )
 
@@ -213,6 +224,7 @@ CUT = pa.struct(
         ("right", pa.int32()),
         ("halo", pa.bool_()),
         ("language", pa.string()),
+        ("speech", pa.int64()),
     ]
 )
 """One segment inside a piece. `start`, `stop`: source time in samples; `left`, `right`: samples of context

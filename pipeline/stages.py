@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipeline.audio.clock import seconds_from_samples
 from pipeline.canary import Difference, compare, largest
 from pipeline.frames import codes_table, embeddings_table, segment_id
 from pipeline.models.base import Answer, SpeechModel, TimedText, Transcript, Utterance
+from pipeline.models.gates import compression_ratio
 from pipeline.models.task import LoadedTask
 from pipeline.result import Result, Tables, pack
 
@@ -46,11 +47,12 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
     began, before = time.time(), time.perf_counter()
     (row,) = piece.select(["part", "piece", "last", "cuts", "endings", "rejections", "seconds"]).to_pylist()
     cuts, utterances = row["cuts"], _utterances(piece, row["cuts"])
-    batched = [run_batches(utterances, task.model, task.spec.batch_samples) for task in tasks]
+    batched = [run_model(utterances, task.model, task.spec.batch_samples) for task in tasks]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
     heard = [utterances[i] for i in good]
     difference = _canary(tasks, heard, answers, canary, row["part"])
+    answers = [_climbed(task, heard, each) for task, each in zip(tasks, answers, strict=True)]
     lost: defaultdict[str, int] = defaultdict(int)
     for index in sorted(set(range(len(cuts))) - set(good)):
         lost[cuts[index]["recording_id"]] += cuts[index]["stop"] - cuts[index]["start"]
@@ -108,25 +110,58 @@ def _seconds(before_infer: Sequence[tuple[str, float]], started: float, batched:
     return seconds
 
 
-def run_batches(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
+def run_model(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
+    """First answers of a model to all utterances."""
+    padded = [model.padded_length(len(u.pcm_T)) for u in utterances]
+    return run_batches(utterances, padded, model.forward, batch_samples, model.has_buckets)
+
+
+def _climbed(task: LoadedTask, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Answer]:
+    """The answers, those that fail the model's own checks replaced by better ones from higher rungs of its ladder."""
+    found, ladder = list(answers), task.model.ladder
+    if ladder is None:
+        return found
+    for rung in range(1, ladder.num_rungs + 1):
+        failing = ladder.failing(utterances, found)
+        if not failing:
+            break
+        again = [utterances[i] for i in failing]
+        padded = [ladder.padded_length(len(u.pcm_T), rung) for u in again]
+        tried = run_batches(again, padded, partial(ladder.forward, rung=rung), task.spec.batch_samples, True).answers
+        pairs = [(i, answer) for i, answer in zip(failing, tried, strict=True) if answer is not None]
+        chosen = [i for i, _ in pairs]
+        kept = ladder.better([utterances[i] for i in chosen], [found[i] for i in chosen], [a for _, a in pairs])
+        for i, answer in zip(chosen, kept, strict=True):
+            found[i] = answer
+    texts = ladder.settled(utterances, [answer.text for answer in found])
+    return [answer._replace(text=text) for answer, text in zip(found, texts, strict=True)]
+
+
+def run_batches(
+    utterances: Sequence[Utterance],
+    padded_lengths: Sequence[int],
+    forward: Callable[[list[Utterance]], list[Answer]],
+    batch_samples: int,
+    equal: bool,
+) -> Batched:
     """Length-sorted batches under a padded budget; answers come back in the order given.
 
     A batch that raises is run again row by row; the answer of a row that fails alone is None. If all fail
     the fault is not in the audio and the error is raised.
     """
     lengths = np.array([len(u.pcm_T) for u in utterances], np.int64)
-    padded = np.array([model.padded_length(n) for n in lengths.tolist()], np.int64)
+    padded = np.array(padded_lengths, np.int64)
     answers: list[Answer | None] = [None] * len(utterances)
     error: Exception | None = None
     num_padded = 0
-    for rows in budget_batches(padded, batch_samples):
+    for rows in budget_batches(padded, batch_samples, equal=equal):
         num_padded += int(padded[rows].max()) * len(rows)
         batch = [utterances[i] for i in rows]
         found: list[Answer | None]
         try:
-            found = list(model.forward(batch))
+            found = list(forward(batch))
         except RuntimeError:
-            found, error = _one_by_one(batch, model, error)
+            found, error = _one_by_one(batch, forward, error)
         assert len(found) == len(rows), "one answer per utterance"
         for index, answer in zip(rows.tolist(), found, strict=True):
             answers[index] = answer
@@ -136,12 +171,12 @@ def run_batches(utterances: Sequence[Utterance], model: SpeechModel, batch_sampl
 
 
 def _one_by_one(
-    batch: list[Utterance], model: SpeechModel, error: Exception | None
+    batch: list[Utterance], forward: Callable[[list[Utterance]], list[Answer]], error: Exception | None
 ) -> tuple[list[Answer | None], Exception | None]:
     answers: list[Answer | None] = []
     for utterance in batch:
         try:
-            answers += model.forward([utterance])
+            answers += forward([utterance])
         except RuntimeError as alone:
             answers.append(None)
             error = alone
@@ -159,7 +194,11 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
     for cut in cuts:
         length = cut["left"] + cut["stop"] - cut["start"] + cut["right"]
         track = (cut["recording_id"], cut["channel"])
-        found.append(Utterance(pcm[at : at + length], cut["left"], cut["right"], track, cut["start"], cut["language"]))
+        found.append(
+            Utterance(
+                pcm[at : at + length], cut["left"], cut["right"], track, cut["start"], cut["language"], cut["speech"]
+            )
+        )
         at += length
     assert at == len(pcm), "cuts cover the piece"
     return found
@@ -188,6 +227,7 @@ def _segment_row(cut: dict[str, Any], transcript: Transcript | None) -> dict[str
         "words": _timed(transcript.words, cut, "word"),
         "phrases": _timed(transcript.phrases, cut, "text"),
         "rung": transcript.rung,
+        "gates": None if transcript.gates is None else list(transcript.gates),
     }
 
 
@@ -210,9 +250,3 @@ def _timed(texts: tuple[TimedText, ...] | None, cut: dict[str, Any], name: str) 
 def _rounded(value: float | None) -> float | None:
     """Four decimals: what lies below is rounding noise of the hardware's sums, not information."""
     return None if value is None else round(value, 4)
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes of its zlib form, as Whisper computes it; 0 for empty text."""
-    encoded = text.encode()
-    return round(len(encoded) / len(zlib.compress(encoded)), 4) if encoded else 0.0

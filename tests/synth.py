@@ -143,3 +143,34 @@ def save_ctc_checkpoint(folder: Path, family: str, seed: int = 0, **other: Any) 
     else:
         transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
     return folder
+
+
+def nothing_said(seconds: float, seed: int = 0) -> dict[str, NDArray[np.int16]]:
+    """Sounds without a word, by name: silence, noises, hum, tones, clicks and music-like synthesis."""
+    count, random = int(seconds * RATE), np.random.default_rng(seed)
+    at = np.arange(count) / RATE
+    white = random.normal(size=count)
+    spectrum, frequencies = np.fft.rfft(white), np.fft.rfftfreq(count, 1 / RATE)
+    clicks = np.zeros(count)
+    clicks[random.integers(0, count, max(1, int(3 * seconds)))] = 1
+    notes = np.array([220, 247, 262, 294, 330, 349, 392, 440])[random.integers(8, size=int(4 * seconds) + 1)]
+    phase = 2 * np.pi * np.cumsum(notes[(4 * at).astype(int)]) / RATE
+    decay = np.exp(-((2 * at) % 1) * 3)
+    sounds = {
+        "silence": (np.zeros(count), 0.0),
+        "white": (white, 0.3),
+        "faint": (white, 0.01),
+        "pink": (np.fft.irfft(spectrum / np.sqrt(np.maximum(frequencies, 1)), count), 0.4),
+        "brown": (np.fft.irfft(spectrum / np.maximum(frequencies, 1), count), 0.5),
+        "hum": (np.sin(2 * np.pi * 50 * at) + 0.3 * np.sin(2 * np.pi * 150 * at), 0.3),
+        "tone": (np.sin(2 * np.pi * 440 * at), 0.5),
+        "clicks": (clicks, 0.9),
+        "chord": (sum(np.sin(2 * np.pi * f * at) * decay for f in (220, 277, 330, 440)), 0.5),
+        "melody": ((np.sin(phase) + 0.3 * np.sin(2 * phase)) * np.exp(-((4 * at) % 1) * 2), 0.5),
+        "drums": (white * np.exp(-((2 * at) % 1) * 25), 0.8),
+        "sweep": (np.sin(2 * np.pi * (100 * at + 1000 * at * at / seconds)), 0.4),
+    }
+    return {
+        name: (32767 * peak * wave / max(1e-9, float(np.abs(wave).max()))).astype(np.int16)
+        for name, (wave, peak) in sounds.items()
+    }

@@ -20,7 +20,7 @@ def utterance(pcm: Any, language: str | None = None) -> Utterance:
     return Utterance(np.asarray(pcm, np.int16), 0, 0, ("r", None), 0, language)
 
 
-def hf_tokens(transcriber: WhisperModel, pcm: Any, timestamps: bool) -> list[int]:
+def hf_tokens(transcriber: WhisperModel, pcm: Any, timestamps: bool, **options: Any) -> list[int]:
     """What `generate` gives for one segment alone, prompt and end stripped."""
     model, tokens = transcriber._model, transcriber._tokens
     extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
@@ -33,7 +33,8 @@ def hf_tokens(transcriber: WhisperModel, pcm: Any, timestamps: bool) -> list[int
     generation.is_multilingual, generation.eos_token_id, generation.pad_token_id = False, tokens.end, tokens.end
     generation.decoder_start_token_id, generation.forced_decoder_ids = tokens.start, None
     generation.prev_sot_token_id = tokens.no_timestamps - 2
-    out = model.generate(**inputs, return_timestamps=timestamps, max_new_tokens=224, do_sample=False, num_beams=1)
+    options = {"max_new_tokens": 224, "num_beams": 1, **options}
+    out = model.generate(**inputs, return_timestamps=timestamps, do_sample=False, **options)
     ids = (out["sequences"] if isinstance(out, dict) else out)[0].tolist()
     return [i for i in ids if i not in (tokens.start, tokens.no_timestamps, tokens.end)]
 
@@ -63,7 +64,7 @@ def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) ->
     from pipeline.models.whisper import _padded
 
     extractor = WhisperFeatureExtractor(feature_size=80)
-    ours = tiny_en._mel(_padded([utterance(c) for c in clips], torch.device("cpu")))
+    ours = tiny_en._mel(_padded([utterance(c) for c in clips], 30 * 16_000, torch.device("cpu")))
     for row, pcm in zip(ours, clips, strict=True):
         theirs = extractor(pcm.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt").input_features[0]
         assert (row - theirs).abs().max() < 1e-4

@@ -15,6 +15,7 @@ from pipeline.audio.clock import MODEL_SAMPLE_RATE, resampled_length, samples_fr
 from pipeline.audio.decode import Audio, open_audio
 from pipeline.audio.resample import resample
 from pipeline.audio.segment import Segmenter, SegmentSpec, Span, segmenter
+from pipeline.audio.vad import speech_samples
 from pipeline.errors import Rejected
 
 MIN_MISSING_S = 0.1
@@ -25,13 +26,15 @@ MAX_OBSOLETE = 10 * MODEL_SAMPLE_RATE
 
 
 class Cut(NamedTuple):
-    """A segment with its audio. Times: samples at 16 kHz in the source; `pcm_T` includes the context."""
+    """A segment with its audio. Times: samples at 16 kHz in the source; `pcm_T` includes the context; `speech`: samples
+    with voice activity, where it was asked for."""
 
     channel: int | None
     start: int
     stop: int
     left: int
     right: int
+    speech: int | None
     pcm_T: NDArray[np.int16]
 
 
@@ -101,7 +104,7 @@ def cut_recording(
         num_picked = 1 if spec.channels != "split" else audio.num_channels
         channels = [None] if spec.channels == "mix" else list(range(num_picked))
         origin = samples_from_seconds(start_s)
-        tracks = [_Track(channel, segmenter(segments), origin) for channel in channels]
+        tracks = [_Track(channel, segments, origin) for channel in channels]
         for block in clock.timed("resample", resample(picked, audio.sample_rate, num_picked)):
             pcm_TK = _to_int16(block)
             before = time.perf_counter()
@@ -183,8 +186,9 @@ class _Source:
 class _Track:
     """One channel: its segmenter, and the samples that may still be asked for."""
 
-    def __init__(self, channel: int | None, cutter: Segmenter, origin: int) -> None:
-        self._channel, self._cutter, self._origin = channel, cutter, origin
+    def __init__(self, channel: int | None, spec: SegmentSpec, origin: int) -> None:
+        self._channel, self._spec, self._origin = channel, spec, origin
+        self._cutter: Segmenter = segmenter(spec)
         self._kept: list[NDArray[np.int16]] = []
         self._kept_from = self._num_samples = 0
         self._settled: list[Span] = []  # waiting for their right context
@@ -211,14 +215,12 @@ class _Track:
         kept = np.concatenate(self._kept)
         self._kept = [kept]
         first, last = span.start - span.left - self._kept_from, span.stop + span.right - self._kept_from
-        return Cut(
-            self._channel,
-            self._origin + span.start,
-            self._origin + span.stop,
-            span.left,
-            span.right,
-            kept[first:last].copy(),
-        )
+        pcm = kept[first:last].copy()
+        speech = None
+        if self._spec.measures_speech:
+            speech = speech_samples(pcm[span.left : len(pcm) - span.right], self._spec.threshold)
+        start, stop = self._origin + span.start, self._origin + span.stop
+        return Cut(self._channel, start, stop, span.left, span.right, speech, pcm)
 
     def _drop_before(self, sample: int) -> None:
         while self._kept and self._kept_from + len(self._kept[0]) <= sample:

@@ -31,7 +31,7 @@ class SegmentSpec:
 
     `context` above 0: windows overlap and the model drops the overlap; `max_whole`: a recording up to this long is one
     segment of `fixed` and `none`; `grid`: windows with context start on multiples of it; `at_quiet_moments`: windows
-    end where it is quiet.
+    end where it is quiet; `measures_speech`: voice activity is measured in windows too.
     """
 
     kind: str
@@ -40,6 +40,7 @@ class SegmentSpec:
     max_whole: int
     grid: int
     at_quiet_moments: bool
+    measures_speech: bool
     threshold: float
     min_speech: int
     min_silence: int
@@ -266,6 +267,7 @@ def spec_from_seconds(
     max_gap_s: float,
     max_whole_s: float | None = None,
     at_quiet_moments: bool = False,
+    measures_speech: bool = False,
     frames_in_step: int = 1,
 ) -> SegmentSpec:
     """The same rules with seconds turned into samples.
@@ -295,6 +297,7 @@ def spec_from_seconds(
         max_whole=max_whole,
         grid=grid,
         at_quiet_moments=at_quiet_moments,
+        measures_speech=measures_speech,
         threshold=threshold,
         min_speech=samples_from_seconds(min_speech_s),
         min_silence=samples_from_seconds(min_silence_s),

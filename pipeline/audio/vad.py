@@ -36,6 +36,13 @@ def _session() -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def speech_samples(pcm_T: NDArray[np.int16], threshold: float) -> int:
+    """Samples in frames whose probability of speech reaches `threshold`."""
+    voice = SpeechProbabilities()
+    probabilities_F = np.concatenate([voice.push(pcm_T), voice.finish()])
+    return int((probabilities_F >= threshold).sum()) * FRAME_SAMPLES
+
+
 class SpeechProbabilities:
     """Probability of speech for every 32 ms of one channel of one recording."""
 

@@ -22,7 +22,8 @@ class Utterance(NamedTuple):
     """What a model is given of one segment.
 
     `pcm_T`: int16 at 16 kHz, `left` and `right` samples of it context; `track`: recording and channel,
-    `start`: first sample after the left context, on the recording's clock; `language`: code or None.
+    `start`: first sample after the left context, on the recording's clock; `language`: code or None; `speech`: samples
+    with voice activity inside, None where it was not measured.
     """
 
     pcm_T: NDArray[np.int16]
@@ -31,6 +32,7 @@ class Utterance(NamedTuple):
     track: tuple[str, int | None]
     start: int
     language: str | None
+    speech: int | None = None
 
 
 class TimedText(NamedTuple):
@@ -53,6 +55,7 @@ class Transcript(NamedTuple):
     words: tuple[TimedText, ...] | None
     phrases: tuple[TimedText, ...] | None
     rung: int = 0
+    gates: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +131,20 @@ class Answer(NamedTuple):
     text: Any = None
     readout: Readout = Readout()
 
-    def numbers(self) -> list[NDArray[np.float64]]:
-        """What must agree but for rounding."""
-        found = [] if self.text is None else [np.asarray(self.text.probabilities, np.float64)]
+    def numbers(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """What must agree but for rounding, each with the step of the type that it is stored in."""
+        found = []
+        if self.text is not None:
+            probabilities = np.asarray(self.text.probabilities, np.float64)
+            found.append((probabilities, np.zeros_like(probabilities)))
         for values_ND, scale_N, _ in self.readout.vectors:
             values = values_ND.astype(np.float64)
-            found.append(values if scale_N is None else values * scale_N[:, None])
+            if scale_N is not None:
+                scale = scale_N[:, None].astype(np.float64)
+                found.append((values * scale, np.broadcast_to(scale, values.shape)))
+            else:
+                is_half = values_ND.dtype == np.float16
+                found.append((values, np.spacing(np.abs(values_ND)).astype(np.float64) if is_half else 0 * values))
         return found
 
     def symbols(self) -> list[NDArray[Any]]:
@@ -142,8 +153,39 @@ class Answer(NamedTuple):
         return found + list(self.readout.codes)
 
 
+class Ladder(Protocol):
+    """How a model tries again what does not pass its own checks. Rungs count from 1."""
+
+    num_rungs: int
+
+    def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[int]:
+        """Indices of the answers to try again."""
+        ...
+
+    def padded_length(self, num_samples: int, rung: int) -> int: ...
+
+    def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]: ...
+
+    def better(
+        self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
+    ) -> list[Answer]:
+        """The better of two answers to each utterance."""
+        ...
+
+    def settled(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Any]:
+        """Texts as they are kept, once no rung is left."""
+        ...
+
+
 class SpeechModel(Protocol):
-    """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece."""
+    """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece.
+
+    `ladder`: None for models that answer once. `has_buckets`: rows of a batch must have the same padded length, because
+    an answer depends on it.
+    """
+
+    ladder: Ladder | None
+    has_buckets: bool
 
     def padded_length(self, num_samples: int) -> int:
         """Samples that an utterance of this length occupies in a batch."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.models.base import Answer, Transcript, Utterance, Wants
+from pipeline.models.base import Answer, Ladder, Transcript, Utterance, Wants
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import Shape
 from pipeline.models.wav2vec1 import QUANTIZERS, Wav2Vec, Wav2VecSpec, num_frames
@@ -34,6 +34,9 @@ class Wav2VecModel:
         wants: what to give.
         quantizers: k-means codebooks by name of the want.
     """
+
+    ladder: Ladder | None = None
+    has_buckets = False
 
     def __init__(self, model: Wav2Vec, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
         self._model, self._wants, self._quantizers = model, wants, quantizers

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.models.base import Answer, Readout, Transcript, Utterance, Vectors, Wants
+from pipeline.models.base import Answer, Ladder, Readout, Transcript, Utterance, Vectors, Wants
 from pipeline.models.shape import Shape
 
 SLOWNESS = {"": 0.0, "slow": 0.02, "poison": 0.0, "leaky": 0.0}
@@ -62,6 +62,9 @@ class Digest(NamedTuple):
 
 class FakeModel:
     """See `pipeline.models.base.SpeechModel`."""
+
+    ladder: Ladder | None = None
+    has_buckets = False
 
     def __init__(self, name: str, wants: Wants) -> None:
         self._delay_s, self._is_mortal, self._wants = SLOWNESS[name], name == "poison", wants

@@ -63,6 +63,7 @@ def load_whisper(
 
     from pipeline.models import ctranslate2
     from pipeline.models.whisper import WhisperModel
+    from pipeline.models.whisper_ladder import WhisperLadder
     from pipeline.models.whisper_tokens import tokens_of
 
     generation: dict[str, Any]
@@ -79,7 +80,10 @@ def load_whisper(
     tokenizer = whisper_tokenizer(folder)
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
     model = model.to(device=device, dtype=dtype).eval()
-    return WhisperModel(model, tokenizer, tokens, wants, quantizers)
+    found = WhisperModel(model, tokenizer, tokens, wants, quantizers)
+    if wants.transcripts is not None and wants.transcripts.retry:
+        found.ladder = WhisperLadder(found, wants.transcripts)
+    return found
 
 
 def _quantizer(

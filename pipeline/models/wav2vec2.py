@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from pipeline.models.base import CONV, Answer, Readout, Transcript, Utterance, Wants
+from pipeline.models.base import CONV, Answer, Ladder, Readout, Transcript, Utterance, Wants
 from pipeline.models.ctc import CtcVocabulary, FrameLabels, transcripts
 from pipeline.models.exact import adapter_frames, frame_mask, make_exact, with_plain_weights
 from pipeline.models.fbank import KaldiFbank, num_mel_frames
@@ -44,6 +44,9 @@ class FrameModel:
         normalize: zero mean and unit variance per utterance, as the checkpoint was trained.
         language: reported in the rows.
     """
+
+    ladder: Ladder | None = None
+    has_buckets = False
 
     def __init__(
         self,

@@ -5,7 +5,9 @@ B batch, T samples, M mels, F frames, D model width.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE
+from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.config import TranscriptConfig
-from pipeline.models.base import Answer, Readout, TimedText, Transcript, Utterance, Wants
+from pipeline.models.base import Answer, Ladder, Readout, TimedText, Transcript, Utterance, Wants
+from pipeline.models.gates import Signals, chars_per_second, compression_ratio, num_repeats
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import WHISPER_HOP
 from pipeline.models.taps import LayerTaps, without_layers_above
-from pipeline.models.whisper_decoder import Decoded, decode_greedily, detect_languages
+from pipeline.models.whisper_beam import decode_with_beams
+from pipeline.models.whisper_decoder import Decoded, Sampler, decode_rows, detect_languages
 from pipeline.models.whisper_tokens import TIMESTAMP_STEP_S, WhisperTokens
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
@@ -28,6 +32,21 @@ NUM_FFT, HOP_SAMPLES = 400, 160
 MIN_REST_S = 1.0
 """Less audio than this behind the last phrase is not decoded again: Whisper invents a greeting for it."""
 STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
+
+
+CONTEXT_FLOOR_S, CONTEXT_MARGIN_S, CONTEXT_STEP_S = 10.0, 1.0, 2.5
+"""Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """One way to decode. `rung`: its number; `is_short`: short context; `temperature` 0: the most probable token."""
+
+    rung: int = 0
+    is_short: bool = False
+    temperature: float = 0.0
+    num_beams: int = 1
+    stops_loops: bool = False
 
 
 class Stretch(NamedTuple):
@@ -43,6 +62,8 @@ class Heard(NamedTuple):
     stretches: tuple[Stretch, ...]
     language: str | None
     language_probability: float | None
+    rung: int = 0
+    gates: tuple[str, ...] | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -84,32 +105,52 @@ class WhisperModel:
         if wants.transcripts is None:
             without_layers_above(encoder, max(wants.layers, default=0))
         self._taps = LayerTaps(encoder.layers, wants.layers - {self._top})
+        # Vectors and codes are those of full windows, as Hugging Face gives them.
+        self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry)
+        self.has_buckets = True
+        self.ladder: Ladder | None = None
+
+    @property
+    def gives_full_windows_first(self) -> bool:
+        return not self._first.is_short
 
     def padded_length(self, num_samples: int) -> int:
-        """Every utterance fills a window of 30 s: what the model was trained on."""
-        return WINDOW_SAMPLES
+        """Whisper was trained on windows of 30 s; with a short context it is shown less."""
+        return self.context(num_samples, self._first)
+
+    def context(self, num_samples: int, how: How) -> int:
+        """Samples that the encoder is shown: a function of the segment alone, so that its batch does not matter."""
+        if not how.is_short:
+            return WINDOW_SAMPLES
+        step = samples_from_seconds(CONTEXT_STEP_S)
+        wanted = max(samples_from_seconds(CONTEXT_FLOOR_S), num_samples + samples_from_seconds(CONTEXT_MARGIN_S))
+        return min(WINDOW_SAMPLES, -(-wanted // step) * step)
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
-        """Greedy tokens, vectors and codes, whichever are wanted.
+        """Tokens, vectors and codes, whichever are wanted.
 
         Text is made of the segment without its context, so where text is wanted the context is not looked at.
         """
         if self._wants.transcripts is not None:
             batch = [_core(utterance) for utterance in batch]
-        mel_BMF, hidden_BFD = self._encode(batch)
+        mel_BMF, hidden_BFD = self._encode(batch, self._first)
         readouts = self._read_out(batch, hidden_BFD)
-        heard = self._decode(batch, mel_BMF, hidden_BFD) if self._wants.transcripts is not None else [None] * len(batch)
+        heard: Sequence[Heard | None] = [None] * len(batch)
+        if self._wants.transcripts is not None:
+            heard = self._decode(batch, mel_BMF, hidden_BFD, self._first)
         return [Answer(text, readout) for text, readout in zip(heard, readouts, strict=True)]
 
     @torch.inference_mode()
-    def decode(self, batch: Sequence[Utterance]) -> list[Heard]:
-        """Greedy tokens of one batch."""
-        return self._decode(batch, *self._encode(batch))
+    def decode(self, batch: Sequence[Utterance], how: How | None = None) -> list[Heard]:
+        """Tokens of one batch, by default the most probable ones of full windows; all rows need the same context."""
+        batch, how = [_core(utterance) for utterance in batch], how or How()
+        return self._decode(batch, *self._encode(batch, how), how)
 
-    def _encode(self, batch: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
-        mel_BMF = self._mel(_padded(batch, self._model.device)).to(self._model.dtype)
-        return mel_BMF, self._model.model.encoder(mel_BMF).last_hidden_state
+    def _encode(self, batch: Sequence[Utterance], how: How) -> tuple[Tensor, Tensor]:
+        (num_samples,) = {self.context(len(utterance.pcm_T), how) for utterance in batch}
+        mel_BMF = self._mel(_padded(batch, num_samples, self._model.device)).to(self._model.dtype)
+        return mel_BMF, encode_short(self._model.model.encoder, mel_BMF)
 
     def _read_out(self, batch: Sequence[Utterance], hidden_BFD: Tensor) -> list[Readout]:
         """Frames of the audio only: what the model makes of the padding is dropped."""
@@ -119,8 +160,8 @@ class WhisperModel:
         core = CoreFrames(batch, frames, WHISPER_HOP, self._model.device)
         return read_out(self._wants, {**self._taps.taken(), self._top: hidden_BFD}, None, self._quantizers, core)
 
-    def _decode(self, batch: Sequence[Utterance], mel_BMF: Tensor, hidden_BFD: Tensor) -> list[Heard]:
-        """Greedy tokens of one batch; the language is detected where it is not given.
+    def _decode(self, batch: Sequence[Utterance], mel_BMF: Tensor, hidden_BFD: Tensor, how: How) -> list[Heard]:
+        """Tokens of one batch; the language is detected where it is not given.
 
         With timestamps the decoder may end before the audio does. What follows its last closed phrase is then
         decoded as a window of its own, as `generate` of Hugging Face and openai/whisper transcribe.py do.
@@ -130,7 +171,8 @@ class WhisperModel:
         stretches: list[list[Stretch]] = [[] for _ in batch]
         rows, starts = list(range(len(batch))), [0] * len(batch)
         while rows:
-            found = self._greedy(hidden_BFD, [prompts[row] for row in rows])
+            seeds = [_seed(batch[row], start, how) for row, start in zip(rows, starts, strict=True)]
+            found = self._chosen(hidden_BFD, [prompts[row] for row in rows], how, seeds)
             rest: list[tuple[int, int]] = []
             for row, start, decoded in zip(rows, starts, found, strict=True):
                 kept, rest_from = self._until_rest(decoded, len(batch[row].pcm_T) - start)
@@ -139,18 +181,20 @@ class WhisperModel:
                     rest.append((row, start + rest_from))
             rows, starts = [row for row, _ in rest], [start for _, start in rest]
             if rows:
-                hidden_BFD = self._model.model.encoder(_rest_of(mel_BMF, rest)).last_hidden_state
+                hidden_BFD = encode_short(self._model.model.encoder, _rest_of(mel_BMF, rest))
                 self._taps.taken()
-        return [Heard(tuple(row), *self._named(*language)) for row, language in zip(stretches, languages, strict=True)]
+        return [
+            Heard(tuple(row), *self._named(*language), rung=how.rung)
+            for row, language in zip(stretches, languages, strict=True)
+        ]
 
-    def _greedy(self, hidden_BFD: Tensor, prompts: list[list[int]]) -> list[Decoded]:
-        return decode_greedily(
-            self._model,
-            hidden_BFD,
-            prompts,
-            self._tokens,
-            timestamps=self._timestamps,
-            max_new_tokens=self._max_new_tokens,
+    def _chosen(self, hidden_BFD: Tensor, prompts: list[list[int]], how: How, seeds: list[int]) -> list[Decoded]:
+        common: dict[str, Any] = {"timestamps": self._timestamps, "max_new_tokens": self._max_new_tokens}
+        if how.num_beams > 1:
+            return decode_with_beams(self._model, hidden_BFD, prompts, self._tokens, num_beams=how.num_beams, **common)
+        sampler = Sampler(how.temperature, seeds) if how.temperature else None
+        return decode_rows(
+            self._model, hidden_BFD, prompts, self._tokens, sampler=sampler, stops_loops=how.stops_loops, **common
         )
 
     def _until_rest(self, decoded: Decoded, num_samples: int) -> tuple[Decoded, int | None]:
@@ -183,6 +227,33 @@ class WhisperModel:
     def _named(self, token: int | None, probability: float | None) -> tuple[str | None, float | None]:
         return ("en", None) if token is None else (self._tokens.language_of(token), probability)
 
+    def signals(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Signals]:
+        """What the decoder knows about each text."""
+        whole = [[token for token in heard.tokens if token < self._tokens.end] for heard in texts]
+        found = []
+        for utterance, heard, text in zip(utterances, texts, self._tokenizer.decode_batch(whole), strict=True):
+            seconds = (len(utterance.pcm_T) - utterance.left - utterance.right) / MODEL_SAMPLE_RATE
+            stamps = [
+                s.start / MODEL_SAMPLE_RATE + (token - self._tokens.first_timestamp) * TIMESTAMP_STEP_S
+                for s in heard.stretches
+                for token in s.decoded.tokens
+                if token >= self._tokens.first_timestamp
+            ]
+            decoded = [stretch.decoded for stretch in heard.stretches]
+            found.append(
+                Signals(
+                    avg_logprob=_mean_logprob(heard),
+                    no_speech_prob=decoded[0].no_speech_prob,
+                    compression_ratio=compression_ratio(text.strip()),
+                    num_repeats=num_repeats(text.lower().split()),
+                    chars_per_second=chars_per_second(text.strip(), seconds),
+                    is_finished=all(each.is_finished for each in decoded),
+                    overrun_s=max(stamps, default=0.0) - seconds,
+                    speech_s=None if utterance.speech is None else utterance.speech / MODEL_SAMPLE_RATE,
+                )
+            )
+        return found
+
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
         spans = [_phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, texts, strict=True)]
@@ -194,17 +265,17 @@ class WhisperModel:
         transcripts = []
         for heard, text, row in zip(texts, decoded_texts, spans, strict=False):
             phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
-            decoded = [stretch.decoded for stretch in heard.stretches]
-            num_tokens = sum(each.num_chosen for each in decoded)
             transcripts.append(
                 Transcript(
                     text=text.strip(),
                     language=heard.language,
                     language_probability=heard.language_probability,
-                    avg_logprob=sum(each.sum_logprob for each in decoded) / max(1, num_tokens),
-                    no_speech_prob=decoded[0].no_speech_prob,
+                    avg_logprob=_mean_logprob(heard),
+                    no_speech_prob=heard.stretches[0].decoded.no_speech_prob,
                     words=None,
                     phrases=tuple(p for p in phrases if p.text) if self._timestamps else None,
+                    rung=heard.rung,
+                    gates=heard.gates,
                 )
             )
         return transcripts
@@ -244,11 +315,37 @@ def _core(utterance: Utterance) -> Utterance:
     return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)
 
 
-def _padded(batch: Sequence[Utterance], device: torch.device) -> Tensor:
-    """Int16 goes to the device; it becomes float there. Zeros up to the window."""
-    pcm_BT = np.zeros((len(batch), WINDOW_SAMPLES), np.int16)
+def _mean_logprob(heard: Heard) -> float:
+    decoded = [stretch.decoded for stretch in heard.stretches]
+    return sum(each.sum_logprob for each in decoded) / max(1, sum(each.num_chosen for each in decoded))
+
+
+def _seed(utterance: Utterance, start: int, how: How) -> int:
+    """Random numbers of a segment's own."""
+    name = f"{utterance.track}-{utterance.start + start}-{how.rung}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "little")
+
+
+def encode_short(encoder: Any, mel_BMF: Tensor) -> Tensor:
+    """Whisper's encoder on any length up to its window: hidden_BFD with half as many frames as `mel_BMF`.
+
+    Hugging Face's own forward pass takes whole windows only; on those it gives the same.
+    """
+    x = torch.nn.functional.gelu(encoder.conv1(mel_BMF))
+    x = torch.nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)
+    x = x + encoder.embed_positions.weight[: x.shape[1]]
+    for layer in encoder.layers:
+        out = layer(x, None)
+        x = out[0] if isinstance(out, tuple) else out
+    hidden: Tensor = encoder.layer_norm(x)
+    return hidden
+
+
+def _padded(batch: Sequence[Utterance], num_samples: int, device: torch.device) -> Tensor:
+    """Int16 goes to the device; it becomes float there. Zeros up to `num_samples`."""
+    pcm_BT = np.zeros((len(batch), num_samples), np.int16)
     for row, utterance in enumerate(batch):
-        assert len(utterance.pcm_T) <= WINDOW_SAMPLES, "segments fit the window"
+        assert len(utterance.pcm_T) <= num_samples, "segments fit the window"
         pcm_BT[row, : len(utterance.pcm_T)] = utterance.pcm_T
     return torch.from_numpy(pcm_BT).to(device).float() / 32768.0
 

@@ -1,4 +1,4 @@
-"""Greedy Whisper decoding of a batch, on the weights of a Hugging Face model.
+"""Whisper decoding of a batch, greedy or sampled, on the weights of a Hugging Face model.
 
 Cross-attention keys and values are computed once, self-attention ones live in a preallocated slab, finished
 rows leave the batch. All rows stand at the same position, because their prompts are equally long.
@@ -8,6 +8,7 @@ B batch, H heads, P decoder positions, F encoder frames, D model width, E width 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +20,12 @@ from pipeline.models.whisper_tokens import TokenRules, WhisperTokens
 
 COMPACT_SHARE = 0.25
 """Finished rows are dropped from the slabs when they make up this share of the batch: copying costs too."""
+
+
+STOPPED = -1
+"""Stands in the result behind a row's last token."""
+MAX_LOOP_TOKENS, MAX_LOOPS, MIN_LOOPED_TOKENS = 16, 3, 8
+"""A loop: up to 16 tokens that come three times more, and at least 8 tokens repeated."""
 
 
 class Decoded(NamedTuple):
@@ -126,8 +133,59 @@ def detect_languages(model: Any, hidden_BFD: Tensor, tokens: WhisperTokens) -> l
     return list(zip(ids[index].tolist(), probability.tolist(), strict=True))
 
 
+class Sampler:
+    """Chooses tokens at a temperature, with random numbers of each row's own: neighbours do not change them.
+
+    Args:
+        temperature: above 0; logits are divided by it.
+        seeds: one a row.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int]) -> None:
+        self._temperature = temperature
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def choose(self, logits_BV: Tensor) -> Tensor:
+        """The Gumbel maximum of each row is a draw from its softmax."""
+        uniform_BV = torch.stack([torch.rand(logits_BV.shape[1], generator=each) for each in self._generators])
+        gumbel_BV = -(-uniform_BV.clamp(min=1e-20).log()).log()
+        return (logits_BV / self._temperature + gumbel_BV.to(logits_BV.device)).argmax(-1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops finished rows."""
+        self._generators = [self._generators[row] for row in rows.tolist()]
+
+
+class LoopWatch:
+    """Notices rows that repeat themselves, while they do: the same few tokens over and over, timestamps apart.
+
+    Args:
+        num_rows: B.
+        first_timestamp: tokens from here on are timestamps, all alike to the watch.
+        device: of the tokens.
+    """
+
+    def __init__(self, num_rows: int, first_timestamp: int, device: torch.device) -> None:
+        self._first_timestamp = first_timestamp
+        self._latest_BN = torch.full((num_rows, MAX_LOOP_TOKENS), -1, device=device)  # newest last
+        self._equal_BN = torch.zeros(num_rows, MAX_LOOP_TOKENS, dtype=torch.long, device=device)
+        period_N = torch.arange(MAX_LOOP_TOKENS, 0, -1, device=device)
+        self._limit_N = (MAX_LOOPS * period_N).clamp(min=MIN_LOOPED_TOKENS)
+
+    def advance(self, chosen_B: Tensor) -> Tensor:
+        """Takes the tokens of a step; returns which rows loop."""
+        token_B1 = chosen_B.clamp(max=self._first_timestamp)[:, None]
+        self._equal_BN = torch.where(self._latest_BN == token_B1, self._equal_BN + 1, 0)
+        self._latest_BN = torch.cat([self._latest_BN[:, 1:], token_B1], dim=1)
+        return (self._equal_BN >= self._limit_N).any(-1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops finished rows."""
+        self._latest_BN, self._equal_BN = self._latest_BN[rows], self._equal_BN[rows]
+
+
 @torch.inference_mode()
-def decode_greedily(
+def decode_rows(
     model: Any,
     hidden_BFD: Tensor,
     prompts: list[list[int]],
@@ -135,8 +193,10 @@ def decode_greedily(
     *,
     timestamps: bool,
     max_new_tokens: int,
+    sampler: Sampler | None = None,
+    stops_loops: bool = False,
 ) -> list[Decoded]:
-    """Most probable token at each step, under Whisper's rules.
+    """Token by token under Whisper's rules: the most probable one, or what the sampler chooses.
 
     Args:
         model: the Hugging Face model.
@@ -145,6 +205,8 @@ def decode_greedily(
         tokens: special tokens.
         timestamps: whether timestamp tokens are decoded.
         max_new_tokens: longest answer; a row that reaches it is not `is_finished`.
+        sampler: None for the most probable token.
+        stops_loops: a row that repeats itself stops and is not `is_finished`.
 
     Returns:
         One result per row, in order.
@@ -153,27 +215,34 @@ def decode_greedily(
     max_new = min(max_new_tokens, model.config.max_target_positions - prompt_length)
     state = DecoderState(model, hidden_BFD, prompt_length + max_new)
     rules = TokenRules(tokens, num_rows, timestamps, device)
+    watch = LoopWatch(num_rows, tokens.first_timestamp, device) if stops_loops else None
     logits_BPV = state.step(torch.tensor(prompts, device=device))
     no_speech = logits_BPV[:, 0].float().softmax(-1)[:, tokens.no_speech].tolist()
     logits_BV = logits_BPV[:, -1]
-    chosen_NB = torch.full((max_new, num_rows), tokens.end, device=device)
+    chosen_NB = torch.full((max_new, num_rows), STOPPED, device=device)
     sum_logprob = torch.zeros(num_rows, dtype=torch.float64, device=device)
     alive = torch.arange(num_rows, device=device)  # rows of the result that the slab rows belong to
     running = torch.ones(num_rows, dtype=torch.bool, device=device)
     for step in range(max_new):
-        logprobs, chosen = rules.mask(logits_BV).log_softmax(-1).max(-1)
+        masked_BV = rules.mask(logits_BV)
+        logprobs_BV = masked_BV.log_softmax(-1)
+        chosen = logprobs_BV.argmax(-1) if sampler is None else sampler.choose(masked_BV)
+        logprobs = logprobs_BV.gather(1, chosen[:, None])[:, 0]
         chosen = torch.where(running, chosen, tokens.end)
         sum_logprob[alive] += torch.where(running, logprobs, 0).double()
-        chosen_NB[step, alive] = chosen
+        chosen_NB[step, alive] = torch.where(running, chosen, STOPPED)
         rules.advance(chosen)
         running = running & (chosen != tokens.end)
+        if watch is not None:
+            running = running & ~watch.advance(chosen)
         num_running = int(running.sum())
         if num_running == 0 or step == max_new - 1:
             break
         if num_running <= (1 - COMPACT_SHARE) * len(running):
             rows = running.nonzero()[:, 0]
-            state.keep(rows)
-            rules.keep(rows)
+            for each in (state, rules, watch, sampler):
+                if each is not None:
+                    each.keep(rows)
             alive, chosen, running = alive[rows], chosen[rows], running[rows]
         logits_BV = state.step(chosen[:, None])[:, -1]
     return _results(chosen_NB, sum_logprob, no_speech, tokens.end)
@@ -183,6 +252,6 @@ def _results(chosen_NB: Tensor, sum_logprob: Tensor, no_speech: list[float], end
     rows = []
     for ids, logprob, silence in zip(chosen_NB.T.tolist(), sum_logprob.tolist(), no_speech, strict=True):
         is_finished = end in ids
-        tokens = ids[: ids.index(end)] if is_finished else ids
+        tokens = [token for token in ids if token not in (STOPPED, end)]
         rows.append(Decoded(tokens, logprob, len(tokens) + is_finished, silence, is_finished))
     return rows

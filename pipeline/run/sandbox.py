@@ -103,8 +103,7 @@ class Decoder:
                     payload = process.stdout.read(header["num_bytes"])
                     if len(payload) < header["num_bytes"]:
                         raise EOFError
-                    channel, start, stop, left, right = header["fields"]
-                    yield Cut(channel, start, stop, left, right, np.frombuffer(payload, np.int16))
+                    yield Cut._make([*header["fields"], np.frombuffer(payload, np.int16)])
                     continue
                 is_answered = True
                 if header["kind"] == "rejected":

@@ -174,6 +174,7 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
         context_s=config.context_seconds if has_frames and kind != "vad" and not only_fake else 0.0,
         max_whole_s=window * (WHOLE_RECORDING_FACTOR if is_whole else 1),
         at_quiet_moments=whisper_text,
+        measures_speech=whisper_text and kind != "vad",
         frames_in_step=max([each.frame_stride for task in tasks for each in task.config.embeddings], default=1),
         threshold=config.vad_threshold,
         min_speech_s=config.min_speech_seconds,

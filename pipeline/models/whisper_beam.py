@@ -1,0 +1,105 @@
+"""Beam search for Whisper, for the few segments that greedy and sampled decoding cannot read.
+
+B rows, K beams, V vocabulary. Hypotheses are ranked by mean log-probability, and the search ends as in Hugging Face's
+`generate` with `length_penalty=1`, which is the oracle.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.models.whisper_decoder import Decoded, DecoderState
+from pipeline.models.whisper_tokens import TokenRules, WhisperTokens
+
+
+class _Hypothesis(NamedTuple):
+    tokens: list[int]
+    sum_logprob: float
+    is_finished: bool
+
+    @property
+    def mean(self) -> float:
+        return self.sum_logprob / max(1, len(self.tokens) + self.is_finished)
+
+
+@torch.inference_mode()
+def decode_with_beams(
+    model: Any,
+    hidden_BFD: Tensor,
+    prompts: list[list[int]],
+    tokens: WhisperTokens,
+    *,
+    timestamps: bool,
+    max_new_tokens: int,
+    num_beams: int,
+) -> list[Decoded]:
+    """The hypothesis with the highest mean log-probability of each row. Arguments as `decode_rows` has them."""
+    device, num_rows, prompt_length = hidden_BFD.device, len(prompts), len(prompts[0])
+    max_new = min(max_new_tokens, model.config.max_target_positions - prompt_length)
+    state = DecoderState(model, hidden_BFD.repeat_interleave(num_beams, 0), prompt_length + max_new)
+    rules = TokenRules(tokens, num_rows * num_beams, timestamps, device)
+    logits_BPV = state.step(torch.tensor(prompts, device=device).repeat_interleave(num_beams, 0))
+    no_speech = logits_BPV[::num_beams, 0].float().softmax(-1)[:, tokens.no_speech].tolist()
+    logits = logits_BPV[:, -1]
+    # All beams of a row are the same at first: only one may go on.
+    scores_BK = torch.full((num_rows, num_beams), -torch.inf, dtype=torch.float64, device=device)
+    scores_BK[:, 0] = 0
+    histories: list[list[list[int]]] = [[[] for _ in range(num_beams)] for _ in prompts]
+    finished: list[list[_Hypothesis]] = [[] for _ in prompts]
+    for _ in range(max_new):
+        logprobs = rules.mask(logits).log_softmax(-1).double().view(num_rows, num_beams, -1)
+        totals = (scores_BK[..., None] + logprobs).flatten(1)
+        best = totals.topk(2 * num_beams, dim=-1)
+        parents, chosen = best.indices // tokens.size, best.indices % tokens.size
+        rows, picks = _next_beams(best.values, parents, chosen, histories, finished, tokens.end, num_beams)
+        scores_BK = torch.tensor([[score for score, _, _ in row] for row in picks], dtype=torch.float64, device=device)
+        order = torch.tensor([row * num_beams + parent for row in rows for _, parent, _ in picks[row]], device=device)
+        next_tokens = torch.tensor([token for row in picks for _, _, token in row], device=device)
+        if all(map(_is_done, finished, histories, [row[0][0] for row in picks], [num_beams] * num_rows)):
+            break
+        state.keep(order)
+        rules.keep(order)
+        rules.advance(next_tokens)
+        logits = state.step(next_tokens[:, None])[:, -1]
+    for row, beams in enumerate(histories):
+        if not finished[row]:
+            pairs = zip(beams, scores_BK[row].tolist(), strict=True)
+            finished[row] = [_Hypothesis(history, score, False) for history, score in pairs]
+    best_of = [max(each, key=lambda hypothesis: hypothesis.mean) for each in finished]
+    return [
+        Decoded(h.tokens, h.sum_logprob, len(h.tokens) + h.is_finished, silence, h.is_finished)
+        for h, silence in zip(best_of, no_speech, strict=True)
+    ]
+
+
+def _is_done(finished: list[_Hypothesis], beams: list[list[int]], best_score: float, num_beams: int) -> bool:
+    """Whether no running beam can get ahead of the worst of enough ended ones, were it to end now."""
+    return len(finished) == num_beams and finished[-1].mean >= best_score / max(1, len(beams[0]))
+
+
+def _next_beams(
+    values: Tensor,
+    parents: Tensor,
+    chosen: Tensor,
+    histories: list[list[list[int]]],
+    finished: list[list[_Hypothesis]],
+    end: int,
+    num_beams: int,
+) -> tuple[range, list[list[tuple[float, int, int]]]]:
+    """Of each row: ended hypotheses go to `finished`, the best others become its beams (score, parent, token)."""
+    picks: list[list[tuple[float, int, int]]] = []
+    for row, (scores, froms, tokens) in enumerate(zip(values.tolist(), parents.tolist(), chosen.tolist(), strict=True)):
+        kept: list[tuple[float, int, int]] = []
+        for score, parent, token in zip(scores, froms, tokens, strict=True):
+            if token == end:
+                if score > -float("inf"):
+                    ended = [*finished[row], _Hypothesis(histories[row][parent], score, True)]
+                    finished[row] = sorted(ended, key=lambda hypothesis: -hypothesis.mean)[:num_beams]
+            elif len(kept) < num_beams:
+                kept.append((score, parent, token))
+        histories[row] = [[*histories[row][parent], token] for _, parent, token in kept]
+        picks.append(kept)
+    return range(len(picks)), picks

@@ -1,0 +1,83 @@
+"""Whisper's second thoughts: which texts do not pass their gates, and the ways in which they are decoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.config import TranscriptConfig
+from pipeline.models.base import Answer, Utterance
+from pipeline.models.gates import Signals, failed_gates, is_silence
+from pipeline.models.whisper import Heard, How, WhisperModel
+
+RUNGS = (
+    How(rung=1, stops_loops=True),
+    How(rung=2, temperature=0.4, stops_loops=True),
+    How(rung=3, temperature=0.8, stops_loops=True),
+    How(rung=4, num_beams=5),
+)
+"""Full window, sampled twice, beam search."""
+SILENCE = "silence"
+
+
+class WhisperLadder:
+    """See `pipeline.models.base.Ladder`.
+
+    Args:
+        model: decodes.
+        text: thresholds of the gates.
+    """
+
+    num_rungs = len(RUNGS)
+
+    def __init__(self, model: WhisperModel, text: TranscriptConfig) -> None:
+        self._model, self._text = model, text
+
+    def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[int]:
+        """Texts that fail a gate, but for those made of silence: there is nothing to hear better."""
+        found = []
+        for index, signals in enumerate(self._signals(utterances, answers)):
+            if failed_gates(signals, self._text) and not is_silence(signals, self._text):
+                found.append(index)
+        return found
+
+    def padded_length(self, num_samples: int, rung: int) -> int:
+        how = RUNGS[rung - 1]
+        return self._model.context(num_samples, how) * how.num_beams
+
+    def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]:
+        """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
+        if rung == 1 and self._model.gives_full_windows_first:
+            return [Answer(None)] * len(batch)  # the first answer was this one
+        return [Answer(heard) for heard in self._model.decode(batch, RUNGS[rung - 1])]
+
+    def better(
+        self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
+    ) -> list[Answer]:
+        """Fewer failed gates win, then the higher log-probability."""
+        again = [old if new.text is None else new for old, new in zip(before, after, strict=True)]
+        pairs = zip(before, again, self._signals(utterances, before), self._signals(utterances, again), strict=True)
+        return [old if self._rank(a) >= self._rank(b) else old._replace(text=new.text) for old, new, a, b in pairs]
+
+    def settled(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Heard]:
+        """Marks what passes no rung, and empties what is made of silence (or of doubt, by option)."""
+        found = []
+        for heard, signals in zip(texts, self._model.signals(utterances, texts), strict=True):
+            if is_silence(signals, self._text):
+                found.append(_emptied(heard, (SILENCE,)) if any(s.decoded.tokens for s in heard.stretches) else heard)
+                continue
+            gates = failed_gates(signals, self._text)
+            is_dropped = bool(gates) and self._text.low_confidence == "drop"
+            found.append(_emptied(heard, gates) if is_dropped else heard._replace(gates=gates))
+        return found
+
+    def _signals(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Signals]:
+        return self._model.signals(utterances, [answer.text for answer in answers])
+
+    def _rank(self, signals: Signals) -> tuple[int, float]:
+        return -len(failed_gates(signals, self._text)), signals.avg_logprob
+
+
+def _emptied(heard: Heard, gates: tuple[str, ...]) -> Heard:
+    """Without its words; what was known about them stays."""
+    stretches = tuple(s._replace(decoded=s.decoded._replace(tokens=[])) for s in heard.stretches)
+    return heard._replace(stretches=stretches, gates=gates)

@@ -1,0 +1,168 @@
+"""Whisper left alone: no words from nothing, loops stopped, doubtful texts tried again, and neighbours without a say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import TranscriptConfig
+from pipeline.models.base import Utterance
+from pipeline.models.gates import Signals, failed_gates, is_silence, num_repeats
+from pipeline.models.whisper import How
+from pipeline.models.whisper_decoder import LoopWatch, Sampler
+from tests.jobs_by_hand import check_accounts, loaded, rows, run
+from tests.synth import RATE, encode, noise, nothing_said
+from tests.test_whisper import hf_tokens
+
+TEXT = TranscriptConfig()
+GOOD = Signals(-0.3, 0.01, 1.2, 1, 12.0, True, 0.0, None)
+
+
+@pytest.mark.parametrize("segment", ["vad", "fixed", "none"])
+def test_not_one_word_is_made_of_nothing(tmp_path: Path, whisper: Path, segment: str) -> None:
+    (tmp_path / "in").mkdir()
+    for seconds, seed in ((0.4, 0), (3.0, 1), (31.5, 2)) if segment != "vad" else ((1.9, 2), (8.0, 5), (65.0, 3)):
+        for name, pcm in nothing_said(seconds, seed).items():
+            (tmp_path / "in" / f"{name}-{seconds}.wav").write_bytes(encode(pcm))
+    run(tmp_path / "in", tmp_path / "out", model=whisper, segment=segment)
+    check_accounts(tmp_path / "out")
+    said = {Path(row["source"]).name: row["text"] for row in rows(tmp_path / "out", "recordings") if row["text"]}
+    assert said == {}
+    if segment != "vad":
+        gates = [row["gates"] for row in rows(tmp_path / "out", "segments")]
+        assert len(gates) >= 36 and sum(each == ["silence"] for each in gates) > 30
+
+
+@pytest.mark.parametrize("segment", ["vad", "fixed"])
+def test_no_speech_is_lost_because_of_it(tmp_path: Path, whisper: Path, voices: Any, segment: str) -> None:
+    (tmp_path / "in").mkdir()
+    pause = np.zeros(RATE, np.int16)
+    for number, (pcm, _) in enumerate(voices):
+        loud = np.concatenate([pause, pcm, pause])
+        faint = (loud / 30).astype(np.int16)
+        noisy = (loud + np.random.default_rng(number).normal(0, 60, len(loud))).astype(np.int16)
+        for name, each in (("loud", loud), ("faint", faint), ("noisy", noisy)):
+            (tmp_path / "in" / f"{name}-{number}.wav").write_bytes(encode(each))
+    run(tmp_path / "in", tmp_path / "out", model=whisper, segment=segment)
+    for row in rows(tmp_path / "out", "recordings"):
+        assert ("world" if row["source"].endswith("0.wav") else "lazy dog") in row["text"].lower()
+
+
+def test_doubtful_texts_climb_and_keep_the_best(tmp_path: Path, whisper: Path, voices: Any) -> None:
+    (tmp_path / "in").mkdir()
+    for level in (800, 2_500, 5_000):
+        pcm = voices[1][0] + np.random.default_rng(level).normal(0, level, len(voices[1][0]))
+        (tmp_path / "in" / f"{level:05d}.wav").write_bytes(encode(np.clip(pcm, -32768, 32767).astype(np.int16)))
+    run(tmp_path / "in", tmp_path / "out", model=whisper, segment="fixed", vad_threshold=0.01)
+    run(tmp_path / "in", tmp_path / "plain", model=whisper, segment="fixed", retry=False)
+    kept, plain = rows(tmp_path / "out", "segments"), rows(tmp_path / "plain", "segments")
+    assert {row["rung"] for row in plain} == {0} and {row["gates"] is None for row in plain} == {True}
+    assert max(row["rung"] for row in kept) > 0
+    for row, before in zip(kept, plain, strict=True):
+        assert row["gates"] == [] or row["rung"] or row["avg_logprob"] >= before["avg_logprob"] - 0.5
+    run(tmp_path / "in", tmp_path / "drop", model=whisper, segment="fixed", vad_threshold=0.01, low_confidence="drop")
+    for row, other in zip(rows(tmp_path / "drop", "segments"), kept, strict=True):
+        assert row["gates"] == other["gates"] and row["text"] == ("" if other["gates"] else other["text"])
+
+
+def test_every_gate_has_a_text_that_fails_it_and_only_it() -> None:
+    assert failed_gates(GOOD, TEXT) == () and not is_silence(GOOD, TEXT)
+    bad = {
+        "avg_logprob": GOOD._replace(avg_logprob=-1.1),
+        "compression_ratio": GOOD._replace(compression_ratio=2.5),
+        "repeated": GOOD._replace(num_repeats=5),
+        "too_fast": GOOD._replace(chars_per_second=41.0),
+        "unfinished": GOOD._replace(is_finished=False),
+        "past_the_end": GOOD._replace(overrun_s=1.5),
+    }
+    assert {name: failed_gates(signals, TEXT) for name, signals in bad.items()} == {name: (name,) for name in bad}
+    assert is_silence(GOOD._replace(no_speech_prob=0.7, avg_logprob=-1.1), TEXT)
+    assert is_silence(GOOD._replace(no_speech_prob=0.8, avg_logprob=-0.9), TEXT)
+    assert is_silence(GOOD._replace(speech_s=0.0), TEXT) and not is_silence(GOOD._replace(speech_s=0.4), TEXT)
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=5), st.integers(1, 8), st.integers(1, 9))
+def test_repeats_are_counted_whatever_stands_around_them(before: list[str], size: int, times: int) -> None:
+    phrase = [f"w{n}" for n in range(size)]
+    found = num_repeats([*before, *phrase * times, "end"])
+    inside = max((num_repeats(before), 1))
+    assert found == max(times, inside)
+
+
+@given(st.integers(1, 16), st.integers(0, 6), st.integers(0, 40))
+def test_loops_are_noticed_after_three_more_rounds_and_not_before(period: int, lead: int, stamp: int) -> None:
+    watch = LoopWatch(2, 1_000, torch.device("cpu"))
+    loop = list(range(100, 100 + period))
+    tokens = [*range(50, 50 + lead), *loop * 12]
+    noticed = None
+    for step, token in enumerate(tokens):
+        other = 500 + step  # a row that never repeats
+        looping = watch.advance(torch.tensor([token, other]))
+        assert not looping[1]
+        if looping[0]:
+            noticed = step + 1
+            break
+    assert noticed == lead + period + max(3 * period, 8)
+
+
+def test_timestamps_do_not_hide_a_loop() -> None:
+    watch, found = LoopWatch(1, 1_000, torch.device("cpu")), []
+    for step in range(40):
+        found.append(bool(watch.advance(torch.tensor([1_000 + step if step % 4 == 0 else step % 4]))[0]))
+    assert any(found)
+
+
+def test_a_sampled_row_does_not_depend_on_its_neighbours() -> None:
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    together = Sampler(0.8, [1, 2, 3])
+    alone = [Sampler(0.8, [seed]) for seed in (1, 2, 3)]
+    for _ in range(20):
+        expected = [int(each.choose(logits[row : row + 1])[0]) for row, each in enumerate(alone)]
+        assert together.choose(logits).tolist() == expected
+    draws = [int(Sampler(1.0, [seed]).choose(logits[:1])[0]) for seed in range(2_000)]
+    share = np.bincount(draws, minlength=50) / len(draws)
+    assert np.abs(share - logits[0].softmax(-1).numpy()).max() < 0.04, "draws follow the softmax"
+    assert Sampler(1e-4, [5, 6, 7]).choose(logits).tolist() == logits.argmax(-1).tolist()
+
+
+@pytest.fixture(scope="module")
+def clips(voices: Any) -> list[Utterance]:
+    pause = np.zeros(4_000, np.int16)
+    pair = np.concatenate([voices[0][0], pause, voices[1][0]])
+    pcms = [voices[0][0], voices[1][0], pair, noise(30_000)]
+    return [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [How(is_short=True, stops_loops=True), How(rung=3, temperature=0.8, stops_loops=True), How(rung=4, num_beams=3)],
+)
+def test_every_way_of_decoding_gives_each_row_what_it_gets_alone(
+    tiny_en: Any, clips: list[Utterance], how: How
+) -> None:
+    together = [heard.tokens for heard in tiny_en.decode(clips, how)]
+    assert [tiny_en.decode([clip], how)[0].tokens for clip in clips] == together
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_beam_search_equals_hugging_face(whisper: Path, clips: list[Utterance], timestamps: bool) -> None:
+    model = loaded(whisper, transcripts=TranscriptConfig(timestamps=timestamps, max_new_tokens=40))
+    for clip, heard in zip(clips, model.decode(clips[:3], How(num_beams=3)), strict=False):
+        expected = hf_tokens(model, clip.pcm_T, timestamps, num_beams=3, max_new_tokens=40)
+        assert heard.stretches[0].decoded.tokens == expected[: len(heard.stretches[0].decoded.tokens)]
+        assert [t for t in heard.tokens if t < model._tokens.end] == [t for t in expected if t < model._tokens.end]
+
+
+def test_a_short_context_is_a_function_of_the_segment(whisper: Path) -> None:
+    model = loaded(whisper)
+    lengths = [model.padded_length(n) / RATE for n in (400, 9 * RATE, 9 * RATE + 1, 13 * RATE, 28 * RATE, 30 * RATE)]
+    assert lengths == sorted(lengths) and lengths[-1] == 30 and lengths[0] < 30
+    assert all(n <= model.padded_length(n) for n in range(400, 30 * RATE, 7_777))
+    full = loaded(whisper, transcripts=TranscriptConfig(retry=False))
+    assert {full.padded_length(n) for n in (400, 9 * RATE)} == {30 * RATE}
