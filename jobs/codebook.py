@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jobs.options import JsonMapping
+from jobs.options import GroupedCommand, JsonMapping
 from pipeline.errors import InputError, UsageError
 from pipeline.storage.fs import Place
 
@@ -17,7 +17,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("file", metavar="FILE")
 @click.option("--layer", type=int, default=None, help="Hidden state it is for: 9 is the output of the ninth layer.")
 @click.option("--model", default="", metavar="TEXT", help="Name of the model it was fitted on, for people.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from jobs.options import JsonMapping
+from jobs.options import GroupedCommand, JsonMapping
 from pipeline.errors import InputError
 from pipeline.storage import ledger
 from pipeline.storage.entry import stem
@@ -32,7 +32,7 @@ CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
 @click.option(
     "--format", "kind", type=click.Choice((*ONE_FILE_EACH, "jsonl", "csv")), required=True, help="What to write."
@@ -72,6 +72,8 @@ def export(
     recordings = ledger.tables(place, "recordings").to_pylist()
     if not recordings:
         raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
+    if kind != "jsonl" and all(recording["text"] is None for recording in recordings):
+        raise InputError(f"{output}: holds no text; expected the --output of a transcribe run (codes: --format txt)")
     segments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for segment in ledger.tables(place, "segments").to_pylist():
         segments[segment["recording_id"]].append(segment)
@@ -98,6 +100,8 @@ def _has_only_codes(place: Place) -> bool:
 def _export_units(place: Place, to: Place | None, quantizer: str | None, ids: bool) -> None:
     """Part by part: a corpus of units may be larger than memory."""
     count = 0
+    if not place.join("codes").names():
+        raise InputError(f"{place.url}: no codes; expected the --output of an encode run")
     with to.open_for_writing() if to is not None else contextlib.nullcontext() as handle:
         for part in sorted(ledger.done_parts(place)):
             codes, segments = (
@@ -111,7 +115,10 @@ def _export_units(place: Place, to: Place | None, quantizer: str | None, ids: bo
                 else:
                     handle.write(text.encode())
     if count == 0:
-        raise InputError(f"{place.url}: no finished codes; expected the --output of an encode run")
+        found = sorted(set(ledger.tables(place, "codes", ["quantizer"]).column("quantizer").to_pylist()))
+        raise InputError(
+            f"{place.url}: no codes of {quantizer!r}; there are those of {', '.join(found) or 'nothing yet'}"
+        )
     if to is not None:
         click.echo(f"{count} lines in {to.url}")
 

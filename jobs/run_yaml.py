@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import click
@@ -26,6 +27,9 @@ Example of a job.yaml:
       codes: {codebook: km100.safetensors, deduplicate: true}
 Other options stand beside `inputs`, by the names of the flags; flags override them.
 """
+
+
+WANTS = ("transcripts", "embeddings", "codes")
 
 
 class RunCommand(GroupedCommand):
@@ -56,7 +60,11 @@ def _task(given: Any, path: str, where: str) -> ModelTask:
     if not isinstance(given, dict) or "model" not in given:
         raise UsageError(f"{path}: {where[:-1]}: expected a mapping with `model:` and what is wanted of it")
     values = {str(name).replace("-", "_"): value for name, value in given.items()}
-    text, embeddings, codes = (values.pop(name, None) for name in ("transcripts", "embeddings", "codes"))
+    text, embeddings, codes = (values.pop(name, None) for name in WANTS)
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(ModelConfig)})
+    if unknown:
+        known = [*WANTS, *(field.name for field in dataclasses.fields(ModelConfig))]
+        raise UsageError(f"{path}: {where}{unknown[0]} is no option here; expected one of {', '.join(known)}")
     if not (text or embeddings or codes):
         raise UsageError(f"{path}: {where[:-1]}: expected `transcripts`, `embeddings` or `codes` for {given['model']}")
     return ModelTask(
@@ -72,6 +80,11 @@ def _several(given: Any, kind: type[T], path: str, where: str, shorthand: str) -
     found = []
     for each in given if isinstance(given, list) else [given] if given else []:
         values = {} if each is True else each if isinstance(each, dict) else {shorthand: str(each)}
-        named = {str(name).replace("-", "_"): value for name, value in values.items()}
+        named = {str(name).replace("-", "_"): _joined(value) for name, value in values.items()}
         found.append(build(kind, checked_values(named, kind, path, where)))
     return found
+
+
+def _joined(value: Any) -> Any:
+    """`[6, 9]` -> `"6,9"`: lists in YAML are what commas are on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value

@@ -44,6 +44,8 @@ def score(output: str, references: str | None, language: str | None, storage_opt
     recordings = ledger.tables(place, "recordings").to_pylist()
     if not recordings:
         raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
+    if recordings and all(recording["text"] is None for recording in recordings):
+        raise InputError(f"{output}: holds no text to score; expected the --output of a transcribe run")
     given = read_references(Place(references, storage_options or {})) if references else None
     scored, unused = _scored(recordings, given, language)
     if not scored:

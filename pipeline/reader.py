@@ -64,6 +64,9 @@ def open_output(
     wrong = sorted(set(only) - set(FILTERS[name]))
     if wrong:
         raise InputError(f"{name} are chosen by {', '.join(FILTERS[name])}, not by {wrong[0]}")
+    for key, kind in {"layer": int, "codebook": int, "model": str, "pool": str, "quantizer": str}.items():
+        if key in only and not isinstance(only[key], kind):
+            raise InputError(f"{key}={only[key]!r}: expected {'a number' if kind is int else 'text'}")
     return OutputDataset(place, name, only)
 
 
@@ -123,6 +126,7 @@ class OutputDataset(Dataset[Sample]):
     def _index(self) -> None:
         """Reads ids and the columns to choose by, not the values."""
         kinds: set[tuple[Any, ...]] = set()
+        there: set[tuple[Any, ...]] = set()
         choose_by = FILTERS[self._table]
         for number, place in enumerate(self._places):
             file = _opened(place)
@@ -133,12 +137,14 @@ class OutputDataset(Dataset[Sample]):
                     mask &= pc.equal(rows.column(name), pa.scalar(value, rows.schema.field(name).type)).to_numpy()
                 chosen = rows.filter(pa.array(mask))
                 key = choose_by if self._table == "embeddings" else choose_by[:2]
+                there |= {
+                    tuple(row.values()) for row in rows.select(choose_by).group_by(choose_by).aggregate([]).to_pylist()
+                }
                 kinds |= {tuple(row.values()) for row in chosen.select(key).group_by(key).aggregate([]).to_pylist()}
                 self._add(number, group, np.flatnonzero(mask), chosen)
         if not self.ids:
-            raise InputError(
-                f"{self._places[0].url if self._places else self._table}: no rows for {self._only or 'this output'}"
-            )
+            shown = "; ".join(str(dict(zip(choose_by, kind, strict=True))) for kind in sorted(there)[:8])
+            raise InputError(f"no rows for {self._only or 'this output'}; there are: {shown or 'none'}")
         if len(kinds) > 1:
             shown = "; ".join(str(dict(zip(choose_by, kind, strict=False))) for kind in sorted(kinds)[:8])
             raise InputError(f"the output holds several kinds of rows; choose one of: {shown}")

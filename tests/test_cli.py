@@ -76,9 +76,9 @@ def test_a_whole_session(audiomill: Any, workplace: Path, whisper: Path) -> None
     assert json.loads((workplace / "out" / "scores.json").read_text())["num_words"] == 9
     assert audiomill("export", "out", "--format", "srt").returncode == 0
     srt = (workplace / "out" / "export" / "fox.srt").read_text()
-    assert srt.startswith("1\n00:00:00,") and "quick brown fox" in srt
+    assert srt.startswith("1\n00:00:00,") and "quick brown fox" in srt.lower()
     lines = audiomill("export", "out", "--format", "jsonl").stdout.splitlines()
-    assert "quick brown fox" in json.loads(lines[0])["segments"][0]["text"]
+    assert "quick brown fox" in json.loads(lines[0])["segments"][0]["text"].lower()
 
 
 def test_strict_exits_with_3_on_rejections(audiomill: Any, workplace: Path) -> None:

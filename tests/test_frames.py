@@ -279,6 +279,7 @@ def test_retried_recordings_get_their_place_in_every_table(tmp_path: Path, corpu
         ("embed", {"layers": "7"}, "hidden states 0 to 2"),
         ("embed", {"layers": "x"}, "hidden states 0 to 2"),
         ("embed", {"layers": ","}, "expected numbers"),
+        ("encode", {"codebook": "{tmp}/layer.safetensors", "codebook_layer": 2}, "it is for layer 1"),
         ("encode", {}, "fine-tuning drops it"),
         ("encode", {"codebook": "gone.safetensors"}, "no such file"),
         ("encode", {"codebook": "old.km"}, "audiomill codebook"),
@@ -298,11 +299,21 @@ def test_what_cannot_be_given_is_said_in_one_line(
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     other = Codebook(centroids_VD=np.zeros((5, 32), np.float32), layer=1, model="m", fingerprint="feed")
     write_codebook(Place(str(tmp_path / "other.safetensors")), other)
+    mine = Codebook(centroids_VD=np.zeros((5, 32), np.float32), layer=1, model="m", fingerprint=None)
+    write_codebook(Place(str(tmp_path / "layer.safetensors")), mine)
     filled = {name: str(value).replace("{tmp}", str(tmp_path)) for name, value in options.items()}
     filled = {name: int(value) if name == "codebook_layer" else value for name, value in filled.items()}
     with pytest.raises(UsageError, match=words):
         run(corpus, tmp_path / "out", kind, model=wav2vec2_folder, **filled)
     assert not (tmp_path / "out").exists()
+
+
+def test_int8_takes_about_a_byte_a_value(tmp_path: Path, corpus: Path, wav2vec2_folder: Path) -> None:
+    sizes = {}
+    for dtype in ("int8", "fp16"):
+        summary = run(corpus, tmp_path / dtype, "embed", model=wav2vec2_folder, dtype=dtype, layers="all")
+        sizes[dtype] = summary["bytes"]["embeddings"]
+    assert sizes["int8"] < 0.75 * sizes["fp16"]  # a scale a vector, which at this width is an eighth
 
 
 def test_sizes_are_read_with_their_units() -> None:

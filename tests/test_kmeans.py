@@ -145,6 +145,8 @@ def test_the_seed_decides_and_parts_and_batches_do_not(tmp_path: Path, corpus: P
         fit(corpus, path, wav2vec2_folder, **options)
         found.append(read_codebook(Place(str(path)), None).centroids_VD)
     assert np.abs(found[0] - found[1]).max() < 1e-4
+    fit(corpus, tmp_path / "again.safetensors", wav2vec2_folder)
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "0.safetensors").read_bytes()
     assert np.abs(found[0] - found[2]).max() > 1e-2
 
 

@@ -24,7 +24,7 @@ part-seconds: 30
 models:
   - model: {whisper}
     transcripts: {{language: en}}
-    embeddings: {{layers: "2", pool: mean}}
+    embeddings: {{layers: [2], pool: mean}}
   - model: {ctc}
     embeddings: [{{layers: "1", pool: mean}}, {{layers: "0,2", frame-stride: 4}}]
     codes: [{{codebook: km.npy, codebook-layer: 1, deduplicate: true}}]
@@ -52,7 +52,7 @@ def test_two_models_share_one_decode_and_their_segments(
     check_accounts(place / "out")
     segments = rows(place / "out", "segments")
     embeddings, codes = rows(place / "out", "embeddings"), rows(place / "out", "codes")
-    assert all("fox" in row["text"] or "ello" in row["text"] for row in rows(place / "out", "recordings"))
+    assert all("fox" in row["text"].lower() or "ello" in row["text"] for row in rows(place / "out", "recordings"))
     by_model: dict[str, list[Any]] = {}
     for row in embeddings:
         by_model.setdefault(row["model"], []).append(row)
@@ -103,6 +103,11 @@ def test_text_vectors_and_codes_of_one_model_equal_those_of_three_runs(
         ("models: [{transcripts: true}]", "expected a mapping with `model:`"),
         ("models: [{model: 'fake://'}]", "expected `transcripts`, `embeddings` or `codes`"),
         ("models: [{model: 'fake://', embeddings: {layer: 3}}]", "models.0.embeddings.layer is no option here"),
+        (
+            "models: [{model: 'fake://', embedings: {pool: mean}}]",
+            "models.0.embedings is no option here; expected one of transcripts",
+        ),
+        ("models: [{model: 'fake://', embeddings: [1, '1,2']}]", "asked for twice"),
         ("models: [{model: 'fake://', embeddings: {pool: sum}}]", "pool: 'sum' is not one of"),
         (
             "models: [{model: 'fake://', transcripts: true}, {model: 'fake://', transcripts: true}]",

@@ -24,7 +24,7 @@ from torch import Tensor
 from pipeline.errors import InputError, ModelError
 from pipeline.storage.fs import Place
 
-CENTROIDS = "centroids"
+CENTROIDS, DESCRIPTION = "centroids", "audiomill-codebook"
 QUANTIZER_WEIGHT = "quantizer.weight_proj.weight"
 CHUNK_FRAMES = 16_384
 
@@ -134,13 +134,10 @@ def _pickled(path: Path) -> dict[str, Tensor]:
 
 def write_codebook(place: Place, codebook: Codebook) -> None:
     """One safetensors file that says what it is for in its header."""
-    described = {
-        "format": "audiomill-codebook",
-        "model": codebook.model,
-        "layer": str(codebook.layer),
-        "fingerprint": codebook.fingerprint or "",
-    }
-    place.write(save_safetensors({CENTROIDS: codebook.centroids_VD.astype(np.float32)}, metadata=described))
+    described = {"model": codebook.model, "layer": codebook.layer, "fingerprint": codebook.fingerprint}
+    # One entry: several would be written in an order that changes from run to run.
+    metadata = {DESCRIPTION: json.dumps(described, sort_keys=True)}
+    place.write(save_safetensors({CENTROIDS: codebook.centroids_VD.astype(np.float32)}, metadata=metadata))
 
 
 def read_codebook(place: Place, layer: int | None) -> Codebook:
@@ -174,13 +171,18 @@ def read_codebook(place: Place, layer: int | None) -> Codebook:
         raise InputError(
             f"--codebook {place.url}: expected a matrix of finite numbers, entries by width, got {centroids.dtype} {centroids.shape}"
         )
-    found = layer if layer is not None else described.get("layer")
+    recorded = described.get("layer")
+    if recorded is not None and layer is not None and int(recorded) != layer:
+        raise InputError(
+            f"--codebook {place.url}: it is for layer {recorded}, not for {layer}; leave --codebook-layer out"
+        )
+    found = layer if layer is not None else recorded
     if found is None:
-        raise InputError(f"--codebook {place.url}: say which layer it is for with --codebook-layer N")
+        raise InputError(f"--codebook {place.url}: say which layer it is for: --codebook-layer N (codebook: --layer N)")
     return Codebook(
         centroids_VD=centroids.astype(np.float32),
         layer=int(found),
-        model=described.get("model", ""),
+        model=described.get("model") or "",
         fingerprint=described.get("fingerprint") or None,
     )
 
@@ -192,5 +194,6 @@ def codebook_fingerprint(codebook: Codebook) -> str:
 
 def _metadata(content: bytes) -> dict[str, Any]:
     size = int.from_bytes(content[:8], "little")
-    found: dict[str, Any] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    found: dict[str, Any] = json.loads(metadata.get(DESCRIPTION, "{}"))
     return found

@@ -34,6 +34,7 @@ class Fit(NamedTuple):
     labels_N: NDArray[np.int64]
     inertia: float
     num_steps: int
+    has_converged: bool
 
 
 Told = Callable[[int, int, float], None]
@@ -72,6 +73,7 @@ def best_fit(
         "inertia_by_seed": [fit.inertia for fit in fits],
         "variance": float(centred_ND.square().sum(-1).mean()),
         "num_steps": best.num_steps,
+        "has_converged": best.has_converged,
         "num_empty": int((counts == 0).sum()),
         "num_tiny": int((counts < TINY_SHARE * len(best.labels_N) / num_clusters).sum()),
         "perplexity": float(np.exp(-(share * np.log(share)).sum())),
@@ -119,8 +121,8 @@ def lloyd(
     centroids_KD = start_KD
     limit = tolerance * float(frames_ND.var(0, correction=0).mean())
     labels_N, sums_KD, distance_N = _assign(frames_ND, centroids_KD)
-    steps = 0
-    while steps < max_steps:
+    steps, has_converged = 0, False
+    while steps < max_steps and not has_converged:
         steps += 1
         counts_K = torch.bincount(labels_N, minlength=len(centroids_KD))
         moved_KD = _means(frames_ND, labels_N, sums_KD, counts_K, distance_N)
@@ -128,9 +130,9 @@ def lloyd(
         before_N, centroids_KD = labels_N, moved_KD
         labels_N, sums_KD, distance_N = _assign(frames_ND, centroids_KD)
         told(steps, float(distance_N.double().mean()))
-        if shift <= limit or bool((labels_N == before_N).all()):
-            break
-    return Fit(centroids_KD.cpu().numpy(), labels_N.cpu().numpy(), float(distance_N.double().mean()), steps)
+        has_converged = shift <= limit or bool((labels_N == before_N).all())
+    inertia = float(distance_N.double().mean())
+    return Fit(centroids_KD.cpu().numpy(), labels_N.cpu().numpy(), inertia, steps, has_converged)
 
 
 def _means(frames_ND: Tensor, labels_N: Tensor, sums_KD: Tensor, counts_K: Tensor, distance_N: Tensor) -> Tensor:

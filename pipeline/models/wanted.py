@@ -24,7 +24,7 @@ def settled_vectors(configs: Sequence[EmbeddingsConfig], shape: Shape) -> Iterat
         UsageError: a layer that the model does not have.
     """
     for config in configs:
-        for layer in layer_numbers(config.layers, shape):
+        for layer in layer_numbers(config.layers, shape, "--layers"):
             yield VectorWant(
                 layer=layer,
                 pool=config.pool,
@@ -34,17 +34,17 @@ def settled_vectors(configs: Sequence[EmbeddingsConfig], shape: Shape) -> Iterat
             )
 
 
-def layer_numbers(text: str, shape: Shape) -> list[int]:
+def layer_numbers(text: str, shape: Shape, option: str) -> list[int]:
     """`"6,9,-1"` -> `[6, 9, 12]`; `"all"` -> every hidden state from 0 on."""
     if text.strip() == "all":
         return list(range(shape.num_layers + 1))
-    found = [_layer_number(name.strip(), shape) for name in str(text).split(",") if name.strip()]
+    found = [_layer_number(name.strip(), shape, option) for name in str(text).split(",") if name.strip()]
     if not found:
-        raise UsageError(f"--layers {text!r}: expected numbers such as 6,9,-1, or all")
+        raise UsageError(f"{option} {text!r}: expected numbers such as 6,9,-1, or all")
     return list(dict.fromkeys(found))
 
 
-def _layer_number(name: str, shape: Shape) -> int:
+def _layer_number(name: str, shape: Shape, option: str) -> int:
     if name in shape.layer_names:
         return shape.layer_names.index(name)
     count = shape.num_layers + 1
@@ -54,7 +54,9 @@ def _layer_number(name: str, shape: Shape) -> int:
         number = count
     if not -count <= number < count:
         names = f" or {', '.join(shape.layer_names)}" if shape.layer_names else ""
-        raise UsageError(f"--layers {name}: this model has hidden states 0 to {count - 1} (or -{count} to -1){names}")
+        raise UsageError(
+            f"{option} {name}: expected a number; this model has hidden states 0 to {count - 1} (or -{count} to -1){names}"
+        )
     return number % count
 
 
@@ -118,7 +120,7 @@ def _codebook(
     place = Place(absolute(source), storage_options)
     codebook = read_codebook(place, layer)
     entries, width = codebook.centroids_VD.shape
-    number = _layer_number(str(codebook.layer), shape)
+    number = _layer_number(str(codebook.layer), shape, f"layer of {source}:")
     if width != shape.width_of(number):
         raise UsageError(
             f"--codebook {source}: its entries have {width} values, hidden states of {checkpoint.name} have {shape.width_of(number)}"

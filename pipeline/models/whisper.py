@@ -14,23 +14,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.config import TranscriptConfig
 from pipeline.models.base import Answer, Ladder, Readout, TimedText, Transcript, Utterance, Wants
 from pipeline.models.gates import Signals, chars_per_second, compression_ratio, num_repeats
+from pipeline.models.mel import HOP_SAMPLES, LogMel
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import WHISPER_HOP
 from pipeline.models.taps import LayerTaps, without_layers_above
 from pipeline.models.whisper_beam import decode_with_beams
 from pipeline.models.whisper_decoder import Decoded, Sampler, decode_rows, detect_languages
+from pipeline.models.whisper_encoder import encode_short
 from pipeline.models.whisper_tokens import TIMESTAMP_STEP_S, WhisperTokens
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
-NUM_FFT, HOP_SAMPLES = 400, 160
 MIN_REST_S = 1.0
-"""Less audio than this behind the last phrase is not decoded again: Whisper invents a greeting for it."""
+"""With less audio behind the last phrase Whisper invents a greeting."""
 STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 
 
@@ -189,13 +189,12 @@ class WhisperModel:
         ]
 
     def _chosen(self, hidden_BFD: Tensor, prompts: list[list[int]], how: How, seeds: list[int]) -> list[Decoded]:
+        given = (self._model, hidden_BFD, prompts, self._tokens)
         common: dict[str, Any] = {"timestamps": self._timestamps, "max_new_tokens": self._max_new_tokens}
         if how.num_beams > 1:
-            return decode_with_beams(self._model, hidden_BFD, prompts, self._tokens, num_beams=how.num_beams, **common)
+            return decode_with_beams(*given, num_beams=how.num_beams, **common)
         sampler = Sampler(how.temperature, seeds) if how.temperature else None
-        return decode_rows(
-            self._model, hidden_BFD, prompts, self._tokens, sampler=sampler, stops_loops=how.stops_loops, **common
-        )
+        return decode_rows(*given, sampler=sampler, stops_loops=how.stops_loops, **common)
 
     def _until_rest(self, decoded: Decoded, num_samples: int) -> tuple[Decoded, int | None]:
         """The tokens up to the last pair of timestamps, and the sample from which the rest is to be decoded.
@@ -281,34 +280,6 @@ class WhisperModel:
         return transcripts
 
 
-class LogMel:
-    """Log-mel spectrogram of whole batches on the model's device, as Whisper was trained on.
-
-    Source: arXiv:2212.04356 section 2.2; floor and scale as openai/whisper audio.py.
-    """
-
-    def __init__(self, num_mels: int, device: torch.device) -> None:
-        filters = mel_filter_bank(
-            num_frequency_bins=NUM_FFT // 2 + 1,
-            num_mel_filters=num_mels,
-            min_frequency=0.0,
-            max_frequency=MODEL_SAMPLE_RATE / 2,
-            sampling_rate=MODEL_SAMPLE_RATE,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-        self._filters = torch.from_numpy(np.asarray(filters, np.float32)).to(device)
-        self._window = torch.hann_window(NUM_FFT, device=device)
-
-    def __call__(self, waveform_BT: Tensor) -> Tensor:
-        """Float32 waveforms at 16 kHz -> mel_BMF with one column per 10 ms."""
-        spectrum = torch.stft(waveform_BT, NUM_FFT, HOP_SAMPLES, window=self._window, return_complex=True)
-        power = spectrum[..., :-1].abs() ** 2
-        log_mel = (self._filters.T @ power).clamp(min=1e-10).log10()
-        floor = log_mel.amax(dim=(1, 2), keepdim=True) - 8.0
-        return (torch.maximum(log_mel, floor) + 4.0) / 4.0
-
-
 def _core(utterance: Utterance) -> Utterance:
     """Without its context."""
     stop = len(utterance.pcm_T) - utterance.right
@@ -324,21 +295,6 @@ def _seed(utterance: Utterance, start: int, how: How) -> int:
     """Random numbers of a segment's own."""
     name = f"{utterance.track}-{utterance.start + start}-{how.rung}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "little")
-
-
-def encode_short(encoder: Any, mel_BMF: Tensor) -> Tensor:
-    """Whisper's encoder on any length up to its window: hidden_BFD with half as many frames as `mel_BMF`.
-
-    Hugging Face's own forward pass takes whole windows only; on those it gives the same.
-    """
-    x = torch.nn.functional.gelu(encoder.conv1(mel_BMF))
-    x = torch.nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)
-    x = x + encoder.embed_positions.weight[: x.shape[1]]
-    for layer in encoder.layers:
-        out = layer(x, None)
-        x = out[0] if isinstance(out, tuple) else out
-    hidden: Tensor = encoder.layer_norm(x)
-    return hidden
 
 
 def _padded(batch: Sequence[Utterance], num_samples: int, device: torch.device) -> Tensor:

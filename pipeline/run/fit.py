@@ -19,6 +19,7 @@ from pipeline.config import KmeansConfig
 from pipeline.errors import RunFailed, UsageError
 from pipeline.job_config import KmeansJobConfig
 from pipeline.models.checkpoint import fingerprint
+from pipeline.models.wanted import layer_numbers
 from pipeline.plan import planned_table, split_by_part
 from pipeline.run.job import check_places, listed, open_engine
 from pipeline.run.progress import RunProgress
@@ -58,6 +59,7 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
         raise UsageError(f"--output {job.output.output}: exists; choose another name or --overwrite it")
     entries = _picked(listed(job).entries, kmeans)
     (task,) = found_tasks(job)
+    layer_numbers(str(kmeans.layer), task.shape, "--layer")
     with open_engine(job) as (engine, device):
         spec, _ = settle(job, [task], device)
         spec = dataclasses.replace(spec, output=Place(place.url + ".work", job.plan.storage_options))
@@ -79,9 +81,10 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
         finally:
             spec.output.remove(recursive=True)
     if len(frames) < 2 * kmeans.clusters:
+        rejected = ", ".join(f"{count} {reason}" for reason, count in heard["rejections"].items())
         raise UsageError(
-            f"--clusters {kmeans.clusters}: expected at least {2 * kmeans.clusters} frames to fit on, got {len(frames)}; "
-            "give more audio or fewer clusters"
+            f"--clusters {kmeans.clusters}: expected at least {2 * kmeans.clusters} frames to fit on, got {len(frames)}"
+            f"{f' (rejected: {rejected})' if rejected else ''}; give more audio or fewer clusters"
         )
     return _fit(frames, heard, task, spec, kmeans, place, console if not job.output.quiet else Console(quiet=True))
 
@@ -194,7 +197,7 @@ def report_lines(report: Report, output: str) -> list[str]:
         f"{output}: {report['num_clusters']} clusters of layer {report['layer']} of {report['model']}",
         f"fitted on {report['num_frames']} frames drawn from {report['audio_s'] / 3600:.2f} h of audio",
         f"inertia {report['inertia']:.4f} a frame, {100 * report['inertia'] / max(report['variance'], 1e-30):.1f}% of the variance "
-        f"({report['num_steps']} steps)",
+        f"({report['num_steps']} steps{'' if report['has_converged'] else ', not converged: raise --max-iterations'})",
         f"usage: perplexity {report['perplexity']:.1f} of {report['num_clusters']}, {report['num_empty']} empty, "
         f"{report['num_tiny']} tiny clusters",
     ]

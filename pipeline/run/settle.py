@@ -99,6 +99,7 @@ def settle(config: JobConfig, tasks: Sequence[FoundTask], device: str) -> tuple[
             **({"codebook": codes} if codes else {}),
         }
         fields |= {f"{before}{name}": value for name, value in found.items()}
+    _check_told_apart(specs)
     segments = segment_spec(config.segment, tasks)
     fields["segment"] = segments.kind
     per_second = bytes_per_second(specs, tasks)
@@ -118,6 +119,17 @@ def settle(config: JobConfig, tasks: Sequence[FoundTask], device: str) -> tuple[
         verbose=config.output.verbose,
     )
     return run, fields
+
+
+def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
+    """Raises UsageError for rows that nothing in the tables would tell apart."""
+    rows: list[tuple[Any, ...]] = [
+        ("embeddings", s.label, w.layer, w.pool, w.stride, w.l2_normalize) for s in specs for w in s.wants.vectors
+    ]
+    rows += [("codes", spec.label, want.name) for spec in specs for want in spec.wants.codes]
+    for each in rows:
+        if rows.count(each) > 1:
+            raise UsageError(f"{each[0]} of {each[1]} are asked for twice in the same form ({each[2]}); leave one out")
 
 
 def _task_spec(task: FoundTask, device: str, options: dict[str, Any]) -> tuple[TaskSpec, list[str]]:

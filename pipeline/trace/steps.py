@@ -125,6 +125,8 @@ def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int1
             cuts = [event for event in cut_recording(handle, reading, rules, StageClock()) if isinstance(event, Cut)]
     except FileNotFoundError as error:
         raise InputError(f"{url}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{url}: a folder; name one audio file") from error
     except Rejected as rejected:
         raise InputError(f"{url}: {rejected.reason}: {rejected.detail}") from rejected
     pcm = np.concatenate([cut.pcm_T for cut in cuts])
