@@ -262,9 +262,8 @@ def test_fixed_windows_lose_no_sample(num_samples: int) -> None:
 @pytest.mark.parametrize("pause_s", [0, 1, 12])
 def test_memory_does_not_grow_with_the_recording(voices: Any, pause_s: int) -> None:
     from pipeline.audio.recording import _Track
-    from pipeline.audio.segment import VadSegmenter
 
-    track = _Track(None, VadSegmenter(SPEC), 0)
+    track = _Track(None, SPEC, 0)
     piece = np.concatenate([voices[1][0], np.zeros(pause_s * RATE, np.int16), voices[0][0]])
     held, num_cuts = [], 0
     for _ in range(200):

@@ -49,16 +49,20 @@ def decode_with_beams(
     scores_BK[:, 0] = 0
     histories: list[list[list[int]]] = [[[] for _ in range(num_beams)] for _ in prompts]
     finished: list[list[_Hypothesis]] = [[] for _ in prompts]
+    done = [False] * num_rows  # what runs on only for its neighbours' sake changes no more
     for _ in range(max_new):
         logprobs = rules.mask(logits).log_softmax(-1).double().view(num_rows, num_beams, -1)
         totals = (scores_BK[..., None] + logprobs).flatten(1)
         best = totals.topk(2 * num_beams, dim=-1)
         parents, chosen = best.indices // tokens.size, best.indices % tokens.size
-        rows, picks = _next_beams(best.values, parents, chosen, histories, finished, tokens.end, num_beams)
+        rows, picks = _next_beams(best.values, parents, chosen, histories, finished, done, tokens.end, num_beams)
         scores_BK = torch.tensor([[score for score, _, _ in row] for row in picks], dtype=torch.float64, device=device)
         order = torch.tensor([row * num_beams + parent for row in rows for _, parent, _ in picks[row]], device=device)
         next_tokens = torch.tensor([token for row in picks for _, _, token in row], device=device)
-        if all(map(_is_done, finished, histories, [row[0][0] for row in picks], [num_beams] * num_rows)):
+        done = [
+            was or _is_done(finished[row], histories[row], picks[row][0][0], num_beams) for row, was in enumerate(done)
+        ]
+        if all(done):
             break
         state.keep(order)
         rules.keep(order)
@@ -86,6 +90,7 @@ def _next_beams(
     chosen: Tensor,
     histories: list[list[list[int]]],
     finished: list[list[_Hypothesis]],
+    done: list[bool],
     end: int,
     num_beams: int,
 ) -> tuple[range, list[list[tuple[float, int, int]]]]:
@@ -95,7 +100,7 @@ def _next_beams(
         kept: list[tuple[float, int, int]] = []
         for score, parent, token in zip(scores, froms, tokens, strict=True):
             if token == end:
-                if score > -float("inf"):
+                if score > -float("inf") and not done[row]:
                     ended = [*finished[row], _Hypothesis(histories[row][parent], score, True)]
                     finished[row] = sorted(ended, key=lambda hypothesis: -hypothesis.mean)[:num_beams]
             elif len(kept) < num_beams:

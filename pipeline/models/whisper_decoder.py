@@ -240,12 +240,16 @@ def decode_rows(
             break
         if num_running <= (1 - COMPACT_SHARE) * len(running):
             rows = running.nonzero()[:, 0]
-            for each in (state, rules, watch, sampler):
-                if each is not None:
-                    each.keep(rows)
+            _keep(rows, state, rules, watch, sampler)
             alive, chosen, running = alive[rows], chosen[rows], running[rows]
         logits_BV = state.step(chosen[:, None])[:, -1]
     return _results(chosen_NB, sum_logprob, no_speech, tokens.end)
+
+
+def _keep(rows: Tensor, *holders: DecoderState | TokenRules | LoopWatch | Sampler | None) -> None:
+    for holder in holders:
+        if holder is not None:
+            holder.keep(rows)
 
 
 def _results(chosen_NB: Tensor, sum_logprob: Tensor, no_speech: list[float], end: int) -> list[Decoded]:
