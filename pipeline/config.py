@@ -138,6 +138,9 @@ class TranscriptConfig(Validated):
     timestamps: bool = option(
         True, "Whisper: decode with timestamp tokens, which give phrases and their times.", results=True
     )
+    word_times: bool = option(
+        True, "Whisper: when each word was said, from the decoder's attention (CTC models always tell).", results=True
+    )
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
     retry: bool = option(
         True,

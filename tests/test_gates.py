@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pipeline.config import TranscriptConfig
 from pipeline.models.base import Utterance
 from pipeline.models.gates import Signals, failed_gates, is_silence, num_repeats
-from pipeline.models.whisper import How
 from pipeline.models.whisper_decoder import LoopWatch, Sampler
+from pipeline.models.whisper_heard import How
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.synth import RATE, encode, noise, nothing_said
 from tests.test_whisper import hf_tokens

@@ -63,6 +63,7 @@ def load_whisper(
 
     from pipeline.models import ctranslate2
     from pipeline.models.whisper import WhisperModel
+    from pipeline.models.whisper_align import heads_of
     from pipeline.models.whisper_ladder import WhisperLadder
     from pipeline.models.whisper_tokens import tokens_of
 
@@ -73,6 +74,7 @@ def load_whisper(
         generation = {
             "suppress_tokens": settings.get("suppress_ids"),
             "begin_suppress_tokens": settings.get("suppress_ids_begin"),
+            "alignment_heads": settings.get("alignment_heads"),
         }
     else:
         model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
@@ -80,7 +82,9 @@ def load_whisper(
     tokenizer = whisper_tokenizer(folder)
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
     model = model.to(device=device, dtype=dtype).eval()
-    found = WhisperModel(model, tokenizer, tokens, wants, quantizers)
+    shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
+    heads = heads_of(generation.get("alignment_heads"), *shape)
+    found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads)
     if wants.transcripts is not None and wants.transcripts.retry:
         found.ladder = WhisperLadder(found, wants.transcripts)
     return found

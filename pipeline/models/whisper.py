@@ -7,77 +7,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.config import TranscriptConfig
 from pipeline.models.base import Answer, Ladder, Readout, TimedText, Transcript, Utterance, Wants
-from pipeline.models.gates import Signals, chars_per_second, compression_ratio, num_repeats
+from pipeline.models.gates import Signals
 from pipeline.models.mel import HOP_SAMPLES, LogMel
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import WHISPER_HOP
 from pipeline.models.taps import LayerTaps, without_layers_above
+from pipeline.models.whisper_align import Heads, token_frames
 from pipeline.models.whisper_beam import decode_with_beams
 from pipeline.models.whisper_decoder import Decoded, Sampler, decode_rows, detect_languages
 from pipeline.models.whisper_encoder import encode_short
-from pipeline.models.whisper_tokens import TIMESTAMP_STEP_S, WhisperTokens
+from pipeline.models.whisper_heard import STAMP_SAMPLES, Heard, How, Stretch, mean_logprob, phrase_tokens, signals_of
+from pipeline.models.whisper_tokens import WhisperTokens
+from pipeline.models.whisper_words import TimedToken, words_of
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
 MIN_REST_S = 1.0
 """With less audio behind the last phrase Whisper invents a greeting."""
-STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 
 
 CONTEXT_FLOOR_S, CONTEXT_MARGIN_S, CONTEXT_STEP_S = 10.0, 1.0, 2.5
 """Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class How:
-    """One way to decode. `rung`: its number; `is_short`: short context; `temperature` 0: the most probable token."""
-
-    rung: int = 0
-    is_short: bool = False
-    temperature: float = 0.0
-    num_beams: int = 1
-    stops_loops: bool = False
-
-
-class Stretch(NamedTuple):
-    """One pass of the decoder over an utterance from sample `start` on."""
-
-    start: int
-    decoded: Decoded
-
-
-class Heard(NamedTuple):
-    """Raw result of one utterance: usually one stretch, more where the decoder stopped early."""
-
-    stretches: tuple[Stretch, ...]
-    language: str | None
-    language_probability: float | None
-    rung: int = 0
-    gates: tuple[str, ...] | None = None
-
-    @property
-    def tokens(self) -> list[int]:
-        return [token for stretch in self.stretches for token in stretch.decoded.tokens]
-
-    @property
-    def symbols(self) -> NDArray[np.int64]:
-        return np.asarray(self.tokens, np.int64)
-
-    @property
-    def probabilities(self) -> NDArray[np.float64]:
-        """Geometric mean token probability of each stretch."""
-        pairs = [(s.decoded.sum_logprob, s.decoded.num_chosen) for s in self.stretches]
-        return np.asarray([np.exp(total / max(1, count)) for total, count in pairs])
 
 
 class WhisperModel:
@@ -89,16 +47,24 @@ class WhisperModel:
         tokens: its special tokens.
         wants: what to give.
         quantizers: k-means codebooks by name of the want.
+        heads: of the decoder, that tell when a token was said.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, tokens: WhisperTokens, wants: Wants, quantizers: Mapping[str, Quantizer]
+        self,
+        model: Any,
+        tokenizer: Any,
+        tokens: WhisperTokens,
+        wants: Wants,
+        quantizers: Mapping[str, Quantizer],
+        heads: Heads,
     ) -> None:
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
         self._wants, self._quantizers = wants, quantizers
         text = wants.transcripts or TranscriptConfig()
         self._task, self._language = text.task, text.language
         self._timestamps, self._max_new_tokens = text.timestamps, text.max_new_tokens
+        self._has_word_times, self._heads = text.word_times, heads
         self._mel = LogMel(model.config.num_mel_bins, model.device)
         encoder = model.model.encoder
         self._top = model.config.encoder_layers
@@ -179,6 +145,8 @@ class WhisperModel:
                 stretches[row].append(Stretch(start, kept))
                 if rest_from is not None:
                     rest.append((row, start + rest_from))
+            if self._has_word_times:
+                self._time_tokens(batch, rows, stretches, hidden_BFD, languages)
             rows, starts = [row for row, _ in rest], [start for _, start in rest]
             if rows:
                 hidden_BFD = encode_short(self._model.model.encoder, _rest_of(mel_BMF, rest))
@@ -187,6 +155,35 @@ class WhisperModel:
             Heard(tuple(row), *self._named(*language), rung=how.rung)
             for row, language in zip(stretches, languages, strict=True)
         ]
+
+    def _time_tokens(
+        self,
+        batch: Sequence[Utterance],
+        rows: Sequence[int],
+        stretches: list[list[Stretch]],
+        hidden_BFD: Tensor,
+        languages: Sequence[tuple[int | None, float | None]],
+    ) -> None:
+        """Puts times into the latest stretch of each row that has text."""
+        texts = [[t for t in stretches[row][-1].decoded.tokens if t < self._tokens.end] for row in rows]
+        spoken = [n for n, text in enumerate(texts) if text]
+        if not spoken:
+            return
+        lengths = [len(batch[rows[n]].pcm_T) - stretches[rows[n]][-1].start for n in spoken]
+        found = token_frames(
+            self._model,
+            hidden_BFD[spoken],
+            [self._tokens.prompt(languages[rows[n]][0], self._task, False) for n in spoken],
+            [texts[n] for n in spoken],
+            [max(1, -(-length // WHISPER_HOP)) for length in lengths],
+            self._tokens.end,
+            self._heads,
+        )
+        for n, (frames, probabilities) in zip(spoken, found, strict=True):
+            stretch = stretches[rows[n]][-1]
+            edges = (stretch.start + WHISPER_HOP * frames).tolist()
+            timed = map(TimedToken, texts[n], edges[:-1], edges[1:], probabilities.tolist())
+            stretches[rows[n]][-1] = stretch._replace(timed=tuple(timed))
 
     def _chosen(self, hidden_BFD: Tensor, prompts: list[list[int]], how: How, seeds: list[int]) -> list[Decoded]:
         given = (self._model, hidden_BFD, prompts, self._tokens)
@@ -228,34 +225,15 @@ class WhisperModel:
 
     def signals(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Signals]:
         """What the decoder knows about each text."""
-        whole = [[token for token in heard.tokens if token < self._tokens.end] for heard in texts]
-        found = []
-        for utterance, heard, text in zip(utterances, texts, self._tokenizer.decode_batch(whole), strict=True):
-            seconds = (len(utterance.pcm_T) - utterance.left - utterance.right) / MODEL_SAMPLE_RATE
-            stamps = [
-                s.start / MODEL_SAMPLE_RATE + (token - self._tokens.first_timestamp) * TIMESTAMP_STEP_S
-                for s in heard.stretches
-                for token in s.decoded.tokens
-                if token >= self._tokens.first_timestamp
-            ]
-            decoded = [stretch.decoded for stretch in heard.stretches]
-            found.append(
-                Signals(
-                    avg_logprob=_mean_logprob(heard),
-                    no_speech_prob=decoded[0].no_speech_prob,
-                    compression_ratio=compression_ratio(text.strip()),
-                    num_repeats=num_repeats(text.lower().split()),
-                    chars_per_second=chars_per_second(text.strip(), seconds),
-                    is_finished=all(each.is_finished for each in decoded),
-                    overrun_s=max(stamps, default=0.0) - seconds,
-                    speech_s=None if utterance.speech is None else utterance.speech / MODEL_SAMPLE_RATE,
-                )
-            )
-        return found
+        return signals_of(utterances, texts, self._tokens, self._tokenizer)
+
+    def _words(self, heard: Heard) -> tuple[TimedText, ...]:
+        timed = [token for stretch in heard.stretches for token in stretch.timed or ()]
+        return words_of(timed, self._tokenizer, heard.language)
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
-        spans = [_phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, texts, strict=True)]
+        spans = [phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, texts, strict=True)]
         whole = [[t for t in heard.tokens if t < self._tokens.end] for heard in texts]
         decoded_texts = self._tokenizer.decode_batch(
             [*whole, *(ids for row in spans for ids, _, _ in row)], skip_special_tokens=True
@@ -269,9 +247,9 @@ class WhisperModel:
                     text=text.strip(),
                     language=heard.language,
                     language_probability=heard.language_probability,
-                    avg_logprob=_mean_logprob(heard),
+                    avg_logprob=mean_logprob(heard),
                     no_speech_prob=heard.stretches[0].decoded.no_speech_prob,
-                    words=None,
+                    words=self._words(heard) if self._has_word_times else None,
                     phrases=tuple(p for p in phrases if p.text) if self._timestamps else None,
                     rung=heard.rung,
                     gates=heard.gates,
@@ -284,11 +262,6 @@ def _core(utterance: Utterance) -> Utterance:
     """Without its context."""
     stop = len(utterance.pcm_T) - utterance.right
     return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)
-
-
-def _mean_logprob(heard: Heard) -> float:
-    decoded = [stretch.decoded for stretch in heard.stretches]
-    return sum(each.sum_logprob for each in decoded) / max(1, sum(each.num_chosen for each in decoded))
 
 
 def _seed(utterance: Utterance, start: int, how: How) -> int:
@@ -313,25 +286,3 @@ def _rest_of(mel_BMF: Tensor, rest: list[tuple[int, int]]) -> Tensor:
         frames = mel_BMF.shape[-1] - start // HOP_SAMPLES
         moved[index, :, :frames] = mel_BMF[row, :, -frames:]
     return moved
-
-
-def _phrase_tokens(heard: Heard, tokens: WhisperTokens, num_samples: int) -> list[tuple[list[int], int, int]]:
-    """Text tokens between timestamp tokens, with the samples that the stamps stand for.
-
-    A last phrase without end stamp ends with the segment.
-    """
-    phrases: list[tuple[list[int], int, int]] = []
-    for stretch in heard.stretches:
-        start, text = stretch.start, list[int]()
-        for token in stretch.decoded.tokens:
-            if token < tokens.end:
-                text.append(token)
-            elif token >= tokens.first_timestamp:
-                at = min(stretch.start + (token - tokens.first_timestamp) * STAMP_SAMPLES, num_samples)
-                if text:
-                    phrases.append((text, start, at))
-                    text = []
-                start = at
-        if text:
-            phrases.append((text, start, num_samples))
-    return phrases

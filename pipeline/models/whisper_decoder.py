@@ -62,9 +62,16 @@ class DecoderState:
         model: the Hugging Face model.
         hidden_BFD: encoder output.
         max_positions: longest sequence that will be decoded, prompt included.
+        watched: (layer, head) pairs whose cross-attention scores are kept.
     """
 
-    def __init__(self, model: Any, hidden_BFD: Tensor, max_positions: int) -> None:
+    def __init__(
+        self, model: Any, hidden_BFD: Tensor, max_positions: int, watched: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self._watched: dict[int, list[int]] = {}
+        for layer, head in watched:
+            self._watched.setdefault(layer, []).append(head)
+        self._scores: list[Tensor] = []
         self._model, decoder = model, model.model.decoder
         self._layers = list(decoder.layers)
         self._num_heads = model.config.decoder_attention_heads
@@ -92,9 +99,9 @@ class DecoderState:
         length = tokens_BP.shape[1]
         start, stop = self._position, self._position + length
         x = decoder.embed_tokens(tokens_BP) + decoder.embed_positions.weight[start:stop]
-        for layer, cache in zip(self._layers, self._caches, strict=True):
+        for number, (layer, cache) in enumerate(zip(self._layers, self._caches, strict=True)):
             x = x + self._self_attention(layer, cache, layer.self_attn_layer_norm(x), start, stop)
-            x = x + self._cross_attention(layer.encoder_attn, cache, layer.encoder_attn_layer_norm(x))
+            x = x + self._cross_attention(number, layer.encoder_attn, cache, layer.encoder_attn_layer_norm(x))
             x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
         self._position = stop
         logits: Tensor = self._model.proj_out(decoder.layer_norm(x))
@@ -109,8 +116,18 @@ class DecoderState:
         out = F.scaled_dot_product_attention(self._heads(attention.q_proj(x)), keys, values, is_causal=is_causal)
         return self._merged(attention, out)
 
-    def _cross_attention(self, attention: Any, cache: _LayerCache, x: Tensor) -> Tensor:
-        out = F.scaled_dot_product_attention(self._heads(attention.q_proj(x)), cache.cross_keys, cache.cross_values)
+    def watched_scores(self) -> Tensor:
+        """Cross-attention scores of the watched heads at the last step, before the softmax: scores_BHNF."""
+        found, self._scores = torch.cat(self._scores, dim=1), []
+        return found
+
+    def _cross_attention(self, number: int, attention: Any, cache: _LayerCache, x: Tensor) -> Tensor:
+        queries = self._heads(attention.q_proj(x))
+        if number in self._watched:
+            heads = self._watched[number]
+            scores = queries[:, heads] @ cache.cross_keys[:, heads].transpose(-1, -2)
+            self._scores.append(scores * queries.shape[-1] ** -0.5)
+        out = F.scaled_dot_product_attention(queries, cache.cross_keys, cache.cross_values)
         return self._merged(attention, out)
 
     def _merged(self, attention: Any, out_BHPE: Tensor) -> Tensor:

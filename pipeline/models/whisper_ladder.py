@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pipeline.config import TranscriptConfig
 from pipeline.models.base import Answer, Utterance
 from pipeline.models.gates import Signals, failed_gates, is_silence
-from pipeline.models.whisper import Heard, How, WhisperModel
+from pipeline.models.whisper import WhisperModel
+from pipeline.models.whisper_heard import Heard, How
 
 RUNGS = (
     How(rung=1, stops_loops=True),
@@ -79,5 +80,5 @@ class WhisperLadder:
 
 def _emptied(heard: Heard, gates: tuple[str, ...]) -> Heard:
     """Without its words; what was known about them stays."""
-    stretches = tuple(s._replace(decoded=s.decoded._replace(tokens=[])) for s in heard.stretches)
+    stretches = tuple(s._replace(decoded=s.decoded._replace(tokens=[]), timed=None) for s in heard.stretches)
     return heard._replace(stretches=stretches, gates=gates)

@@ -1,0 +1,67 @@
+"""Tokens with frames and probabilities -> words with times."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.models.base import TimedText
+
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
+"""Languages written without blanks: every character counts as a word."""
+BROKEN = "\ufffd"
+"""What a decoder gives for part of a character."""
+
+
+class TimedToken(NamedTuple):
+    """`start`, `stop`: samples on the segment's clock."""
+
+    token: int
+    start: int
+    stop: int
+    probability: float
+
+
+def words_of(tokens: Sequence[TimedToken], tokenizer: Any, language: str | None) -> tuple[TimedText, ...]:
+    """Words in order, none overlapping; punctuation belongs to the word before it.
+
+    Args:
+        tokens: text tokens of one segment, starts not falling.
+        tokenizer: a `tokenizers.Tokenizer`.
+        language: decides whether blanks part words.
+    """
+    groups: list[tuple[str, list[TimedToken]]] = []
+    for text, members in _characters(tokens, tokenizer):
+        is_new = language in UNSPACED or text.startswith(" ") or not groups
+        if groups and (not is_new or _is_punctuation(text)):
+            groups[-1] = (groups[-1][0] + text, groups[-1][1] + members)
+        else:
+            groups.append((text, members))
+    return tuple(
+        TimedText(
+            text.strip(), members[0].start, members[-1].stop, float(np.mean([member.probability for member in members]))
+        )
+        for text, members in groups
+        if text.strip()
+    )
+
+
+def _characters(tokens: Sequence[TimedToken], tokenizer: Any) -> list[tuple[str, list[TimedToken]]]:
+    """Tokens joined until they make whole characters."""
+    found: list[tuple[str, list[TimedToken]]] = []
+    waiting: list[TimedToken] = []
+    singles = tokenizer.decode_batch([[each.token] for each in tokens])
+    for single, each in zip(singles, tokens, strict=True):
+        waiting.append(each)
+        text = single if len(waiting) == 1 else tokenizer.decode([member.token for member in waiting])
+        if BROKEN not in text:
+            found.append((text, waiting))
+            waiting = []
+    return found
+
+
+def _is_punctuation(text: str) -> bool:
+    return bool(text.strip()) and all(unicodedata.category(c)[0] in "PS" for c in text.strip())

@@ -1,0 +1,117 @@
+"""Whisper's word times: the warp against a plain one, words whole, in order and inside, whatever the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import TranscriptConfig
+from pipeline.models.base import Utterance
+from pipeline.models.whisper_align import heads_of, warp
+from pipeline.models.whisper_words import TimedToken, words_of
+from tests.jobs_by_hand import loaded, rows, run
+from tests.synth import RATE, encode
+
+
+def cheapest(cost: Any) -> float:
+    """Cost of the best monotonic path, by the definition."""
+    total = np.full((cost.shape[0] + 1, cost.shape[1] + 1), np.inf)
+    total[0, 0] = 0
+    for i in range(1, total.shape[0]):
+        for j in range(1, total.shape[1]):
+            total[i, j] = cost[i - 1, j - 1] + min(total[i - 1, j - 1], total[i - 1, j], total[i, j - 1])
+    return float(total[-1, -1])
+
+
+@given(st.lists(st.tuples(st.integers(1, 7), st.integers(1, 12)), min_size=1, max_size=4), st.integers(0, 99))
+@settings(max_examples=40)
+def test_every_row_of_a_batch_gets_its_own_cheapest_path(sizes: list[tuple[int, int]], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    costs = [random.normal(size=size) for size in sizes]
+    padded = np.zeros((len(sizes), max(n for n, _ in sizes), max(m for _, m in sizes)))
+    for row, cost in enumerate(costs):
+        padded[row, : cost.shape[0], : cost.shape[1]] = cost
+    paths = warp(torch.from_numpy(padded), [n for n, _ in sizes], [m for _, m in sizes])
+    for cost, path in zip(costs, paths, strict=True):
+        assert path[0].tolist() == [0, 0] and path[-1].tolist() == [cost.shape[0] - 1, cost.shape[1] - 1]
+        steps = np.diff(path, axis=0)
+        assert ((steps >= 0) & (steps <= 1)).all() and (steps.sum(1) >= 1).all()
+        assert sum(cost[i, j] for i, j in path) == pytest.approx(cheapest(cost))
+
+
+def test_without_given_heads_the_upper_half_tells() -> None:
+    assert heads_of(None, 4, 2) == ((2, 0), (2, 1), (3, 0), (3, 1)) and heads_of([[1, 0]], 4, 2) == ((1, 0),)
+
+
+@pytest.fixture(scope="module")
+def spoken(voices: Any) -> list[Utterance]:
+    pause = np.zeros(3 * RATE, np.int16)
+    pcms = [voices[0][0], voices[1][0], np.concatenate([voices[0][0], pause, voices[1][0]]), np.zeros(RATE, np.int16)]
+    return [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
+
+
+@pytest.mark.parametrize("retry", [True, False])
+def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Utterance], retry: bool) -> None:
+    model = loaded(whisper, transcripts=TranscriptConfig(retry=retry))
+    answers = [model.forward([utterance])[0].text for utterance in spoken]
+    for utterance, transcript in zip(spoken, model.transcripts(spoken, answers), strict=True):
+        assert [word.text for word in transcript.words] == transcript.text.split()
+        edges = [edge for word in transcript.words for edge in (word.start, word.stop)]
+        assert edges == sorted(edges) and all(0 <= edge <= len(utterance.pcm_T) + 320 for edge in edges)
+        assert all(0 < word.probability <= 1 for word in transcript.words)
+    long = model.transcripts(spoken, answers)[2].words
+    (fox,) = [word for word in long if "fox" in word.text.lower()]
+    at = (len(spoken[0].pcm_T) + 3 * RATE) / RATE
+    assert at + 0.6 < fox.start / RATE < at + 1.1, "the second sentence is where it is, three seconds on"
+
+
+def test_word_times_do_not_depend_on_the_batch(whisper: Path, spoken: list[Utterance]) -> None:
+    model = loaded(whisper, transcripts=TranscriptConfig(retry=False))
+    together = model.transcripts(spoken, [answer.text for answer in model.forward(spoken)])
+    for utterance, ours in zip(spoken, together, strict=True):
+        alone = model.transcripts([utterance], [model.forward([utterance])[0].text])[0]
+        assert [(w.text, w.start, w.stop) for w in alone.words] == [(w.text, w.start, w.stop) for w in ours.words]
+
+
+def test_the_table_holds_words_in_source_time_unless_turned_off(tmp_path: Path, whisper: Path, voices: Any) -> None:
+    (tmp_path / "in").mkdir()
+    pause = np.zeros(4 * RATE, np.int16)
+    (tmp_path / "in" / "a.wav").write_bytes(encode(np.concatenate([pause, voices[1][0], pause, voices[0][0]])))
+    run(tmp_path / "in", tmp_path / "out", model=whisper)
+    for segment in rows(tmp_path / "out", "segments"):
+        assert [word["word"] for word in segment["words"]] == segment["text"].split()
+        assert all(segment["start_s"] <= w["start_s"] <= w["stop_s"] <= segment["stop_s"] for w in segment["words"])
+    run(tmp_path / "in", tmp_path / "off", model=whisper, word_times=False)
+    assert {row["words"] is None for row in rows(tmp_path / "off", "segments")} == {True}
+
+
+class Letters:
+    """A tokenizer of whole texts, bytes of one character split over two tokens included."""
+
+    texts = (" He", "llo", ",", " 42", "%", " \u4f60", "\u597d")
+
+    def decode(self, ids: list[int]) -> str:
+        raw = b"".join({7: b"\xc3", 8: b"\xa9"}.get(i) or self.texts[i].encode() for i in ids)
+        return raw.decode("utf-8", "replace")
+
+    def decode_batch(self, many: list[list[int]]) -> list[str]:
+        return [self.decode(ids) for ids in many]
+
+
+def test_tokens_join_to_words_with_their_punctuation_and_numbers() -> None:
+    def timed(ids: list[int]) -> list[TimedToken]:
+        return [TimedToken(token, 100 * n, 100 * n + 100, 0.5) for n, token in enumerate(ids)]
+
+    found = words_of(timed([0, 1, 2, 3, 4]), Letters(), "en")
+    assert [(w.text, w.start, w.stop) for w in found] == [("Hello,", 0, 300), ("42%", 300, 500)]
+    assert [w.text for w in words_of(timed([5, 6]), Letters(), "zh")] == ["\u4f60", "\u597d"]
+    assert [(w.text, w.stop) for w in words_of(timed([0, 7, 8, 3]), Letters(), "fr")] == [
+        ("He\u00e9", 300),
+        ("42", 400),
+    ]
