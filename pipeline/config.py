@@ -129,6 +129,9 @@ class TranscriptConfig(Validated):
     language: str | None = option(
         None, "Language code such as en [default: detected per segment; .en models: en].", results=True
     )
+    languages: str | None = option(
+        None, "Codes by comma, such as en,de: the language of a segment is looked for among these only.", results=True
+    )
     task: str = option(
         "transcribe",
         "transcribe, or translate to English (multilingual Whisper).",
@@ -138,6 +141,10 @@ class TranscriptConfig(Validated):
     timestamps: bool = option(
         True, "Whisper: decode with timestamp tokens, which give phrases and their times.", results=True
     )
+    prompt: str | None = option(
+        None, "Whisper: text that it is told came before, for names, spellings and style.", results=True
+    )
+    suppress_numerals: bool = option(False, "Whisper: write numbers as words.", results=True)
     word_times: bool = option(
         True, "Whisper: when each word was said, from the decoder's attention (CTC models always tell).", results=True
     )
@@ -164,6 +171,8 @@ class TranscriptConfig(Validated):
 
     def check(self) -> None:
         self.require_positive("max_new_tokens")
+        if self.language is not None and self.languages is not None:
+            raise UsageError("--language and --languages exclude each other: drop one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,8 +109,25 @@ def test_the_language_option_overrides_what_rows_say(multilingual: Path) -> None
     assert {row.language for row in load(multilingual, language="de").decode(utterances([None, "en"]))} == {"de"}
 
 
+def test_languages_are_looked_for_among_those_allowed(multilingual: Path) -> None:
+    batch = utterances([None, None, "fr", None])
+    free = [row.language for row in load(multilingual).decode(batch)]
+    for allowed in ("de,fr", "en", "en, de, fr"):
+        heard = load(multilingual, languages=allowed).decode(batch)
+        assert {row.language for row in heard if row.language_probability is not None} <= set(
+            allowed.replace(" ", "").split(",")
+        )
+        assert heard[2].language == "fr", "what the manifest says stands"
+    assert [row.language for row in heard] == free
+
+
 @pytest.mark.parametrize(
-    ("options", "words"), [({"language": "xx"}, "knows de, en, fr"), ({"task": "translate", "language": "zz"}, "knows")]
+    ("options", "words"),
+    [
+        ({"languages": "en,xx"}, "knows de, en, fr"),
+        ({"language": "xx"}, "knows de, en, fr"),
+        ({"task": "translate", "language": "zz"}, "knows"),
+    ],
 )
 def test_unknown_languages_are_told_before_anything_starts(
     multilingual: Path, options: dict[str, Any], words: str

@@ -86,3 +86,27 @@ def test_phrases_lie_in_order_inside_the_segment(tiny_en: Any, clips: list[Any])
         assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= len(clip)
         joined = " ".join(phrase.text for phrase in transcript.phrases)
         assert joined.split() == transcript.text.split()
+
+
+def test_a_prompt_and_suppressed_numerals_change_what_is_written(whisper: Any) -> None:
+    import soundfile
+    import soxr
+
+    from jobs.demo import english_clips
+
+    waveform, rate = soundfile.read(english_clips()[0][0].with_name("counting.wav"), dtype="float32")
+    counting = utterance(np.rint(soxr.resample(waveform, rate, 16_000) * 32767))
+    texts = {}
+    for name, options in (("plain", {}), ("words", {"suppress_numerals": True}), ("told", {"prompt": "one two three"})):
+        model = loaded(whisper, transcripts=TranscriptConfig(**options))
+        texts[name] = model.transcripts([counting], model.decode([counting]))[0].text
+    assert any(c.isdigit() for c in texts["plain"]) and not any(c.isdigit() for c in texts["words"])
+    assert "two" in texts["words"].lower() and texts["told"] != texts["plain"]
+
+
+def test_a_prompted_decode_equals_generate(whisper: Any, clips: list[Any]) -> None:
+    model = loaded(whisper, transcripts=TranscriptConfig(prompt="Brown foxes, lazy dogs.", timestamps=False))
+    ids = torch.tensor(model._before)
+    for clip, heard in zip(clips[:3], model.decode([utterance(c) for c in clips[:3]]), strict=True):
+        theirs = hf_tokens(model, clip, False, prompt_ids=ids, max_new_tokens=100)
+        assert heard.tokens == [token for token in theirs[-len(heard.tokens) :] if token < model._tokens.end]

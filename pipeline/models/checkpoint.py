@@ -76,6 +76,9 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
     languages = tokens_of(whisper_tokenizer(folder), _whisper_vocabulary_size(folder), {}).languages
     if text.language is not None:
         _check_language(text.language, model, languages)
+    for code in (text.languages or "").split(","):
+        if code.strip():
+            _check_language(code.strip(), model, languages)
     if text.task == "translate" and not languages:
         raise ModelError(f"--task translate: {model} is an English-only checkpoint; use a multilingual one")
 

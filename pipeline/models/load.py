@@ -65,7 +65,7 @@ def load_whisper(
     from pipeline.models.whisper import WhisperModel
     from pipeline.models.whisper_align import heads_of
     from pipeline.models.whisper_ladder import WhisperLadder
-    from pipeline.models.whisper_tokens import tokens_of
+    from pipeline.models.whisper_tokens import numeral_tokens, tokens_of
 
     generation: dict[str, Any]
     if ctranslate2.is_ctranslate2(folder):
@@ -80,6 +80,9 @@ def load_whisper(
         model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         generation = model.generation_config.to_dict()
     tokenizer = whisper_tokenizer(folder)
+    if wants.transcripts is not None and wants.transcripts.suppress_numerals:
+        numerals = numeral_tokens(tokenizer, tokenizer.token_to_id("<|endoftext|>"))
+        generation["suppress_tokens"] = [*(generation.get("suppress_tokens") or ()), *numerals]
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
     model = model.to(device=device, dtype=dtype).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)

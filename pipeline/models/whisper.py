@@ -26,7 +26,7 @@ from pipeline.models.whisper_beam import decode_with_beams
 from pipeline.models.whisper_decoder import Decoded, Sampler, decode_rows, detect_languages
 from pipeline.models.whisper_encoder import encode_short
 from pipeline.models.whisper_heard import STAMP_SAMPLES, Heard, How, Stretch, mean_logprob, phrase_tokens, signals_of
-from pipeline.models.whisper_tokens import WhisperTokens
+from pipeline.models.whisper_tokens import WhisperTokens, prompt_tokens
 from pipeline.models.whisper_words import TimedToken, words_of
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
@@ -63,6 +63,8 @@ class WhisperModel:
         self._wants, self._quantizers = wants, quantizers
         text = wants.transcripts or TranscriptConfig()
         self._task, self._language = text.task, text.language
+        self._before = prompt_tokens(tokenizer, text.prompt) if text.prompt else []
+        self._among = [code.strip() for code in (text.languages or "").split(",") if code.strip()]
         self._timestamps, self._max_new_tokens = text.timestamps, text.max_new_tokens
         self._has_word_times, self._heads = text.word_times, heads
         self._mel = LogMel(model.config.num_mel_bins, model.device)
@@ -133,7 +135,7 @@ class WhisperModel:
         decoded as a window of its own, as `generate` of Hugging Face and openai/whisper transcribe.py do.
         """
         languages = self._languages(batch, hidden_BFD)
-        prompts = [self._tokens.prompt(token, self._task, self._timestamps) for token, _ in languages]
+        prompts = [[*self._before, *self._tokens.prompt(token, self._task, self._timestamps)] for token, _ in languages]
         stretches: list[list[Stretch]] = [[] for _ in batch]
         rows, starts = list(range(len(batch))), [0] * len(batch)
         while rows:
@@ -215,7 +217,7 @@ class WhisperModel:
         unknown = [row for row, token in enumerate(given) if token is None]
         found: list[tuple[int | None, float | None]] = [(token, None) for token in given]
         if unknown:
-            detected = detect_languages(self._model, hidden_BFD[unknown], self._tokens)
+            detected = detect_languages(self._model, hidden_BFD[unknown], self._tokens, self._among)
             for row, (token, probability) in zip(unknown, detected, strict=True):
                 found[row] = (token, probability)
         return found

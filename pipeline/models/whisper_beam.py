@@ -42,7 +42,9 @@ def decode_with_beams(
     state = DecoderState(model, hidden_BFD.repeat_interleave(num_beams, 0), prompt_length + max_new)
     rules = TokenRules(tokens, num_rows * num_beams, timestamps, device)
     logits_BPV = state.step(torch.tensor(prompts, device=device).repeat_interleave(num_beams, 0))
-    no_speech = logits_BPV[::num_beams, 0].float().softmax(-1)[:, tokens.no_speech].tolist()
+    no_speech = (
+        logits_BPV[::num_beams, prompts[0].index(tokens.start)].float().softmax(-1)[:, tokens.no_speech].tolist()
+    )
     logits = logits_BPV[:, -1]
     # All beams of a row are the same at first: only one may go on.
     scores_BK = torch.full((num_rows, num_beams), -torch.inf, dtype=torch.float64, device=device)

@@ -141,11 +141,14 @@ class DecoderState:
 
 
 @torch.inference_mode()
-def detect_languages(model: Any, hidden_BFD: Tensor, tokens: WhisperTokens) -> list[tuple[int, float]]:
-    """Most probable language token of each row, with its probability among the languages."""
+def detect_languages(
+    model: Any, hidden_BFD: Tensor, tokens: WhisperTokens, among: Sequence[str]
+) -> list[tuple[int, float]]:
+    """Most probable language token of each row, with its probability among the languages (or `among`, if any)."""
     start = torch.full((len(hidden_BFD), 1), tokens.start, device=hidden_BFD.device)
     logits_BV = DecoderState(model, hidden_BFD, 1).step(start)[:, 0].float()
-    ids = torch.tensor(sorted(tokens.languages.values()), device=hidden_BFD.device)
+    allowed = [tokens.languages[code] for code in among] or tokens.languages.values()
+    ids = torch.tensor(sorted(allowed), device=hidden_BFD.device)
     probability, index = logits_BV[:, ids].softmax(-1).max(-1)
     return list(zip(ids[index].tolist(), probability.tolist(), strict=True))
 
@@ -234,7 +237,7 @@ def decode_rows(
     rules = TokenRules(tokens, num_rows, timestamps, device)
     watch = LoopWatch(num_rows, tokens.first_timestamp, device) if stops_loops else None
     logits_BPV = state.step(torch.tensor(prompts, device=device))
-    no_speech = logits_BPV[:, 0].float().softmax(-1)[:, tokens.no_speech].tolist()
+    no_speech = logits_BPV[:, prompts[0].index(tokens.start)].float().softmax(-1)[:, tokens.no_speech].tolist()
     logits_BV = logits_BPV[:, -1]
     chosen_NB = torch.full((max_new, num_rows), STOPPED, device=device)
     sum_logprob = torch.zeros(num_rows, dtype=torch.float64, device=device)

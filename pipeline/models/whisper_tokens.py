@@ -17,6 +17,8 @@ TIMESTAMP_STEP_S = 0.02
 MAX_INITIAL_TIMESTAMP = 50
 """The first timestamp is at most this many steps (1 s) into the window."""
 NEVER = float("-inf")
+MAX_PROMPT_TOKENS = 223
+"""Half of the decoder's positions, less the token that says what they are."""
 ENGLISH_ONLY_SIZE = 51_864
 """Vocabulary of the .en checkpoints: their tokenizers list languages too, but the models do not know them."""
 
@@ -54,6 +56,18 @@ class WhisperTokens:
         if language is not None:
             tokens += [language, self.translate if task == "translate" else self.transcribe]
         return tokens if timestamps else [*tokens, self.no_timestamps]
+
+
+def numeral_tokens(tokenizer: Any, end: int) -> list[int]:
+    """Text tokens with a digit or a currency or percent sign in them."""
+    texts = tokenizer.decode_batch([[token] for token in range(end)])
+    return [token for token, text in enumerate(texts) if any(c.isdigit() or c in "%$£€" for c in text)]
+
+
+def prompt_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Tokens that say that `text` came before: the last ones, if there are too many."""
+    ids = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+    return [tokenizer.token_to_id("<|startofprev|>"), *ids[-MAX_PROMPT_TOKENS:]]
 
 
 def tokens_of(tokenizer: Any, vocabulary_size: int, generation: dict[str, Any]) -> WhisperTokens:
