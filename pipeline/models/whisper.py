@@ -34,7 +34,7 @@ MIN_REST_S = 1.0
 """With less audio behind the last phrase Whisper invents a greeting."""
 
 
-CONTEXT_FLOOR_S, CONTEXT_MARGIN_S, CONTEXT_STEP_S = 10.0, 1.0, 2.5
+CONTEXT_FLOOR_S, CONTEXT_MARGIN_S, CONTEXT_STEP_S = 10.0, 1.0, 10.0
 """Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much."""
 
 
@@ -77,10 +77,6 @@ class WhisperModel:
         self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry)
         self.has_buckets = True
         self.ladder: Ladder | None = None
-
-    @property
-    def gives_full_windows_first(self) -> bool:
-        return not self._first.is_short
 
     def padded_length(self, num_samples: int) -> int:
         """Whisper was trained on windows of 30 s; with a short context it is shown less."""

@@ -39,13 +39,15 @@ class Stretch(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """Raw result of one utterance: usually one stretch, more where the decoder stopped early."""
+    """Raw result of one utterance: usually one stretch, more where the decoder stopped early. `is_agreed`: two rungs
+    gave the same tokens, so a third would not change them."""
 
     stretches: tuple[Stretch, ...]
     language: str | None
     language_probability: float | None
     rung: int = 0
     gates: tuple[str, ...] | None = None
+    is_agreed: bool = False
 
     @property
     def tokens(self) -> list[int]:

@@ -37,7 +37,8 @@ class WhisperLadder:
         """Texts that fail a gate, but for those made of silence: there is nothing to hear better."""
         found = []
         for index, signals in enumerate(self._signals(utterances, answers)):
-            if failed_gates(signals, self._text) and not is_silence(signals, self._text):
+            is_settled = answers[index].text.is_agreed or is_silence(signals, self._text)
+            if failed_gates(signals, self._text) and not is_settled:
                 found.append(index)
         return found
 
@@ -47,9 +48,14 @@ class WhisperLadder:
 
     def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]:
         """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
-        if rung == 1 and self._model.gives_full_windows_first:
-            return [Answer(None)] * len(batch)  # the first answer was this one
-        return [Answer(heard) for heard in self._model.decode(batch, RUNGS[rung - 1])]
+        if rung > 1:
+            return [Answer(heard) for heard in self._model.decode(batch, RUNGS[rung - 1])]
+        window = self._model.context(0, RUNGS[0])
+        # Long segments were shown the full window at once: the first answer was this one.
+        is_fresh = [self._model.padded_length(len(utterance.pcm_T)) < window for utterance in batch]
+        fresh = [utterance for utterance, wanted in zip(batch, is_fresh, strict=True) if wanted]
+        heard = iter(self._model.decode(fresh, RUNGS[0]) if fresh else ())
+        return [Answer(next(heard) if wanted else None) for wanted in is_fresh]
 
     def better(
         self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
@@ -57,7 +63,12 @@ class WhisperLadder:
         """Fewer failed gates win, then the higher log-probability."""
         again = [old if new.text is None else new for old, new in zip(before, after, strict=True)]
         pairs = zip(before, again, self._signals(utterances, before), self._signals(utterances, again), strict=True)
-        return [old if self._rank(a) >= self._rank(b) else old._replace(text=new.text) for old, new, a, b in pairs]
+        kept = [old if self._rank(a) >= self._rank(b) else old._replace(text=new.text) for old, new, a, b in pairs]
+        agreed = [n.text is not None and n.text.tokens == o.text.tokens for o, n in zip(before, after, strict=True)]
+        return [
+            answer._replace(text=answer.text._replace(is_agreed=is_agreed))
+            for answer, is_agreed in zip(kept, agreed, strict=True)
+        ]
 
     def settled(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Heard]:
         """Marks what passes no rung, and empties what is made of silence (or of doubt, by option)."""
