@@ -31,18 +31,18 @@ class Difference(NamedTuple):
     num_compared: int = 0
 
 
-def chosen(part: int, parts: Sequence[int], num_wanted: int, seed: str) -> int:
-    """How many segments of `part` are compared when `num_wanted` are spread over `parts`.
+def spread(parts: Sequence[int], num_wanted: int, seed: str) -> dict[int, int]:
+    """How many segments of each part are compared; parts without any are left out.
 
     Args:
-        part: one of `parts`.
         parts: of this run.
         num_wanted: segments in all.
         seed: of the run, so that every run of it chooses the same.
     """
     ranked = sorted(parts, key=lambda number: hashlib.sha256(f"{seed}-{number}".encode()).digest())
     whole, rest = divmod(num_wanted, len(ranked))
-    return whole + (ranked.index(part) < rest)
+    counts = {part: whole + (rank < rest) for rank, part in enumerate(ranked)}
+    return {part: count for part, count in counts.items() if count}
 
 
 def compare(

@@ -334,3 +334,16 @@ def test_the_size_of_frames_is_forecast_and_warned_of(tmp_path: Path, wav2vec2_f
     assert 576_000 < size < 640_000 and "canary: 1 segments" in done.stdout
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["canary"]["num_segments"] == 1 and record["canary"]["relative_l2"] < 1e-4
+
+
+def test_each_codes_entry_decides_for_itself_whether_runs_are_joined(tmp_path: Path) -> None:
+    from pipeline.config import CodesConfig, ModelConfig
+    from pipeline.models.checkpoint import find_checkpoint, shape_of
+    from pipeline.models.wanted import settled_codes
+
+    np.save(tmp_path / "km.npy", np.zeros((5, 8), np.float32))
+    checkpoint = find_checkpoint(ModelConfig(model="fake://"), {})
+    plain, joined = CodesConfig(), CodesConfig(codebook=str(tmp_path / "km.npy"), codebook_layer=1, deduplicate=True)
+    for order in ([plain, joined], [joined, plain]):
+        wants, _ = settled_codes(order, checkpoint, shape_of(checkpoint), {})
+        assert {want.name: want.deduplicate for want in wants} == {"quantizer": False, "km": True}

@@ -35,6 +35,14 @@ class Utterance(NamedTuple):
     speech: int | None = None
 
 
+def side_by_side(batch: Sequence[Utterance], num_samples: int) -> NDArray[np.int16]:
+    """pcm_BT of a batch, zeros behind each row up to `num_samples`."""
+    pcm_BT = np.zeros((len(batch), num_samples), np.int16)
+    for row, utterance in enumerate(batch):
+        pcm_BT[row, : len(utterance.pcm_T)] = utterance.pcm_T
+    return pcm_BT
+
+
 class TimedText(NamedTuple):
     """Text between two samples, counted from the segment's start."""
 

@@ -13,11 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.models.base import Answer, Ladder, Transcript, Utterance, Wants
+from pipeline.models.base import Answer, Ladder, Transcript, Utterance, Wants, side_by_side
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import Shape
 from pipeline.models.wav2vec1 import QUANTIZERS, Wav2Vec, Wav2VecSpec, num_frames
@@ -51,9 +50,7 @@ class Wav2VecModel:
         """Vectors and codes."""
         spec, device = self._model.spec, self._parameter.device
         lengths = [max(spec.receptive_field, len(u.pcm_T)) for u in batch]
-        pcm_BT = np.zeros((len(batch), max(lengths)), np.int16)
-        for row, utterance in enumerate(batch):
-            pcm_BT[row, : len(utterance.pcm_T)] = utterance.pcm_T
+        pcm_BT = side_by_side(batch, max(lengths))
         waveform_BT = (torch.from_numpy(pcm_BT).to(device).float() / 32768.0).to(self._parameter.dtype)
         z_BFC, c_BFC, codes_BFK, _ = self._model(
             waveform_BT, torch.tensor(lengths, device=device), 1 in self._wants.layers

@@ -9,8 +9,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from pipeline.models.base import CONV, CodesWant
-
 BERT_HOP = 320
 WHISPER_HOP = 320
 
@@ -55,12 +53,3 @@ def shape_of_whisper(folder: Path) -> Shape:
     """Of a Hugging Face Whisper folder."""
     config = json.loads((folder / "config.json").read_text())
     return Shape(width=config["d_model"], num_layers=config["encoder_layers"], hop=WHISPER_HOP)
-
-
-def own_quantizer(shape: Shape, name: str, deduplicate: bool) -> CodesWant:
-    """The want for a checkpoint's own quantizer, which reads the convolutions' output."""
-    assert shape.quantizer is not None, "checked before"
-    codebooks, entries = shape.quantizer
-    return CodesWant(
-        name=name, source="", layer=CONV, num_codebooks=codebooks, num_entries=entries, deduplicate=deduplicate
-    )

@@ -9,9 +9,9 @@ from typing import Any
 
 from pipeline.config import CodesConfig, EmbeddingsConfig, ModelConfig
 from pipeline.errors import ModelError, UsageError
-from pipeline.models.base import CodesWant, VectorWant
+from pipeline.models.base import CONV, CodesWant, VectorWant
 from pipeline.models.checkpoint import Checkpoint, find_checkpoint, fingerprint, shape_of
-from pipeline.models.shape import Shape, own_quantizer
+from pipeline.models.shape import Shape
 from pipeline.storage.fs import Place, absolute
 
 QUANTIZER = "quantizer"
@@ -72,15 +72,13 @@ def settled_codes(
     for config in configs:
         for source in [each.strip() for each in config.codebook.split(",") if each.strip()]:
             if source == QUANTIZER:
-                wants.append(_own(checkpoint, shape))
-                continue
-            if source.startswith(QUANTIZER + "="):
+                want, found = _own(checkpoint, shape), None
+            elif source.startswith(QUANTIZER + "="):
                 want, found = _borrowed(source.removeprefix(QUANTIZER + "="), checkpoint, storage_options)
             else:
                 want, found = _codebook(source, config.codebook_layer, checkpoint, shape, storage_options)
-            wants.append(want)
-            prints.append(found)
-        wants = [replace(want, deduplicate=config.deduplicate) for want in wants]
+            wants.append(replace(want, deduplicate=config.deduplicate))
+            prints += [found] if found is not None else []
     names = [want.name for want in wants]
     if len(set(names)) < len(names):
         raise UsageError(f"--codebook: {', '.join(names)} would have the same name in the table; rename a file")
@@ -88,28 +86,32 @@ def settled_codes(
 
 
 def _own(checkpoint: Checkpoint, shape: Shape) -> CodesWant:
+    """Hugging Face's quantizers read the convolutions' output; those of vq-wav2vec are part of the model."""
     if shape.quantizer is None:
-        raise ModelError(
-            f"--codebook quantizer: {checkpoint.name} has no quantizer (only wav2vec 2.0 pretraining checkpoints, "
-            "Wav2Vec2ForPreTraining, and vq-wav2vec have; fine-tuning drops it). Use the checkpoint it was fine-tuned from, "
-            "or fit k-means codes of a layer: `audiomill kmeans INPUT --model ... --layer 9 --output km.safetensors`, "
-            "then --codebook km.safetensors"
-        )
-    if checkpoint.kind in ("fairseq", "fake"):
-        codebooks, entries = shape.quantizer
-        return CodesWant(name=QUANTIZER, source="", layer=None, num_codebooks=codebooks, num_entries=entries)
-    return own_quantizer(shape, QUANTIZER, False)
+        raise _no_quantizer(checkpoint)
+    codebooks, entries = shape.quantizer
+    layer = None if checkpoint.kind in ("fairseq", "fake") else CONV
+    return CodesWant(name=QUANTIZER, source="", layer=layer, num_codebooks=codebooks, num_entries=entries)
+
+
+def _no_quantizer(checkpoint: Checkpoint) -> ModelError:
+    return ModelError(
+        f"--codebook quantizer: {checkpoint.name} has no quantizer (only wav2vec 2.0 pretraining checkpoints, "
+        "Wav2Vec2ForPreTraining, and vq-wav2vec have; fine-tuning drops it). Use the checkpoint it was fine-tuned from, "
+        "or fit k-means codes of a layer: `audiomill kmeans INPUT --model ... --layer 9 --output km.safetensors`, "
+        "then --codebook km.safetensors"
+    )
 
 
 def _borrowed(name: str, checkpoint: Checkpoint, storage_options: dict[str, Any]) -> tuple[CodesWant, str]:
     from pipeline.models.codebooks import check_same_convolutions
 
     other = find_checkpoint(ModelConfig(model=name), storage_options)
-    shape = shape_of(other)
-    if shape.quantizer is None or checkpoint.kind not in ("ctc", "encoder"):
-        _own(other, replace(shape, quantizer=None))
+    if checkpoint.kind not in ("ctc", "encoder"):
+        raise _no_quantizer(other)
+    want = _own(other, shape_of(other))
     check_same_convolutions(Path(checkpoint.path), Path(other.path))
-    return replace(own_quantizer(shape, QUANTIZER, False), source=other.name), fingerprint(other)
+    return replace(want, source=other.name), fingerprint(other)
 
 
 def _codebook(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from pipeline.models.base import CONV, Answer, Ladder, Readout, Transcript, Utterance, Wants
+from pipeline.models.base import CONV, Answer, Ladder, Readout, Transcript, Utterance, Wants, side_by_side
 from pipeline.models.ctc import CtcVocabulary, FrameLabels, transcripts
 from pipeline.models.exact import adapter_frames, frame_mask, make_exact, with_plain_weights
 from pipeline.models.fbank import KaldiFbank, num_mel_frames
@@ -153,9 +153,7 @@ class FrameModel:
     def _padded(self, batch: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
         """pcm_BT on the device, zeros behind, and the length of each row."""
         lengths = [max(self._min_samples, len(u.pcm_T)) for u in batch]
-        pcm_BT = np.zeros((len(batch), max(lengths)), np.int16)
-        for row, utterance in enumerate(batch):
-            pcm_BT[row, : len(utterance.pcm_T)] = utterance.pcm_T
+        pcm_BT = side_by_side(batch, max(lengths))
         device = self._model.device
         return torch.from_numpy(pcm_BT).to(device), torch.tensor(lengths, device=device)
 

@@ -9,13 +9,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.config import TranscriptConfig
-from pipeline.models.base import Answer, Ladder, Readout, TimedText, Transcript, Utterance, Wants
+from pipeline.models.base import Answer, Ladder, Readout, TimedText, Transcript, Utterance, Wants, side_by_side
 from pipeline.models.gates import Signals
 from pipeline.models.mel import HOP_SAMPLES, LogMel
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
@@ -270,11 +269,8 @@ def _seed(utterance: Utterance, start: int, how: How) -> int:
 
 def _padded(batch: Sequence[Utterance], num_samples: int, device: torch.device) -> Tensor:
     """Int16 goes to the device; it becomes float there. Zeros up to `num_samples`."""
-    pcm_BT = np.zeros((len(batch), num_samples), np.int16)
-    for row, utterance in enumerate(batch):
-        assert len(utterance.pcm_T) <= num_samples, "segments fit the window"
-        pcm_BT[row, : len(utterance.pcm_T)] = utterance.pcm_T
-    return torch.from_numpy(pcm_BT).to(device).float() / 32768.0
+    assert all(len(utterance.pcm_T) <= num_samples for utterance in batch), "segments fit the window"
+    return torch.from_numpy(side_by_side(batch, num_samples)).to(device).float() / 32768.0
 
 
 def _rest_of(mel_BMF: Tensor, rest: list[tuple[int, int]]) -> Tensor:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from pipeline.assemble import assemble
-from pipeline.canary import Difference, chosen, largest, verdict
+from pipeline.canary import Difference, spread, verdict
 from pipeline.commit import FAILED_SUFFIX, failure_place, replace_recordings, saved_results, write_part, write_result
 from pipeline.config import size_in_bytes
 from pipeline.errors import RunFailed, UsageError
@@ -165,8 +165,7 @@ def _run(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console, co
     for name in spec.output.join("_pieces").names():
         if name.endswith(FAILED_SUFFIX):  # of an earlier run
             spec.output.join("_pieces", name).remove()
-    canary = {part: chosen(part, list(todo), config.engine.canary, spec.digest) for part in todo}
-    spec = dataclasses.replace(spec, canary=canary)
+    spec = dataclasses.replace(spec, canary=spread(list(todo), config.engine.canary, spec.digest))
 
     def write(result: pa.Table) -> pa.Table:
         return write_result(result, spec.output, spec.tables, spec.digest, spec.pieces_key)
@@ -271,11 +270,11 @@ def _finish(output: Place, plan: pa.Table, summary: Summary, spec: RunSpec) -> N
         )
     accounted = summary["num_recordings"] + summary["num_rejections"]
     assert accounted >= plan.num_rows, f"{plan.num_rows} recordings planned, {accounted} accounted for"
-    found = [Difference(**entry["canary"]) for entry in ledger.entries(output) if entry.get("canary")]
-    if found:
-        record_canary(output, largest(found))
+    difference = Difference(**summary["canary"])
+    if difference.num_segments:
+        record_canary(output, difference)
         if spec.engine.canary:
-            _check_canary(largest(found), spec)
+            _check_canary(difference, spec)
     if summary["num_parts_this_run"]:
         stamp = summary["finished"].replace(":", "").replace("+0000", "Z")
         output.join("ledger", f"run-{stamp}.json").write(json.dumps(summary, indent=1, sort_keys=True).encode())
