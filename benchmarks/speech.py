@@ -62,3 +62,46 @@ def write_corpus(folder: Path, seconds: float, source: Path | None, seed: int = 
         texts[name] = " ".join(words)
         total += sum(map(len, parts)) / RATE
     return texts
+
+
+SENTENCE_CUTS_S = (4.26, 7.27, 10.37, 14.54, 17.37, 20.78, 24.6, 28.78, 31.88)
+"""Pauses between the ten Harvard sentences of OSR_us_000_0034_8k."""
+SENTENCES = (
+    "A gold ring will please most any girl",
+    "The long journey home took a year",
+    "She saw a cat in the neighbor's house",
+    "A pink shell was found on the sandy beach",
+    "Small children came to see him",
+    "The grass and bushes were wet with dew",
+    "The blind man counted his old coins",
+    "A severe storm tore down the barn",
+    "She called his name many times",
+    "When you hear the bell come quickly",
+)
+MAX_CLIP_S = 17.0
+
+
+def short_clips(source: Path | None) -> list[tuple[NDArray[np.float32], str]]:
+    """Voices and recordings of up to 17 s, and the sentences of a longer one."""
+    found = []
+    for waveform, text in clips(source):
+        if text == REFERENCES["OSR_us_000_0034_8k"]:
+            pieces = np.split(waveform, [int(cut * RATE) for cut in SENTENCE_CUTS_S])
+            found += list(zip(pieces, SENTENCES, strict=True))
+        elif len(waveform) <= MAX_CLIP_S * RATE:
+            found.append((waveform, text))
+    return found
+
+
+def write_clips(folder: Path, seconds: float, source: Path | None, seed: int = 0) -> dict[str, str]:
+    """FLAC files of up to 17 s at speeds of 0.9 to 1.1; returns the text of each by file name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random_, pool, texts, total = np.random.default_rng(seed), short_clips(source), {}, 0.0
+    while total < seconds:
+        waveform, text = pool[len(texts) % len(pool)]
+        waveform = soxr.resample(waveform, RATE * random_.uniform(0.9, 1.1), RATE)[: int(MAX_CLIP_S * RATE)]
+        name = f"c{len(texts):05d}.flac"
+        soundfile.write(folder / name, waveform, RATE)
+        texts[name] = text
+        total += len(waveform) / RATE
+    return texts

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pipeline.models.base import Answer, SpeechModel, Utterance
 
 Array = NDArray[np.float64]
-MAX_RELATIVE_L2 = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02}
-MAX_DIFFERING_SHARE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}
+MAX_RELATIVE_L2 = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02, "int8": 0.02}
+MAX_DIFFERING_SHARE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.02}
 """Rounding may turn a tie between two codes or letters: a share that no leak of padding stays under."""
 
 

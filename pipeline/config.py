@@ -108,7 +108,7 @@ class ModelConfig(Validated):
         "Whisper folder, or a fairseq .pt file of wav2vec (v1) or vq-wav2vec.",
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
-    precision: str = option("auto", "auto: fp32 on CPU, fp16 on GPU.", choices=("auto", "fp32", "bf16", "fp16"))
+    precision: str = option("auto", "auto: fp32 on CPU, fp16 on GPU.", choices=("auto", "fp32", "bf16", "fp16", "int8"))
     batch_seconds: float | None = option(
         None, "Padded audio seconds a batch [default for Whisper: 480 on CPU, 1920 on GPU; else 10 and 480]."
     )

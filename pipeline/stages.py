@@ -113,7 +113,7 @@ def _seconds(before_infer: Sequence[tuple[str, float]], started: float, batched:
 def run_model(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
     """First answers of a model to all utterances."""
     padded = [model.padded_length(len(u.pcm_T)) for u in utterances]
-    return run_batches(utterances, padded, model.forward, batch_samples, model.has_buckets)
+    return run_batches(utterances, padded, model.forward, batch_samples, model.pads_rows_alone)
 
 
 def _climbed(task: LoadedTask, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Answer]:
@@ -142,7 +142,7 @@ def run_batches(
     padded_lengths: Sequence[int],
     forward: Callable[[list[Utterance]], list[Answer]],
     batch_samples: int,
-    equal: bool,
+    alone: bool,
 ) -> Batched:
     """Length-sorted batches under a padded budget; answers come back in the order given.
 
@@ -154,8 +154,8 @@ def run_batches(
     answers: list[Answer | None] = [None] * len(utterances)
     error: Exception | None = None
     num_padded = 0
-    for rows in budget_batches(padded, batch_samples, equal=equal):
-        num_padded += int(padded[rows].max()) * len(rows)
+    for rows in budget_batches(padded, batch_samples, alone=alone):
+        num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
         batch = [utterances[i] for i in rows]
         found: list[Answer | None]
         try:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pipeline.config import TranscriptConfig
 from pipeline.models.base import Utterance
 from pipeline.models.gates import Signals, failed_gates, is_silence, num_repeats
-from pipeline.models.whisper_decoder import LoopWatch, Sampler
 from pipeline.models.whisper_heard import How
+from pipeline.models.whisper_watch import LoopWatch, Sampler
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.synth import RATE, encode, noise, nothing_said
 from tests.test_whisper import hf_tokens
@@ -103,7 +103,7 @@ def test_loops_are_noticed_after_three_more_rounds_and_not_before(period: int, l
     noticed = None
     for step, token in enumerate(tokens):
         other = 500 + step  # a row that never repeats
-        looping = watch.advance(torch.tensor([token, other]))
+        looping = watch.advance(torch.tensor([token, other]), slice(0, 2))
         assert not looping[1]
         if looping[0]:
             noticed = step + 1
@@ -114,21 +114,27 @@ def test_loops_are_noticed_after_three_more_rounds_and_not_before(period: int, l
 def test_timestamps_do_not_hide_a_loop() -> None:
     watch, found = LoopWatch(1, 1_000, torch.device("cpu")), []
     for step in range(40):
-        found.append(bool(watch.advance(torch.tensor([1_000 + step if step % 4 == 0 else step % 4]))[0]))
+        found.append(bool(watch.advance(torch.tensor([1_000 + step if step % 4 == 0 else step % 4]), slice(0, 1))[0]))
     assert any(found)
+
+
+def sampler(temperature: float, *seeds: int) -> Sampler:
+    found = Sampler(temperature)
+    found.open(seeds)
+    return found
 
 
 def test_a_sampled_row_does_not_depend_on_its_neighbours() -> None:
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
-    together = Sampler(0.8, [1, 2, 3])
-    alone = [Sampler(0.8, [seed]) for seed in (1, 2, 3)]
+    together, one, all_rows = sampler(0.8, 1, 2, 3), slice(0, 1), slice(0, 3)
+    alone = [sampler(0.8, seed) for seed in (1, 2, 3)]
     for _ in range(20):
-        expected = [int(each.choose(logits[row : row + 1])[0]) for row, each in enumerate(alone)]
-        assert together.choose(logits).tolist() == expected
-    draws = [int(Sampler(1.0, [seed]).choose(logits[:1])[0]) for seed in range(2_000)]
+        expected = [int(each.choose(logits[row : row + 1], one)[0]) for row, each in enumerate(alone)]
+        assert together.choose(logits, all_rows).tolist() == expected
+    draws = [int(sampler(1.0, seed).choose(logits[:1], one)[0]) for seed in range(2_000)]
     share = np.bincount(draws, minlength=50) / len(draws)
     assert np.abs(share - logits[0].softmax(-1).numpy()).max() < 0.04, "draws follow the softmax"
-    assert Sampler(1e-4, [5, 6, 7]).choose(logits).tolist() == logits.argmax(-1).tolist()
+    assert sampler(1e-4, 5, 6, 7).choose(logits, all_rows).tolist() == logits.argmax(-1).tolist()
 
 
 @pytest.fixture(scope="module")

@@ -61,10 +61,11 @@ def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[
 
 
 def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) -> None:
-    from pipeline.models.whisper import _padded
+    from pipeline.models.base import side_by_side
 
     extractor = WhisperFeatureExtractor(feature_size=80)
-    ours = tiny_en._mel(_padded([utterance(c) for c in clips], 30 * 16_000, torch.device("cpu")))
+    pcm_BT = torch.from_numpy(side_by_side([utterance(c) for c in clips], 30 * 16_000))
+    ours = tiny_en._weights.mel(pcm_BT.float() / 32768)
     for row, pcm in zip(ours, clips, strict=True):
         theirs = extractor(pcm.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt").input_features[0]
         assert (row - theirs).abs().max() < 1e-4
@@ -106,7 +107,7 @@ def test_a_prompt_and_suppressed_numerals_change_what_is_written(whisper: Any) -
 
 def test_a_prompted_decode_equals_generate(whisper: Any, clips: list[Any]) -> None:
     model = loaded(whisper, transcripts=TranscriptConfig(prompt="Brown foxes, lazy dogs.", timestamps=False))
-    ids = torch.tensor(model._before)
+    ids = torch.tensor(model._asked.before)
     for clip, heard in zip(clips[:3], model.decode([utterance(c) for c in clips[:3]]), strict=True):
         theirs = hf_tokens(model, clip, False, prompt_ids=ids, max_new_tokens=100)
         assert heard.tokens == [token for token in theirs[-len(heard.tokens) :] if token < model._tokens.end]

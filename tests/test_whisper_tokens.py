@@ -48,13 +48,18 @@ def test_rules_equal_hugging_face_processors(seed: int, timestamps: bool, num_ro
     generator = torch.Generator().manual_seed(seed)
     history = torch.full((num_rows, 1), TOKENS.start)
     rules = TokenRules(TOKENS, num_rows, timestamps, torch.device("cpu"))
-    for _ in range(12):
+    rows = slice(0, num_rows)
+    for step in range(12):
         logits = torch.randn(num_rows, TOKENS.size, generator=generator) * sharpness
         logits[:, TOKENS.first_timestamp :] += torch.randint(0, 3, (num_rows, 1), generator=generator) * sharpness
-        ours, theirs = rules.mask(logits), hf_mask(history, logits, timestamps)
+        ours, theirs = rules.mask(logits, rows), hf_mask(history, logits, timestamps)
         assert torch.equal(torch.isinf(ours), torch.isinf(theirs))
+        if step > 0:
+            best, logprob = rules.most_probable(logits.clone(), rows)
+            expected = theirs.log_softmax(-1).max(-1)
+            assert torch.equal(best, expected.indices) and torch.allclose(logprob, expected.values, atol=1e-4)
         chosen = ours.softmax(-1).multinomial(1, generator=generator)[:, 0]
-        rules.advance(chosen)
+        rules.advance(chosen, rows)
         history = torch.cat([history, chosen[:, None]], 1)
 
 
@@ -65,8 +70,11 @@ def test_dropping_rows_keeps_the_state_of_the_others() -> None:
     rows = torch.tensor([1, 3])
     first = torch.tensor([30, 31, 40, 28])
     for rules in (whole, part):
-        rules.mask(torch.randn(4, TOKENS.size, generator=generator))
-        rules.advance(first)
-    part.keep(rows)
+        rules.advance(first, slice(0, 4))
+    part.move(rows)
     logits = torch.randn(4, TOKENS.size, generator=generator)
-    assert torch.equal(whole.mask(logits)[rows], part.mask(logits[rows]))
+    assert torch.equal(whole.mask(logits, slice(0, 4))[rows], part.mask(logits[rows], slice(0, 2)))
+    part.open(slice(2, 3))  # a new text behind them
+    assert torch.equal(
+        part.mask(logits[:1], slice(2, 3)), TokenRules(TOKENS, 1, True, logits.device).mask(logits[:1], slice(0, 1))
+    )

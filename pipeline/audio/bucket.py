@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def budget_batches(
-    num_samples: NDArray[np.int64], budget: int, max_rows: int = 512, equal: bool = False
+    num_samples: NDArray[np.int64], budget: int, max_rows: int = 512, alone: bool = False
 ) -> Iterator[NDArray[np.int64]]:
     """Cuts rows into batches of like length, longest first, so that a lack of memory shows at once.
 
@@ -17,7 +17,7 @@ def budget_batches(
         num_samples: length of each row as the model pads it, in samples.
         budget: most samples a batch may have after padding; a longer row is a batch of its own.
         max_rows: most rows a batch may have.
-        equal: rows of a batch all have the same length.
+        alone: rows keep their lengths instead of being padded to the longest of their batch.
 
     Yields:
         Row indices of one batch. Every row is in exactly one batch; equal lengths keep their order.
@@ -25,10 +25,11 @@ def budget_batches(
     order = np.argsort(-num_samples, kind="stable")
     at = 0
     while at < len(order):
-        longest = max(1, int(num_samples[order[at]]))
-        count = max(1, min(max_rows, budget // longest))
-        if equal:
-            count = min(count, int((num_samples[order[at:]] == num_samples[order[at]]).sum()))
+        if alone:
+            count = int((num_samples[order[at : at + max_rows]].cumsum() <= budget).sum())
+        else:
+            count = budget // max(1, int(num_samples[order[at]]))
+        count = max(1, min(max_rows, count))
         yield order[at : at + count]
         at += count
 

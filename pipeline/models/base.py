@@ -188,12 +188,12 @@ class Ladder(Protocol):
 class SpeechModel(Protocol):
     """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece.
 
-    `ladder`: None for models that answer once. `has_buckets`: rows of a batch must have the same padded length, because
-    an answer depends on it.
+    `ladder`: None for models that answer once. `pads_rows_alone`: rows of a batch keep their own padded
+    lengths.
     """
 
     ladder: Ladder | None
-    has_buckets: bool
+    pads_rows_alone: bool
 
     def padded_length(self, num_samples: int) -> int:
         """Samples that an utterance of this length occupies in a batch."""

@@ -35,7 +35,7 @@ class Wav2VecModel:
     """
 
     ladder: Ladder | None = None
-    has_buckets = False
+    pads_rows_alone = False
 
     def __init__(self, model: Wav2Vec, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
         self._model, self._wants, self._quantizers = model, wants, quantizers

@@ -64,7 +64,7 @@ class FakeModel:
     """See `pipeline.models.base.SpeechModel`."""
 
     ladder: Ladder | None = None
-    has_buckets = False
+    pads_rows_alone = False
 
     def __init__(self, name: str, wants: Wants) -> None:
         self._delay_s, self._is_mortal, self._wants = SLOWNESS[name], name == "poison", wants

@@ -37,7 +37,6 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
 
         return FakeModel(checkpoint.path.removeprefix(FAKE), task.wants)
     device = torch.device(resolve_device(task.model.device))
-    dtype = DTYPES[resolve_precision(task.model.precision, device.type)]
     quantizers = {
         want.name: _quantizer(want, checkpoint, device, storage_options)
         for want in task.wants.codes
@@ -45,7 +44,8 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
     }
     path = Path(checkpoint.path)
     if checkpoint.kind == "whisper":
-        return load_whisper(path, device, dtype, task.wants, quantizers)
+        return load_whisper(path, device, task.model.precision, task.wants, quantizers)
+    dtype = DTYPES[resolve_precision(task.model.precision, device.type)]
     if checkpoint.kind == "fairseq":
         from pipeline.models.fairseq import Wav2VecModel, load_fairseq
 
@@ -56,7 +56,7 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
 
 
 def load_whisper(
-    folder: Path, device: torch.device, dtype: torch.dtype, wants: Wants, quantizers: dict[str, Quantizer]
+    folder: Path, device: torch.device, precision: str, wants: Wants, quantizers: dict[str, Quantizer]
 ) -> SpeechModel:
     """Whisper from a Hugging Face or CTranslate2 folder."""
     from transformers import WhisperForConditionalGeneration
@@ -84,10 +84,12 @@ def load_whisper(
         numerals = numeral_tokens(tokenizer, tokenizer.token_to_id("<|endoftext|>"))
         generation["suppress_tokens"] = [*(generation.get("suppress_tokens") or ()), *numerals]
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
-    model = model.to(device=device, dtype=dtype).eval()
+    precision = resolve_precision(precision, device.type)
+    # CPUs have fast products in bf16 and int8, and nothing else: activations stay in float32.
+    model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else DTYPES[precision]).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
     heads = heads_of(generation.get("alignment_heads"), *shape)
-    found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads)
+    found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision)
     if wants.transcripts is not None and wants.transcripts.retry:
         found.ladder = WhisperLadder(found, wants.transcripts)
     return found

@@ -46,7 +46,7 @@ class FrameModel:
     """
 
     ladder: Ladder | None = None
-    has_buckets = False
+    pads_rows_alone = False
 
     def __init__(
         self,

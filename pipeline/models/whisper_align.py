@@ -7,14 +7,14 @@ Source: openai/whisper timing.py (the heads, normalisation over tokens, median f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.models.whisper_decoder import DecoderState
+from pipeline.models.whisper_state import DecoderState, crossed
+from pipeline.models.whisper_weights import DecoderWeights
 
 Heads = tuple[tuple[int, int], ...]
 """(layer, head) pairs."""
@@ -34,18 +34,18 @@ def heads_of(given: Sequence[Sequence[int]] | None, num_layers: int, num_heads: 
 
 @torch.inference_mode()
 def token_frames(
-    model: Any,
+    weights: DecoderWeights,
     hidden_BFD: Tensor,
     prompts: Sequence[Sequence[int]],
     texts: Sequence[Sequence[int]],
     num_frames: Sequence[int],
     end: int,
     heads: Heads,
-) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+) -> list[NDArray[np.int64]]:
     """First frame of every text token, and of the end behind them, for each row.
 
     Args:
-        model: `WhisperForConditionalGeneration`.
+        weights: the decoder's.
         hidden_BFD: encoder output.
         prompts: without timestamps, all of one length.
         texts: text tokens, no timestamps.
@@ -54,16 +54,15 @@ def token_frames(
         heads: see `heads_of`.
 
     Returns:
-        For each row the frames, `len(text) + 1` of them, not falling, and the probability of each text token.
+        For each row `len(text) + 1` frames, not falling.
     """
     before = len(prompts[0])
     longest = max(map(len, texts)) + 1
     tokens_BN = torch.full((len(texts), before + longest), end, device=hidden_BFD.device)
     for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
         tokens_BN[row, : before + len(text)] = torch.tensor([*prompt, *text], device=hidden_BFD.device)
-    state = DecoderState(model, hidden_BFD, tokens_BN.shape[1], watched=heads)
-    logprobs_BNV = state.step(tokens_BN)[:, before - 1 : -1].float().log_softmax(-1)
-    chosen_BN = logprobs_BNV.gather(2, tokens_BN[:, before:, None])[..., 0].exp().cpu().numpy()
+    state = DecoderState(weights, len(texts), tokens_BN.shape[1], watched=heads)
+    state.admit(crossed(weights, hidden_BFD), tokens_BN)
     scores_BHNF = state.watched_scores()
     cost = torch.zeros(len(texts), longest, max(num_frames), device=hidden_BFD.device)
     for row, (text, frames) in enumerate(zip(texts, num_frames, strict=True)):
@@ -73,10 +72,7 @@ def token_frames(
         normed = _median((own - mean) / spread.clamp(min=1e-8)).mean(0)
         cost[row, : len(text) + 1, :frames] = -normed[before - 1 : -1]
     paths = warp(cost, [len(text) + 1 for text in texts], num_frames)
-    return [
-        (_first_frames(path, len(text) + 1), chosen_BN[row, : len(text)])
-        for row, (path, text) in enumerate(zip(paths, texts, strict=True))
-    ]
+    return [_first_frames(path, len(text) + 1) for path, text in zip(paths, texts, strict=True)]
 
 
 def _median(x_HNF: Tensor) -> Tensor:

@@ -1,281 +1,227 @@
-"""Whisper decoding of a batch, greedy or sampled, on the weights of a Hugging Face model.
+"""Whisper decoding, greedy or sampled: rows come, take a token at every step, and leave when they are done.
 
-Cross-attention keys and values are computed once, self-attention ones live in a preallocated slab, finished
-rows leave the batch. All rows stand at the same position, because their prompts are equally long.
+Slots of rows that are done are filled with rows that wait, so that steps stay wide (continuous batching). What a row
+gets does not depend on which rows are beside it.
 
-B batch, H heads, P decoder positions, F encoder frames, D model width, E width of a head, V vocabulary.
+B rows, V vocabulary, L tokens of a prompt, N tokens of an answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812  (torch's own habit)
 from torch import Tensor
 
+from pipeline.models.whisper_state import Crossed, DecoderState, crossed
 from pipeline.models.whisper_tokens import TokenRules, WhisperTokens
+from pipeline.models.whisper_watch import LoopWatch, Sampler
+from pipeline.models.whisper_weights import DecoderWeights
 
-COMPACT_SHARE = 0.25
-"""Finished rows are dropped from the slabs when they make up this share of the batch: copying costs too."""
-
-
-STOPPED = -1
-"""Stands in the result behind a row's last token."""
-MAX_LOOP_TOKENS, MAX_LOOPS, MIN_LOOPED_TOKENS = 16, 3, 8
-"""A loop: up to 16 tokens that come three times more, and at least 8 tokens repeated."""
+REFILL_SHARE = 0.25
+"""Rows that are done leave when they make up this share of the slots in use: moving the others costs too."""
+STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
+"""On a GPU each look at which rows are done waits for it."""
 
 
 class Decoded(NamedTuple):
     """One row: text and timestamp tokens without prompt and end, and what Whisper reports of them.
 
-    `sum_logprob` is over `num_chosen` tokens, the end included. `is_finished`: the end was reached.
+    `logprobs`: of each token; `sum_logprob` is over `num_chosen` tokens, the end included. `is_finished`: the end was
+    reached.
     """
 
     tokens: list[int]
+    logprobs: list[float]
     sum_logprob: float
     num_chosen: int
     no_speech_prob: float
     is_finished: bool
 
 
-@dataclass
-class _LayerCache:
-    """Keys and values of one layer: self-attention slabs (B, H, P, E), cross-attention (B, H, F, E)."""
+class Entry(NamedTuple):
+    """Rows that want to be decoded. `prompts`: all of one length; `names`: the caller's; `seeds`: of the sampler."""
 
-    keys: Tensor
-    values: Tensor
-    cross_keys: Tensor
-    cross_values: Tensor
-
-    def keep(self, rows: Tensor) -> None:
-        self.keys, self.values = self.keys[rows], self.values[rows]
-        self.cross_keys, self.cross_values = self.cross_keys[rows], self.cross_values[rows]
+    looked_at: Crossed
+    prompts: list[list[int]]
+    names: list[int]
+    seeds: list[int]
 
 
-class DecoderState:
-    """The decoder of a `WhisperForConditionalGeneration` with its caches for one batch.
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How tokens are chosen. `temperature` 0: the most probable one; `stops_loops`: a row that repeats itself stops and
+    is not finished, as one that reaches `max_new_tokens`."""
+
+    tokens: WhisperTokens
+    timestamps: bool
+    max_new_tokens: int
+    temperature: float = 0.0
+    stops_loops: bool = False
+
+
+def detect_languages(
+    weights: DecoderWeights, looked_at: Crossed, tokens: WhisperTokens, among: Sequence[str]
+) -> list[dict[str, float]]:
+    """Probability of each language (or of those `among`, if any) for each row."""
+    start = torch.full((len(looked_at), 1), tokens.start, device=weights.device)
+    logits_BV = weights.logits(DecoderState(weights, len(looked_at), 1).admit(looked_at, start))[:, 0]
+    codes = sorted(among or tokens.languages, key=lambda code: tokens.languages[code])
+    probability_BK = logits_BV[:, [tokens.languages[code] for code in codes]].softmax(-1)
+    return [dict(zip(codes, row, strict=True)) for row in probability_BK.tolist()]
+
+
+@torch.inference_mode()
+def decode(
+    weights: DecoderWeights,
+    next_entry: Callable[[int], Entry | None],
+    done: Callable[[int, Decoded], None],
+    search: Search,
+    capacity: int,
+) -> None:
+    """Decodes until no row is left.
 
     Args:
-        model: the Hugging Face model.
-        hidden_BFD: encoder output.
-        max_positions: longest sequence that will be decoded, prompt included.
-        watched: (layer, head) pairs whose cross-attention scores are kept.
+        weights: the decoder's.
+        next_entry: gives rows that wait, at most as many as it is told; None if none waits now. It is asked again when
+            rows have left, so what is `done` may bring new ones.
+        done: takes the name and the result of each row.
+        search: how tokens are chosen.
+        capacity: most rows at a time.
     """
+    table = _Table(weights, search, capacity)
+    between = STEPS_BETWEEN_LOOKS[weights.device.type]
+    while True:
+        while len(table) < capacity and (entry := next_entry(capacity - len(table))) is not None:
+            table.admit(entry)
+        if not len(table):
+            return
+        while table.num_running > (1 - REFILL_SHARE) * len(table):
+            table.step(between)
+        for name, decoded in table.leave():
+            done(name, decoded)
 
-    def __init__(
-        self, model: Any, hidden_BFD: Tensor, max_positions: int, watched: Sequence[tuple[int, int]] = ()
-    ) -> None:
-        self._watched: dict[int, list[int]] = {}
-        for layer, head in watched:
-            self._watched.setdefault(layer, []).append(head)
-        self._scores: list[Tensor] = []
-        self._model, decoder = model, model.model.decoder
-        self._layers = list(decoder.layers)
-        self._num_heads = model.config.decoder_attention_heads
-        self._position = 0
-        self._caches = [self._new_cache(layer, hidden_BFD, max_positions) for layer in self._layers]
 
-    def _new_cache(self, layer: Any, hidden_BFD: Tensor, max_positions: int) -> _LayerCache:
-        batch, _, width = hidden_BFD.shape
-        shape = (batch, self._num_heads, max_positions, width // self._num_heads)
-        attention = layer.encoder_attn
-        return _LayerCache(
-            hidden_BFD.new_empty(shape),
-            hidden_BFD.new_empty(shape),
-            self._heads(attention.k_proj(hidden_BFD)).contiguous(),
-            self._heads(attention.v_proj(hidden_BFD)).contiguous(),
-        )
+class _Table:
+    """The rows that are being decoded."""
 
-    def _heads(self, x_BPD: Tensor) -> Tensor:
-        batch, length, width = x_BPD.shape
-        return x_BPD.view(batch, length, self._num_heads, width // self._num_heads).transpose(1, 2)
+    def __init__(self, weights: DecoderWeights, search: Search, capacity: int) -> None:
+        device = weights.device
+        self._weights, self._search = weights, search
+        self._max_new = search.max_new_tokens
+        self._state: DecoderState | None = None
+        self._capacity = capacity
+        self._rules = TokenRules(search.tokens, capacity, search.timestamps, device)
+        self._watch = LoopWatch(capacity, search.tokens.first_timestamp, device) if search.stops_loops else None
+        self._sampler = Sampler(search.temperature) if search.temperature else None
+        self._chosen_BN = torch.zeros((capacity, search.max_new_tokens), dtype=torch.long, device=device)
+        self._logprobs_BN = torch.zeros((capacity, search.max_new_tokens), device=device)
+        self._count_B = torch.zeros(capacity, dtype=torch.long, device=device)
+        self._slots_B = torch.arange(capacity, device=device)
+        self._running_B = torch.zeros(capacity, dtype=torch.bool, device=device)
+        self._latest_B = torch.zeros(capacity, dtype=torch.long, device=device)
+        self._names: list[int] = []
+        self._no_speech: list[float] = []
+        self.num_running = 0
 
-    def step(self, tokens_BP: Tensor) -> Tensor:
-        """Feeds the next tokens; returns logits_BPV."""
-        decoder = self._model.model.decoder
-        length = tokens_BP.shape[1]
-        start, stop = self._position, self._position + length
-        x = decoder.embed_tokens(tokens_BP) + decoder.embed_positions.weight[start:stop]
-        for number, (layer, cache) in enumerate(zip(self._layers, self._caches, strict=True)):
-            x = x + self._self_attention(layer, cache, layer.self_attn_layer_norm(x), start, stop)
-            x = x + self._cross_attention(number, layer.encoder_attn, cache, layer.encoder_attn_layer_norm(x))
-            x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
-        self._position = stop
-        logits: Tensor = self._model.proj_out(decoder.layer_norm(x))
-        return logits
+    def __len__(self) -> int:
+        return len(self._names)
 
-    def _self_attention(self, layer: Any, cache: _LayerCache, x: Tensor, start: int, stop: int) -> Tensor:
-        attention = layer.self_attn
-        cache.keys[:, :, start:stop] = self._heads(attention.k_proj(x))
-        cache.values[:, :, start:stop] = self._heads(attention.v_proj(x))
-        keys, values = cache.keys[:, :, :stop], cache.values[:, :, :stop]
-        is_causal = stop - start > 1  # the prompt is fed at once, and only at position 0
-        out = F.scaled_dot_product_attention(self._heads(attention.q_proj(x)), keys, values, is_causal=is_causal)
-        return self._merged(attention, out)
+    def admit(self, entry: Entry) -> None:
+        """New rows, up to their first token."""
+        tokens, first = self._search.tokens, len(self)
+        rows = slice(first, first + len(entry.names))
+        prompts_BL = torch.tensor(entry.prompts, device=self._weights.device)
+        length = prompts_BL.shape[1]
+        if self._state is None:
+            self._max_new = min(self._max_new, self._weights.max_positions - length)
+            self._state = DecoderState(self._weights, self._capacity, length + self._max_new)
+        hidden_BLD = self._state.admit(entry.looked_at, prompts_BL)
+        logits_BLV = self._weights.logits(hidden_BLD[:, [entry.prompts[0].index(tokens.start), -1]])
+        self._no_speech += logits_BLV[:, 0].softmax(-1)[:, tokens.no_speech].tolist()
+        self._names += entry.names
+        self._running_B[rows], self._count_B[rows] = True, 0
+        self._rules.open(rows)
+        if self._watch is not None:
+            self._watch.open(rows)
+        if self._sampler is not None:
+            self._sampler.open(entry.seeds)
+        masked_BV = self._rules.mask(logits_BLV[:, 1], rows)
+        logprobs_BV = masked_BV.log_softmax(-1)
+        chosen = logprobs_BV.argmax(-1) if self._sampler is None else self._sampler.choose(masked_BV, rows)
+        self._note(chosen, logprobs_BV.gather(1, chosen[:, None])[:, 0], rows)
+        self.num_running = int(self._running_B[: len(self)].sum())
 
-    def watched_scores(self) -> Tensor:
-        """Cross-attention scores of the watched heads at the last step, before the softmax: scores_BHNF."""
-        found, self._scores = torch.cat(self._scores, dim=1), []
+    def step(self, count: int) -> None:
+        """`count` more tokens of every row; rows that are done stay as they are."""
+        rows = slice(0, len(self))
+        assert self._state is not None
+        for _ in range(count):
+            logits_BV = self._weights.logits(self._state.step(self._latest_B[rows]))[:, 0]
+            if self._sampler is None:
+                chosen, logprobs = self._rules.most_probable(logits_BV, rows)
+            else:
+                masked_BV = self._rules.mask(logits_BV, rows)
+                chosen = self._sampler.choose(masked_BV, rows)
+                logprobs = masked_BV.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+            self._note(chosen, logprobs, rows)
+        self.num_running = int(self._running_B[rows].sum())
+
+    def _note(self, chosen_B: Tensor, logprobs_B: Tensor, rows: slice) -> None:
+        running_B, count_B, slots_B = self._running_B[rows], self._count_B[rows], self._slots_B[rows]
+        chosen_B = torch.where(running_B, chosen_B, self._search.tokens.end)
+        at_B = count_B.clamp(max=self._max_new - 1)
+        self._chosen_BN[slots_B, at_B] = torch.where(running_B, chosen_B, self._chosen_BN[slots_B, at_B])
+        self._logprobs_BN[slots_B, at_B] = torch.where(running_B, logprobs_B, self._logprobs_BN[slots_B, at_B])
+        count_B += running_B
+        self._latest_B[rows] = chosen_B
+        self._rules.advance(chosen_B, rows)
+        running_B &= (chosen_B != self._search.tokens.end) & (count_B < self._max_new)
+        if self._watch is not None:
+            running_B &= ~self._watch.advance(chosen_B, rows)
+
+    def leave(self) -> list[tuple[int, Decoded]]:
+        """Results of the rows that are done; the others move together."""
+        assert self._state is not None
+        running = self._running_B[: len(self)].tolist()
+        found = [self._result(row) for row, goes_on in enumerate(running) if not goes_on]
+        kept = [row for row, goes_on in enumerate(running) if goes_on]
+        moved = torch.tensor(kept, dtype=torch.long, device=self._weights.device)
+        self._state.keep(kept)
+        for holder in (self._rules, self._watch, self._sampler):
+            if holder is not None:
+                holder.move(moved)
+        for each in (self._chosen_BN, self._logprobs_BN, self._count_B, self._running_B, self._latest_B):
+            each[: len(kept)] = each[moved]
+        self._names = [self._names[row] for row in kept]
+        self._no_speech = [self._no_speech[row] for row in kept]
         return found
 
-    def _cross_attention(self, number: int, attention: Any, cache: _LayerCache, x: Tensor) -> Tensor:
-        queries = self._heads(attention.q_proj(x))
-        if number in self._watched:
-            heads = self._watched[number]
-            scores = queries[:, heads] @ cache.cross_keys[:, heads].transpose(-1, -2)
-            self._scores.append(scores * queries.shape[-1] ** -0.5)
-        out = F.scaled_dot_product_attention(queries, cache.cross_keys, cache.cross_values)
-        return self._merged(attention, out)
-
-    def _merged(self, attention: Any, out_BHPE: Tensor) -> Tensor:
-        merged: Tensor = attention.out_proj(out_BHPE.transpose(1, 2).flatten(2))
-        return merged
-
-    def keep(self, rows: Tensor) -> None:
-        """Drops finished rows from every slab."""
-        for cache in self._caches:
-            cache.keep(rows)
+    def _result(self, row: int) -> tuple[int, Decoded]:
+        count = int(self._count_B[row])
+        ids, logprobs = self._chosen_BN[row, :count].tolist(), self._logprobs_BN[row, :count].tolist()
+        is_finished = ids[-1] == self._search.tokens.end
+        tokens = ids[:-1] if is_finished else ids
+        decoded = Decoded(tokens, logprobs[: len(tokens)], sum(logprobs), count, self._no_speech[row], is_finished)
+        return self._names[row], decoded
 
 
-@torch.inference_mode()
-def detect_languages(
-    model: Any, hidden_BFD: Tensor, tokens: WhisperTokens, among: Sequence[str]
-) -> list[tuple[int, float]]:
-    """Most probable language token of each row, with its probability among the languages (or `among`, if any)."""
-    start = torch.full((len(hidden_BFD), 1), tokens.start, device=hidden_BFD.device)
-    logits_BV = DecoderState(model, hidden_BFD, 1).step(start)[:, 0].float()
-    allowed = [tokens.languages[code] for code in among] or tokens.languages.values()
-    ids = torch.tensor(sorted(allowed), device=hidden_BFD.device)
-    probability, index = logits_BV[:, ids].softmax(-1).max(-1)
-    return list(zip(ids[index].tolist(), probability.tolist(), strict=True))
+def entries_of(
+    weights: DecoderWeights, hidden: Sequence[Tensor], prompts: list[list[int]]
+) -> Callable[[int], Entry | None]:
+    """Rows of encoder outputs hidden_FD one after the other, as `decode` takes them; their names count from 0."""
+    waiting = list(range(len(hidden)))
 
+    def next_entry(most: int) -> Entry | None:
+        if not waiting:
+            return None
+        frames = len(hidden[waiting[0]])
+        rows = [row for row in waiting[:most] if len(hidden[row]) == frames]
+        for row in rows:
+            waiting.remove(row)
+        batch = torch.stack([hidden[row] for row in rows])
+        return Entry(crossed(weights, batch), [prompts[row] for row in rows], rows, rows)
 
-class Sampler:
-    """Chooses tokens at a temperature, with random numbers of each row's own: neighbours do not change them.
-
-    Args:
-        temperature: above 0; logits are divided by it.
-        seeds: one a row.
-    """
-
-    def __init__(self, temperature: float, seeds: Sequence[int]) -> None:
-        self._temperature = temperature
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def choose(self, logits_BV: Tensor) -> Tensor:
-        """The Gumbel maximum of each row is a draw from its softmax."""
-        uniform_BV = torch.stack([torch.rand(logits_BV.shape[1], generator=each) for each in self._generators])
-        gumbel_BV = -(-uniform_BV.clamp(min=1e-20).log()).log()
-        return (logits_BV / self._temperature + gumbel_BV.to(logits_BV.device)).argmax(-1)
-
-    def keep(self, rows: Tensor) -> None:
-        """Drops finished rows."""
-        self._generators = [self._generators[row] for row in rows.tolist()]
-
-
-class LoopWatch:
-    """Notices rows that repeat themselves, while they do: the same few tokens over and over, timestamps apart.
-
-    Args:
-        num_rows: B.
-        first_timestamp: tokens from here on are timestamps, all alike to the watch.
-        device: of the tokens.
-    """
-
-    def __init__(self, num_rows: int, first_timestamp: int, device: torch.device) -> None:
-        self._first_timestamp = first_timestamp
-        self._latest_BN = torch.full((num_rows, MAX_LOOP_TOKENS), -1, device=device)  # newest last
-        self._equal_BN = torch.zeros(num_rows, MAX_LOOP_TOKENS, dtype=torch.long, device=device)
-        period_N = torch.arange(MAX_LOOP_TOKENS, 0, -1, device=device)
-        self._limit_N = (MAX_LOOPS * period_N).clamp(min=MIN_LOOPED_TOKENS)
-
-    def advance(self, chosen_B: Tensor) -> Tensor:
-        """Takes the tokens of a step; returns which rows loop."""
-        token_B1 = chosen_B.clamp(max=self._first_timestamp)[:, None]
-        self._equal_BN = torch.where(self._latest_BN == token_B1, self._equal_BN + 1, 0)
-        self._latest_BN = torch.cat([self._latest_BN[:, 1:], token_B1], dim=1)
-        return (self._equal_BN >= self._limit_N).any(-1)
-
-    def keep(self, rows: Tensor) -> None:
-        """Drops finished rows."""
-        self._latest_BN, self._equal_BN = self._latest_BN[rows], self._equal_BN[rows]
-
-
-@torch.inference_mode()
-def decode_rows(
-    model: Any,
-    hidden_BFD: Tensor,
-    prompts: list[list[int]],
-    tokens: WhisperTokens,
-    *,
-    timestamps: bool,
-    max_new_tokens: int,
-    sampler: Sampler | None = None,
-    stops_loops: bool = False,
-) -> list[Decoded]:
-    """Token by token under Whisper's rules: the most probable one, or what the sampler chooses.
-
-    Args:
-        model: the Hugging Face model.
-        hidden_BFD: encoder output.
-        prompts: one per row, all of one length; the language may differ.
-        tokens: special tokens.
-        timestamps: whether timestamp tokens are decoded.
-        max_new_tokens: longest answer; a row that reaches it is not `is_finished`.
-        sampler: None for the most probable token.
-        stops_loops: a row that repeats itself stops and is not `is_finished`.
-
-    Returns:
-        One result per row, in order.
-    """
-    device, num_rows, prompt_length = hidden_BFD.device, len(prompts), len(prompts[0])
-    max_new = min(max_new_tokens, model.config.max_target_positions - prompt_length)
-    state = DecoderState(model, hidden_BFD, prompt_length + max_new)
-    rules = TokenRules(tokens, num_rows, timestamps, device)
-    watch = LoopWatch(num_rows, tokens.first_timestamp, device) if stops_loops else None
-    logits_BPV = state.step(torch.tensor(prompts, device=device))
-    no_speech = logits_BPV[:, prompts[0].index(tokens.start)].float().softmax(-1)[:, tokens.no_speech].tolist()
-    logits_BV = logits_BPV[:, -1]
-    chosen_NB = torch.full((max_new, num_rows), STOPPED, device=device)
-    sum_logprob = torch.zeros(num_rows, dtype=torch.float64, device=device)
-    alive = torch.arange(num_rows, device=device)  # rows of the result that the slab rows belong to
-    running = torch.ones(num_rows, dtype=torch.bool, device=device)
-    for step in range(max_new):
-        masked_BV = rules.mask(logits_BV)
-        logprobs_BV = masked_BV.log_softmax(-1)
-        chosen = logprobs_BV.argmax(-1) if sampler is None else sampler.choose(masked_BV)
-        logprobs = logprobs_BV.gather(1, chosen[:, None])[:, 0]
-        chosen = torch.where(running, chosen, tokens.end)
-        sum_logprob[alive] += torch.where(running, logprobs, 0).double()
-        chosen_NB[step, alive] = torch.where(running, chosen, STOPPED)
-        rules.advance(chosen)
-        running = running & (chosen != tokens.end)
-        if watch is not None:
-            running = running & ~watch.advance(chosen)
-        num_running = int(running.sum())
-        if num_running == 0 or step == max_new - 1:
-            break
-        if num_running <= (1 - COMPACT_SHARE) * len(running):
-            rows = running.nonzero()[:, 0]
-            _keep(rows, state, rules, watch, sampler)
-            alive, chosen, running = alive[rows], chosen[rows], running[rows]
-        logits_BV = state.step(chosen[:, None])[:, -1]
-    return _results(chosen_NB, sum_logprob, no_speech, tokens.end)
-
-
-def _keep(rows: Tensor, *holders: DecoderState | TokenRules | LoopWatch | Sampler | None) -> None:
-    for holder in holders:
-        if holder is not None:
-            holder.keep(rows)
-
-
-def _results(chosen_NB: Tensor, sum_logprob: Tensor, no_speech: list[float], end: int) -> list[Decoded]:
-    rows = []
-    for ids, logprob, silence in zip(chosen_NB.T.tolist(), sum_logprob.tolist(), no_speech, strict=True):
-        is_finished = end in ids
-        tokens = [token for token in ids if token not in (STOPPED, end)]
-        rows.append(Decoded(tokens, logprob, len(tokens) + is_finished, silence, is_finished))
-    return rows
+    return next_entry

@@ -40,7 +40,7 @@ class Stretch(NamedTuple):
 
 class Heard(NamedTuple):
     """Raw result of one utterance: usually one stretch, more where the decoder stopped early. `is_agreed`: two rungs
-    gave the same tokens, so a third would not change them."""
+    gave the same tokens, so a third would not change them; `languages`: their probabilities, where it was detected."""
 
     stretches: tuple[Stretch, ...]
     language: str | None
@@ -48,6 +48,7 @@ class Heard(NamedTuple):
     rung: int = 0
     gates: tuple[str, ...] | None = None
     is_agreed: bool = False
+    languages: dict[str, float] | None = None
 
     @property
     def tokens(self) -> list[int]:

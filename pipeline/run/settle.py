@@ -33,7 +33,7 @@ from pipeline.run.spec import RunSpec
 from pipeline.storage.fs import Place, absolute
 
 BATCH_SECONDS = {
-    ("whisper", "cpu"): 480.0,
+    ("whisper", "cpu"): 1920.0,
     ("whisper", "cuda"): 1920.0,
     ("frames", "cpu"): 10.0,
     ("frames", "cuda"): 480.0,

@@ -1,0 +1,263 @@
+"""One call of Whisper's decoder over many utterances: which rows wait, how they are encoded, what comes of them.
+
+B batch, M mels, F frames, D model width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.audio.clock import MODEL_SAMPLE_RATE
+from pipeline.models.base import Utterance, side_by_side
+from pipeline.models.mel import HOP_SAMPLES, LogMel
+from pipeline.models.shape import WHISPER_HOP
+from pipeline.models.whisper_align import Heads, token_frames
+from pipeline.models.whisper_decoder import Decoded, Entry, detect_languages
+from pipeline.models.whisper_encoder import encode
+from pipeline.models.whisper_heard import STAMP_SAMPLES, Heard, How, Stretch
+from pipeline.models.whisper_state import Crossed, crossed
+from pipeline.models.whisper_tokens import WhisperTokens
+from pipeline.models.whisper_weights import DecoderWeights, EncoderWeights
+from pipeline.models.whisper_words import TimedToken
+
+MIN_REST_S = 1.0
+"""With less audio behind the last phrase Whisper invents a greeting."""
+ENCODER_SECONDS = {"cpu": 60, "cuda": 960}
+"""Audio that is encoded at once. The encoder is bound by its products, which are large early."""
+
+
+ALIGNED_AT_ONCE = 16
+"""Rows whose word times are found together."""
+
+
+class Weights(NamedTuple):
+    """Everything that computes. `mel`: waveforms to log-mel."""
+
+    mel: LogMel
+    encoder: EncoderWeights
+    decoder: DecoderWeights
+
+
+class Asked(NamedTuple):
+    """What is asked of every row. `before`: tokens that are said to come before; `among`: languages that are looked for;
+    `keeps_hidden`: whether the encoder's output is needed later."""
+
+    tokens: WhisperTokens
+    task: str
+    language: str | None
+    among: Sequence[str]
+    before: Sequence[int]
+    timestamps: bool
+    keeps_hidden: bool
+
+
+class Spoken(NamedTuple):
+    """A language with its probability among all that were looked for; None where it was given."""
+
+    token: int | None
+    probabilities: dict[str, float] | None
+
+
+class Hearing:
+    """Rows of one call. With timestamps the decoder may end before the audio does; what follows its last closed phrase
+    is then decoded as a window of its own, as `generate` of Hugging Face and openai/whisper transcribe.py do.
+
+    Args:
+        weights: of the model.
+        asked: of every row.
+        utterances: without context.
+        contexts: samples that the encoder is shown of each.
+        how: to decode.
+        kept: hidden states that `on_encoded` wants beside the last.
+        on_encoded: takes utterance numbers and their hidden states, when they are encoded for the first time.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        asked: Asked,
+        utterances: Sequence[Utterance],
+        contexts: Sequence[int],
+        how: How,
+        kept: Collection[int] = (),
+        on_encoded: Callable[[list[int], dict[int, Tensor]], None] | None = None,
+    ) -> None:
+        self._weights, self._asked, self._how = weights, asked, how
+        self._utterances, self._contexts = utterances, contexts
+        self._kept, self._on_encoded = kept, on_encoded
+        order = sorted(range(len(utterances)), key=lambda row: -contexts[row])
+        self._passes: list[tuple[int, int]] = []  # utterance and first sample
+        self._waiting: deque[int] = deque()
+        for row in order:
+            self._wait(row, 0)
+        self._spoken: dict[int, Spoken] = {}
+        self._found: dict[int, Decoded] = {}
+        self._hidden: dict[int, Tensor] = {}
+
+    def _wait(self, row: int, start: int) -> None:
+        self._waiting.append(len(self._passes))
+        self._passes.append((row, start))
+
+    def next_entry(self, most: int) -> Entry | None:
+        """The next rows of one context, encoded; see `whisper_decoder.decode`."""
+        if not self._waiting:
+            return None
+        names = self._next_names(most)
+        rows = [self._passes[name][0] for name in names]
+        hidden_BFD = self._encode(names)
+        looked_at = crossed(self._weights.decoder, hidden_BFD)
+        self._find_languages(rows, looked_at)
+        if self._asked.keeps_hidden:
+            self._hidden |= dict(zip(names, hidden_BFD, strict=True))
+        prompts = [[*self._asked.before, *self._prompt(row, self._asked.timestamps)] for row in rows]
+        return Entry(looked_at, prompts, names, [self._seed(name) for name in names])
+
+    def encode_next(self) -> bool:
+        """Encodes the next rows, for their hidden states only; whether there were any."""
+        if self._waiting:
+            self._encode(self._next_names(len(self._waiting)))
+            return True
+        return False
+
+    def _next_names(self, most: int) -> list[int]:
+        """Passes of one context, all at the start of their utterance or all behind it."""
+
+        def kind(name: int) -> tuple[int, bool]:
+            row, start = self._passes[name]
+            return self._contexts[row], start == 0
+
+        first = kind(self._waiting[0])
+        at_once = ENCODER_SECONDS[self._weights.decoder.device.type] * MODEL_SAMPLE_RATE // first[0]
+        names: list[int] = []
+        while self._waiting and len(names) < min(most, max(1, at_once)) and kind(self._waiting[0]) == first:
+            names.append(self._waiting.popleft())
+        return names
+
+    def _encode(self, names: Sequence[int]) -> Tensor:
+        passes = [self._passes[name] for name in names]
+        context, device = self._contexts[passes[0][0]], self._weights.decoder.device
+        pcm_BT = torch.from_numpy(side_by_side([self._utterances[row] for row, _ in passes], context))
+        if device.type == "cuda":
+            pcm_BT = pcm_BT.pin_memory().to(device, non_blocking=True)
+        mel_BMF = self._weights.mel(pcm_BT.float() / 32768.0).to(self._weights.encoder.dtype)
+        is_first = passes[0][1] == 0
+        if not is_first:
+            mel_BMF = _moved(mel_BMF, [start // HOP_SAMPLES for _, start in passes])
+        hidden = encode(self._weights.encoder, mel_BMF, self._kept if is_first else ())
+        if is_first and self._on_encoded is not None:
+            self._on_encoded([row for row, _ in passes], hidden)
+        return hidden[len(self._weights.encoder.layers)]
+
+    def _find_languages(self, rows: Sequence[int], looked_at: Crossed) -> None:
+        tokens, asked = self._asked.tokens, self._asked
+        unknown = []
+        for at, row in enumerate(rows):
+            code = asked.language or self._utterances[row].language or ""
+            if not tokens.languages or code in tokens.languages:
+                self._spoken[row] = Spoken(tokens.languages.get(code), None)
+            elif row not in self._spoken:
+                unknown.append(at)
+        if unknown:
+            found = detect_languages(self._weights.decoder, looked_at.take(unknown), tokens, asked.among)
+            for at, probabilities in zip(unknown, found, strict=True):
+                best = max(probabilities, key=probabilities.__getitem__)
+                self._spoken[rows[at]] = Spoken(tokens.languages[best], probabilities)
+
+    def _prompt(self, row: int, timestamps: bool) -> list[int]:
+        return self._asked.tokens.prompt(self._spoken[row].token, self._asked.task, timestamps)
+
+    def _seed(self, name: int) -> int:
+        """Random numbers of a segment's own."""
+        row, start = self._passes[name]
+        utterance = self._utterances[row]
+        own = f"{utterance.track}-{utterance.start + start}-{self._how.rung}"
+        return int.from_bytes(hashlib.sha256(own.encode()).digest()[:6], "little")
+
+    def done(self, name: int, decoded: Decoded) -> None:
+        """Takes one result; what the decoder left out waits for its own turn."""
+        row, start = self._passes[name]
+        kept, rest_from = self._until_rest(decoded, len(self._utterances[row].pcm_T) - start)
+        self._found[name] = kept
+        if rest_from is not None:
+            self._wait(row, start + rest_from)
+
+    def _until_rest(self, decoded: Decoded, num_samples: int) -> tuple[Decoded, int | None]:
+        """The tokens up to the last pair of timestamps, and the sample from which the rest is to be decoded.
+
+        None if all was heard: a single stamp ends the window, there are no pairs, or less than `MIN_REST_S` is left.
+        """
+        ids, first = decoded.tokens, self._asked.tokens.first_timestamp
+        pairs = [i for i in range(1, len(ids)) if ids[i] >= first and ids[i - 1] >= first]
+        ends_single = len(ids) >= 2 and ids[-1] >= first > ids[-2]
+        if not self._asked.timestamps or not pairs or ends_single:
+            return decoded, None
+        rest_from = (ids[pairs[-1]] - first) * STAMP_SAMPLES
+        if rest_from == 0 or num_samples - rest_from < MIN_REST_S * MODEL_SAMPLE_RATE:
+            return decoded, None
+        stop = pairs[-1] + 1
+        return decoded._replace(tokens=ids[:stop], logprobs=decoded.logprobs[:stop]), rest_from
+
+    def heard(self, heads: Heads | None) -> list[Heard]:
+        """Everything that was found, in the order of the utterances; with word times where there are alignment heads."""
+        timed = self._timed(heads) if heads is not None else {}
+        stretches: dict[int, list[Stretch]] = {row: [] for row in range(len(self._utterances))}
+        for name, (row, start) in enumerate(self._passes):
+            stretches[row].append(Stretch(start, self._found[name], timed.get(name)))
+        return [self._as_heard(row, tuple(stretches[row])) for row in range(len(self._utterances))]
+
+    def _as_heard(self, row: int, stretches: tuple[Stretch, ...]) -> Heard:
+        token, probabilities = self._spoken[row]
+        language = "en" if token is None else self._asked.tokens.language_of(token)
+        probability = None if probabilities is None else probabilities[language]
+        return Heard(stretches, language, probability, rung=self._how.rung, languages=probabilities)
+
+    def _timed(self, heads: Heads) -> dict[int, tuple[TimedToken, ...]]:
+        """Tokens with times of every pass that has text, passes of like length together."""
+        end = self._asked.tokens.end
+        texts = {
+            name: [(t, p) for t, p in zip(decoded.tokens, decoded.logprobs, strict=True) if t < end]
+            for name, decoded in self._found.items()
+        }
+        spoken = sorted(
+            (name for name, text in texts.items() if text), key=lambda n: (len(self._hidden[n]), len(texts[n]))
+        )
+        found: dict[int, tuple[TimedToken, ...]] = {}
+        while spoken:
+            frames = len(self._hidden[spoken[0]])
+            names = [name for name in spoken[:ALIGNED_AT_ONCE] if len(self._hidden[name]) == frames]
+            spoken = spoken[len(names) :]
+            edges = token_frames(
+                self._weights.decoder,
+                torch.stack([self._hidden.pop(name) for name in names]),
+                [self._prompt(self._passes[name][0], False) for name in names],
+                [[token for token, _ in texts[name]] for name in names],
+                [self._num_frames(name) for name in names],
+                end,
+                heads,
+            )
+            for name, edges_N in zip(names, edges, strict=True):
+                at = (self._passes[name][1] + WHISPER_HOP * edges_N).tolist()
+                found[name] = tuple(
+                    TimedToken(token, start, stop, math.exp(logprob))
+                    for (token, logprob), start, stop in zip(texts[name], at[:-1], at[1:], strict=True)
+                )
+        return found
+
+    def _num_frames(self, name: int) -> int:
+        row, start = self._passes[name]
+        return max(1, -(-(len(self._utterances[row].pcm_T) - start) // WHISPER_HOP))
+
+
+def _moved(mel_BMF: Tensor, frames: Sequence[int]) -> Tensor:
+    """Spectrograms without their first frames, moved to the front; zeros behind, as Whisper pads them."""
+    moved = torch.zeros_like(mel_BMF)
+    for row, left_out in enumerate(frames):
+        moved[row, :, : mel_BMF.shape[-1] - left_out] = mel_BMF[row, :, left_out:]
+    return moved

@@ -1,0 +1,177 @@
+"""Whisper's decoder at work: rows that each stand at a position of their own, with what they remember.
+
+Cross-attention keys and values are computed once for the rows of an encoder batch and stay together in a group, because
+they have equally many frames; self-attention ones live in slabs with a slot a row. Everything but cross-attention runs
+over all rows at once.
+
+B rows, H heads, P decoder positions, F encoder frames, D model width, E width of a head, L tokens fed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own habit)
+from torch import Tensor
+
+from pipeline.models.whisper_weights import DecoderLayer, DecoderWeights
+
+
+class Crossed(NamedTuple):
+    """Cross-attention keys and values of rows with equally many frames: for each layer (B, H, F, E)."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.keys[0])
+
+    def take(self, rows: Sequence[int]) -> Crossed:
+        if list(rows) == list(range(len(self))):
+            return self
+        return Crossed([each[rows] for each in self.keys], [each[rows] for each in self.values])
+
+
+def crossed(weights: DecoderWeights, hidden_BFD: Tensor) -> Crossed:
+    """What the decoder looks at, from the encoder's output."""
+    batch, frames, width = hidden_BFD.shape
+    shape = (batch, frames, 2, weights.num_heads, width // weights.num_heads)
+    pairs = [layer.cross_kv(hidden_BFD).view(shape).permute(2, 0, 3, 1, 4).contiguous() for layer in weights.layers]
+    return Crossed([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+class DecoderState:
+    """Slots for rows of the decoder.
+
+    Args:
+        weights: the decoder's.
+        capacity: most rows at a time.
+        max_positions: longest sequence of a row, prompt included.
+        watched: (layer, head) pairs whose cross-attention scores are kept.
+        fan: rows that look at the same audio (beams).
+    """
+
+    def __init__(
+        self,
+        weights: DecoderWeights,
+        capacity: int,
+        max_positions: int,
+        watched: Sequence[tuple[int, int]] = (),
+        fan: int = 1,
+    ) -> None:
+        self._weights, self._fan, self._max_positions = weights, fan, max_positions
+        width = weights.tokens_VD.shape[1]
+        shape = (capacity, weights.num_heads, max_positions, width // weights.num_heads)
+        empty = weights.tokens_VD.new_empty
+        self._keys, self._values = [[empty(shape) for _ in weights.layers] for _ in range(2)]
+        self._groups: list[Crossed] = []
+        self._positions_B = torch.zeros(capacity, dtype=torch.long, device=weights.device)
+        self._slots_B = torch.arange(capacity, device=weights.device)
+        self._at = np.zeros(0, np.int64)  # the same positions, known here
+        self._watched: dict[int, list[int]] = {}
+        for layer, head in watched:
+            self._watched.setdefault(layer, []).append(head)
+        self._scores: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def admit(self, group: Crossed, tokens_BL: Tensor) -> Tensor:
+        """Puts new rows behind those that are there and feeds them their first tokens; hidden_BLD, not yet normed."""
+        first, length = len(self), tokens_BL.shape[1]
+        rows = slice(first, first + len(tokens_BL))
+
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self._keys[number][rows, :, :length], self._values[number][rows, :, :length] = k, v
+            return F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
+
+        x = self._weights.tokens_VD[tokens_BL] + self._weights.positions_PD[:length]
+        hidden = self._through(x, attend, [group])
+        self._groups.append(group)
+        self._positions_B[rows] = length
+        self._at = np.concatenate([self._at, np.full(len(tokens_BL), length)])
+        return hidden
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Feeds every row its next token; hidden_B1D, not yet normed."""
+        width, longest = len(self), int(self._at.max()) + 1
+        hidden = self._step(tokens_B, width, longest, self._groups)
+        self._at = np.minimum(self._at + 1, self._max_positions - 1)
+        return hidden
+
+    def _step(self, tokens_B: Tensor, width: int, longest: int, groups: Sequence[Crossed]) -> Tensor:
+        positions_B, slots_B = self._positions_B[:width], self._slots_B[:width]
+        places = torch.arange(longest, device=tokens_B.device)
+        seen_B11P = (places <= positions_B[:, None])[:, None, None]
+
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self._keys[number], self._values[number]
+            keys[slots_B, :, positions_B], values[slots_B, :, positions_B] = k[:, :, 0], v[:, :, 0]
+            return F.scaled_dot_product_attention(
+                q, keys[:width, :, :longest], values[:width, :, :longest], attn_mask=seen_B11P
+            )
+
+        x = self._weights.tokens_VD[tokens_B] + self._weights.positions_PD[positions_B]
+        hidden = self._through(x[:, None], attend, groups)
+        positions_B.add_(1).clamp_(max=self._max_positions - 1)  # rows that are done may step on beside the others
+        return hidden
+
+    def _through(
+        self, x_BLD: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor], groups: Sequence[Crossed]
+    ) -> Tensor:
+        batch, length, width = x_BLD.shape
+        heads = (batch, length, 3, self._weights.num_heads, -1)
+        x = x_BLD
+        for number, layer in enumerate(self._weights.layers):
+            q, k, v = layer.qkv(layer.attention_norm(x)).view(heads).permute(2, 0, 3, 1, 4).unbind(0)
+            x = x + layer.out(attend(number, q, k, v).transpose(1, 2).reshape(batch, length, width))
+            x = x + self._cross_attention(number, layer, layer.cross_norm(x), groups)
+            x = x + layer.fc2(F.gelu(layer.fc1(layer.norm(x))))
+        return x
+
+    def _cross_attention(self, number: int, layer: DecoderLayer, x_BLD: Tensor, groups: Sequence[Crossed]) -> Tensor:
+        batch, length, width = x_BLD.shape
+        num_heads, fan = self._weights.num_heads, self._fan
+        # Rows that look at the same audio are queries of one row.
+        q = layer.cross_q(x_BLD).view(batch // fan, fan * length, num_heads, -1).transpose(1, 2)
+        if number in self._watched:
+            (group,), watched = groups, self._watched[number]
+            scores = q[:, watched] @ group.keys[number][:, watched].transpose(-1, -2)
+            self._scores.append(scores * q.shape[-1] ** -0.5)
+        found, at = [], 0
+        for group in groups:
+            rows = q[at : at + len(group)]
+            found.append(F.scaled_dot_product_attention(rows, group.keys[number], group.values[number]))
+            at += len(group)
+        out_BHLE = found[0] if len(found) == 1 else torch.cat(found)
+        return layer.cross_out(out_BHLE.transpose(1, 2).reshape(batch, length, width))
+
+    def watched_scores(self) -> Tensor:
+        """Cross-attention scores of the watched heads since the last call, before the softmax: scores_BHLF."""
+        found, self._scores = torch.cat(self._scores, dim=1), []
+        return found
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops all rows but these, which move together in their order."""
+        groups, first = [], 0
+        for group in self._groups:
+            own = [row - first for row in rows if first <= row < first + len(group)]
+            first += len(group)
+            if own:
+                groups.append(group.take(own))
+        self._groups = groups
+        self._move(torch.tensor(rows, dtype=torch.long, device=self._positions_B.device))
+        self._at = self._at[list(rows)]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row n goes on from what row `rows[n]` remembers; both look at the same audio and are equally far."""
+        self._move(rows)
+
+    def _move(self, rows: Tensor) -> None:
+        longest = int(self._at.max())
+        for slab in (*self._keys, *self._values):
+            slab[: len(rows), :, :longest] = slab[rows, :, :longest]
+        self._positions_B[: len(rows)] = self._positions_B[rows]
