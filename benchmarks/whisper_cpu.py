@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from pipeline.text.wer import NO_ERRORS, score_pair
 
 System = Callable[[list[Path]], tuple[float, dict[str, str]]]
 """Files -> seconds that it took, and texts by file name."""
+PRECISIONS = ("fp32", "bf16", "int8")
 TINY_GFLOP_PER_SECOND = 1.89
 """Of audio in packed windows: encoder, keys and values, 3.2 tokens a second."""
 
@@ -156,7 +158,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(whisper_folder()), help="CTranslate2 Whisper folder")
     parser.add_argument("--only", default="", help="systems whose name has this in it")
     args = parser.parse_args()
-    rates = {precision: round(matrix_rate(precision)) for precision in ("fp32", "bf16", "int8")}
+    rates = {precision: round(matrix_rate(precision)) for precision in PRECISIONS}
     print(f"matrix products, GFLOP/s: {rates}")
     result: dict[str, Any] = {"matrix_gflops": rates}
     with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +170,7 @@ def main() -> None:
         systems: dict[str, Callable[[], System]] = {
             "audiomill": lambda: ours(args.model, work),
             "audiomill, no word times": lambda: ours(args.model, work, word_times=False),
-            "audiomill, fp32": lambda: ours(args.model, work, precision="fp32"),
+            **{f"audiomill, {each}": partial(ours, args.model, work, precision=each) for each in PRECISIONS},
             "faster-whisper int8, sequential": lambda: faster_whisper(args.model, "int8", False),
             "faster-whisper int8, batched": lambda: faster_whisper(args.model, "int8", True),
             "faster-whisper float32, sequential": lambda: faster_whisper(args.model, "float32", False),

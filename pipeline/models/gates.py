@@ -27,7 +27,7 @@ MIN_SPEECH_S = 0.1
 
 
 class Signals(NamedTuple):
-    """Of one text. `overrun_s`: by how much its last timestamp passes the audio; `speech_s`: voice activity, None where
+    """Of one text. `overrun_s`: by how much text is said to begin behind the audio's end; `speech_s`: voice activity, None where
     it was not measured."""
 
     avg_logprob: float
@@ -48,7 +48,7 @@ def failed_gates(signals: Signals, text: TranscriptConfig) -> tuple[str, ...]:
         "repeated": signals.num_repeats > MAX_REPEATS,
         "too_fast": signals.chars_per_second > MAX_CHARS_PER_SECOND,
         "unfinished": not signals.is_finished,
-        "past_the_end": signals.overrun_s > 1.0,
+        "past_the_end": signals.overrun_s > 0.0,
     }
     return tuple(name for name, failed in gates.items() if failed)
 

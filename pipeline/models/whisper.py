@@ -140,7 +140,7 @@ class WhisperModel:
         )
         decoder = self._weights.decoder
         if how.num_beams == 1:
-            decode(decoder, hearing.next_entry, hearing.done, search, self._capacity)
+            decode(decoder, hearing.next_entry, hearing.done, search, min(self._capacity, hearing.num_rows))
         else:
             while (entry := hearing.next_entry(max(1, self._capacity // how.num_beams))) is not None:
                 found = decode_with_beams(decoder, entry.looked_at, entry.prompts, search, how.num_beams)

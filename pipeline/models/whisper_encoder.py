@@ -17,9 +17,6 @@ SCORES_IN_CACHE, FRAMES_IN_CACHE = 3_000_000, 500
 def encode(weights: EncoderWeights, mel_BMF: Tensor, kept: Collection[int] = ()) -> dict[int, Tensor]:
     """Hidden states with half as many frames as `mel_BMF`.
 
-    On CPU the rows go one by one: the products are large enough, activations stay in the caches, and a row's numbers
-    cannot depend on its neighbours.
-
     Args:
         weights: the encoder's.
         mel_BMF: log-mel, any even number of frames up to the window.
@@ -28,13 +25,6 @@ def encode(weights: EncoderWeights, mel_BMF: Tensor, kept: Collection[int] = ())
     Returns:
         hidden_BFD by number; the last one is behind the final norm.
     """
-    if mel_BMF.device.type != "cpu" or len(mel_BMF) == 1:
-        return _encoded(weights, mel_BMF, kept)
-    rows = [_encoded(weights, mel_BMF[row : row + 1], kept) for row in range(len(mel_BMF))]
-    return {number: torch.cat([row[number] for row in rows]) for number in rows[0]}
-
-
-def _encoded(weights: EncoderWeights, mel_BMF: Tensor, kept: Collection[int]) -> dict[int, Tensor]:
     x = F.gelu(weights.conv1(_three_frames(mel_BMF.transpose(1, 2), 1)))
     x = F.gelu(weights.conv2(_three_frames(x, 2)))
     x = x + weights.positions_FD[: x.shape[1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,12 +79,6 @@ def signals_of(
     found = []
     for utterance, heard, text in zip(utterances, texts, tokenizer.decode_batch(whole), strict=True):
         seconds = (len(utterance.pcm_T) - utterance.left - utterance.right) / MODEL_SAMPLE_RATE
-        stamps = [
-            s.start / MODEL_SAMPLE_RATE + (token - tokens.first_timestamp) * TIMESTAMP_STEP_S
-            for s in heard.stretches
-            for token in s.decoded.tokens
-            if token >= tokens.first_timestamp
-        ]
         decoded = [stretch.decoded for stretch in heard.stretches]
         found.append(
             Signals(
@@ -93,10 +88,22 @@ def signals_of(
                 num_repeats=num_repeats(text.lower().split()),
                 chars_per_second=chars_per_second(text.strip(), seconds),
                 is_finished=all(each.is_finished for each in decoded),
-                overrun_s=max(stamps, default=0.0) - seconds,
+                overrun_s=_last_beginning(heard, tokens) - seconds,
                 speech_s=None if utterance.speech is None else utterance.speech / MODEL_SAMPLE_RATE,
             )
         )
+    return found
+
+
+def _last_beginning(heard: Heard, tokens: WhisperTokens) -> float:
+    """Seconds at which the last phrase with words is said to begin. Where it is said to end tells nothing: in a short
+    context Whisper likes to close its phrases late."""
+    found = 0.0
+    for stretch in heard.stretches:
+        for stamp, text in pairwise(stretch.decoded.tokens):
+            if stamp >= tokens.first_timestamp and text < tokens.end:
+                at = stretch.start / MODEL_SAMPLE_RATE + (stamp - tokens.first_timestamp) * TIMESTAMP_STEP_S
+                found = max(found, at)
     return found
 
 

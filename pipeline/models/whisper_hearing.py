@@ -105,6 +105,10 @@ class Hearing:
         self._waiting.append(len(self._passes))
         self._passes.append((row, start))
 
+    @property
+    def num_rows(self) -> int:
+        return len(self._utterances)
+
     def next_entry(self, most: int) -> Entry | None:
         """The next rows of one context, encoded; see `whisper_decoder.decode`."""
         if not self._waiting:
@@ -141,6 +145,12 @@ class Hearing:
         return names
 
     def _encode(self, names: Sequence[int]) -> Tensor:
+        """On CPU the rows go one by one: the products are large enough, activations stay in the caches, and a row's
+        numbers cannot depend on its neighbours."""
+        size = 1 if self._weights.decoder.device.type == "cpu" else len(names)
+        return torch.cat([self._encode_together(names[at : at + size]) for at in range(0, len(names), size)])
+
+    def _encode_together(self, names: Sequence[int]) -> Tensor:
         passes = [self._passes[name] for name in names]
         context, device = self._contexts[passes[0][0]], self._weights.decoder.device
         pcm_BT = torch.from_numpy(side_by_side([self._utterances[row] for row, _ in passes], context))

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from pipeline.models.whisper_weights import DecoderLayer, DecoderWeights
 
+BLOCK = 32
+"""Positions of the decoder are attended to in whole blocks."""
+
 
 class Crossed(NamedTuple):
     """Cross-attention keys and values of rows with equally many frames: for each layer (B, H, F, E)."""
@@ -43,6 +46,16 @@ def crossed(weights: DecoderWeights, hidden_BFD: Tensor) -> Crossed:
     return Crossed([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
+def _attention(q_BHLE: Tensor, k_BHPE: Tensor, v_BHPE: Tensor, seen: Tensor | None) -> Tensor:
+    """Scaled dot products. On CPU in steps whose sums do not depend on the number of rows, unlike the fused kernel's."""
+    if q_BHLE.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_BHLE, k_BHPE, v_BHPE, attn_mask=seen)
+    scores_BHLP = (q_BHLE * q_BHLE.shape[-1] ** -0.5) @ k_BHPE.transpose(-1, -2)
+    if seen is not None:
+        scores_BHLP = scores_BHLP.masked_fill_(~seen, -torch.inf)
+    return scores_BHLP.softmax(-1) @ v_BHPE
+
+
 class DecoderState:
     """Slots for rows of the decoder.
 
@@ -65,8 +78,9 @@ class DecoderState:
         self._weights, self._fan, self._max_positions = weights, fan, max_positions
         width = weights.tokens_VD.shape[1]
         shape = (capacity, weights.num_heads, max_positions, width // weights.num_heads)
-        empty = weights.tokens_VD.new_empty
-        self._keys, self._values = [[empty(shape) for _ in weights.layers] for _ in range(2)]
+        # Zeros, because what a mask hides must still be a number.
+        zeros = weights.tokens_VD.new_zeros
+        self._keys, self._values = [[zeros(shape) for _ in weights.layers] for _ in range(2)]
         self._groups: list[Crossed] = []
         self._positions_B = torch.zeros(capacity, dtype=torch.long, device=weights.device)
         self._slots_B = torch.arange(capacity, device=weights.device)
@@ -86,8 +100,10 @@ class DecoderState:
 
         def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self._keys[number][rows, :, :length], self._values[number][rows, :, :length] = k, v
-            return F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
+            return _attention(q, k, v, causal_LL)
 
+        ones_LL = torch.ones(length, length, dtype=torch.bool, device=tokens_BL.device)
+        causal_LL = ones_LL.tril() if length > 1 else None
         x = self._weights.tokens_VD[tokens_BL] + self._weights.positions_PD[:length]
         hidden = self._through(x, attend, [group])
         self._groups.append(group)
@@ -97,7 +113,8 @@ class DecoderState:
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """Feeds every row its next token; hidden_B1D, not yet normed."""
-        width, longest = len(self), int(self._at.max()) + 1
+        # Whole blocks, so that a row's sums have the same order beside longer ones.
+        width, longest = len(self), min(self._max_positions, -(-(int(self._at.max()) + 1) // BLOCK) * BLOCK)
         hidden = self._step(tokens_B, width, longest, self._groups)
         self._at = np.minimum(self._at + 1, self._max_positions - 1)
         return hidden
@@ -110,9 +127,7 @@ class DecoderState:
         def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = self._keys[number], self._values[number]
             keys[slots_B, :, positions_B], values[slots_B, :, positions_B] = k[:, :, 0], v[:, :, 0]
-            return F.scaled_dot_product_attention(
-                q, keys[:width, :, :longest], values[:width, :, :longest], attn_mask=seen_B11P
-            )
+            return _attention(q, keys[:width, :, :longest], values[:width, :, :longest], seen_B11P)
 
         x = self._weights.tokens_VD[tokens_B] + self._weights.positions_PD[positions_B]
         hidden = self._through(x[:, None], attend, groups)
@@ -126,7 +141,7 @@ class DecoderState:
         heads = (batch, length, 3, self._weights.num_heads, -1)
         x = x_BLD
         for number, layer in enumerate(self._weights.layers):
-            q, k, v = layer.qkv(layer.attention_norm(x)).view(heads).permute(2, 0, 3, 1, 4).unbind(0)
+            q, k, v = layer.qkv(layer.attention_norm(x)).view(heads).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
             x = x + layer.out(attend(number, q, k, v).transpose(1, 2).reshape(batch, length, width))
             x = x + self._cross_attention(number, layer, layer.cross_norm(x), groups)
             x = x + layer.fc2(F.gelu(layer.fc1(layer.norm(x))))
@@ -144,7 +159,7 @@ class DecoderState:
         found, at = [], 0
         for group in groups:
             rows = q[at : at + len(group)]
-            found.append(F.scaled_dot_product_attention(rows, group.keys[number], group.values[number]))
+            found.append(_attention(rows, group.keys[number], group.values[number], None))
             at += len(group)
         out_BHLE = found[0] if len(found) == 1 else torch.cat(found)
         return layer.cross_out(out_BHLE.transpose(1, 2).reshape(batch, length, width))

@@ -98,8 +98,13 @@ def encoder_weights(encoder: Any, precision: str) -> EncoderWeights:
 
 
 def decoder_weights(model: Any, precision: str) -> DecoderWeights:
-    """Of a `WhisperForConditionalGeneration`."""
+    """Of a `WhisperForConditionalGeneration`.
+
+    On CPU the decoder has no bf16: its sums depend on how many rows a product has (the encoder's rows go alone).
+    """
     decoder = model.model.decoder
+    if precision == "bf16" and _is_on_cpu(model):
+        precision = "fp32"
     return DecoderWeights(
         tokens_VD=decoder.embed_tokens.weight.detach(),
         positions_PD=decoder.embed_positions.weight.detach(),
