@@ -131,9 +131,23 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def resolve_precision(precision: str, device: str) -> str:
-    """`auto` -> fp32 on CPU, fp16 on GPU."""
-    return ("fp16" if device.startswith("cuda") else "fp32") if precision == "auto" else precision
+def resolve_precision(precision: str, device: str, kind: str, only_text: bool) -> str:
+    """`auto` -> fp16 on GPU; on CPU fp32, or for Whisper's text what suits the CPU.
+
+    Raises:
+        ModelError: int8 where there is none.
+    """
+    if precision == "int8" and (device.startswith("cuda") or kind not in ("whisper", "fake")):
+        raise ModelError("--precision int8 is for Whisper on CPU; use fp32 or bf16 here, on GPU fp16 or bf16")
+    if precision != "auto":
+        return precision
+    if device.startswith("cuda"):
+        return "fp16"
+    if kind == "whisper" and only_text:
+        from pipeline.models.pace import fastest_precision
+
+        return fastest_precision()
+    return "fp32"
 
 
 def _check_language(language: str, model: str, languages: dict[str, int]) -> None:

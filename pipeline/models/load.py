@@ -37,6 +37,8 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
 
         return FakeModel(checkpoint.path.removeprefix(FAKE), task.wants)
     device = torch.device(resolve_device(task.model.device))
+    only_text = not task.wants.layers
+    precision = resolve_precision(task.model.precision, device.type, checkpoint.kind, only_text)
     quantizers = {
         want.name: _quantizer(want, checkpoint, device, storage_options)
         for want in task.wants.codes
@@ -44,8 +46,8 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
     }
     path = Path(checkpoint.path)
     if checkpoint.kind == "whisper":
-        return load_whisper(path, device, task.model.precision, task.wants, quantizers)
-    dtype = DTYPES[resolve_precision(task.model.precision, device.type)]
+        return load_whisper(path, device, precision, task.wants, quantizers)
+    dtype = DTYPES[precision]
     if checkpoint.kind == "fairseq":
         from pipeline.models.fairseq import Wav2VecModel, load_fairseq
 
@@ -84,7 +86,6 @@ def load_whisper(
         numerals = numeral_tokens(tokenizer, tokenizer.token_to_id("<|endoftext|>"))
         generation["suppress_tokens"] = [*(generation.get("suppress_tokens") or ()), *numerals]
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
-    precision = resolve_precision(precision, device.type)
     # CPUs have fast products in bf16 and int8, and nothing else: activations stay in float32.
     model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else DTYPES[precision]).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)

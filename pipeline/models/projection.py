@@ -51,7 +51,7 @@ class Int8Projection:
     def __call__(self, x: Tensor) -> Tensor:
         rows_RK = x.reshape(-1, x.shape[-1])
         scale_R1 = rows_RK.abs().amax(1, keepdim=True).clamp_(min=SMALLEST).div_(INT8_MAX)
-        integers_RK = (rows_RK / scale_R1).round_().to(torch.int8)
+        integers_RK = (rows_RK * scale_R1.reciprocal()).round_().to(torch.int8)
         sums_RN = torch._int_mm(integers_RK, self._weight_KN) * self._scale_N
         out_RN = torch.addcmul(self._bias_N, sums_RN, scale_R1, out=sums_RN)
         return out_RN.view(*x.shape[:-1], -1)

@@ -82,7 +82,7 @@ class WhisperModel:
         self._heads = heads if text.word_times else None
         self._capacity = MAX_ROWS[model.device.type]
         # Vectors and codes are those of full windows, as Hugging Face gives them.
-        self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry)
+        self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry, hears_out=text.retry)
         self.pads_rows_alone = True
         self.ladder: Ladder | None = None
 

@@ -35,7 +35,7 @@ def heads_of(given: Sequence[Sequence[int]] | None, num_layers: int, num_heads: 
 
 
 @torch.inference_mode()
-def token_frames(
+def token_costs(
     weights: DecoderWeights,
     hidden_BFD: Tensor,
     prompts: Sequence[Sequence[int]],
@@ -43,8 +43,8 @@ def token_frames(
     num_frames: Sequence[int],
     end: int,
     heads: Heads,
-) -> list[NDArray[np.int64]]:
-    """First frame of every text token, and of the end behind them, for each row.
+) -> list[Tensor]:
+    """How badly each text token, and the end behind them, fits each frame: cost_NF of each row.
 
     Args:
         weights: the decoder's.
@@ -56,7 +56,7 @@ def token_frames(
         heads: see `heads_of`.
 
     Returns:
-        For each row `len(text) + 1` frames, not falling.
+        For each row `len(text) + 1` times its own frames.
     """
     before = len(prompts[0])
     longest = max(map(len, texts)) + 1
@@ -66,15 +66,24 @@ def token_frames(
     state = DecoderState(weights, len(texts), tokens_BN.shape[1], watched=heads)
     state.admit(crossed(weights, hidden_BFD), tokens_BN)
     scores_BHNF = state.watched_scores()
-    cost = torch.zeros(len(texts), longest, max(num_frames), device=hidden_BFD.device)
+    costs = []
     for row, (text, frames) in enumerate(zip(texts, num_frames, strict=True)):
         # The scores at a token are those that chose the next one: what stands before a token tells where it is.
         own = scores_BHNF[row, :, : before + len(text) + 1, :frames].float().softmax(-1)
         spread, mean = torch.std_mean(own, dim=-2, keepdim=True, unbiased=False)
         normed = _median((own - mean) / spread.clamp(min=1e-8)).mean(0)
-        cost[row, : len(text) + 1, :frames] = -normed[before - 1 : -1]
-    paths = warp(cost, [len(text) + 1 for text in texts], num_frames)
-    return [_first_frames(path, len(text) + 1) for path, text in zip(paths, texts, strict=True)]
+        costs.append(-normed[before - 1 : -1])
+    return costs
+
+
+def token_frames(costs: Sequence[Tensor]) -> list[NDArray[np.int64]]:
+    """First frame of every token of each row, not falling, from its `token_costs`."""
+    sizes = [tuple(cost.shape) for cost in costs]
+    cost_BNF = costs[0].new_zeros(len(costs), max(n for n, _ in sizes), max(f for _, f in sizes))
+    for row, (cost, (tokens, frames)) in enumerate(zip(costs, sizes, strict=True)):
+        cost_BNF[row, :tokens, :frames] = cost
+    paths = warp(cost_BNF, [tokens for tokens, _ in sizes], [frames for _, frames in sizes])
+    return [_first_frames(path, tokens) for path, (tokens, _) in zip(paths, sizes, strict=True)]
 
 
 def _median(x_HNF: Tensor) -> Tensor:

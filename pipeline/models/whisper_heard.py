@@ -22,13 +22,15 @@ STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 
 @dataclass(frozen=True, kw_only=True)
 class How:
-    """One way to decode. `rung`: its number; `is_short`: short context; `temperature` 0: the most probable token."""
+    """One way to decode. `rung`: its number; `is_short`: short context; `temperature` 0: the most probable token;
+    `hears_out`: what the decoder leaves out at the end is decoded too, where somebody speaks there."""
 
     rung: int = 0
     is_short: bool = False
     temperature: float = 0.0
     num_beams: int = 1
     stops_loops: bool = False
+    hears_out: bool = False
 
 
 class Stretch(NamedTuple):

@@ -11,14 +11,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE
 from pipeline.models.base import Utterance, side_by_side
 from pipeline.models.mel import HOP_SAMPLES, LogMel
 from pipeline.models.shape import WHISPER_HOP
-from pipeline.models.whisper_align import Heads, token_frames
+from pipeline.models.whisper_align import Heads, token_costs, token_frames
 from pipeline.models.whisper_decoder import Decoded, Entry, detect_languages
 from pipeline.models.whisper_encoder import encode
 from pipeline.models.whisper_heard import STAMP_SAMPLES, Heard, How, Stretch
@@ -29,12 +31,14 @@ from pipeline.models.whisper_words import TimedToken
 
 MIN_REST_S = 1.0
 """With less audio behind the last phrase Whisper invents a greeting."""
+MIN_LEFT_OUT_S = 3.0
+"""Less speech behind the last timestamp may be a pause, or the stamp's error."""
 ENCODER_SECONDS = {"cpu": 60, "cuda": 960}
 """Audio that is encoded at once. The encoder is bound by its products, which are large early."""
 
 
-ALIGNED_AT_ONCE = 16
-"""Rows whose word times are found together."""
+ALIGNED_AT_ONCE, WARPED_AT_ONCE = 16, 64
+"""Rows that the decoder reads again together for their word times, and rows whose paths are found together."""
 
 
 class Weights(NamedTuple):
@@ -193,20 +197,28 @@ class Hearing:
     def done(self, name: int, decoded: Decoded) -> None:
         """Takes one result; what the decoder left out waits for its own turn."""
         row, start = self._passes[name]
-        kept, rest_from = self._until_rest(decoded, len(self._utterances[row].pcm_T) - start)
+        kept, rest_from = self._until_rest(decoded, self._utterances[row], start)
         self._found[name] = kept
         if rest_from is not None:
             self._wait(row, start + rest_from)
 
-    def _until_rest(self, decoded: Decoded, num_samples: int) -> tuple[Decoded, int | None]:
-        """The tokens up to the last pair of timestamps, and the sample from which the rest is to be decoded.
+    def _until_rest(self, decoded: Decoded, utterance: Utterance, start: int) -> tuple[Decoded, int | None]:
+        """The tokens up to the last pair of timestamps, and how far behind `start` the rest is to be decoded.
 
-        None if all was heard: a single stamp ends the window, there are no pairs, or less than `MIN_REST_S` is left.
+        None if all was heard: a single stamp ends the window, there are no pairs, or less than `MIN_REST_S` is left. A
+        single stamp is not believed where voice activity says that somebody goes on speaking.
         """
         ids, first = decoded.tokens, self._asked.tokens.first_timestamp
+        num_samples = len(utterance.pcm_T) - start
         pairs = [i for i in range(1, len(ids)) if ids[i] >= first and ids[i - 1] >= first]
         ends_single = len(ids) >= 2 and ids[-1] >= first > ids[-2]
-        if not self._asked.timestamps or not pairs or ends_single:
+        if not self._asked.timestamps:
+            return decoded, None
+        if ends_single and self._how.hears_out:
+            rest_from = (ids[-1] - first) * STAMP_SAMPLES
+            goes_on = is_left_out(utterance, start + rest_from)
+            return decoded, rest_from if goes_on and rest_from > 0 else None
+        if not pairs or ends_single:
             return decoded, None
         rest_from = (ids[pairs[-1]] - first) * STAMP_SAMPLES
         if rest_from == 0 or num_samples - rest_from < MIN_REST_S * MODEL_SAMPLE_RATE:
@@ -229,7 +241,7 @@ class Hearing:
         return Heard(stretches, language, probability, rung=self._how.rung, languages=probabilities)
 
     def _timed(self, heads: Heads) -> dict[int, tuple[TimedToken, ...]]:
-        """Tokens with times of every pass that has text, passes of like length together."""
+        """Tokens with times of every pass that has text."""
         end = self._asked.tokens.end
         texts = {
             name: [(t, p) for t, p in zip(decoded.tokens, decoded.logprobs, strict=True) if t < end]
@@ -238,12 +250,12 @@ class Hearing:
         spoken = sorted(
             (name for name, text in texts.items() if text), key=lambda n: (len(self._hidden[n]), len(texts[n]))
         )
-        found: dict[int, tuple[TimedToken, ...]] = {}
+        order, costs = list(spoken), list[Tensor]()
         while spoken:
             frames = len(self._hidden[spoken[0]])
             names = [name for name in spoken[:ALIGNED_AT_ONCE] if len(self._hidden[name]) == frames]
             spoken = spoken[len(names) :]
-            edges = token_frames(
+            costs += token_costs(
                 self._weights.decoder,
                 torch.stack([self._hidden.pop(name) for name in names]),
                 [self._prompt(self._passes[name][0], False) for name in names],
@@ -252,17 +264,29 @@ class Hearing:
                 end,
                 heads,
             )
-            for name, edges_N in zip(names, edges, strict=True):
-                at = (self._passes[name][1] + WHISPER_HOP * edges_N).tolist()
-                found[name] = tuple(
-                    TimedToken(token, start, stop, math.exp(logprob))
-                    for (token, logprob), start, stop in zip(texts[name], at[:-1], at[1:], strict=True)
-                )
+        edges: list[NDArray[np.int64]] = []
+        for at in range(0, len(costs), WARPED_AT_ONCE):
+            edges += token_frames(costs[at : at + WARPED_AT_ONCE])
+        found: dict[int, tuple[TimedToken, ...]] = {}
+        for name, edges_N in zip(order, edges, strict=True):
+            stamps = (self._passes[name][1] + WHISPER_HOP * edges_N).tolist()
+            found[name] = tuple(
+                TimedToken(token, start, stop, math.exp(logprob))
+                for (token, logprob), start, stop in zip(texts[name], stamps[:-1], stamps[1:], strict=True)
+            )
         return found
 
     def _num_frames(self, name: int) -> int:
         row, start = self._passes[name]
         return max(1, -(-(len(self._utterances[row].pcm_T) - start) // WHISPER_HOP))
+
+
+def is_left_out(utterance: Utterance, heard_until: int) -> bool:
+    """Whether much of the speech lies behind a sample: all of a segment that voice activity cut out is speech, but for
+    pauses; elsewhere there is more of it than fits before the sample."""
+    behind = len(utterance.pcm_T) - heard_until
+    speech = len(utterance.pcm_T) if utterance.speech is None else utterance.speech
+    return min(behind, speech - heard_until) > MIN_LEFT_OUT_S * MODEL_SAMPLE_RATE
 
 
 def _moved(mel_BMF: Tensor, frames: Sequence[int]) -> Tensor:

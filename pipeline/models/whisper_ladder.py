@@ -11,10 +11,10 @@ from pipeline.models.whisper import WhisperModel
 from pipeline.models.whisper_heard import Heard, How
 
 RUNGS = (
-    How(rung=1, stops_loops=True),
-    How(rung=2, temperature=0.4, stops_loops=True),
-    How(rung=3, temperature=0.8, stops_loops=True),
-    How(rung=4, num_beams=5),
+    How(rung=1, stops_loops=True, hears_out=True),
+    How(rung=2, temperature=0.4, stops_loops=True, hears_out=True),
+    How(rung=3, temperature=0.8, stops_loops=True, hears_out=True),
+    How(rung=4, num_beams=5, hears_out=True),
 )
 """Full window, sampled twice, beam search."""
 SILENCE = "silence"

@@ -39,10 +39,17 @@ class Crossed(NamedTuple):
 
 
 def crossed(weights: DecoderWeights, hidden_BFD: Tensor) -> Crossed:
-    """What the decoder looks at, from the encoder's output."""
+    """What the decoder looks at, from the encoder's output. On CPU row by row, as the encoder does."""
     batch, frames, width = hidden_BFD.shape
-    shape = (batch, frames, 2, weights.num_heads, width // weights.num_heads)
-    pairs = [layer.cross_kv(hidden_BFD).view(shape).permute(2, 0, 3, 1, 4).contiguous() for layer in weights.layers]
+    shape = (-1, frames, 2, weights.num_heads, width // weights.num_heads)
+    size = 1 if hidden_BFD.device.type == "cpu" else batch
+    pairs = []
+    for layer in weights.layers:
+        pair_2BHFE = hidden_BFD.new_empty(2, batch, weights.num_heads, frames, shape[-1])
+        for at in range(0, batch, size):
+            found = layer.cross_kv(hidden_BFD[at : at + size]).view(shape)
+            pair_2BHFE[:, at : at + size] = found.permute(2, 0, 3, 1, 4)
+        pairs.append(pair_2BHFE)
     return Crossed([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
@@ -53,7 +60,8 @@ def _attention(q_BHLE: Tensor, k_BHPE: Tensor, v_BHPE: Tensor, seen: Tensor | No
     scores_BHLP = (q_BHLE * q_BHLE.shape[-1] ** -0.5) @ k_BHPE.transpose(-1, -2)
     if seen is not None:
         scores_BHLP = scores_BHLP.masked_fill_(~seen, -torch.inf)
-    return scores_BHLP.softmax(-1) @ v_BHPE
+    out_BHLE: Tensor = scores_BHLP.softmax(-1) @ v_BHPE
+    return out_BHLE
 
 
 class DecoderState:

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import schema
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.audio.segment import SegmentSpec, spec_from_seconds
-from pipeline.config import SegmentConfig
+from pipeline.config import LONGEST_SEGMENT_S, SegmentConfig
 from pipeline.errors import UsageError
 from pipeline.fields import digest, result_fields
 from pipeline.frames import values_type
@@ -41,6 +41,8 @@ BATCH_SECONDS = {
 """Measured; models with frames have activations that leave a CPU's caches early."""
 WHOLE_RECORDING_FACTOR = 4
 """`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
+VAD_SEGMENT_S = 14.0
+"""Of Whisper's text: measured by benchmarks/whisper_cpu.py on tiny.en and base, see `max_segment_seconds`."""
 MAX_PART_BYTES = 512_000_000
 MIN_PART_SECONDS = 120.0
 BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}
@@ -101,7 +103,7 @@ def settle(config: JobConfig, tasks: Sequence[FoundTask], device: str) -> tuple[
         fields |= {f"{before}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
     segments = segment_spec(config.segment, tasks)
-    fields["segment"] = segments.kind
+    fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
     per_second = bytes_per_second(specs, tasks)
     part_seconds = _part_seconds(config.plan.part_seconds, sum(per_second.values()))
     run = RunSpec(
@@ -136,7 +138,8 @@ def _task_spec(task: FoundTask, device: str, options: dict[str, Any]) -> tuple[T
     """The task, and the fingerprints of its codebooks."""
     config = task.config
     model = config.model
-    precision = resolve_precision(model.precision, device)
+    only_text = not config.embeddings and not config.codes
+    precision = resolve_precision(model.precision, device, task.checkpoint.kind, only_text)
     family = "whisper" if task.checkpoint.kind in ("whisper", "fake") else "frames"
     default = BATCH_SECONDS[family, "cuda" if device.startswith("cuda") else "cpu"]
     codes, prints = settled_codes(config.codes, task.checkpoint, task.shape, options)
@@ -176,9 +179,8 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
     has_frames = any(t.config.embeddings or t.config.codes or t.checkpoint.kind == "ctc" for t in tasks)
     only_fake = kinds == {"fake"} and not has_frames
     kind = config.segment if config.segment != "auto" else ("vad" if has_text else "none")
-    window = (
-        min(config.max_segment_seconds, WHISPER_WINDOW_S) if kinds & {"whisper", "fake"} else config.max_segment_seconds
-    )
+    longest = config.max_segment_seconds or (VAD_SEGMENT_S if whisper_text and kind == "vad" else LONGEST_SEGMENT_S)
+    window = min(longest, WHISPER_WINDOW_S) if kinds & {"whisper", "fake"} else longest
     is_whole = kind == "none" and "whisper" not in kinds and not only_fake
     return spec_from_seconds(
         kind=kind,
