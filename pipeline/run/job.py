@@ -56,7 +56,8 @@ def run_job(config: JobConfig, console: Console) -> Summary:
     listing = listed(config)
     tasks = found_tasks(config)
     with open_engine(config) as (engine, device):
-        spec, fields = settle(config, tasks, device)
+        before = {} if config.output.overwrite else ledger.settled_before(output)
+        spec, fields = settle(config, tasks, device, before)
         if config.output.overwrite:
             ledger.clear(output)
         remove_stale_temporaries(output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import schema
@@ -77,13 +77,16 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
     return found
 
 
-def settle(config: JobConfig, tasks: Sequence[FoundTask], device: str) -> tuple[RunSpec, dict[str, Any]]:
+def settle(
+    config: JobConfig, tasks: Sequence[FoundTask], device: str, before: Mapping[str, Any] | None = None
+) -> tuple[RunSpec, dict[str, Any]]:
     """Fills in what was left to us.
 
     Args:
         config: the job.
         tasks: its models.
         device: cpu or cuda, already resolved.
+        before: what was settled for this output by an earlier run: an automatic precision stays as it was.
 
     Returns:
         The run, and what changes its results by flag name (`ledger.guard` compares it).
@@ -91,16 +94,16 @@ def settle(config: JobConfig, tasks: Sequence[FoundTask], device: str) -> tuple[
     options = config.plan.storage_options
     specs, fields = [], {name: value for name, value in result_fields(config).items() if name != "segment"}
     for number, task in enumerate(tasks):
-        spec, codes = _task_spec(task, device, options)
+        prefix = "" if len(tasks) == 1 else f"models.{number}."
+        spec, codes = _task_spec(task, device, options, (before or {}).get(f"{prefix}precision"))
         specs.append(spec)
-        before = "" if len(tasks) == 1 else f"models.{number}."
         found = {
             **_task_fields(task.config),
             "model": fingerprint(task.checkpoint),
             "precision": spec.model.precision,
             **({"codebook": codes} if codes else {}),
         }
-        fields |= {f"{before}{name}": value for name, value in found.items()}
+        fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
     segments = segment_spec(config.segment, tasks)
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
@@ -134,12 +137,16 @@ def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
             raise UsageError(f"{each[0]} of {each[1]} are asked for twice in the same form ({each[2]}); leave one out")
 
 
-def _task_spec(task: FoundTask, device: str, options: dict[str, Any]) -> tuple[TaskSpec, list[str]]:
+def _task_spec(
+    task: FoundTask, device: str, options: dict[str, Any], precision_before: str | None
+) -> tuple[TaskSpec, list[str]]:
     """The task, and the fingerprints of its codebooks."""
     config = task.config
     model = config.model
     only_text = not config.embeddings and not config.codes
-    precision = resolve_precision(model.precision, device, task.checkpoint.kind, only_text)
+    stays = model.precision == "auto" and device == "cpu" and precision_before is not None
+    wanted = str(precision_before) if stays else model.precision
+    precision = resolve_precision(wanted, device, task.checkpoint.kind, only_text)
     family = "whisper" if task.checkpoint.kind in ("whisper", "fake") else "frames"
     default = BATCH_SECONDS[family, "cuda" if device.startswith("cuda") else "cpu"]
     codes, prints = settled_codes(config.codes, task.checkpoint, task.shape, options)

@@ -66,6 +66,12 @@ def guard(output: Place, fields: dict[str, Any], record: dict[str, Any]) -> None
         )
 
 
+def settled_before(output: Place) -> dict[str, Any]:
+    """The `fields` that claimed the output; empty if nobody did."""
+    place = output.join("run.json")
+    return dict(json.loads(place.read())["results"]) if place.exists() else {}
+
+
 def clear(output: Place) -> None:
     """Deletes what a run writes, nothing else.
 
