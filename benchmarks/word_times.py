@@ -101,15 +101,19 @@ def plain(word: str) -> str:
     return "".join(c for c in word.lower() if c.isalnum())
 
 
+def synthesised() -> list[Spoken]:
+    """Every sentence by two voices at two speeds."""
+    synthesiser = Synthesiser()
+    pairs = (("en-us", 150), ("en-gb", 170))
+    return [synthesiser.speak(text, voice, speed) for text in SENTENCES for voice, speed in pairs]
+
+
 def main() -> None:
     """Prints and saves the errors of matched words."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(whisper_folder()), help="Whisper folder")
     args = parser.parse_args()
-    synthesiser = Synthesiser()
-    spoken = [
-        synthesiser.speak(text, voice, speed) for text in SENTENCES for voice, speed in (("en-us", 150), ("en-gb", 170))
-    ]
+    spoken = synthesised()
     config = ModelConfig(model=args.model, device="cpu", precision="fp32")
     results = {}
     for name, text in (("short context", TranscriptConfig()), ("full window", TranscriptConfig(retry=False))):

@@ -14,7 +14,13 @@ def _column(name: str, kind: pa.DataType, meaning: str, unit: str = "", nullable
 
 
 WORD = pa.struct(
-    [("word", pa.string()), ("start_s", pa.float64()), ("stop_s", pa.float64()), ("probability", pa.float32())]
+    [
+        ("word", pa.string()),
+        ("start_s", pa.float64()),
+        ("stop_s", pa.float64()),
+        ("probability", pa.float32()),
+        ("confidence", pa.float32()),
+    ]
 )
 PHRASE = pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("stop_s", pa.float64())])
 
@@ -94,7 +100,13 @@ SEGMENTS = pa.schema(
         _column(
             "compression_ratio", pa.float32(), "bytes of text / bytes zlib makes of it; above 2.4: repetition", "", True
         ),
-        _column("confidence", pa.float32(), "exp(avg_logprob): geometric mean token probability", "0..1", True),
+        _column(
+            "confidence",
+            pa.float32(),
+            "expected share of right words (Whisper: calibrated; CTC: exp(avg_logprob))",
+            "0..1",
+            True,
+        ),
         _column("words", pa.list_(WORD), "words with times in the source; null: not asked for", "s", True),
         _column(
             "phrases", pa.list_(PHRASE), "spans between Whisper's timestamp tokens; null: no timestamps", "s", True

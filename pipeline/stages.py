@@ -121,20 +121,34 @@ def _climbed(task: LoadedTask, utterances: Sequence[Utterance], answers: Sequenc
     found, ladder = list(answers), task.model.ladder
     if ladder is None:
         return found
+    utterances = ladder.told(utterances, found)
+    retold = [i for i, (u, answer) in enumerate(zip(utterances, found, strict=True)) if ladder.is_retold(u, answer)]
+    for i, answer in _heard_again(utterances, retold, task, 0):
+        found[i] = ladder.replaced(found[i], answer)
     for rung in range(1, ladder.num_rungs + 1):
         failing = ladder.failing(utterances, found)
         if not failing:
             break
-        again = [utterances[i] for i in failing]
-        padded = [ladder.padded_length(len(u.pcm_T), rung) for u in again]
-        tried = run_batches(again, padded, partial(ladder.forward, rung=rung), task.spec.batch_samples, True).answers
-        pairs = [(i, answer) for i, answer in zip(failing, tried, strict=True) if answer is not None]
+        pairs = _heard_again(utterances, failing, task, rung)
         chosen = [i for i, _ in pairs]
         kept = ladder.better([utterances[i] for i in chosen], [found[i] for i in chosen], [a for _, a in pairs])
         for i, answer in zip(chosen, kept, strict=True):
             found[i] = answer
     texts = ladder.settled(utterances, [answer.text for answer in found])
     return [answer._replace(text=text) for answer, text in zip(found, texts, strict=True)]
+
+
+def _heard_again(
+    utterances: Sequence[Utterance], chosen: Sequence[int], task: LoadedTask, rung: int
+) -> list[tuple[int, Answer]]:
+    """Answers of a rung to some of the utterances, where the model gives one; rung 0 is the first way."""
+    again, model, ladder = [utterances[i] for i in chosen], task.model, task.model.ladder
+    if rung == 0 or ladder is None:
+        tried = run_model(again, model, task.spec.batch_samples).answers
+    else:
+        padded = [ladder.padded_length(len(u.pcm_T), rung) for u in again]
+        tried = run_batches(again, padded, partial(ladder.forward, rung=rung), task.spec.batch_samples, True).answers
+    return [(i, answer) for i, answer in zip(chosen, tried, strict=True) if answer is not None]
 
 
 def run_batches(
@@ -215,7 +229,9 @@ def _segment_row(cut: dict[str, Any], transcript: Transcript | None) -> dict[str
     }
     if transcript is None:
         return row
-    logprob = transcript.avg_logprob
+    logprob, confidence = transcript.avg_logprob, transcript.confidence
+    if confidence is None and logprob is not None:
+        confidence = float(np.exp(min(0.0, logprob)))
     return row | {
         "text": transcript.text,
         "language": transcript.language,
@@ -223,7 +239,7 @@ def _segment_row(cut: dict[str, Any], transcript: Transcript | None) -> dict[str
         "avg_logprob": _rounded(logprob),
         "no_speech_prob": _rounded(transcript.no_speech_prob),
         "compression_ratio": compression_ratio(transcript.text),
-        "confidence": None if logprob is None else _rounded(float(np.exp(min(0.0, logprob)))),
+        "confidence": _rounded(confidence),
         "words": _timed(transcript.words, cut, "word"),
         "phrases": _timed(transcript.phrases, cut, "text"),
         "rung": transcript.rung,
@@ -241,10 +257,15 @@ def _timed(texts: tuple[TimedText, ...] | None, cut: dict[str, Any], name: str) 
             name: each.text,
             "start_s": seconds_from_samples(min(cut["start"] + each.start, limit)),
             "stop_s": seconds_from_samples(min(cut["start"] + each.stop, limit)),
-            **({"probability": _rounded(each.probability)} if name == "word" else {}),
+            **(_sureness(each) if name == "word" else {}),
         }
         for each in texts
     ]
+
+
+def _sureness(word: TimedText) -> dict[str, float | None]:
+    confidence = word.probability if word.confidence is None else word.confidence
+    return {"probability": _rounded(word.probability), "confidence": _rounded(confidence)}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -44,16 +44,19 @@ def side_by_side(batch: Sequence[Utterance], num_samples: int) -> NDArray[np.int
 
 
 class TimedText(NamedTuple):
-    """Text between two samples, counted from the segment's start."""
+    """Text between two samples, counted from the segment's start. `probability`: the model's; `confidence`: the
+    probability of being right, where the model's is calibrated."""
 
     text: str
     start: int
     stop: int
     probability: float
+    confidence: float | None = None
 
 
 class Transcript(NamedTuple):
-    """What a model made of one segment. Log-probabilities are natural, per token."""
+    """What a model made of one segment. Log-probabilities are natural, per token; `confidence`: expected share of right
+    words, None where it is not calibrated."""
 
     text: str
     language: str | None
@@ -64,6 +67,7 @@ class Transcript(NamedTuple):
     phrases: tuple[TimedText, ...] | None
     rung: int = 0
     gates: tuple[str, ...] | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,14 @@ class Ladder(Protocol):
         """Indices of the answers to try again."""
         ...
 
+    def told(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Utterance]:
+        """The utterances with the language that their recording agrees on, where it was detected; see `is_retold`."""
+        ...
+
+    def is_retold(self, utterance: Utterance, answer: Answer) -> bool:
+        """Whether an utterance must be heard again, because it was taken for another language."""
+        ...
+
     def padded_length(self, num_samples: int, rung: int) -> int: ...
 
     def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]: ...
@@ -178,6 +190,10 @@ class Ladder(Protocol):
         self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
     ) -> list[Answer]:
         """The better of two answers to each utterance."""
+        ...
+
+    def replaced(self, before: Answer, after: Answer) -> Answer:
+        """The second answer, with what only the first one knows."""
         ...
 
     def settled(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Any]:

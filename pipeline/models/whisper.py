@@ -5,6 +5,7 @@ B batch, T samples, F frames, D model width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.config import TranscriptConfig
 from pipeline.models.base import Answer, Ladder, Readout, TimedText, Transcript, Utterance, Wants
+from pipeline.models.confidence import Evidence, segment_confidence, word_confidence
 from pipeline.models.gates import Signals
 from pipeline.models.mel import LogMel
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
@@ -25,7 +27,7 @@ from pipeline.models.whisper_heard import Heard, How, mean_logprob, phrase_token
 from pipeline.models.whisper_hearing import Asked, Hearing, Weights
 from pipeline.models.whisper_tokens import WhisperTokens, prompt_tokens
 from pipeline.models.whisper_weights import decoder_weights, encoder_weights
-from pipeline.models.whisper_words import words_of
+from pipeline.models.whisper_words import TimedToken, words_of
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
 CONTEXT_FLOOR_S, CONTEXT_MARGIN_S, CONTEXT_STEP_S = 10.0, 1.0, 5.0
@@ -159,8 +161,18 @@ class WhisperModel:
         return signals_of(utterances, texts, self._tokens, self._tokenizer)
 
     def _words(self, heard: Heard) -> tuple[TimedText, ...]:
-        timed = [token for stretch in heard.stretches for token in stretch.timed or ()]
-        return words_of(timed, self._tokenizer, heard.language)
+        """Words with their confidence; without times where none were asked for."""
+        end, avg_logprob = self._tokens.end, mean_logprob(heard)
+        timed: list[TimedToken] = []
+        for stretch in heard.stretches:
+            pairs = zip(stretch.decoded.tokens, stretch.decoded.logprobs, strict=True)
+            untimed = [TimedToken(token, 0, 0, math.exp(logprob)) for token, logprob in pairs if token < end]
+            timed += untimed if stretch.timed is None else stretch.timed
+
+        def judge(probability: float) -> float:
+            return word_confidence(Evidence(probability, avg_logprob, heard.rung))
+
+        return words_of(timed, self._tokenizer, heard.language, judge)
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
@@ -172,6 +184,7 @@ class WhisperModel:
         pieces = iter(decoded_texts[len(whole) :])
         transcripts = []
         for heard, text, row in zip(texts, decoded_texts, spans, strict=False):
+            words, no_speech_prob = self._words(heard), heard.stretches[0].decoded.no_speech_prob
             phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
             transcripts.append(
                 Transcript(
@@ -179,11 +192,12 @@ class WhisperModel:
                     language=heard.language,
                     language_probability=heard.language_probability,
                     avg_logprob=mean_logprob(heard),
-                    no_speech_prob=heard.stretches[0].decoded.no_speech_prob,
-                    words=self._words(heard) if self._heads is not None else None,
+                    no_speech_prob=no_speech_prob,
+                    words=words if self._heads is not None else None,
                     phrases=tuple(p for p in phrases if p.text) if self._asked.timestamps else None,
                     rung=heard.rung,
                     gates=heard.gates,
+                    confidence=segment_confidence([word.confidence or 0.0 for word in words], no_speech_prob),
                 )
             )
         return transcripts

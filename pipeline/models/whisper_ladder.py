@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from pipeline.config import TranscriptConfig
 from pipeline.models.base import Answer, Utterance
 from pipeline.models.gates import Signals, failed_gates, is_silence
+from pipeline.models.languages import smoothed
 from pipeline.models.whisper import WhisperModel
 from pipeline.models.whisper_heard import Heard, How
 
@@ -42,6 +44,30 @@ class WhisperLadder:
                 found.append(index)
         return found
 
+    def told(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Utterance]:
+        """See `languages.smoothed`: a segment that is hard to tell takes the language of those around it."""
+        tracks: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
+        for index, answer in enumerate(answers):
+            if answer.text.languages is not None:
+                tracks[utterances[index].track].append(index)
+        found = list(utterances)
+        for rows in tracks.values():
+            rows.sort(key=lambda index: utterances[index].start)
+            for index, code in zip(rows, smoothed([answers[i].text.languages for i in rows]), strict=True):
+                found[index] = utterances[index]._replace(language=code)
+        return found
+
+    def is_retold(self, utterance: Utterance, answer: Answer) -> bool:
+        return answer.text.languages is not None and utterance.language != answer.text.language
+
+    def replaced(self, before: Answer, after: Answer) -> Answer:
+        """Readouts and probabilities of languages stay those of the first answer."""
+        languages = before.text.languages
+        if languages is None:
+            return before._replace(text=after.text)
+        probability = languages.get(after.text.language, 0.0)
+        return before._replace(text=after.text._replace(languages=languages, language_probability=probability))
+
     def padded_length(self, num_samples: int, rung: int) -> int:
         how = RUNGS[rung - 1]
         return self._model.context(num_samples, how) * how.num_beams
@@ -63,7 +89,7 @@ class WhisperLadder:
         """Fewer failed gates win, then the higher log-probability."""
         again = [old if new.text is None else new for old, new in zip(before, after, strict=True)]
         pairs = zip(before, again, self._signals(utterances, before), self._signals(utterances, again), strict=True)
-        kept = [old if self._rank(a) >= self._rank(b) else old._replace(text=new.text) for old, new, a, b in pairs]
+        kept = [old if self._rank(a) >= self._rank(b) else self.replaced(old, new) for old, new, a, b in pairs]
         agreed = [n.text is not None and n.text.tokens == o.text.tokens for o, n in zip(before, after, strict=True)]
         return [
             answer._replace(text=answer.text._replace(is_agreed=is_agreed))
@@ -91,5 +117,7 @@ class WhisperLadder:
 
 def _emptied(heard: Heard, gates: tuple[str, ...]) -> Heard:
     """Without its words; what was known about them stays."""
-    stretches = tuple(s._replace(decoded=s.decoded._replace(tokens=[]), timed=None) for s in heard.stretches)
+    stretches = tuple(
+        s._replace(decoded=s.decoded._replace(tokens=[], logprobs=[]), timed=None) for s in heard.stretches
+    )
     return heard._replace(stretches=stretches, gates=gates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +25,19 @@ class TimedToken(NamedTuple):
     probability: float
 
 
-def words_of(tokens: Sequence[TimedToken], tokenizer: Any, language: str | None) -> tuple[TimedText, ...]:
+def words_of(
+    tokens: Sequence[TimedToken],
+    tokenizer: Any,
+    language: str | None,
+    judge: Callable[[float], float] | None = None,
+) -> tuple[TimedText, ...]:
     """Words in order, none overlapping; punctuation belongs to the word before it.
 
     Args:
         tokens: text tokens of one segment, starts not falling.
         tokenizer: a `tokenizers.Tokenizer`.
         language: decides whether blanks part words.
+        judge: the confidence of a word by the mean probability of its tokens.
     """
     groups: list[tuple[str, list[TimedToken]]] = []
     for text, members in _characters(tokens, tokenizer):
@@ -40,13 +46,13 @@ def words_of(tokens: Sequence[TimedToken], tokenizer: Any, language: str | None)
             groups[-1] = (groups[-1][0] + text, groups[-1][1] + members)
         else:
             groups.append((text, members))
-    return tuple(
-        TimedText(
-            text.strip(), members[0].start, members[-1].stop, float(np.mean([member.probability for member in members]))
-        )
-        for text, members in groups
-        if text.strip()
-    )
+    return tuple(_word(text, members, judge) for text, members in groups if text.strip())
+
+
+def _word(text: str, members: Sequence[TimedToken], judge: Callable[[float], float] | None) -> TimedText:
+    probability = float(np.mean([member.probability for member in members]))
+    confidence = None if judge is None else judge(probability)
+    return TimedText(text.strip(), members[0].start, members[-1].stop, probability, confidence)
 
 
 def _characters(tokens: Sequence[TimedToken], tokenizer: Any) -> list[tuple[str, list[TimedToken]]]:
