@@ -27,11 +27,11 @@ def test_one_doubtful_segment_does_not_switch_but_sure_ones_do() -> None:
 
 @given(st.lists(st.floats(0.001, 0.999), min_size=1, max_size=7))
 def test_the_sequence_is_the_most_probable_of_all(shares: list[float]) -> None:
-    from itertools import product
+    from itertools import pairwise, product
 
     def score(codes: tuple[str, ...]) -> float:
         emitted = sum(np.log(p if code == "en" else 1 - p) for p, code in zip(shares, codes, strict=True))
-        switches = sum(a != b for a, b in zip(codes, codes[1:], strict=False))
+        switches = sum(a != b for a, b in pairwise(codes))
         return float(emitted + switches * np.log(0.05) + (len(codes) - 1 - switches) * np.log(0.95))
 
     found = smoothed([{"en": p, "de": 1 - p} for p in shares])

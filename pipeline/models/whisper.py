@@ -22,9 +22,10 @@ from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import WHISPER_HOP
 from pipeline.models.whisper_align import Heads
 from pipeline.models.whisper_beam import decode_with_beams
-from pipeline.models.whisper_decoder import Search, decode
+from pipeline.models.whisper_decoder import decode
 from pipeline.models.whisper_heard import Heard, How, mean_logprob, phrase_tokens, signals_of
 from pipeline.models.whisper_hearing import Asked, Hearing, Weights
+from pipeline.models.whisper_table import Search, Table
 from pipeline.models.whisper_tokens import WhisperTokens, prompt_tokens
 from pipeline.models.whisper_weights import decoder_weights, encoder_weights
 from pipeline.models.whisper_words import TimedToken, words_of
@@ -85,6 +86,8 @@ class WhisperModel:
         self._capacity = MAX_ROWS[model.device.type]
         # Vectors and codes are those of full windows, as Hugging Face gives them.
         self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry, hears_out=text.retry)
+        self._is_fixed = model.device.type == "cuda"
+        self._tables: dict[tuple[float, bool], Table] = {}
         self.pads_rows_alone = True
         self.ladder: Ladder | None = None
 
@@ -142,13 +145,25 @@ class WhisperModel:
         )
         decoder = self._weights.decoder
         if how.num_beams == 1:
-            decode(decoder, hearing.next_entry, hearing.done, search, min(self._capacity, hearing.num_rows))
+            decode(self._table(search, min(self._capacity, hearing.num_rows)), hearing.next_entry, hearing.done)
         else:
             while (entry := hearing.next_entry(max(1, self._capacity // how.num_beams))) is not None:
                 found = decode_with_beams(decoder, entry.looked_at, entry.prompts, search, how.num_beams)
                 for name, decoded in zip(entry.names, found, strict=True):
                     hearing.done(name, decoded)
         return hearing.heard(self._heads)
+
+    def _table(self, search: Search, num_rows: int) -> Table:
+        """Slots for rows; on a GPU always the same ones, so that recorded steps are used again."""
+        length = len(self._asked.before) + len(
+            self._tokens.prompt(0 if self._tokens.languages else None, "", self._asked.timestamps)
+        )
+        decoder, kind = self._weights.decoder, (search.temperature, search.stops_loops)
+        if not self._is_fixed:
+            return Table(decoder, search, num_rows, length)
+        if kind not in self._tables:
+            self._tables = {kind: Table(decoder, search, self._capacity, length, WINDOW_SAMPLES // WHISPER_HOP)}
+        return self._tables[kind]
 
     def _read_out(self, batch: Sequence[Utterance], hidden: dict[int, Tensor]) -> list[Readout]:
         """Frames of the audio only: what the model makes of the padding is dropped."""

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.models.whisper_state import DecoderState, crossed
+from pipeline.models.whisper_cross import crossed
+from pipeline.models.whisper_state import DecoderState
 from pipeline.models.whisper_weights import DecoderWeights
 
 Heads = tuple[tuple[int, int], ...]

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.models.whisper_decoder import Decoded, Search
-from pipeline.models.whisper_state import Crossed, DecoderState
+from pipeline.models.whisper_cross import Crossed
+from pipeline.models.whisper_state import DecoderState
+from pipeline.models.whisper_table import Decoded, Search
 from pipeline.models.whisper_tokens import TokenRules
 from pipeline.models.whisper_weights import DecoderWeights
 

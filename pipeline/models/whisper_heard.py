@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.audio.clock import MODEL_SAMPLE_RATE
 from pipeline.models.base import Utterance
 from pipeline.models.gates import Signals, chars_per_second, compression_ratio, num_repeats
-from pipeline.models.whisper_decoder import Decoded
+from pipeline.models.whisper_table import Decoded
 from pipeline.models.whisper_tokens import TIMESTAMP_STEP_S, WhisperTokens
 from pipeline.models.whisper_words import TimedToken
 

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from pipeline.models.base import Utterance, side_by_side
 from pipeline.models.mel import HOP_SAMPLES, LogMel
 from pipeline.models.shape import WHISPER_HOP
 from pipeline.models.whisper_align import Heads, token_costs, token_frames
-from pipeline.models.whisper_decoder import Decoded, Entry, detect_languages
+from pipeline.models.whisper_cross import Crossed, crossed
+from pipeline.models.whisper_decoder import detect_languages
 from pipeline.models.whisper_encoder import encode
 from pipeline.models.whisper_heard import STAMP_SAMPLES, Heard, How, Stretch
-from pipeline.models.whisper_state import Crossed, crossed
+from pipeline.models.whisper_table import Decoded, Entry
 from pipeline.models.whisper_tokens import WhisperTokens
 from pipeline.models.whisper_weights import DecoderWeights, EncoderWeights
 from pipeline.models.whisper_words import TimedToken
@@ -69,6 +70,14 @@ class Spoken(NamedTuple):
     probabilities: dict[str, float] | None
 
 
+class _Encoded(NamedTuple):
+    """Rows of one encoder batch."""
+
+    names: list[int]
+    hidden_BFD: Tensor
+    looked_at: Crossed
+
+
 class Hearing:
     """Rows of one call. With timestamps the decoder may end before the audio does; what follows its last closed phrase
     is then decoded as a window of its own, as `generate` of Hugging Face and openai/whisper transcribe.py do.
@@ -103,6 +112,9 @@ class Hearing:
             self._wait(row, 0)
         self._spoken: dict[int, Spoken] = {}
         self._found: dict[int, Decoded] = {}
+        self._ahead: _Encoded | None = None
+        is_cuda = weights.decoder.device.type == "cuda"
+        self._side: Any = torch.cuda.Stream(weights.decoder.device) if is_cuda else None  # type: ignore[no-untyped-call]
         self._hidden: dict[int, Tensor] = {}
 
     def _wait(self, row: int, start: int) -> None:
@@ -113,19 +125,39 @@ class Hearing:
     def num_rows(self) -> int:
         return len(self._utterances)
 
-    def next_entry(self, most: int) -> Entry | None:
+    def next_entry(self, most: int, frames: int | None = None) -> Entry | None:
         """The next rows of one context, encoded; see `whisper_decoder.decode`."""
-        if not self._waiting:
+        if self._ahead is None:
+            self._ahead = self._encoded(most)
+        ahead = self._ahead
+        if ahead is None or len(ahead.names) > most or frames not in (None, ahead.hidden_BFD.shape[1]):
             return None
-        names = self._next_names(most)
+        names, hidden_BFD, looked_at = ahead
+        self._ahead = None
+        if self._side is not None:
+            torch.cuda.current_stream().wait_stream(self._side)
+            for each in (hidden_BFD, *looked_at.keys, *looked_at.values):
+                each.record_stream(torch.cuda.current_stream())
+            self._ahead = self._encoded(most)
         rows = [self._passes[name][0] for name in names]
-        hidden_BFD = self._encode(names)
-        looked_at = crossed(self._weights.decoder, hidden_BFD)
         self._find_languages(rows, looked_at)
         if self._asked.keeps_hidden:
             self._hidden |= dict(zip(names, hidden_BFD, strict=True))
         prompts = [[*self._asked.before, *self._prompt(row, self._asked.timestamps)] for row in rows]
         return Entry(looked_at, prompts, names, [self._seed(name) for name in names])
+
+    def _encoded(self, most: int) -> _Encoded | None:
+        """The next rows, encoded: on a GPU beside what its main stream does."""
+        if not self._waiting:
+            return None
+        names = self._next_names(most)
+        if self._side is None:
+            hidden_BFD = self._encode(names)
+            return _Encoded(names, hidden_BFD, crossed(self._weights.decoder, hidden_BFD))
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
+            hidden_BFD = self._encode(names)
+            return _Encoded(names, hidden_BFD, crossed(self._weights.decoder, hidden_BFD))
 
     def encode_next(self) -> bool:
         """Encodes the next rows, for their hidden states only; whether there were any."""

@@ -10,47 +10,17 @@ B rows, H heads, P decoder positions, F encoder frames, D model width, E width o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own habit)
 from torch import Tensor
 
+from pipeline.models.whisper_cross import Crossed, CrossGroups, CrossSlab
 from pipeline.models.whisper_weights import DecoderLayer, DecoderWeights
 
 BLOCK = 32
 """Positions of the decoder are attended to in whole blocks."""
-
-
-class Crossed(NamedTuple):
-    """Cross-attention keys and values of rows with equally many frames: for each layer (B, H, F, E)."""
-
-    keys: list[Tensor]
-    values: list[Tensor]
-
-    def __len__(self) -> int:
-        return len(self.keys[0])
-
-    def take(self, rows: Sequence[int]) -> Crossed:
-        if list(rows) == list(range(len(self))):
-            return self
-        return Crossed([each[rows] for each in self.keys], [each[rows] for each in self.values])
-
-
-def crossed(weights: DecoderWeights, hidden_BFD: Tensor) -> Crossed:
-    """What the decoder looks at, from the encoder's output. On CPU row by row, as the encoder does."""
-    batch, frames, width = hidden_BFD.shape
-    shape = (-1, frames, 2, weights.num_heads, width // weights.num_heads)
-    size = 1 if hidden_BFD.device.type == "cpu" else batch
-    pairs = []
-    for layer in weights.layers:
-        pair_2BHFE = hidden_BFD.new_empty(2, batch, weights.num_heads, frames, shape[-1])
-        for at in range(0, batch, size):
-            found = layer.cross_kv(hidden_BFD[at : at + size]).view(shape)
-            pair_2BHFE[:, at : at + size] = found.permute(2, 0, 3, 1, 4)
-        pairs.append(pair_2BHFE)
-    return Crossed([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
 def _attention(q_BHLE: Tensor, k_BHPE: Tensor, v_BHPE: Tensor, seen: Tensor | None) -> Tensor:
@@ -73,6 +43,7 @@ class DecoderState:
         max_positions: longest sequence of a row, prompt included.
         watched: (layer, head) pairs whose cross-attention scores are kept.
         fan: rows that look at the same audio (beams).
+        cross: where cross-attention keys and values are kept; by default in groups.
     """
 
     def __init__(
@@ -82,6 +53,7 @@ class DecoderState:
         max_positions: int,
         watched: Sequence[tuple[int, int]] = (),
         fan: int = 1,
+        cross: CrossGroups | CrossSlab | None = None,
     ) -> None:
         self._weights, self._fan, self._max_positions = weights, fan, max_positions
         width = weights.tokens_VD.shape[1]
@@ -89,7 +61,7 @@ class DecoderState:
         # Zeros, because what a mask hides must still be a number.
         zeros = weights.tokens_VD.new_zeros
         self._keys, self._values = [[zeros(shape) for _ in weights.layers] for _ in range(2)]
-        self._groups: list[Crossed] = []
+        self._cross = cross or CrossGroups()
         self._positions_B = torch.zeros(capacity, dtype=torch.long, device=weights.device)
         self._slots_B = torch.arange(capacity, device=weights.device)
         self._at = np.zeros(0, np.int64)  # the same positions, known here
@@ -114,20 +86,40 @@ class DecoderState:
         causal_LL = ones_LL.tril() if length > 1 else None
         x = self._weights.tokens_VD[tokens_BL] + self._weights.positions_PD[:length]
         hidden = self._through(x, attend, [group])
-        self._groups.append(group)
+        self._cross.add(group)
         self._positions_B[rows] = length
         self._at = np.concatenate([self._at, np.full(len(tokens_BL), length)])
         return hidden
 
+    @property
+    def frames(self) -> int | None:
+        """Frames that rows must have to be admitted now; None for any."""
+        return self._cross.frames
+
+    def kept_order(self, rows: Sequence[int]) -> list[int]:
+        """Some rows, in the order in which they move together with least effort."""
+        return self._cross.kept_order(rows)
+
+    @property
+    def longest(self) -> int:
+        """Positions that the next step attends to: whole blocks, so that a row's sums have the same order beside longer
+        ones, and steps the same shapes for a while."""
+        return min(self._max_positions, -(-(int(self._at.max()) + 1) // BLOCK) * BLOCK)
+
     def step(self, tokens_B: Tensor) -> Tensor:
         """Feeds every row its next token; hidden_B1D, not yet normed."""
-        # Whole blocks, so that a row's sums have the same order beside longer ones.
-        width, longest = len(self), min(self._max_positions, -(-(int(self._at.max()) + 1) // BLOCK) * BLOCK)
-        hidden = self._step(tokens_B, width, longest, self._groups)
-        self._at = np.minimum(self._at + 1, self._max_positions - 1)
+        hidden = self.compute(tokens_B, self.longest)
+        self.count_step()
         return hidden
 
-    def _step(self, tokens_B: Tensor, width: int, longest: int, groups: Sequence[Crossed]) -> Tensor:
+    def count_step(self) -> None:
+        """Takes note here that every row was fed a token on the device."""
+        self._at = np.minimum(self._at + 1, self._max_positions - 1)
+
+    def compute(self, tokens_B: Tensor, longest: int) -> Tensor:
+        """A step on the device alone: nothing in it but tensors of fixed shape. Slots without a row may be fed too."""
+        width = len(tokens_B)
+        groups = self._cross.groups(width)
         positions_B, slots_B = self._positions_B[:width], self._slots_B[:width]
         places = torch.arange(longest, device=tokens_B.device)
         seen_B11P = (places <= positions_B[:, None])[:, None, None]
@@ -178,14 +170,8 @@ class DecoderState:
         return found
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Drops all rows but these, which move together in their order."""
-        groups, first = [], 0
-        for group in self._groups:
-            own = [row - first for row in rows if first <= row < first + len(group)]
-            first += len(group)
-            if own:
-                groups.append(group.take(own))
-        self._groups = groups
+        """Drops all rows but these, an order that `kept_order` gave."""
+        self._cross.keep(rows)
         self._move(torch.tensor(rows, dtype=torch.long, device=self._positions_B.device))
         self._at = self._at[list(rows)]
 

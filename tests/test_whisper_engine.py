@@ -1,0 +1,86 @@
+"""Whisper's decoder as an engine: rows come and leave, shapes follow or stay fixed, products in int8; texts stay the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import ModelConfig, TranscriptConfig
+from pipeline.models.base import Utterance, Wants
+from pipeline.models.load import load_model
+from pipeline.models.task import TaskSpec
+from pipeline.models.whisper_graph import Recorder
+from pipeline.models.whisper_heard import How
+
+SHORT = How(is_short=True, stops_loops=True, hears_out=True)
+
+
+def loaded(model: Any, precision: str) -> Any:
+    config = ModelConfig(model=str(model), device="cpu", precision=precision)
+    wants = Wants(transcripts=TranscriptConfig())
+    return load_model(TaskSpec(label="m", model=config, wants=wants, hop=320, batch_samples=0), {})
+
+
+@pytest.fixture(scope="module")
+def clips(voices: Any) -> list[Utterance]:
+    """Words and sentences of many lengths: contexts of 10, 15, 20 and 30 s."""
+    (hello, _), (fox, _) = voices
+    pause = np.zeros(6_000, np.int16)
+    many = np.concatenate([fox, pause, hello, pause] * 7)
+    pcms = [hello, fox, many[: 12 * 16_000], hello[:9_000], many[: 18 * 16_000], fox[8_000:], many[: 26 * 16_000]]
+    pcms += [np.concatenate([pause, fox]), np.concatenate([hello, pause, hello]), many[20_000 : 13 * 16_000]]
+    return [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
+
+
+def results(model: Any, clips: list[Utterance]) -> list[Any]:
+    return [[stretch.decoded for stretch in heard.stretches] for heard in model.decode(clips, SHORT)]
+
+
+def test_in_int8_every_row_has_the_same_bits_whatever_is_beside_it(whisper: Path, clips: list[Utterance]) -> None:
+    model = loaded(whisper, "int8")
+    alone = [results(model, [clip])[0] for clip in clips]
+    assert results(model, clips) == alone
+    model._capacity = 3  # rows wait, and join others that are further on
+    order = np.random.default_rng(0).permutation(len(clips)).tolist()
+    assert results(model, [clips[i] for i in order]) == [alone[i] for i in order]
+
+
+@pytest.mark.parametrize("capacity", [1, 4, 64])
+def test_rows_that_wait_and_join_get_what_they_get_at_once(
+    whisper: Path, clips: list[Utterance], capacity: int
+) -> None:
+    model = loaded(whisper, "fp32")
+    expected = [[each.tokens for each in row] for row in results(model, clips)]
+    model._capacity = capacity
+    assert [[each.tokens for each in row] for row in results(model, clips)] == expected
+
+
+@pytest.mark.parametrize("capacity", [2, 8])
+def test_fixed_shapes_as_on_a_gpu_give_the_same_texts(whisper: Path, clips: list[Utterance], capacity: int) -> None:
+    model = loaded(whisper, "fp32")
+    expected = results(model, clips)
+    model._is_fixed, model._capacity = True, capacity
+    for _ in range(2):  # the second time in slots that were used before
+        found = results(model, clips)
+        assert [[each.tokens for each in row] for row in found] == [[each.tokens for each in row] for row in expected]
+        ours, theirs = ([each.sum_logprob for row in rows for each in row] for rows in (found, expected))
+        assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_coarser_products_change_few_words(whisper: Path, clips: list[Utterance], precision: str) -> None:
+    model, fine = loaded(whisper, precision), loaded(whisper, "fp32")
+    ours = [each.text for each in model.transcripts(clips[:3], model.decode(clips[:3], SHORT))]
+    assert ours == [each.text for each in fine.transcripts(clips[:3], fine.decode(clips[:3], SHORT))]
+
+
+def test_without_a_gpu_recorded_steps_are_just_run() -> None:
+    calls: list[int] = []
+    recorder = Recorder(torch.device("cpu"))
+    for _ in range(3):
+        recorder.run("key", lambda: calls.append(1))
+    assert len(calls) == 3
