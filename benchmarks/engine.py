@@ -28,7 +28,7 @@ from pipeline.plan import planned_table
 from pipeline.run.job import run_job
 from pipeline.run.sandbox import Decoder
 from pipeline.run.settle import found_tasks, settle
-from pipeline.stages import run_batches
+from pipeline.stages import run_model
 from pipeline.storage.sources import list_inputs
 
 
@@ -63,7 +63,7 @@ def loop_seconds(config: JobConfig) -> tuple[float, float]:
                 )
     decoder.close()
     started = time.perf_counter()
-    answers = run_batches(utterances, task.model, task.spec.batch_samples).answers
+    answers = run_model(utterances, task.model, task.spec.batch_samples).answers
     task.model.transcripts(utterances, [answer.text for answer in answers if answer is not None])
     return time.perf_counter() - started, sum(len(u.pcm_T) for u in utterances) / 16_000
 

@@ -125,12 +125,18 @@ class ModelConfig(Validated):
     batch_seconds: float | None = option(
         None, "Padded audio seconds a batch [default for Whisper: 480 on CPU, 1920 on GPU; else 10 and 480]."
     )
+    memory_fraction: float = option(
+        0.8,
+        "Share of the device's free memory that Whisper's decoder plans for: it decodes as many segments at a time as fit.",
+    )
     trust_remote_code: bool = option(
         False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."
     )
 
     def check(self) -> None:
         self.require_positive("batch_seconds")
+        if not 0 < self.memory_fraction <= 1:
+            raise UsageError(f"--memory-fraction {self.memory_fraction}: expected a share above 0, at most 1")
         if not (self.device in ("auto", "cpu", "cuda") or self.device.startswith("cuda:")):
             raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:N")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,11 +24,13 @@ from pipeline.result import Result, Tables, pack
 
 
 class Batched(NamedTuple):
-    """Answers in plan order, None where the model failed, with what they cost."""
+    """Answers in plan order, None where the model failed, with what they cost; `num_halved`: how often the memory did
+    not hold a batch."""
 
     answers: list[Answer | None]
     num_real: int
     num_padded: int
+    num_halved: int = 0
 
 
 def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int) -> pa.Table:
@@ -107,13 +109,15 @@ def _seconds(before_infer: Sequence[tuple[str, float]], started: float, batched:
     seconds["infer"] = time.perf_counter() - started
     seconds["infer_real_audio"] = seconds_from_samples(sum(each.num_real for each in batched))
     seconds["infer_padded_audio"] = seconds_from_samples(sum(each.num_padded for each in batched))
+    if any(each.num_halved for each in batched):
+        seconds["infer_halved_batches"] = float(sum(each.num_halved for each in batched))
     return seconds
 
 
 def run_model(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
     """First answers of a model to all utterances."""
     padded = [model.padded_length(len(u.pcm_T)) for u in utterances]
-    return run_batches(utterances, padded, model.forward, batch_samples, model.pads_rows_alone)
+    return run_batches(utterances, padded, model.forward, batch_samples, model)
 
 
 def _climbed(task: LoadedTask, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Answer]:
@@ -147,7 +151,7 @@ def _heard_again(
         tried = run_model(again, model, task.spec.batch_samples).answers
     else:
         padded = [ladder.padded_length(len(u.pcm_T), rung) for u in again]
-        tried = run_batches(again, padded, partial(ladder.forward, rung=rung), task.spec.batch_samples, True).answers
+        tried = run_batches(again, padded, partial(ladder.forward, rung=rung), task.spec.batch_samples, model).answers
     return [(i, answer) for i, answer in zip(chosen, tried, strict=True) if answer is not None]
 
 
@@ -156,32 +160,47 @@ def run_batches(
     padded_lengths: Sequence[int],
     forward: Callable[[list[Utterance]], list[Answer]],
     batch_samples: int,
-    alone: bool,
+    model: SpeechModel,
 ) -> Batched:
     """Length-sorted batches under a padded budget; answers come back in the order given.
 
-    A batch that raises is run again row by row; the answer of a row that fails alone is None. If all fail
-    the fault is not in the audio and the error is raised.
+    The first batch that the memory does not hold is halved, with all that follow. Any other batch that raises is run
+    again row by row; the answer of a row that fails alone is None. If all fail the fault is not in the audio and the
+    error is raised.
     """
+    alone = model.pads_rows_alone
     lengths = np.array([len(u.pcm_T) for u in utterances], np.int64)
     padded = np.array(padded_lengths, np.int64)
     answers: list[Answer | None] = [None] * len(utterances)
     error: Exception | None = None
-    num_padded = 0
-    for rows in budget_batches(padded, batch_samples, alone=alone):
-        num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
+    num_padded, num_halved = 0, 0
+    todo = deque(budget_batches(padded, batch_samples, alone=alone))
+    while todo:
+        rows = todo.popleft()
         batch = [utterances[i] for i in rows]
         found: list[Answer | None]
         try:
             found = list(forward(batch))
-        except RuntimeError:
+        except RuntimeError as failure:
+            if is_out_of_memory(failure) and num_halved == 0 and len(rows) > 1:
+                num_halved = 1
+                model.spare_memory()
+                todo = deque(half for each in (rows, *todo) for half in np.array_split(each, 2) if len(half))
+                continue
             found, error = _one_by_one(batch, forward, error)
         assert len(found) == len(rows), "one answer per utterance"
+        num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
         for index, answer in zip(rows.tolist(), found, strict=True):
             answers[index] = answer
     if error is not None and all(answer is None for answer in answers):
         raise error
-    return Batched(answers, int(lengths.sum()), num_padded)
+    return Batched(answers, int(lengths.sum()), num_padded, num_halved)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get the memory that it asked for, on a GPU or a CPU."""
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
 
 
 def _one_by_one(

@@ -219,6 +219,10 @@ class SpeechModel(Protocol):
         """One answer per utterance, in order."""
         ...
 
+    def spare_memory(self) -> None:
+        """Use half as much from now on: a batch did not fit."""
+        ...
+
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
         """One transcript per utterance, in order; asked for only where transcripts are wanted."""
         ...

@@ -46,6 +46,9 @@ class Wav2VecModel:
         return num_samples
 
     @torch.inference_mode()
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
         """Vectors and codes."""
         spec, device = self._model.spec, self._parameter.device

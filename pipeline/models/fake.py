@@ -1,8 +1,8 @@
 """A deterministic stand-in for a model: its answers are a function of the samples alone.
 
 For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model),
-`fake://poison` (which ends its process when it meets a second of the sample value 12345) or `fake://leaky` (whose
-answers change with the padding, as those of a faulty model do).
+`fake://poison` (which ends its process when it meets a second of the sample value 12345) `fake://leaky` (whose
+answers change with the padding, as those of a faulty model do) or `fake://greedy` (whose memory holds two rows).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.models.base import Answer, Ladder, Readout, Transcript, Utterance, Vectors, Wants
 from pipeline.models.shape import Shape
 
-SLOWNESS = {"": 0.0, "slow": 0.02, "poison": 0.0, "leaky": 0.0}
+SLOWNESS = {"": 0.0, "slow": 0.02, "poison": 0.0, "leaky": 0.0, "greedy": 0.0}
 """Seconds per segment, by name."""
 POISON = 12_345
 WORDS = [
@@ -68,14 +68,19 @@ class FakeModel:
 
     def __init__(self, name: str, wants: Wants) -> None:
         self._delay_s, self._is_mortal, self._wants = SLOWNESS[name], name == "poison", wants
-        self._leaks = name == "leaky"
+        self._leaks, self._is_greedy = name == "leaky", name == "greedy"
 
     def padded_length(self, num_samples: int) -> int:
         return num_samples
 
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
         """A hash of the samples of each utterance; frame means as vectors, their signs as codes."""
         time.sleep(self._delay_s * len(batch))
+        if self._is_greedy and len(batch) > 2:
+            raise RuntimeError("fake device out of memory")
         if self._is_mortal and any((u.pcm_T[8_000:24_000] == POISON).sum() > 15_000 for u in batch):
             os.kill(os.getpid(), signal.SIGKILL)
         digests = [Digest(hashlib.sha256(u.pcm_T.tobytes()).digest()) for u in batch]

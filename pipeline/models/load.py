@@ -46,7 +46,7 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
     }
     path = Path(checkpoint.path)
     if checkpoint.kind == "whisper":
-        return load_whisper(path, device, precision, task.wants, quantizers)
+        return load_whisper(path, device, precision, task.wants, quantizers, task.model.memory_fraction)
     dtype = DTYPES[precision]
     if checkpoint.kind == "fairseq":
         from pipeline.models.fairseq import Wav2VecModel, load_fairseq
@@ -58,7 +58,12 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
 
 
 def load_whisper(
-    folder: Path, device: torch.device, precision: str, wants: Wants, quantizers: dict[str, Quantizer]
+    folder: Path,
+    device: torch.device,
+    precision: str,
+    wants: Wants,
+    quantizers: dict[str, Quantizer],
+    memory_fraction: float,
 ) -> SpeechModel:
     """Whisper from a Hugging Face or CTranslate2 folder."""
     from transformers import WhisperForConditionalGeneration
@@ -90,7 +95,7 @@ def load_whisper(
     model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else DTYPES[precision]).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
     heads = heads_of(generation.get("alignment_heads"), *shape)
-    found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision)
+    found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision, memory_fraction)
     if wants.transcripts is not None and wants.transcripts.retry:
         found.ladder = WhisperLadder(found, wants.transcripts)
     return found

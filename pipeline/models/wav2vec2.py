@@ -79,6 +79,9 @@ class FrameModel:
         return num_samples
 
     @torch.inference_mode()
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
         """Best label of every frame, vectors and codes, whichever are wanted."""
         inputs = self._bert_inputs(batch) if self._fbank is not None else self._waveforms(batch)

@@ -24,7 +24,8 @@ from pipeline.models.whisper_align import Heads
 from pipeline.models.whisper_beam import decode_with_beams
 from pipeline.models.whisper_decoder import decode
 from pipeline.models.whisper_heard import Heard, How, mean_logprob, phrase_tokens, signals_of
-from pipeline.models.whisper_hearing import Asked, Hearing, Weights
+from pipeline.models.whisper_hearing import ENCODER_SECONDS, Asked, Hearing, Weights
+from pipeline.models.whisper_memory import Shapes, free_bytes, rows_that_fit
 from pipeline.models.whisper_table import Search, Table
 from pipeline.models.whisper_tokens import WhisperTokens, prompt_tokens
 from pipeline.models.whisper_weights import decoder_weights, encoder_weights
@@ -48,6 +49,7 @@ class WhisperModel:
         quantizers: k-means codebooks by name of the want.
         heads: of the decoder, that tell when a token was said.
         precision: of the matrix products.
+        memory_fraction: share of the device's free memory to plan for.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class WhisperModel:
         quantizers: Mapping[str, Quantizer],
         heads: Heads,
         precision: str,
+        memory_fraction: float = 0.8,
     ) -> None:
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
         self._wants, self._quantizers = wants, quantizers
@@ -83,13 +86,30 @@ class WhisperModel:
         )
         self._max_new_tokens = text.max_new_tokens
         self._heads = heads if text.word_times else None
-        self._capacity = MAX_ROWS[model.device.type]
+        self._capacity = self._planned_rows(memory_fraction)
         # Vectors and codes are those of full windows, as Hugging Face gives them.
         self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry, hears_out=text.retry)
         self._is_fixed = model.device.type == "cuda"
         self._tables: dict[tuple[float, bool], Table] = {}
         self.pads_rows_alone = True
         self.ladder: Ladder | None = None
+
+    def _planned_rows(self, memory_fraction: float) -> int:
+        config, device = self._model.config, self._model.device
+        shapes = Shapes(
+            width=config.d_model,
+            decoder_layers=config.decoder_layers,
+            vocabulary=config.vocab_size,
+            value_bytes=self._model.dtype.itemsize,
+        )
+        encoder_frames = ENCODER_SECONDS[device.type] * MODEL_SAMPLE_RATE // WHISPER_HOP
+        budget = memory_fraction * free_bytes(device)
+        return rows_that_fit(shapes, budget, WINDOW_SAMPLES // WHISPER_HOP, encoder_frames, MAX_ROWS[device.type])
+
+    def spare_memory(self) -> None:
+        """Half the rows at a time."""
+        self._capacity = max(1, self._capacity // 2)
+        self._tables = {}
 
     def padded_length(self, num_samples: int) -> int:
         """Whisper was trained on windows of 30 s; with a short context it is shown less."""

@@ -125,6 +125,10 @@ class Hearing:
     def num_rows(self) -> int:
         return len(self._utterances)
 
+    def row_of(self, name: int) -> int:
+        """The utterance that an entry's row is of."""
+        return self._passes[name][0]
+
     def next_entry(self, most: int, frames: int | None = None) -> Entry | None:
         """The next rows of one context, encoded; see `whisper_decoder.decode`."""
         if self._ahead is None:

@@ -114,6 +114,10 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             f"canary: {canary['num_segments']} segments computed again alone, largest difference {canary['relative_l2']:.1e}, "
             f"{canary['num_differing']} of {canary['num_compared']} codes or tokens differ"
         )
+    if summary["num_halved_batches"]:
+        lines.append(
+            "memory: a batch did not fit and was halved; lower --batch-seconds (Whisper: --memory-fraction) to avoid that"
+        )
     sizes = {name: size for name, size in summary["bytes"].items() if name in ("embeddings", "codes")}
     if sizes:
         lines.append("tables: " + ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items()))

@@ -40,6 +40,7 @@ def summarise(output: Place, todo: dict[int, pa.Table], started: float, spec: Ru
             startup_s = min(startup_s, (entry["began"] or started + wall_s) - started)
             for stage, value in entry["seconds"].items():
                 seconds[stage] += value
+    num_halved = int(seconds.pop("infer_halved_batches", 0.0))
     real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
     busy_of = max(wall_s - startup_s, 1e-9)
     return {
@@ -55,6 +56,7 @@ def summarise(output: Place, todo: dict[int, pa.Table], started: float, spec: Ru
         "startup_s": startup_s,
         "x_real_time": audio_now / busy_of,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "num_halved_batches": num_halved,
         "padding_waste_pct": padding_waste_pct(real, padded),
         "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (busy_of * spec.engine.actors)),
         "device": spec.device,
