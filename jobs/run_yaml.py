@@ -29,7 +29,7 @@ Other options stand beside `inputs`, by the names of the flags; flags override t
 """
 
 
-WANTS = ("transcripts", "embeddings", "codes")
+WANTS = ("transcripts", "embeddings", "codes", "align")
 
 
 class RunCommand(GroupedCommand):
@@ -44,7 +44,8 @@ def run(job_file: str, inputs: tuple[str, ...], **flags: Any) -> int:
     """Run several models and outputs behind one read and decode.
 
     JOB.YAML lists the models and what is wanted of each: transcripts, embeddings, codes. The tables share segment
-    ids. One model may transcribe.
+    ids. One model may transcribe. Beside Whisper, a CTC model also tells when its words were said (`align: true` if
+    nothing else is wanted of it).
     """
     values = yaml_mapping(job_file)
     models = values.pop("models", None)
@@ -60,18 +61,21 @@ def _task(given: Any, path: str, where: str) -> ModelTask:
     if not isinstance(given, dict) or "model" not in given:
         raise UsageError(f"{path}: {where[:-1]}: expected a mapping with `model:` and what is wanted of it")
     values = {str(name).replace("-", "_"): value for name, value in given.items()}
-    text, embeddings, codes = (values.pop(name, None) for name in WANTS)
+    text, embeddings, codes, aligns = (values.pop(name, None) for name in WANTS)
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(ModelConfig)})
     if unknown:
         known = [*WANTS, *(field.name for field in dataclasses.fields(ModelConfig))]
         raise UsageError(f"{path}: {where}{unknown[0]} is no option here; expected one of {', '.join(known)}")
-    if not (text or embeddings or codes):
-        raise UsageError(f"{path}: {where[:-1]}: expected `transcripts`, `embeddings` or `codes` for {given['model']}")
+    if not (text or embeddings or codes or aligns):
+        raise UsageError(
+            f"{path}: {where[:-1]}: expected `transcripts`, `embeddings`, `codes` or `align` for {given['model']}"
+        )
     return ModelTask(
         model=build(ModelConfig, checked_values(values, ModelConfig, path, where)),
         transcripts=_several(text, TranscriptConfig, path, f"{where}transcripts.", "")[0] if text else None,
         embeddings=tuple(_several(embeddings, EmbeddingsConfig, path, f"{where}embeddings.", "layers")),
         codes=tuple(_several(codes, CodesConfig, path, f"{where}codes.", "codebook")),
+        aligns=None if aligns is None else bool(aligns),
     )
 
 

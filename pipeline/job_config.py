@@ -22,12 +22,17 @@ from pipeline.config import (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTask:
-    """One model and what is wanted of it, all from one forward pass."""
+    """One model and what is wanted of it, all from one forward pass.
+
+    `aligns`: a CTC model finds when the words were said that another model of the job wrote;
+    None: where it has nothing to write itself.
+    """
 
     model: ModelConfig
     transcripts: TranscriptConfig | None = None
     embeddings: tuple[EmbeddingsConfig, ...] = ()
     codes: tuple[CodesConfig, ...] = ()
+    aligns: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,12 +25,13 @@ from pipeline.result import Result, Tables, pack
 
 class Batched(NamedTuple):
     """Answers in plan order, None where the model failed, with what they cost; `num_halved`: how often the memory did
-    not hold a batch."""
+    not hold a batch; `windows`: what the model was given instead of the utterances, with its answers, where it packs."""
 
     answers: list[Answer | None]
     num_real: int
     num_padded: int
     num_halved: int = 0
+    windows: tuple[list[Utterance], list[Answer | None]] | None = None
 
 
 def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int) -> pa.Table:
@@ -53,7 +54,9 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
     heard = [utterances[i] for i in good]
-    difference = _canary(tasks, heard, answers, canary, row["part"])
+    difference = _canary(
+        tasks, [_compared(each, heard, own) for each, own in zip(batched, answers, strict=True)], canary, row["part"]
+    )
     answers = [_climbed(task, heard, each) for task, each in zip(tasks, answers, strict=True)]
     lost: defaultdict[str, int] = defaultdict(int)
     for index in sorted(set(range(len(cuts))) - set(good)):
@@ -81,15 +84,24 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
 
 def _canary(
     tasks: Sequence[LoadedTask],
-    utterances: Sequence[Utterance],
-    answers: Sequence[Sequence[Answer]],
+    compared: Sequence[tuple[Sequence[Utterance], Sequence[Answer]]],
     count: int,
     seed: int,
 ) -> Difference | None:
-    if count == 0 or not utterances:
+    if count == 0 or not compared[0][0]:
         return None
-    found = [compare(task.model, utterances, each, count, seed) for task, each in zip(tasks, answers, strict=True)]
+    found = [compare(task.model, *each, count, seed) for task, each in zip(tasks, compared, strict=True)]
     return largest(found)._replace(num_segments=found[0].num_segments)
+
+
+def _compared(
+    batched: Batched, utterances: Sequence[Utterance], answers: Sequence[Answer]
+) -> tuple[Sequence[Utterance], Sequence[Answer]]:
+    """What the model was given and what it answered: whole windows where it packs."""
+    if batched.windows is None:
+        return utterances, answers
+    pairs = [(given, answer) for given, answer in zip(*batched.windows, strict=True) if answer is not None]
+    return [given for given, _ in pairs], [answer for _, answer in pairs]
 
 
 def _transcripts(
@@ -100,8 +112,30 @@ def _transcripts(
         if task.spec.wants.transcripts is not None:
             found = task.model.transcripts(utterances, [answer.text for answer in each])
             assert len(found) == len(utterances), "one transcript per utterance"
-            return found
+            return _aligned(tasks, utterances, answers, found)
     return [None] * len(utterances)
+
+
+def _aligned(
+    tasks: Sequence[LoadedTask],
+    utterances: Sequence[Utterance],
+    answers: Sequence[Sequence[Answer]],
+    texts: list[Transcript],
+) -> list[Transcript]:
+    """The transcripts with the word times of the first model that aligns, where it can tell."""
+    for task, each in zip(tasks, answers, strict=True):
+        if task.model.aligner is not None:
+            words = [[word.text for word in text.words or ()] for text in texts]
+            edges = task.model.aligner.edges(utterances, [answer.text for answer in each], words)
+            return [_retimed(text, found) for text, found in zip(texts, edges, strict=True)]
+    return texts
+
+
+def _retimed(text: Transcript, edges: list[tuple[int, int]] | None) -> Transcript:
+    if edges is None or text.words is None:
+        return text
+    words = zip(text.words, edges, strict=True)
+    return text._replace(words=tuple(word._replace(start=start, stop=stop) for word, (start, stop) in words))
 
 
 def _seconds(before_infer: Sequence[tuple[str, float]], started: float, batched: Sequence[Batched]) -> dict[str, float]:
@@ -116,6 +150,19 @@ def _seconds(before_infer: Sequence[tuple[str, float]], started: float, batched:
 
 def run_model(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
     """First answers of a model to all utterances."""
+    if model.packer is None:
+        return _run_alone(utterances, model, batch_samples)
+    packs = model.packer.packed(utterances)
+    found = _run_alone([pack.utterance for pack in packs], model, batch_samples)
+    answers: list[Answer | None] = []
+    for each, answer in zip(packs, found.answers, strict=True):
+        lost = [None] * len(each.members)
+        answers += lost if answer is None else model.packer.unpacked(each, answer, utterances)
+    windows = ([each.utterance for each in packs], found.answers)
+    return found._replace(answers=answers, windows=windows)
+
+
+def _run_alone(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
     padded = [model.padded_length(len(u.pcm_T)) for u in utterances]
     return run_batches(utterances, padded, model.forward, batch_samples, model)
 

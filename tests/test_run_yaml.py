@@ -78,6 +78,30 @@ def test_two_models_share_one_decode_and_their_segments(
     assert "nothing to do" in audiomill("run", "job.yaml").stdout
 
 
+def test_a_ctc_model_beside_whisper_tells_when_its_words_were_said(
+    place: Path, audiomill: Any, whisper: Path, wav2vec2_folder: Path
+) -> None:
+    job = f"inputs: in\noutput: {{}}\nengine: local\nmodels:\n  - {{{{model: {whisper}, transcripts: true}}}}\n"
+    second = f"  - {{{{model: {wav2vec2_folder}, align: {{}}}}}}\n"
+    outputs = {"plain": job.format("plain"), "both": (job + second).format("both", "true")}
+    outputs["off"] = (
+        job.format("off") + f"  - {{model: {wav2vec2_folder}, align: false, embeddings: {{layers: '1', pool: mean}}}}\n"
+    )
+    found = {}
+    for name, text in outputs.items():
+        (place / f"{name}.yaml").write_text(text)
+        done = audiomill("run", f"{name}.yaml")
+        assert done.returncode == 0, done.stderr
+        found[name] = rows(place / name, "segments")
+    assert [s["text"] for s in found["both"]] == [s["text"] for s in found["plain"]]
+    assert found["off"] == found["plain"]
+    times = {name: [(w["start_s"], w["stop_s"]) for s in found[name] for w in s["words"]] for name in found}
+    assert times["both"] != times["plain"] and len(times["both"]) == len(times["plain"])
+    for segment in found["both"]:
+        edges = [edge for word in segment["words"] for edge in (word["start_s"], word["stop_s"])]
+        assert edges == sorted(edges) and all(segment["start_s"] <= edge <= segment["stop_s"] for edge in edges)
+
+
 def test_text_vectors_and_codes_of_one_model_equal_those_of_three_runs(
     place: Path, audiomill: Any, wav2vec2_folder: Path
 ) -> None:
@@ -101,7 +125,7 @@ def test_text_vectors_and_codes_of_one_model_equal_those_of_three_runs(
     [
         ("inputs: in", "expected `models:`"),
         ("models: [{transcripts: true}]", "expected a mapping with `model:`"),
-        ("models: [{model: 'fake://'}]", "expected `transcripts`, `embeddings` or `codes`"),
+        ("models: [{model: 'fake://'}]", "expected `transcripts`, `embeddings`, `codes` or `align`"),
         ("models: [{model: 'fake://', embeddings: {layer: 3}}]", "models.0.embeddings.layer is no option here"),
         (
             "models: [{model: 'fake://', embedings: {pool: mean}}]",

@@ -96,11 +96,12 @@ class CodesWant:
 
 @dataclass(frozen=True, kw_only=True)
 class Wants:
-    """Everything that is wanted of one forward pass."""
+    """Everything that is wanted of one forward pass. `aligns`: when words were said that another model wrote."""
 
     transcripts: TranscriptConfig | None = None
     vectors: tuple[VectorWant, ...] = ()
     codes: tuple[CodesWant, ...] = ()
+    aligns: bool = False
 
     @property
     def layers(self) -> set[int]:
@@ -201,14 +202,37 @@ class Ladder(Protocol):
         ...
 
 
+class Packer(Protocol):
+    """How a model takes several utterances as one. A pack has an `utterance` and the numbers of its `members`."""
+
+    def packed(self, utterances: Sequence[Utterance]) -> list[Any]: ...
+
+    def unpacked(self, pack: Any, answer: Answer, utterances: Sequence[Utterance]) -> list[Answer]:
+        """An answer for each member."""
+        ...
+
+
+class Aligner(Protocol):
+    """How a model tells when words were said that it did not write itself."""
+
+    def edges(
+        self, utterances: Sequence[Utterance], texts: Sequence[Any], words: Sequence[Sequence[str]]
+    ) -> list[list[tuple[int, int]] | None]:
+        """Samples between which each word was said, counted from the segment's start; None where that cannot be told."""
+        ...
+
+
 class SpeechModel(Protocol):
     """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece.
 
-    `ladder`: None for models that answer once. `pads_rows_alone`: rows of a batch keep their own padded
+    `ladder`: None for models that answer once; `packer`: None where each utterance is read alone;
+    `aligner`: None for models that tell no times of others' words. `pads_rows_alone`: rows of a batch keep their own padded
     lengths.
     """
 
     ladder: Ladder | None
+    packer: Packer | None
+    aligner: Aligner | None
     pads_rows_alone: bool
 
     def padded_length(self, num_samples: int) -> int:

@@ -31,10 +31,12 @@ class CtcVocabulary:
 
 
 class FrameLabels(NamedTuple):
-    """Best label of every frame of one utterance, context included, with its log-probability."""
+    """Best label of every frame of one utterance, context included, with its log-probability; `emitted_FV`: those of
+    all labels, where another model's words are to be aligned."""
 
     labels_F: NDArray[np.int32]
     logprobs_F: NDArray[np.float32]
+    emitted_FV: NDArray[np.float32] | None = None
 
     @property
     def symbols(self) -> NDArray[np.int32]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.models.base import Answer, Ladder, Transcript, Utterance, Wants, side_by_side
+from pipeline.models.base import Aligner, Answer, Ladder, Packer, Transcript, Utterance, Wants, side_by_side
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import Shape
 from pipeline.models.wav2vec1 import QUANTIZERS, Wav2Vec, Wav2VecSpec, num_frames
@@ -35,6 +35,8 @@ class Wav2VecModel:
     """
 
     ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
     pads_rows_alone = False
 
     def __init__(self, model: Wav2Vec, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
@@ -45,10 +47,10 @@ class Wav2VecModel:
         """Rows are padded to the longest of their batch."""
         return num_samples
 
-    @torch.inference_mode()
     def spare_memory(self) -> None:
         """Nothing is kept between batches."""
 
+    @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
         """Vectors and codes."""
         spec, device = self._model.spec, self._parameter.device

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.models.base import Answer, Ladder, Readout, Transcript, Utterance, Vectors, Wants
+from pipeline.models.base import Aligner, Answer, Ladder, Packer, Readout, Transcript, Utterance, Vectors, Wants
 from pipeline.models.shape import Shape
 
 SLOWNESS = {"": 0.0, "slow": 0.02, "poison": 0.0, "leaky": 0.0, "greedy": 0.0}
@@ -64,6 +64,8 @@ class FakeModel:
     """See `pipeline.models.base.SpeechModel`."""
 
     ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
     pads_rows_alone = False
 
     def __init__(self, name: str, wants: Wants) -> None:

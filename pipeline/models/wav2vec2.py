@@ -17,8 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from pipeline.models.base import CONV, Answer, Ladder, Readout, Transcript, Utterance, Wants, side_by_side
+from pipeline.models.base import (
+    CONV,
+    Aligner,
+    Answer,
+    Ladder,
+    Packer,
+    Readout,
+    Transcript,
+    Utterance,
+    Wants,
+    side_by_side,
+)
 from pipeline.models.ctc import CtcVocabulary, FrameLabels, transcripts
+from pipeline.models.ctc_align import word_frames
 from pipeline.models.exact import adapter_frames, frame_mask, make_exact, with_plain_weights
 from pipeline.models.fbank import KaldiFbank, num_mel_frames
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
@@ -46,6 +58,8 @@ class FrameModel:
     """
 
     ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
     pads_rows_alone = False
 
     def __init__(
@@ -62,6 +76,7 @@ class FrameModel:
         self._model, self._base, self._fbank, self._vocabulary = model, model.base_model, fbank, vocabulary
         self._wants, self._quantizers = wants, quantizers
         self._normalize, self._language = normalize, language
+        self.aligner = self if wants.aligns else None
         config = model.config
         self._stack = wants.layers - {CONV}
         if vocabulary is None:
@@ -78,10 +93,10 @@ class FrameModel:
         """Rows are padded to the longest of their batch."""
         return num_samples
 
-    @torch.inference_mode()
     def spare_memory(self) -> None:
         """Nothing is kept between batches."""
 
+    @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
         """Best label of every frame, vectors and codes, whichever are wanted."""
         inputs = self._bert_inputs(batch) if self._fbank is not None else self._waveforms(batch)
@@ -122,7 +137,24 @@ class FrameModel:
         logprobs_BF, labels_BF = logits_BFV.float().log_softmax(-1).max(-1)
         counts = adapter_frames(self._lengths.frames_B, self._model.config, self._num_adapters).tolist()
         labels, logprobs = labels_BF.int().cpu().numpy(), logprobs_BF.cpu().numpy()
-        return [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
+        found = [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
+        if not self._wants.aligns:
+            return found
+        all_BFV = logits_BFV.float().log_softmax(-1).cpu().numpy()
+        return [each._replace(emitted_FV=all_BFV[row, : counts[row]]) for row, each in enumerate(found)]
+
+    def edges(
+        self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels], words: Sequence[Sequence[str]]
+    ) -> list[list[tuple[int, int]] | None]:
+        """See `pipeline.models.base.Aligner`."""
+        assert self._vocabulary is not None, "a model with a CTC head"
+        found: list[list[tuple[int, int]] | None] = []
+        for utterance, text, said in zip(utterances, texts, words, strict=True):
+            assert text.emitted_FV is not None, "alignment was wanted"
+            spans = word_frames(said, text.emitted_FV, self._vocabulary)
+            hop, left = self.text_hop, utterance.left
+            found.append(spans and [(max(0, hop * a - left), max(0, hop * b - left)) for a, b in spans])
+        return found
 
     def _keep_conv(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self._taps.hidden[CONV] = args[0]
@@ -183,7 +215,7 @@ def load_frame_model(
     """
     from transformers import AutoModel, AutoModelForCTC, SeamlessM4TFeatureExtractor
 
-    kind = AutoModel if wants.transcripts is None else AutoModelForCTC
+    kind = AutoModel if wants.transcripts is None and not wants.aligns else AutoModelForCTC
     language = None if wants.transcripts is None else wants.transcripts.language
     try:
         model, loading = kind.from_pretrained(
@@ -199,7 +231,7 @@ def load_frame_model(
             f"{folder}: the weights lack {len(missing)} tensors, the first is {missing[0]}; expected a whole checkpoint"
         )
     vocabulary = None
-    if wants.transcripts is not None:
+    if wants.transcripts is not None or wants.aligns:
         tokenizer = _tokenizer(folder, trust_remote_code)
         if hasattr(tokenizer, "set_target_lang") and getattr(model.config, "adapter_attn_dim", None) and language:
             tokenizer.set_target_lang(language)

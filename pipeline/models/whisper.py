@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from pipeline.config import TranscriptConfig
-from pipeline.models.base import Answer, Ladder, Readout, TimedText, Transcript, Utterance, Wants
+from pipeline.models.base import Aligner, Answer, Ladder, Packer, Readout, TimedText, Transcript, Utterance, Wants
 from pipeline.models.confidence import Evidence, segment_confidence, word_confidence
 from pipeline.models.gates import Signals
 from pipeline.models.mel import LogMel
@@ -26,6 +26,7 @@ from pipeline.models.whisper_decoder import decode
 from pipeline.models.whisper_heard import Heard, How, mean_logprob, phrase_tokens, signals_of
 from pipeline.models.whisper_hearing import ENCODER_SECONDS, Asked, Hearing, Weights
 from pipeline.models.whisper_memory import Shapes, free_bytes, rows_that_fit
+from pipeline.models.whisper_pack import Packer as WhisperPacker
 from pipeline.models.whisper_table import Search, Table
 from pipeline.models.whisper_tokens import WhisperTokens, prompt_tokens
 from pipeline.models.whisper_weights import decoder_weights, encoder_weights
@@ -93,6 +94,8 @@ class WhisperModel:
         self._tables: dict[tuple[float, bool], Table] = {}
         self.pads_rows_alone = True
         self.ladder: Ladder | None = None
+        self.aligner: Aligner | None = None
+        self.packer: Packer | None = WhisperPacker(tokenizer) if text.pack and not wants.layers else None
 
     def _planned_rows(self, memory_fraction: float) -> int:
         config, device = self._model.config, self._model.device

@@ -39,6 +39,14 @@ def words_of(
         language: decides whether blanks part words.
         judge: the confidence of a word by the mean probability of its tokens.
     """
+    groups = word_groups(tokens, tokenizer, language)
+    return tuple(_word(text, members, judge) for text, members in groups if text.strip())
+
+
+def word_groups(
+    tokens: Sequence[TimedToken], tokenizer: Any, language: str | None
+) -> list[tuple[str, list[TimedToken]]]:
+    """Text of each word with its tokens; arguments as `words_of` has them."""
     groups: list[tuple[str, list[TimedToken]]] = []
     for text, members in _characters(tokens, tokenizer):
         is_new = language in UNSPACED or text.startswith(" ") or not groups
@@ -46,7 +54,7 @@ def words_of(
             groups[-1] = (groups[-1][0] + text, groups[-1][1] + members)
         else:
             groups.append((text, members))
-    return tuple(_word(text, members, judge) for text, members in groups if text.strip())
+    return groups
 
 
 def _word(text: str, members: Sequence[TimedToken], judge: Callable[[float], float] | None) -> TimedText:

@@ -92,16 +92,18 @@ def settle(
         The run, and what changes its results by flag name (`ledger.guard` compares it).
     """
     options = config.plan.storage_options
+    aligner = _aligner(tasks)
     specs, fields = [], {name: value for name, value in result_fields(config).items() if name != "segment"}
     for number, task in enumerate(tasks):
         prefix = "" if len(tasks) == 1 else f"models.{number}."
-        spec, codes = _task_spec(task, device, options, (before or {}).get(f"{prefix}precision"))
+        spec, codes = _task_spec(task, device, options, (before or {}).get(f"{prefix}precision"), task is aligner)
         specs.append(spec)
         found = {
             **_task_fields(task.config),
             "model": fingerprint(task.checkpoint),
             "precision": spec.model.precision,
             **({"codebook": codes} if codes else {}),
+            **({"align": True} if task is aligner else {}),
         }
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
@@ -138,7 +140,7 @@ def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
 
 
 def _task_spec(
-    task: FoundTask, device: str, options: dict[str, Any], precision_before: str | None
+    task: FoundTask, device: str, options: dict[str, Any], precision_before: str | None, aligns: bool
 ) -> tuple[TaskSpec, list[str]]:
     """The task, and the fingerprints of its codebooks."""
     config = task.config
@@ -154,6 +156,7 @@ def _task_spec(
         transcripts=config.transcripts,
         vectors=tuple(settled_vectors(config.embeddings, task.shape)),
         codes=tuple(codes),
+        aligns=aligns,
     )
     spec = TaskSpec(
         label=without_credentials(model.model),
@@ -163,6 +166,26 @@ def _task_spec(
         batch_samples=samples_from_seconds(model.batch_seconds or default),
     )
     return spec, prints
+
+
+def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:
+    """The CTC model that tells when Whisper's words were said: one is in the job, beside Whisper with word times.
+
+    Raises:
+        UsageError: `align` was asked of a model that cannot, or there is nothing to align.
+    """
+    texts = [t.config.transcripts for t in tasks if t.checkpoint.kind == "whisper" and t.config.transcripts is not None]
+    has_words = any(text.word_times for text in texts)
+    for task in tasks:
+        if task.config.aligns and (task.checkpoint.kind != "ctc" or not has_words):
+            raise UsageError(
+                f"align: {task.config.model.model} has no CTC head, or no Whisper of this job writes words with times; "
+                "put `align: true` beside a ...ForCTC checkpoint and `transcripts` beside a Whisper"
+            )
+    able = [
+        t for t in tasks if t.checkpoint.kind == "ctc" and t.config.transcripts is None and t.config.aligns is not False
+    ]
+    return able[0] if able and has_words else None
 
 
 def _task_fields(config: ModelTask) -> dict[str, Any]:
