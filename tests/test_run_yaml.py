@@ -84,8 +84,9 @@ def test_a_ctc_model_beside_whisper_tells_when_its_words_were_said(
     job = f"inputs: in\noutput: {{}}\nengine: local\nmodels:\n  - {{{{model: {whisper}, transcripts: true}}}}\n"
     second = f"  - {{{{model: {wav2vec2_folder}, align: {{}}}}}}\n"
     outputs = {"plain": job.format("plain"), "both": (job + second).format("both", "true")}
-    outputs["off"] = (
-        job.format("off") + f"  - {{model: {wav2vec2_folder}, align: false, embeddings: {{layers: '1', pool: mean}}}}\n"
+    outputs["without"] = (
+        job.format("without")
+        + f"  - {{model: {wav2vec2_folder}, align: false, embeddings: {{layers: '1', pool: mean}}}}\n"
     )
     found = {}
     for name, text in outputs.items():
@@ -94,7 +95,7 @@ def test_a_ctc_model_beside_whisper_tells_when_its_words_were_said(
         assert done.returncode == 0, done.stderr
         found[name] = rows(place / name, "segments")
     assert [s["text"] for s in found["both"]] == [s["text"] for s in found["plain"]]
-    assert found["off"] == found["plain"]
+    assert found["without"] == found["plain"]
     times = {name: [(w["start_s"], w["stop_s"]) for s in found[name] for w in s["words"]] for name in found}
     assert times["both"] != times["plain"] and len(times["both"]) == len(times["plain"])
     for segment in found["both"]:

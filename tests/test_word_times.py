@@ -91,6 +91,23 @@ def test_the_table_holds_words_in_source_time_unless_turned_off(tmp_path: Path, 
     assert {row["words"] is None for row in rows(tmp_path / "off", "segments")} == {True}
 
 
+def test_an_hour_on_words_are_still_where_they_are(tmp_path: Path, whisper: Path, voices: Any) -> None:
+    fox = voices[1][0]
+    pcm = np.random.default_rng(0).normal(0, 3, 3_600 * RATE).astype(np.int16)
+    places = [10, 1_500, 3_595]
+    for at in places:
+        pcm[at * RATE : at * RATE + len(fox)] += fox
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "hour.flac").write_bytes(encode(pcm, kind="FLAC"))
+    run(tmp_path / "in", tmp_path / "out", model=whisper)
+    found = [s["words"] for s in rows(tmp_path / "out", "segments") if s["text"]]
+    assert len(found) == len(places)
+    for words, at in zip(found, places, strict=True):
+        for word, first in zip(words, found[0], strict=True):
+            assert abs((word["start_s"] - at) - (first["start_s"] - places[0])) < 0.15
+        assert 0 < words[-1]["start_s"] - at < len(fox) / RATE and abs(words[-1]["stop_s"] - at - len(fox) / RATE) < 0.3
+
+
 class Letters:
     """A tokenizer of whole texts, bytes of one character split over two tokens included."""
 

@@ -22,9 +22,9 @@ Heads = tuple[tuple[int, int], ...]
 MEDIAN_WIDTH = 7
 MEDIAN_OF_7 = ((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4))
 """Exchanges that bring the median of seven values to the place in the middle (Devillard 1998)."""
-LATE_FRAMES = 4
-"""Attention comes to a word this much (80 ms) after it begins: measured by benchmarks/word_times.py, which finds a bias
-of 90 ms without it."""
+LATE_FRAMES = 5
+"""Attention comes to a word this much (100 ms) after it begins: measured by benchmarks/word_times.py, which finds a bias
+of 100 ms without it."""
 FROM_BOTH, FROM_TOKEN, FROM_FRAME = 0, 1, 2
 
 
