@@ -180,6 +180,10 @@ class TranscriptConfig(Validated):
         "does not pass; off: greedy text as it comes.",
         results=True,
     )
+    second_model: str | None = option(
+        None,
+        "Whisper: a larger checkpoint of the same vocabulary that reads what passes no rung of the first; hub id, folder or URL.",
+    )
     min_avg_logprob: float = option(
         -1.0, "Whisper: texts below this mean log-probability are decoded again.", results=True
     )

@@ -114,7 +114,7 @@ SEGMENTS = pa.schema(
         _column(
             "rung",
             pa.int8(),
-            "attempt that gave the text; 0: greedy, 1: full window, 2 and 3: sampled at 0.4 and 0.8, 4: beam search",
+            "attempt that gave the text; 0: greedy, 1: full window, 2 and 3: sampled at 0.4 and 0.8, 4: beam search, 5: the second model",
             nullable=True,
         ),
         _column(

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import TranscriptConfig
-from pipeline.models.base import Utterance
+from pipeline.errors import UsageError
+from pipeline.models.base import Answer, Utterance
 from pipeline.models.gates import Signals, failed_gates, is_silence, num_repeats
 from pipeline.models.whisper_heard import How
 from pipeline.models.whisper_watch import LoopWatch, Sampler
@@ -172,3 +173,25 @@ def test_a_short_context_is_a_function_of_the_segment(whisper: Path) -> None:
     assert all(n <= model.padded_length(n) for n in range(400, 30 * RATE, 7_777))
     full = loaded(whisper, transcripts=TranscriptConfig(retry=False))
     assert {full.padded_length(n) for n in (400, 9 * RATE)} == {30 * RATE}
+
+
+def test_a_second_model_is_the_last_rung(whisper: Path, clips: list[Utterance], wav2vec2_folder: Path) -> None:
+    text = TranscriptConfig(second_model=str(whisper), min_avg_logprob=0.0, max_no_speech_prob=1.0)
+    model = loaded(whisper, transcripts=text)
+    assert model.ladder.num_rungs == 5 and loaded(whisper).ladder.num_rungs == 4
+    again = model.ladder.forward(clips[:2], 5)
+    assert [each.text.tokens for each in again] == [each.tokens for each in model.decode(clips[:2])]
+    assert {each.text.rung for each in again} == {5}
+    same = [Answer(each.text._replace(is_agreed=True)) for each in again]
+    assert model.ladder.failing(clips[:2], same) == [0, 1], "two rungs may agree: the second model is still asked"
+
+
+def test_a_second_model_that_cannot_be_asked_is_said_at_once(
+    tmp_path: Path, whisper: Path, wav2vec2_folder: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_bytes(encode(noise(RATE)))
+    with pytest.raises(UsageError, match="expected a Whisper behind a Whisper"):
+        run(tmp_path / "in", tmp_path / "out", model=whisper, second_model=wav2vec2_folder)
+    with pytest.raises(UsageError, match="without --no-retry"):
+        run(tmp_path / "in", tmp_path / "out", model=whisper, second_model=whisper, retry=False)

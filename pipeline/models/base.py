@@ -169,7 +169,8 @@ class Answer(NamedTuple):
 class Ladder(Protocol):
     """How a model tries again what does not pass its own checks. Rungs count from 1."""
 
-    num_rungs: int
+    @property
+    def num_rungs(self) -> int: ...
 
     def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[int]:
         """Indices of the answers to try again."""

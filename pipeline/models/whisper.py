@@ -114,6 +114,11 @@ class WhisperModel:
         self._capacity = max(1, self._capacity // 2)
         self._tables = {}
 
+    @property
+    def num_tokens(self) -> int:
+        """Of the vocabulary."""
+        return self._tokens.size
+
     def padded_length(self, num_samples: int) -> int:
         """Whisper was trained on windows of 30 s; with a short context it is shown less."""
         return self.context(num_samples, self._first)

@@ -19,6 +19,8 @@ RUNGS = (
     How(rung=4, num_beams=5, hears_out=True),
 )
 """Full window, sampled twice, beam search."""
+SECOND = How(rung=5, stops_loops=True, hears_out=True)
+"""Full window of the second model, where there is one."""
 SILENCE = "silence"
 
 
@@ -30,16 +32,23 @@ class WhisperLadder:
         text: thresholds of the gates.
     """
 
-    num_rungs = len(RUNGS)
-
     def __init__(self, model: WhisperModel, text: TranscriptConfig) -> None:
         self._model, self._text = model, text
+        self.second: WhisperModel | None = None
+
+    @property
+    def num_rungs(self) -> int:
+        return len(RUNGS) + (self.second is not None)
 
     def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[int]:
-        """Texts that fail a gate, but for those made of silence: there is nothing to hear better."""
+        """Texts that fail a gate, but for those made of silence: there is nothing to hear better.
+
+        What two rungs agree on is left, unless another model may say something else.
+        """
         found = []
         for index, signals in enumerate(self._signals(utterances, answers)):
-            is_settled = answers[index].text.is_agreed or is_silence(signals, self._text)
+            is_agreed = answers[index].text.is_agreed and self.second is None
+            is_settled = is_agreed or is_silence(signals, self._text)
             if failed_gates(signals, self._text) and not is_settled:
                 found.append(index)
         return found
@@ -69,11 +78,17 @@ class WhisperLadder:
         return before._replace(text=after.text._replace(languages=languages, language_probability=probability))
 
     def padded_length(self, num_samples: int, rung: int) -> int:
-        how = RUNGS[rung - 1]
+        how = self._how(rung)
         return self._model.context(num_samples, how) * how.num_beams
+
+    def _how(self, rung: int) -> How:
+        return RUNGS[rung - 1] if rung <= len(RUNGS) else SECOND
 
     def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]:
         """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
+        if rung > len(RUNGS):
+            assert self.second is not None, "rungs end with those of one model otherwise"
+            return [Answer(heard) for heard in self.second.decode(batch, SECOND)]
         if rung > 1:
             return [Answer(heard) for heard in self._model.decode(batch, RUNGS[rung - 1])]
         window = self._model.context(0, RUNGS[0])

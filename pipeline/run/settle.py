@@ -104,6 +104,7 @@ def settle(
             "precision": spec.model.precision,
             **({"codebook": codes} if codes else {}),
             **({"align": True} if task is aligner else {}),
+            **_second_model(task, options),
         }
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
@@ -166,6 +167,21 @@ def _task_spec(
         batch_samples=samples_from_seconds(model.batch_seconds or default),
     )
     return spec, prints
+
+
+def _second_model(task: FoundTask, options: dict[str, Any]) -> dict[str, Any]:
+    """Fingerprint of the model that reads what the first cannot, if there is one.
+
+    Raises:
+        UsageError: it is no Whisper, or nothing would be handed to it.
+    """
+    text = task.config.transcripts
+    if text is None or text.second_model is None:
+        return {}
+    second = find_checkpoint(dataclasses.replace(task.config.model, model=text.second_model), options)
+    if task.checkpoint.kind != "whisper" or second.kind != "whisper" or not text.retry:
+        raise UsageError(f"--second-model {text.second_model}: expected a Whisper behind a Whisper, without --no-retry")
+    return {"second-model": fingerprint(second)}
 
 
 def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:
