@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 MAX_POSITIONS = 448
@@ -39,6 +38,8 @@ def free_bytes(device: torch.device) -> int:
     """Memory that nobody uses now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    import psutil  # GPU machines may lack it
+
     return int(psutil.virtual_memory().available)
 
 
