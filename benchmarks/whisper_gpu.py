@@ -27,11 +27,10 @@ from pipeline.models.mel import LogMel
 from pipeline.models.whisper import MAX_ROWS, WINDOW_SAMPLES
 from pipeline.models.whisper_decoder import decode
 from pipeline.models.whisper_heard import How
-from pipeline.models.whisper_hearing import ENCODER_SECONDS, Asked, Hearing, Weights
-from pipeline.models.whisper_memory import Shapes, free_bytes, predicted_bytes, rows_that_fit
+from pipeline.models.whisper_hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
+from pipeline.models.whisper_memory import free_bytes, predicted_bytes, rows_that_fit, shapes_of
 from pipeline.models.whisper_table import Decoded, Entry, Search, Table
 from pipeline.models.whisper_tokens import WhisperTokens
-from pipeline.models.whisper_weights import decoder_weights, encoder_weights
 
 RATE, WINDOW_FRAMES = 16_000, 1_500
 SHAPES = {
@@ -111,17 +110,7 @@ class Engine:
 
     def __init__(self, model: Any, precision: str, memory_fraction: float, is_fixed: bool) -> None:
         device = model.device
-        self.weights = Weights(
-            LogMel(model.config.num_mel_bins, device),
-            encoder_weights(model.model.encoder, precision),
-            decoder_weights(model, precision),
-        )
-        self.shapes = Shapes(
-            width=model.config.d_model,
-            decoder_layers=model.config.decoder_layers,
-            vocabulary=TOKENS.size,
-            value_bytes=model.dtype.itemsize,
-        )
+        self.weights, self.shapes = weights_of(model, precision), shapes_of(model)
         self.encoder_frames = ENCODER_SECONDS[device.type] * 50
         budget = memory_fraction * free_bytes(device)
         most = MAX_ROWS[device.type]

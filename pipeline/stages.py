@@ -195,7 +195,7 @@ def _heard_again(
     """Answers of a rung to some of the utterances, where the model gives one; rung 0 is the first way."""
     again, model, ladder = [utterances[i] for i in chosen], task.model, task.model.ladder
     if rung == 0 or ladder is None:
-        tried = run_model(again, model, task.spec.batch_samples).answers
+        tried = _run_alone(again, model, task.spec.batch_samples).answers
     else:
         padded = [ladder.padded_length(len(u.pcm_T), rung) for u in again]
         tried = run_batches(again, padded, partial(ladder.forward, rung=rung), task.spec.batch_samples, model).answers

@@ -73,7 +73,7 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
     from pipeline.models.whisper_tokens import tokens_of
 
     folder = Path(checkpoint.path)
-    languages = tokens_of(whisper_tokenizer(folder), _whisper_vocabulary_size(folder), {}).languages
+    languages = tokens_of(whisper_tokenizer(folder), whisper_vocabulary_size(folder), {}).languages
     if text.language is not None:
         _check_language(text.language, model, languages)
     for code in (text.languages or "").split(","):
@@ -101,7 +101,7 @@ def shape_of(checkpoint: Checkpoint) -> Shape:
     return shape_of_family(folder, has_quantizer(folder))
 
 
-def _whisper_vocabulary_size(folder: Path) -> int:
+def whisper_vocabulary_size(folder: Path) -> int:
     """Tokens of a Whisper folder: by config.json, or by the list that CTranslate2 keeps beside the weights."""
     size = (
         json.loads((folder / "config.json").read_text()).get("vocab_size")

@@ -1,7 +1,7 @@
 """A deterministic stand-in for a model: its answers are a function of the samples alone.
 
 For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model),
-`fake://poison` (which ends its process when it meets a second of the sample value 12345) `fake://leaky` (whose
+`fake://poison` (which ends its process when it meets a second of the sample value 12345), `fake://leaky` (whose
 answers change with the padding, as those of a faulty model do) or `fake://greedy` (whose memory holds two rows).
 """
 

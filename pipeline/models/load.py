@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
-from pipeline.config import ModelConfig
-from pipeline.errors import ModelError
 from pipeline.models.base import CONV, CodesWant, SpeechModel, Wants
 from pipeline.models.checkpoint import (
     FAKE,
@@ -22,6 +20,9 @@ from pipeline.models.checkpoint import (
 )
 from pipeline.models.readout import Quantizer
 from pipeline.models.task import LoadedTask, TaskSpec
+
+if TYPE_CHECKING:
+    from pipeline.models.whisper import WhisperModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,10 +50,15 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
     }
     path = Path(checkpoint.path)
     if checkpoint.kind == "whisper":
+        from pipeline.models.whisper_ladder import WhisperLadder
+
         first = load_whisper(path, device, precision, task.wants, quantizers, task.model.memory_fraction)
         text = task.wants.transcripts
         if text is not None and text.second_model is not None:
-            _put_behind(first, dataclasses.replace(task.model, model=text.second_model), task, device, storage_options)
+            config = dataclasses.replace(task.model, model=text.second_model)
+            behind, wants = Path(find_checkpoint(config, storage_options).path), Wants(transcripts=text)
+            second = load_whisper(behind, device, precision, wants, {}, config.memory_fraction)
+            first.ladder = WhisperLadder(first, text, second)
         return first
     dtype = DTYPES[precision]
     if checkpoint.kind == "fairseq":
@@ -64,31 +70,6 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
     return load_frame_model(path, device, dtype, task.wants, quantizers, task.model.trust_remote_code)
 
 
-def _put_behind(
-    first: SpeechModel, config: ModelConfig, task: TaskSpec, device: torch.device, storage_options: dict[str, Any]
-) -> None:
-    """Gives the ladder of a Whisper a last rung: another model.
-
-    Raises:
-        ModelError: their vocabularies differ.
-    """
-    from pipeline.models.whisper import WhisperModel
-    from pipeline.models.whisper_ladder import WhisperLadder
-
-    path = Path(find_checkpoint(config, storage_options).path)
-    precision = resolve_precision(task.model.precision, device.type, "whisper", True)
-    wants = Wants(transcripts=task.wants.transcripts)
-    second = load_whisper(path, device, precision, wants, {}, task.model.memory_fraction)
-    assert isinstance(first, WhisperModel) and isinstance(second, WhisperModel), "Whisper gives WhisperModels"
-    assert isinstance(first.ladder, WhisperLadder), "only with retries, see settle"
-    if first.num_tokens != second.num_tokens:
-        raise ModelError(
-            f"--second-model {config.model}: its vocabulary has {second.num_tokens} tokens, that of the first model "
-            f"{first.num_tokens}; take one of the same kind (.en behind .en, multilingual behind multilingual)"
-        )
-    first.ladder.second = second
-
-
 def load_whisper(
     folder: Path,
     device: torch.device,
@@ -96,7 +77,7 @@ def load_whisper(
     wants: Wants,
     quantizers: dict[str, Quantizer],
     memory_fraction: float,
-) -> SpeechModel:
+) -> WhisperModel:
     """Whisper from a Hugging Face or CTranslate2 folder."""
     from transformers import WhisperForConditionalGeneration
 

@@ -17,19 +17,18 @@ from pipeline.config import TranscriptConfig
 from pipeline.models.base import Aligner, Answer, Ladder, Packer, Readout, TimedText, Transcript, Utterance, Wants
 from pipeline.models.confidence import Evidence, segment_confidence, word_confidence
 from pipeline.models.gates import Signals
-from pipeline.models.mel import LogMel
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.shape import WHISPER_HOP
+from pipeline.models.taps import without_layers_above
 from pipeline.models.whisper_align import Heads
 from pipeline.models.whisper_beam import decode_with_beams
 from pipeline.models.whisper_decoder import decode
 from pipeline.models.whisper_heard import Heard, How, mean_logprob, phrase_tokens, signals_of
-from pipeline.models.whisper_hearing import ENCODER_SECONDS, Asked, Hearing, Weights
-from pipeline.models.whisper_memory import Shapes, free_bytes, rows_that_fit
+from pipeline.models.whisper_hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
+from pipeline.models.whisper_memory import free_bytes, rows_that_fit, shapes_of
 from pipeline.models.whisper_pack import Packer as WhisperPacker
 from pipeline.models.whisper_table import Search, Table
 from pipeline.models.whisper_tokens import WhisperTokens, prompt_tokens
-from pipeline.models.whisper_weights import decoder_weights, encoder_weights
 from pipeline.models.whisper_words import TimedToken, words_of
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
@@ -68,14 +67,9 @@ class WhisperModel:
         self._wants, self._quantizers = wants, quantizers
         text = wants.transcripts or TranscriptConfig()
         self._top = model.config.encoder_layers
-        encoder = model.model.encoder
-        if wants.transcripts is None:  # nothing is computed above the last layer that is wanted
-            encoder.layers = encoder.layers[: max(1, max(wants.layers, default=0))]
-        self._weights = Weights(
-            LogMel(model.config.num_mel_bins, model.device),
-            encoder_weights(encoder, precision),
-            decoder_weights(model, precision),
-        )
+        if wants.transcripts is None:
+            without_layers_above(model.model.encoder, max(wants.layers, default=0))
+        self._weights = weights_of(model, precision)
         self._asked = Asked(
             tokens=tokens,
             task=text.task,
@@ -98,13 +92,7 @@ class WhisperModel:
         self.packer: Packer | None = WhisperPacker(tokenizer) if text.pack and not wants.layers else None
 
     def _planned_rows(self, memory_fraction: float) -> int:
-        config, device = self._model.config, self._model.device
-        shapes = Shapes(
-            width=config.d_model,
-            decoder_layers=config.decoder_layers,
-            vocabulary=config.vocab_size,
-            value_bytes=self._model.dtype.itemsize,
-        )
+        device, shapes = self._model.device, shapes_of(self._model)
         encoder_frames = ENCODER_SECONDS[device.type] * MODEL_SAMPLE_RATE // WHISPER_HOP
         budget = memory_fraction * free_bytes(device)
         return rows_that_fit(shapes, budget, WINDOW_SAMPLES // WHISPER_HOP, encoder_frames, MAX_ROWS[device.type])
@@ -113,11 +101,6 @@ class WhisperModel:
         """Half the rows at a time."""
         self._capacity = max(1, self._capacity // 2)
         self._tables = {}
-
-    @property
-    def num_tokens(self) -> int:
-        """Of the vocabulary."""
-        return self._tokens.size
 
     def padded_length(self, num_samples: int) -> int:
         """Whisper was trained on windows of 30 s; with a short context it is shown less."""

@@ -27,7 +27,7 @@ from pipeline.models.whisper_encoder import encode
 from pipeline.models.whisper_heard import STAMP_SAMPLES, Heard, How, Stretch
 from pipeline.models.whisper_table import Decoded, Entry
 from pipeline.models.whisper_tokens import WhisperTokens
-from pipeline.models.whisper_weights import DecoderWeights, EncoderWeights
+from pipeline.models.whisper_weights import DecoderWeights, EncoderWeights, decoder_weights, encoder_weights
 from pipeline.models.whisper_words import TimedToken
 
 MIN_REST_S = 1.0
@@ -36,8 +36,6 @@ MIN_LEFT_OUT_S = 3.0
 """Less speech behind the last timestamp may be a pause, or the stamp's error."""
 ENCODER_SECONDS = {"cpu": 60, "cuda": 960}
 """Audio that is encoded at once. The encoder is bound by its products, which are large early."""
-
-
 ALIGNED_AT_ONCE, WARPED_AT_ONCE = 16, 64
 """Rows that the decoder reads again together for their word times, and rows whose paths are found together."""
 
@@ -48,6 +46,15 @@ class Weights(NamedTuple):
     mel: LogMel
     encoder: EncoderWeights
     decoder: DecoderWeights
+
+
+def weights_of(model: Any, precision: str) -> Weights:
+    """Of a `WhisperForConditionalGeneration`."""
+    return Weights(
+        LogMel(model.config.num_mel_bins, model.device),
+        encoder_weights(model.model.encoder, precision),
+        decoder_weights(model, precision),
+    )
 
 
 class Asked(NamedTuple):
@@ -252,7 +259,7 @@ class Hearing:
             return decoded, None
         if ends_single and self._how.hears_out:
             rest_from = (ids[-1] - first) * STAMP_SAMPLES
-            goes_on = is_left_out(utterance, start + rest_from)
+            goes_on = _is_left_out(utterance, start + rest_from)
             return decoded, rest_from if goes_on and rest_from > 0 else None
         if not pairs or ends_single:
             return decoded, None
@@ -317,7 +324,7 @@ class Hearing:
         return max(1, -(-(len(self._utterances[row].pcm_T) - start) // WHISPER_HOP))
 
 
-def is_left_out(utterance: Utterance, heard_until: int) -> bool:
+def _is_left_out(utterance: Utterance, heard_until: int) -> bool:
     """Whether much of the speech lies behind a sample: all of a segment that voice activity cut out is speech, but for
     pauses; elsewhere there is more of it than fits before the sample."""
     behind = len(utterance.pcm_T) - heard_until

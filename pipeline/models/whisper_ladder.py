@@ -30,15 +30,15 @@ class WhisperLadder:
     Args:
         model: decodes.
         text: thresholds of the gates.
+        second: another model of the same vocabulary, the last rung.
     """
 
-    def __init__(self, model: WhisperModel, text: TranscriptConfig) -> None:
-        self._model, self._text = model, text
-        self.second: WhisperModel | None = None
+    def __init__(self, model: WhisperModel, text: TranscriptConfig, second: WhisperModel | None = None) -> None:
+        self._model, self._text, self._second = model, text, second
 
     @property
     def num_rungs(self) -> int:
-        return len(RUNGS) + (self.second is not None)
+        return len(RUNGS) + (self._second is not None)
 
     def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[int]:
         """Texts that fail a gate, but for those made of silence: there is nothing to hear better.
@@ -47,7 +47,7 @@ class WhisperLadder:
         """
         found = []
         for index, signals in enumerate(self._signals(utterances, answers)):
-            is_agreed = answers[index].text.is_agreed and self.second is None
+            is_agreed = answers[index].text.is_agreed and self._second is None
             is_settled = is_agreed or is_silence(signals, self._text)
             if failed_gates(signals, self._text) and not is_settled:
                 found.append(index)
@@ -87,8 +87,8 @@ class WhisperLadder:
     def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]:
         """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
         if rung > len(RUNGS):
-            assert self.second is not None, "rungs end with those of one model otherwise"
-            return [Answer(heard) for heard in self.second.decode(batch, SECOND)]
+            assert self._second is not None, "rungs end with those of one model otherwise"
+            return [Answer(heard) for heard in self._second.decode(batch, SECOND)]
         if rung > 1:
             return [Answer(heard) for heard in self._model.decode(batch, RUNGS[rung - 1])]
         window = self._model.context(0, RUNGS[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,6 +33,17 @@ class Shapes:
         """Activations of so many frames in the encoder, and what the decoder is given of them."""
         widths = ENCODER_WIDTHS + 2 * self.decoder_layers
         return widths * num_frames * self.width * self.value_bytes
+
+
+def shapes_of(model: Any) -> Shapes:
+    """Of a `WhisperForConditionalGeneration`."""
+    config = model.config
+    return Shapes(
+        width=config.d_model,
+        decoder_layers=config.decoder_layers,
+        vocabulary=config.vocab_size,
+        value_bytes=model.dtype.itemsize,
+    )
 
 
 def free_bytes(device: torch.device) -> int:

@@ -30,19 +30,13 @@ class EncoderLayer:
 
 
 @dataclass(frozen=True)
-class DecoderLayer:
+class DecoderLayer(EncoderLayer):
     """As in the encoder, with cross-attention between."""
 
-    attention_norm: Function
-    qkv: Projection
-    out: Projection
     cross_norm: Function
     cross_q: Projection
     cross_kv: Projection
     cross_out: Projection
-    norm: Function
-    fc1: Projection
-    fc2: Projection
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ def encoder_weights(encoder: Any, precision: str) -> EncoderWeights:
         conv1=_conv(encoder.conv1, "fp32" if precision == "int8" else precision),
         conv2=_conv(encoder.conv2, precision),
         positions_FD=encoder.embed_positions.weight.detach(),
-        layers=[_encoder_layer(layer, precision) for layer in encoder.layers],
+        layers=[EncoderLayer(**_common(layer, precision)) for layer in encoder.layers],
         norm=encoder.layer_norm,
         num_heads=encoder.config.encoder_attention_heads,
         has_half_attention=_is_on_cpu(encoder) and precision in ("int8", "bf16"),
@@ -115,31 +109,27 @@ def decoder_weights(model: Any, precision: str) -> DecoderWeights:
     )
 
 
-def _encoder_layer(layer: Any, precision: str) -> EncoderLayer:
+def _common(layer: Any, precision: str) -> dict[str, Any]:
+    """What layers of both sides have."""
     attention = layer.self_attn
-    return EncoderLayer(
-        attention_norm=layer.self_attn_layer_norm,
-        qkv=fused([attention.q_proj, attention.k_proj, attention.v_proj], precision),
-        out=fused([attention.out_proj], precision),
-        norm=layer.final_layer_norm,
-        fc1=fused([layer.fc1], precision),
-        fc2=fused([layer.fc2], precision),
-    )
+    return {
+        "attention_norm": layer.self_attn_layer_norm,
+        "qkv": fused([attention.q_proj, attention.k_proj, attention.v_proj], precision),
+        "out": fused([attention.out_proj], precision),
+        "norm": layer.final_layer_norm,
+        "fc1": fused([layer.fc1], precision),
+        "fc2": fused([layer.fc2], precision),
+    }
 
 
 def _decoder_layer(layer: Any, precision: str) -> DecoderLayer:
-    attention, cross = layer.self_attn, layer.encoder_attn
+    cross = layer.encoder_attn
     return DecoderLayer(
-        attention_norm=layer.self_attn_layer_norm,
-        qkv=fused([attention.q_proj, attention.k_proj, attention.v_proj], precision),
-        out=fused([attention.out_proj], precision),
+        **_common(layer, precision),
         cross_norm=layer.encoder_attn_layer_norm,
         cross_q=fused([cross.q_proj], precision),
         cross_kv=fused([cross.k_proj, cross.v_proj], precision),
         cross_out=fused([cross.out_proj], precision),
-        norm=layer.final_layer_norm,
-        fc1=fused([layer.fc1], precision),
-        fc2=fused([layer.fc2], precision),
     )
 
 

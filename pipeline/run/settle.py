@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline import schema
@@ -23,6 +24,7 @@ from pipeline.models.checkpoint import (
     fingerprint,
     resolve_precision,
     shape_of,
+    whisper_vocabulary_size,
 )
 from pipeline.models.shape import Shape
 from pipeline.models.task import TaskSpec
@@ -51,11 +53,12 @@ BYTES_PER_CODE = 2
 
 @dataclasses.dataclass(frozen=True)
 class FoundTask:
-    """A model task with its checkpoint found and looked at."""
+    """A model task with its checkpoint found and looked at; `second`: what reads the texts that it cannot."""
 
     config: ModelTask
     checkpoint: Checkpoint
     shape: Shape
+    second: Checkpoint | None = None
 
 
 def found_tasks(config: JobConfig) -> list[FoundTask]:
@@ -69,7 +72,8 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
         checkpoint = find_checkpoint(task.model, config.plan.storage_options)
         if task.transcripts is not None:
             check_options(checkpoint, task.model.model, task.transcripts)
-        found.append(FoundTask(task, checkpoint, shape_of(checkpoint)))
+        second = _second_checkpoint(task, checkpoint, config.plan.storage_options)
+        found.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
     if sum(task.transcripts is not None for task in config.tasks) > 1:
         raise UsageError("two models transcribe: a recording has one text; give the second one an --output of its own")
     if len({each.dtype for task in config.tasks for each in task.embeddings}) > 1:
@@ -104,7 +108,7 @@ def settle(
             "precision": spec.model.precision,
             **({"codebook": codes} if codes else {}),
             **({"align": True} if task is aligner else {}),
-            **_second_model(task, options),
+            **({"second-model": fingerprint(task.second)} if task.second is not None else {}),
         }
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
@@ -153,8 +157,11 @@ def _task_spec(
     family = "whisper" if task.checkpoint.kind in ("whisper", "fake") else "frames"
     default = BATCH_SECONDS[family, "cuda" if device.startswith("cuda") else "cpu"]
     codes, prints = settled_codes(config.codes, task.checkpoint, task.shape, options)
+    text = config.transcripts
+    if text is not None and task.second is not None:
+        text = dataclasses.replace(text, second_model=task.second.name)
     wants = Wants(
-        transcripts=config.transcripts,
+        transcripts=text,
         vectors=tuple(settled_vectors(config.embeddings, task.shape)),
         codes=tuple(codes),
         aligns=aligns,
@@ -169,19 +176,25 @@ def _task_spec(
     return spec, prints
 
 
-def _second_model(task: FoundTask, options: dict[str, Any]) -> dict[str, Any]:
-    """Fingerprint of the model that reads what the first cannot, if there is one.
+def _second_checkpoint(task: ModelTask, first: Checkpoint, options: dict[str, Any]) -> Checkpoint | None:
+    """The model that reads what the first cannot, if there is one.
 
     Raises:
-        UsageError: it is no Whisper, or nothing would be handed to it.
+        UsageError: it is no Whisper of the same vocabulary, or nothing would be handed to it.
     """
-    text = task.config.transcripts
+    text = task.transcripts
     if text is None or text.second_model is None:
-        return {}
-    second = find_checkpoint(dataclasses.replace(task.config.model, model=text.second_model), options)
-    if task.checkpoint.kind != "whisper" or second.kind != "whisper" or not text.retry:
+        return None
+    second = find_checkpoint(dataclasses.replace(task.model, model=text.second_model), options)
+    if first.kind != "whisper" or second.kind != "whisper" or not text.retry:
         raise UsageError(f"--second-model {text.second_model}: expected a Whisper behind a Whisper, without --no-retry")
-    return {"second-model": fingerprint(second)}
+    sizes = [whisper_vocabulary_size(Path(each.path)) for each in (first, second)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f"--second-model {text.second_model}: its vocabulary has {sizes[1]} tokens, that of the first model "
+            f"{sizes[0]}; take one of the same kind (.en behind .en, multilingual behind multilingual)"
+        )
+    return second
 
 
 def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:
