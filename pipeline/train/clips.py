@@ -1,0 +1,318 @@
+"""Inputs and pseudo-labels -> clips with text, decoded once, read at random while training.
+
+Every recording ends as one clip or as one dropped row with its reason. Decoded parts stay on disk, so a killed run
+does not decode them again. T samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
+from pipeline.audio.segment import SegmentSpec, spec_from_seconds
+from pipeline.config import DecodeConfig, PlanConfig
+from pipeline.pieces import cut_part
+from pipeline.plan import planned_table, split_by_part
+from pipeline.run.sandbox import Decoder
+from pipeline.storage.entry import Entry
+from pipeline.storage.fs import Place
+from pipeline.storage.sources import list_inputs
+from pipeline.train.pseudo import is_selection, read_selection
+
+CLIP = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("member", pa.string()),
+        ("start_s", pa.float64()),
+        ("text", pa.string()),
+        ("role", pa.string()),
+        ("weight", pa.float32()),
+        ("part", pa.int32()),
+        ("offset", pa.int64()),
+        ("num_samples", pa.int64()),
+    ]
+)
+DROPPED = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("member", pa.string()),
+        ("role", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+PART_SECONDS = 1800.0
+MAX_SAMPLES_A_PIECE = 1 << 40
+"""Parts pass as one piece: they are far smaller."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Inputs of one role: train, pseudo or dev. `needs_text`: clips without text are dropped."""
+
+    role: str
+    inputs: tuple[str, ...]
+    weight: float = 1.0
+    needs_text: bool = True
+
+
+class Dropped(NamedTuple):
+    """A clip that is not trained on."""
+
+    id: str
+    source: str
+    member: str
+    role: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips in a fixed order, their samples on disk."""
+
+    folder: Path
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def num_samples(self) -> NDArray[np.int64]:
+        return np.asarray(self.table.column("num_samples").to_numpy())
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return [text or "" for text in self.table.column("text").to_pylist()]
+
+    @cached_property
+    def weights(self) -> NDArray[np.float32]:
+        return np.asarray(self.table.column("weight").to_numpy())
+
+    @cached_property
+    def _at(self) -> list[tuple[str, int]]:
+        columns = [self.table.column(name).to_pylist() for name in ("role", "part", "offset")]
+        return [(f"{role}-{part:06d}.pcm", offset) for role, part, offset in zip(*columns, strict=True)]
+
+    @cached_property
+    def _files(self) -> dict[str, NDArray[np.int16]]:
+        return {}
+
+    @property
+    def seconds(self) -> float:
+        return seconds_from_samples(int(self.num_samples.sum()))
+
+    def pcm(self, index: int) -> NDArray[np.int16]:
+        """pcm_T of a clip, 16 kHz; a view of the file."""
+        name, offset = self._at[index]
+        if name not in self._files:
+            self._files[name] = np.memmap(self.folder / name, np.int16, "r")
+        return self._files[name][offset : offset + int(self.num_samples[index])]
+
+    def only(self, mask: Sequence[bool]) -> Clips:
+        """The clips that a mask keeps, in their order."""
+        return Clips(self.folder, self.table.filter(pa.array(mask, pa.bool_())))
+
+
+def prepare(
+    sources: Sequence[Source],
+    folder: Path,
+    decode: DecodeConfig,
+    plan: PlanConfig,
+    max_clip_seconds: float,
+    min_clip_seconds: float,
+) -> tuple[dict[str, Clips], list[Dropped]]:
+    """Decodes what is not decoded yet.
+
+    Args:
+        sources: one a role.
+        folder: local; takes the samples, 32 kB for each second.
+        decode: channels and limits.
+        plan: storage options and audio root.
+        max_clip_seconds: longer clips are dropped.
+        min_clip_seconds: shorter ones too.
+
+    Returns:
+        Clips by role, and what was dropped.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    clips, dropped = {}, []
+    for source in sources:
+        tables = [CLIP.empty_table()]
+        first_part = 0
+        for channel, entries in _entries(source, plan).items():
+            table = planned_table(
+                entries, first_part=first_part, part_seconds=PART_SECONDS, storage_options=plan.storage_options
+            )
+            decoded = partial(
+                _decoded,
+                source=source,
+                channel=channel,
+                folder=folder,
+                decode=decode if channel is None else dataclasses.replace(decode, channels="split"),
+                segments=_whole(max_clip_seconds),
+                min_samples=int(min_clip_seconds * MODEL_SAMPLE_RATE),
+                options=plan.storage_options,
+            )
+            parts = split_by_part(table)
+            first_part += len(parts)
+            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                for kept, lost in pool.map(decoded, parts.keys(), parts.values()):
+                    tables.append(kept)
+                    dropped += [Dropped(**row) for row in lost.to_pylist()]
+        clips[source.role] = Clips(folder, pa.concat_tables(tables))
+    return clips, dropped
+
+
+def drop_counts(dropped: Sequence[Dropped]) -> dict[str, int]:
+    """Reason -> how many, most first."""
+    return dict(Counter(each.reason for each in dropped).most_common())
+
+
+def _entries(source: Source, plan: PlanConfig) -> dict[int | None, list[Entry]]:
+    """Recordings or spans with their text, by the channel that is meant (None: as decoded)."""
+    found: defaultdict[int | None, list[Entry]] = defaultdict(list)
+    plain = []
+    for name in source.inputs:
+        place = Place(name, plan.storage_options)
+        if is_selection(place):
+            for entry, channel in read_selection(place):
+                found[channel].append(entry)
+        else:
+            plain.append(name)
+    if plain:
+        found[None] += list_inputs(tuple(plain), plan.storage_options, plan.audio_root, "").entries
+    return found
+
+
+def _whole(seconds: float) -> SegmentSpec:
+    """A recording is one segment up to this long."""
+    return spec_from_seconds(
+        kind="none",
+        max_length_s=seconds,
+        context_s=0.0,
+        max_whole_s=seconds,
+        threshold=0.5,
+        min_speech_s=0.1,
+        min_silence_s=0.3,
+        pad_s=0.2,
+        max_gap_s=2.0,
+    )
+
+
+def _decoded(
+    part: int,
+    rows: pa.Table,
+    *,
+    source: Source,
+    channel: int | None,
+    folder: Path,
+    decode: DecodeConfig,
+    segments: SegmentSpec,
+    min_samples: int,
+    options: dict[str, Any],
+) -> tuple[pa.Table, pa.Table]:
+    """Clips and dropped rows of one part; read back where an earlier run made them from the same rows."""
+    stem = f"{source.role}-{part:06d}"
+    places = [folder / f"{stem}{end}" for end in (".clips.parquet", ".dropped.parquet")]
+    if places[1].exists() and places[0].exists():
+        return pq.read_table(places[0]), pq.read_table(places[1])
+    decoder = Decoder(decode, segments, options)
+    try:
+        pieces = list(cut_part(part, rows.to_pylist(), decoder, MAX_SAMPLES_A_PIECE))
+    finally:
+        decoder.close()
+    assert len(pieces) == 1, "a part is one piece"
+    kept, dropped, pcm = _sorted_out(pieces[0], rows.to_pylist(), source, channel, min_samples, part)
+    pcm.tofile(folder / f"{stem}.pcm")
+    for place, table in zip(places, (kept, dropped), strict=True):
+        temporary = place.with_suffix(".tmp")
+        pq.write_table(table, temporary)
+        os.replace(temporary, place)
+    return kept, dropped
+
+
+def _sorted_out(
+    piece: pa.Table,
+    rows: list[dict[str, Any]],
+    source: Source,
+    channel: int | None,
+    min_samples: int,
+    part: int,
+) -> tuple[pa.Table, pa.Table, NDArray[np.int16]]:
+    """What of a part is a clip and what is not, and the samples of the clips."""
+    (cuts,), (endings,), (rejections,) = (piece.column(name).to_pylist() for name in ("cuts", "endings", "rejections"))
+    samples = np.frombuffer(piece.column("pcm")[0].as_buffer(), np.int16)
+    lengths = [cut["stop"] - cut["start"] for cut in cuts]
+    starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    cuts_of: dict[str, list[int]] = {}
+    for number, cut in enumerate(cuts):
+        if channel in (None, cut["channel"]):
+            cuts_of.setdefault(cut["recording_id"], []).append(number)
+    ended = {ending["id"]: ending for ending in endings}
+    rejected = {row["id"]: row for row in rejections}
+    kept: list[dict[str, Any]] = []
+    dropped: list[dict[str, Any]] = []
+    chosen: list[NDArray[np.int16]] = []
+    offset = 0
+    for row in rows:
+        named = {**{name: row[name] for name in ("id", "source", "member")}, "role": source.role}
+        why = _why_not(
+            rejected.get(row["id"]), ended.get(row["id"]), cuts_of.get(row["id"], []), source, lengths, min_samples
+        )
+        if why is not None:
+            dropped.append({**named, "reason": why[0], "detail": why[1]})
+            continue
+        (number,) = cuts_of[row["id"]]
+        chosen.append(samples[starts[number] : starts[number + 1]])
+        kept.append(
+            {
+                **named,
+                "start_s": seconds_from_samples(cuts[number]["start"]),
+                "text": ended[row["id"]]["reference"],
+                "weight": source.weight,
+                "part": part,
+                "offset": offset,
+                "num_samples": lengths[number],
+            }
+        )
+        offset += lengths[number]
+    pcm = np.concatenate(chosen) if chosen else np.zeros(0, np.int16)
+    return pa.Table.from_pylist(kept, CLIP), pa.Table.from_pylist(dropped, DROPPED), pcm
+
+
+def _why_not(
+    rejection: dict[str, Any] | None,
+    ending: dict[str, Any] | None,
+    cuts: list[int],
+    source: Source,
+    lengths: list[int],
+    min_samples: int,
+) -> tuple[str, str] | None:
+    """Reason and detail of a recording that is no clip."""
+    if rejection is not None:
+        return rejection["reason"], rejection["detail"]
+    assert ending is not None, "a recording ends or is rejected"
+    seconds = seconds_from_samples(ending["num_samples"])
+    if len(cuts) > 1:
+        return "too_long", f"expected at most --max-clip-seconds, got {seconds:.1f} s; cut it, or raise the limit"
+    if not cuts or lengths[cuts[0]] < min_samples:
+        return "too_short", f"expected at least --min-clip-seconds, got {seconds:.3f} s"
+    if source.needs_text and ending["reference"] is None:
+        return "no_text", "expected a text column in the manifest or a .txt beside the audio, got none"
+    return None

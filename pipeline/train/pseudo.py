@@ -1,0 +1,34 @@
+"""A selection on disk -> recordings and spans with their pseudo-labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.storage.entry import Entry
+from pipeline.storage.fs import Place
+from pipeline.storage.parquet import read_table
+
+SELECTED_FILE = "selected.parquet"
+
+
+def is_selection(place: Place) -> bool:
+    """Whether a folder is what `audiomill select` wrote."""
+    return "." not in place.url.rstrip("/").rsplit("/", 1)[-1] and place.join(SELECTED_FILE).exists()
+
+
+def read_selection(place: Place) -> Iterator[tuple[Entry, int | None]]:
+    """Spans with their pseudo-labels, and the channel of each."""
+    for row in read_table(place.join(SELECTED_FILE)).to_pylist():
+        entry = Entry(
+            row["source"],
+            member=row["member"],
+            kind=row["kind"],
+            position=row["position"],
+            size=row["size"],
+            duration_s=row["duration"],
+            span_start_s=row["offset"],
+            span_duration_s=row["duration"],
+            reference=row["text"],
+            language=row["language"],
+        )
+        yield entry, row["channel"]
