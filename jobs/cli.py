@@ -14,6 +14,7 @@ from jobs.demo import demo
 from jobs.embed import embed
 from jobs.encode import encode
 from jobs.export import export
+from jobs.finetune import finetune
 from jobs.inspect_run import inspect_run
 from jobs.kmeans import kmeans
 from jobs.run_yaml import run
@@ -42,7 +43,7 @@ def audiomill() -> None:
     """
 
 
-for job in (transcribe, embed, encode, run, kmeans, codebook, inspect_run, score, export, trace, demo):
+for job in (transcribe, embed, encode, run, kmeans, codebook, finetune, inspect_run, score, export, trace, demo):
     audiomill.add_command(job)
 
 

@@ -27,6 +27,8 @@ GROUPS = {
     "PicturesConfig": "Pictures",
     "EngineConfig": "Engine",
     "OutputConfig": "Output",
+    "TrainConfig": "Training",
+    "TrainOutputConfig": "Output",
 }
 
 

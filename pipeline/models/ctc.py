@@ -22,12 +22,13 @@ MAX_WORD_SAMPLES = 48_000
 
 @dataclass(frozen=True)
 class CtcVocabulary:
-    """Tokens by id. `delimiter`: the token between words."""
+    """Tokens by id. `delimiter`: the token between words; `spaced`: tokens are words of their own (phonemes)."""
 
     tokens: tuple[str, ...]
     blank: int
     delimiter: str
     lower: bool = False
+    spaced: bool = False
 
 
 class FrameLabels(NamedTuple):
@@ -152,6 +153,9 @@ def _units(
 
 def _word(tokens: list[_Unit], vocabulary: CtcVocabulary) -> Iterator[_Unit]:
     if not tokens:
+        return
+    if vocabulary.spaced:
+        yield from (token._replace(is_glued=False) for token in tokens)
         return
     if tokens[-1].stop - tokens[0].start > MAX_WORD_SAMPLES:
         yield tokens[0]._replace(is_glued=False)

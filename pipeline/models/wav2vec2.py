@@ -208,4 +208,5 @@ def ctc_vocabulary(tokenizer: Any, size: int, blank: int) -> CtcVocabulary:
     names = {number: token for token, number in tokenizer.get_vocab().items()}
     tokens = tuple(names.get(number, "") for number in range(size))
     delimiter = getattr(tokenizer, "word_delimiter_token", None) or "|"
-    return CtcVocabulary(tokens, blank, delimiter, bool(getattr(tokenizer, "do_lower_case", False)))
+    spaced = hasattr(tokenizer, "phone_delimiter_token")
+    return CtcVocabulary(tokens, blank, delimiter, bool(getattr(tokenizer, "do_lower_case", False)), spaced)

@@ -155,7 +155,7 @@ def prepare(
     for source in sources:
         tables = [CLIP.empty_table()]
         first_part = 0
-        for channel, entries in _entries(source, plan).items():
+        for channel, entries in _entries(source, plan, folder).items():
             table = planned_table(
                 entries, first_part=first_part, part_seconds=PART_SECONDS, storage_options=plan.storage_options
             )
@@ -184,7 +184,7 @@ def drop_counts(dropped: Sequence[Dropped]) -> dict[str, int]:
     return dict(Counter(each.reason for each in dropped).most_common())
 
 
-def _entries(source: Source, plan: PlanConfig) -> dict[int | None, list[Entry]]:
+def _entries(source: Source, plan: PlanConfig, folder: Path) -> dict[int | None, list[Entry]]:
     """Recordings or spans with their text, by the channel that is meant (None: as decoded)."""
     found: defaultdict[int | None, list[Entry]] = defaultdict(list)
     plain = []
@@ -196,7 +196,7 @@ def _entries(source: Source, plan: PlanConfig) -> dict[int | None, list[Entry]]:
         else:
             plain.append(name)
     if plain:
-        found[None] += list_inputs(tuple(plain), plan.storage_options, plan.audio_root, "").entries
+        found[None] += list_inputs(tuple(plain), plan.storage_options, plan.audio_root, str(folder)).entries
     return found
 
 

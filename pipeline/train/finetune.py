@@ -1,0 +1,335 @@
+"""The finetune job: inputs -> clips with labels -> a trained checkpoint, on one device or many; goes on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from rich.console import Console
+
+from pipeline.config import ModelConfig
+from pipeline.errors import ModelError, RunFailed, UsageError
+from pipeline.fields import digest, result_fields
+from pipeline.models.checkpoint import find_checkpoint, fingerprint, resolve_device
+from pipeline.models.locate import local_path
+from pipeline.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
+from pipeline.train.learner import Learner
+from pipeline.train.loop import Labelled, Worker, fit
+from pipeline.train.page import training_page
+from pipeline.train.record import Recorder, curves, read_metrics
+from pipeline.train.state import States
+from pipeline.train_config import FinetuneConfig, TrainConfig
+
+KEPT = ("checkpoint", "metrics.jsonl", "tensorboard")
+FILES = {
+    "run.json", "clips", "state", "checkpoint", "metrics.jsonl", "tensorboard", "dropped.parquet", "result.json", "report.html",
+}  # fmt: skip
+"""What a run writes: --overwrite deletes these and nothing else."""
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything a worker needs: plain values, so that it travels."""
+
+    config: TrainConfig
+    folder: str
+    model_path: str
+    objective: str
+    output: str
+    train: pa.Table
+    dev: pa.Table | None
+    storage_options: dict[str, Any]
+    quiet: bool
+
+
+def finetune(config: FinetuneConfig, console: Console) -> Report:
+    """Trains a checkpoint; the same call again goes on where it was, or does nothing.
+
+    Args:
+        config: the job.
+        console: for progress.
+
+    Returns:
+        What was trained on, for how long, and the WER on the dev clips; also OUTPUT/result.json.
+
+    Raises:
+        UsageError: inputs, model or options cannot be used, or every clip was dropped.
+        RunFailed: the loss is not a number any more.
+    """
+    train, output = config.train, Path(config.output.output).absolute()
+    if config.output.overwrite:
+        _clear(output)
+    quiet = Console(quiet=True) if config.output.quiet else console
+    path, objective, identity = _start_of(train, config.plan.storage_options)
+    output.mkdir(parents=True, exist_ok=True)
+    if (output / "result.json").exists():
+        _guard(output, _fields(config, identity))
+        report: Report = json.loads((output / "result.json").read_text())
+        return {**report, "is_new": False}
+    _guard(output, _fields(config, identity))
+    sources = _sources(config, objective)
+    quiet.print(f"decoding {', '.join(source.role for source in sources)} clips", highlight=False)
+    clips, dropped = prepare(
+        sources, output / "clips", config.decode, config.plan, train.max_clip_seconds, train.min_clip_seconds
+    )
+    together = Clips(
+        output / "clips", pa.concat_tables([clips[role].table for role in ("train", "pseudo") if role in clips])
+    )
+    training = Training(
+        train, str(output / "clips"), str(path), objective, str(output), together.table,
+        clips["dev"].table if "dev" in clips else None, config.plan.storage_options, config.output.quiet,
+    )  # fmt: skip
+    learner = load_learner(training, resolve_device(train.device))
+    training, lost = _learnable(training, learner)
+    dropped += lost
+    table = pa.Table.from_pylist([each._asdict() for each in dropped], schema=DROPPED)
+    pq.write_table(table, output / "dropped.parquet")
+    _check_left(training, dropped)
+    quiet.print(_heard_line(training, dropped), highlight=False, soft_wrap=True)
+    launch(training, learner)
+    report = _result(training, dropped, output)
+    (output / "result.json").write_text(json.dumps(report, indent=1))
+    shutil.rmtree(output / "clips")
+    shutil.rmtree(output / "state", ignore_errors=True)
+    return {**report, "is_new": True}
+
+
+def _start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, str]:
+    """Folder to start from, the objective, and what tells the starting point from others."""
+    if train.from_scratch:
+        path = local_path(train.model, options)
+        if not (path / "config.json").exists():
+            raise ModelError(f"--model {train.model}: --from-scratch needs a folder with config.json")
+        kind = json.loads((path / "config.json").read_text()).get("model_type")
+        identity = digest({"scratch": (path / "config.json").read_text()})
+    else:
+        config = ModelConfig(model=train.model, trust_remote_code=train.trust_remote_code)
+        checkpoint = find_checkpoint(config, options)
+        path, kind, identity = Path(checkpoint.path), checkpoint.kind, fingerprint(checkpoint)
+        if kind in ("fairseq", "fake"):
+            raise ModelError(
+                f"--model {train.model}: a {kind} model is not trained here; expected Whisper or wav2vec2 family"
+            )
+    objective = ("whisper" if kind == "whisper" else "ctc") if train.objective == "auto" else train.objective
+    if (objective == "whisper") != (kind == "whisper"):
+        raise UsageError(
+            f"--objective {objective}: {train.model} is {'a Whisper' if kind == 'whisper' else 'no Whisper'} checkpoint"
+        )
+    return path, objective, identity
+
+
+def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
+    train, needs_text = config.train, objective != "pretrain"
+    found = [Source(role="train", inputs=config.inputs, needs_text=needs_text)]
+    if train.pseudo:
+        found.append(
+            Source(role="pseudo", inputs=_several(train.pseudo), weight=train.pseudo_weight, needs_text=needs_text)
+        )
+    if train.dev and needs_text:
+        found.append(Source(role="dev", inputs=_several(train.dev)))
+    return found
+
+
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
+def _fields(config: FinetuneConfig, identity: str) -> dict[str, Any]:
+    """What another value of would give other weights, by flag name."""
+    return {
+        **result_fields(config),
+        "model": identity,
+        "inputs": list(config.inputs),
+        "pseudo": config.train.pseudo,
+        "dev": config.train.dev,
+    }
+
+
+def _guard(output: Path, fields: dict[str, Any]) -> None:
+    """Claims the folder for these settings, or checks that they made it."""
+    path = output / "run.json"
+    if not path.exists():
+        foreign = [each.name for each in output.iterdir() if each.name not in FILES]
+        if foreign:
+            raise UsageError(f"--output {output}: holds {foreign[0]!r}, which no training wrote; choose another folder")
+        path.write_text(json.dumps({"job": "finetune", "results": fields}, indent=1, sort_keys=True))
+        return
+    before = json.loads(path.read_text())["results"]
+    differing = [name for name in sorted(before.keys() | fields.keys()) if before.get(name) != fields.get(name)]
+    if differing:
+        name = differing[0]
+        raise UsageError(
+            f"--output {output} was made with other settings: --{name} was {before.get(name)!r}, now {fields.get(name)!r}. "
+            "Use the old settings, another --output, or --overwrite"
+        )
+
+
+def _clear(output: Path) -> None:
+    foreign = [each.name for each in output.iterdir() if each.name not in FILES] if output.exists() else []
+    if foreign:
+        raise UsageError(
+            f"--overwrite: {output} holds {foreign[0]!r}, which no training wrote; choose another --output"
+        )
+    shutil.rmtree(output, ignore_errors=True)
+
+
+def load_learner(training: Training, device: str) -> Learner:
+    """The model of a training, with new weights drawn from its seed."""
+    config, path = training.config, Path(training.model_path)
+    torch.manual_seed(config.seed)
+    place = torch.device(device)
+    if training.objective == "whisper":
+        from pipeline.train.whisper import load_whisper_learner
+
+        return load_whisper_learner(path, config, place)
+    if training.objective == "pretrain":
+        from pipeline.train.contrastive import load_pretrainer
+
+        return load_pretrainer(path, config, place)
+    from pipeline.train.ctc import load_ctc
+
+    return load_ctc(path, config, Clips(Path(training.folder), training.train).texts, place)
+
+
+def _learnable(training: Training, learner: Learner) -> tuple[Training, list[Dropped]]:
+    """The training without the clips that its learner cannot learn from."""
+    dropped: list[Dropped] = []
+    tables: dict[str, pa.Table | None] = {}
+    for role, table in (("train", training.train), ("dev", training.dev)):
+        if table is None:
+            tables[role] = None
+            continue
+        clips = Clips(Path(training.folder), table)
+        labels = learner.labels(clips.texts, clips.num_samples)
+        for row, label in zip(table.to_pylist(), labels, strict=True):
+            if isinstance(label, str) and (role == "train" or label == "empty_text"):
+                dropped.append(
+                    Dropped(row["id"], row["source"], row["member"], row["role"], label, _told(label, row["text"]))
+                )
+        keeps = [not isinstance(label, str) or (role == "dev" and label != "empty_text") for label in labels]
+        tables[role] = clips.only(keeps).table
+    return dataclasses.replace(training, train=tables["train"], dev=tables["dev"]), dropped
+
+
+def _told(reason: str, text: str | None) -> str:
+    expected = {
+        "empty_text": "expected letters in the text",
+        "unknown_characters": "expected characters of the model's vocabulary (--vocabulary labels makes a new one)",
+        "audio_shorter_than_text": "expected a frame of audio for each token",
+        "text_too_long": "expected fewer tokens than the decoder can write",
+    }
+    return f"{expected[reason]}, got {text!r}"
+
+
+def _check_left(training: Training, dropped: Sequence[Dropped]) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in drop_counts(dropped).items())
+    if not training.train.num_rows:
+        raise UsageError(
+            f"nothing to train on: every clip was dropped ({reasons}); see {training.output}/dropped.parquet"
+        )
+    if training.dev is not None and not training.dev.num_rows:
+        raise UsageError(f"--dev: every clip was dropped ({reasons}); see {training.output}/dropped.parquet")
+
+
+def _heard_line(training: Training, dropped: Sequence[Dropped]) -> str:
+    clips = Clips(Path(training.folder), training.train)
+    reasons = "".join(f", {count} {reason}" for reason, count in drop_counts(dropped).items())
+    dev = "" if training.dev is None else f", {training.dev.num_rows} dev clips"
+    return f"training on {len(clips)} clips, {clips.seconds / 3600:.2f} h{dev}; dropped {len(dropped)}{reasons}"
+
+
+def launch(training: Training, learner: Learner) -> None:
+    """Trains in this process, or in several."""
+    config = training.config
+    if config.engine == "ray":
+        from pipeline.run import on_ray
+
+        on_ray.train(train_on_a_worker, training, config.workers, config.device, config.ray_address)
+    elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        from pipeline.train.processes import joined
+
+        with joined(config.device) as worker:
+            train_on(training, None if worker.size > 1 else learner, worker)
+    elif config.workers > 1:
+        from pipeline.train.processes import spawned
+
+        spawned(train_on_a_worker, training, config.workers, config.device)
+    else:
+        train_on(training, learner, Worker(0, 1, torch.device(resolve_device(config.device))))
+
+
+def train_on_a_worker(training: Training, worker: Worker) -> None:
+    """What each of several processes does."""
+    train_on(training, None, worker)
+
+
+def train_on(training: Training, learner: Learner | None, worker: Worker) -> None:
+    """Trains and, on the first worker, saves the checkpoint."""
+    learner = learner or load_learner(training, str(worker.device))
+    clips = Clips(Path(training.folder), training.train)
+    labelled = Labelled(clips, learner.labels(clips.texts, clips.num_samples))
+    dev = None if training.dev is None else Clips(Path(training.folder), training.dev)
+    output = Path(training.output)
+    states = States(output / "state", worker.device)
+    if not worker.is_first:
+        fit(learner, labelled, dev, states, training.config, worker, lambda row: None)
+        return
+    console = Console(stderr=True, quiet=training.quiet)
+    with Recorder(output, states.newest() or 0, console) as recorder:
+        progress = fit(learner, labelled, dev, states, training.config, worker, recorder)
+    temporary = output / "state" / "checkpoint"
+    shutil.rmtree(temporary, ignore_errors=True)
+    learner.model.eval()
+    learner.save(temporary)
+    shutil.rmtree(output / "checkpoint", ignore_errors=True)
+    os.replace(temporary, output / "checkpoint")
+    (output / "state" / "done.json").write_text(json.dumps(progress._asdict()))
+
+
+def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Report:
+    done = output / "state" / "done.json"
+    if not done.exists():
+        raise RunFailed(f"{output}: no worker finished; run the same command again to go on from the last state")
+    progress, rows = json.loads(done.read_text()), read_metrics(output)
+    clips = Clips(Path(training.folder), training.train)
+    pseudo = [role == "pseudo" for role in training.train.column("role").to_pylist()]
+    report = {
+        "objective": training.objective,
+        "num_clips": len(clips),
+        "num_pseudo": sum(pseudo),
+        "hours": clips.seconds / 3600,
+        "num_updates": progress["num_updates"],
+        "best_dev_wer": progress["best_wer"],
+        "last_dev_wer": progress["dev_wer"],
+        "dropped": drop_counts(dropped),
+        "seed": training.config.seed,
+    }
+    (output / "report.html").write_text(training_page(report, curves(rows)))
+    return report
+
+
+def report_lines(report: Report, output: str) -> list[str]:
+    """The end of a training, for people."""
+    if not report["is_new"]:
+        return [
+            f"{output}: nothing to do, already trained for {report['num_updates']} updates (--overwrite starts anew)"
+        ]
+    wer = "" if report["best_dev_wer"] is None else f", best dev WER {100 * report['best_dev_wer']:.2f}%"
+    lines = [
+        f"trained on {report['num_clips']} clips ({report['num_pseudo']} pseudo-labelled), {report['hours']:.2f} h, "
+        f"{report['num_updates']} updates{wer}",
+        f"checkpoint: {output}/checkpoint (use it as --model); curves: {output}/report.html, {output}/tensorboard",
+    ]
+    if report["dropped"]:
+        lines.append("dropped: " + ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items()))
+    return lines

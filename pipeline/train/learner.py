@@ -1,0 +1,46 @@
+"""What the training loop asks of a kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Rows = Sequence[NDArray[np.int16]]
+"""pcm_T of each clip of a batch."""
+
+
+class Loss(NamedTuple):
+    """Of one batch. `total`: sum over what is counted by `size` (weighted tokens, masked frames); `told`: for the log."""
+
+    total: Tensor
+    size: float
+    told: dict[str, float]
+
+
+class Learner(Protocol):
+    """A model that can be trained. Labels are whatever `labels` makes of a text."""
+
+    model: Any
+
+    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[Any]:
+        """Of each clip its label, or a string: the reason why it has none."""
+        ...
+
+    def thaw(self, update: int) -> None:
+        """Sets which weights learn from this update on."""
+        ...
+
+    def loss(self, rows: Rows, labels: Sequence[Any], weights: NDArray[np.float32], update: int) -> Loss: ...
+
+    def transcripts(self, rows: Rows) -> list[str]:
+        """What the model writes; the model is in evaluation mode."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Everything that `from_pretrained` and `--model` need."""
+        ...
