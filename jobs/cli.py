@@ -19,6 +19,7 @@ from jobs.inspect_run import inspect_run
 from jobs.kmeans import kmeans
 from jobs.run_yaml import run
 from jobs.score import score
+from jobs.select import select
 from jobs.trace import trace
 from jobs.transcribe import transcribe
 from pipeline.errors import AudiomillError, UsageError
@@ -43,7 +44,21 @@ def audiomill() -> None:
     """
 
 
-for job in (transcribe, embed, encode, run, kmeans, codebook, finetune, inspect_run, score, export, trace, demo):
+for job in (
+    transcribe,
+    embed,
+    encode,
+    run,
+    kmeans,
+    codebook,
+    select,
+    finetune,
+    inspect_run,
+    score,
+    export,
+    trace,
+    demo,
+):
     audiomill.add_command(job)
 
 

@@ -29,6 +29,9 @@ GROUPS = {
     "OutputConfig": "Output",
     "TrainConfig": "Training",
     "TrainOutputConfig": "Output",
+    "SelectConfig": "Rules",
+    "SelectOutputConfig": "Output",
+    "DecoderConfig": "Text",
 }
 
 
@@ -95,8 +98,8 @@ def headings(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for outer in dataclasses.fields(kind):
         hint = typing.get_type_hints(kind)[outer.name]
-        if dataclasses.is_dataclass(hint):
-            found.update({field.name: GROUPS[hint.__name__] for field in dataclasses.fields(hint)})  # type: ignore[union-attr]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found.update({field.name: GROUPS[hint.__name__] for field in dataclasses.fields(hint)}, **headings(hint))
     return found
 
 

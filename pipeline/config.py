@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.decoder_config import DecoderConfig
 from pipeline.errors import UsageError
 from pipeline.fields import Validated, option
 
@@ -197,6 +198,8 @@ class TranscriptConfig(Validated):
         choices=("keep", "drop"),
         results=True,
     )
+
+    decoder: DecoderConfig = DecoderConfig()
 
     def check(self) -> None:
         self.require_positive("max_new_tokens")

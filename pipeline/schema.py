@@ -22,6 +22,17 @@ WORD = pa.struct(
         ("confidence", pa.float32()),
     ]
 )
+CANDIDATE = pa.struct(
+    [
+        ("text", pa.string()),
+        ("acoustic", pa.float32()),
+        ("lm", pa.float32()),
+        ("num_words", pa.int32()),
+        ("hotwords", pa.int32()),
+        ("rescored", pa.float32()),
+        ("score", pa.float32()),
+    ]
+)
 PHRASE = pa.struct([("text", pa.string()), ("start_s", pa.float64()), ("stop_s", pa.float64())])
 
 SIDECAR = pa.struct([("kind", pa.string()), ("position", pa.int64()), ("size", pa.int64())])
@@ -103,7 +114,7 @@ SEGMENTS = pa.schema(
         _column(
             "confidence",
             pa.float32(),
-            "expected share of right words (Whisper: calibrated; CTC: exp(avg_logprob))",
+            "expected share of right words (Whisper: calibrated; CTC: of the whole text, a token)",
             "0..1",
             True,
         ),
@@ -123,6 +134,11 @@ SEGMENTS = pa.schema(
             "checks that the text fails on every rung: low confidence; silence: a text was invented and dropped",
             nullable=True,
         ),
+        _column(
+            "agreement", pa.float32(), "share of words that stay when the segment is heard again, changed", "0..1", True
+        ),
+        _column("nbest", pa.list_(CANDIDATE), "best texts first, with their scores; null: no beam search", "nat", True),
+        _column("fingerprint", pa.int64(), "of the sound: a few bits differ for the same in another encoding"),
     ]
 )
 

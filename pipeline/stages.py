@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.audio.bucket import budget_batches
+from pipeline.agreement import with_agreement
 from pipeline.audio.clock import seconds_from_samples
+from pipeline.audio.fingerprint import fingerprint
+from pipeline.batching import Batched, run_batches
 from pipeline.canary import Difference, compare, largest
 from pipeline.frames import codes_table, embeddings_table, segment_id
 from pipeline.models.base import Answer, SpeechModel, TimedText, Transcript, Utterance
 from pipeline.models.gates import compression_ratio
 from pipeline.models.task import LoadedTask
 from pipeline.result import Result, Tables, pack
-
-
-class Batched(NamedTuple):
-    """Answers in plan order, None where the model failed, with what they cost; `num_halved`: how often the memory did
-    not hold a batch; `windows`: what the model was given instead of the utterances, with its answers, where it packs."""
-
-    answers: list[Answer | None]
-    num_real: int
-    num_padded: int
-    num_halved: int = 0
-    windows: tuple[list[Utterance], list[Answer | None]] | None = None
 
 
 def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int) -> pa.Table:
@@ -66,7 +57,7 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
     owned_cuts = [cuts[good[number]] for number in own]
     result = {
         **{name: row[name] for name in ("part", "piece", "last", "endings", "rejections")},
-        "segments": [_segment_row(cut, transcripts[number]) for cut, number in zip(owned_cuts, own, strict=True)],
+        "segments": [_segment_row(cut, transcripts[n], heard[n]) for cut, n in zip(owned_cuts, own, strict=True)],
         "lost": list(lost.items()),
         "seconds": list(_seconds(row["seconds"], before, batched).items()),
         "began": began,
@@ -112,8 +103,21 @@ def _transcripts(
         if task.spec.wants.transcripts is not None:
             found = task.model.transcripts(utterances, [answer.text for answer in each])
             assert len(found) == len(utterances), "one transcript per utterance"
-            return _aligned(tasks, utterances, answers, found)
+            aligned = _aligned(tasks, utterances, answers, found)
+            again = task.spec.wants.transcripts.decoder.agreement
+            return with_agreement(utterances, aligned, again, partial(_heard_first, task)) if again else aligned
     return [None] * len(utterances)
+
+
+def _heard_first(task: LoadedTask, utterances: Sequence[Utterance]) -> list[Transcript | None]:
+    """First transcripts of utterances, None where the model fails."""
+    answers = run_model(utterances, task.model, task.spec.batch_samples).answers
+    good = [at for at, answer in enumerate(answers) if answer is not None]
+    texts = [answer.text for answer in answers if answer is not None]
+    found: list[Transcript | None] = [None] * len(utterances)
+    for at, text in zip(good, task.model.transcripts([utterances[at] for at in good], texts), strict=True):
+        found[at] = text
+    return found
 
 
 def _aligned(
@@ -202,67 +206,6 @@ def _heard_again(
     return [(i, answer) for i, answer in zip(chosen, tried, strict=True) if answer is not None]
 
 
-def run_batches(
-    utterances: Sequence[Utterance],
-    padded_lengths: Sequence[int],
-    forward: Callable[[list[Utterance]], list[Answer]],
-    batch_samples: int,
-    model: SpeechModel,
-) -> Batched:
-    """Length-sorted batches under a padded budget; answers come back in the order given.
-
-    The first batch that the memory does not hold is halved, with all that follow. Any other batch that raises is run
-    again row by row; the answer of a row that fails alone is None. If all fail the fault is not in the audio and the
-    error is raised.
-    """
-    alone = model.pads_rows_alone
-    lengths = np.array([len(u.pcm_T) for u in utterances], np.int64)
-    padded = np.array(padded_lengths, np.int64)
-    answers: list[Answer | None] = [None] * len(utterances)
-    error: Exception | None = None
-    num_padded, num_halved = 0, 0
-    todo = deque(budget_batches(padded, batch_samples, alone=alone))
-    while todo:
-        rows = todo.popleft()
-        batch = [utterances[i] for i in rows]
-        found: list[Answer | None]
-        try:
-            found = list(forward(batch))
-        except RuntimeError as failure:
-            if is_out_of_memory(failure) and num_halved == 0 and len(rows) > 1:
-                num_halved = 1
-                model.spare_memory()
-                todo = deque(half for each in (rows, *todo) for half in np.array_split(each, 2) if len(half))
-                continue
-            found, error = _one_by_one(batch, forward, error)
-        assert len(found) == len(rows), "one answer per utterance"
-        num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
-        for index, answer in zip(rows.tolist(), found, strict=True):
-            answers[index] = answer
-    if error is not None and all(answer is None for answer in answers):
-        raise error
-    return Batched(answers, int(lengths.sum()), num_padded, num_halved)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not get the memory that it asked for, on a GPU or a CPU."""
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
-
-
-def _one_by_one(
-    batch: list[Utterance], forward: Callable[[list[Utterance]], list[Answer]], error: Exception | None
-) -> tuple[list[Answer | None], Exception | None]:
-    answers: list[Answer | None] = []
-    for utterance in batch:
-        try:
-            answers += forward([utterance])
-        except RuntimeError as alone:
-            answers.append(None)
-            error = alone
-    return answers, error
-
-
 def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
     """Zero-copy views of the piece's samples."""
     column = piece.column("pcm")
@@ -284,7 +227,7 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
     return found
 
 
-def _segment_row(cut: dict[str, Any], transcript: Transcript | None) -> dict[str, Any]:
+def _segment_row(cut: dict[str, Any], transcript: Transcript | None, utterance: Utterance) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(schema.SEGMENTS.names)
     row |= {
         "id": segment_id(cut),
@@ -292,6 +235,7 @@ def _segment_row(cut: dict[str, Any], transcript: Transcript | None) -> dict[str
         "channel": cut["channel"],
         "start_s": seconds_from_samples(cut["start"]),
         "stop_s": seconds_from_samples(cut["stop"]),
+        "fingerprint": fingerprint(utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]),
     }
     if transcript is None:
         return row
@@ -310,6 +254,8 @@ def _segment_row(cut: dict[str, Any], transcript: Transcript | None) -> dict[str
         "phrases": _timed(transcript.phrases, cut, "text"),
         "rung": transcript.rung,
         "gates": None if transcript.gates is None else list(transcript.gates),
+        "agreement": _rounded(transcript.agreement),
+        "nbest": None if transcript.nbest is None else [each._asdict() for each in transcript.nbest],
     }
 
 

@@ -155,3 +155,29 @@ class FinetuneConfig:
     plan: PlanConfig = PlanConfig()
     decode: DecodeConfig = DecodeConfig()
     output: TrainOutputConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(Validated):
+    """How rounds follow each other, and when a student is promoted."""
+
+    rounds: int = option(3, "Rounds of label, select, train, score, at most.", results=True)
+    level: float = option(
+        0.05,
+        "A student is promoted if chance explains its gain on the test set with less than this probability.",
+        results=True,
+    )
+    patience: int = option(1, "Stop after this many rounds without a promotion.", results=True)
+    min_gain: float = option(0.0, "Stop when a promotion cuts the WER by less than this share.", results=True)
+    start: str = option(
+        "pretrained",
+        "pretrained: each student starts from --model, as the teacher did; teacher: it goes on from the teacher.",
+        choices=("pretrained", "teacher"),
+        results=True,
+    )
+    seed: int = option(0, "Of the trainings (each round adds its number) and of the bootstrap.", results=True)
+
+    def check(self) -> None:
+        self.require_positive("rounds", "patience")
+        if not 0 < self.level <= 0.5:
+            raise UsageError(f"--level {self.level}: expected a probability above 0, at most 0.5, such as 0.05")

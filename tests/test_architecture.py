@@ -9,15 +9,23 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/*.py")])
 LAYERS = [
     ("pipeline", "pipeline.errors", "pipeline.schema", "pipeline.fields"),
-    ("pipeline.config",),
-    ("pipeline.job_config",),
+    ("pipeline.config", "pipeline.decoder_config"),
+    ("pipeline.job_config", "pipeline.train_config", "pipeline.select_config"),
     ("pipeline.audio", "pipeline.text", "pipeline.storage"),
     ("pipeline.plan", "pipeline.read", "pipeline.models"),
-    ("pipeline.pieces", "pipeline.result", "pipeline.frames", "pipeline.canary"),
+    (
+        "pipeline.pieces",
+        "pipeline.result",
+        "pipeline.frames",
+        "pipeline.canary",
+        "pipeline.agreement",
+        "pipeline.batching",
+    ),
     ("pipeline.stages", "pipeline.assemble", "pipeline.sample", "pipeline.reader"),
     ("pipeline.commit",),
     ("pipeline.run",),
     ("pipeline.trace",),
+    ("pipeline.train",),
     ("jobs",),
 ]
 APART = ("pipeline.audio", "pipeline.text", "pipeline.storage")
@@ -83,7 +91,9 @@ def test_ray_is_imported_in_one_file() -> None:
 def test_torch_stays_with_the_models() -> None:
     for path in FILES:
         if any(name.split(".")[0] in ("torch", "transformers") for name in imports(path)):
-            assert module(path).startswith("pipeline.models") or module(path) in TORCH_TOO, module(path)
+            assert module(path).startswith(("pipeline.models", "pipeline.train")) or module(path) in TORCH_TOO, module(
+                path
+            )
 
 
 def test_files_and_functions_stay_small() -> None:

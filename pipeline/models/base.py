@@ -54,6 +54,22 @@ class TimedText(NamedTuple):
     confidence: float | None = None
 
 
+class Candidate(NamedTuple):
+    """One of the best texts of a segment, with what its score is made of: natural logarithms, before they are weighted.
+
+    `acoustic`: of the text given the audio; `lm`: of the words; `num_words`; `hotwords`: hits; `rescored`: by a causal
+    language model, None without one; `score`: the weighted sum.
+    """
+
+    text: str
+    acoustic: float
+    lm: float
+    num_words: int
+    hotwords: int
+    rescored: float | None
+    score: float
+
+
 class Transcript(NamedTuple):
     """What a model made of one segment. Log-probabilities are natural, per token; `confidence`: expected share of right
     words, None where it is not calibrated."""
@@ -68,6 +84,8 @@ class Transcript(NamedTuple):
     rung: int = 0
     gates: tuple[str, ...] | None = None
     confidence: float | None = None
+    agreement: float | None = None
+    nbest: tuple[Candidate, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

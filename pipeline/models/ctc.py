@@ -85,7 +85,8 @@ def transcripts(
         owner = np.searchsorted(edges, [unit.start for unit in units], side="right")
         for number, index in enumerate(run):
             mine = [unit for unit, own in zip(units, owner, strict=True) if own == number]
-            found[index] = _transcript(mine, utterances[index].start, language)
+            within = (starts >= utterances[index].start) & ((starts < edges[number]) if number < len(edges) else True)
+            found[index] = _transcript(mine, utterances[index].start, language, float(logprobs[within].sum()))
     return [found[index] for index in range(len(utterances))]
 
 
@@ -166,7 +167,9 @@ def _word(tokens: list[_Unit], vocabulary: CtcVocabulary) -> Iterator[_Unit]:
     yield _Unit(text.lower() if vocabulary.lower else text, tokens[0].start, tokens[-1].stop, logprobs, False)
 
 
-def _transcript(units: list[_Unit], start: int, language: str | None) -> Transcript:
+def _transcript(units: list[_Unit], start: int, language: str | None, path_logprob: float) -> Transcript:
+    """`path_logprob`: of the most probable path through all frames; a token's share of it is what tells doubt: the
+    letters themselves are sure of themselves at all times (98% above 0.9 on a model with a third of its words wrong)."""
     text = "".join(unit.text if unit.is_glued or number == 0 else f" {unit.text}" for number, unit in enumerate(units))
     logprobs = [logprob for unit in units for logprob in unit.logprobs]
     words = tuple(TimedText(u.text, u.start - start, u.stop - start, float(np.exp(np.mean(u.logprobs)))) for u in units)
@@ -178,4 +181,5 @@ def _transcript(units: list[_Unit], start: int, language: str | None) -> Transcr
         no_speech_prob=None,
         words=words,
         phrases=None,
+        confidence=float(np.exp(path_logprob / max(1, sum(len(unit.text) for unit in units)))),
     )

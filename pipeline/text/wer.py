@@ -48,6 +48,12 @@ def score_pair(reference: str, hypothesis: str, language: str | None) -> tuple[E
     return _errors(expected, got), _errors(list("".join(expected)), list("".join(got)))
 
 
+def word_edits(expected: Sequence[str], got: Sequence[str]) -> int:
+    """Fewest substitutions, deletions and insertions that turn one list of words into the other."""
+    found = _errors(expected, got)
+    return found.substitutions + found.deletions + found.insertions
+
+
 def _errors(expected: Sequence[str], got: Sequence[str]) -> Errors:
     """Minimal edits between two lists of units."""
     if not expected:

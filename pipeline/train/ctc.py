@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.errors import ModelError, UsageError
 from pipeline.models.ctc import CtcVocabulary
@@ -21,7 +22,7 @@ from pipeline.models.frame_inputs import FrameInputs, fbank_of, normalizes
 from pipeline.models.wav2vec2 import ctc_tokenizer, ctc_vocabulary
 from pipeline.train.labels import LabelForm, form_of, num_frames_needed, save_tokenizer, vocabulary_of
 from pipeline.train.learner import Loss, Rows
-from pipeline.train.masks import masks_drawn_from
+from pipeline.train.masks import numpy_seeded, span_mask
 from pipeline.train_config import TrainConfig
 
 MASK_FRAMES = 10
@@ -61,11 +62,12 @@ class CtcLearner:
             learns = config.from_scratch or not config.freeze_feature_encoder
             extractor.requires_grad_(learns and update >= config.freeze_updates)
 
-    def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], update: int) -> Loss:
+    def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of the labels."""
         device = self.model.device
-        with masks_drawn_from(update):
-            logits_BFV = self.model(**self._inputs(rows)).logits
+        with numpy_seeded(seed):
+            hidden_BFD = self._hidden(rows, seed)
+        logits_BFV = self.model.lm_head(self.model.dropout(hidden_BFD))
         logprobs_FBV = logits_BFV.float().log_softmax(-1).transpose(0, 1)
         lengths = torch.tensor([len(tokens) for tokens in labels], device=device)
         losses_B = torch.nn.functional.ctc_loss(
@@ -78,6 +80,19 @@ class CtcLearner:
         )
         weights_B = torch.from_numpy(weights).to(device)
         return Loss((losses_B * weights_B).sum(), float((lengths * weights_B).sum()), {})
+
+    def _hidden(self, rows: Rows, seed: int) -> Tensor:
+        inputs = self._inputs(rows)
+        return self.model.base_model(**inputs, mask_time_indices=self._mask(seed))[0]  # type: ignore[no-any-return]
+
+    def _mask(self, seed: int) -> Tensor | None:
+        """Frames hidden by SpecAugment; known only once the inputs are there."""
+        if not self._config.mask_time:
+            return None
+        frames = self._inputs.frames_B()
+        random = np.random.default_rng([seed, 3])
+        mask_BF = span_mask(frames.tolist(), int(frames.max()), self._config.mask_time, MASK_FRAMES, random)
+        return torch.from_numpy(mask_BF).to(self.model.device)
 
     @torch.inference_mode()
     def transcripts(self, rows: Rows) -> list[str]:

@@ -35,7 +35,9 @@ class Learner(Protocol):
         """Sets which weights learn from this update on."""
         ...
 
-    def loss(self, rows: Rows, labels: Sequence[Any], weights: NDArray[np.float32], update: int) -> Loss: ...
+    def loss(self, rows: Rows, labels: Sequence[Any], weights: NDArray[np.float32], seed: int) -> Loss:
+        """Of one batch; chance comes from `seed` and torch's generator, which is seeded too."""
+        ...
 
     def transcripts(self, rows: Rows) -> list[str]:
         """What the model writes; the model is in evaluation mode."""

@@ -1,0 +1,64 @@
+"""Segments of recordings as sound inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from pipeline.audio.clock import MODEL_SAMPLE_RATE
+from pipeline.config import DecodeConfig, PlanConfig
+from pipeline.storage.entry import Entry
+from pipeline.train.clips import Source, prepare
+from pipeline.train.page import Raw
+
+MAX_CLIP_S = 30.0
+
+
+def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, Any]) -> dict[str, Raw]:
+    """An audio element by row id.
+
+    Args:
+        rows: as in `selection.SELECTED`: id, source, member, kind, position, size, channel, offset, duration.
+        folder: scratch.
+        options: for fsspec.
+    """
+    if not rows:
+        return {}
+    spans = [(span_of(row), row["channel"]) for row in rows]
+    source = Source(role="listen", inputs=(), needs_text=False, spans=tuple(spans))
+    clips, _ = prepare([source], folder, DecodeConfig(), PlanConfig(storage_options=options), MAX_CLIP_S, 0.0)
+    heard = clips["listen"]
+    number = {identity: at for at, identity in enumerate(heard.table.column("id").to_pylist())}
+    found = {}
+    for row, (entry, _) in zip(rows, spans, strict=True):
+        if entry.id in number:
+            found[row["id"]] = player(heard.pcm(number[entry.id]), row["text"])
+    return found
+
+
+def span_of(row: Mapping[str, Any]) -> Entry:
+    """The stretch of audio that a row of a selection is about."""
+    return Entry(
+        row["source"],
+        member=row["member"],
+        kind=row["kind"],
+        position=row["position"],
+        size=row["size"],
+        span_start_s=row["offset"],
+        span_duration_s=row["duration"],
+        reference=row["text"],
+    )
+
+
+def player(pcm_T: Any, text: str | None) -> Raw:
+    """An audio element that needs no file; FLAC, which every browser plays."""
+    sink = io.BytesIO()
+    soundfile.write(sink, pcm_T, MODEL_SAMPLE_RATE, format="FLAC")
+    content = base64.b64encode(sink.getvalue()).decode()
+    label = (text or "").replace('"', "'").replace("<", "").replace("&", "and")
+    return Raw(f'<audio controls preload="none" aria-label="{label}" src="data:audio/flac;base64,{content}"></audio>')
