@@ -10,6 +10,7 @@ import click
 
 import pipeline
 from jobs.codebook import codebook
+from jobs.decode import decode
 from jobs.demo import demo
 from jobs.embed import embed
 from jobs.encode import encode
@@ -20,8 +21,10 @@ from jobs.kmeans import kmeans
 from jobs.run_yaml import run
 from jobs.score import score
 from jobs.select import select
+from jobs.self_train import self_train
 from jobs.trace import trace
 from jobs.transcribe import transcribe
+from jobs.tune_decoder import tune_decoder
 from pipeline.errors import AudiomillError, UsageError
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -44,21 +47,11 @@ def audiomill() -> None:
     """
 
 
-for job in (
-    transcribe,
-    embed,
-    encode,
-    run,
-    kmeans,
-    codebook,
-    select,
-    finetune,
-    inspect_run,
-    score,
-    export,
-    trace,
-    demo,
-):
+JOBS = (
+    transcribe, embed, encode, run, kmeans, codebook, decode, tune_decoder, select, finetune, self_train, inspect_run, score,
+    export, trace, demo,
+)  # fmt: skip
+for job in JOBS:
     audiomill.add_command(job)
 
 

@@ -32,6 +32,9 @@ GROUPS = {
     "SelectConfig": "Rules",
     "SelectOutputConfig": "Output",
     "DecoderConfig": "Text",
+    "DecodeRunConfig": "Engine",
+    "DecodeOutputConfig": "Output",
+    "TuneConfig": "Search",
 }
 
 

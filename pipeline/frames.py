@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
 from pipeline.models.base import Readout, VectorWant
+from pipeline.models.posteriors import TopTokens, narrowed, quantized
 from pipeline.models.task import TaskSpec
 
 Cuts = Sequence[Mapping[str, Any]]
@@ -93,6 +94,36 @@ def codes_table(cuts: Cuts, answers: Sequence[Sequence[Readout]], tasks: Sequenc
     columns = _plain_columns(rows, schema.CODES, ("codes", "durations"))
     columns["codes"], columns["durations"] = _lists(codes, np.uint16), _lists(durations, np.uint16)
     return pa.table([columns[name] for name in schema.CODES.names], schema=schema.CODES)
+
+
+def posteriors_table(cuts: Cuts, texts: Sequence[Any], task: TaskSpec, hop: int, kept: int) -> pa.Table:
+    """A row a segment: the most probable tokens of its own frames.
+
+    Args:
+        cuts: the segments, see `schema.CUT`.
+        texts: `FrameLabels` with `top`.
+        task: the model.
+        hop: samples from one frame to the next.
+        kept: tokens beside the blank.
+    """
+    rows = []
+    for cut, text in zip(cuts, texts, strict=True):
+        first = -(-cut["left"] // hop)
+        stop = len(text.labels_F) if cut["right"] == 0 else -(-(cut["left"] + cut["stop"] - cut["start"]) // hop)
+        top = narrowed(TopTokens(text.top.tokens_FC[first:stop], text.top.logprobs_FC[first:stop]), kept)
+        rows.append(
+            {
+                **_row(cut, task, 1),
+                "frame_rate_hz": MODEL_SAMPLE_RATE / hop,
+                "first_frame_s": seconds_from_samples(cut["start"] - cut["left"] + first * hop),
+                "num_frames": len(top.tokens_FC),
+                "is_continued": cut["left"] > 0,
+                "num_tokens": top.tokens_FC.shape[1],
+                "tokens": top.tokens_FC.astype("<u2").tobytes(),
+                "levels": quantized(top.logprobs_FC).tobytes(),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=schema.POSTERIORS)
 
 
 def run_lengths(codes_F: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:

@@ -181,6 +181,19 @@ CODES = pa.schema(
 )
 
 
+POSTERIORS = pa.schema(
+    [
+        *_FRAMES_OF,
+        _column("num_frames", pa.int32(), "frames in the row"),
+        *_FRAME_CLOCK,
+        _column("is_continued", pa.bool_(), "frames go on from the row before: both are read as one"),
+        _column("num_tokens", pa.int16(), "candidates a frame: the blank first, then from the most probable on"),
+        _column("tokens", pa.binary(), "uint16, frame by frame"),
+        _column("levels", pa.binary(), "uint8, frame by frame: log-probability is -20 (level / 255)^2"),
+    ]
+)
+
+
 def embeddings(values: pa.DataType) -> pa.Schema:
     """The embeddings table; `values` is a vector, or a list of vectors where frames are kept."""
     return pa.schema(
@@ -197,7 +210,7 @@ def embeddings(values: pa.DataType) -> pa.Schema:
 
 
 EMBEDDINGS = embeddings(pa.list_(pa.list_(pa.float16(), 768)))
-DOCUMENTED = {**TABLES, "embeddings": EMBEDDINGS, "codes": CODES}
+DOCUMENTED = {**TABLES, "embeddings": EMBEDDINGS, "codes": CODES, "posteriors": POSTERIORS}
 """Every table that a run may write, with the usual width of a vector."""
 
 REASONS = {

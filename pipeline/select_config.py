@@ -78,8 +78,6 @@ class SelectConfig(Validated):
                 raise UsageError(f"--balance {name}: expected some of {', '.join(BALANCE_KEYS)}")
         if self.min_lm_score is not None and self.lm is None:
             raise UsageError("--min-lm-score needs --lm FILE")
-        if self.vocabulary == "calibrate" and self.calibrate is None:
-            raise UsageError("--vocabulary calibrate needs --calibrate OUTPUT")
         for flag in ("max_expected_wer", "max_segment_wer", "max_disagreement", "max_unknown_words"):
             value = getattr(self, flag)
             if value is not None and not 0 <= value <= 1:

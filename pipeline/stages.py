@@ -18,7 +18,7 @@ from pipeline.audio.clock import seconds_from_samples
 from pipeline.audio.fingerprint import fingerprint
 from pipeline.batching import Batched, run_batches
 from pipeline.canary import Difference, compare, largest
-from pipeline.frames import codes_table, embeddings_table, segment_id
+from pipeline.frames import codes_table, embeddings_table, posteriors_table, segment_id
 from pipeline.models.base import Answer, SpeechModel, TimedText, Transcript, Utterance
 from pipeline.models.gates import compression_ratio
 from pipeline.models.task import LoadedTask
@@ -68,6 +68,11 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
     specs = [task.spec for task in tasks]
     if "embeddings" in wanted.frames:
         frames["embeddings"] = embeddings_table(owned_cuts, readouts, specs, wanted.frames["embeddings"])
+    if "posteriors" in wanted.frames:
+        number, task = next((n, task) for n, task in enumerate(tasks) if task.spec.wants.transcripts is not None)
+        kept = task.spec.wants.transcripts.decoder.keep_posteriors if task.spec.wants.transcripts is not None else 0
+        texts = [answers[number][at].text for at in own]
+        frames["posteriors"] = posteriors_table(owned_cuts, texts, task.spec, task.spec.text_hop, kept)
     if "codes" in wanted.frames:
         frames["codes"] = codes_table(owned_cuts, readouts, specs)
     return pack(Result(result, frames))

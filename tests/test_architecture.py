@@ -9,8 +9,9 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/*.py")])
 LAYERS = [
     ("pipeline", "pipeline.errors", "pipeline.schema", "pipeline.fields"),
-    ("pipeline.config", "pipeline.decoder_config"),
-    ("pipeline.job_config", "pipeline.train_config", "pipeline.select_config"),
+    ("pipeline.decoder_config",),
+    ("pipeline.config",),
+    ("pipeline.job_config", "pipeline.train_config", "pipeline.select_config", "pipeline.decode_config"),
     ("pipeline.audio", "pipeline.text", "pipeline.storage"),
     ("pipeline.plan", "pipeline.read", "pipeline.models"),
     (

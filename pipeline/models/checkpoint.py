@@ -66,6 +66,11 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
             f"{model}: a checkpoint without CTC head; transcribing needs a fine-tuned ...ForCTC or Whisper one "
             "(embed and encode can use this one)"
         )
+    if checkpoint.kind != "ctc" and (text.decoder.beam_size > 1 or text.decoder.keep_posteriors):
+        option = "--beam-size" if text.decoder.beam_size > 1 else "--keep-posteriors"
+        raise ModelError(
+            f"{option}: {model} is no CTC model; use a wav2vec2-family ...ForCTC checkpoint, or leave it out"
+        )
     if checkpoint.kind != "whisper":
         if text.task == "translate":
             raise ModelError(f"--task translate: {model} is no Whisper checkpoint; use a multilingual Whisper")

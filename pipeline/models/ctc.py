@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models.base import TimedText, Transcript, Utterance
+from pipeline.models.posteriors import TopTokens
 
 MAX_WORD_SAMPLES = 48_000
 """3 s: a longer run without word delimiter is text of a script that has none; its tokens count as words."""
@@ -33,11 +34,12 @@ class CtcVocabulary:
 
 class FrameLabels(NamedTuple):
     """Best label of every frame of one utterance, context included, with its log-probability; `emitted_FV`: those of
-    all labels, where another model's words are to be aligned."""
+    all labels, where another model's words are to be aligned; `top`: of the most probable ones, for beam search."""
 
     labels_F: NDArray[np.int32]
     logprobs_F: NDArray[np.float32]
     emitted_FV: NDArray[np.float32] | None = None
+    top: TopTokens | None = None
 
     @property
     def symbols(self) -> NDArray[np.int32]:
@@ -78,7 +80,7 @@ def transcripts(
         language: reported as given.
     """
     found: dict[int, Transcript] = {}
-    for run in _contiguous(utterances):
+    for run in contiguous(utterances):
         labels, logprobs, starts = _core_frames([utterances[i] for i in run], [frames[i] for i in run], hop)
         units = list(_units(labels, logprobs, starts, vocabulary, hop))
         edges = [utterances[i].start for i in run[1:]]
@@ -90,7 +92,7 @@ def transcripts(
     return [found[index] for index in range(len(utterances))]
 
 
-def _contiguous(utterances: Sequence[Utterance]) -> Iterator[list[int]]:
+def contiguous(utterances: Sequence[Utterance]) -> Iterator[list[int]]:
     """Index runs of windows of one track that share context; every other utterance is a run of its own."""
     tracks: dict[tuple[str, int | None], list[int]] = {}
     for index, utterance in enumerate(utterances):
@@ -110,14 +112,19 @@ def _core_end(utterance: Utterance) -> int:
     return utterance.start + len(utterance.pcm_T) - utterance.left - utterance.right
 
 
+def core_frames(utterance: Utterance, num_frames: int, hop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Start sample of every frame, and which of them lie in the utterance itself, not in its context."""
+    at = utterance.start - utterance.left + hop * np.arange(num_frames, dtype=np.int64)
+    return at, (at >= utterance.start) & ((at < _core_end(utterance)) | (utterance.right == 0))
+
+
 def _core_frames(
     run: list[Utterance], frames: list[FrameLabels], hop: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     """Labels, log-probabilities and start samples of the frames whose start lies in their window's core."""
     labels, logprobs, starts = [], [], []
     for utterance, each in zip(run, frames, strict=True):
-        at = utterance.start - utterance.left + hop * np.arange(len(each.labels_F), dtype=np.int64)
-        core = (at >= utterance.start) & ((at < _core_end(utterance)) | (utterance.right == 0))
+        at, core = core_frames(utterance, len(each.labels_F), hop)
         labels.append(each.labels_F[core])
         logprobs.append(each.logprobs_F[core])
         starts.append(at[core])

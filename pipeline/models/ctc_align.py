@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,17 +34,36 @@ def word_frames(
     Returns:
         Half-open spans, starts not falling; None if there are fewer frames than tokens.
     """
+    spans = word_spans(words, logprobs_FV, vocabulary)
+    return None if spans is None else [(span.first, span.stop) for span in spans]
+
+
+class WordSpan(NamedTuple):
+    """Frames `[first, stop)` of a word; `logprob`: of its tokens along the best path, mean over its tokens' frames."""
+
+    first: int
+    stop: int
+    logprob: float
+
+
+def word_spans(
+    words: Sequence[str], logprobs_FV: NDArray[np.float32], vocabulary: CtcVocabulary
+) -> list[WordSpan] | None:
+    """As `word_frames`, with how probable each word is."""
     tokens, owner = _tokens(words, vocabulary)
     if not tokens or len(tokens) + sum(a == b for a, b in pairwise(tokens)) > len(logprobs_FV):
         return None
     states = np.full(2 * len(tokens) + 1, vocabulary.blank)
     states[1::2] = tokens
-    path_F = _best_path(_emitted(states, logprobs_FV, vocabulary.blank), states)
+    emitted_FS = _emitted(states, logprobs_FV, vocabulary.blank)
+    path_F = _best_path(emitted_FS, states)
+    along_F = emitted_FS[np.arange(len(path_F)), path_F]
     spans = []
     for word in range(len(words)):
         own = [2 * at + 1 for at, each in enumerate(owner) if each == word]
         at = np.flatnonzero((path_F >= own[0]) & (path_F <= own[-1]))
-        spans.append((int(at[0]), int(at[-1]) + 1))
+        spoken = at[path_F[at] % 2 == 1]
+        spans.append(WordSpan(int(at[0]), int(at[-1]) + 1, float(along_F[spoken].mean())))
     return spans
 
 
@@ -56,7 +76,8 @@ def _tokens(words: Sequence[str], vocabulary: CtcVocabulary) -> tuple[list[int],
         if index and vocabulary.delimiter in number:
             tokens.append(number[vocabulary.delimiter])
             owner.append(-1)
-        own = [_letter(c, number) for c in word if unicodedata.category(c)[0] not in "PZ"]
+        symbols = [word] if vocabulary.spaced else [c for c in word if unicodedata.category(c)[0] not in "PZ"]
+        own = [_letter(symbol, number) for symbol in symbols]
         joined = [t for at, t in enumerate(own) if t != WILDCARD or at == 0 or own[at - 1] != WILDCARD]
         tokens += joined or [WILDCARD]
         owner += [index] * (len(joined) or 1)
@@ -65,8 +86,10 @@ def _tokens(words: Sequence[str], vocabulary: CtcVocabulary) -> tuple[list[int],
 
 def _letter(letter: str, number: dict[str, int]) -> int:
     """As it is, in the other case, or without its marks; else the wildcard."""
+    if letter in number:
+        return number[letter]
     plain = unicodedata.normalize("NFD", letter)[0]
-    for each in (letter, letter.upper(), letter.lower(), plain.upper(), plain.lower()):
+    for each in (letter.upper(), letter.lower(), plain.upper(), plain.lower()):
         if each in number:
             return number[each]
     return WILDCARD

@@ -67,7 +67,7 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
         return Wav2VecModel(load_fairseq(path).to(device=device, dtype=dtype), task.wants, quantizers)
     from pipeline.models.wav2vec2 import load_frame_model
 
-    return load_frame_model(path, device, dtype, task.wants, quantizers, task.model.trust_remote_code)
+    return load_frame_model(path, device, dtype, task.wants, quantizers, task.model.trust_remote_code, storage_options)
 
 
 def load_whisper(

@@ -15,12 +15,13 @@ WHISPER_HOP = 320
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """`hop`: samples from one frame to the next; `num_layers`: of the encoder, so hidden states 0 to num_layers exist;
+    """`hop`: samples from one frame to the next, `text_hop`: at the CTC head; `num_layers`: of the encoder, so hidden states 0 to num_layers exist;
     `layer_names`: other names of layers; `other_widths`: of layers that differ from `width`; `quantizer`: (codebooks, entries of each) or None."""
 
     width: int
     num_layers: int
     hop: int
+    text_hop: int = 0
     layer_names: tuple[str, ...] = ()
     quantizer: tuple[int, int] | None = None
     other_widths: Mapping[int, int] = field(default_factory=dict)
@@ -46,7 +47,11 @@ def shape_of_family(folder: Path, has_quantizer: bool) -> Shape:
     config = AutoConfig.from_pretrained(folder)
     hop = BERT_HOP if config.model_type == "wav2vec2-bert" else prod(config.conv_stride)
     quantizer = (config.num_codevector_groups, config.num_codevectors_per_group) if has_quantizer else None
-    return Shape(width=config.hidden_size, num_layers=config.num_hidden_layers, hop=hop, quantizer=quantizer)
+    depth = config.num_adapter_layers if getattr(config, "add_adapter", False) else 0
+    text_hop = hop * config.adapter_stride**depth if depth else hop
+    return Shape(
+        width=config.hidden_size, num_layers=config.num_hidden_layers, hop=hop, text_hop=text_hop, quantizer=quantizer
+    )
 
 
 def shape_of_whisper(folder: Path) -> Shape:

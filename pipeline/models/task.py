@@ -10,13 +10,14 @@ from pipeline.models.base import SpeechModel, Wants
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """`label`: the model's name in the tables; `hop`: samples from one frame to the next."""
+    """`label`: the model's name in the tables; `hop`: samples from one frame to the next, `text_hop`: at the CTC head."""
 
     label: str
     model: ModelConfig
     wants: Wants
     hop: int
     batch_samples: int
+    text_hop: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.decoder_config import DecoderConfig
 from pipeline.errors import ModelError
 from pipeline.models.base import (
     CONV,
@@ -26,11 +27,14 @@ from pipeline.models.base import (
     Utterance,
     Wants,
 )
-from pipeline.models.ctc import CtcVocabulary, FrameLabels, transcripts
+from pipeline.models.ctc import CtcVocabulary, FrameLabels, contiguous, transcripts
 from pipeline.models.ctc_align import word_frames
+from pipeline.models.ctc_beam import BeamDecoder, stretch_of
+from pipeline.models.ctc_tokens import ctc_tokenizer, ctc_vocabulary
 from pipeline.models.exact import with_plain_weights
 from pipeline.models.fbank import KaldiFbank
 from pipeline.models.frame_inputs import FrameInputs, fbank_of, normalizes
+from pipeline.models.posteriors import TopTokens
 from pipeline.models.readout import CoreFrames, Quantizer, read_out
 from pipeline.models.taps import LayerTaps, without_layers_above
 
@@ -49,6 +53,7 @@ class FrameModel:
         quantizers: by name of the want.
         normalize: zero mean and unit variance per utterance, as the checkpoint was trained.
         language: reported in the rows.
+        storage_options: for the files of the decoder.
     """
 
     ladder: Ladder | None = None
@@ -66,6 +71,7 @@ class FrameModel:
         *,
         normalize: bool,
         language: str | None,
+        storage_options: dict[str, Any] | None = None,
     ) -> None:
         self._model, self._base, self._vocabulary = model, model.base_model, vocabulary
         self._wants, self._quantizers = wants, quantizers
@@ -78,6 +84,12 @@ class FrameModel:
         if CONV in wants.layers:
             self._base.feature_projection.register_forward_pre_hook(self._keep_conv)
         self._inputs = FrameInputs(model, fbank, normalize)
+        decoder = wants.transcripts.decoder if wants.transcripts is not None else DecoderConfig()
+        has_beam = decoder.beam_size > 1
+        self._num_kept = max(decoder.keep_posteriors, decoder.beam_tokens * has_beam)
+        self._beam: BeamDecoder | None = None
+        if has_beam and vocabulary is not None:
+            self._beam = BeamDecoder(decoder, vocabulary, storage_options or {}, str(model.device))
 
     def padded_length(self, num_samples: int) -> int:
         """Rows are padded to the longest of their batch."""
@@ -107,7 +119,13 @@ class FrameModel:
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""
         assert self._vocabulary is not None, "text is wanted"
-        return transcripts(utterances, texts, self._vocabulary, self.text_hop, self._language)
+        if self._beam is None:
+            return transcripts(utterances, texts, self._vocabulary, self.text_hop, self._language)
+        order = [(at, number > 0) for run in contiguous(utterances) for number, at in enumerate(run)]
+        stretches = [stretch_of(utterances[at], texts[at].top, self.text_hop, joins) for at, joins in order]
+        found = self._beam.transcripts(stretches, self.text_hop, self._language)
+        by_number = {at: text for (at, _), text in zip(order, found, strict=True)}
+        return [by_number[at] for at in range(len(utterances))]
 
     @property
     def text_hop(self) -> int:
@@ -128,10 +146,26 @@ class FrameModel:
         counts = self._inputs.text_frames_B().tolist()
         labels, logprobs = labels_BF.int().cpu().numpy(), logprobs_BF.cpu().numpy()
         found = [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
+        if self._num_kept:
+            tokens, values = self._most_probable(logits_BFV)
+            tops = [TopTokens(tokens[row, :count], values[row, :count]) for row, count in enumerate(counts)]
+            found = [each._replace(top=top) for each, top in zip(found, tops, strict=True)]
         if not self._wants.aligns:
             return found
         all_BFV = logits_BFV.float().log_softmax(-1).cpu().numpy()
         return [each._replace(emitted_FV=all_BFV[row, : counts[row]]) for row, each in enumerate(found)]
+
+    def _most_probable(self, logits_BFV: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The blank and the most probable other tokens of each frame, with their log-probabilities."""
+        assert self._vocabulary is not None, "text is wanted"
+        blank = self._vocabulary.blank
+        logprobs_BFV = logits_BFV.float().log_softmax(-1)
+        others_BFV = logprobs_BFV.clone()
+        others_BFV[..., blank] = -torch.inf
+        values_BFC, tokens_BFC = others_BFV.topk(min(self._num_kept, others_BFV.shape[-1] - 1), dim=-1)
+        tokens_BFC = torch.cat([torch.full_like(tokens_BFC[..., :1], blank), tokens_BFC], -1)
+        values_BFC = torch.cat([logprobs_BFV[..., blank : blank + 1], values_BFC], -1)
+        return tokens_BFC.int().cpu().numpy(), values_BFC.cpu().numpy()
 
     def edges(
         self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels], words: Sequence[Sequence[str]]
@@ -157,6 +191,7 @@ def load_frame_model(
     wants: Wants,
     quantizers: Mapping[str, Quantizer],
     trust_remote_code: bool,
+    storage_options: dict[str, Any] | None = None,
 ) -> FrameModel:
     """A wav2vec2-family checkpoint from a local folder; with its CTC head where text is wanted.
 
@@ -190,23 +225,13 @@ def load_frame_model(
     with_plain_weights(model)
     model = model.to(device=device, dtype=dtype).eval()
     fbank, normalize = fbank_of(folder, model), normalizes(folder)
-    return FrameModel(model, fbank, vocabulary, wants, quantizers, normalize=normalize, language=language)
-
-
-def ctc_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{folder}: no tokenizer for its CTC head ({error}); expected vocab.json beside the weights"
-        ) from error
-
-
-def ctc_vocabulary(tokenizer: Any, size: int, blank: int) -> CtcVocabulary:
-    names = {number: token for token, number in tokenizer.get_vocab().items()}
-    tokens = tuple(names.get(number, "") for number in range(size))
-    delimiter = getattr(tokenizer, "word_delimiter_token", None) or "|"
-    spaced = hasattr(tokenizer, "phone_delimiter_token")
-    return CtcVocabulary(tokens, blank, delimiter, bool(getattr(tokenizer, "do_lower_case", False)), spaced)
+    return FrameModel(
+        model,
+        fbank,
+        vocabulary,
+        wants,
+        quantizers,
+        normalize=normalize,
+        language=language,
+        storage_options=storage_options,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,8 @@ from typing import Any
 import pipeline
 from pipeline.canary import Difference
 from pipeline.job_config import JobConfig
+from pipeline.models.checkpoint import find_checkpoint
+from pipeline.models.ctc_tokens import vocabulary_of
 from pipeline.storage.fs import Place
 
 PACKAGES = (
@@ -27,7 +30,19 @@ def run_record(config: JobConfig) -> dict[str, Any]:
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "model_name": names[0] if len(names) == 1 else names,
         "inputs": [without_credentials(url) for url in config.inputs],
+        **_vocabulary(config),
     }
+
+
+def _vocabulary(config: JobConfig) -> dict[str, Any]:
+    """What the numbers in the posteriors table stand for."""
+    for task in config.tasks:
+        if task.transcripts is not None and task.transcripts.decoder.keep_posteriors:
+            found = vocabulary_of(
+                find_checkpoint(task.model, config.plan.storage_options), task.model.trust_remote_code
+            )
+            return {"ctc_vocabulary": dataclasses.asdict(found)}
+    return {}
 
 
 def record_canary(output: Place, difference: Difference) -> None:

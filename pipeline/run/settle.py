@@ -26,6 +26,7 @@ from pipeline.models.checkpoint import (
     shape_of,
     whisper_vocabulary_size,
 )
+from pipeline.models.ctc_beam import decoder_prints
 from pipeline.models.shape import Shape
 from pipeline.models.task import TaskSpec
 from pipeline.models.wanted import settled_codes, settled_vectors
@@ -49,6 +50,7 @@ MAX_PART_BYTES = 512_000_000
 MIN_PART_SECONDS = 120.0
 BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}
 BYTES_PER_CODE = 2
+BYTES_PER_CANDIDATE = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +111,7 @@ def settle(
             **({"codebook": codes} if codes else {}),
             **({"align": True} if task is aligner else {}),
             **({"second-model": fingerprint(task.second)} if task.second is not None else {}),
+            **_decoder_fields(task.config, options),
         }
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
@@ -171,6 +174,7 @@ def _task_spec(
         model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
         wants=wants,
         hop=task.shape.hop,
+        text_hop=task.shape.text_hop,
         batch_samples=samples_from_seconds(model.batch_seconds or default),
     )
     return spec, prints
@@ -215,6 +219,10 @@ def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:
         t for t in tasks if t.checkpoint.kind == "ctc" and t.config.transcripts is None and t.config.aligns is not False
     ]
     return able[0] if able and has_words else None
+
+
+def _decoder_fields(config: ModelTask, options: dict[str, Any]) -> dict[str, str]:
+    return {} if config.transcripts is None else decoder_prints(config.transcripts.decoder, options)
 
 
 def _task_fields(config: ModelTask) -> dict[str, Any]:
@@ -268,6 +276,10 @@ def bytes_per_second(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> d
             found["embeddings"] = found.get("embeddings", 0.0) + vector * (
                 rate / want.stride if want.pool == "none" else 0.1
             )
+        text = spec.wants.transcripts
+        if text is not None and text.decoder.keep_posteriors:
+            rate_of_text = MODEL_SAMPLE_RATE / max(1, spec.text_hop)
+            found["posteriors"] = rate_of_text * BYTES_PER_CANDIDATE * (text.decoder.keep_posteriors + 1)
         for codes in spec.wants.codes:
             found["codes"] = found.get("codes", 0.0) + rate * codes.num_codebooks * BYTES_PER_CODE
     return found
@@ -286,4 +298,6 @@ def _tables(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> Tables:
         frames["embeddings"] = schema.embeddings(values_type(wants))
     if any(spec.wants.codes for spec in specs):
         frames["codes"] = schema.CODES
+    if any(text.decoder.keep_posteriors for spec in specs if (text := spec.wants.transcripts) is not None):
+        frames["posteriors"] = schema.POSTERIORS
     return Tables(any(spec.wants.transcripts is not None for spec in specs), frames)

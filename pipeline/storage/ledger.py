@@ -27,7 +27,7 @@ PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
     r"run\.json|_SUCCESS|report\.html|"
     + PLAN_FILE.pattern
-    + r"|ledger|_pieces|embeddings|codes|export|scores\..*|"
+    + r"|ledger|_pieces|embeddings|codes|posteriors|export|scores\..*|"
     + "|".join(schema.TABLES)
 )
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pipeline.errors import ModelError, UsageError
 from pipeline.models.ctc import CtcVocabulary
+from pipeline.models.ctc_tokens import ctc_tokenizer, ctc_vocabulary
 from pipeline.models.exact import CTC_FAMILIES
 from pipeline.models.frame_inputs import FrameInputs, fbank_of, normalizes
-from pipeline.models.wav2vec2 import ctc_tokenizer, ctc_vocabulary
 from pipeline.train.labels import LabelForm, form_of, num_frames_needed, save_tokenizer, vocabulary_of
 from pipeline.train.learner import Loss, Rows
 from pipeline.train.masks import numpy_seeded, span_mask

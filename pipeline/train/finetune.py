@@ -29,9 +29,8 @@ from pipeline.train.record import Recorder, curves, read_metrics
 from pipeline.train.state import States
 from pipeline.train_config import FinetuneConfig, TrainConfig
 
-KEPT = ("checkpoint", "metrics.jsonl", "tensorboard")
 FILES = {
-    "run.json", "clips", "state", "checkpoint", "metrics.jsonl", "tensorboard", "dropped.parquet", "result.json", "report.html",
+    "run.json", "clips", "state", "checkpoint", "metrics.jsonl", "tensorboard", "dropped.parquet", "clips.parquet", "result.json", "report.html",
 }  # fmt: skip
 """What a run writes: --overwrite deletes these and nothing else."""
 Report = dict[str, Any]
@@ -94,6 +93,7 @@ def finetune(config: FinetuneConfig, console: Console) -> Report:
     dropped += lost
     table = pa.Table.from_pylist([each._asdict() for each in dropped], schema=DROPPED)
     pq.write_table(table, output / "dropped.parquet")
+    pq.write_table(training.train, output / "clips.parquet")
     _check_left(training, dropped)
     quiet.print(_heard_line(training, dropped), highlight=False, soft_wrap=True)
     launch(training, learner)

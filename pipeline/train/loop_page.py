@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ Metrics = dict[str, Any]
 def write_report(root: Path, rounds: Sequence[Metrics], options: dict[str, Any]) -> None:
     """Writes the page of the rounds so far."""
     body = section("Test WER by round", rounds_picture(rounds) + table(_HEADER, [_row(each) for each in rounds]))
-    for before, after in zip(rounds, rounds[1:], strict=False):
+    for before, after in pairwise(rounds):
         body += _round_section(root, before, after, options)
     best = next(each for each in reversed(rounds) if each["promoted"])
     body += section(

@@ -160,6 +160,8 @@ def _names(text: str | None) -> frozenset[str] | None:
 
 
 def _words(vocabulary: str | None, found: Candidates) -> frozenset[str] | None:
+    if vocabulary == "calibrate" and found.words is None:
+        raise UsageError("--vocabulary calibrate needs --calibrate OUTPUT")
     if vocabulary is None or vocabulary == "calibrate":
         return found.words if vocabulary else None
     place = Place(vocabulary, {})

@@ -1,0 +1,43 @@
+"""audiomill decode: kept posteriors -> text by beam search, with another language model or other weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import Console
+
+from jobs.options import GroupedCommand, config_from, headings, with_options
+from pipeline.decode_config import DecodeJobConfig
+
+EXAMPLES = """\
+Examples:
+  audiomill transcribe calls/ --model facebook/wav2vec2-base-960h --keep-posteriors 16 --output out/
+  audiomill decode out/ --lm news.arpa --beam-size 64 --num-best 5 --output news/
+  audiomill decode out/ --config tuned/decoder.yaml --hotwords "aortic stenosis,Zolgensma" --output clinic/
+"""
+
+
+class DecodeCommand(GroupedCommand):
+    headings = headings(DecodeJobConfig)
+
+
+@click.command(cls=DecodeCommand, epilog=EXAMPLES)
+@click.argument("inputs", nargs=-1, metavar="OUTPUT")
+@with_options(DecodeJobConfig)
+def decode(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:
+    """Write a corpus's texts anew, without another forward pass.
+
+    OUTPUT is the --output of `transcribe --keep-posteriors` with a CTC model. Runs on CPU, a process a core; finished
+    parts are not done again.
+    """
+    from pipeline.run.redecode import redecode
+
+    config = config_from(DecodeJobConfig, inputs, config_file, flags)
+    found = redecode(config, Console(stderr=True))
+    click.echo(
+        f"done: {found['num_segments']} segments, {found['hours']:.2f} h in {found['num_parts']} parts, "
+        f"{found['x_real_time_a_core']:.0f}x real time a core"
+    )
+    if not found["is_whole"]:
+        click.echo("the source is not finished: run both again for the rest")
