@@ -26,9 +26,7 @@ class DecoderConfig(Validated):
     num_best: int = option(1, "CTC: texts kept in `nbest`.", results=True)
     lm: str | None = option(None, "CTC: n-gram language model, KenLM binary or ARPA (.arpa, .arpa.gz); path or URL.")
     lm_weight: float = option(0.5, "CTC: weight of the language model's natural logarithms.", results=True)
-    word_score: float = option(
-        1.0, "CTC: added for each word, against the language model's liking for few.", results=True
-    )
+    word_score: float = option(1.0, "CTC: with --lm, added for each word, against its liking for few.", results=True)
     unknown_score: float = option(
         -10.0, "CTC: added for each word that the language model does not know.", results=True
     )

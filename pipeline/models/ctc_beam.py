@@ -72,7 +72,9 @@ class BeamDecoder:
         if config.hotwords:
             spellings = [spelled(phrase, vocabulary, "--hotwords") for phrase in phrases(config.hotwords, options)]
             hotwords = TokenTrie(spellings, len(vocabulary.tokens))
-        weights = Weights(config.lm_weight, config.word_score, config.unknown_score, config.hotword_score)
+        # Without a language model words need no balance to it.
+        for_words = (config.word_score, config.unknown_score) if lm is not None else (0.0, 0.0)
+        weights = Weights(config.lm_weight, *for_words, config.hotword_score)
         self._context = Context(vocabulary, weights, lm, lexicon, hotwords)
         self._rescorer = Rescorer(config.rescore_model, options, device) if config.rescore_model else None
 

@@ -79,26 +79,12 @@ def load_whisper(
     memory_fraction: float,
 ) -> WhisperModel:
     """Whisper from a Hugging Face or CTranslate2 folder."""
-    from transformers import WhisperForConditionalGeneration
-
-    from pipeline.models import ctranslate2
     from pipeline.models.whisper import WhisperModel
     from pipeline.models.whisper_align import heads_of
     from pipeline.models.whisper_ladder import WhisperLadder
     from pipeline.models.whisper_tokens import numeral_tokens, tokens_of
 
-    generation: dict[str, Any]
-    if ctranslate2.is_ctranslate2(folder):
-        model = ctranslate2.load_whisper(folder)
-        settings = ctranslate2.read_settings(folder)
-        generation = {
-            "suppress_tokens": settings.get("suppress_ids"),
-            "begin_suppress_tokens": settings.get("suppress_ids_begin"),
-            "alignment_heads": settings.get("alignment_heads"),
-        }
-    else:
-        model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-        generation = model.generation_config.to_dict()
+    model, generation = whisper_parts(folder)
     tokenizer = whisper_tokenizer(folder)
     if wants.transcripts is not None and wants.transcripts.suppress_numerals:
         numerals = numeral_tokens(tokenizer, tokenizer.token_to_id("<|endoftext|>"))
@@ -112,6 +98,23 @@ def load_whisper(
     if wants.transcripts is not None and wants.transcripts.retry:
         found.ladder = WhisperLadder(found, wants.transcripts)
     return found
+
+
+def whisper_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """A float32 `WhisperForConditionalGeneration`, and its suppressed tokens and alignment heads."""
+    from transformers import WhisperForConditionalGeneration
+
+    from pipeline.models import ctranslate2
+
+    if ctranslate2.is_ctranslate2(folder):
+        settings = ctranslate2.read_settings(folder)
+        return ctranslate2.load_whisper(folder), {
+            "suppress_tokens": settings.get("suppress_ids"),
+            "begin_suppress_tokens": settings.get("suppress_ids_begin"),
+            "alignment_heads": settings.get("alignment_heads"),
+        }
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    return model, model.generation_config.to_dict()
 
 
 def _quantizer(

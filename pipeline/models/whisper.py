@@ -38,6 +38,13 @@ MAX_ROWS = {"cpu": 64, "cuda": 256}
 """Rows that are decoded at a time: more do not make a step cheaper."""
 
 
+def short_context(num_samples: int) -> int:
+    """Samples that the encoder is shown of a segment, where it need not see a full window."""
+    step = samples_from_seconds(CONTEXT_STEP_S)
+    wanted = max(samples_from_seconds(CONTEXT_FLOOR_S), num_samples + samples_from_seconds(CONTEXT_MARGIN_S))
+    return min(WINDOW_SAMPLES, -(-wanted // step) * step)
+
+
 class WhisperModel:
     """See `pipeline.models.base.SpeechModel`.
 
@@ -108,11 +115,7 @@ class WhisperModel:
 
     def context(self, num_samples: int, how: How) -> int:
         """Samples that the encoder is shown: a function of the segment alone, so that its batch does not matter."""
-        if not how.is_short:
-            return WINDOW_SAMPLES
-        step = samples_from_seconds(CONTEXT_STEP_S)
-        wanted = max(samples_from_seconds(CONTEXT_FLOOR_S), num_samples + samples_from_seconds(CONTEXT_MARGIN_S))
-        return min(WINDOW_SAMPLES, -(-wanted // step) * step)
+        return short_context(num_samples) if how.is_short else WINDOW_SAMPLES
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ import ray.data
 from pipeline import schema
 from pipeline.commit import failure_place, save_result
 from pipeline.config import EngineConfig
-from pipeline.errors import UsageError
+from pipeline.errors import RunFailed, UsageError
 from pipeline.models.task import LoadedTask
 from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
@@ -245,3 +246,29 @@ def _threads_per_actor(spec: RunSpec) -> int:
     num_nodes = max(1, sum(1 for node in ray.nodes() if node["Alive"]))
     actors_here = -(-spec.engine.actors // num_nodes)
     return max(1, int(spec.engine.cpus_per_actor), (os.cpu_count() or 1) // actors_here)
+
+
+def train(function: Callable[[], None], workers: int, device: str, address: str | None) -> None:
+    """Runs `function` on several workers of Ray Train, which form a torch process group. Their code must reach the
+    folders of the training: a shared file system, where there is more than one node.
+
+    Raises:
+        RunFailed: a worker failed again and again.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    with (
+        session(EngineConfig(ray_address=address, actors=workers), verbose=False),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        on_gpu = device.startswith("cuda") or (device == "auto" and cluster_has_gpus())
+        trainer = TorchTrainer(
+            lambda: function(),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpu, resources_per_worker={"CPU": 1}),
+            run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=MAX_RETRIES)),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:  # Ray wraps what a worker raised in errors of its own
+            raise RunFailed(f"Ray Train: {' '.join(str(error).split())[-300:]}; run the same command again") from error

@@ -113,9 +113,7 @@ def _chosen(config: DecoderConfig) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
-def _proposed(
-    start: DecoderConfig, names: Sequence[str], count: int, trials: list[Trial]
-) -> Iterator[dict[str, Any]]:
+def _proposed(start: DecoderConfig, names: Sequence[str], count: int, trials: list[Trial]) -> Iterator[dict[str, Any]]:
     """The settings as given, then points spread evenly over the ranges (Kronecker sequence), then near the best."""
     yield {name: getattr(start, name) for name in names}
     golden = _generalised_golden_ratio(len(names))

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def _start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, s
 
 def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
     train, needs_text = config.train, objective != "pretrain"
+    if train.dev and not needs_text:
+        raise UsageError("--dev: pretraining writes no text that could be scored; leave it out")
     found = [Source(role="train", inputs=config.inputs, needs_text=needs_text)]
     if train.pseudo:
         found.append(
@@ -227,6 +230,7 @@ def _told(reason: str, text: str | None) -> str:
         "unknown_characters": "expected characters of the model's vocabulary (--vocabulary labels makes a new one)",
         "audio_shorter_than_text": "expected a frame of audio for each token",
         "text_too_long": "expected fewer tokens than the decoder can write",
+        "too_short": "expected enough frames to hide some",
     }
     return f"{expected[reason]}, got {text!r}"
 
@@ -254,7 +258,7 @@ def launch(training: Training, learner: Learner) -> None:
     if config.engine == "ray":
         from pipeline.run import on_ray
 
-        on_ray.train(train_on_a_worker, training, config.workers, config.device, config.ray_address)
+        on_ray.train(partial(_train_joined, training), config.workers, config.device, config.ray_address)
     elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         from pipeline.train.processes import joined
 
@@ -266,6 +270,14 @@ def launch(training: Training, learner: Learner) -> None:
         spawned(train_on_a_worker, training, config.workers, config.device)
     else:
         train_on(training, learner, Worker(0, 1, torch.device(resolve_device(config.device))))
+
+
+def _train_joined(training: Training) -> None:
+    """What a worker of Ray Train does: its environment describes the group."""
+    from pipeline.train.processes import joined
+
+    with joined(training.config.device) as worker:
+        train_on(training, None, worker)
 
 
 def train_on_a_worker(training: Training, worker: Worker) -> None:
@@ -313,9 +325,16 @@ def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Rep
         "last_dev_wer": progress["dev_wer"],
         "dropped": drop_counts(dropped),
         "seed": training.config.seed,
+        **_codebook_health(rows),
     }
     (output / "report.html").write_text(training_page(report, curves(rows)))
     return report
+
+
+def _codebook_health(rows: Sequence[dict[str, Any]]) -> Report:
+    """Of pretraining: how many entries of the codebooks were in use at the end."""
+    told = [row for row in rows if "perplexity" in row]
+    return {"codebook_perplexity": told[-1]["perplexity"], "collapsed": bool(told[-1]["collapsed"])} if told else {}
 
 
 def report_lines(report: Report, output: str) -> list[str]:
@@ -330,6 +349,9 @@ def report_lines(report: Report, output: str) -> list[str]:
         f"{report['num_updates']} updates{wer}",
         f"checkpoint: {output}/checkpoint (use it as --model); curves: {output}/report.html, {output}/tensorboard",
     ]
+    if "codebook_perplexity" in report:
+        warning = ": collapsed, lower --learning-rate or raise --batch-seconds" if report["collapsed"] else ""
+        lines.append(f"codebook perplexity at the end: {report['codebook_perplexity']:.1f}{warning}")
     if report["dropped"]:
         lines.append("dropped: " + ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items()))
     return lines

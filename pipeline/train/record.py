@@ -64,6 +64,8 @@ class Recorder:
         if "dev_wer" in row or now - self._spoken > SPOKEN_EVERY_S or row["update"] == row.get("num_updates"):
             self._spoken = now
             self._console.print(self._line(row), highlight=False, soft_wrap=True)
+            if row.get("collapsed"):
+                self._console.print("warning: the codebooks collapse (hardly an entry is in use)", highlight=False)
 
     def _line(self, row: dict[str, Any]) -> str:
         if "dev_wer" in row:
