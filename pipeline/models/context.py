@@ -116,17 +116,24 @@ class Context:
             states = np.broadcast_to(states_BKS[..., number][..., None], shape)
             following = trie.follow(states, np.broadcast_to(tokens_BC[:, None, :], shape))
             if number == 0:
-                ends = is_end & trie.is_word[states]
-                behind[..., number] = np.where(ends, ROOT, following)
-                is_dead = (following == DEAD) & ~ends & ~(is_end & (states == ROOT))
-                delta[is_dead] = NEVER
+                between = is_end & (trie.is_word[states] | (states == ROOT))
+                behind[..., number] = np.where(between, ROOT, following)
+                delta[(following == DEAD) & ~between] = NEVER
             else:
+                starts = trie.follow(np.full(shape, ROOT), np.broadcast_to(tokens_BC[:, None, :], shape))
+                following = np.where((following == DEAD) & self._is_at_start(states), starts, following)
                 following = np.where(is_end & (following == DEAD), ROOT, following)
                 behind[..., number] = following
                 completes = is_end & trie.is_word[states]
                 before = np.where(completes, 0.0, trie.share[states])
                 delta += self._weights.hotword * (trie.share[following] - before)
         return delta, behind
+
+    def _is_at_start(self, states: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether a word starts behind a state of the hotwords."""
+        assert self._hotwords is not None, "there are hotwords"
+        found: NDArray[np.bool_] = self._hotwords.last_token[states] == self._delimiter
+        return found
 
     def extended(self, prefix: Prefix, token: int, states: tuple[int, ...]) -> Prefix:
         """A prefix with one more token."""

@@ -12,7 +12,8 @@ ROOT, DEAD = 0, 1
 
 
 class TokenTrie:
-    """`is_word`: by state, whether a spelling ends here; `share`: how much of the shortest spelling behind it is written.
+    """`is_word`: by state, whether a spelling ends here; `share`: how much of the shortest spelling behind it is written;
+    `last_token`: that led to it.
 
     Args:
         spellings: token numbers of each.
@@ -22,7 +23,7 @@ class TokenTrie:
     def __init__(self, spellings: Iterable[Sequence[int]], size: int) -> None:
         self._size = size
         children: dict[tuple[int, int], int] = {}
-        depth, ends, shortest = [0, 0], [False, False], [1, 1]
+        depth, ends, shortest, last = [0, 0], [False, False], [1, 1], [-1, -1]
         for spelling in spellings:
             state = ROOT
             for at, token in enumerate(spelling, 1):
@@ -32,6 +33,7 @@ class TokenTrie:
                     depth.append(at)
                     ends.append(False)
                     shortest.append(len(spelling))
+                    last.append(token)
                 shortest[following] = min(shortest[following], len(spelling))
                 state = following
             ends[state] = state != ROOT
@@ -39,6 +41,7 @@ class TokenTrie:
         order = np.argsort(keys)
         self._keys, self._behind = keys[order], np.array(list(children.values()), np.int64)[order]
         self.is_word = np.array(ends)
+        self.last_token = np.array(last)
         self.share = np.minimum(1.0, np.array(depth) / np.array(shortest))
 
     def follow(self, states: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
