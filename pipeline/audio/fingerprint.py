@@ -15,8 +15,9 @@ FRAME = 512
 NUM_BANDS, NUM_STRETCHES = 8, 9
 LOWEST_HZ, HIGHEST_HZ = 200.0, 3400.0
 """What telephones and old codecs keep."""
-MAX_DIFFERING_BITS = 4
-"""Of 64, for the same sound."""
+MAX_DIFFERING_BITS, MAX_DIFFERING_SHORT, SHORT_S = 4, 2, 2.0
+"""Of 64, for the same sound; fewer in short segments: two people's "no" are nearly alike. Measured on digits: Vorbis
+changes at most 4 bits in 90% of them; of pairs of other recordings of a length 0.1% are within 4."""
 MAX_LENGTH_RATIO = 1.02
 
 
@@ -65,7 +66,7 @@ def same_sound(
             near = order[first[value] : first[value + 1]]
             near = near[(others[near] != 0) & _alike(lengths[at], other_lengths[near])]
             differing = np.unpackbits(mine[at] ^ theirs[near], axis=-1).sum(-1)
-            close = near[differing <= MAX_DIFFERING_BITS]
+            close = near[differing <= (MAX_DIFFERING_BITS if lengths[at] >= SHORT_S else MAX_DIFFERING_SHORT)]
             if len(close):
                 found[at] = close.min()
     return found
