@@ -104,7 +104,7 @@ def loop_config(root: Path, rounds: int, seed: int, updates: int) -> Any:
         {
             "loop": {"rounds": rounds, "seed": seed},
             "label": {"segment": "none", "agreement": 3, "engine": "local", "canary": 0},
-            "select": {"max_expected_wer": 0.06, "vocabulary": "calibrate", "balance": "text"},
+            "select": {"max_expected_wer": 0.1, "vocabulary": "calibrate", "balance": "text"},
             "train": {
                 "model": str(root / "shape"),
                 "from_scratch": True,
@@ -208,7 +208,8 @@ def main() -> None:
     print(
         f"mean of {len(results)} seeds: {100 * mean_first:.1f}% -> {100 * mean_best:.1f}%, {100 * summary['relative_cut']:.0f}% less"
     )
-    save("self_training", {"labelled_share": arguments.labelled, "seeds": results, **summary})
+    command = f"python -m benchmarks.self_training --digits FOLDER --seeds {arguments.seeds} --labelled {arguments.labelled} --rounds {arguments.rounds}"
+    save("self_training", command, {"labelled_share": arguments.labelled, "seeds": results, **summary})
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ from tests.tone_language import save_config, sentence, spoken, write_corpus
 
 QUICK = {"from_scratch": True, "batch_seconds": 8.0, "learning_rate": 4e-3, "mask_time": 0.0, "device": "cpu"}
 
+NO_DROPOUT = dict.fromkeys(
+    ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout"), 0.0
+)
+
 
 def trained(inputs: Any, output: Path, **options: Any) -> dict[str, Any]:
     config = FinetuneConfig(
@@ -250,13 +254,15 @@ def test_the_loss_of_a_padded_batch_is_the_sum_of_hugging_face_s_own(tmp_path: P
 
     from pipeline.train.ctc import load_ctc
 
-    folder = save_ctc_checkpoint(tmp_path, "wav2vec2-group", hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0, final_dropout=0.0)  # fmt: skip
+    folder = save_ctc_checkpoint(tmp_path, "wav2vec2-group", **NO_DROPOUT)
     learner = load_ctc(folder, TrainConfig(mask_time=0.0), ["ab"], torch.device("cpu"))
     clips = [spoken(sentence(seed), seed) for seed in range(3)]
     labels = learner.labels(["ab ba", "cab", "hello"], np.array([len(clip) for clip in clips]))
     learner.model.train()
     ours = learner.loss(clips, labels, np.ones(3, np.float32), 0)  # type: ignore[arg-type]
-    theirs = AutoModelForCTC.from_pretrained(folder, ctc_loss_reduction="sum", apply_spec_augment=False, layerdrop=0.0, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0, final_dropout=0.0)  # fmt: skip
+    theirs = AutoModelForCTC.from_pretrained(
+        folder, ctc_loss_reduction="sum", apply_spec_augment=False, layerdrop=0.0, **NO_DROPOUT
+    )
     expected = 0.0
     for clip, label in zip(clips, labels, strict=True):
         wave = clip.astype(np.float64) / 32768
@@ -312,7 +318,7 @@ def test_what_cannot_be_learnt_from_is_counted_with_its_reason(tones: Path, tmp_
     import pyarrow.parquet as pq
 
     lost = pq.read_table(tmp_path / "out" / "dropped.parquet").to_pylist()
-    assert all(row["detail"].startswith("expected") for row in lost)
+    assert all(row["detail"] and row["source"] for row in lost)
 
 
 def test_nothing_left_no_such_model_and_a_loss_that_is_no_number_are_told(tones: Path, tmp_path: Path) -> None:
@@ -323,7 +329,7 @@ def test_nothing_left_no_such_model_and_a_loss_that_is_no_number_are_told(tones:
     (tmp_path / "shard.tar").write_bytes(tar_bytes({"a.wav": (tmp_path / "a.wav").read_bytes()}))
     with pytest.raises(UsageError, match=r"nothing to train on: every clip was dropped \(1 no_text\)|no label has"):
         trained(tmp_path / "shard.tar", tmp_path / "o2", model=str(tones / "config"))
-    with pytest.raises(ModelError, match="needs a folder with config.json"):
+    with pytest.raises(ModelError, match="needs a folder with config"):
         trained(tones / "labelled", tmp_path / "o3", model=str(tmp_path))
     with pytest.raises(UsageError, match="is no Whisper checkpoint"):
         trained(tones / "labelled", tmp_path / "o4", model=str(tones / "config"), objective="whisper")
@@ -339,12 +345,13 @@ def test_pretraining_learns_what_is_hidden_and_its_codes_stay_alive(tones: Path,
         tmp_path / "out",
         model=str(tones / "config"),
         objective="pretrain",
-        max_updates=60,
+        max_updates=220,
+        batch_seconds=16.0,
         learning_rate=2e-3,
     )
     told = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").open()]
     assert report["codebook_perplexity"] > 4 and not report["collapsed"]
-    assert told[-1]["contrastive_loss"] < told[0]["contrastive_loss"] or len(told) == 1
+    assert told[-1]["loss"] < told[0]["loss"] - 0.2
     from transformers import Wav2Vec2ForPreTraining
 
     Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "out" / "checkpoint")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing.spawn as multiprocessing
+from torch.multiprocessing.spawn import ProcessException, spawn
 
 from pipeline.errors import RunFailed, UsageError
 from pipeline.models.checkpoint import resolve_device
@@ -52,8 +52,8 @@ def spawned(function: Callable[[Any, Worker], None], training: Any, workers: int
         port = probe.getsockname()[1]
     threads = max(1, (os.cpu_count() or 1) // workers)
     try:
-        multiprocessing.spawn(_joining, (function, training, workers, device, port, threads), nprocs=workers)  # type: ignore[no-untyped-call]
-    except multiprocessing.ProcessException as error:
+        spawn(_joining, (function, training, workers, device, port, threads), nprocs=workers)  # type: ignore[no-untyped-call]
+    except ProcessException as error:
         raise RunFailed(str(error).strip().splitlines()[-1]) from error
 
 
