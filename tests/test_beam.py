@@ -187,7 +187,7 @@ def test_kenlm_scores_are_those_of_the_arpa_file_by_hand(arpa: Path) -> None:
 
 def test_what_is_no_language_model_or_lexicon_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.arpa").write_text("nothing")
-    with pytest.raises(InputError, match=r"expected a KenLM binary or an ARPA file"):
+    with pytest.raises(InputError, match=r"expected a KenLM binary or an ARPA file of bigrams"):
         NgramModel(tmp_path / "x.arpa")
     with pytest.raises(InputError, match="no such file"):
         local_file(Place(str(tmp_path / "none.arpa")), "--lm")

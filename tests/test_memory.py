@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.batching import is_out_of_memory
 from pipeline.models.whisper_memory import Shapes, free_bytes, predicted_bytes, rows_that_fit
 from pipeline.run.progress import summary_lines
-from pipeline.stages import is_out_of_memory
 from tests.jobs_by_hand import rows, run
 from tests.synth import RATE, encode, noise
 

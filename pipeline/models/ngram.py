@@ -36,11 +36,14 @@ class NgramModel:
             raise UsageError("--lm needs the kenlm package; run: pip install 'audiomill[lm]'") from error
         config = kenlm.Config()
         config.show_progress = False
+        config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
             self._model = kenlm.Model(str(path), config)
         except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"--lm {path}: expected a KenLM binary or an ARPA file, got: {reason}") from error
+            reason = " ".join(str(error).split()).rsplit("Exception.", 1)[-1].strip()[-200:]
+            raise InputError(
+                f"--lm {path}: expected a KenLM binary or an ARPA file of bigrams or more, got: {reason}"
+            ) from error
         self._kenlm = kenlm
 
     def __contains__(self, word: str) -> bool:
