@@ -24,6 +24,7 @@ Example of a job.yaml:
   label: {agreement: 3, beam_size: 16, lm: news.arpa}
   select: {max_expected_wer: 0.1, budget: 500h}
   train: {model: facebook/wav2vec2-base, epochs: 30, batch_seconds: 200}
+Without `labelled` the teacher is the model as it is, such as a Whisper that is to learn a domain.
 The names in a section are those of the options of transcribe (label), select and finetune (train).
 """
 INPUTS = ("labelled", "unlabelled", "dev", "test")
@@ -54,7 +55,9 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
         values["output"] = output
     if rounds is not None:
         sections["loop"]["rounds"] = rounds
-    config = job.config_of({**_checked(values, job_file), "quiet": quiet}, sections)
+    config = job.config_of(
+        {**_checked(values, job_file, bool(sections["train"].get("from_scratch"))), "quiet": quiet}, sections
+    )
     with quiet_libraries(verbose):
         found = job.self_train(config, Console(stderr=True))
     best, first = job.best_of(found), found[0]
@@ -81,7 +84,7 @@ def _section(given: Any, kind: type, path: str, name: str) -> dict[str, Any]:
     return checked_values(values, kind, path, f"{name}.")
 
 
-def _checked(values: dict[str, Any], path: str) -> dict[str, Any]:
+def _checked(values: dict[str, Any], path: str, from_scratch: bool) -> dict[str, Any]:
     """Inputs and output, each there and of the right form."""
     unknown = sorted(values.keys() - {*INPUTS, "output"})
     if unknown:
@@ -91,6 +94,9 @@ def _checked(values: dict[str, Any], path: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in INPUTS:
         given = values.get(name)
+        if name == "labelled" and given is None and not from_scratch:
+            found[name] = ()
+            continue
         listed = [given] if isinstance(given, str) else given
         if not isinstance(listed, list) or not listed:
             raise UsageError(f"{path}: {name}: expected inputs, e.g. [{name}.jsonl]")

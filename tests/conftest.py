@@ -76,6 +76,21 @@ def ray_session() -> Iterator[Any]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def tone_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with labelled/, dev/, config/ and model/: a small model trained to read the language of tones."""
+    from tests.tone_language import save_config, write_corpus
+    from tests.training import trained
+
+    root = tmp_path_factory.mktemp("tone-model")
+    write_corpus(root / "labelled", range(60))
+    write_corpus(root / "dev", range(300, 320))
+    save_config(root / "config")
+    options = {"model": str(root / "config"), "dev": str(root / "dev"), "max_updates": 700, "batch_seconds": 4.0}
+    trained(root / "labelled", root / "model", evaluate_every=100, **options)
+    return root
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -31,7 +31,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "select": {"max_expected_wer": 0.3},
     "train": {
         "from_scratch": True,
-        "max_updates": 400,
+        "max_updates": 500,
         "evaluate_every": 100,
         "batch_seconds": 4.0,
         "learning_rate": 4e-3,

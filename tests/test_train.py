@@ -17,38 +17,23 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from safetensors.torch import load_file
 
 from pipeline.audio.perturb import at_speed, in_noise
-from pipeline.config import PlanConfig
 from pipeline.errors import ModelError, RunFailed, UsageError
-from pipeline.fields import build
 from pipeline.train.batches import epoch_batches, updates
-from pipeline.train.finetune import finetune
 from pipeline.train.labels import form_of, num_frames_needed, plain_letters, save_tokenizer, vocabulary_of
 from pipeline.train.masks import span_mask
 from pipeline.train.schedule import rate_share
-from pipeline.train_config import FinetuneConfig, TrainConfig, TrainOutputConfig
+from pipeline.train_config import TrainConfig, TrainOutputConfig
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import RATE, save_ctc_checkpoint, tar_bytes
 from tests.tone_language import save_config, sentence, spoken, write_corpus
-
-QUICK = {"from_scratch": True, "batch_seconds": 8.0, "learning_rate": 4e-3, "mask_time": 0.0, "device": "cpu"}
+from tests.training import trained
 
 NO_DROPOUT = dict.fromkeys(
     ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout"), 0.0
 )
-
-
-def trained(inputs: Any, output: Path, **options: Any) -> dict[str, Any]:
-    config = FinetuneConfig(
-        inputs=tuple(map(str, inputs if isinstance(inputs, list) else [inputs])),
-        train=build(TrainConfig, {**QUICK, **options}),
-        plan=PlanConfig(),
-        output=TrainOutputConfig(output=str(output), quiet=True),
-    )
-    return finetune(config, Console(quiet=True))
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
@@ -146,55 +131,37 @@ def test_texts_become_what_ctc_models_write() -> None:
     assert num_frames_needed([1, 1, 2]) == 4
 
 
-def test_a_model_learns_to_read_and_its_checkpoint_transcribes(tones: Path, tmp_path: Path) -> None:
-    report = trained(
-        tones / "labelled",
-        tmp_path / "out",
-        model=str(tones / "config"),
-        dev=str(tones / "dev"),
-        max_updates=400,
-        evaluate_every=50,
-    )
+def test_a_model_learns_to_read_and_its_checkpoint_transcribes(tone_model: Path, tmp_path: Path) -> None:
+    output = tone_model / "model"
+    report = json.loads((output / "result.json").read_text())
     assert report["best_dev_wer"] < 0.1 and report["num_clips"] == 60
-    run(tones / "dev", tmp_path / "texts", model=tmp_path / "out" / "checkpoint", segment="none")
+    run(tone_model / "dev", tmp_path / "texts", model=output / "checkpoint", segment="none")
     found = rows(tmp_path / "texts", "recordings")
-    right = sum(row["text"] == row["reference"] for row in found)
-    assert right >= 17
+    assert sum(row["text"] == row["reference"] for row in found) >= 17
     for row in rows(tmp_path / "texts", "segments"):
         assert all(row["start_s"] <= word["start_s"] < word["stop_s"] <= row["stop_s"] for word in row["words"])
     from transformers import AutoModelForCTC, AutoTokenizer
 
-    model = AutoModelForCTC.from_pretrained(tmp_path / "out" / "checkpoint")
+    model = AutoModelForCTC.from_pretrained(output / "checkpoint")
     assert sum(each.numel() for each in model.parameters()) > 50_000
-    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "checkpoint").decode([0, 3, 3, 0, 4]) == "ab"
-    assert list((tmp_path / "out" / "tensorboard").glob("events*"))
-    page = (tmp_path / "out" / "report.html").read_text()
+    assert AutoTokenizer.from_pretrained(output / "checkpoint").decode([0, 3, 3, 0, 4]) == "ab"
+    assert list((output / "tensorboard").glob("events*"))
+    page = (output / "report.html").read_text()
     assert page.count("<svg") == 1 and "dev WER" in page
-    again = trained(
-        tones / "labelled",
-        tmp_path / "out",
-        model=str(tones / "config"),
-        dev=str(tones / "dev"),
-        max_updates=400,
-        evaluate_every=50,
-    )
-    assert again["is_new"] is False
+
+
+def test_the_same_command_again_does_nothing_and_another_one_is_refused(tones: Path, tmp_path: Path) -> None:
+    options = {"model": str(tones / "config"), "max_updates": 1}
+    assert trained(tones / "labelled", tmp_path / "out", **options)["is_new"]
+    assert not trained(tones / "labelled", tmp_path / "out", **options)["is_new"]
     with pytest.raises(UsageError, match="--seed was 0, now 1"):
-        trained(
-            tones / "labelled",
-            tmp_path / "out",
-            model=str(tones / "config"),
-            dev=str(tones / "dev"),
-            max_updates=400,
-            evaluate_every=50,
-            seed=1,
-        )
+        trained(tones / "labelled", tmp_path / "out", seed=1, **options)
 
 
 COMMAND = """
 import sys
 from pathlib import Path
-from tests.test_train import trained
+from tests.training import trained
 trained(Path(sys.argv[1]) / "labelled", Path(sys.argv[2]), model=sys.argv[1] + "/config", max_updates=60, dev=sys.argv[1] + "/dev",
     evaluate_every=15, save_minutes=0.002, average_decay=0.9, speed_augment=0.1, noise_snr=10.0, mask_time=0.01, patience=50)
 """

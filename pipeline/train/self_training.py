@@ -63,7 +63,8 @@ class Labelling:
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTraining:
-    """A loop. `labelled`, `dev`, `test`: audio with text; `unlabelled`: its texts, if any, are never looked at."""
+    """A loop. `labelled`, `dev`, `test`: audio with text; without `labelled` the teacher is the model as it is;
+    `unlabelled`: its texts, if any, are never looked at."""
 
     output: str
     labelled: tuple[str, ...]
@@ -168,30 +169,36 @@ def _round(number: int, folder: Path, rounds: list[Metrics], config: SelfTrainin
     folder.mkdir(parents=True, exist_ok=True)
     train = _train_config(number, folder, teacher, config)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(train), indent=1, default=str))
+    is_trained = bool(config.labelled) or teacher is not None
     selected: dict[str, Any] = {}
     if teacher is not None:
         quiet.print(f"round {number}: labelling with round {teacher['round']}", highlight=False)
         _transcribe(config.unlabelled, folder / "labels", teacher["checkpoint"], config, quiet)
         selected = _select(folder, teacher, config, quiet)
-    quiet.print(f"round {number}: training", highlight=False)
-    report = finetune(
-        FinetuneConfig(
-            inputs=config.labelled,
-            train=train,
-            plan=config.label.plan,
-            decode=config.label.decode,
-            output=TrainOutputConfig(output=str(folder / "training"), quiet=config.quiet),
-        ),
-        quiet,
-    )
-    checkpoint = str(folder / "training" / "checkpoint")
+    report = _train(folder, train, config, quiet) if is_trained else {}
+    checkpoint = str(folder / "training" / "checkpoint") if is_trained else config.train.model
     for name, inputs in (("dev", config.dev), ("test", config.test)):
         _transcribe(inputs, folder / name, checkpoint, config, quiet)
-    write_lineage(folder, teacher)
-    metrics = _metrics(number, folder, teacher, config)
+    if is_trained:
+        write_lineage(folder, teacher)
+    metrics = _metrics(number, folder, teacher, checkpoint, config)
     metrics |= {"checkpoint": checkpoint, "training": report, "selection": selected}
     (folder / "metrics.json.tmp").write_text(json.dumps(metrics, indent=1))
     (folder / "metrics.json.tmp").rename(folder / "metrics.json")
+
+
+def _train(folder: Path, train: TrainConfig, config: SelfTraining, console: Console) -> dict[str, Any]:
+    """Trains on the labels and the pseudo-labels, or on the latter alone."""
+    console.print(f"{folder.name}: training", highlight=False)
+    inputs = config.labelled or (str(folder / "selection"),)
+    job = FinetuneConfig(
+        inputs=inputs,
+        train=train if config.labelled else dataclasses.replace(train, pseudo=None),
+        plan=config.label.plan,
+        decode=config.label.decode,
+        output=TrainOutputConfig(output=str(folder / "training"), quiet=config.quiet),
+    )
+    return finetune(job, console)
 
 
 def _train_config(number: int, folder: Path, teacher: Metrics | None, config: SelfTraining) -> TrainConfig:
@@ -223,7 +230,7 @@ def _select(folder: Path, teacher: Metrics, config: SelfTraining, console: Conso
     """Pseudo-labels, calibrated on the dev set as the same teacher read it; test and dev sets are held out."""
     done = folder / "selection" / "summary.json"
     if not done.exists():
-        before = Path(teacher["checkpoint"]).parent.parent
+        before = _folder_of(teacher, folder)
         held_out = [config.select.held_out] if config.select.held_out else []
         rules = dataclasses.replace(
             config.select,
@@ -239,16 +246,20 @@ def _select(folder: Path, teacher: Metrics, config: SelfTraining, console: Conso
 
 
 def write_lineage(folder: Path, teacher: Metrics | None) -> None:
-    """Which clips trained the student, and who labelled each."""
+    """Which clips trained the student, and who labelled each: the labels, or a teacher."""
     clips = pq.read_table(folder / "training" / "clips.parquet").drop_columns(["part", "offset"])
-    labeller = [
-        "labels" if role == "train" else f"round {teacher['round'] if teacher else '?'}"
-        for role in clips.column("role").to_pylist()
+    selection = folder / "selection" / "selected.parquet"
+    pseudo = (
+        set(pq.read_table(selection, columns=["source"]).column("source").to_pylist()) if selection.exists() else set()
+    )
+    has_labels = "pseudo" in clips.column("role").to_pylist()
+    by_teacher = [
+        role == "pseudo" or (not has_labels and source in pseudo)
+        for role, source in zip(*(clips.column(name).to_pylist() for name in ("role", "source")), strict=True)
     ]
-    weights = [
-        "" if role == "train" else (teacher or {}).get("fingerprint", "") for role in clips.column("role").to_pylist()
-    ]
-    clips = clips.append_column("labelled_by", pa.array(labeller)).append_column("teacher_weights", pa.array(weights))
+    name, weights = ("", "") if teacher is None else (f"round {teacher['round']}", teacher["fingerprint"])
+    clips = clips.append_column("labelled_by", pa.array([name if each else "labels" for each in by_teacher]))
+    clips = clips.append_column("teacher_weights", pa.array([weights if each else "" for each in by_teacher]))
     pq.write_table(clips, folder / "lineage.parquet")
 
 
@@ -280,15 +291,20 @@ def _edits(errors: Errors) -> int:
     return errors.substitutions + errors.deletions + errors.insertions
 
 
-def _metrics(number: int, folder: Path, teacher: Metrics | None, config: SelfTraining) -> Metrics:
+def _folder_of(teacher: Metrics, folder: Path) -> Path:
+    """Of the teacher's round, beside that of another one."""
+    return folder.parent / f"round-{teacher['round']}"
+
+
+def _metrics(number: int, folder: Path, teacher: Metrics | None, checkpoint: str, config: SelfTraining) -> Metrics:
     """What the test set says, and whether the student takes over."""
     from pipeline.models.checkpoint import find_checkpoint, fingerprint
 
     options = config.label.plan.storage_options
     own = scored(folder / "test", options)
-    before = own if teacher is None else scored(Path(teacher["checkpoint"]).parent.parent / "test", options)
+    before = own if teacher is None else scored(_folder_of(teacher, folder) / "test", options)
     found = decided(before, own, config.loop.seed)
-    weights = find_checkpoint(ModelConfig(model=str(folder / "training" / "checkpoint")), {})
+    weights = find_checkpoint(ModelConfig(model=checkpoint), options)
     return {
         "round": number,
         "wer": found.after,
@@ -307,7 +323,7 @@ def _round_line(metrics: Metrics) -> str:
     wer, (low, high) = 100 * metrics["wer"], (100 * each for each in metrics["interval"])
     text = f"round {metrics['round']}: test WER {wer:.2f}% ({low:.2f} to {high:.2f})"
     if metrics["teacher"] is None:
-        return f"{text}, trained on the labels alone"
+        return f"{text}, trained on the labels alone" if metrics["training"] else f"{text}, the model as it is"
     kept = metrics["selection"]
     decision = "promoted" if metrics["promoted"] else "rolled back"
     return (
