@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import soundfile
 from rich.console import Console
 
 from benchmarks.record import save
@@ -93,8 +94,12 @@ def write_splits(found: dict[str, tuple[bytes, str]], root: Path, share: float, 
     return {split: len(chosen) for split, chosen in splits.items()}
 
 
-def loop_config(root: Path, rounds: int, seed: int, updates: int) -> Any:
-    """The loop as a job.yaml would have it."""
+def seconds_of(folder: Path) -> float:
+    return sum(float(soundfile.info(path).duration) for path in sorted(folder.glob("*.wav")))
+
+
+def loop_config(root: Path, rounds: int, seed: int, updates: int, seconds: float) -> Any:
+    """The loop as a job.yaml would have it; `seconds`: of unlabelled audio, of which the best three quarters are taken."""
     (root / "shape").mkdir(parents=True, exist_ok=True)
     (root / "shape" / "config.json").write_text(json.dumps(SHAPE))
     values = {"output": str(root / "loop"), "quiet": True}
@@ -104,7 +109,7 @@ def loop_config(root: Path, rounds: int, seed: int, updates: int) -> Any:
         {
             "loop": {"rounds": rounds, "seed": seed},
             "label": {"segment": "none", "agreement": 3, "engine": "local", "canary": 0},
-            "select": {"max_expected_wer": 0.1, "vocabulary": "calibrate", "balance": "text"},
+            "select": {"max_expected_wer": 0.1, "budget": f"{0.75 * seconds:.0f}s", "vocabulary": "calibrate"},
             "train": {
                 "model": str(root / "shape"),
                 "from_scratch": True,
@@ -185,7 +190,7 @@ def main() -> None:
     for seed in map(int, arguments.seeds.split(",")):
         root, started = arguments.work / f"seed-{seed}", time.monotonic()
         sizes = write_splits(found, root, arguments.labelled, seed)
-        config = loop_config(root, arguments.rounds, seed, arguments.updates)
+        config = loop_config(root, arguments.rounds, seed, arguments.updates, seconds_of(root / "unlabelled"))
         rounds = self_train(config, Console(stderr=True))
         control = shuffled_control(root, config, rounds, seed)
         first, best = rounds[0]["wer"], best_of(rounds)["wer"]

@@ -50,6 +50,8 @@ def loop_config(root: Path, model: str) -> Any:
                 "engine": "local",
                 "word_times": False,
                 "retry": False,
+                "max_new_tokens": 12,
+                "language": "en",
                 "precision": "fp32",
             },
             "select": {

@@ -19,21 +19,19 @@ from rich.console import Console
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ModelError, RunFailed, UsageError
-from pipeline.fields import digest, result_fields
+from pipeline.fields import digest
 from pipeline.models.checkpoint import find_checkpoint, fingerprint, resolve_device
 from pipeline.models.locate import local_path
+from pipeline.train.claim import claim, clear, fields_of
 from pipeline.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
 from pipeline.train.learner import Learner
-from pipeline.train.loop import Labelled, Worker, fit
+from pipeline.train.loop import Labelled, fit
 from pipeline.train.page import training_page
 from pipeline.train.record import Recorder, curves, read_metrics
 from pipeline.train.state import States
+from pipeline.train.worker import Worker
 from pipeline.train_config import FinetuneConfig, TrainConfig
 
-FILES = {
-    "run.json", "clips", "state", "checkpoint", "metrics.jsonl", "tensorboard", "dropped.parquet", "clips.parquet", "result.json", "report.html",
-}  # fmt: skip
-"""What a run writes: --overwrite deletes these and nothing else."""
 Report = dict[str, Any]
 
 
@@ -68,15 +66,15 @@ def finetune(config: FinetuneConfig, console: Console) -> Report:
     """
     train, output = config.train, Path(config.output.output).absolute()
     if config.output.overwrite:
-        _clear(output)
+        clear(output)
     quiet = Console(quiet=True) if config.output.quiet else console
     path, objective, identity = _start_of(train, config.plan.storage_options)
     output.mkdir(parents=True, exist_ok=True)
     if (output / "result.json").exists():
-        _guard(output, _fields(config, identity))
+        claim(output, fields_of(config, identity))
         report: Report = json.loads((output / "result.json").read_text())
         return {**report, "is_new": False}
-    _guard(output, _fields(config, identity))
+    claim(output, fields_of(config, identity))
     sources = _sources(config, objective)
     quiet.print(f"decoding {', '.join(source.role for source in sources)} clips", highlight=False)
     clips, dropped = prepare(
@@ -145,45 +143,6 @@ def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
 
 def _several(text: str) -> tuple[str, ...]:
     return tuple(each.strip() for each in text.split(",") if each.strip())
-
-
-def _fields(config: FinetuneConfig, identity: str) -> dict[str, Any]:
-    """What another value of would give other weights, by flag name."""
-    return {
-        **result_fields(config),
-        "model": identity,
-        "inputs": list(config.inputs),
-        "pseudo": config.train.pseudo,
-        "dev": config.train.dev,
-    }
-
-
-def _guard(output: Path, fields: dict[str, Any]) -> None:
-    """Claims the folder for these settings, or checks that they made it."""
-    path = output / "run.json"
-    if not path.exists():
-        foreign = [each.name for each in output.iterdir() if each.name not in FILES]
-        if foreign:
-            raise UsageError(f"--output {output}: holds {foreign[0]!r}, which no training wrote; choose another folder")
-        path.write_text(json.dumps({"job": "finetune", "results": fields}, indent=1, sort_keys=True))
-        return
-    before = json.loads(path.read_text())["results"]
-    differing = [name for name in sorted(before.keys() | fields.keys()) if before.get(name) != fields.get(name)]
-    if differing:
-        name = differing[0]
-        raise UsageError(
-            f"--output {output} was made with other settings: --{name} was {before.get(name)!r}, now {fields.get(name)!r}. "
-            "Use the old settings, another --output, or --overwrite"
-        )
-
-
-def _clear(output: Path) -> None:
-    foreign = [each.name for each in output.iterdir() if each.name not in FILES] if output.exists() else []
-    if foreign:
-        raise UsageError(
-            f"--overwrite: {output} holds {foreign[0]!r}, which no training wrote; choose another --output"
-        )
-    shutil.rmtree(output, ignore_errors=True)
 
 
 def load_learner(training: Training, device: str) -> Learner:

@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE
 from pipeline.errors import RunFailed
-from pipeline.text.wer import NO_ERRORS, score_pair
 from pipeline.train.augment import augmented
 from pipeline.train.average import Average
-from pipeline.train.batches import Update, evaluation_batches, updates, updates_an_epoch
+from pipeline.train.batches import Update, updates, updates_an_epoch
 from pipeline.train.clips import Clips
+from pipeline.train.evaluate import dev_wer
 from pipeline.train.learner import Learner, Loss
+from pipeline.train.precision import autocast, autocast_type, mixed
 from pipeline.train.schedule import rate_share
 from pipeline.train.state import Progress, States
+from pipeline.train.worker import Worker
 from pipeline.train_config import TrainConfig
 
 BETAS = (0.9, 0.98)
@@ -42,19 +44,6 @@ class Labelled:
 
     clips: Clips
     labels: Sequence[Any]
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One of `size` processes that train together; the one of rank 0 evaluates, saves and speaks."""
-
-    rank: int
-    size: int
-    device: torch.device
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
 
 
 Told = Callable[[dict[str, Any]], None]
@@ -125,7 +114,7 @@ class _Run:
             parameters, lr=config.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=config.weight_decay
         )
         self._average = Average(learner.model, config.average_decay) if config.average_decay else None
-        self._precision = _autocast_type(config.precision, worker.device)
+        self._precision = autocast_type(config.precision, worker.device)
         self._scaler = torch.amp.GradScaler(worker.device.type, enabled=self._precision is torch.float16)
         self.progress = Progress()
         self._saved_at = self._told_at = time.monotonic()
@@ -167,8 +156,8 @@ class _Run:
         total, count, audio_s, numbers = 0.0, 0.0, 0.0, {}
         mine = update.batches[self._worker.rank :: self._worker.size]
         for at, (rows, picked) in enumerate(self._loaded(update, mine)):
-            torch.manual_seed(_mixed(config.seed, update.number, self._worker.rank, at))
-            with _autocast(self._precision, self._worker.device):
+            torch.manual_seed(mixed(config.seed, update.number, self._worker.rank, at))
+            with autocast(self._precision, self._worker.device):
                 loss = self._loss(rows, picked, update.number, at)
             self._scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(loss.total.detach()), count + loss.size
@@ -186,7 +175,7 @@ class _Run:
 
     def _loss(self, rows: list[NDArray[np.int16]], picked: NDArray[np.int64], number: int, at: int) -> Loss:
         labels = [self._train.labels[index] for index in picked]
-        seed = _mixed(self._config.seed, number, self._worker.rank, at)
+        seed = mixed(self._config.seed, number, self._worker.rank, at)
         return self._learner.loss(rows, labels, self._train.clips.weights[picked], seed)
 
     def _apply(self, count: float) -> float:
@@ -350,41 +339,3 @@ class _Run:
         )
         self._sums = dict.fromkeys(sums, 0.0)
         self._told_at = time.monotonic()
-
-
-def dev_wer(learner: Learner, clips: Clips, budget: int, language: str | None) -> float:
-    """Word error rate of a learner on clips with text."""
-    errors = NO_ERRORS
-    texts = heard(learner, clips, budget)
-    for reference, hypothesis in zip(clips.texts, texts, strict=True):
-        errors += score_pair(reference, hypothesis, language)[0]
-    return errors.rate
-
-
-def heard(learner: Learner, clips: Clips, budget: int) -> list[str]:
-    """What a learner writes of each clip."""
-    learner.model.eval()
-    found = [""] * len(clips)
-    for picked in evaluation_batches(clips.num_samples, budget):
-        texts = learner.transcripts([clips.pcm(index) for index in picked.tolist()])
-        for index, text in zip(picked.tolist(), texts, strict=True):
-            found[index] = text
-    return found
-
-
-def _mixed(*numbers: int) -> int:
-    """One seed from several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
-    """What products are computed in; None for float32."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-def _autocast(precision: torch.dtype | None, device: torch.device) -> Any:
-    return contextlib.nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)

@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import ProcessException, spawn
 
 from pipeline.errors import RunFailed, UsageError
 from pipeline.models.checkpoint import resolve_device
-from pipeline.train.loop import Worker
+from pipeline.train.worker import Worker
 
 TIMEOUT = datetime.timedelta(minutes=30)
 
