@@ -41,5 +41,7 @@ def finetune(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> 
     config = config_from(FinetuneConfig, inputs, config_file, flags)
     with quiet_libraries(config.output.verbose):
         report = job.finetune(config, Console(stderr=True))
-    for line in job.report_lines(report, config.output.output):
+    for line in (
+        job.report_lines(report, config.output.output) if report else ()
+    ):  # of several processes the first one tells
         click.echo(line)

@@ -27,6 +27,7 @@ from pipeline.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, p
 from pipeline.train.learner import Learner
 from pipeline.train.loop import Labelled, fit
 from pipeline.train.page import training_page
+from pipeline.train.processes import first_alone
 from pipeline.train.record import Recorder, curves, read_metrics
 from pipeline.train.state import States
 from pipeline.train.worker import Worker
@@ -64,10 +65,39 @@ def finetune(config: FinetuneConfig, console: Console) -> Report:
         UsageError: inputs, model or options cannot be used, or every clip was dropped.
         RunFailed: the loss is not a number any more.
     """
-    train, output = config.train, Path(config.output.output).absolute()
-    if config.output.overwrite:
-        clear(output)
-    quiet = Console(quiet=True) if config.output.quiet else console
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        from pipeline.train.processes import joined
+
+        with joined(config.train.device) as worker:
+            return _finetune(config, console, worker)
+    return _finetune(config, console, None)
+
+
+def _finetune(config: FinetuneConfig, console: Console, worker: Worker | None) -> Report:
+    """`worker`: which of the processes that torchrun started this is, None otherwise."""
+    is_first = worker is None or worker.is_first
+    output = Path(config.output.output).absolute()
+    quiet = Console(quiet=True) if config.output.quiet or not is_first else console
+    with first_alone(worker):  # the others find everything decoded
+        if config.output.overwrite and is_first:
+            clear(output)
+        prepared = _prepared(config, output, quiet)
+    if isinstance(prepared, dict):
+        return prepared if is_first else {}
+    training, learner, dropped = prepared
+    launch(training, learner, worker)
+    if not is_first:
+        return {}
+    report = _result(training, dropped, output)
+    (output / "result.json").write_text(json.dumps(report, indent=1))
+    shutil.rmtree(output / "clips")
+    shutil.rmtree(output / "state", ignore_errors=True)
+    return {**report, "is_new": True}
+
+
+def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | tuple[Training, Learner, list[Dropped]]:
+    """What is to be trained, or the report of a run that is done."""
+    train = config.train
     path, objective, identity = _start_of(train, config.plan.storage_options)
     output.mkdir(parents=True, exist_ok=True)
     if (output / "result.json").exists():
@@ -95,12 +125,7 @@ def finetune(config: FinetuneConfig, console: Console) -> Report:
     pq.write_table(training.train, output / "clips.parquet")
     _check_left(training, dropped)
     quiet.print(_heard_line(training, dropped), highlight=False, soft_wrap=True)
-    launch(training, learner)
-    report = _result(training, dropped, output)
-    (output / "result.json").write_text(json.dumps(report, indent=1))
-    shutil.rmtree(output / "clips")
-    shutil.rmtree(output / "state", ignore_errors=True)
-    return {**report, "is_new": True}
+    return training, learner, dropped
 
 
 def _start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, str]:
@@ -211,18 +236,15 @@ def _heard_line(training: Training, dropped: Sequence[Dropped]) -> str:
     return f"training on {len(clips)} clips, {clips.seconds / 3600:.2f} h{dev}; dropped {len(dropped)}{reasons}"
 
 
-def launch(training: Training, learner: Learner) -> None:
+def launch(training: Training, learner: Learner, worker: Worker | None) -> None:
     """Trains in this process, or in several."""
     config = training.config
     if config.engine == "ray":
         from pipeline.run import on_ray
 
         on_ray.train(partial(_train_joined, training), config.workers, config.device, config.ray_address)
-    elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        from pipeline.train.processes import joined
-
-        with joined(config.device) as worker:
-            train_on(training, None if worker.size > 1 else learner, worker)
+    elif worker is not None:
+        train_on(training, None, worker)
     elif config.workers > 1:
         from pipeline.train.processes import spawned
 

@@ -38,6 +38,17 @@ def joined(device: str) -> Iterator[Worker]:
             dist.destroy_process_group()
 
 
+@contextlib.contextmanager
+def first_alone(worker: Worker | None) -> Iterator[None]:
+    """The first worker does what is inside before the others do; None: there are no others. An error of the first one
+    ends it, and whoever started the others ends them."""
+    if worker is not None and not worker.is_first:
+        dist.barrier()
+    yield
+    if worker is not None and worker.is_first:
+        dist.barrier()
+
+
 def spawned(function: Callable[[Any, Worker], None], training: Any, workers: int, device: str) -> None:
     """Runs `function` in new processes on this machine.
 
