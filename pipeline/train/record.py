@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import time
@@ -112,8 +113,15 @@ def curves(rows: list[dict[str, Any]]) -> str:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an SVG element."""
+    """A figure as an SVG element, named by its axes for those who do not see it."""
     sink = io.StringIO()
     figure.savefig(sink, format="svg")
     text = sink.getvalue()
-    return text[text.index("<svg") :]
+    names = [
+        name
+        for axes in figure.axes
+        for name in (axes.get_title(loc="left"), axes.get_title(), axes.get_ylabel())
+        if name
+    ]
+    label = html.escape(f"picture of {', '.join(names) or figure.axes[0].get_xlabel()}", quote=True)
+    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
