@@ -70,6 +70,10 @@ class SelectConfig(Validated):
     max_group_ratio: float = option(
         2.0, "With --balance, no --budget: most audio of a group, times the mean group's.", results=True
     )
+    export_audio: bool = option(
+        False,
+        "Write the kept segments as OUTPUT/audio/*.flac and name those in the manifests: for tools that cannot read shards.",
+    )
     listen: int = option(5, "Dropped clips of each reason that report.html lets you listen to.")
 
     def check(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from pipeline.audio.fingerprint import fingerprint, same_sound
 from pipeline.errors import InputError, UsageError
@@ -36,7 +37,7 @@ from pipeline.text.select import (
 from pipeline.train.pseudo import read_selection
 from pipeline.train.selection import select
 from tests.jobs_by_hand import run
-from tests.synth import RATE, encode, noise
+from tests.synth import RATE, encode, noise, tar_bytes
 from tests.tone_language import write_corpus
 
 
@@ -220,8 +221,6 @@ def selected(root: Path, name: str, **rules: Any) -> tuple[dict[str, Any], Path]
         select=SelectConfig(**rules),
         output=SelectOutputConfig(output=str(root / name), overwrite=True),
     )
-    from rich.console import Console
-
     return select(config, Console(quiet=True)), root / name
 
 
@@ -261,6 +260,26 @@ def test_the_selection_is_read_by_ourselves_nemo_style_readers_datasets_and_lhot
     assert cuts[0].load_audio().shape[1] == pytest.approx(rows[0]["duration"] * RATE, abs=2)
 
 
+def test_clips_of_a_shard_are_exported_for_tools_that_read_files_only(transcripts: Path) -> None:
+    names = sorted((transcripts / "unlabelled").glob("000*.wav"))
+    (transcripts / "shard.tar").write_bytes(tar_bytes({path.name: path.read_bytes() for path in names}))
+    run(transcripts / "shard.tar", transcripts / "shard-out", segment="none")
+    config = SelectJobConfig(
+        inputs=(str(transcripts / "shard-out"),),
+        select=SelectConfig(max_chars_per_second=1000.0, export_audio=True),
+        output=SelectOutputConfig(output=str(transcripts / "exported")),
+    )
+    select(config, Console(quiet=True))
+    lines = [json.loads(line) for line in (transcripts / "exported" / "manifest.jsonl").read_text().splitlines()]
+    assert len(lines) == len(names)
+    for line, path in zip(lines, names, strict=True):
+        ours, theirs = (soundfile.read(each, dtype="int16")[0] for each in (line["audio_filepath"], path))
+        assert np.array_equal(ours, theirs) and line["offset"] == 0
+    assert [entry.member for entry, _ in read_selection(Place(str(transcripts / "exported")))] == [
+        path.name for path in names
+    ]
+
+
 def test_a_second_model_a_vocabulary_and_a_budget_decide(transcripts: Path) -> None:
     agreed, _ = selected(
         transcripts, "second", second=str(transcripts / "out"), max_disagreement=0.0, max_chars_per_second=1000.0
@@ -275,8 +294,6 @@ def test_a_second_model_a_vocabulary_and_a_budget_decide(transcripts: Path) -> N
 
 def test_what_cannot_be_selected_from_is_told(transcripts: Path, tmp_path: Path) -> None:
     config = SelectJobConfig(inputs=(str(tmp_path),), output=SelectOutputConfig(output=str(tmp_path / "o")))
-    from rich.console import Console
-
     with pytest.raises(InputError, match="no output of audiomill"):
         select(config, Console(quiet=True))
     with pytest.raises(InputError, match="expected at least 20 segments with a reference"):

@@ -98,6 +98,7 @@ def _finetune(config: FinetuneConfig, console: Console, worker: Worker | None) -
 def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | tuple[Training, Learner, list[Dropped]]:
     """What is to be trained, or the report of a run that is done."""
     train = config.train
+    resolve_device(train.device)  # tells what is missing before anything is decoded
     path, objective, identity = _start_of(train, config.plan.storage_options)
     output.mkdir(parents=True, exist_ok=True)
     if (output / "result.json").exists():

@@ -38,6 +38,7 @@ from pipeline.text.select import (
     within_budget,
 )
 from pipeline.train.candidates import Candidates, calibrated, read_candidates
+from pipeline.train.exported import exported
 from pipeline.train.held_out import HeldOut, read_held_out
 from pipeline.train.manifests import lhotse_cuts, manifest_lines
 from pipeline.train.selection_page import selection_page
@@ -98,7 +99,7 @@ def select(config: SelectJobConfig, console: Console) -> Report:
     verdicts = verdicts_of(found, rules, held_out)
     report = _report(found, verdicts, calibration)
     report["teacher"] = sorted({row["teacher"] for row in found.rows})
-    _write(found, verdicts, output)
+    _write(found, verdicts, output, rules.export_audio)
     with tempfile.TemporaryDirectory() as folder:
         page = selection_page(report, found, verdicts, rules.listen, Path(folder), options)
     output.join("report.html").write(page.encode())
@@ -222,7 +223,7 @@ def _report(found: Candidates, verdicts: Sequence[Verdict], calibration: Report 
     return report
 
 
-def _write(found: Candidates, verdicts: Sequence[Verdict], output: Place) -> None:
+def _write(found: Candidates, verdicts: Sequence[Verdict], output: Place, with_audio: bool) -> None:
     kept = [row for row, verdict in zip(found.rows, verdicts, strict=True) if verdict is KEPT]
     lost = [
         {**row, "reason": verdict.reason, "detail": verdict.detail}
@@ -231,8 +232,9 @@ def _write(found: Candidates, verdicts: Sequence[Verdict], output: Place) -> Non
     ]
     output.join("selected.parquet").write(to_bytes(pa.Table.from_pylist(kept, SELECTED)))
     output.join("dropped.parquet").write(to_bytes(pa.Table.from_pylist(lost, DROPPED)))
-    output.join("manifest.jsonl").write(manifest_lines(kept))
-    output.join("cuts.jsonl.gz").write(lhotse_cuts(kept))
+    named = exported(kept, output) if with_audio else kept
+    output.join("manifest.jsonl").write(manifest_lines(named))
+    output.join("cuts.jsonl.gz").write(lhotse_cuts(named))
 
 
 def report_lines(report: Report, output: str) -> list[str]:
