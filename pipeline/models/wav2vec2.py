@@ -142,24 +142,24 @@ class FrameModel:
         return found, self._vocabulary.tokens
 
     def _labels(self, logits_BFV: Tensor) -> list[FrameLabels]:
-        logprobs_BF, labels_BF = logits_BFV.float().log_softmax(-1).max(-1)
+        logprobs_BFV = logits_BFV.float().log_softmax(-1)
+        logprobs_BF, labels_BF = logprobs_BFV.max(-1)
         counts = self._inputs.text_frames_B().tolist()
         labels, logprobs = labels_BF.int().cpu().numpy(), logprobs_BF.cpu().numpy()
         found = [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
         if self._num_kept:
-            tokens, values = self._most_probable(logits_BFV)
+            tokens, values = self._most_probable(logprobs_BFV)
             tops = [TopTokens(tokens[row, :count], values[row, :count]) for row, count in enumerate(counts)]
             found = [each._replace(top=top) for each, top in zip(found, tops, strict=True)]
         if not self._wants.aligns:
             return found
-        all_BFV = logits_BFV.float().log_softmax(-1).cpu().numpy()
+        all_BFV = logprobs_BFV.cpu().numpy()
         return [each._replace(emitted_FV=all_BFV[row, : counts[row]]) for row, each in enumerate(found)]
 
-    def _most_probable(self, logits_BFV: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def _most_probable(self, logprobs_BFV: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The blank and the most probable other tokens of each frame, with their log-probabilities."""
         assert self._vocabulary is not None, "text is wanted"
         blank = self._vocabulary.blank
-        logprobs_BFV = logits_BFV.float().log_softmax(-1)
         others_BFV = logprobs_BFV.clone()
         others_BFV[..., blank] = -torch.inf
         values_BFC, tokens_BFC = others_BFV.topk(min(self._num_kept, others_BFV.shape[-1] - 1), dim=-1)

@@ -18,7 +18,7 @@ from pipeline.models.ngram import NgramModel, local_file
 from pipeline.select_config import SelectConfig
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
-from pipeline.text.calibrate import Calibration, cross_fitted, fit, log_odds, reliability
+from pipeline.text.calibrate import cross_fitted, fit, log_odds, reliability
 from pipeline.text.select import Label, plain
 from pipeline.text.wer import NO_ERRORS, Errors, score_pair
 
@@ -251,6 +251,3 @@ def _same_columns(features_ND: NDArray[np.float64], config: SelectConfig) -> NDA
     if config.second is not None:
         features_ND[:, 2] = 0.0
     return features_ND
-
-
-__all__ = ["Calibration", "Candidates", "calibrated", "features_of", "read_candidates"]

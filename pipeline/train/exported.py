@@ -14,7 +14,7 @@ from pipeline.audio.clock import MODEL_SAMPLE_RATE
 from pipeline.config import DecodeConfig, PlanConfig
 from pipeline.storage.fs import Place, absolute
 from pipeline.train.clips import Source, prepare
-from pipeline.train.listening import span_of
+from pipeline.train.pseudo import span_of
 
 MAX_CLIP_S = 3600.0
 

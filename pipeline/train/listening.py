@@ -12,9 +12,9 @@ import soundfile
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE
 from pipeline.config import DecodeConfig, PlanConfig
-from pipeline.storage.entry import Entry
 from pipeline.train.clips import Source, prepare
 from pipeline.train.page import Raw
+from pipeline.train.pseudo import span_of
 
 MAX_CLIP_S = 30.0
 
@@ -39,20 +39,6 @@ def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, 
         if entry.id in number:
             found[row["id"]] = player(heard.pcm(number[entry.id]), row["text"])
     return found
-
-
-def span_of(row: Mapping[str, Any]) -> Entry:
-    """The stretch of audio that a row of a selection is about."""
-    return Entry(
-        row["source"],
-        member=row["member"],
-        kind=row["kind"],
-        position=row["position"],
-        size=row["size"],
-        span_start_s=row["offset"],
-        span_duration_s=row["duration"],
-        reference=row["text"],
-    )
 
 
 def player(pcm_T: Any, text: str | None) -> Raw:

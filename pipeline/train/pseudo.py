@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.storage.entry import Entry
 from pipeline.storage.fs import Place
@@ -19,16 +20,20 @@ def is_selection(place: Place) -> bool:
 def read_selection(place: Place) -> Iterator[tuple[Entry, int | None]]:
     """Spans with their pseudo-labels, and the channel of each."""
     for row in read_table(place.join(SELECTED_FILE)).to_pylist():
-        entry = Entry(
-            row["source"],
-            member=row["member"],
-            kind=row["kind"],
-            position=row["position"],
-            size=row["size"],
-            duration_s=row["duration"],
-            span_start_s=row["offset"],
-            span_duration_s=row["duration"],
-            reference=row["text"],
-            language=row["language"],
-        )
-        yield entry, row["channel"]
+        yield span_of(row), row["channel"]
+
+
+def span_of(row: Mapping[str, Any]) -> Entry:
+    """The stretch of audio that a row of a selection is about, with its text."""
+    return Entry(
+        row["source"],
+        member=row["member"],
+        kind=row["kind"],
+        position=row["position"],
+        size=row["size"],
+        duration_s=row["duration"],
+        span_start_s=row["offset"],
+        span_duration_s=row["duration"],
+        reference=row["text"],
+        language=row.get("language"),
+    )
