@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from itertools import pairwise
 
 import click
 
@@ -25,7 +26,9 @@ from jobs.self_train import self_train
 from jobs.trace import trace
 from jobs.transcribe import transcribe
 from jobs.tune_decoder import tune_decoder
+from jobs.watch import watch
 from pipeline.errors import AudiomillError, UsageError
+from pipeline.run.journal import json_line, redacted
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -48,7 +51,7 @@ def audiomill() -> None:
 
 
 JOBS = (
-    transcribe, embed, encode, run, kmeans, codebook, decode, tune_decoder, select, finetune, self_train, inspect_run, score,
+    transcribe, embed, encode, run, kmeans, codebook, decode, tune_decoder, select, finetune, self_train, watch, inspect_run, score,
     export, trace, demo,
 )  # fmt: skip
 for job in JOBS:
@@ -85,7 +88,9 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"audiomill: error: {' '.join(message.split())}", file=sys.stderr)
+    text = redacted(" ".join(message.split()))
+    is_json = "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv)
+    print(json_line("failed", "error", {"message": text}) if is_json else f"audiomill: error: {text}", file=sys.stderr)
     return code
 
 

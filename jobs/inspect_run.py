@@ -28,10 +28,21 @@ NUM_REJECTIONS = 20
     is_flag=True,
     help=f"List every rejection and damaged recording, not only the first {NUM_REJECTIONS}.",
 )
+@click.option(
+    "--missing-shards",
+    type=int,
+    metavar="N",
+    help="Print the shard numbers of --shard I/N that have parts to do, by comma, and nothing else.",
+)
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
-def inspect_run(output: str, show_all: bool, storage_options: dict[str, Any] | None) -> None:
+def inspect_run(
+    output: str, show_all: bool, missing_shards: int | None, storage_options: dict[str, Any] | None
+) -> None:
     """Show counts, hours, rejections by reason, languages, least confident segments, throughput."""
     place = Place(output, storage_options or {})
+    if missing_shards is not None:
+        click.echo(",".join(map(str, ledger.missing_shards(place, missing_shards))))
+        return
     plan = ledger.load_plan(place)
     if plan is None:
         raise InputError(f"{output}: no plan.parquet; expected the --output of a run")

@@ -27,6 +27,7 @@ GROUPS = {
     "PicturesConfig": "Pictures",
     "EngineConfig": "Engine",
     "OutputConfig": "Output",
+    "WatchConfig": "Watching",
     "TrainConfig": "Training",
     "TrainOutputConfig": "Output",
     "SelectConfig": "Rules",

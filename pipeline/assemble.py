@@ -13,6 +13,8 @@ from pipeline import schema
 from pipeline.audio.clock import seconds_from_samples
 from pipeline.result import Result, Tables
 
+ENVELOPE = ("envelope", "envelope_s")
+
 
 def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
     """The tables of one part from the results of its pieces, in order.
@@ -82,7 +84,7 @@ def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost:
     return {
         **{
             name: ending[name]
-            for name in ("id", "source", "member", "sample_rate", "num_channels", "reference", "metadata")
+            for name in ("id", "source", "member", "sample_rate", "num_channels", "reference", "metadata", *ENVELOPE)
         },
         "span_start_s": seconds_from_samples(ending["origin"]),
         "duration_s": seconds_from_samples(ending["num_samples"]),

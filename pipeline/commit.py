@@ -25,13 +25,13 @@ COUNTS = pa.schema(
     [
         ("part", pa.int32()),
         ("is_done", pa.bool_()),
-        ("audio_s", pa.float64()),
-        ("recordings", pa.int64()),
-        ("rejections", pa.int64()),
-        ("canary", pa.string()),
+        ("entry", pa.string()),
+        ("rejected", pa.string()),
     ]
 )
-"""What returns to the driver of a run: counts, never rows."""
+"""What returns to the driver of a run: counts, never rows. `entry`: of the ledger, as JSON; `rejected`: the first
+`MAX_NAMED` rejections without their details, for logs."""
+MAX_NAMED = 50
 
 
 def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, pieces_key: str) -> pa.Table:
@@ -57,19 +57,20 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
         folder.join(name).write(to_ipc(result))
         found = _all_pieces(folder)
         if found is None or ledger.is_done(output, part):
-            return _counts(part, False, {})
+            return _counts(part, {}, [])
         results = found
-    entry = write_part(output, part, assemble(results, wanted), results, wanted, digest, before)
+    tables = assemble(results, wanted)
+    entry = write_part(output, part, tables, results, wanted, digest, before)
     if not (piece == 0 and last):
         output.join("_pieces", f"{part_name(part)}-{pieces_key}").remove(recursive=True)
-    return _counts(part, True, entry)
+    return _counts(part, entry, tables["rejections"].slice(0, MAX_NAMED).to_pylist())
 
 
 def save_result(result: pa.Table, folder: Place) -> pa.Table:
     """Keeps a result row under its part and piece number; `saved_results` reads it back. Returns counts."""
     part, piece = (result.column(name)[0].as_py() for name in ("part", "piece"))
     folder.join(f"{part:06d}-{piece:05d}.arrow").write(to_ipc(result))
-    return _counts(part, False, {})
+    return _counts(part, {}, [])
 
 
 def saved_results(folder: Place) -> dict[int, list[Result]]:
@@ -133,11 +134,26 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
         "num_recordings": recordings.num_rows,
         "num_segments": tables["segments"].num_rows,
         "num_rejections": tables["rejections"].num_rows,
-        "rejections": dict(sorted(Counter(tables["rejections"].column("reason").to_pylist()).items())),
+        "rejections": dict(sorted(_counted(tables["rejections"], "reason").items())),
         **sums,
+        "languages": _language_seconds(recordings),
+        "rungs": {str(rung): count for rung, count in sorted(_counted(tables["segments"], "rung").items())},
         **usage,
         "seconds": {stage: round(value, 6) for stage, value in sorted(seconds.items())},
     }
+
+
+def _counted(table: pa.Table, column: str) -> Counter[Any]:
+    return Counter(value for value in table.column(column).to_pylist() if value is not None)
+
+
+def _language_seconds(recordings: pa.Table) -> dict[str, float]:
+    """Seconds of speech by language; without one where the model has none."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for row in recordings.select(["language", "speech_s"]).to_pylist():
+        if row["language"] is not None:
+            seconds[row["language"]] += row["speech_s"]
+    return {language: round(value, 6) for language, value in sorted(seconds.items())}
 
 
 def replace_recordings(
@@ -171,15 +187,11 @@ def replace_recordings(
     write_part(output, part, merged, results, wanted, digest, time.perf_counter())
 
 
-def _counts(part: int, is_done: bool, entry: dict[str, Any]) -> pa.Table:
-    row = {
-        "part": part,
-        "is_done": is_done,
-        "audio_s": entry.get("duration_s", 0.0),
-        "recordings": entry.get("num_recordings", 0),
-        "rejections": entry.get("num_rejections", 0),
-        "canary": json.dumps(entry["canary"]) if entry.get("canary") else None,
-    }
+def _counts(part: int, entry: dict[str, Any], rejected: list[dict[str, Any]]) -> pa.Table:
+    """One row of `COUNTS`; without an entry the part is not done yet."""
+    named = [{name: row[name] for name in ("id", "stage", "reason")} for row in rejected]
+    kept = {name: value for name, value in entry.items() if name != "codes_usage"}
+    row = {"part": part, "is_done": bool(entry), "entry": json.dumps(kept), "rejected": json.dumps(named)}
     return pa.Table.from_pylist([row], schema=COUNTS)
 
 

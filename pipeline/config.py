@@ -7,20 +7,12 @@ digest that guards an output folder.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.decoder_config import DecoderConfig
 from pipeline.errors import UsageError
 from pipeline.fields import Validated, option
-
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)")
-UNITS = {
-    "": 1,
-    "B": 1,
-    **{f"{letter}{end}": 1000**power for power, letter in enumerate("KMGT", 1) for end in ("", "B")},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,69 +274,3 @@ class PicturesConfig(Validated):
 
     def check(self) -> None:
         self.require_positive("max_seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineConfig(Validated):
-    """Where the stages run."""
-
-    engine: str = option(
-        "ray",
-        "ray: Ray Data, one machine or a cluster; local: this process and its decode workers.",
-        choices=("ray", "local"),
-    )
-    ray_address: str | None = option(
-        None, "Address of a running cluster, or auto [default: a session of its own on this machine]."
-    )
-    ship_code: bool = option(
-        False, "Send this program's code along to the cluster instead of using what its image holds."
-    )
-    actors: int = option(1, "Model workers.")
-    gpus_per_actor: float | None = option(
-        None, "GPUs a model worker takes, fractions allowed [default: 1 on GPU, 0 on CPU]."
-    )
-    cpus_per_actor: float = option(1.0, "CPUs a model worker takes from Ray's count.")
-    decode_workers: int | None = option(None, "Decode processes of the local engine [default: cores - 1, at least 1].")
-    canary: int = option(
-        3, "Random segments a run that are run again alone and compared with what their batch gave; 0: off."
-    )
-    no_progress_timeout: float = option(
-        3600.0, "Ray: seconds without any block moving after which the run fails (GPU nodes may take long to come)."
-    )
-
-    def check(self) -> None:
-        self.require_positive("actors", "gpus_per_actor", "decode_workers", "no_progress_timeout")
-        if self.canary < 0:
-            raise UsageError(f"--canary {self.canary}: expected 0 (off) or a number of segments")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputConfig(Validated):
-    """Where results go and what a rerun does."""
-
-    output: str = option("", "Folder or URL for the tables.")
-    overwrite: bool = option(False, "Delete what the output holds and start anew.")
-    retry_rejected: bool = option(False, "Run only the rejected recordings again.")
-    max_output_bytes: str = option("100GB", "Warn before the run when its tables are forecast to be larger.")
-    strict: bool = option(False, "Exit with 3 when anything was rejected.")
-    quiet: bool = option(False, "No progress, only the final summary.")
-    verbose: bool = option(False, "Show what Ray, transformers and FFmpeg say.")
-
-    def check(self) -> None:
-        if not self.output:
-            raise UsageError("--output is missing: name the folder or URL for the tables, e.g. --output out/")
-        if self.overwrite and self.retry_rejected:
-            raise UsageError("--overwrite and --retry-rejected exclude each other: drop one of them")
-        size_in_bytes(self.max_output_bytes)
-
-
-def size_in_bytes(text: str) -> int:
-    """`100GB` -> 100000000000. Units are powers of 1000.
-
-    Raises:
-        UsageError: no number, or another unit.
-    """
-    found = SIZE.fullmatch(text.strip().upper())
-    if found is None:
-        raise UsageError(f"--max-output-bytes {text}: expected a number with KB, MB, GB or TB, e.g. 100GB")
-    return int(float(found.group(1)) * UNITS[found.group(2)])

@@ -9,15 +9,14 @@ from pipeline.config import (
     CodesConfig,
     DecodeConfig,
     EmbeddingsConfig,
-    EngineConfig,
     KmeansConfig,
     ModelConfig,
-    OutputConfig,
     PicturesConfig,
     PlanConfig,
     SegmentConfig,
     TranscriptConfig,
 )
+from pipeline.run_config import EngineConfig, OutputConfig, WatchConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +44,7 @@ class _Stages:
     segment: SegmentConfig = SegmentConfig()
     engine: EngineConfig = EngineConfig()
     output: OutputConfig
+    watch: WatchConfig = WatchConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,6 +93,8 @@ RECORDINGS = pa.schema(
         ),
         _column("reference", pa.string(), "reference text from manifest or shard", nullable=True),
         _column("metadata", pa.string(), "other manifest columns or the shard's .json, as JSON", nullable=True),
+        _column("envelope", pa.binary(), "waveform's outline: a byte a stretch, 255 x the square root of its peak"),
+        _column("envelope_s", pa.float64(), "length of a stretch: 0.1, more where that gave over 1,000", "s"),
     ]
 )
 
@@ -132,6 +134,12 @@ SEGMENTS = pa.schema(
             "gates",
             pa.list_(pa.string()),
             "checks that the text fails on every rung: low confidence; silence: a text was invented and dropped",
+            nullable=True,
+        ),
+        _column(
+            "first_text",
+            pa.string(),
+            "what the first attempt wrote, where another's text was kept or silence was emptied; else null",
             nullable=True,
         ),
         _column(
@@ -251,6 +259,8 @@ ENDING = pa.struct(
         ("error", pa.string()),
         ("reference", pa.string()),
         ("metadata", pa.string()),
+        ("envelope", pa.binary()),
+        ("envelope_s", pa.float64()),
     ]
 )
 """What is known when the last sample of a recording was read. Counts at the model's rate."""

@@ -48,11 +48,11 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
     difference = _canary(
         tasks, [_compared(each, heard, own) for each, own in zip(batched, answers, strict=True)], canary, row["part"]
     )
-    answers = [_climbed(task, heard, each) for task, each in zip(tasks, answers, strict=True)]
+    first, answers = answers, [_climbed(task, heard, each) for task, each in zip(tasks, answers, strict=True)]
     lost: defaultdict[str, int] = defaultdict(int)
     for index in sorted(set(range(len(cuts))) - set(good)):
         lost[cuts[index]["recording_id"]] += cuts[index]["stop"] - cuts[index]["start"]
-    transcripts = _transcripts(tasks, heard, answers)
+    transcripts = _with_first_texts(tasks, heard, first, _transcripts(tasks, heard, answers))
     own = [number for number, i in enumerate(good) if not cuts[i]["halo"]]
     owned_cuts = [cuts[good[number]] for number in own]
     result = {
@@ -112,6 +112,26 @@ def _transcripts(
             again = task.spec.wants.transcripts.decoder.agreement
             return with_agreement(utterances, aligned, again, partial(_heard_first, task)) if again else aligned
     return [None] * len(utterances)
+
+
+def _with_first_texts(
+    tasks: Sequence[LoadedTask],
+    utterances: Sequence[Utterance],
+    first: Sequence[Sequence[Answer]],
+    found: Sequence[Transcript | None],
+) -> Sequence[Transcript | None]:
+    """The transcripts, each with what the first attempt had written where another one's text, or none, was kept."""
+    changed = [n for n, text in enumerate(found) if text is not None and (text.rung or text.gates)]
+    task = next((number for number, task in enumerate(tasks) if task.spec.wants.transcripts is not None), None)
+    if task is None or not changed:
+        return found
+    before = tasks[task].model.transcripts([utterances[n] for n in changed], [first[task][n].text for n in changed])
+    settled = list(found)
+    for number, text in zip(changed, before, strict=True):
+        kept = found[number]
+        if kept is not None and kept.text != text.text:
+            settled[number] = kept._replace(first_text=text.text)
+    return settled
 
 
 def _heard_first(task: LoadedTask, utterances: Sequence[Utterance]) -> list[Transcript | None]:
@@ -259,6 +279,7 @@ def _segment_row(cut: dict[str, Any], transcript: Transcript | None, utterance: 
         "phrases": _timed(transcript.phrases, cut, "text"),
         "rung": transcript.rung,
         "gates": None if transcript.gates is None else list(transcript.gates),
+        "first_text": transcript.first_text,
         "agreement": _rounded(transcript.agreement),
         "nbest": None if transcript.nbest is None else [each._asdict() for each in transcript.nbest],
     }

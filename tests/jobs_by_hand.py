@@ -11,9 +11,7 @@ from rich.console import Console
 from pipeline import schema
 from pipeline.config import (
     DecodeConfig,
-    EngineConfig,
     ModelConfig,
-    OutputConfig,
     PlanConfig,
     SegmentConfig,
     TranscriptConfig,
@@ -24,6 +22,7 @@ from pipeline.models.base import Wants
 from pipeline.models.load import load_model
 from pipeline.models.task import TaskSpec
 from pipeline.run.job import run_job
+from pipeline.run_config import EngineConfig, OutputConfig
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/*.py")])
 LAYERS = [
     ("pipeline", "pipeline.errors", "pipeline.schema", "pipeline.fields"),
-    ("pipeline.decoder_config",),
+    ("pipeline.decoder_config", "pipeline.run_config"),
     ("pipeline.config",),
     ("pipeline.job_config", "pipeline.train_config", "pipeline.select_config", "pipeline.decode_config"),
     ("pipeline.audio", "pipeline.text", "pipeline.storage"),

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import size_in_bytes
 from pipeline.errors import UsageError
 from pipeline.frames import run_lengths, usage
 from pipeline.models.codebooks import Codebook, write_codebook
+from pipeline.run_config import size_in_bytes
 from pipeline.storage.fs import Place
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
 from tests.synth import CTC_FAMILIES, encode, noise, save_ctc_checkpoint

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, resampled_length, samples_from_seconds
 from pipeline.audio.decode import Audio, open_audio
+from pipeline.audio.envelope import Envelope
 from pipeline.audio.resample import resample
 from pipeline.audio.segment import Segmenter, SegmentSpec, Span, segmenter
 from pipeline.audio.vad import speech_samples
@@ -39,7 +40,8 @@ class Cut(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """The account of a recording that was read to its end. Counts: samples at 16 kHz."""
+    """The account of a recording that was read to its end. Counts: samples at 16 kHz; `envelope`: a level for each
+    `envelope_s` seconds, see `pipeline.audio.envelope`."""
 
     origin: int
     num_samples: int
@@ -48,6 +50,8 @@ class Ending(NamedTuple):
     sample_rate: int
     num_channels: int
     error: str | None
+    envelope: bytes
+    envelope_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,18 +109,21 @@ def cut_recording(
         channels = [None] if spec.channels == "mix" else list(range(num_picked))
         origin = samples_from_seconds(start_s)
         tracks = [_Track(channel, segments, origin) for channel in channels]
+        envelope = Envelope()
         for block in clock.timed("resample", resample(picked, audio.sample_rate, num_picked)):
             pcm_TK = _to_int16(block)
             before = time.perf_counter()
             cuts = [cut for index, track in enumerate(tracks) for cut in track.push(pcm_TK[:, index])]
             clock.seconds["segment"] += time.perf_counter() - before
+            envelope.push(pcm_TK)
             yield from cuts
         source.check()
         before = time.perf_counter()
         cuts = [cut for track in tracks for cut in track.finish()]
         clock.seconds["segment"] += time.perf_counter() - before
         yield from cuts
-        yield source.ending(origin, _union_length([span for track in tracks for span in track.spans]))
+        speech = _union_length([span for track in tracks for span in track.spans])
+        yield source.ending(origin, speech, envelope)
 
 
 class _Source:
@@ -165,7 +172,7 @@ class _Source:
             f"expected at least {self._spec.min_s} s, got {self.num_decoded / self._audio.sample_rate:.4f} s",
         )
 
-    def ending(self, origin: int, speech_samples: int) -> Ending:
+    def ending(self, origin: int, speech_samples: int, envelope: Envelope) -> Ending:
         audio, rate = self._audio, self._audio.sample_rate
         expected = self.num_decoded
         if audio.num_announced is not None:
@@ -180,7 +187,8 @@ class _Source:
             error = f"damaged: {'; '.join(audio.problems)}"
         decoded = resampled_length(self.num_decoded, rate)
         total = resampled_length(expected, rate) if is_cut_off else decoded
-        return Ending(origin, total, min(speech_samples, decoded), total - decoded, rate, audio.num_channels, error)
+        speech, failed = min(speech_samples, decoded), total - decoded
+        return Ending(origin, total, speech, failed, rate, audio.num_channels, error, *envelope.finish())
 
 
 class _Track:

@@ -72,7 +72,7 @@ class Candidate(NamedTuple):
 
 class Transcript(NamedTuple):
     """What a model made of one segment. Log-probabilities are natural, per token; `confidence`: expected share of right
-    words, None where it is not calibrated."""
+    words, None where it is not calibrated; `first_text`: of the first attempt, where something else was kept."""
 
     text: str
     language: str | None
@@ -86,6 +86,7 @@ class Transcript(NamedTuple):
     confidence: float | None = None
     agreement: float | None = None
     nbest: tuple[Candidate, ...] | None = None
+    first_text: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

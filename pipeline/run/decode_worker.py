@@ -62,7 +62,9 @@ def _answer(event: Cut | Finished, answers: IO[bytes]) -> None:
         header = {"kind": "cut", "fields": event[:-1], "num_bytes": event.pcm_T.nbytes}
         _send(answers, header, event.pcm_T.tobytes())
     else:
-        _send(answers, {"kind": "finished", "ending": event.ending, "rest": event[1:]})
+        fields, envelope = event.ending._asdict(), event.ending.envelope
+        del fields["envelope"]
+        _send(answers, {"kind": "finished", "ending": fields, "rest": event[1:], "num_bytes": len(envelope)}, envelope)
 
 
 def _send(answers: IO[bytes], header: dict[str, Any], payload: bytes = b"") -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.commit import save_result
+from pipeline.errors import UsageError
 from pipeline.models.load import load_tasks
 from pipeline.pieces import cut_part
 from pipeline.run.sandbox import Decoder
@@ -23,13 +24,16 @@ Part = tuple[int, pa.Table]
 PIECES_AHEAD = 2
 
 
-def run_parts(parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+def run_parts(
+    parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], waiting: dict[str, int] | None = None
+) -> Iterator[pa.Table]:
     """Runs parts.
 
     Args:
         parts: part numbers with their plan rows.
         spec: the run.
         write: takes the packed result of each piece, see `pipeline.result`.
+        waiting: kept up to date with what waits for each stage.
 
     Yields:
         What `write` returns.
@@ -37,8 +41,20 @@ def run_parts(parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], 
     tasks = load_tasks(spec.tasks, spec.storage_options)
     with _Pieces(parts, spec) as pieces:
         for piece in pieces:
+            if waiting is not None:
+                waiting.update(pieces.waiting)
             result = infer_piece(piece, tasks, spec.tables, canary_of(piece, spec))
             yield write(result)
+
+
+def publisher(target: str | None, address: str | None) -> None:
+    """No exporter but our own.
+
+    Raises:
+        UsageError: Ray's was asked for.
+    """
+    if target == "ray":
+        raise UsageError("--metrics ray: --engine local has no Ray; name a port or a FILE.prom")
 
 
 def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) -> None:
@@ -83,6 +99,11 @@ class _Pieces:
                     self._ready.get(timeout=0.05)
                 except queue.Empty:
                     continue
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Parts that wait to be decoded, pieces that wait for the models."""
+        return {"decode": self._todo.qsize(), "infer": self._ready.qsize()}
 
     def __iter__(self) -> Iterator[pa.Table]:
         num_running = self._num_threads

@@ -16,7 +16,8 @@ import socket
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,17 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import pyarrow as pa
 import ray
 import ray.data
+import ray.util.metrics
 
 from pipeline import schema
 from pipeline.commit import failure_place, save_result
-from pipeline.config import EngineConfig
 from pipeline.errors import RunFailed, UsageError
 from pipeline.models.task import LoadedTask
 from pipeline.pieces import cut_part
+from pipeline.run.meter import METRICS
 from pipeline.run.sandbox import Decoder
 from pipeline.run.spec import RunSpec, canary_of
+from pipeline.run_config import EngineConfig
 from pipeline.stages import infer_piece
 from pipeline.storage.fs import Place
 
@@ -105,18 +108,21 @@ def cluster_has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU"))
 
 
-def run_parts(parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+def run_parts(
+    parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], waiting: dict[str, int] | None = None
+) -> Iterator[pa.Table]:
     """Runs parts; needs a session.
 
     Args:
         parts: part numbers with their plan rows.
         spec: the run.
         write: takes the packed result of each piece on a worker, see `pipeline.result`.
+        waiting: kept up to date with what waits for each stage.
 
     Yields:
         What `write` returns. Parts whose workers keep dying are missing.
     """
-    yield from _stream(parts, spec, write)
+    yield from _stream(parts, spec, write, waiting=waiting)
 
 
 def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) -> None:
@@ -134,15 +140,23 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
 
 
 def _stream(
-    parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], num_waiting: int = PIECES_PER_ACTOR
+    parts: Sequence[Part],
+    spec: RunSpec,
+    write: Callable[[pa.Table], pa.Table],
+    num_waiting: int = PIECES_PER_ACTOR,
+    waiting: dict[str, int] | None = None,
 ) -> Iterator[pa.Table]:
+    board = Board(len(parts)) if waiting is not None and spec.is_watched else None
     items = [{"part": part, "rows": json.dumps(rows.to_pylist())} for part, rows in parts]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_INPUT_BLOCKS))
     dataset = dataset.repartition(target_num_rows_per_block=1)
-    dataset = _mapped(dataset, _Decode(spec), num_cpus=1, max_retries=MAX_RETRIES)
-    dataset = _mapped(dataset, _Infer, fn_constructor_args=(spec,), **_actor_options(spec, num_waiting))
-    dataset = _mapped(dataset, _Write(spec, write), num_cpus=WRITE_CPUS, max_retries=MAX_RETRIES)
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    dataset = _mapped(dataset, _Decode(spec, board), num_cpus=1, max_retries=MAX_RETRIES)
+    dataset = _mapped(dataset, _Infer, fn_constructor_args=(spec, board), **_actor_options(spec, num_waiting))
+    dataset = _mapped(dataset, _Write(spec, write, board), num_cpus=WRITE_CPUS, max_retries=MAX_RETRIES)
+    for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        if board is not None and waiting is not None:
+            waiting.update(board.waiting())
+        yield counts
 
 
 def _mapped(dataset: Any, function: Any, **options: Any) -> Any:
@@ -185,18 +199,86 @@ def _reported(part: int, output: Place) -> Iterator[None]:
         raise
 
 
+class _Counts:
+    """Actor: how often something went into a stage and came out of it."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def passed(self, stage: str, way: str) -> None:
+        self._counts[stage, way] += 1
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        return self._counts
+
+
+class Board:
+    """What waits between the stages, counted by an actor that all workers tell. If its node dies it starts anew; the
+    numbers are for people to watch.
+
+    Args:
+        num_parts: of the run.
+    """
+
+    def __init__(self, num_parts: int) -> None:
+        self._num_parts = num_parts
+        self._actor = ray.remote(_Counts).options(num_cpus=0, max_restarts=-1).remote()
+
+    def passed(self, stage: str, way: str) -> None:
+        """Does not wait and does not fail."""
+        self._actor.passed.remote(stage, way)
+
+    def waiting(self) -> dict[str, int]:
+        """Parts before the decoders, pieces before the models and before the writers; nothing if the actor is away."""
+        try:
+            counts = ray.get(self._actor.counts.remote(), timeout=1.0)
+        except ray.exceptions.RayError:
+            return {}
+        found = {
+            "decode": self._num_parts - counts["decode", "in"],
+            "infer": counts["decode", "out"] - counts["infer", "in"],
+            "write": counts["infer", "out"] - counts["write", "in"],
+        }
+        return {stage: max(0, count) for stage, count in found.items()}
+
+
+def _passed(board: Board | None, stage: str, way: str) -> None:
+    if board is not None:
+        board.passed(stage, way)
+
+
+def publisher(target: str | None, address: str | None) -> Callable[[Iterable[tuple[str, str, float]]], None] | None:
+    """Ray's own exporter as a place for metrics: on a cluster, or where asked for; needs a session."""
+    if target != "ray" and address is None:
+        return None
+    gauges = {
+        metric.name: ray.util.metrics.Gauge(metric.name, metric.meaning, (metric.label,) if metric.label else ())
+        for metric in METRICS
+    }
+    labels = {metric.name: metric.label for metric in METRICS}
+
+    def publish(values: Iterable[tuple[str, str, float]]) -> None:
+        for name, where, value in values:
+            gauges[name].set(float(value), {labels[name]: where} if labels[name] else {})
+
+    return publish
+
+
 class _Decode:
     """CPU task: the rows of a part -> its pieces."""
 
-    def __init__(self, spec: RunSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: RunSpec, board: Board | None) -> None:
+        self._spec, self._board = spec, board
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         spec, (part,), (rows,) = self._spec, batch.column("part").to_pylist(), batch.column("rows").to_pylist()
         decoder = Decoder(spec.decode, spec.segments, spec.storage_options, spec.verbose)
+        _passed(self._board, "decode", "in")
         try:
             with _reported(part, spec.output):
-                yield from cut_part(part, json.loads(rows), decoder, spec.piece_samples)
+                for piece in cut_part(part, json.loads(rows), decoder, spec.piece_samples):
+                    _passed(self._board, "decode", "out")
+                    yield piece
         finally:
             decoder.close()
 
@@ -209,8 +291,8 @@ class _Infer:
     CPU, measured. So everything that computes runs in one thread of our own.
     """
 
-    def __init__(self, spec: RunSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: RunSpec, board: Board | None) -> None:
+        self._spec, self._board = spec, board
         self._thread = ThreadPoolExecutor(1)
         self._tasks = self._thread.submit(self._load).result()
 
@@ -227,16 +309,20 @@ class _Infer:
     def __call__(self, piece: pa.Table) -> pa.Table:
         with _reported(piece.column("part")[0].as_py(), self._spec.output):
             canary = canary_of(piece, self._spec)
-            return self._thread.submit(infer_piece, piece, self._tasks, self._spec.tables, canary).result()
+            _passed(self._board, "infer", "in")
+            result = self._thread.submit(infer_piece, piece, self._tasks, self._spec.tables, canary).result()
+            _passed(self._board, "infer", "out")
+            return result
 
 
 class _Write:
     """CPU task: a result -> files and counts."""
 
-    def __init__(self, spec: RunSpec, write: Callable[[pa.Table], pa.Table]) -> None:
-        self._spec, self._write = spec, write
+    def __init__(self, spec: RunSpec, write: Callable[[pa.Table], pa.Table], board: Board | None) -> None:
+        self._spec, self._write, self._board = spec, write, board
 
     def __call__(self, result: pa.Table) -> pa.Table:
+        _passed(self._board, "write", "in")
         with _reported(result.column("part")[0].as_py(), self._spec.output):
             return self._write(result)
 

@@ -129,6 +129,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             + ", ".join(f"{stage} {stages[stage]:.1f}" for stage in order)
             + f"; device busy {summary['device_busy_pct']:.0f}%, padding waste {summary['padding_waste_pct']:.0f}%",
         ]
-    else:
+    elif not summary["num_parts_left"]:
         lines.append("this run: nothing to do, every part was already done")
+    if summary["num_parts_left"]:
+        lines.append(f"this shard is done; {summary['num_parts_left']} parts of other shards are not")
     return lines

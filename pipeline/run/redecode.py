@@ -192,6 +192,7 @@ def _row(segment: dict[str, Any], text: Transcript) -> dict[str, Any]:
         "words": [_word(word, start, stop) for word in text.words or ()],
         "nbest": None if text.nbest is None else [each._asdict() for each in text.nbest],
         "agreement": None,
+        "first_text": None,
     }
 
 

@@ -99,16 +99,16 @@ class Decoder:
             process.stdin.flush()
             while not is_answered:
                 header = json.loads(process.stdout.readline())
+                payload = process.stdout.read(header.get("num_bytes", 0))
+                if len(payload) < header.get("num_bytes", 0):
+                    raise EOFError
                 if header["kind"] == "cut":
-                    payload = process.stdout.read(header["num_bytes"])
-                    if len(payload) < header["num_bytes"]:
-                        raise EOFError
                     yield Cut._make([*header["fields"], np.frombuffer(payload, np.int16)])
                     continue
                 is_answered = True
                 if header["kind"] == "rejected":
                     raise Rejected(header["stage"], header["reason"], header["detail"])
-                yield Finished(Ending(*header["ending"]), *header["rest"])
+                yield Finished(Ending(**header["ending"], envelope=payload), *header["rest"])
         except (ValueError, EOFError, BrokenPipeError) as error:
             process.kill()
             returncode = process.wait()

@@ -132,6 +132,7 @@ def settle(
         piece_samples=samples_from_seconds(part_seconds),
         bytes_per_second=per_second,
         verbose=config.output.verbose,
+        is_watched=config.watch.metrics is not None or config.engine.ray_address is not None,
     )
     return run, fields
 

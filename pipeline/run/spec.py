@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.audio.segment import SegmentSpec
-from pipeline.config import DecodeConfig, EngineConfig
+from pipeline.config import DecodeConfig
 from pipeline.models.task import TaskSpec
 from pipeline.result import Tables
+from pipeline.run_config import EngineConfig
 from pipeline.storage.fs import Place
 
 
@@ -32,6 +33,7 @@ class RunSpec:
     piece_samples: int
     bytes_per_second: Mapping[str, float]
     verbose: bool
+    is_watched: bool = False
     canary: Mapping[int, int] = field(default_factory=dict)
 
     @property

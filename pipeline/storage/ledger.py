@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +25,7 @@ from pipeline.storage.parquet import part_name, read_table, to_bytes
 
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
-    r"run\.json|_SUCCESS|report\.html|"
+    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|"
     + PLAN_FILE.pattern
     + r"|ledger|_pieces|embeddings|codes|posteriors|export|scores\..*|"
     + "|".join(schema.TABLES)
@@ -115,6 +115,20 @@ def done_parts(output: Place) -> set[int]:
     return {int(match.group(1)) for match in found if match}
 
 
+def missing_shards(output: Place, count: int) -> list[int]:
+    """Numbers of the shards, of `count`, whose parts (`part % count`) are not all in the ledger; all without a plan.
+
+    Raises:
+        UsageError: `count` is not positive.
+    """
+    if count < 1:
+        raise UsageError(f"--missing-shards {count}: expected the N of --shard I/N")
+    plan = load_plan(output)
+    if plan is None:
+        return list(range(count))
+    return sorted({part % count for part in set(plan.column("part").to_pylist()) - done_parts(output)})
+
+
 def is_done(output: Place, part: int) -> bool:
     return output.join("ledger", part_name(part) + ".json").exists()
 
@@ -130,9 +144,10 @@ def withdraw(output: Place, part: int) -> None:
     output.join("ledger", part_name(part) + ".json").remove()
 
 
-def entries(output: Place) -> Iterator[dict[str, Any]]:
-    """Every ledger entry, in part order, fetched in parallel."""
-    places = [output.join("ledger", part_name(part) + ".json") for part in sorted(done_parts(output))]
+def entries(output: Place, parts: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
+    """The ledger entries of `parts`, or all in part order, fetched in parallel."""
+    numbers = sorted(done_parts(output)) if parts is None else parts
+    places = [output.join("ledger", part_name(part) + ".json") for part in numbers]
     with ThreadPoolExecutor(16) as pool:
         for content in pool.map(Place.read, places):
             yield json.loads(content)

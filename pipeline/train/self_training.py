@@ -26,9 +26,7 @@ from rich.console import Console
 
 from pipeline.config import (
     DecodeConfig,
-    EngineConfig,
     ModelConfig,
-    OutputConfig,
     PlanConfig,
     SegmentConfig,
     TranscriptConfig,
@@ -37,6 +35,7 @@ from pipeline.errors import UsageError
 from pipeline.fields import build
 from pipeline.job_config import TranscribeConfig
 from pipeline.run.job import run_job
+from pipeline.run_config import EngineConfig, OutputConfig
 from pipeline.select_config import SelectConfig, SelectJobConfig, SelectOutputConfig
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place

@@ -1,0 +1,80 @@
+"""Recordings run one by one: those of a part that keeps failing, and those that are tried again."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import defaultdict
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipeline.assemble import assemble
+from pipeline.commit import failure_place, replace_recordings, saved_results, write_part
+from pipeline.errors import RunFailed, UsageError
+from pipeline.plan import split_by_part
+from pipeline.result import Result
+from pipeline.run.spec import RunSpec
+from pipeline.storage import ledger
+from pipeline.storage.fs import Place
+
+
+def isolate(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> dict[str, Any]:
+    """Runs the recordings of a part that keeps failing one by one; those that fail alone are rejected. Returns the ledger entry."""
+    why = _failure(spec.output, part)
+    if why is not None:
+        # An error that Python could raise is ours or the environment's, not a poisonous recording.
+        raise RunFailed(f"part {part} failed: {why}; fix it and run the same command again")
+    results = [result for found in _apart(rows, spec, engine) for result in found]
+    num_crashed = sum(r["reason"] == "worker_crashed" for result in results for r in result.row["rejections"])
+    if num_crashed == len(rows) > 1:
+        raise RunFailed(f"part {part}: its workers died on every recording; run again with --verbose to see why")
+    tables = assemble(results, spec.tables)
+    return write_part(spec.output, part, tables, results, spec.tables, spec.digest, time.perf_counter())
+
+
+def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> list[list[Result]]:
+    """Result rows of each recording, run apart from the others; one that killed its workers twice is rejected."""
+    folder = spec.output.join("_pieces", f"apart-{uuid.uuid4().hex[:12]}")  # other processes may do the same
+    engine.run_isolated(dict(enumerate(rows)), spec, folder)
+    for number in sorted(set(range(len(rows))) - saved_results(folder).keys()):
+        engine.run_isolated({number: rows[number]}, spec, folder)
+    saved = saved_results(folder)
+    folder.remove(recursive=True)
+    return [saved.get(number) or [_crashed(row)] for number, row in enumerate(rows)]
+
+
+def _crashed(row: dict[str, Any]) -> Result:
+    named = {name: row[name] for name in ("id", "source", "member")}
+    detail = "expected an answer, got dead workers each time this recording was run, also alone"
+    rejection = {**named, "stage": "infer", "reason": "worker_crashed", "detail": detail}
+    empty: dict[str, Any] = {name: [] for name in ("segments", "lost", "endings", "seconds")}
+    return Result({**empty, "rejections": [rejection], "began": None, "canary": None}, {})
+
+
+def _failure(output: Place, part: int) -> str | None:
+    """Last line of the traceback that a worker left."""
+    place = failure_place(output, part)
+    return place.read().decode().strip().splitlines()[-1] if place.exists() else None
+
+
+def retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -> dict[int, pa.Table]:
+    """Runs the rejected recordings again and puts what now works in their place; returns the parts touched."""
+    parts = split_by_part(plan)
+    num_unfinished = len(parts.keys() - ledger.done_parts(spec.output))
+    if num_unfinished:
+        raise UsageError(
+            f"--retry-rejected: {num_unfinished} parts of {spec.output.url} are not finished; run without it first"
+        )
+    rejected = set(ledger.tables(spec.output, "rejections", ["id"]).column("id").to_pylist())
+    todo = [row for row in plan.to_pylist() if row["id"] in rejected]
+    console.print(f"retrying {len(todo)} rejected recordings", highlight=False, soft_wrap=True)
+    results_of: defaultdict[int, list[Result]] = defaultdict(list)
+    for row, results in zip(todo, _apart(todo, spec, engine) if todo else [], strict=True):
+        results_of[row["part"]] += results
+    for part, results in results_of.items():
+        order = parts[part].column("id").to_pylist()
+        replace_recordings(spec.output, part, order, assemble(results, spec.tables), results, spec.tables, spec.digest)
+    return {part: parts[part] for part in results_of}

@@ -1,0 +1,73 @@
+"""The plan of a run: read back, added to where inputs are new, told."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipeline.job_config import JobConfig
+from pipeline.plan import planned_table
+from pipeline.run.journal import tell
+from pipeline.run.progress import size_text
+from pipeline.run.spec import RunSpec
+from pipeline.run_config import size_in_bytes
+from pipeline.storage import ledger
+from pipeline.storage.fs import Place
+from pipeline.storage.sources import Listing
+
+
+def plan_of(listing: Listing, spec: RunSpec, output: Place, console: Console, config: JobConfig) -> pa.Table:
+    """The plan on file, with new inputs added to it; planned again if another run was faster."""
+    while True:
+        names = ledger.plan_files(output)
+        plan = ledger.load_plan(output, names)
+        known = set(plan.column("id").to_pylist()) if plan is not None else set()
+        fresh = [entry for entry in listing.entries if entry.id not in known]
+        if plan is not None and not fresh:
+            return plan
+        first_part = int(plan.column("part")[-1].as_py()) + 1 if plan is not None else 0
+        addition = planned_table(
+            fresh,
+            first_part=first_part,
+            part_seconds=spec.part_seconds,
+            storage_options=config.plan.storage_options,
+        )
+        if ledger.add_to_plan(output, addition, len(names)):
+            if not config.output.quiet:
+                _tell(console, listing, addition, plan)
+                _tell_sizes(console, addition, spec, config)
+            output.join("_SUCCESS").remove()
+            return addition if plan is None else pa.concat_tables([plan, addition])
+
+
+def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:
+    hours = sum(addition.column("planned_s").to_pylist()) / 3600
+    parts = len(set(addition.column("part").to_pylist()))
+    text = f"planned {addition.num_rows} {'new ' if before is not None else ''}recordings, about {hours:.2f} h, in {parts} parts"
+    if listing.num_duplicates:
+        text += f"; {listing.num_duplicates} named twice, taken once"
+    if listing.ignored:
+        text += "; ignored: " + ", ".join(f"{count} {kind}" for kind, count in listing.ignored.most_common(5))
+    console.print(text, highlight=False, soft_wrap=True)
+    tell(console, "planned", recordings=addition.num_rows, hours=round(hours, 4), parts=parts)
+
+
+def _tell_sizes(console: Console, addition: pa.Table, spec: RunSpec, config: JobConfig) -> None:
+    """Bytes of the tables of frames, before they are paid for. Durations that headers do not tell are estimates."""
+    hours = sum(addition.column("planned_s").to_pylist()) / 3600
+    total = 0.0
+    for name, per_second in spec.bytes_per_second.items():
+        total += 3600 * per_second * hours
+        most = "" if spec.segments.kind != "vad" else "at most "
+        console.print(
+            f"{name}: {most}{size_text(3600 * per_second)} an hour of audio, {most}{size_text(3600 * per_second * hours)} in all",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if total > size_in_bytes(config.output.max_output_bytes):
+        console.print(
+            f"warning: the output is forecast to be larger than --max-output-bytes {config.output.max_output_bytes}; "
+            "fewer --layers, --pool mean, --frame-stride 2, --dtype int8 or codes make it smaller",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,61 @@
+"""OpenTelemetry spans of a run: one for each part, inside it one for each stage, made from its ledger entry."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pipeline
+from pipeline.errors import UsageError
+from pipeline.run.meter import STAGES
+
+NANOSECONDS = 1_000_000_000
+BEFORE_INFER = STAGES[: STAGES.index("infer")]
+
+
+@contextlib.contextmanager
+def tracer(endpoint: str | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Takes the ledger entries of finished parts; what is not sent yet is sent at the end.
+
+    Args:
+        endpoint: OTLP over HTTP, e.g. `http://localhost:4318/v1/traces`; None: nothing is sent.
+
+    Raises:
+        UsageError: OpenTelemetry is not installed.
+    """
+    if endpoint is None:
+        yield lambda entry: None
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise UsageError("--traces: OpenTelemetry is not installed; run: pip install 'audiomill[otel]'") from error
+    provider = TracerProvider(resource=Resource.create({"service.name": "audiomill"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    maker = provider.get_tracer("audiomill", pipeline.__version__)
+    try:
+        yield lambda entry: record(maker, entry)
+    finally:
+        provider.shutdown()
+
+
+def record(maker: Any, entry: Mapping[str, Any]) -> None:
+    """Spans of one part. Stages before the models are laid end to end before them: only their lengths are known."""
+    from opentelemetry import trace
+
+    if entry["began"] is None:
+        return
+    seconds = entry["seconds"]
+    lengths = [(stage, seconds.get(stage, 0.0)) for stage in STAGES]
+    at = entry["began"] - sum(seconds.get(stage, 0.0) for stage in BEFORE_INFER)
+    attributes = {"part": entry["part"], "audio_s": entry["duration_s"], "recordings": entry["num_recordings"]}
+    parent = maker.start_span("part", start_time=int(at * NANOSECONDS), attributes=attributes)
+    for stage, length in lengths:
+        child = maker.start_span(stage, context=trace.set_span_in_context(parent), start_time=int(at * NANOSECONDS))
+        at += length
+        child.end(int(at * NANOSECONDS))
+    parent.end(int(at * NANOSECONDS))
