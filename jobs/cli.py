@@ -19,6 +19,7 @@ from jobs.export import export
 from jobs.finetune import finetune
 from jobs.inspect_run import inspect_run
 from jobs.kmeans import kmeans
+from jobs.report import report
 from jobs.run_yaml import run
 from jobs.score import score
 from jobs.select import select
@@ -51,7 +52,7 @@ def audiomill() -> None:
 
 
 JOBS = (
-    transcribe, embed, encode, run, kmeans, codebook, decode, tune_decoder, select, finetune, self_train, watch, inspect_run, score,
+    transcribe, embed, encode, run, kmeans, codebook, decode, tune_decoder, select, finetune, self_train, watch, inspect_run, report, score,
     export, trace, demo,
 )  # fmt: skip
 for job in JOBS:

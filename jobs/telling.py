@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import click
+from rich.console import Console
 
 from jobs.quiet import quiet_libraries
 from pipeline.job_config import JobConfig
 
 EXIT_REJECTIONS = 3
+
+
+def report_of(config: JobConfig, console: Console) -> None:
+    """Writes the report; a job that is done stays done if that fails."""
+    from pipeline.report.write import write_report
+    from pipeline.storage.fs import Place, absolute
+
+    place = Place(absolute(config.output.output), config.plan.storage_options)
+    if not config.output.quiet:
+        console.print(f"writing {config.output.output.rstrip('/')}/report.html", highlight=False, soft_wrap=True)
+    try:
+        write_report(place, config.watch.report_clips, config.plan.storage_options)
+    except Exception as error:
+        console.print(
+            f"warning: no report ({type(error).__name__}: {error}); the tables are complete. Try again: "
+            f"audiomill report {config.output.output}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def run_and_tell(config: JobConfig) -> int:
@@ -19,6 +39,8 @@ def run_and_tell(config: JobConfig) -> int:
     console = console_for(config.watch.log_format)
     with quiet_libraries(config.output.verbose):
         summary = run_job(config, console)
+        if config.watch.report and not summary["num_parts_left"]:
+            report_of(config, console)
     for line in summary_lines(summary):
         click.echo(line)
     if summary["num_rejections"]:

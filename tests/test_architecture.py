@@ -25,7 +25,7 @@ LAYERS = [
     ("pipeline.stages", "pipeline.assemble", "pipeline.sample", "pipeline.reader"),
     ("pipeline.commit",),
     ("pipeline.run",),
-    ("pipeline.trace",),
+    ("pipeline.trace", "pipeline.report"),
     ("pipeline.train",),
     ("jobs",),
 ]

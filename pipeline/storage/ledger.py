@@ -153,15 +153,17 @@ def entries(output: Place, parts: Sequence[int] | None = None) -> Iterator[dict[
             yield json.loads(content)
 
 
-def tables(output: Place, table: str, columns: list[str] | None = None) -> pa.Table:
+def tables(output: Place, table: str, columns: list[str] | None = None, parts: Sequence[int] | None = None) -> pa.Table:
     """All finished rows of one output table.
 
     Args:
         output: the output folder.
         table: a folder of part files: a key of `schema.TABLES`, embeddings or codes.
         columns: projection, all by default.
+        parts: which ones, all by default.
     """
-    places = [output.join(table, part_name(part) + ".parquet") for part in sorted(done_parts(output))]
+    numbers = sorted(done_parts(output)) if parts is None else parts
+    places = [output.join(table, part_name(part) + ".parquet") for part in numbers]
     expected = schema.TABLES.get(table)
     if expected is not None and columns is not None:
         expected = pa.schema([expected.field(name) for name in columns])
@@ -171,7 +173,7 @@ def tables(output: Place, table: str, columns: list[str] | None = None) -> pa.Ta
         return found if expected is None else found.cast(expected)
 
     with ThreadPoolExecutor(16) as pool:
-        parts = list(pool.map(load, places))
-    if not parts:
+        found = list(pool.map(load, places))
+    if not found:
         return (expected or schema.DOCUMENTED[table]).empty_table()
-    return pa.concat_tables(parts)
+    return pa.concat_tables(found)

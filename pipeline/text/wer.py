@@ -67,3 +67,42 @@ def _errors(expected: Sequence[str], got: Sequence[str]) -> Errors:
         deletions=counted.deletions,
         insertions=counted.insertions,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PieceErrors:
+    """Edits inside one piece of a hypothesis, and the words of the reference that stand against it."""
+
+    num_edits: int
+    reference: str
+
+    @property
+    def rate(self) -> float:
+        return self.num_edits / max(1, len(self.reference.split()))
+
+
+def errors_by_piece(reference: str, pieces: Sequence[str], language: str | None) -> list[PieceErrors]:
+    """Splits the edits between a reference and a hypothesis in pieces (its segments) over those pieces.
+
+    Words that the hypothesis lacks count where they are missing; texts are normalised first.
+
+    >>> [each.num_edits for each in errors_by_piece("a b c d e", ["a x", "c d e"], None)]
+    [1, 0]
+    """
+    clean = normalizer(language)
+    expected, parts = clean(reference).split(), [clean(piece).split() for piece in pieces]
+    owner = [number for number, words in enumerate(parts) for _ in words]
+    edits, against = [0] * len(parts), [list[str]() for _ in parts]
+    if not expected or not owner:
+        return [PieceErrors(num_edits=len(words), reference="") for words in parts]
+    found = jiwer.process_words(" ".join(expected), " ".join(word for words in parts for word in words))
+    for chunk in found.alignments[0]:
+        mine = expected[chunk.ref_start_idx : chunk.ref_end_idx]
+        owners = owner[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        owners = owners or [owner[min(chunk.hyp_start_idx, len(owner) - 1)]] * len(mine)
+        for number, at in enumerate(owners):
+            edits[at] += chunk.type != "equal"
+            against[at] += mine[number : number + 1]
+    return [
+        PieceErrors(num_edits=count, reference=" ".join(words)) for count, words in zip(edits, against, strict=True)
+    ]

@@ -1,0 +1,36 @@
+"""audiomill report: makes report.html of an output (again)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from jobs.options import JsonMapping
+from jobs.quiet import quiet_libraries
+from pipeline.errors import InputError
+from pipeline.run_config import WatchConfig
+from pipeline.storage import ledger
+from pipeline.storage.fs import Place, absolute
+
+
+@click.command()
+@click.argument("output", metavar="OUTPUT")
+@click.option(
+    "--clips", type=click.IntRange(0), default=WatchConfig.report_clips, show_default=True, metavar="N",
+    help="Clips to listen to, for each kind of failure.",
+)  # fmt: skip
+@click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
+def report(output: str, clips: int, storage_options: dict[str, Any] | None) -> None:
+    """Write OUTPUT/report.html: figures, charts, the worst clips to listen to, search.
+
+    A run writes it at its end; this makes it of what is finished so far, or again. Open it in a browser.
+    """
+    place = Place(absolute(output), storage_options or {})
+    if not ledger.done_parts(place):
+        raise InputError(f"{output}: no finished parts; expected the --output of a run")
+    from pipeline.report.write import write_report
+
+    with quiet_libraries(False):
+        write_report(place, clips, storage_options or {})
+    click.echo(f"{output.rstrip('/')}/report.html")

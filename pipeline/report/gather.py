@@ -1,0 +1,158 @@
+"""One pass over an output's tables, part by part: distributions, the worst segments, and the details for side files."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.report.classes import Worst
+from pipeline.storage import ledger
+from pipeline.storage.fs import Place
+from pipeline.storage.parquet import part_name
+from pipeline.text.wer import NO_ERRORS, Errors, errors_by_piece, score_pair
+
+MAX_PARTS = 2_000
+"""Parts that are looked at; of more, as many, evenly spread."""
+MAX_RECORDINGS, MAX_HOURS = 100_000, 300.0
+"""Of these the report keeps every detail."""
+MAX_SCORED = 20_000
+"""Recordings with a reference that are scored: aligning takes time."""
+NOT_SHOWN = ("nbest", "fingerprint")
+DURATION_EDGES = (0, 1, 2, 5, 10, 20, 30, 60, 300, 1800, 3600, 7200, float("inf"))
+SHARE_EDGES = tuple(number / 10 for number in range(11))
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Gathered:
+    """What the tables of an output tell. `calibration`: (confidence, share of right words, words) of recordings."""
+
+    worst: Worst
+    durations: Counter[int] = field(default_factory=Counter)
+    speech_shares: Counter[int] = field(default_factory=Counter)
+    confidences: Counter[int] = field(default_factory=Counter)
+    languages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    calibration: list[tuple[float, float, int]] = field(default_factory=list)
+    errors: Errors = NO_ERRORS
+    num_scored: int = 0
+    num_recordings: int = 0
+    num_detailed: int = 0
+    hours_detailed: float = 0.0
+    recordings: dict[str, Row] = field(default_factory=dict)
+    """Those that the worst segments are of, by id."""
+
+
+def parts_to_read(output: Place) -> list[int]:
+    """Finished parts, or an even choice of them where there are very many."""
+    done = sorted(ledger.done_parts(output))
+    step = max(1, -(-len(done) // MAX_PARTS))
+    return done[::step]
+
+
+def read_part(output: Place, part: int) -> tuple[list[Row], dict[str, list[Row]]]:
+    """Recordings of a part, and their segments by recording id."""
+    name = part_name(part) + ".parquet"
+    recordings = pq.read_table(output.join("recordings", name).open()).cast(schema.RECORDINGS).to_pylist()
+    columns = [column for column in schema.SEGMENTS.names if column not in NOT_SHOWN]
+    segments: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in pq.read_table(output.join("segments", name).open(), columns=columns).to_pylist():
+        segments[row["recording_id"]].append(row)
+    return recordings, segments
+
+
+def gather(output: Place, found: Gathered) -> Iterator[tuple[int, list[tuple[Row, list[Row]]]]]:
+    """Goes through the parts.
+
+    Args:
+        output: of a run.
+        found: takes the sums.
+
+    Yields:
+        A part's number, and its recordings with their segments: none once enough details are kept.
+    """
+    for part in parts_to_read(output):
+        recordings, segments = read_part(output, part)
+        details = []
+        for recording in recordings:
+            mine = segments.get(recording["id"], [])
+            _count(found, recording, mine)
+            recording["kinds"] = sorted({kind for row in mine for kind in found.worst.add({**row, "part": part})})
+            if found.num_detailed < MAX_RECORDINGS and found.hours_detailed < MAX_HOURS:
+                found.num_detailed += 1
+                found.hours_detailed += recording["duration_s"] / 3600
+                details.append((recording, mine))
+        kept = {row["recording_id"] for kind in found.worst.counts for row in found.worst.rows(kind)}
+        found.recordings |= {recording["id"]: recording for recording in recordings if recording["id"] in kept}
+        yield part, details
+
+
+def _count(found: Gathered, recording: Row, segments: Sequence[Row]) -> None:
+    found.num_recordings += 1
+    duration = recording["duration_s"]
+    found.durations[int(np.searchsorted(DURATION_EDGES, duration, side="right")) - 1] += 1
+    if duration > 0:
+        found.speech_shares[min(9, int(10 * recording["speech_s"] / duration))] += 1
+    if recording["language"] is not None:
+        found.languages[recording["language"]] += recording["speech_s"]
+    for row in segments:
+        if row["confidence"] is not None:
+            found.confidences[min(9, int(10 * row["confidence"]))] += 1
+    if recording["reference"] is not None and recording["text"] is not None and found.num_scored < MAX_SCORED:
+        _score(found, recording, segments)
+
+
+def _score(found: Gathered, recording: Row, segments: Sequence[Row]) -> None:
+    """WER of a recording, and how much of it each of its segments has to answer for."""
+    found.num_scored += 1
+    words, _ = score_pair(recording["reference"], recording["text"], recording["language"])
+    recording["wer"] = words.rate
+    found.errors += words
+    pieces = errors_by_piece(recording["reference"], [row["text"] or "" for row in segments], recording["language"])
+    for row, piece in zip(segments, pieces, strict=True):
+        row["wer"], row["reference"] = piece.rate, piece.reference
+    rated = [(row["confidence"], len((row["text"] or "").split())) for row in segments if row["confidence"] is not None]
+    num_words = sum(count for _, count in rated)
+    if num_words:
+        said = sum(confidence * count for confidence, count in rated) / num_words
+        found.calibration.append((said, max(0.0, 1.0 - words.rate), num_words))
+
+
+def reliability(calibration: Sequence[tuple[float, float, int]]) -> list[tuple[float, float]]:
+    """Mean confidence against the share of right words, of tenths of the recordings in order of confidence."""
+    ordered = sorted(calibration)
+    size = max(1, -(-len(ordered) // 10))
+    bins = []
+    for start in range(0, len(ordered), size):
+        group = ordered[start : start + size]
+        weight = sum(count for _, _, count in group)
+        bins.append(tuple(sum(each[at] * each[2] for each in group) / weight for at in (0, 1)))
+    return [(said, true) for said, true in bins]
+
+
+def throughput(entries: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Hours since the first part began against audio seconds a second, in up to forty stretches."""
+    spans = sorted(
+        (entry["began"], _time(entry["finished"]), entry["duration_s"]) for entry in entries if entry["began"]
+    )
+    if not spans:
+        return []
+    first, last = spans[0][0], max(stop for _, stop, _ in spans)
+    width = max((last - first) / 40, 1.0)
+    done: defaultdict[int, float] = defaultdict(float)
+    for began, stop, seconds in spans:
+        cells = range(int((began - first) / width), int((max(stop, began + 1e-6) - first) / width) + 1)
+        for cell in cells:
+            done[cell] += seconds / len(cells)
+    return [((cell + 0.5) * width / 3600, done[cell] / width) for cell in range(max(done) + 1)]
+
+
+def _time(stamp: str) -> float:
+    return datetime.datetime.fromisoformat(stamp).timestamp()

@@ -1,0 +1,84 @@
+"""Stretches of recordings as sound and outline, for a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from pipeline.audio.clock import MODEL_SAMPLE_RATE
+from pipeline.audio.recording import Cut
+from pipeline.audio.segment import spec_from_seconds
+from pipeline.config import DecodeConfig
+from pipeline.errors import Rejected
+from pipeline.run.sandbox import Decoder
+
+NUM_LEVELS = 240
+
+
+class Sound(NamedTuple):
+    """`audio`: a FLAC data URI, exact to the sample; `levels`: of the waveform, 0 to 1; `missing`: why there is neither."""
+
+    audio: str | None
+    levels: tuple[float, ...] = ()
+    missing: str | None = None
+
+
+class Listener:
+    """Reads stretches of recordings, in a decode process of its own.
+
+    Args:
+        channels: how the run took channels: mix, split or first.
+        max_seconds: longer stretches are cut there.
+        storage_options: fsspec options.
+    """
+
+    def __init__(self, channels: str, max_seconds: float, storage_options: dict[str, Any]) -> None:
+        segments = spec_from_seconds(
+            kind="none",
+            max_length_s=max_seconds + 1.0,
+            context_s=0.0,
+            threshold=0.5,
+            min_speech_s=0.1,
+            min_silence_s=0.3,
+            pad_s=0.2,
+            max_gap_s=2.0,
+        )
+        self._max_seconds = max_seconds
+        self._decoder = Decoder(DecodeConfig(channels=channels), segments, storage_options)
+
+    def close(self) -> None:
+        self._decoder.close()
+
+    def hear(self, planned: Mapping[str, Any], start_s: float, stop_s: float, channel: int | None) -> Sound:
+        """A stretch of a planned recording; times in its source."""
+        seconds = min(stop_s - start_s, self._max_seconds)
+        row = {**planned, "span_start_s": start_s, "span_duration_s": seconds, "sidecars": None}
+        try:
+            cuts = [event for event in self._decoder.read(row) if isinstance(event, Cut)]
+        except Rejected as rejected:
+            return Sound(None, missing=f"{rejected.reason}: {rejected.detail}")
+        mine = [cut.pcm_T for cut in cuts if cut.channel == channel]
+        if not mine:
+            return Sound(None, missing="the recording has no audio there any more")
+        pcm_T = np.concatenate(mine)
+        return Sound(flac_uri(pcm_T), levels(pcm_T))
+
+
+def flac_uri(pcm_T: NDArray[np.int16]) -> str:
+    """Samples as a data URI that every browser plays."""
+    sink = io.BytesIO()
+    soundfile.write(sink, pcm_T, MODEL_SAMPLE_RATE, format="FLAC")
+    return "data:audio/flac;base64," + base64.b64encode(sink.getvalue()).decode()
+
+
+def levels(pcm_T: NDArray[np.int16]) -> tuple[float, ...]:
+    """Peaks of equal stretches, the loudest 1."""
+    group = max(1, -(-len(pcm_T) // NUM_LEVELS))
+    peak_N = np.pad(np.abs(pcm_T.astype(np.int32)), (0, -len(pcm_T) % group)).reshape(-1, group).max(axis=1)
+    return tuple(np.round(peak_N / max(1, peak_N.max()), 3).tolist())

@@ -1,0 +1,287 @@
+"""The report of an output: report.html, and report/ with the files that it loads when they are needed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from pipeline.plan import split_by_part
+from pipeline.report.charts import bars, histogram, line
+from pipeline.report.classes import KINDS, Kind, Worst, chars_per_second
+from pipeline.report.gather import (
+    DURATION_EDGES,
+    SHARE_EDGES,
+    Gathered,
+    gather,
+    parts_to_read,
+    read_part,
+    reliability,
+    throughput,
+)
+from pipeline.report.listen import Listener
+from pipeline.report.page import body, document
+from pipeline.report.side import Index, index_row, name_of, part_file, script, segment_row
+from pipeline.run.progress import duration_text, size_text
+from pipeline.storage import ledger
+from pipeline.storage.fs import Place
+
+FOLDER = "report"
+MAX_CLIP_S = 30.0
+MAX_REJECTIONS = 50
+STAGES = ("read", "decode", "resample", "segment", "infer", "write")
+
+Row = dict[str, Any]
+
+
+def write_report(output: Place, num_clips: int, storage_options: dict[str, Any]) -> None:
+    """Writes the report of a finished or unfinished output.
+
+    Args:
+        output: of a run.
+        num_clips: to listen to, for each kind of failure.
+        storage_options: to read the audio again.
+    """
+    folder = output.join(FOLDER)
+    folder.remove(recursive=True)
+    entries = list(ledger.entries(output))
+    index, found = Index(folder), Gathered(Worst(num_clips))
+    for part, details in gather(output, found):
+        if details:
+            folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(details)]))
+        for recording, segments in details:
+            index.add(index_row(part, recording, segments))
+    if not entries:
+        return
+    index.flush()
+    _write_parts_of_worst(output, found, folder)
+    chosen = {kind: found.worst.rows(kind.name) for kind in KINDS if found.worst.rows(kind.name)}
+    kinds = [_kind(kind, rows, found) for kind, rows in chosen.items()]
+    sounds = _sounds(output, {row["id"]: row for rows in chosen.values() for row in rows}, storage_options)
+    record = json.loads(output.join("run.json").read())
+    facts = {
+        "folder": FOLDER,
+        "chunks": index.num_chunks,
+        "detailed": found.num_detailed,
+        "kinds": kinds,
+        "sounds": sounds,
+    }
+    runs = _runs(output)
+    content = document(
+        _title(record),
+        body(
+            _headline(entries, runs, found),
+            [_made_by(record), *_notes(entries, found)],
+            _charts(entries, found),
+            kinds,
+            sorted(found.languages),
+            _rejections(output),
+            [_run_row(run) for run in runs],
+        ),
+        facts,
+    )
+    output.join("report.html").write(content.encode())
+
+
+def _write_parts_of_worst(output: Place, found: Gathered, folder: Place) -> None:
+    """Details of the recordings that the worst clips are of, where the corpus is too large for all of them."""
+    there = set(folder.names())
+    wanted = {row["part"] for kind in KINDS for row in found.worst.rows(kind.name)}
+    for part in sorted(wanted):
+        if f"part-{part:06d}.js" not in there:
+            recordings, segments = read_part(output, part)
+            mine = [(row, segments.get(row["id"], [])) for row in recordings if row["id"] in found.recordings]
+            folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(mine)]))
+
+
+def _title(record: Row) -> str:
+    names = [str(url).rstrip("/").rsplit("/", 1)[-1] for url in record["inputs"]]
+    return f"audiomill {record['job']}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+
+
+def _made_by(record: Row) -> str:
+    models = [record["model_name"]] if isinstance(record["model_name"], str) else record["model_name"]
+    return f"Read by {', '.join(models)}; audiomill {record['audiomill']}. Inputs: {', '.join(record['inputs'])}."
+
+
+def _kind(kind: Kind, rows: Sequence[Mapping[str, Any]], found: Gathered) -> Row:
+    """A kind of failure that happened, with its clips."""
+    clips = [_clip(row, found.recordings[row["recording_id"]]) for row in rows]
+    count = found.worst.counts[kind.name]
+    return {"name": kind.name, "title": kind.title, "meaning": kind.meaning, "count": count, "clips": clips}
+
+
+def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_options: dict[str, Any]) -> dict[str, Row]:
+    """Sound of segments by their id."""
+    if not rows:
+        return {}
+    plan = ledger.load_plan(output)
+    assert plan is not None
+    parts = split_by_part(plan)
+    settled = ledger.settled_before(output)
+    listener = Listener(settled.get("channels", "mix"), MAX_CLIP_S, storage_options)
+    try:
+        sounds = {}
+        for identity, row in rows.items():
+            planned = {each["id"]: each for each in parts[row["part"]].to_pylist()}[row["recording_id"]]
+            sounds[identity] = listener.hear(planned, row["start_s"], row["stop_s"], row["channel"])._asdict()
+        return sounds
+    finally:
+        listener.close()
+
+
+def _clip(row: Mapping[str, Any], recording: Row) -> Row:
+    wer = row.get("wer")
+    told = [
+        None if row["confidence"] is None else f"confidence {row['confidence']:.2f}",
+        None if wer is None else f"WER {100 * wer:.0f}%",
+        f"attempt {row['rung']}" if row["rung"] else None,
+        f"{chars_per_second(row):.1f} letters a second" if row["text"] else None,
+        ", ".join(row["gates"] or ()) or None,
+    ]
+    return {
+        **segment_row(dict(row)),
+        "id": row["id"],
+        "recording": row["recording_id"],
+        "part": row["part"],
+        "name": name_of(recording),
+        "facts": ", ".join(text for text in told if text),
+        "reference": row.get("reference") or None,
+    }
+
+
+def _runs(output: Place) -> list[Row]:
+    names = [name for name in output.join("ledger").names() if name.startswith("run-")]
+    return [json.loads(output.join("ledger", name).read()) for name in names]
+
+
+def _run_row(run: Row) -> list[str]:
+    return [
+        run["finished"].replace("T", " ").removesuffix("+00:00"),
+        f"{run['audio_s_this_run'] / 3600:.2f} h in {duration_text(run['wall_s'])}",
+        f"{run['x_real_time']:.1f}x real time",
+        f"{run['device']}, {run['precision']}, {run['engine']}",
+        f"{run['device_busy_pct']:.0f}%",
+        f"{run['padding_waste_pct']:.0f}%",
+    ]
+
+
+def _headline(entries: Sequence[Row], runs: Sequence[Row], found: Gathered) -> list[tuple[str, str]]:
+    sums: defaultdict[str, float] = defaultdict(float)
+    for entry in entries:
+        for name, value in entry.items():
+            if name.startswith("num_") or name.endswith("_s"):
+                sums[name] += value
+    num_bytes = sum(size for entry in entries for size in entry["bytes"].values())
+    wall = sum(run["wall_s"] - run["startup_s"] for run in runs)
+    figures = [
+        ("recordings", f"{sums['num_recordings']:,.0f}"),
+        ("rejected", f"{sums['num_rejections']:,.0f}"),
+        ("audio", f"{sums['duration_s'] / 3600:,.2f} h"),
+        ("speech", f"{100 * sums['speech_s'] / max(sums['duration_s'], 1e-9):.0f}%"),
+        ("segments", f"{sums['num_segments']:,.0f}"),
+        ("tables", size_text(num_bytes)),
+    ]
+    if wall > 0:
+        audio = sum(run["audio_s_this_run"] for run in runs)
+        figures.append(("speed", f"{audio / wall:,.1f}x real time"))
+    if found.num_scored:
+        figures.append(("word error rate", f"{100 * found.errors.rate:.2f}%"))
+    if sums["failed_s"] > 0.05:
+        figures.append(("lost in damaged files", f"{sums['failed_s']:,.1f} s"))
+    return figures
+
+
+def _notes(entries: Sequence[Row], found: Gathered) -> list[str]:
+    num = sum(entry["num_recordings"] for entry in entries)
+    notes = []
+    if found.num_recordings < num:
+        notes.append(f"Charts and clips are of {found.num_recordings:,} recordings, evenly spread over all {num:,}.")
+    if found.num_detailed < num:
+        notes.append(f"{found.num_detailed:,} recordings can be searched and opened here; the tables hold all.")
+    if found.num_scored:
+        notes.append(
+            f"Scored against the references that came with {found.num_scored:,} recordings, normalised as `audiomill score` does."
+        )
+    return notes
+
+
+def _charts(entries: Sequence[Row], found: Gathered) -> list[str]:
+    seconds: defaultdict[str, float] = defaultdict(float)
+    rejections: Counter[str] = Counter()
+    rungs: Counter[str] = Counter()
+    for entry in entries:
+        for stage in STAGES:
+            seconds[stage] += entry["seconds"].get(stage, 0.0)
+        rejections.update(entry["rejections"])
+        rungs.update(entry.get("rungs", {}))
+    charts = [bars("Where the time went", "seconds, all workers", STAGES, [round(seconds[name], 2) for name in STAGES])]
+    charts += _histograms(found)
+    if len(found.languages) > 1:
+        ordered = sorted(found.languages.items(), key=lambda pair: -pair[1])[:15]
+        charts.append(bars("Languages", "hours of speech", [n for n, _ in ordered], [v / 3600 for _, v in ordered]))
+    if len(found.calibration) >= 2:
+        points = reliability(found.calibration)
+        charts.append(
+            line("Calibration of confidence", "confidence said", "share of right words", points, diagonal=True)
+        )
+    if rejections:
+        charts.append(bars("Rejected, by reason", "recordings", *zip(*rejections.most_common(15), strict=True)))
+    if set(rungs) - {"0"}:
+        names = {"0": "first attempt", "1": "full window", "2": "sampled, 0.4", "3": "sampled, 0.8", "4": "beam search", "5": "second model"}  # fmt: skip
+        ordered = sorted(rungs.items())
+        charts.append(
+            bars("Attempt that was kept", "segments", [names[k] for k, _ in ordered], [v for _, v in ordered])
+        )
+    speed = throughput(entries)
+    if len(speed) > 2:
+        charts.append(line("Throughput", "hours since the first part began", "x real time", speed))
+    return charts
+
+
+def _histograms(found: Gathered) -> list[str]:
+    last = max(found.durations, default=0)
+    labels = [f"{_span(low)} to {_span(high)}" for low, high in pairwise(DURATION_EDGES)]
+    first = min(found.durations, default=0)
+    charts = [
+        bars("Durations", "recordings", labels[first : last + 1], [found.durations[n] for n in range(first, last + 1)])
+    ]
+    charts.append(
+        histogram(
+            "Speech share",
+            "share of the recording",
+            SHARE_EDGES,
+            [found.speech_shares[n] for n in range(10)],
+            "recordings",
+        )
+    )
+    if found.confidences:
+        charts.append(
+            histogram(
+                "Confidence",
+                "expected share of right words",
+                SHARE_EDGES,
+                [found.confidences[n] for n in range(10)],
+                "segments",
+            )
+        )
+    return charts
+
+
+def _span(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "longer"
+    if seconds >= 3600:
+        return f"{seconds / 3600:g} h"
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+
+
+def _rejections(output: Place) -> list[Row]:
+    """The first few, without reading every part."""
+    rows: list[Row] = []
+    for entry in ledger.entries(output, parts_to_read(output)):
+        if entry["num_rejections"] and len(rows) < MAX_REJECTIONS:
+            rows += ledger.tables(output, "rejections", parts=[entry["part"]]).to_pylist()
+    return [{**row, "name": name_of(row)} for row in rows[:MAX_REJECTIONS]]
