@@ -19,6 +19,7 @@ from jobs.export import export
 from jobs.finetune import finetune
 from jobs.inspect_run import inspect_run
 from jobs.kmeans import kmeans
+from jobs.plan import plan
 from jobs.report import report
 from jobs.run_yaml import run
 from jobs.score import score
@@ -52,7 +53,7 @@ def audiomill() -> None:
 
 
 JOBS = (
-    transcribe, embed, encode, run, kmeans, codebook, decode, tune_decoder, select, finetune, self_train, watch, inspect_run, report, score,
+    plan, transcribe, embed, encode, run, kmeans, codebook, decode, tune_decoder, select, finetune, self_train, watch, inspect_run, report, score,
     export, trace, demo,
 )  # fmt: skip
 for job in JOBS:

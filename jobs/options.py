@@ -36,6 +36,7 @@ GROUPS = {
     "DecodeRunConfig": "Engine",
     "DecodeOutputConfig": "Output",
     "TuneConfig": "Search",
+    "ForecastConfig": "Forecast",
 }
 
 
@@ -213,5 +214,14 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Cal
     if default not in (None, "") and "[default" not in help_text:
         shown = f"{default:g}" if isinstance(default, float) else default
         help_text += f" [default: {shown}]"
+    if field.metadata["several"]:
+        return click.option(
+            f"--{name}",
+            field.name,
+            multiple=True,
+            metavar="TEXT",
+            help=help_text,
+            callback=lambda _, __, all: ",".join(all) or None,
+        )
     metavar = "JSON" if isinstance(kind, JsonMapping) else {str: "TEXT", int: "N", float: "X"}.get(kind)
     return click.option(f"--{name}", field.name, type=kind, default=None, metavar=metavar, help=help_text)

@@ -49,11 +49,20 @@ def run(job_file: str, inputs: tuple[str, ...], **flags: Any) -> int:
     """
     values = yaml_mapping(job_file)
     models = values.pop("models", None)
-    if not isinstance(models, list) or not models:
-        raise UsageError(f"{job_file}: expected `models:` with a list of models and what is wanted of each")
-    tasks = [_task(each, job_file, f"models.{number}.") for number, each in enumerate(models)]
+    tasks = tasks_of(models, job_file)
     config = merged(RunConfig, checked_values(values, RunConfig, job_file), inputs, flags)
     return run_and_tell(config.job(tasks))
+
+
+def tasks_of(models: Any, path: str) -> list[ModelTask]:
+    """The list `models` of a YAML file.
+
+    Raises:
+        UsageError: no such list, or an entry that cannot be understood.
+    """
+    if not isinstance(models, list) or not models:
+        raise UsageError(f"{path}: expected `models:` with a list of models and what is wanted of each")
+    return [_task(each, path, f"models.{number}.") for number, each in enumerate(models)]
 
 
 def _task(given: Any, path: str, where: str) -> ModelTask:

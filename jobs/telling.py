@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from rich.console import Console
 
@@ -9,6 +11,18 @@ from jobs.quiet import quiet_libraries
 from pipeline.job_config import JobConfig
 
 EXIT_REJECTIONS = 3
+
+
+def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
+    """How good the forecast of `audiomill plan` for this output was."""
+    from pipeline.forecast.plan_job import compared, saved_forecast
+    from pipeline.storage.fs import Place, absolute
+
+    found = saved_forecast(Place(absolute(config.output.output), config.plan.storage_options))
+    if found is None or summary["num_parts_left"]:
+        return []
+    rows = [f"{name} {said:,.4g} against {came:,.4g}" for name, said, came in compared(found, summary)]
+    return [f"forecast against outcome: {'; '.join(rows)}"]
 
 
 def report_of(config: JobConfig, console: Console) -> None:
@@ -41,7 +55,7 @@ def run_and_tell(config: JobConfig) -> int:
         summary = run_job(config, console)
         if config.watch.report and not summary["num_parts_left"]:
             report_of(config, console)
-    for line in summary_lines(summary):
+    for line in [*summary_lines(summary), *_against_forecast(config, summary)]:
         click.echo(line)
     if summary["num_rejections"]:
         console.print(f"see: audiomill inspect {config.output.output}", highlight=False, soft_wrap=True)

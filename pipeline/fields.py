@@ -13,7 +13,9 @@ from pipeline.errors import UsageError
 T = TypeVar("T")
 
 
-def option(default: Any, help_text: str, *, choices: tuple[str, ...] = (), results: bool = False) -> Any:
+def option(
+    default: Any, help_text: str, *, choices: tuple[str, ...] = (), results: bool = False, several: bool = False
+) -> Any:
     """A dataclass field that is also a command-line option.
 
     Args:
@@ -21,8 +23,9 @@ def option(default: Any, help_text: str, *, choices: tuple[str, ...] = (), resul
         help_text: what the option does, for `--help`.
         choices: allowed values, if few.
         results: True when another value gives other output rows.
+        several: the flag may be given several times; values are joined by commas.
     """
-    metadata = {"help": help_text, "choices": choices, "results": results}
+    metadata = {"help": help_text, "choices": choices, "results": results, "several": several}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

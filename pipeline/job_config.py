@@ -35,7 +35,7 @@ class ModelTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stages:
+class Stages:
     """What every job has."""
 
     inputs: tuple[str, ...]
@@ -48,7 +48,7 @@ class _Stages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobConfig(_Stages):
+class JobConfig(Stages):
     """What the run is given: `tasks` share one read and decode, and segment ids."""
 
     name: str
@@ -56,48 +56,48 @@ class JobConfig(_Stages):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(_Stages):
+class RunConfig(Stages):
     """`audiomill run`: the models come from the YAML file."""
 
     def job(self, tasks: Sequence[ModelTask]) -> JobConfig:
-        return _job(self, "run", tuple(tasks))
+        return job_of(self, "run", tuple(tasks))
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranscribeConfig(_Stages):
+class TranscribeConfig(Stages):
     """`audiomill transcribe`: audio to text."""
 
     model: ModelConfig = ModelConfig()
     transcripts: TranscriptConfig = TranscriptConfig()
 
     def job(self) -> JobConfig:
-        return _job(self, "transcribe", (ModelTask(model=self.model, transcripts=self.transcripts),))
+        return job_of(self, "transcribe", (ModelTask(model=self.model, transcripts=self.transcripts),))
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig(_Stages):
+class EmbedConfig(Stages):
     """`audiomill embed`: audio to vectors."""
 
     model: ModelConfig = ModelConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
 
     def job(self) -> JobConfig:
-        return _job(self, "embed", (ModelTask(model=self.model, embeddings=(self.embeddings,)),))
+        return job_of(self, "embed", (ModelTask(model=self.model, embeddings=(self.embeddings,)),))
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig(_Stages):
+class EncodeConfig(Stages):
     """`audiomill encode`: audio to discrete units."""
 
     model: ModelConfig = ModelConfig()
     codes: CodesConfig = CodesConfig()
 
     def job(self) -> JobConfig:
-        return _job(self, "encode", (ModelTask(model=self.model, codes=(self.codes,)),))
+        return job_of(self, "encode", (ModelTask(model=self.model, codes=(self.codes,)),))
 
 
 @dataclass(frozen=True, kw_only=True)
-class KmeansJobConfig(_Stages):
+class KmeansJobConfig(Stages):
     """`audiomill kmeans`: audio to a codebook."""
 
     model: ModelConfig = ModelConfig()
@@ -105,11 +105,11 @@ class KmeansJobConfig(_Stages):
 
     def job(self) -> JobConfig:
         frames = EmbeddingsConfig(layers=str(self.kmeans.layer), dtype="fp32")
-        return _job(self, "kmeans", (ModelTask(model=self.model, embeddings=(frames,)),))
+        return job_of(self, "kmeans", (ModelTask(model=self.model, embeddings=(frames,)),))
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceConfig(_Stages):
+class TraceConfig(Stages):
     """`audiomill trace`: one recording through a model."""
 
     model: ModelConfig = ModelConfig()
@@ -117,9 +117,9 @@ class TraceConfig(_Stages):
     pictures: PicturesConfig = PicturesConfig()
 
     def job(self, task: ModelTask) -> JobConfig:
-        return _job(self, "trace", (task,))
+        return job_of(self, "trace", (task,))
 
 
-def _job(config: _Stages, name: str, tasks: tuple[ModelTask, ...]) -> JobConfig:
-    stages = {field: getattr(config, field) for field in _Stages.__dataclass_fields__}
+def job_of(config: Stages, name: str, tasks: tuple[ModelTask, ...]) -> JobConfig:
+    stages = {field: getattr(config, field) for field in Stages.__dataclass_fields__}
     return JobConfig(name=name, tasks=tasks, **stages)

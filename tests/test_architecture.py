@@ -12,6 +12,7 @@ LAYERS = [
     ("pipeline.decoder_config", "pipeline.run_config"),
     ("pipeline.config",),
     ("pipeline.job_config", "pipeline.train_config", "pipeline.select_config", "pipeline.decode_config"),
+    ("pipeline.forecast_config",),
     ("pipeline.audio", "pipeline.text", "pipeline.storage"),
     ("pipeline.plan", "pipeline.read", "pipeline.models"),
     (
@@ -26,6 +27,7 @@ LAYERS = [
     ("pipeline.commit",),
     ("pipeline.run",),
     ("pipeline.trace", "pipeline.report"),
+    ("pipeline.forecast",),
     ("pipeline.train",),
     ("jobs",),
 ]

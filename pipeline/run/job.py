@@ -39,12 +39,13 @@ NUM_PASSES = 2
 """Over the parts, before those that workers die on are taken apart."""
 
 
-def run_job(config: JobConfig, console: Console) -> Summary:
+def run_job(config: JobConfig, console: Console, listing: Listing | None = None) -> Summary:
     """Runs a job; the same call again does only what is left.
 
     Args:
         config: the job, see `pipeline.job_config`.
         console: for progress and notes.
+        listing: recordings to run in place of what the inputs hold.
 
     Returns:
         Counts and times, as in OUTPUT/ledger/run-*.json.
@@ -56,7 +57,7 @@ def run_job(config: JobConfig, console: Console) -> Summary:
     started = time.time()
     check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
-    listing = listed(config)
+    listing = listed(config) if listing is None else listing
     tasks = found_tasks(config)
     with open_engine(config) as (engine, device):
         before = {} if config.output.overwrite else ledger.settled_before(output)

@@ -1,0 +1,250 @@
+"""Runs the real stages on a sample of a corpus, on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipeline import schema
+from pipeline.audio.clock import seconds_from_samples
+from pipeline.audio.decode import header_duration_s
+from pipeline.forecast.rates import BatchSize, Point, audio_of, best, curve, search, seconds_for
+from pipeline.forecast.sizes import growth
+from pipeline.forecast.strata import Drawn
+from pipeline.job_config import JobConfig
+from pipeline.models.device import device_name
+from pipeline.models.load import load_tasks
+from pipeline.pieces import cut_part
+from pipeline.run.job import open_engine, run_job
+from pipeline.run.sandbox import Decoder
+from pipeline.run.settle import found_tasks, settle
+from pipeline.run.spec import RunSpec
+from pipeline.run.summary import Summary
+from pipeline.storage import ledger
+from pipeline.storage.entry import Entry, Sidecar
+from pipeline.storage.fs import Place
+from pipeline.storage.shards import ShardReader
+from pipeline.storage.sources import Listing
+
+NUM_PARTS = 3
+"""Of the sample run: decoding runs ahead of the models from the second one on."""
+MAX_CONTENTION = 1.5
+UNSURE_S = 5.0
+"""A comparison of less than this is mostly noise, and is believed less."""
+NO_LIMIT = 1 << 60
+BEFORE_MODELS = ("read", "decode", "resample", "segment")
+Growth = dict[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the sample told. `rows`: of the sampled recordings, see `_outcomes`; `stage_s`: seconds of each stage before
+    the models for a second of audio; `opening_s`: until a new decode process is at work; `fixed_s`: before the first part
+    is decoded; `contention`: how much slower the
+    models ran beside the decoders than alone; `growth`: of each table, see `pipeline.forecast.sizes`."""
+
+    device: str
+    machine: str
+    precision: str
+    engine: str
+    cores: int
+    rows: list[dict[str, Any]]
+    audio_s: float
+    model_s: float
+    stage_s: dict[str, float]
+    opening_s: float
+    fixed_s: float
+    points: list[Point]
+    contention: float
+    tried: list[BatchSize]
+    batch_seconds: float
+    best_batch_seconds: float
+    growth: dict[str, Growth]
+    part_seconds: float
+    default_part_s: float = 0.0
+
+
+def measure(config: JobConfig, drawn: Sequence[Drawn], do_search: bool, import_s: float, console: Console) -> Measured:
+    """Runs the sample through the engine once, then the models alone.
+
+    Args:
+        config: the job; its output is not touched.
+        drawn: the sample.
+        do_search: look for the best batch size.
+        import_s: what a run in a fresh process spends on loading libraries, and this one no longer does.
+        console: is told what goes on.
+    """
+
+    def told(text: str) -> None:
+        if not config.output.quiet:
+            console.print(text, highlight=False, soft_wrap=True)
+
+    options = config.plan.storage_options
+    entries = [_entry(each) for each in drawn]
+    total = sum(entry.span_duration_s or each.row["planned_s"] for entry, each in zip(entries, drawn, strict=True))
+    told(f"running {len(entries)} recordings, about {total / 60:.1f} min, through the engine")
+    with tempfile.TemporaryDirectory(prefix="audiomill-plan-") as folder:
+        output = Place(str(Path(folder) / "out"))
+        sampled = _for_sample(config, output.url, total)
+        with open(os.devnull, "w") as nowhere:
+            summary = run_job(sampled, Console(file=nowhere), Listing(entries))
+        tables = {
+            name: ledger.tables(output, name)
+            for name in (*schema.TABLES, "embeddings", "codes", "posteriors")
+            if output.join(name).names()
+        }
+        ran = list(ledger.entries(output))
+    tasks = found_tasks(config)
+    with open_engine(dataclasses.replace(config, engine=dataclasses.replace(config.engine, engine="local"))) as (
+        _,
+        device,
+    ):
+        spec, _ = settle(config, tasks, device)
+        told("loading the model")
+        loaded = load_tasks(spec.tasks, options)
+        piece, stage_s, opening_s = _decoded(entries, spec)
+        default = seconds_from_samples(spec.tasks[0].batch_samples)
+        has_audio = bool(piece.column("cuts")[0].as_py())
+        tried = search(piece, loaded, spec, told) if do_search and has_audio else []
+        points = curve(piece, loaded, spec, told) if has_audio else [Point(1.0, 0.0)]
+    ids = tables["recordings"].column("id").to_pylist()
+    audio_s = max(summary["duration_s"], 1e-9)
+    stage_s["write"] = summary["seconds"].get("write", 0.0) / audio_s
+    return Measured(
+        device=device,
+        machine=device_name(device),
+        precision=spec.precisions[0],
+        engine=config.engine.engine,
+        cores=os.cpu_count() or 1,
+        rows=_outcomes(drawn, entries, tables, options),
+        audio_s=audio_s,
+        model_s=audio_of(piece),
+        stage_s=stage_s,
+        opening_s=opening_s,
+        fixed_s=import_s + _fixed(summary, ran, stage_s, opening_s),
+        points=points,
+        contention=_contention(ran, points, len(spec.tasks)),
+        tried=tried,
+        batch_seconds=default,
+        best_batch_seconds=best(tried, default),
+        growth={name: growth(table, _key(name), ids) for name, table in tables.items()},
+        part_seconds=spec.part_seconds,
+    )
+
+
+def _for_sample(config: JobConfig, output: str, total_s: float) -> JobConfig:
+    """The job on this machine, in a folder of its own, in a few parts."""
+    return dataclasses.replace(
+        config,
+        plan=dataclasses.replace(config.plan, part_seconds=max(1.0, total_s / NUM_PARTS)),
+        engine=dataclasses.replace(config.engine, ray_address=None, shard=None, canary=0),
+        output=dataclasses.replace(
+            config.output, output=output, quiet=True, strict=False, overwrite=False, retry_rejected=False
+        ),
+        watch=dataclasses.replace(config.watch, metrics=None, traces=None, report=False),
+    )
+
+
+def _entry(drawn: Drawn) -> Entry:
+    row = drawn.row
+    fields = {name: row[name] for name in Entry._fields if name in row and name != "sidecars"}
+    sidecars = tuple(Sidecar(**each) for each in row["sidecars"] or ()) or None
+    entry = Entry(**fields, sidecars=sidecars)
+    if drawn.seconds is None:
+        return entry
+    return entry._replace(span_start_s=drawn.start_s, span_duration_s=drawn.seconds, reference=None)
+
+
+def _decoded(entries: Sequence[Entry], spec: RunSpec) -> tuple[pa.Table, dict[str, float], float]:
+    """The whole sample as one piece, seconds of each stage for a second of audio, and what opening a decoder costs."""
+    rows = [{**entry._asdict(), "id": entry.id, "sidecars": None} for entry in entries]
+    decoder = Decoder(spec.decode, spec.segments, spec.storage_options)
+    try:
+        before = time.perf_counter()
+        cold = list(cut_part(0, rows[:1], decoder, NO_LIMIT))
+        between = time.perf_counter()
+        warm = list(cut_part(0, rows[:1], decoder, NO_LIMIT))
+        opening_s = max(0.0, (between - before) - (time.perf_counter() - between))
+        assert len(cold) == len(warm) == 1
+        (piece,) = cut_part(0, rows, decoder, NO_LIMIT)
+    finally:
+        decoder.close()
+    audio = sum(ending["num_samples"] for ending in piece.column("endings")[0].as_py())
+    seconds = dict(piece.column("seconds")[0].as_py())
+    audio_s = max(seconds_from_samples(audio), 1e-9)
+    return piece, {stage: seconds.get(stage, 0.0) / audio_s for stage in BEFORE_MODELS}, opening_s
+
+
+def _outcomes(
+    drawn: Sequence[Drawn], entries: Sequence[Entry], tables: dict[str, pa.Table], options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """What became of each sampled recording: stratum, planned and true seconds, speech, language, or why rejected."""
+    recordings = {row["id"]: row for row in tables["recordings"].to_pylist()}
+    rejected = {row["id"]: row["reason"] for row in tables["rejections"].to_pylist()}
+    reader = ShardReader(options)
+    found = []
+    for each, entry in zip(drawn, entries, strict=True):
+        row = recordings.get(entry.id)
+        whole = _true_seconds(each, row, entry, reader)
+        found.append(
+            {
+                "stratum": each.stratum,
+                "planned_s": each.row["planned_s"],
+                "true_s": whole,
+                "measured_s": 0.0 if row is None else row["duration_s"],
+                "speech_s": 0.0 if row is None else row["speech_s"],
+                "failed_s": 0.0 if row is None else row["failed_s"],
+                "num_segments": 0 if row is None else row["num_segments"],
+                "language": None if row is None else row["language"],
+                "reason": rejected.get(entry.id),
+            }
+        )
+    reader.close()
+    return found
+
+
+def _true_seconds(each: Drawn, row: dict[str, Any] | None, entry: Entry, reader: ShardReader) -> float:
+    """How long the recording really is: decoded, where the whole of it was; else by its header."""
+    if row is None:
+        return 0.0
+    if each.seconds is None:
+        return float(row["duration_s"])
+    known = each.row["span_duration_s"] or each.row["duration_s"]
+    if known is not None:
+        return float(known)
+    with reader.open(entry.source, entry.kind, entry.position, entry.size) as handle:
+        return header_duration_s(handle) or each.row["planned_s"]
+
+
+def _fixed(summary: Summary, ran: Sequence[dict[str, Any]], stage_s: dict[str, float], opening_s: float) -> float:
+    """Start-up of the run, less the decoding of the part that the models were given first."""
+    first = min((entry for entry in ran if entry["began"]), key=lambda entry: entry["began"], default=None)
+    decoding = sum(stage_s[stage] for stage in BEFORE_MODELS)
+    startup: float = summary["startup_s"]
+    return max(0.0, startup - (decoding * first["duration_s"] + opening_s if first else 0.0))
+
+
+def _contention(ran: Sequence[dict[str, Any]], points: Sequence[Point], num_models: int) -> float:
+    """Infer seconds of the run against the same amounts of audio alone. The first part is left out: it pays for what
+    happens once."""
+    later = sorted((entry for entry in ran if entry["began"]), key=lambda entry: entry["began"])[1:]
+    amounts = [entry["seconds"].get("infer_real_audio", 0.0) / num_models for entry in later]
+    alone = sum(seconds_for(points, amount) for amount in amounts)
+    together: float = sum(entry["seconds"].get("infer", 0.0) for entry in later)
+    if not alone > 0:
+        return 1.0
+    trust = together / (together + UNSURE_S)
+    return 1.0 + trust * min(MAX_CONTENTION - 1.0, max(0.0, together / alone - 1.0))
+
+
+def _key(table: str) -> str:
+    return "id" if table in ("recordings", "rejections") else "recording_id"

@@ -1,0 +1,116 @@
+"""forecast.html: a forecast for people, one file."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from pipeline.report.charts import bars, line
+from pipeline.run.progress import duration_text, size_text
+
+Forecast = Mapping[str, Any]
+
+
+def forecast_page(found: Forecast) -> str:
+    """The page."""
+    style = files("pipeline.report").joinpath("report.css").read_text()
+    cards = "".join(f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in headline(found))
+    body = f'<div class="figures">{cards}</div><p class="soft">{html.escape(_basis(found))}</p>'
+    body += f"<h2>How long, and what it costs</h2>{_table(*machine_rows(found))}"
+    body += (
+        f"<h2>What comes out</h2>{_table(('table', 'size'), [(n, size_text(v)) for n, v in found['bytes'].items()])}"
+    )
+    body += f'<h2>Where the time goes</h2><div class="charts">{"".join(_charts(found))}</div>'
+    body += f"<h2>Size of a batch</h2>{_table(*batch_rows(found))}<p>{html.escape(_advice(found))}</p>"
+    body += "<h2>Rejections to expect</h2>"
+    body += (
+        _table(("reason", "recordings"), [(n, f"{v:g}") for n, v in found["rejections"].items()])
+        or "<p>None were met.</p>"
+    )
+    body += "<h2>Sample</h2>" + _table(("stratum", "recordings"), list(found["sample"]["strata"].items()))
+    title = f"Forecast: audiomill {found['job']}"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style}</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>"
+    )
+
+
+def headline(found: Forecast) -> list[tuple[str, str]]:
+    """Figures at the top."""
+    return [
+        ("recordings", f"{found['recordings']:,}"),
+        ("audio", f"{found['hours']:,.2f} h"),
+        ("speech", f"{100 * found['speech_share']:.0f}%"),
+        ("parts", f"{found['parts']:,}"),
+        ("tables", size_text(sum(found["bytes"].values()))),
+        ("device hours", f"{found['device_hours']:,.3g}"),
+        ("on this machine", duration_text(found["wall_s_here"])),
+    ]
+
+
+def machine_rows(found: Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Wall time and money for each number of machines."""
+    has_money = bool(found["prices"])
+    head = ["GPUs", "cores", "time", "speed", "first limit"] + ["money"] * has_money
+    rows: list[Sequence[str]] = [
+        [
+            str(row["gpus"] or "none"),
+            f"{row['cores']:,}",
+            duration_text(row["wall_s"]),
+            f"{row['x_real_time']:,.0f}x real time",
+            row["bottleneck"],
+            *([f"{row['money']:,.2f}"] if has_money else []),
+        ]
+        for row in found["machines"]
+    ]
+    return head, rows
+
+
+def batch_rows(found: Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Batch sizes that were tried."""
+
+    def row(each: Mapping[str, Any]) -> list[str]:
+        seconds = "not tried: memory" if each["seconds"] is None else f"{each['seconds']:.2f} s"
+        sizes = ["" if each[name] is None else size_text(each[name]) for name in ("peak", "predicted")]
+        return [f"{each['batch_seconds']:g}", seconds, *sizes]
+
+    return ("--batch-seconds", "time", "memory", "predicted"), [row(each) for each in found["batch_seconds"]["tried"]]
+
+
+def _basis(found: Forecast) -> str:
+    sample, on = found["sample"], found["measured_on"]
+    return (
+        f"{', '.join(found['models'])} on {sample['minutes']:.1f} min of {', '.join(found['inputs'])}; {on['machine']}, "
+        f"{on['precision']}, {on['engine']} engine. Strata are weighted by their audio; times are for the machine above."
+    )
+
+
+def _advice(found: Forecast) -> str:
+    batch = found["batch_seconds"]
+    if not batch["tried"]:
+        return "Not searched."
+    if batch["best"] == batch["default"]:
+        return f"The default of {batch['default']:g} s is as fast as any."
+    return f"Fastest: --batch-seconds {batch['best']:g} (default {batch['default']:g})."
+
+
+def _charts(found: Forecast) -> list[str]:
+    stages = found["stage_seconds_per_audio_hour"]
+    charts = [bars("Stages", "seconds for an hour of audio", list(stages), list(stages.values()))]
+    if len(found["languages"]) > 1:
+        charts.append(bars("Languages", "hours of speech", list(found["languages"]), list(found["languages"].values())))
+    if len(found["curve"]) > 1:
+        points = [(point["audio_s"], point["seconds"]) for point in found["curve"]]
+        charts.append(line("The models alone", "seconds of audio at once", "seconds", points))
+    return charts
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return ""
+    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,102 @@
+"""`audiomill plan`: list, sample, measure, forecast; saved as forecast.json and forecast.html in the output."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+
+import pipeline
+from pipeline.errors import InputError
+from pipeline.forecast.estimate import Forecast, forecast
+from pipeline.forecast.measure import measure
+from pipeline.forecast.page import forecast_page
+from pipeline.forecast.strata import draw, strata_of
+from pipeline.forecast_config import ForecastConfig
+from pipeline.job_config import JobConfig
+from pipeline.models.checkpoint import resolve_device
+from pipeline.plan import planned_table
+from pipeline.run.job import check_places, listed
+from pipeline.run.record import without_credentials
+from pipeline.run.settle import found_tasks, settle
+from pipeline.storage.fs import Place, absolute
+
+SHARE, LEAST_S, MOST_S = 0.001, 300.0, 3600.0
+"""Of the sample, when nothing is said."""
+FORECAST_FILE, PAGE_FILE = "forecast.json", "forecast.html"
+
+
+def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> Forecast:
+    """Forecasts a job.
+
+    Args:
+        config: the job; only forecast.json and forecast.html are written to its output.
+        wanted: sample, machines and prices.
+        console: for what goes on.
+
+    Raises:
+        UsageError: as for the run.
+        InputError: nothing in the inputs can be read.
+    """
+    check_places(config)
+    output = Place(absolute(config.output.output), config.plan.storage_options)
+    listing = listed(config)
+    times = []
+    for _ in range(2):  # the first time loads libraries
+        before = time.perf_counter()
+        spec, _ = settle(config, found_tasks(config), resolve_device(config.tasks[0].model.device))
+        times.append(time.perf_counter() - before)
+    plan = planned_table(
+        listing.entries, first_part=0, part_seconds=spec.part_seconds, storage_options=config.plan.storage_options
+    )
+    strata = strata_of(plan.to_pylist())
+    total = sum(row["planned_s"] for rows in strata.values() for row in rows)
+    if not total:
+        raise InputError(f"{', '.join(config.inputs)}: nothing to measure: every recording is refused by its listing")
+    seconds = wanted.sample_minutes * 60 if wanted.sample_minutes else min(max(SHARE * total, LEAST_S), MOST_S)
+    if not config.output.quiet:
+        console.print(
+            f"{plan.num_rows} recordings, about {total / 3600:.2f} h, {len(strata)} strata; sampling {min(seconds, total) / 60:.1f} min",
+            highlight=False,
+            soft_wrap=True,
+        )
+    measured = measure(
+        config, draw(strata, seconds, wanted.seed), wanted.search, max(0.0, times[0] - times[1]), console
+    )
+    if not measured.audio_s > 1e-6 or not measured.model_s:
+        console.print(
+            "warning: the sample holds nothing for the models; try --sample-minutes with more", highlight=False
+        )
+    found = forecast(plan, strata, measured, wanted, config.engine.actors)
+    found["job"] = config.name
+    found["models"] = [without_credentials(task.model.model) for task in config.tasks]
+    found["inputs"] = [without_credentials(url) for url in config.inputs]
+    found["audiomill"] = pipeline.__version__
+    output.join(FORECAST_FILE).write(json.dumps(found, indent=1).encode())
+    output.join(PAGE_FILE).write(forecast_page(found).encode())
+    return found
+
+
+def saved_forecast(output: Place) -> Forecast | None:
+    """What was forecast for this output, if anything was."""
+    place = output.join(FORECAST_FILE)
+    return dict(json.loads(place.read())) if place.exists() else None
+
+
+def compared(found: Forecast, summary: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Forecast against outcome of a whole run: name, forecast, outcome."""
+    hours = summary["duration_s"] / 3600
+    rows = [
+        ("hours of audio", found["hours"], hours),
+        ("speech share", found["speech_share"], summary["speech_s"] / max(summary["duration_s"], 1e-9)),
+        ("rejected", sum(found["rejections"].values()), float(summary["num_rejections"])),
+    ]
+    names = sorted(summary["bytes"].keys() & found["bytes"].keys())
+    rows += [(f"bytes of {name}", found["bytes"][name], float(summary["bytes"][name])) for name in names]
+    rows.append(("bytes in all", sum(found["bytes"].values()), float(sum(summary["bytes"].values()))))
+    if summary["num_parts_this_run"] == found["parts"]:
+        rows.append(("wall seconds", found["wall_s_here"], summary["wall_s"]))
+        rows.append(("device seconds", 3600 * found["device_hours"], summary["seconds"].get("infer", 0.0)))
+    return rows

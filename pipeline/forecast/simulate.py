@@ -1,0 +1,220 @@
+"""A job on many machines as a discrete-event simulation: parts, decode cores, model actors, the object store,
+stragglers, machines that go away, and the driver that hands out the work.
+
+What is modelled is what `pipeline.run.on_ray` does: the driver hands out parts one after the other; a decode core of any
+node fetches and decodes one; at most a few pieces wait for each actor, so decoding stops when models are behind; an
+actor works one piece at a time; a node that goes away takes what is on it along, and its parts are done again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+PIECES_PER_ACTOR = 3
+"""As in `pipeline.run.on_ray`."""
+
+
+class Work(NamedTuple):
+    """One part. `decode_s`: of one core; `model_s`: of one actor with nothing beside it."""
+
+    audio_s: float
+    fetch_bytes: float
+    decode_s: float
+    model_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Machines of one kind.
+
+    Args:
+        nodes: with `actors` model actors and `decoders` decode cores each.
+        shared_cores: cores of a node that models and decoders share; None: models have a device of their own.
+        node_bytes_s: of a node's network, bytes a second; store_bytes_s: of the object store for all.
+        start_s: until a node's actors are ready; startup_s: before that, once.
+        dispatch_s: of the driver for a part.
+        straggler: spread (standard deviation of the logarithm) of the times of a part.
+        mean_life_s: of a node on the spot market; None: it stays.
+        replace_s: until a node that went away is replaced.
+        seed: of the dice.
+    """
+
+    nodes: int = 1
+    actors: int = 1
+    decoders: int = 8
+    shared_cores: int | None = None
+    node_bytes_s: float = 1.25e9
+    store_bytes_s: float = 1.25e11
+    startup_s: float = 10.0
+    start_s: float = 30.0
+    dispatch_s: float = 0.03
+    straggler: float = 0.1
+    mean_life_s: float | None = None
+    replace_s: float = 180.0
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of it. Shares are of the time between the first part and the last; `lost_s`: device seconds of work
+    that a node took along; `lost_audio_s`: what that work was about."""
+
+    wall_s: float = 0.0
+    audio_s: float = 0.0
+    device_busy: float = 0.0
+    decode_busy: float = 0.0
+    network_busy: float = 0.0
+    driver_busy: float = 0.0
+    num_preemptions: int = 0
+    lost_s: float = 0.0
+    lost_audio_s: float = 0.0
+
+    @property
+    def x_real_time(self) -> float:
+        return self.audio_s / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def bottleneck(self) -> str:
+        """What was busiest."""
+        shares = {
+            "models": self.device_busy,
+            "decode cores": self.decode_busy,
+            "network": self.network_busy,
+            "driver": self.driver_busy,
+        }
+        return max(shares, key=lambda name: shares[name])
+
+
+@dataclass
+class _Node:
+    number: int
+    alive_from: float = 0.0
+    life: int = 0
+    free_actors: int = 0
+    free_decoders: int = 0
+    waiting: deque[int] = field(default_factory=deque)
+    working: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+
+class _Simulation:
+    def __init__(self, parts: Sequence[Work], cluster: Cluster) -> None:
+        self._parts, self._cluster, self._dice = parts, cluster, random.Random(cluster.seed)
+        self._todo = deque(range(len(parts)))
+        self._events: list[tuple[float, int, str, int, int, int]] = []
+        self._count = self._num_done = self._num_fetching = 0
+        self._now = self._driver_free = cluster.startup_s
+        self._busy = {"model": 0.0, "decode": 0.0, "fetch": 0.0}
+        self.outcome = Outcome(audio_s=sum(part.audio_s for part in parts))
+        self._nodes = [_Node(number) for number in range(cluster.nodes)]
+        for node in self._nodes:
+            self._at(cluster.startup_s + cluster.start_s, "start", node)
+
+    def run(self) -> Outcome:
+        """Until every part is done."""
+        while self._num_done < len(self._parts):
+            self._now, _, what, number, life, part = heapq.heappop(self._events)
+            node = self._nodes[number]
+            if node.life == life:
+                getattr(self, f"_{what}")(node, part)
+            self._hand_out()
+        outcome, cluster = self.outcome, self._cluster
+        outcome.wall_s = self._now
+        working = max(self._now - cluster.startup_s - cluster.start_s, 1e-9)
+        outcome.device_busy = self._busy["model"] / (working * cluster.nodes * cluster.actors)
+        outcome.decode_busy = self._busy["decode"] / (working * cluster.nodes * cluster.decoders)
+        fetched = sum(part.fetch_bytes for part in self._parts)
+        most = min(cluster.store_bytes_s, cluster.nodes * cluster.node_bytes_s)
+        outcome.network_busy = fetched / (most * working)
+        outcome.driver_busy = len(self._parts) * cluster.dispatch_s / working
+        return outcome
+
+    def _at(self, time: float, what: str, node: _Node, part: int = -1) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (time, self._count, what, node.number, node.life, part))
+
+    def _start(self, node: _Node, _: int) -> None:
+        node.free_actors, node.free_decoders, node.alive_from = self._cluster.actors, self._cluster.decoders, self._now
+        if self._cluster.mean_life_s is not None:
+            self._at(self._now + self._dice.expovariate(1 / self._cluster.mean_life_s), "leave", node)
+
+    def _hand_out(self) -> None:
+        """Gives parts to free decode cores of the emptiest nodes, as the driver finds the time."""
+        limit = PIECES_PER_ACTOR * self._cluster.actors
+        while self._todo:
+            free = [n for n in self._nodes if n.free_decoders and len(n.waiting) + self._decoding(n) < limit]
+            if not free:
+                return
+            node = min(free, key=lambda n: (len(n.waiting) + self._decoding(n), n.number))
+            part = self._todo.popleft()
+            node.free_decoders -= 1
+            self._driver_free = max(self._driver_free, self._now) + self._cluster.dispatch_s
+            self._num_fetching += 1
+            rate = min(self._cluster.node_bytes_s, self._cluster.store_bytes_s / self._num_fetching)
+            fetch = self._parts[part].fetch_bytes / rate
+            took = fetch + self._parts[part].decode_s * self._luck()
+            node.working[part] = ("decode", self._driver_free)
+            self._busy["decode"] += took
+            self._at(self._driver_free + took, "decoded", node, part)
+
+    def _decoding(self, node: _Node) -> int:
+        return self._cluster.decoders - node.free_decoders
+
+    def _decoded(self, node: _Node, part: int) -> None:
+        node.free_decoders += 1
+        self._num_fetching -= 1
+        del node.working[part]
+        node.waiting.append(part)
+        self._infer(node)
+
+    def _infer(self, node: _Node) -> None:
+        while node.free_actors and node.waiting:
+            part = node.waiting.popleft()
+            node.free_actors -= 1
+            took = self._parts[part].model_s * self._luck()
+            if self._cluster.shared_cores is not None:
+                took *= 1 + min(1.0, self._decoding(node) / self._cluster.shared_cores) * self._decode_share(part)
+            node.working[part] = ("model", self._now)
+            self._busy["model"] += took
+            self._at(self._now + took, "inferred", node, part)
+
+    def _decode_share(self, part: int) -> float:
+        """How much of the model's time somebody decodes beside it: as much as one part needs."""
+        work = self._parts[part]
+        return min(1.0, work.decode_s / max(work.model_s, 1e-9))
+
+    def _inferred(self, node: _Node, part: int) -> None:
+        node.free_actors += 1
+        del node.working[part]
+        self._num_done += 1
+        self._infer(node)
+
+    def _leave(self, node: _Node, _: int) -> None:
+        """The node goes away with all that is on it."""
+        self.outcome.num_preemptions += 1
+        for part, (stage, since) in node.working.items():
+            self._todo.appendleft(part)
+            if stage == "model":
+                self.outcome.lost_s += self._now - since
+                self.outcome.lost_audio_s += self._parts[part].audio_s
+            else:
+                self._num_fetching -= 1
+        for part in node.waiting:
+            self._todo.appendleft(part)
+        node.working.clear()
+        node.waiting.clear()
+        node.free_actors = node.free_decoders = 0
+        node.life += 1
+        self._at(self._now + self._cluster.replace_s + self._cluster.start_s, "start", node)
+
+    def _luck(self) -> float:
+        return self._dice.lognormvariate(0.0, self._cluster.straggler) if self._cluster.straggler else 1.0
+
+
+def simulate(parts: Sequence[Work], cluster: Cluster) -> Outcome:
+    """Runs a job of `parts` on a cluster that exists on paper. The same seed gives the same outcome."""
+    return _Simulation(parts, cluster).run() if parts else Outcome()

@@ -1,0 +1,89 @@
+"""A sample of a corpus: strata of source and duration, audio from each in proportion, the same for the same seed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.storage.entry import suffix
+
+MIN_SPAN_S, MAX_SPAN_S = 30.0, 300.0
+"""Of longer recordings a stretch is taken."""
+SPANS_WANTED = 20
+MAX_STRATA = 40
+
+Row = Mapping[str, Any]
+
+
+class Drawn(NamedTuple):
+    """One recording of the sample. `start_s`, `seconds`: the stretch that is taken; None: the whole of it."""
+
+    row: Row
+    stratum: str
+    start_s: float | None
+    seconds: float | None
+
+
+def strata_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Plan rows by source folder, format and order of magnitude of their duration; small strata are put together.
+
+    Args:
+        rows: of `schema.PLAN`; those that the plan itself rejects are left out.
+    """
+    usable = [row for row in rows if row["reason"] is None]
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in usable:
+        found[_name(row)].append(row)
+    if len(found) <= MAX_STRATA:
+        return dict(found)
+    ordered = sorted(found, key=lambda name: (-sum(row["planned_s"] for row in found[name]), name))
+    kept = {name: found[name] for name in ordered[: MAX_STRATA - 1]}
+    kept["others"] = [row for name in ordered[MAX_STRATA - 1 :] for row in found[name]]
+    return kept
+
+
+def _name(row: Row) -> str:
+    source = str(row["source"])
+    folder = source.rsplit("/", 1)[0]
+    seconds = max(row["planned_s"], 0.5)
+    low = 4 ** math.floor(math.log(seconds, 4))
+    return f"{folder} {suffix(row['member'] or source)} {low:g} to {4 * low:g} s"
+
+
+def draw(strata: Mapping[str, Sequence[Row]], wanted_s: float, seed: int) -> list[Drawn]:
+    """About `wanted_s` seconds of audio, at least one recording of each stratum, in plan order.
+
+    Recordings are taken in an order drawn from the seed and their ids; of long ones a stretch at a random place.
+    """
+    total = sum(row["planned_s"] for rows in strata.values() for row in rows)
+    longest = min(MAX_SPAN_S, max(MIN_SPAN_S, wanted_s / SPANS_WANTED))
+    drawn: list[Drawn] = []
+    owed = 0.0
+    for name, rows in sorted(strata.items(), key=lambda pair: (-sum(r["planned_s"] for r in pair[1]), pair[0])):
+        quota = wanted_s * sum(row["planned_s"] for row in rows) / max(total, 1e-9) + owed
+        taken = 0.0
+        for row in sorted(rows, key=lambda row: _dice(seed, row["id"])):
+            if taken and taken + min(row["planned_s"], longest) / 2 > quota:
+                break
+            each = _stretch(row, name, longest, _dice(seed + 1, row["id"]))
+            drawn.append(each)
+            taken += min(row["planned_s"], longest) if each.seconds is None else each.seconds
+        owed = min(0.0, quota - taken)
+    place = {row["id"]: at for at, row in enumerate(row for rows in strata.values() for row in rows)}
+    return sorted(drawn, key=lambda each: place[each.row["id"]])
+
+
+def _stretch(row: Row, stratum: str, longest: float, at: float) -> Drawn:
+    known = row["span_duration_s"] or row["duration_s"]
+    if known is None or known <= 1.5 * longest:
+        return Drawn(row, stratum, None, None)
+    start = (row["span_start_s"] or 0.0) + round(at * (known - longest), 2)
+    return Drawn(row, stratum, start, longest)
+
+
+def _dice(seed: int, identity: str) -> float:
+    """0 to 1, from a seed and a name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}-{identity}".encode()).digest()[:8], "little") / 2**64

@@ -1,0 +1,29 @@
+"""What a device has: memory that is free, and the most that was used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psutil
+import torch
+
+
+def device_name(device: str) -> str:
+    """For people: the GPU's name, or the number of CPU cores."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device if ":" in device else 0)
+    return f"{psutil.cpu_count()} CPU cores"
+
+
+def device_memory(device: str) -> int:
+    """Bytes that nobody uses now."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device if ":" in device else 0)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def peak_meter(device: str) -> Callable[[], int]:
+    """Starts to watch a GPU; calling it gives the most that was allocated since, above what was there before."""
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    return lambda: int(torch.cuda.max_memory_allocated(device) - before)
