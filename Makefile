@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lock clean
 
 demo: $(READY)
 	$(BIN)/audiomill demo
@@ -21,6 +21,11 @@ $(READY): pyproject.toml infra/constraints.txt infra/demo-packages.txt
 	$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --requirement infra/demo-packages.txt
 	touch $@
+
+# Versions of everything in the images.
+lock:
+	$(PYTHON) -m pip install --dry-run --ignore-installed --quiet --report - --constraint infra/constraints.txt \
+	    '.[s3,gcs,azure,lm,otel]' | $(PYTHON) infra/lock.py
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

@@ -1,12 +1,14 @@
 """Kills with SIGKILL at random moments, then the same command again, until it ends: the tables must be the same bytes.
 
-Victims in turn: the driver, a model actor, a decode worker. Prints what each kill cost. Real weights.
+A Ray cluster of three nodes on this machine, corpus and output on a real S3 server behind a proxy that throttles. Victims
+in turn: a node, a model actor, the driver. Prints what each kill cost. Real weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import signal
@@ -15,125 +17,182 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+import fsspec
 import psutil
-import pyarrow.parquet as pq
+from ray.cluster_utils import Cluster
 
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
+from benchmarks.throttle import s3_server, throttled
 from jobs.demo import whisper_folder
 from pipeline import schema
 
-VICTIMS = {"driver": "jobs.cli transcribe", "actor": "_Infer", "decode worker": "pipeline.run.decode_worker"}
+VICTIMS = ("node", "actor", "driver")
+PART_S = 60.0
 
 
-def command(corpus: Path, output: Path, engine: str) -> list[str]:
-    """The command that is killed and repeated."""
-    options = ["--model", str(whisper_folder()), "--engine", engine, "--part-seconds", "60", "--quiet"]
-    return [sys.executable, "-m", "jobs.cli", "transcribe", str(corpus), "--output", str(output), *options]
+def command(corpus: str, output: str, endpoint: str | None, address: str | None) -> list[str]:
+    """The command that is killed and repeated; without a cluster it is the undisturbed run."""
+    options = ["--model", str(whisper_folder()), "--part-seconds", str(PART_S), "--quiet", "--no-report"]
+    options += ["--engine", "local"] if address is None else ["--ray-address", address, "--actors", "2"]
+    options += [] if endpoint is None else ["--storage-options", json.dumps({"endpoint_url": endpoint})]
+    return [sys.executable, "-m", "jobs.cli", "transcribe", corpus, "--output", output, *options]
 
 
-def hashes(output: Path) -> dict[str, str]:
-    """SHA-256 of every part file."""
-    return {
-        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for table in schema.TABLES
-        for path in (output / table).glob("*.parquet")
-    }
+def stored(endpoint: str) -> Any:
+    """The object store, not through the proxy, and never from a cache."""
+    return fsspec.filesystem("s3", endpoint_url=endpoint, use_listings_cache=False, skip_instance_cache=True)
 
 
-def show_difference(one: Path, two: Path) -> None:
-    """Prints the rows in which two part files differ."""
-    before, after = (pq.read_table(path).to_pylist() if path.exists() else [] for path in (one, two))
-    print(f"{one.name} in {one.parent.name}: {len(before)} rows undisturbed, {len(after)} rows after kills")
-    for old, new in zip(before, after, strict=False):
-        if old != new:
-            print({name: (old[name], new[name]) for name in old if old[name] != new[name]})
+def hashes(fs: Any, output: str) -> dict[str, str]:
+    """SHA-256 of every part file by table and name."""
+    paths = [path for table in schema.TABLES for path in fs.glob(f"{output}/{table}/*.parquet")]
+    return {"/".join(path.split("/")[-2:]): hashlib.sha256(fs.cat_file(path)).hexdigest() for path in paths}
 
 
-def done(output: Path) -> int:
-    return len(list((output / "ledger").glob("part-*.json")))
+def entries(fs: Any, output: str) -> dict[str, str]:
+    """When each part was finished, by the name of its ledger entry: a part that is done twice changes its entry."""
+    return {path.rsplit("/", 1)[-1]: fs.info(path)["ETag"] for path in fs.glob(f"{output}/ledger/part-*.json")}
 
 
-def find(victim: str, driver: int) -> psutil.Process | None:
-    """A running process of the kind, the driver itself or below it or Ray's."""
-    if victim == "driver":
-        return psutil.Process(driver)
-    for process in psutil.process_iter(["cmdline"]):
-        if VICTIMS[victim] in " ".join(process.info["cmdline"] or []) and process.pid != driver:
-            return process
-    return None
+class Victims:
+    """The cluster, and whoever is to die on it."""
 
+    def __init__(self) -> None:
+        head = {"num_cpus": 2, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.workers = [self.cluster.add_node(num_cpus=4) for _ in range(2)]
+        self.cluster.wait_for_nodes()
 
-def kill_once(victim: str, corpus: Path, output: Path, engine: str, dice: random.Random) -> dict[str, Any]:
-    """Starts a run, kills the victim at a random moment; returns what was done before and after."""
-    before, began = done(output), time.perf_counter()
-    driver = subprocess.Popen(command(corpus, output, engine), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait = dice.uniform(3, 16)
-    killed = False
-    while driver.poll() is None and not killed:
-        time.sleep(0.05)
-        if time.perf_counter() - began < wait:
-            continue
-        process = find(victim, driver.pid)
-        if process is not None:
-            try:
+    def kill(self, kind: str, driver: psutil.Process, dice: random.Random) -> bool:
+        """SIGKILL; False if there was nobody to kill just now."""
+        if kind == "driver":
+            driver.send_signal(signal.SIGKILL)
+            return True
+        if kind == "node":
+            number = dice.randrange(len(self.workers))
+            self.cluster.remove_node(self.workers[number], allow_graceful=False)
+            self.workers[number] = self.cluster.add_node(num_cpus=4)  # as a cloud replaces it
+            return True
+        for process in psutil.process_iter(["cmdline"]):
+            if "_Infer" in " ".join(process.info["cmdline"] or []):
                 process.send_signal(signal.SIGKILL)
-                killed = True
+                return True
+        return False
+
+
+def disturb(
+    kind: str, arguments: list[str], victims: Victims, fs: Any, output: str, dice: random.Random
+) -> dict[str, Any]:
+    """Starts the command, kills once at a random moment, waits for its end."""
+    before, began = entries(fs, output), time.perf_counter()
+    driver = psutil.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait, killed = dice.uniform(5, 14), False
+    while driver.poll() is None and not killed:
+        time.sleep(0.1)
+        if time.perf_counter() - began >= wait:
+            try:
+                killed = victims.kill(kind, driver, dice)
             except psutil.NoSuchProcess:
                 continue
-    at = done(output)
+    at = entries(fs, output)
     code = driver.wait()
+    after = entries(fs, output)
+    redone = sum(1 for name, tag in at.items() if after.get(name) != tag)
     return {
-        "victim": victim,
+        "victim": kind,
         "killed": killed,
         "after_s": round(wait, 1),
-        "parts_before": before,
-        "parts_at_kill": at,
+        "parts_before": len(before),
+        "parts_at_kill": len(at),
+        "parts_done_twice": redone,
         "exit": code,
     }
+
+
+def lost_seconds(fs: Any, output: str, log: list[dict[str, Any]]) -> None:
+    """Adds to each kill the audio of parts that were under way: at most one a worker, by the size of a part."""
+    sizes = [json.loads(fs.cat_file(path))["duration_s"] for path in fs.glob(f"{output}/ledger/part-*.json")]
+    for entry in log:
+        workers = {"node": 1, "actor": 1, "driver": 2}[entry["victim"]]
+        entry["lost_audio_s_at_most"] = round(workers * max(sizes), 1) if entry["killed"] else 0.0
 
 
 def main() -> None:
     """Prints and saves the account."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--throttle", type=float, default=0.05, help="share of requests answered with 503")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     os.environ["PYTHONPATH"] = os.getcwd()
-    dice, log = random.Random(args.seed), list[dict[str, Any]]()
-    with tempfile.TemporaryDirectory() as folder:
-        corpus, whole = Path(folder) / "corpus", Path(folder) / "whole"
-        write_corpus(corpus, args.minutes * 60, None)
-        subprocess.run(command(corpus, whole, "local"), check=True, stdout=subprocess.DEVNULL)
-        expected, rounds = hashes(whole), 0
+    os.environ |= {"AWS_ACCESS_KEY_ID": "chaos", "AWS_SECRET_ACCESS_KEY": "chaos", "AWS_DEFAULT_REGION": "us-east-1"}
+    dice, log, rounds = random.Random(args.seed), list[dict[str, Any]](), 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        s3_server() as real,
+        throttled(real, args.throttle, 0) as (url, refused),
+    ):
+        write_corpus(Path(folder) / "corpus", args.minutes * 60, None)
+        fs = stored(real)
+        fs.mkdir("chaos")
+        fs.put(f"{folder}/corpus/", "chaos/corpus/", recursive=True)
+        subprocess.run(
+            command("s3://chaos/corpus", "s3://chaos/whole", url, None), check=True, stdout=subprocess.DEVNULL
+        )
+        expected = hashes(fs, "chaos/whole")
+        assert expected
+        victims = Victims()
         while sum(entry["killed"] for entry in log) < args.kills:
-            output = Path(folder) / f"killed{rounds}"
-            while not (output / "_SUCCESS").exists():
-                kills = sum(entry["killed"] for entry in log)
+            output = f"chaos/killed{rounds}"
+            arguments = command("s3://chaos/corpus", f"s3://{output}", url, victims.cluster.address)
+            mine: list[dict[str, Any]] = []
+            while not fs.exists(f"{output}/_SUCCESS"):
+                kills = sum(entry["killed"] for entry in log + mine)
                 if kills >= args.kills:
-                    subprocess.run(
-                        command(corpus, output, "ray"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                    )
+                    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                     break
-                log.append(kill_once(list(VICTIMS)[kills % 3], corpus, output, "ray", dice))
-                print(log[-1], flush=True)
-            found = hashes(output)
-            for name in sorted(expected.keys() | found.keys()):
-                if expected.get(name) != found.get(name):
-                    show_difference(whole / name, output / name)
-            assert found == expected, "a killed run ended with other bytes"
+                mine.append(disturb(VICTIMS[kills % len(VICTIMS)], arguments, victims, fs, output, dice))
+                print(mine[-1], flush=True)
+            assert hashes(fs, output) == expected, f"{output}: a killed run ended with other bytes"
+            lost_seconds(fs, output, mine)
+            log += mine
             rounds += 1
             print(f"round {rounds}: {len(expected)} part files, byte-identical to the undisturbed run", flush=True)
-    kills = sum(entry["killed"] for entry in log)
-    print(f"{kills} kills in {rounds} rounds, every round ended byte-identical")
-    save(
-        "chaos",
-        f"python -m benchmarks.chaos --kills {args.kills}",
-        {"kills": kills, "rounds": rounds, "byte_identical": True, "log": log},
-    )
+        victims.cluster.shutdown()
+        num_refused = refused[0]
+    killed = [entry for entry in log if entry["killed"]]
+    by_victim = {
+        kind: {
+            "kills": len(mine),
+            "parts_done_twice": sum(entry["parts_done_twice"] for entry in mine),
+            "lost_audio_s_at_most_mean": round(mean(entry["lost_audio_s_at_most"] for entry in mine), 1),
+            "went_on_by_itself": sum(entry["exit"] == 0 for entry in mine),
+        }
+        for kind in VICTIMS
+        if (mine := [entry for entry in killed if entry["victim"] == kind])
+    }
+    for kind, told in by_victim.items():
+        print(kind, told)
+    print(f"{len(killed)} kills in {rounds} rounds, {num_refused} requests throttled, every round byte-identical")
+    result = {
+        "kills": len(killed),
+        "rounds": rounds,
+        "requests_throttled": num_refused,
+        "byte_identical": True,
+        "part_files": len(expected),
+        "part_s": PART_S,
+        "median_kill_after_s": median(entry["after_s"] for entry in killed),
+        "by_victim": by_victim,
+        "log": log,
+    }
+    save("chaos", f"python -m benchmarks.chaos --kills {args.kills} --minutes {args.minutes:g}", result)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ import click
 
 import pipeline
 from jobs.codebook import codebook
+from jobs.completion import completion
 from jobs.decode import decode
 from jobs.demo import demo
+from jobs.doctor import doctor
 from jobs.embed import embed
 from jobs.encode import encode
 from jobs.export import export
@@ -54,7 +56,7 @@ def audiomill() -> None:
 
 JOBS = (
     plan, transcribe, embed, encode, run, kmeans, codebook, decode, tune_decoder, select, finetune, self_train, watch, inspect_run, report, score,
-    export, trace, demo,
+    export, trace, demo, doctor, completion,
 )  # fmt: skip
 for job in JOBS:
     audiomill.add_command(job)
@@ -64,7 +66,9 @@ def main() -> None:
     """Entry point: errors that are not bugs become one line on stderr."""
     _quieten()
     try:
-        code = audiomill.main(standalone_mode=False)
+        if "_AUDIOMILL_COMPLETE" in os.environ:
+            audiomill.main(prog_name="audiomill", complete_var="_AUDIOMILL_COMPLETE")
+        code = audiomill.main(prog_name="audiomill", standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
