@@ -92,7 +92,7 @@ def disturb(
     """Starts the command, kills once at a random moment, waits for its end."""
     before, began = entries(fs, output), time.perf_counter()
     driver = psutil.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait, killed = dice.uniform(5, 14), False
+    wait, killed = dice.uniform(7, 19), False
     while driver.poll() is None and not killed:
         time.sleep(0.1)
         if time.perf_counter() - began >= wait:
@@ -112,6 +112,7 @@ def disturb(
         "parts_at_kill": len(at),
         "parts_done_twice": redone,
         "exit": code,
+        "wall_s": round(time.perf_counter() - began, 1),
     }
 
 
@@ -127,13 +128,13 @@ def main() -> None:
     """Prints and saves the account."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--throttle", type=float, default=0.05, help="share of requests answered with 503")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     os.environ["PYTHONPATH"] = os.getcwd()
     os.environ |= {"AWS_ACCESS_KEY_ID": "chaos", "AWS_SECRET_ACCESS_KEY": "chaos", "AWS_DEFAULT_REGION": "us-east-1"}
-    dice, log, rounds = random.Random(args.seed), list[dict[str, Any]](), 0
+    dice, log, rounds, extra_s = random.Random(args.seed), list[dict[str, Any]](), 0, list[float]()
     with (
         tempfile.TemporaryDirectory() as folder,
         s3_server() as real,
@@ -149,6 +150,12 @@ def main() -> None:
         expected = hashes(fs, "chaos/whole")
         assert expected
         victims = Victims()
+        began = time.perf_counter()
+        arguments = command("s3://chaos/corpus", "s3://chaos/calm", url, victims.cluster.address)
+        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        calm_s = time.perf_counter() - began
+        assert hashes(fs, "chaos/calm") == expected
+        print(f"undisturbed on the cluster: {calm_s:.1f} s", flush=True)
         while sum(entry["killed"] for entry in log) < args.kills:
             output = f"chaos/killed{rounds}"
             arguments = command("s3://chaos/corpus", f"s3://{output}", url, victims.cluster.address)
@@ -156,12 +163,15 @@ def main() -> None:
             while not fs.exists(f"{output}/_SUCCESS"):
                 kills = sum(entry["killed"] for entry in log + mine)
                 if kills >= args.kills:
+                    began = time.perf_counter()
                     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    mine[-1]["wall_s"] += round(time.perf_counter() - began, 1)
                     break
                 mine.append(disturb(VICTIMS[kills % len(VICTIMS)], arguments, victims, fs, output, dice))
                 print(mine[-1], flush=True)
             assert hashes(fs, output) == expected, f"{output}: a killed run ended with other bytes"
             lost_seconds(fs, output, mine)
+            extra_s.append(sum(entry["wall_s"] for entry in mine) - calm_s)
             log += mine
             rounds += 1
             print(f"round {rounds}: {len(expected)} part files, byte-identical to the undisturbed run", flush=True)
@@ -181,7 +191,10 @@ def main() -> None:
     for kind, told in by_victim.items():
         print(kind, told)
     print(f"{len(killed)} kills in {rounds} rounds, {num_refused} requests throttled, every round byte-identical")
+    print(f"a kill cost {sum(extra_s) / len(killed):.1f} s of wall time in the mean; undisturbed {calm_s:.1f} s")
     result = {
+        "undisturbed_s": round(calm_s, 1),
+        "extra_wall_s_per_kill": round(sum(extra_s) / len(killed), 1),
         "kills": len(killed),
         "rounds": rounds,
         "requests_throttled": num_refused,
