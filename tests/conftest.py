@@ -70,7 +70,12 @@ def ray_session() -> Iterator[Any]:
     import ray
 
     ray.init(
-        num_cpus=8, include_dashboard=False, object_store_memory=300 * 2**20, log_to_driver=False, logging_level="ERROR"
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        object_store_memory=300 * 2**20,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
     yield ray
     ray.shutdown()

@@ -1,0 +1,329 @@
+"""Watching a run: shards of one output, metrics, logs, traces, and following it from outside."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.errors import UsageError
+from pipeline.run.follow import Follower
+from pipeline.run.journal import json_line, redacted
+from pipeline.run.meter import METRICS, Meter
+from pipeline.run_config import metrics_target, shard_of
+from pipeline.storage import ledger
+from pipeline.storage.fs import Place
+from tests.conftest import free_port
+from tests.jobs_by_hand import part_files, rows, run
+from tests.synth import RATE, encode
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
+    """Sixteen recordings, and one that is none."""
+    made = tmp_path_factory.mktemp("watched")
+    for number in range(16):
+        (made / f"r{number:02d}.flac").write_bytes(encode(np.concatenate([voices[number % 2][0]] * 3), RATE, "FLAC"))
+    (made / "broken.wav").write_bytes(b"no audio")
+    return made
+
+
+def started(*args: str) -> subprocess.Popen[str]:
+    """The command line, running."""
+    command = [sys.executable, "-m", "jobs.cli", *args]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()}
+    )
+
+
+def names_in(text: str) -> set[str]:
+    """Metrics that have a value."""
+    found = set()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.add(sample.name)
+    return found
+
+
+def test_four_processes_at_once_make_one_output_and_missing_shards_are_found(folder: Path, tmp_path: Path) -> None:
+    common = [
+        "transcribe",
+        str(folder),
+        "--model",
+        "fake://",
+        "--engine",
+        "local",
+        "--part-seconds",
+        "10",
+        "--output",
+        str(tmp_path / "out"),
+        "--quiet",
+    ]
+    assert ledger.missing_shards(Place(str(tmp_path / "out")), 4) == [0, 1, 2, 3]
+    first = [started(*common, "--shard", f"{number}/4") for number in (0, 2)]
+    for process in first:
+        assert process.wait(120) == 0, process.communicate()
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert ledger.missing_shards(Place(str(tmp_path / "out")), 4) == [1, 3]
+    every = [started(*common, "--shard", f"{number}/4") for number in range(4)]
+    for process in every:
+        assert process.wait(120) == 0, process.communicate()
+    assert (tmp_path / "out" / "_SUCCESS").exists() and (tmp_path / "out" / "report.html").exists()
+    assert ledger.missing_shards(Place(str(tmp_path / "out")), 4) == []
+    run(folder, tmp_path / "one", part_seconds=10)
+    assert part_files(tmp_path / "out") == part_files(tmp_path / "one")
+
+
+def test_a_shard_that_dies_leaves_its_parts_to_its_next_run(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    common = [
+        "transcribe",
+        str(folder),
+        "--model",
+        "fake://slow",
+        "--engine",
+        "local",
+        "--part-seconds",
+        "10",
+        "--output",
+        str(out),
+        "--quiet",
+        "--shard",
+    ]
+    process = started(*common, "1/2")
+    while len(list(out.glob("ledger/part-*.json"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = ledger.done_parts(Place(str(out)))
+    assert done and all(part % 2 == 1 for part in done)
+    for shard in ("1/2", "0/2"):
+        assert started(*common, shard).wait(120) == 0
+    run(folder, tmp_path / "one", part_seconds=10)
+    assert part_files(out) == part_files(tmp_path / "one")
+
+
+def test_shards_that_are_no_share_are_refused() -> None:
+    assert shard_of("3/8") == (3, 8)
+    for wrong in ("8/8", "a/b", "1", "-1/4", "1/0"):
+        with pytest.raises(UsageError, match="--shard"):
+            shard_of(wrong)
+    with pytest.raises(UsageError, match="touch every shard"):
+        run("x", "y", shard="0/2", overwrite=True)
+
+
+def test_a_live_run_is_scraped_and_every_documented_metric_is_there(folder: Path, tmp_path: Path) -> None:
+    port = free_port()
+    process = started(
+        "transcribe", str(folder), "--model", "fake://slow", "--engine", "local", "--part-seconds", "5", "--output", str(tmp_path / "out"), "--metrics", str(port),
+    )  # fmt: skip
+    seen: list[str] = []
+    while process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+                seen.append(answer.read().decode())
+        except OSError:
+            pass
+        time.sleep(0.05)
+    assert process.returncode == 0, process.communicate()
+    done = [
+        float(match.group(1)) for text in seen if (match := re.search(r'audiomill_parts{state="done"} (\S+)', text))
+    ]
+    planned = len(ledger.done_parts(Place(str(tmp_path / "out"))))
+    assert any(0 < value < planned for value in done), "it was scraped while it ran"
+    assert names_in(seen[-1]) >= {metric.name for metric in METRICS}
+    assert 'audiomill_rejections_total{reason="not_audio"}' in seen[-1]
+
+
+def test_the_text_file_and_the_meter_agree_with_the_ledger(folder: Path, tmp_path: Path) -> None:
+    summary = run(folder, tmp_path / "out", part_seconds=10, metrics=str(tmp_path / "run.prom"))
+    text = (tmp_path / "run.prom").read_text()
+    values = {
+        (s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples
+    }
+    assert {name for name, *_ in values} == {metric.name for metric in METRICS}
+    assert (
+        values[("audiomill_parts", "done")] == values[("audiomill_parts", "planned")] == summary["num_parts_this_run"]
+    )
+    assert values[("audiomill_segments_total",)] == summary["num_segments"]
+    assert values[("audiomill_rejections_total", "not_audio")] == 1
+    assert values[("audiomill_audio_seconds_in_total",)] == pytest.approx(summary["duration_s"])
+    assert values[("audiomill_bytes_out_total", "segments")] == summary["bytes"]["segments"]
+    sizes = sum(path.stat().st_size for path in folder.iterdir())
+    assert values[("audiomill_bytes_in_total",)] == sizes
+    assert values[("audiomill_queue_depth", "decode")] == 0
+
+
+def test_every_metric_has_its_kind_in_its_name() -> None:
+    for metric in METRICS:
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric
+    assert {name for name, _, _ in Meter({0: 1.0}).values()} | {"audiomill_bytes_out_total"} == {
+        m.name for m in METRICS
+    }
+
+
+def test_metrics_reach_rays_exporter(ray_session: Any, folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "out", engine="ray", part_seconds=20, metrics="ray", no_progress_timeout=60)
+    ports = [node["MetricsExportPort"] for node in ray_session.nodes()]
+    wanted = {f"ray_{metric.name}" for metric in METRICS}
+    for _ in range(60):
+        found: set[str] = set()
+        for port in ports:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                found |= set(re.findall(r"^(ray_audiomill_\w+)", answer.read().decode(), re.M))
+        if found >= wanted:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"Ray's exporter lacks {wanted - found}")
+
+
+def test_what_is_no_place_for_metrics_is_refused(tmp_path: Path) -> None:
+    assert metrics_target("9464") == ("127.0.0.1", 9464) and metrics_target("0.0.0.0:80") == ("0.0.0.0", 80)
+    for wrong in ("out.txt", "99999", "http://host:80/x"):
+        with pytest.raises(UsageError, match="--metrics"):
+            metrics_target(wrong)
+
+
+def test_json_logs_are_one_object_a_line_with_part_and_recording(audiomill: Any, folder: Path, tmp_path: Path) -> None:
+    done = audiomill(
+        "transcribe",
+        str(folder),
+        "--model",
+        "fake://",
+        "--engine",
+        "local",
+        "--part-seconds",
+        "20",
+        "--output",
+        "out",
+        "--log-format",
+        "json",
+    )
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all({"time", "level", "event"} <= event.keys() for event in events)
+    parts = [event["part"] for event in events if event["event"] == "part_done"]
+    assert sorted(parts) == sorted(ledger.done_parts(Place(str(tmp_path / "out"))))
+    (rejected,) = [event for event in events if event["event"] == "rejected"]
+    assert rejected["recording"] == rows(tmp_path / "out", "rejections")[0]["id"] and rejected["reason"] == "not_audio"
+    assert events[-1]["event"] in ("run_finished", "message")
+
+
+def test_errors_are_json_too(audiomill: Any) -> None:
+    done = audiomill(
+        "transcribe", "nowhere", "--output", "out", "--log-format", "json", "--engine", "local", "--model", "fake://"
+    )
+    assert done.returncode == 2 or done.returncode == 1
+    event = json.loads(done.stderr.splitlines()[-1])
+    assert event["event"] == "failed" and "nowhere" in event["message"]
+
+
+def test_no_credentials_reach_a_log(audiomill: Any) -> None:
+    assert redacted("http://me:hidden@host/a?token=hidden2 x") == "http://host/a x"
+    assert "hidden" not in redacted(
+        "{'secret': 'hidden', 'aws_secret_access_key': \"hidden\", 'password': 'hidden'} token=hidden"
+    )
+    assert "hidden" not in json_line("message", "info", {"message": "s3 secret_key=hidden"})
+    secret = "s3cr3tvalue"
+    source = f"http://user:{secret}@127.0.0.1:9/x.wav?sig={secret}"
+    options = json.dumps({"key": "k", "secret": secret, "endpoint_url": "http://127.0.0.1:9"})
+    for log_format in ("json", "text"):
+        done = audiomill(
+            "transcribe",
+            source,
+            "--output",
+            "out",
+            "--engine",
+            "local",
+            "--model",
+            "fake://",
+            "--log-format",
+            log_format,
+            "--storage-options",
+            options,
+        )
+        assert secret not in done.stderr + done.stdout
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """An OTLP endpoint that keeps what it is sent."""
+    received: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/traces", received
+    server.shutdown()
+
+
+def test_traces_hold_a_span_for_every_part_and_stage(collector: Any, folder: Path, tmp_path: Path) -> None:
+    import gzip
+
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    url, received = collector
+    summary = run(folder, tmp_path / "out", part_seconds=20, traces=url)
+    names: list[str] = []
+    for content in received:
+        request = ExportTraceServiceRequest()
+        request.ParseFromString(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+        names += [
+            span.name for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans
+        ]
+    num_parts = summary["num_parts_this_run"]
+    assert names.count("part") == num_parts and names.count("infer") == num_parts and names.count("decode") == num_parts
+
+
+def test_a_run_is_followed_by_its_ledger_alone(audiomill: Any, folder: Path, tmp_path: Path) -> None:
+    process = started(
+        "transcribe",
+        str(folder),
+        "--model",
+        "fake://slow",
+        "--engine",
+        "local",
+        "--part-seconds",
+        "5",
+        "--output",
+        str(tmp_path / "out"),
+        "--quiet",
+    )
+    while not (tmp_path / "out" / "plan.parquet").exists():
+        time.sleep(0.02)
+    watching = audiomill("watch", "out", "--interval", "0.2")
+    assert process.wait() == 0
+    assert watching.returncode == 0, watching.stderr
+    lines = watching.stdout.splitlines()
+    assert "complete" in lines[-1] and "1 rejected" in lines[-1]
+    found = Follower(Place(str(tmp_path / "out"))).look(time.time())
+    assert found["is_complete"] and found["parts"] == found["parts_done"] and found["eta_s"] is None
+    assert found["done_hours"] == pytest.approx(
+        sum(row["duration_s"] for row in rows(tmp_path / "out", "recordings")) / 3600
+    )
+    once = audiomill("watch", "out", "--once")
+    assert len(once.stdout.splitlines()) == 1
+    nothing = audiomill("watch", "nowhere")
+    assert nothing.returncode == 2 and "no plan.parquet" in nothing.stderr and "Traceback" not in nothing.stderr
