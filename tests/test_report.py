@@ -1,0 +1,317 @@
+"""report.html: figures that match the tables, the right clips with the right sound, and a page that works in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.report.charts import bars, histogram, line, shown
+from pipeline.report.classes import Worst
+from pipeline.report.gather import reliability, throughput
+from pipeline.report.side import CHUNK, Index, index_row, part_file, script
+from pipeline.report.write import write_report
+from pipeline.storage.fs import Place
+from pipeline.text.wer import errors_by_piece
+from tests.browser import CHROMIUM, Browser
+from tests.jobs_by_hand import rows, run
+from tests.synth import RATE, encode, nothing_said
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+EVIL = "</script><script>document.title='broken'</script><b>&amp;"
+
+
+def facts(output: Path) -> Any:
+    """What the page's script is given."""
+    text = (output / "report.html").read_text()
+    return json.loads(re.search(r'<script type="application/json" id="facts">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory, voices: Any, whisper: Path) -> Path:
+    """Real Whisper on clear, noisy and empty recordings, with references, one of them wrong, and a report."""
+    root = tmp_path_factory.mktemp("report")
+    made, random = root / "in", np.random.default_rng(0)
+    made.mkdir()
+    pause = np.zeros(8_000, np.int16)
+    for number, level in enumerate((0, 0, 300, 2_500, 5_000, 7_000)):
+        clear = np.concatenate([voices[0][0], pause, voices[1][0]]).astype(np.float64)
+        noisy = np.clip(clear + level * random.standard_normal(len(clear)), -32768, 32767).astype(np.int16)
+        (made / f"talk{number}.flac").write_bytes(encode(noisy, RATE, "FLAC"))
+        (made / f"talk{number}.txt").write_text(
+            f"{voices[0][1]} {voices[1][1]}" if number else "something else entirely"
+        )
+    for name, waveform in nothing_said(6.0).items():
+        (made / f"nothing-{name.replace(' ', '-')}.wav").write_bytes(encode(waveform))
+    (made / f"name {EVIL.replace('/', '')}.wav").write_bytes(encode(voices[1][0]))
+    (made / "broken.mp3").write_bytes(b"nothing")
+    run(made, root / "out", model=str(whisper), segment="fixed", part_seconds=40)
+    write_report(Place(str(root / "out")), 4, {})
+    return root / "out"
+
+
+def test_the_figures_are_those_of_the_tables(reported: Path) -> None:
+    text = (reported / "report.html").read_text()
+    assert f"<div>recordings<b>{len(rows(reported, 'recordings'))}</b></div>" in text
+    assert "<div>rejected<b>1</b></div>" in text and "not_audio" in text
+    hours = sum(row["duration_s"] for row in rows(reported, "recordings")) / 3600
+    assert f"<div>audio<b>{hours:.2f} h</b></div>" in text
+    assert "http://" not in text and "https://" not in text, "no network"
+
+
+def test_each_kind_of_failure_has_its_worst_clips_first_with_their_exact_sound(reported: Path, voices: Any) -> None:
+    found = facts(reported)
+    kinds = {kind["name"]: kind for kind in found["kinds"]}
+    assert {"wer", "confidence"} <= kinds.keys()
+    segments = {row["id"]: row for row in rows(reported, "segments")}
+    low = [segments[clip["id"]]["confidence"] for clip in kinds["confidence"]["clips"]]
+    doubtful = sorted(row["confidence"] for row in segments.values() if row["confidence"] < 0.8 and row["text"])
+    assert (
+        low == doubtful[: len(low)]
+        and len(low) == min(4, len(doubtful))
+        and kinds["confidence"]["count"] == len(doubtful)
+    )
+    worst = kinds["wer"]["clips"][0]
+    assert worst["name"] == "talk0.flac" and worst["reference"].startswith("something else")
+    clip = kinds["wer"]["clips"][0]
+    sound = found["sounds"][clip["id"]]
+    pcm, rate = soundfile.read(io.BytesIO(base64.b64decode(sound["audio"].split(",")[1])), dtype="int16")
+    clear = np.concatenate([voices[0][0], np.zeros(8_000, np.int16), voices[1][0]])
+    first, last = round(clip["start"] * RATE), round(clip["stop"] * RATE)
+    assert rate == RATE and np.array_equal(pcm, clear[first:last]), "exactly the segment"
+
+
+def test_what_silence_was_made_of_is_shown_before_and_after(reported: Path) -> None:
+    emptied = [row for row in rows(reported, "segments") if row["first_text"] and not row["text"]]
+    kinds = {kind["name"]: kind for kind in facts(reported)["kinds"]}
+    assert emptied and kinds["silenced"]["count"] == len(emptied)
+    assert all(clip["first"] and not clip["text"] for clip in kinds["silenced"]["clips"])
+
+
+def test_a_retried_text_keeps_what_the_first_attempt_wrote(tmp_path: Path, voices: Any, whisper: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(voices[1][0]))
+    found = {}
+    for name, options in {"strict": {"min_avg_logprob": -0.01}, "usual": {}}.items():
+        run(tmp_path / "a.wav", tmp_path / name, model=str(whisper), **options)
+        (found[name],) = rows(tmp_path / name, "segments")
+    assert found["strict"]["rung"] > 0 and found["usual"]["rung"] == 0
+    assert found["strict"]["first_text"] == found["usual"]["text"] and found["usual"]["first_text"] is None
+    assert found["strict"]["text"] != found["usual"]["text"]
+
+
+def test_errors_are_given_to_the_segment_that_made_them() -> None:
+    found = errors_by_piece("a b c d e f g", ["a b x", "d", "f g h"], None)
+    assert [each.num_edits for each in found] == [1, 0, 2]  # c -> x; e is missing before f; h is too much
+    assert " ".join(each.reference for each in found) == "a b c d e f g"
+    assert sum(each.num_edits for each in errors_by_piece("", ["a b"], None)) == 2
+
+
+def test_only_the_worst_are_kept_and_all_are_counted() -> None:
+    worst = Worst(2)
+    base = {
+        "text": "x" * 20,
+        "start_s": 0.0,
+        "stop_s": 2.0,
+        "rung": 0,
+        "gates": None,
+        "compression_ratio": 1.0,
+        "first_text": None,
+    }
+    for number in range(100):
+        worst.add({**base, "id": f"s{number}", "confidence": (number * 37 % 100) / 100})
+    assert [row["confidence"] for row in worst.rows("confidence")] == [0.0, 0.01]
+    assert worst.counts["confidence"] == 80 and worst.counts["retried"] == worst.counts["repeated"] == 0
+    assert "repeated" in worst.add({**base, "id": "r", "confidence": 0.9, "compression_ratio": 9.0})
+    assert "rate" in worst.add({**base, "id": "f", "confidence": 0.9, "text": "x" * 200, "stop_s": 4.0})
+    assert "silenced" in worst.add(
+        {**base, "id": "z", "confidence": 0.9, "text": "", "first_text": "Thank you.", "gates": ["silence"]}
+    )
+
+
+def test_charts_say_in_text_what_they_show() -> None:
+    chart = bars("Rejected <by>", "recordings", ["not audio", "empty"], [3, 1])
+    assert 'aria-label="Rejected &lt;by&gt;, recordings. not audio: 3; empty: 1"' in chart and "<td>3</td>" in chart
+    assert histogram("Speech", "share", (0, 0.5, 1), [4, 2], "recordings").count('class="bar"') == 2
+    assert 'points="52.0,' in line("T", "h", "x", [(0, 1), (1, 2)])
+    assert [shown(value) for value in (3, 12345.6, 0.1234)] == ["3", "12,346", "0.123"]
+
+
+def test_reliability_and_throughput_of_known_cases() -> None:
+    assert reliability([(0.9, 0.8, 10), (0.9, 1.0, 10)]) == [(0.9, 0.8), (0.9, 1.0)]
+    entries = [
+        {
+            "began": 1000.0 + 10 * n,
+            "finished": f"1970-01-01T00:{17 + n // 6:02d}:{(n * 10) % 60:02d}+00:00",
+            "duration_s": 100.0,
+        }
+        for n in range(12)
+    ]
+    points = throughput([{**e, "finished": "1970-01-01T00:20:00+00:00"} for e in entries[:1]])
+    assert sum(speed for _, speed in points) * 200 / 40 == pytest.approx(100.0, rel=0.03)
+
+
+def test_a_run_without_text_has_a_report_too(tmp_path: Path, voices: Any) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(voices[0][0]))
+    run(tmp_path / "a.wav", tmp_path / "out", "embed")
+    write_report(Place(str(tmp_path / "out")), 4, {})
+    assert (
+        facts(tmp_path / "out")["kinds"] == [] and "No segment failed" in (tmp_path / "out" / "report.html").read_text()
+    )
+
+
+def test_a_source_that_has_gone_is_said_where_its_sound_would_be(tmp_path: Path, voices: Any, whisper: Path) -> None:
+    source = tmp_path / "a.wav"
+    source.write_bytes(encode(voices[1][0]))
+    run(source, tmp_path / "out", model=str(whisper), min_avg_logprob=-0.01, low_confidence="keep")
+    source.unlink()
+    write_report(Place(str(tmp_path / "out")), 4, {})
+    sounds = facts(tmp_path / "out")["sounds"].values()
+    assert all(sound["audio"] is None and sound["missing"].startswith("not_found") for sound in sounds)
+
+
+def test_every_job_ends_with_a_report_unless_told_not_to(audiomill: Any, tmp_path: Path, voices: Any) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(voices[0][0]))
+    common = ("transcribe", "a.wav", "--model", "fake://", "--engine", "local", "--output")
+    assert audiomill(*common, "out").returncode == 0 and (tmp_path / "out" / "report.html").exists()
+    assert (
+        audiomill(*common, "none", "--no-report").returncode == 0 and not (tmp_path / "none" / "report.html").exists()
+    )
+    assert audiomill("report", "none").returncode == 0 and (tmp_path / "none" / "report.html").exists()
+    missing = audiomill("report", "nowhere")
+    assert missing.returncode == 2 and "no finished parts" in missing.stderr
+
+
+def test_reports_go_to_object_stores(s3_endpoint: str, tmp_path: Path, voices: Any) -> None:
+    import fsspec
+
+    fs = fsspec.filesystem("s3", endpoint_url=s3_endpoint)
+    if not fs.exists("reports"):
+        fs.mkdir("reports")
+    (tmp_path / "a.wav").write_bytes(encode(voices[0][0]))
+    options = {"endpoint_url": s3_endpoint}
+    run(tmp_path / "a.wav", "s3://reports/out", storage_options=options)
+    write_report(Place("s3://reports/out", options), 4, options)
+    assert fs.exists("reports/out/report.html") and fs.exists("reports/out/report/part-000000.js")
+
+
+@needs_browser
+def test_in_a_browser_it_loads_plays_filters_searches_and_opens_a_recording(reported: Path, tmp_path: Path) -> None:
+    async def use() -> None:
+        async with Browser() as page:
+            await page.open((reported / "report.html").as_uri())
+            await page.until("document.querySelectorAll('#hits li').length > 0")
+            await page.press("j")
+            await page.press(" ")
+            await page.until("document.querySelector('.clip.current button').textContent !== '▶'")
+            await page.until("document.querySelectorAll('.clip .lit').length === 1")
+            await page.press(" ")
+            await page.until("document.querySelector('.clip.current button').textContent === '▶'")
+            sections = "[...document.querySelectorAll('#worst section')].filter((s) => !s.hidden).length"
+            assert await page.run(sections) > 1
+            await page.run(
+                "const c = document.getElementById('clip-kind'); c.value = 'wer'; c.dispatchEvent(new Event('change'))"
+            )
+            assert await page.run(sections) == 1
+            everything = await page.run("document.querySelectorAll('#hits li').length")
+            await page.press("/")
+            for letter in "brown fox":
+                await page.press(letter)
+            await page.until("document.querySelectorAll('#hits mark').length > 0")
+            assert 0 < await page.run("document.querySelectorAll('#hits li').length") < everything
+            await page.run("document.querySelector('#hits a').click()")
+            await page.until("document.querySelectorAll('#recording .segment').length > 0")
+            assert await page.run("document.querySelector('#recording canvas').getAttribute('aria-label')")
+            await page.run("document.querySelector('#recording .segment button').click()")
+            await page.until("document.querySelectorAll('#recording .lit').length === 1")
+            await page.press("Escape")
+            await page.until("document.getElementById('recording').hidden")
+            assert await page.run("document.title") != "broken"
+            assert page.errors == []
+
+    asyncio.run(use())
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_a_phone_nothing_is_wider_than_the_screen_and_text_is_legible(reported: Path, dark: bool) -> None:
+    async def use() -> None:
+        async with Browser(390, 844, dark) as page:
+            await page.open((reported / "report.html").as_uri())
+            await page.until("document.querySelectorAll('#hits li').length > 0")
+            assert await page.run("document.documentElement.scrollWidth") <= 390
+            colours = await page.run(
+                "(() => { const s = getComputedStyle(document.body); return [s.color, s.backgroundColor] })()"
+            )
+            ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 for colour in colours)
+            assert (ink - paper if dark else paper - ink) > 150
+            assert page.errors == []
+
+    asyncio.run(use())
+
+
+def big_report(folder: Path, num_recordings: int) -> None:
+    """A report as a corpus of this size gets it: the page of a small run, the side files of a large one."""
+    side = Place(str(folder / "report"))
+    side.remove(recursive=True)
+    index = Index(side)
+    recording = {
+        "source": "/corpus/a.flac", "member": "", "span_start_s": 0.0, "duration_s": 60.0, "speech_s": 50.0, "sample_rate": 16_000,
+        "num_channels": 1, "language": "en", "error": None, "reference": None, "envelope": bytes(600), "envelope_s": 0.1, "kinds": [],
+    }  # fmt: skip
+    words = " ".join(f"word{number}" for number in range(100))
+    for number in range(num_recordings):
+        row = {**recording, "id": f"{number:020x}", "member": f"m{number}.flac", "text": f"{words} needle{number}"}
+        index.add(index_row(number // 100, row, []))
+        if number % 10_000 == 0:
+            side.join(f"part-{number // 100:06d}.js").write(
+                script("audiomill.part", [number // 100, part_file([(row, [])])])
+            )
+    index.flush()
+    text = (folder / "report.html").read_text()
+    counts = f'"chunks":{index.num_chunks},"detailed":{num_recordings}'
+    (folder / "report.html").write_text(re.sub(r'"chunks":\d+,"detailed":\d+', counts, text))
+
+
+@needs_browser
+def test_with_a_hundred_thousand_recordings_it_opens_at_once_and_finds_any(tmp_path: Path, voices: Any) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(voices[0][0]))
+    run(tmp_path / "a.wav", tmp_path / "out")
+    write_report(Place(str(tmp_path / "out")), 4, {})
+    big_report(tmp_path / "out", 100_000)
+    assert len(list((tmp_path / "out" / "report").glob("index-*.js"))) == 100_000 // CHUNK
+
+    async def use() -> None:
+        async with Browser() as page:
+            before = time.perf_counter()
+            await page.open((tmp_path / "out" / "report.html").as_uri())
+            await page.until("document.querySelectorAll('#hits li').length > 0")
+            print(f"opened in {time.perf_counter() - before:.2f} s")
+            assert await page.run("performance.getEntriesByType('resource').length") < 5, (
+                "the rest is loaded when asked for"
+            )
+            await page.run(
+                "const q = document.getElementById('query'); q.value = 'needle98765'; q.dispatchEvent(new Event('input'))"
+            )
+            await page.until(
+                "document.querySelectorAll('#hits mark').length === 1 && document.getElementById('found').textContent.includes('1 of 100,000')",
+                60,
+            )
+            assert page.errors == []
+
+    asyncio.run(use())
+
+
+def test_the_throughput_chart_needs_no_browser_module() -> None:
+    code = "import pipeline.report.write, sys; print('torch' in sys.modules, 'ray' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
