@@ -18,7 +18,7 @@ from pipeline import schema
 from pipeline.audio.clock import seconds_from_samples
 from pipeline.audio.decode import header_duration_s
 from pipeline.forecast.rates import BatchSize, Point, audio_of, best, curve, search, seconds_for
-from pipeline.forecast.sizes import growth
+from pipeline.forecast.sizes import Growth, growth
 from pipeline.forecast.strata import Drawn
 from pipeline.job_config import JobConfig
 from pipeline.models.device import device_name
@@ -42,7 +42,6 @@ UNSURE_S = 5.0
 """A comparison of less than this is mostly noise, and is believed less."""
 NO_LIMIT = 1 << 60
 BEFORE_MODELS = ("read", "decode", "resample", "segment")
-Growth = dict[str, tuple[float, float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)

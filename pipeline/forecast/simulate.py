@@ -108,7 +108,7 @@ class _Simulation:
         self._events: list[tuple[float, int, str, int, int, int]] = []
         self._count = self._num_done = self._num_fetching = 0
         self._now = self._driver_free = cluster.startup_s
-        self._busy = {"model": 0.0, "decode": 0.0, "fetch": 0.0}
+        self._busy = {"model": 0.0, "decode": 0.0}
         self.outcome = Outcome(audio_s=sum(part.audio_s for part in parts))
         self._nodes = [_Node(number) for number in range(cluster.nodes)]
         for node in self._nodes:
@@ -156,10 +156,10 @@ class _Simulation:
             self._num_fetching += 1
             rate = min(self._cluster.node_bytes_s, self._cluster.store_bytes_s / self._num_fetching)
             fetch = self._parts[part].fetch_bytes / rate
-            took = fetch + self._parts[part].decode_s * self._luck()
+            decode = self._parts[part].decode_s * self._luck()
             node.working[part] = ("decode", self._driver_free)
-            self._busy["decode"] += took
-            self._at(self._driver_free + took, "decoded", node, part)
+            self._busy["decode"] += decode
+            self._at(self._driver_free + fetch + decode, "decoded", node, part)
 
     def _decoding(self, node: _Node) -> int:
         return self._cluster.decoders - node.free_decoders

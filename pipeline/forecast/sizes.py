@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,11 @@ SHARES = (4, 2, 1)
 MIN_GROWTH = 0.3
 """A column never stops growing: a power of the audio below this is noise of a small sample."""
 
+USUAL_GROWTH = 0.85
+"""Where two sizes are all there is."""
+
 Leaves = dict[str, float]
+Growth = dict[str, tuple[float, float, float, float]]
 
 
 def leaf_bytes(table: pa.Table) -> Leaves:
@@ -42,37 +46,39 @@ def split(table: pa.Table, key: str, ids: Sequence[str], pieces: int) -> list[pa
     ]
 
 
-def growth(table: pa.Table, key: str, ids: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """For each leaf: bytes of an empty file, bytes of the sample above that, and the power with which they grow."""
+def growth(table: pa.Table, key: str, ids: Sequence[str]) -> Growth:
+    """For each leaf: bytes of an empty file, of the sample, of what grows in it, and the power with which that grows.
+
+    Sizes at a quarter, a half and the whole of the sample determine a curve `a + b x^p`.
+    """
     empty = leaf_bytes(table.slice(0, 0))
     shares = [pieces for pieces in SHARES if pieces <= max(1, len(ids))]
     means: list[Leaves] = []
     for pieces in shares:
         sizes = [leaf_bytes(each) for each in split(table, key, ids, pieces)]
         means.append({name: sum(size.get(name, 0.0) for size in sizes) / pieces for name in empty | sizes[0]})
-    found = {}
-    for name in means[-1]:
-        base = empty.get(name, 0.0)
-        above = [max(0.0, mean[name] - base) for mean in means]
-        found[name] = (base, above[-1], _power(shares, above))
-    return found
+    return {name: (empty.get(name, 0.0), *_fitted([mean[name] for mean in means])) for name in means[-1]}
 
 
-def _power(shares: Sequence[int], above: Sequence[float]) -> float:
-    """Slope through the sizes on logarithmic scales."""
-    points = [(-math.log(pieces), math.log(size)) for pieces, size in zip(shares, above, strict=True) if size > 0]
-    if len(points) < 2:
-        return 1.0
-    x, y = (sum(each[at] for each in points) / len(points) for at in (0, 1))
-    spread = sum((each[0] - x) ** 2 for each in points)
-    slope = sum((each[0] - x) * (each[1] - y) for each in points) / spread
-    return min(1.0, max(MIN_GROWTH, slope))
+def _fitted(sizes: Sequence[float]) -> tuple[float, float, float]:
+    """Size of the whole, how much of it grows, and with which power."""
+    whole = sizes[-1]
+    if len(sizes) < 2:
+        return whole, whole, 1.0
+    half, quarter = sizes[-2], sizes[-3] if len(sizes) > 2 else None
+    last = whole - half
+    if last <= 0:
+        return whole, 0.0, 1.0
+    power = USUAL_GROWTH
+    if quarter is not None:
+        power = math.log2(last / (half - quarter)) if half > quarter else 1.0
+    power = min(1.0, max(MIN_GROWTH, power))
+    return whole, last / (1 - 2**-power), power
 
 
-def bytes_of_file(found: Mapping[str, tuple[float, float, float]], times: float) -> float:
+def bytes_of_file(found: Growth, times: float) -> float:
     """One file that holds so many times the sample."""
-    return (
-        sum(base + above * times**power for base, above, power in found.values())
-        if times > 0
-        else sum(base for base, _, _ in found.values())
-    )
+    if times <= 0:
+        return sum(empty for empty, _, _, _ in found.values())
+    sizes = [max(empty, whole + growing * (float(times) ** power - 1)) for empty, whole, growing, power in found.values()]
+    return float(sum(sizes))

@@ -64,13 +64,13 @@ def draw(strata: Mapping[str, Sequence[Row]], wanted_s: float, seed: int) -> lis
     owed = 0.0
     for name, rows in sorted(strata.items(), key=lambda pair: (-sum(r["planned_s"] for r in pair[1]), pair[0])):
         quota = wanted_s * sum(row["planned_s"] for row in rows) / max(total, 1e-9) + owed
-        taken = 0.0
+        taken, span = 0.0, max(longest, quota / len(rows))
         for row in sorted(rows, key=lambda row: _dice(seed, row["id"])):
-            if taken and taken + min(row["planned_s"], longest) / 2 > quota:
+            if taken and taken + min(row["planned_s"], span) / 2 > quota:
                 break
-            each = _stretch(row, name, longest, _dice(seed + 1, row["id"]))
+            each = _stretch(row, name, span, _dice(seed + 1, row["id"]))
             drawn.append(each)
-            taken += min(row["planned_s"], longest) if each.seconds is None else each.seconds
+            taken += row["planned_s"] if each.seconds is None else each.seconds
         owed = min(0.0, quota - taken)
     place = {row["id"]: at for at, row in enumerate(row for rows in strata.values() for row in rows)}
     return sorted(drawn, key=lambda each: place[each.row["id"]])

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.report.classes import Worst
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
-from pipeline.storage.parquet import part_name
+from pipeline.storage.parquet import part_name, read_table
 from pipeline.text.wer import NO_ERRORS, Errors, errors_by_piece, score_pair
 
 MAX_PARTS = 2_000
@@ -60,10 +59,10 @@ def parts_to_read(output: Place) -> list[int]:
 def read_part(output: Place, part: int) -> tuple[list[Row], dict[str, list[Row]]]:
     """Recordings of a part, and their segments by recording id."""
     name = part_name(part) + ".parquet"
-    recordings = pq.read_table(output.join("recordings", name).open()).cast(schema.RECORDINGS).to_pylist()
+    recordings = read_table(output.join("recordings", name)).cast(schema.RECORDINGS).to_pylist()
     columns = [column for column in schema.SEGMENTS.names if column not in NOT_SHOWN]
     segments: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in pq.read_table(output.join("segments", name).open(), columns=columns).to_pylist():
+    for row in read_table(output.join("segments", name), columns).to_pylist():
         segments[row["recording_id"]].append(row)
     return recordings, segments
 

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.errors import OutputMismatch, UsageError
@@ -169,7 +168,7 @@ def tables(output: Place, table: str, columns: list[str] | None = None, parts: S
         expected = pa.schema([expected.field(name) for name in columns])
 
     def load(place: Place) -> pa.Table:
-        found = pq.read_table(pa.BufferReader(place.read()), columns=columns)
+        found = read_table(place, columns)
         return found if expected is None else found.cast(expected)
 
     with ThreadPoolExecutor(16) as pool:

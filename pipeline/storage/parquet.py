@@ -55,6 +55,10 @@ def write_table(place: Place, table: pa.Table, schema: pa.Schema) -> int:
     return len(content)
 
 
-def read_table(place: Place) -> pa.Table:
-    """Raises FileNotFoundError when absent."""
-    return pq.read_table(pa.BufferReader(place.read()))
+def read_table(place: Place, columns: list[str] | None = None) -> pa.Table:
+    """Raises FileNotFoundError when absent.
+
+    In this thread alone, and not by `pyarrow.parquet.read_table`: that scans with threads of its own, which abort a
+    process that ends right after they were started (pyarrow 26); callers read many files side by side anyway.
+    """
+    return pq.ParquetFile(pa.BufferReader(place.read())).read(columns=columns, use_threads=False)
