@@ -87,27 +87,27 @@ class Victims:
 
 
 def disturb(
-    kind: str, arguments: list[str], victims: Victims, fs: Any, output: str, dice: random.Random
+    kind: str, arguments: list[str], victims: Victims, fs: Any, output: str, num_parts: int, dice: random.Random
 ) -> dict[str, Any]:
-    """Starts the command, kills once at a random moment, waits for its end."""
+    """Starts the command, kills once when a random number of parts is done, waits for its end."""
     before, began = entries(fs, output), time.perf_counter()
     driver = psutil.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait, killed = dice.uniform(7, 19), False
+    goal, wait, killed = dice.randrange(len(before), num_parts), dice.uniform(5, 12), False
     while driver.poll() is None and not killed:
         time.sleep(0.1)
-        if time.perf_counter() - began >= wait:
+        if time.perf_counter() - began >= wait and len(entries(fs, output)) >= goal:
             try:
                 killed = victims.kill(kind, driver, dice)
             except psutil.NoSuchProcess:
                 continue
-    at = entries(fs, output)
+    at, at_s = entries(fs, output), time.perf_counter() - began
     code = driver.wait()
     after = entries(fs, output)
     redone = sum(1 for name, tag in at.items() if after.get(name) != tag)
     return {
         "victim": kind,
         "killed": killed,
-        "after_s": round(wait, 1),
+        "after_s": round(at_s, 1),
         "parts_before": len(before),
         "parts_at_kill": len(at),
         "parts_done_twice": redone,
@@ -148,7 +148,8 @@ def main() -> None:
             command("s3://chaos/corpus", "s3://chaos/whole", url, None), check=True, stdout=subprocess.DEVNULL
         )
         expected = hashes(fs, "chaos/whole")
-        assert expected
+        num_parts = len(entries(fs, "chaos/whole"))
+        assert expected and num_parts > 3
         victims = Victims()
         began = time.perf_counter()
         arguments = command("s3://chaos/corpus", "s3://chaos/calm", url, victims.cluster.address)
@@ -167,7 +168,7 @@ def main() -> None:
                     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                     mine[-1]["wall_s"] += round(time.perf_counter() - began, 1)
                     break
-                mine.append(disturb(VICTIMS[kills % len(VICTIMS)], arguments, victims, fs, output, dice))
+                mine.append(disturb(VICTIMS[kills % len(VICTIMS)], arguments, victims, fs, output, num_parts, dice))
                 print(mine[-1], flush=True)
             assert hashes(fs, output) == expected, f"{output}: a killed run ended with other bytes"
             lost_seconds(fs, output, mine)

@@ -8,7 +8,8 @@ from click.shell_completion import get_completion_class
 
 @click.command()
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell.
 
     \b
@@ -16,8 +17,6 @@ def completion(shell: str) -> None:
     zsh:   echo 'eval "$(audiomill completion zsh)"' >> ~/.zshrc
     fish:  audiomill completion fish > ~/.config/fish/completions/audiomill.fish
     """
-    from jobs.cli import audiomill
-
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(audiomill, {}, "audiomill", "_AUDIOMILL_COMPLETE").source())
+    click.echo(kind(ctx.find_root().command, {}, "audiomill", "_AUDIOMILL_COMPLETE").source())

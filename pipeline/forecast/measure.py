@@ -6,10 +6,10 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from rich.console import Console
@@ -69,11 +69,30 @@ class Measured:
     best_batch_seconds: float
     growth: dict[str, Growth]
     part_seconds: float
-    default_part_s: float = 0.0
+
+
+class _Ran(NamedTuple):
+    """What the run of the sample left: its summary, its tables and its ledger entries."""
+
+    summary: Summary
+    tables: dict[str, pa.Table]
+    entries: list[dict[str, Any]]
+
+
+class _Timed(NamedTuple):
+    """What the stages did one after the other; `default`: seconds of the batch that a run would take."""
+
+    spec: RunSpec
+    stage_s: dict[str, float]
+    opening_s: float
+    model_s: float
+    points: list[Point]
+    tried: list[BatchSize]
+    default: float
 
 
 def measure(config: JobConfig, drawn: Sequence[Drawn], do_search: bool, import_s: float, console: Console) -> Measured:
-    """Runs the sample through the engine once, then the models alone.
+    """Runs the sample through the engine once, then the stages alone.
 
     Args:
         config: the job; its output is not touched.
@@ -87,57 +106,61 @@ def measure(config: JobConfig, drawn: Sequence[Drawn], do_search: bool, import_s
         if not config.output.quiet:
             console.print(text, highlight=False, soft_wrap=True)
 
-    options = config.plan.storage_options
     entries = [_entry(each) for each in drawn]
-    total = sum(entry.span_duration_s or each.row["planned_s"] for entry, each in zip(entries, drawn, strict=True))
-    told(f"running {len(entries)} recordings, about {total / 60:.1f} min, through the engine")
-    with tempfile.TemporaryDirectory(prefix="audiomill-plan-") as folder:
-        output = Place(str(Path(folder) / "out"))
-        sampled = _for_sample(config, output.url, total)
-        with open(os.devnull, "w") as nowhere:
-            summary = run_job(sampled, Console(file=nowhere), Listing(entries))
-        tables = {
-            name: ledger.tables(output, name)
-            for name in (*schema.TABLES, "embeddings", "codes", "posteriors")
-            if output.join(name).names()
-        }
-        ran = list(ledger.entries(output))
-    tasks = found_tasks(config)
-    with open_engine(dataclasses.replace(config, engine=dataclasses.replace(config.engine, engine="local"))) as (
-        _,
-        device,
-    ):
-        spec, _ = settle(config, tasks, device)
-        told("loading the model")
-        loaded = load_tasks(spec.tasks, options)
-        piece, stage_s, opening_s = _decoded(entries, spec)
-        default = seconds_from_samples(spec.tasks[0].batch_samples)
-        has_audio = bool(piece.column("cuts")[0].as_py())
-        tried = search(piece, loaded, spec, told) if do_search and has_audio else []
-        points = curve(piece, loaded, spec, told) if has_audio else [Point(1.0, 0.0)]
-    ids = tables["recordings"].column("id").to_pylist()
-    audio_s = max(summary["duration_s"], 1e-9)
-    stage_s["write"] = summary["seconds"].get("write", 0.0) / audio_s
+    ran = _through_the_engine(config, drawn, entries, told)
+    alone = _alone(config, entries, do_search, told)
+    ids = ran.tables["recordings"].column("id").to_pylist()
+    audio_s = max(ran.summary["duration_s"], 1e-9)
+    device = alone.spec.device
     return Measured(
         device=device,
         machine=device_name(device),
-        precision=spec.precisions[0],
+        precision=alone.spec.precisions[0],
         engine=config.engine.engine,
         cores=os.cpu_count() or 1,
-        rows=_outcomes(drawn, entries, tables, options),
+        rows=_outcomes(drawn, entries, ran.tables, config.plan.storage_options),
         audio_s=audio_s,
-        model_s=audio_of(piece),
-        stage_s=stage_s,
-        opening_s=opening_s,
-        fixed_s=import_s + _fixed(summary, ran, stage_s, opening_s),
-        points=points,
-        contention=_contention(ran, points, len(spec.tasks)),
-        tried=tried,
-        batch_seconds=default,
-        best_batch_seconds=best(tried, default),
-        growth={name: growth(table, _key(name), ids) for name, table in tables.items()},
-        part_seconds=spec.part_seconds,
+        model_s=alone.model_s,
+        stage_s={**alone.stage_s, "write": ran.summary["seconds"].get("write", 0.0) / audio_s},
+        opening_s=alone.opening_s,
+        fixed_s=import_s + _fixed(ran.summary, ran.entries, alone.stage_s, alone.opening_s),
+        points=alone.points,
+        contention=_contention(ran.entries, alone.points, len(alone.spec.tasks)),
+        tried=alone.tried,
+        batch_seconds=alone.default,
+        best_batch_seconds=best(alone.tried, alone.default),
+        growth={name: growth(table, _key(name), ids) for name, table in ran.tables.items()},
+        part_seconds=alone.spec.part_seconds,
     )
+
+
+def _through_the_engine(
+    config: JobConfig, drawn: Sequence[Drawn], entries: Sequence[Entry], told: Callable[[str], None]
+) -> _Ran:
+    """The job on the sample, in a folder that goes away."""
+    total = sum(entry.span_duration_s or each.row["planned_s"] for entry, each in zip(entries, drawn, strict=True))
+    told(f"running {len(entries)} recordings, about {total / 60:.1f} min, through the engine")
+    with tempfile.TemporaryDirectory(prefix="audiomill-plan-") as folder, open(os.devnull, "w") as nowhere:
+        output = Place(str(Path(folder) / "out"))
+        summary = run_job(_for_sample(config, output.url, total), Console(file=nowhere), Listing(list(entries)))
+        names = [name for name in schema.DOCUMENTED if output.join(name).names()]
+        tables = {name: ledger.tables(output, name) for name in names}
+        return _Ran(summary, tables, list(ledger.entries(output)))
+
+
+def _alone(config: JobConfig, entries: Sequence[Entry], do_search: bool, told: Callable[[str], None]) -> _Timed:
+    """Decoding, then the models, with nothing beside them."""
+    engine = dataclasses.replace(config.engine, engine="local")
+    with open_engine(dataclasses.replace(config, engine=engine)) as (_, device):
+        spec, _ = settle(config, found_tasks(config), device)
+    told("loading the model")
+    loaded = load_tasks(spec.tasks, config.plan.storage_options)
+    piece, stage_s, opening_s = _decoded(entries, spec)
+    has_audio = bool(piece.column("cuts")[0].as_py())
+    tried = search(piece, loaded, spec, told) if do_search and has_audio else []
+    points = curve(piece, loaded, spec, told) if has_audio else [Point(1.0, 0.0)]
+    default = seconds_from_samples(spec.tasks[0].batch_samples)
+    return _Timed(spec, stage_s, opening_s, audio_of(piece), points, tried, default)
 
 
 def _for_sample(config: JobConfig, output: str, total_s: float) -> JobConfig:

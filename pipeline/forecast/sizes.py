@@ -80,5 +80,7 @@ def bytes_of_file(found: Growth, times: float) -> float:
     """One file that holds so many times the sample."""
     if times <= 0:
         return sum(empty for empty, _, _, _ in found.values())
-    sizes = [max(empty, whole + growing * (float(times) ** power - 1)) for empty, whole, growing, power in found.values()]
+    sizes = [
+        max(empty, whole + growing * (float(times) ** power - 1)) for empty, whole, growing, power in found.values()
+    ]
     return float(sum(sizes))

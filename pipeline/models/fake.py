@@ -1,6 +1,6 @@
 """A deterministic stand-in for a model: its answers are a function of the samples alone.
 
-For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model),
+For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model), `fake://device` (longer, and like a GPU leaves the CPU alone),
 `fake://poison` (which ends its process when it meets a second of the sample value 12345), `fake://leaky` (whose
 answers change with the padding, as those of a faulty model do) or `fake://greedy` (whose memory holds two rows).
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.models.base import Aligner, Answer, Ladder, Packer, Readout, Transcript, Utterance, Vectors, Wants
 from pipeline.models.shape import Shape
 
-SLOWNESS = {"": 0.0, "slow": 0.02, "poison": 0.0, "leaky": 0.0, "greedy": 0.0}
+SLOWNESS = {"": 0.0, "slow": 0.02, "device": 0.25, "poison": 0.0, "leaky": 0.0, "greedy": 0.0}
 """Seconds per segment, by name."""
 POISON = 12_345
 WORDS = [

@@ -49,6 +49,32 @@ METRICS = (
 """Every metric of a run; Ray's exporter puts `ray_` before the names."""
 
 
+class StageCounts:
+    """How often something went into a stage and came out of it, told by workers anywhere.
+
+    Args:
+        num_parts: of the run.
+    """
+
+    def __init__(self, num_parts: int) -> None:
+        self._num_parts = num_parts
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def passed(self, stage: str, way: str) -> None:
+        """`way`: in or out."""
+        self._counts[stage, way] += 1
+
+    def waiting(self) -> dict[str, int]:
+        """Parts before the decoders, pieces before the models and before the writers."""
+        counts = self._counts
+        found = {
+            "decode": self._num_parts - counts["decode", "in"],
+            "infer": counts["decode", "out"] - counts["infer", "in"],
+            "write": counts["infer", "out"] - counts["write", "in"],
+        }
+        return {stage: max(0, count) for stage, count in found.items()}
+
+
 @dataclass
 class Meter:
     """Sums over the parts that a run finished. `planned_s`: seconds of audio by part; `bytes_in`: encoded, by part."""

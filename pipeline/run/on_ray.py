@@ -16,7 +16,6 @@ import socket
 import tempfile
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +36,7 @@ from pipeline.commit import failure_place, save_result
 from pipeline.errors import RunFailed, UsageError
 from pipeline.models.task import LoadedTask
 from pipeline.pieces import cut_part
-from pipeline.run.meter import METRICS
+from pipeline.run.meter import METRICS, StageCounts
 from pipeline.run.sandbox import Decoder
 from pipeline.run.spec import RunSpec, canary_of
 from pipeline.run_config import EngineConfig
@@ -199,19 +198,6 @@ def _reported(part: int, output: Place) -> Iterator[None]:
         raise
 
 
-class _Counts:
-    """Actor: how often something went into a stage and came out of it."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str]] = Counter()
-
-    def passed(self, stage: str, way: str) -> None:
-        self._counts[stage, way] += 1
-
-    def counts(self) -> Counter[tuple[str, str]]:
-        return self._counts
-
-
 class Board:
     """What waits between the stages, counted by an actor that all workers tell. If its node dies it starts anew; the
     numbers are for people to watch.
@@ -221,8 +207,7 @@ class Board:
     """
 
     def __init__(self, num_parts: int) -> None:
-        self._num_parts = num_parts
-        self._actor = ray.remote(_Counts).options(num_cpus=0, max_restarts=-1).remote()
+        self._actor = ray.remote(StageCounts).options(num_cpus=0, max_restarts=-1).remote(num_parts)
 
     def passed(self, stage: str, way: str) -> None:
         """Does not wait and does not fail."""
@@ -231,15 +216,10 @@ class Board:
     def waiting(self) -> dict[str, int]:
         """Parts before the decoders, pieces before the models and before the writers; nothing if the actor is away."""
         try:
-            counts = ray.get(self._actor.counts.remote(), timeout=1.0)
+            found: dict[str, int] = ray.get(self._actor.waiting.remote(), timeout=1.0)
         except ray.exceptions.RayError:
             return {}
-        found = {
-            "decode": self._num_parts - counts["decode", "in"],
-            "infer": counts["decode", "out"] - counts["infer", "in"],
-            "write": counts["infer", "out"] - counts["write", "in"],
-        }
-        return {stage: max(0, count) for stage, count in found.items()}
+        return found
 
 
 def _passed(board: Board | None, stage: str, way: str) -> None:
