@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from jobs.options import WithExamples
 from jobs.quiet import quiet_libraries
 from pipeline.errors import UsageError
 
@@ -30,7 +31,14 @@ PAUSE_S = 1.2
 TAR_TIME = 1_700_000_000
 
 
-@click.command()
+EXAMPLES = """\
+Examples:
+  audiomill demo
+  audiomill demo --engine local --folder /tmp/demo
+"""
+
+
+@click.command(cls=WithExamples, epilog=EXAMPLES)
 @click.option("--folder", default="demo", show_default=True, metavar="DIR", help="Gets corpus/ and out/.")
 @click.option(
     "--engine", type=click.Choice(("ray", "local")), default="ray", show_default=True, help="As for transcribe."

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 import pipeline
-from jobs.options import JsonMapping
+from jobs.options import JsonMapping, WithExamples
 from pipeline.errors import AudiomillError
 from pipeline.run.journal import redacted
 from pipeline.run.record import PACKAGES, without_credentials
@@ -30,7 +30,14 @@ Line = tuple[str, str, bool]
 """What was looked at, what was found, and whether it is fit for use."""
 
 
-@click.command()
+EXAMPLES = """\
+Examples:
+  audiomill doctor                          for a bug report
+  audiomill doctor s3://corpus/ gs://other  can they be reached from here?
+"""
+
+
+@click.command(cls=WithExamples, epilog=EXAMPLES)
 @click.argument("urls", nargs=-1, metavar="[URL...]")
 @click.option("--check", is_flag=True, help="Print only what is wrong; exit with 1 if anything is. For health checks.")
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")

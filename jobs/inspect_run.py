@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import JsonMapping
+from jobs.options import JsonMapping, WithExamples
 from pipeline.errors import InputError
 from pipeline.frames import usage
 from pipeline.storage import ledger
@@ -20,7 +20,14 @@ NUM_WORST = 10
 NUM_REJECTIONS = 20
 
 
-@click.command("inspect")
+EXAMPLES = """\
+Examples:
+  audiomill inspect out/ --all
+  audiomill inspect s3://results/run1 --missing-shards 64    which of 64 shards to start again
+"""
+
+
+@click.command("inspect", cls=WithExamples, epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
 @click.option(
     "--all",

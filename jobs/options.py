@@ -59,7 +59,16 @@ class JsonMapping(click.ParamType[dict[str, Any]]):
         return parsed
 
 
-class GroupedCommand(click.Command):
+class WithExamples(click.Command):
+    """Help that ends with examples, line by line as they are written."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write(self.epilog.rstrip() + "\n")
+
+
+class GroupedCommand(WithExamples):
     """Help with the options under the headings of their config dataclass."""
 
     headings: ClassVar[dict[str, str]] = {}
@@ -73,11 +82,6 @@ class GroupedCommand(click.Command):
         for heading, records in sorted(grouped.items(), key=lambda pair: pair[0] != "Output" and pair[0] != "General"):
             with formatter.section(heading):
                 formatter.write_dl(records)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.epilog:
-            formatter.write_paragraph()
-            formatter.write(self.epilog.rstrip() + "\n")
 
 
 def with_options(kind: type, config_option: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -6,15 +6,21 @@ from typing import Any
 
 import click
 
-from jobs.options import JsonMapping
+from jobs.options import JsonMapping, WithExamples
 from jobs.quiet import quiet_libraries
 from pipeline.errors import InputError
 from pipeline.run_config import WatchConfig
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place, absolute
 
+EXAMPLES = """\
+Examples:
+  audiomill report out/ --clips 20
+  audiomill report s3://results/run1
+"""
 
-@click.command()
+
+@click.command(cls=WithExamples, epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
 @click.option(
     "--clips", type=click.IntRange(0), default=WatchConfig.report_clips, show_default=True, metavar="N",

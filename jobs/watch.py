@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from jobs.options import JsonMapping
+from jobs.options import JsonMapping, WithExamples
 from pipeline.run.follow import Follower, check_planned
 from pipeline.run.progress import duration_text
 from pipeline.storage.fs import Place
@@ -22,13 +22,7 @@ Examples:
 """
 
 
-class WatchCommand(click.Command):
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_paragraph()
-        formatter.write(EXAMPLES)
-
-
-@click.command(cls=WatchCommand)
+@click.command(cls=WithExamples, epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
 @click.option("--once", is_flag=True, help="Look once and end.")
 @click.option("--interval", type=float, default=5.0, show_default=True, metavar="S", help="Seconds between two looks.")

@@ -359,3 +359,29 @@ def test_the_papers_agree_with_the_project() -> None:
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     for command in re.findall(r"^make (\w+)", (ROOT / "CONTRIBUTING.md").read_text(), re.M):
         assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+GUIDES = (INFRA / "README.md", ROOT / "pipeline" / "forecast" / "README.md")
+
+
+def test_the_metrics_that_are_documented_are_those_of_the_program() -> None:
+    (shown,) = re.findall(r"<!-- metrics.*?-->\n(.*?)\n<!-- /metrics -->", GUIDES[0].read_text(), re.S)
+    rows = [f"| `{m.name}` | {m.kind} | {m.label} | {m.meaning} |" for m in METRICS]
+    assert shown.splitlines()[2:] == rows
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.parent.name)
+def test_guides_name_files_that_exist_and_commands_that_parse(guide: Path) -> None:
+    text = guide.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (guide.parent / target).exists(), target
+    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            for path in (word for word in words if word.startswith("infra/")):
+                assert (ROOT / path).exists(), path
+            if "audiomill" in words:
+                job, *arguments = words[words.index("audiomill") + 1 :]
+                command_line.commands[job].make_context(job, arguments)
