@@ -60,6 +60,11 @@ def entries(fs: Any, output: str) -> dict[str, str]:
     return {path.rsplit("/", 1)[-1]: fs.info(path)["ETag"] for path in fs.glob(f"{output}/ledger/part-*.json")}
 
 
+def num_done(fs: Any, output: str) -> int:
+    """Parts in the ledger: one request."""
+    return len(fs.glob(f"{output}/ledger/part-*.json"))
+
+
 class Victims:
     """The cluster, and whoever is to die on it."""
 
@@ -94,8 +99,8 @@ def disturb(
     driver = psutil.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     goal, wait, killed = dice.randrange(len(before), num_parts), dice.uniform(5, 12), False
     while driver.poll() is None and not killed:
-        time.sleep(0.1)
-        if time.perf_counter() - began >= wait and len(entries(fs, output)) >= goal:
+        time.sleep(0.4)
+        if time.perf_counter() - began >= wait and num_done(fs, output) >= goal:
             try:
                 killed = victims.kill(kind, driver, dice)
             except psutil.NoSuchProcess:
