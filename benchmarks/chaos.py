@@ -92,33 +92,33 @@ class Victims:
 
 
 def disturb(
-    kind: str, arguments: list[str], victims: Victims, fs: Any, output: str, num_parts: int, dice: random.Random
-) -> dict[str, Any]:
-    """Starts the command, kills once when a random number of parts is done, waits for its end."""
+    kinds: list[str], arguments: list[str], victims: Victims, fs: Any, output: str, num_parts: int, dice: random.Random
+) -> list[dict[str, Any]]:
+    """Starts the command and kills, one after the other, whenever a random number of parts is done; waits for its end."""
     before, began = entries(fs, output), time.perf_counter()
     driver = psutil.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    goal, wait, killed = dice.randrange(len(before), num_parts), dice.uniform(5, 12), False
-    while driver.poll() is None and not killed:
-        time.sleep(0.4)
-        if time.perf_counter() - began >= wait and num_done(fs, output) >= goal:
-            try:
-                killed = victims.kill(kind, driver, dice)
-            except psutil.NoSuchProcess:
-                continue
-    at, at_s = entries(fs, output), time.perf_counter() - began
-    code = driver.wait()
-    after = entries(fs, output)
-    redone = sum(1 for name, tag in at.items() if after.get(name) != tag)
-    return {
-        "victim": kind,
-        "killed": killed,
-        "after_s": round(at_s, 1),
-        "parts_before": len(before),
-        "parts_at_kill": len(at),
-        "parts_done_twice": redone,
-        "exit": code,
-        "wall_s": round(time.perf_counter() - began, 1),
-    }
+    log, seen, wait = list[dict[str, Any]](), dict(before), dice.uniform(5, 12)
+    for kind in kinds:
+        goal = dice.randrange(len(seen), num_parts) if len(seen) < num_parts else num_parts
+        killed = False
+        while driver.poll() is None and not killed:
+            time.sleep(0.4)
+            if time.perf_counter() - began >= wait and num_done(fs, output) >= goal:
+                try:
+                    killed = victims.kill(kind, driver, dice)
+                except psutil.NoSuchProcess:
+                    break
+        if not killed:
+            break
+        seen = entries(fs, output)
+        at_s = time.perf_counter() - began
+        log.append({"victim": kind, "after_s": round(at_s, 1), "parts_at_kill": len(seen), "entries": seen})
+        wait = at_s + dice.uniform(1, 6)
+    code, after = driver.wait(), entries(fs, output)
+    for entry in log:
+        entry["parts_done_twice"] = sum(1 for name, tag in entry.pop("entries").items() if after.get(name) != tag)
+        entry["exit"] = code
+    return log
 
 
 def lost_seconds(fs: Any, output: str, log: list[dict[str, Any]]) -> None:
@@ -126,7 +126,7 @@ def lost_seconds(fs: Any, output: str, log: list[dict[str, Any]]) -> None:
     sizes = [json.loads(fs.cat_file(path))["duration_s"] for path in fs.glob(f"{output}/ledger/part-*.json")]
     for entry in log:
         workers = {"node": 1, "actor": 1, "driver": 2}[entry["victim"]]
-        entry["lost_audio_s_at_most"] = round(workers * max(sizes), 1) if entry["killed"] else 0.0
+        entry["lost_audio_s_at_most"] = round(workers * max(sizes), 1)
 
 
 def main() -> None:
@@ -162,52 +162,46 @@ def main() -> None:
         calm_s = time.perf_counter() - began
         assert hashes(fs, "chaos/calm") == expected
         print(f"undisturbed on the cluster: {calm_s:.1f} s", flush=True)
-        while sum(entry["killed"] for entry in log) < args.kills:
+        while len(log) < args.kills:
             output = f"chaos/killed{rounds}"
             arguments = command("s3://chaos/corpus", f"s3://{output}", url, victims.cluster.address)
-            mine: list[dict[str, Any]] = []
+            mine, began = list[dict[str, Any]](), time.perf_counter()
             while not fs.exists(f"{output}/_SUCCESS"):
-                kills = sum(entry["killed"] for entry in log + mine)
-                if kills >= args.kills:
-                    began = time.perf_counter()
-                    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                    mine[-1]["wall_s"] += round(time.perf_counter() - began, 1)
-                    break
-                mine.append(disturb(VICTIMS[kills % len(VICTIMS)], arguments, victims, fs, output, num_parts, dice))
-                print(mine[-1], flush=True)
+                done = len(log) + len(mine)
+                kinds = [VICTIMS[number % len(VICTIMS)] for number in range(done, min(done + 3, args.kills))]
+                mine += disturb(kinds, arguments, victims, fs, output, num_parts, dice)
+            extra_s.append(time.perf_counter() - began - calm_s)
             assert hashes(fs, output) == expected, f"{output}: a killed run ended with other bytes"
             lost_seconds(fs, output, mine)
-            extra_s.append(sum(entry["wall_s"] for entry in mine) - calm_s)
             log += mine
             rounds += 1
-            print(f"round {rounds}: {len(expected)} part files, byte-identical to the undisturbed run", flush=True)
+            told = ", ".join(f"{entry['victim']} at {entry['parts_at_kill']} parts" for entry in mine)
+            print(f"round {rounds}: {told}; {len(expected)} part files, byte-identical", flush=True)
         victims.cluster.shutdown()
         num_refused = refused[0]
-    killed = [entry for entry in log if entry["killed"]]
     by_victim = {
         kind: {
             "kills": len(mine),
             "parts_done_twice": sum(entry["parts_done_twice"] for entry in mine),
             "lost_audio_s_at_most_mean": round(mean(entry["lost_audio_s_at_most"] for entry in mine), 1),
-            "went_on_by_itself": sum(entry["exit"] == 0 for entry in mine),
         }
         for kind in VICTIMS
-        if (mine := [entry for entry in killed if entry["victim"] == kind])
+        if (mine := [entry for entry in log if entry["victim"] == kind])
     }
     for kind, told in by_victim.items():
         print(kind, told)
-    print(f"{len(killed)} kills in {rounds} rounds, {num_refused} requests throttled, every round byte-identical")
-    print(f"a kill cost {sum(extra_s) / len(killed):.1f} s of wall time in the mean; undisturbed {calm_s:.1f} s")
+    print(f"{len(log)} kills in {rounds} rounds, {num_refused} requests throttled, every round byte-identical")
+    print(f"a kill cost {sum(extra_s) / len(log):.1f} s of wall time in the mean; undisturbed {calm_s:.1f} s")
     result = {
         "undisturbed_s": round(calm_s, 1),
-        "extra_wall_s_per_kill": round(sum(extra_s) / len(killed), 1),
-        "kills": len(killed),
+        "extra_wall_s_per_kill": round(sum(extra_s) / len(log), 1),
+        "kills": len(log),
         "rounds": rounds,
         "requests_throttled": num_refused,
         "byte_identical": True,
         "part_files": len(expected),
         "part_s": PART_S,
-        "median_kill_after_s": median(entry["after_s"] for entry in killed),
+        "median_kill_after_s": median(entry["after_s"] for entry in log),
         "by_victim": by_victim,
         "log": log,
     }

@@ -62,11 +62,15 @@ def machine_rows(found: Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:
             duration_text(row["wall_s"]),
             f"{row['x_real_time']:,.0f}x real time",
             row["bottleneck"],
-            *([f"{row['money']:,.2f}"] if has_money else []),
+            *([_money(row["money"])] if has_money else []),
         ]
         for row in found["machines"]
     ]
     return head, rows
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
 
 
 def batch_rows(found: Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:

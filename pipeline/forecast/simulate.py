@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+FEW_PARTS, SPARE_SHARE = 4.0, 0.75
 PIECES_PER_ACTOR = 3
 """As in `pipeline.run.on_ray`."""
 
@@ -73,6 +74,7 @@ class Outcome:
     num_preemptions: int = 0
     lost_s: float = 0.0
     lost_audio_s: float = 0.0
+    parts_per_actor: float = 0.0
 
     @property
     def x_real_time(self) -> float:
@@ -80,7 +82,9 @@ class Outcome:
 
     @property
     def bottleneck(self) -> str:
-        """What was busiest."""
+        """What was busiest; or that there is too little to share."""
+        if self.parts_per_actor < FEW_PARTS and self.device_busy < SPARE_SHARE:
+            return "few parts"
         shares = {
             "models": self.device_busy,
             "decode cores": self.decode_busy,
@@ -109,7 +113,8 @@ class _Simulation:
         self._count = self._num_done = self._num_fetching = 0
         self._now = self._driver_free = cluster.startup_s
         self._busy = {"model": 0.0, "decode": 0.0}
-        self.outcome = Outcome(audio_s=sum(part.audio_s for part in parts))
+        shared = len(parts) / (cluster.nodes * cluster.actors)
+        self.outcome = Outcome(audio_s=sum(part.audio_s for part in parts), parts_per_actor=shared)
         self._nodes = [_Node(number) for number in range(cluster.nodes)]
         for node in self._nodes:
             self._at(cluster.startup_s + cluster.start_s, "start", node)
