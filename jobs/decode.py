@@ -8,7 +8,9 @@ import click
 from rich.console import Console
 
 from jobs.options import GroupedCommand, config_from, headings, with_options
+from jobs.telling import report_of
 from pipeline.decode_config import DecodeJobConfig
+from pipeline.run_config import WatchConfig
 
 EXAMPLES = """\
 Examples:
@@ -34,7 +36,11 @@ def decode(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> No
     from pipeline.run.redecode import redecode
 
     config = config_from(DecodeJobConfig, inputs, config_file, flags)
-    found = redecode(config, Console(stderr=True))
+    console = Console(stderr=True)
+    found = redecode(config, console)
+    if found["is_whole"]:
+        options = config.storage.storage_options
+        report_of(config.output.output, WatchConfig.report_clips, options, config.output.quiet, console)
     click.echo(
         f"done: {found['num_segments']} segments, {found['hours']:.2f} h in {found['num_parts']} parts, "
         f"{found['x_real_time_a_core']:.0f}x real time a core"

@@ -25,23 +25,18 @@ def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
     return [f"forecast against outcome: {'; '.join(rows)}"]
 
 
-def report_of(config: JobConfig, console: Console) -> None:
+def report_of(output: str, clips: int, storage_options: dict[str, Any], quiet: bool, console: Console) -> None:
     """Writes the report; a job that is done stays done if that fails."""
     from pipeline.report.write import write_report
     from pipeline.storage.fs import Place, absolute
 
-    place = Place(absolute(config.output.output), config.plan.storage_options)
-    if not config.output.quiet:
-        console.print(f"writing {config.output.output.rstrip('/')}/report.html", highlight=False, soft_wrap=True)
+    if not quiet:
+        console.print(f"writing {output.rstrip('/')}/report.html", highlight=False, soft_wrap=True)
     try:
-        write_report(place, config.watch.report_clips, config.plan.storage_options)
+        write_report(Place(absolute(output), storage_options), clips, storage_options)
     except Exception as error:
-        console.print(
-            f"warning: no report ({type(error).__name__}: {error}); the tables are complete. Try again: "
-            f"audiomill report {config.output.output}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        told = f"warning: no report ({type(error).__name__}: {error}); the tables are complete. Try again: audiomill report {output}"
+        console.print(told, highlight=False, soft_wrap=True)
 
 
 def run_and_tell(config: JobConfig) -> int:
@@ -54,7 +49,8 @@ def run_and_tell(config: JobConfig) -> int:
     with quiet_libraries(config.output.verbose):
         summary = run_job(config, console)
         if config.watch.report and not summary["num_parts_left"]:
-            report_of(config, console)
+            options, told = config.plan.storage_options, config.output
+            report_of(told.output, config.watch.report_clips, options, told.quiet, console)
     for line in [*summary_lines(summary), *_against_forecast(config, summary)]:
         click.echo(line)
     if summary["num_rejections"]:

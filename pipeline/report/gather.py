@@ -47,6 +47,8 @@ class Gathered:
     hours_detailed: float = 0.0
     recordings: dict[str, Row] = field(default_factory=dict)
     """Those that the worst segments are of, by id."""
+    references: dict[str, str] = field(default_factory=dict)
+    """Texts that `audiomill score` was given, by recording id."""
 
 
 def parts_to_read(output: Place) -> list[int]:
@@ -82,6 +84,7 @@ def gather(output: Place, found: Gathered) -> Iterator[tuple[int, list[tuple[Row
         details = []
         for recording in recordings:
             mine = segments.get(recording["id"], [])
+            recording["reference"] = found.references.get(recording["id"], recording["reference"])
             _count(found, recording, mine)
             recording["kinds"] = sorted({kind for row in mine for kind in found.worst.add({**row, "part": part})})
             if found.num_detailed < MAX_RECORDINGS and found.hours_detailed < MAX_HOURS:

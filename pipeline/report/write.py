@@ -27,11 +27,12 @@ from pipeline.report.side import Index, index_row, name_of, part_file, script, s
 from pipeline.run.progress import duration_text, size_text
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
+from pipeline.storage.parquet import read_table
 
 FOLDER = "report"
 MAX_CLIP_S = 30.0
 MAX_REJECTIONS = 50
-STAGES = ("read", "decode", "resample", "segment", "infer", "write")
+STAGES = ("read", "decode", "resample", "segment", "infer", "decode_text", "write")
 
 Row = dict[str, Any]
 
@@ -47,7 +48,7 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any])
     folder = output.join(FOLDER)
     folder.remove(recursive=True)
     entries = list(ledger.entries(output))
-    index, found = Index(folder), Gathered(Worst(num_clips))
+    index, found = Index(folder), Gathered(Worst(num_clips), references=_given_references(output))
     for part, details in gather(output, found):
         if details:
             folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(details)]))
@@ -96,6 +97,15 @@ def _write_parts_of_worst(output: Place, found: Gathered, folder: Place) -> None
             folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(mine)]))
 
 
+def _given_references(output: Place) -> dict[str, str]:
+    """What the output was scored against last, by recording id."""
+    place = output.join("scores.parquet")
+    if not place.exists():
+        return {}
+    scored = read_table(place, ["id", "reference"])
+    return dict(zip(scored.column("id").to_pylist(), scored.column("reference").to_pylist(), strict=True))
+
+
 def _title(record: Row) -> str:
     names = [str(url).rstrip("/").rsplit("/", 1)[-1] for url in record["inputs"]]
     return f"audiomill {record['job']}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
@@ -103,7 +113,9 @@ def _title(record: Row) -> str:
 
 def _made_by(record: Row) -> str:
     models = [record["model_name"]] if isinstance(record["model_name"], str) else record["model_name"]
-    return f"Read by {', '.join(models)}; audiomill {record['audiomill']}. Inputs: {', '.join(record['inputs'])}."
+    return (
+        f"Read by {', '.join(models)}; audiomill {record.get('audiomill', '')}. Inputs: {', '.join(record['inputs'])}."
+    )
 
 
 def _kind(kind: Kind, rows: Sequence[Mapping[str, Any]], found: Gathered) -> Row:
@@ -203,7 +215,7 @@ def _notes(entries: Sequence[Row], found: Gathered) -> list[str]:
         notes.append(f"{found.num_detailed:,} recordings can be searched and opened here; the tables hold all.")
     if found.num_scored:
         notes.append(
-            f"Scored against the references that came with {found.num_scored:,} recordings, normalised as `audiomill score` does."
+            f"{found.num_scored:,} recordings are scored against their references, normalised as `audiomill score` does."
         )
     return notes
 
@@ -214,10 +226,18 @@ def _charts(entries: Sequence[Row], found: Gathered) -> list[str]:
     rungs: Counter[str] = Counter()
     for entry in entries:
         for stage in STAGES:
-            seconds[stage] += entry["seconds"].get(stage, 0.0)
+            if stage in entry["seconds"]:
+                seconds[stage] += entry["seconds"][stage]
         rejections.update(entry["rejections"])
         rungs.update(entry.get("rungs", {}))
-    charts = [bars("Where the time went", "seconds, all workers", STAGES, [round(seconds[name], 2) for name in STAGES])]
+    charts = [
+        bars(
+            "Where the time went",
+            "seconds, all workers",
+            list(seconds),
+            [round(value, 2) for value in seconds.values()],
+        )
+    ]
     charts += _histograms(found)
     if len(found.languages) > 1:
         ordered = sorted(found.languages.items(), key=lambda pair: -pair[1])[:15]

@@ -116,6 +116,7 @@ def redecode(config: DecodeJobConfig, console: Console) -> Summary:
         **result_fields(decoder),
         **decoder_prints(decoder, options),
         "decoded-from": digest(source.record["results"]),
+        "channels": source.record["results"].get("channels", "mix"),
     }
     if config.output.overwrite:
         ledger.clear(output)

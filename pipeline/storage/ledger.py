@@ -84,7 +84,8 @@ def clear(output: Place) -> None:
             f"--overwrite: {output.url} holds {foreign[0]!r}, which audiomill did not write; choose another --output"
         )
     for name in sorted(names, key=lambda name: name != "_SUCCESS"):  # the claim to be complete goes first
-        output.join(name).remove(recursive=True)
+        if not name.startswith("forecast."):  # made before the run, and compared with it afterwards
+            output.join(name).remove(recursive=True)
 
 
 def plan_files(output: Place) -> list[str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
-from pipeline.audio.clock import MODEL_SAMPLE_RATE
 from pipeline.config import DecodeConfig, PlanConfig
+from pipeline.report.listen import flac_uri
 from pipeline.train.clips import Source, prepare
 from pipeline.train.page import Raw
 from pipeline.train.pseudo import span_of
@@ -42,9 +38,6 @@ def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, 
 
 
 def player(pcm_T: Any, text: str | None) -> Raw:
-    """An audio element that needs no file; FLAC, which every browser plays."""
-    sink = io.BytesIO()
-    soundfile.write(sink, pcm_T, MODEL_SAMPLE_RATE, format="FLAC")
-    content = base64.b64encode(sink.getvalue()).decode()
+    """An audio element that needs no file."""
     label = (text or "").replace('"', "'").replace("<", "").replace("&", "and")
-    return Raw(f'<audio controls preload="none" aria-label="{label}" src="data:audio/flac;base64,{content}"></audio>')
+    return Raw(f'<audio controls preload="none" aria-label="{label}" src="{flac_uri(pcm_T)}"></audio>')
