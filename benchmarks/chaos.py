@@ -94,12 +94,13 @@ class Victims:
 def disturb(
     kinds: list[str], arguments: list[str], victims: Victims, fs: Any, output: str, num_parts: int, dice: random.Random
 ) -> list[dict[str, Any]]:
-    """Starts the command and kills, one after the other, whenever a random number of parts is done; waits for its end."""
+    """Starts the command and kills, one after the other, at random moments; waits for its end."""
     before, began = entries(fs, output), time.perf_counter()
     driver = psutil.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log, seen, wait = list[dict[str, Any]](), dict(before), dice.uniform(5, 12)
+    log, seen, wait = list[dict[str, Any]](), dict(before), dice.uniform(6, 16)
     for kind in kinds:
-        goal = dice.randrange(len(seen), num_parts) if len(seen) < num_parts else num_parts
+        # A driver must get something done before it dies, or nothing ever ends; the others die at any moment.
+        goal = len(seen) + (kind == "driver") * dice.randint(1, 2)
         killed = False
         while driver.poll() is None and not killed:
             time.sleep(0.4)
@@ -113,7 +114,7 @@ def disturb(
         seen = entries(fs, output)
         at_s = time.perf_counter() - began
         log.append({"victim": kind, "after_s": round(at_s, 1), "parts_at_kill": len(seen), "entries": seen})
-        wait = at_s + dice.uniform(1, 6)
+        wait = at_s + dice.uniform(0.5, 6)
     code, after = driver.wait(), entries(fs, output)
     for entry in log:
         entry["parts_done_twice"] = sum(1 for name, tag in entry.pop("entries").items() if after.get(name) != tag)

@@ -65,37 +65,41 @@ for job in JOBS:
 def main() -> None:
     """Entry point: errors that are not bugs become one line on stderr."""
     _quieten()
+    state: dict[str, str] = {}
     try:
         if "_AUDIOMILL_COMPLETE" in os.environ:
             audiomill.main(prog_name="audiomill", complete_var="_AUDIOMILL_COMPLETE")
-        code = audiomill.main(prog_name="audiomill", standalone_mode=False)
+        code = audiomill.main(prog_name="audiomill", standalone_mode=False, obj=state)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
         where = f" {error.ctx.command_path}" if isinstance(error, click.UsageError) and error.ctx else ""
         hint = f" (see `{where.strip()} --help`)" if where else ""
-        code = _fail(f"{error.format_message()}{hint}", EXIT_USAGE)
+        code = _fail(f"{error.format_message()}{hint}", EXIT_USAGE, state)
     except click.Abort:
-        code = _fail("interrupted; run the same command again to continue", EXIT_FAILED)
+        code = _fail("interrupted; run the same command again to continue", EXIT_FAILED, state)
     except UsageError as error:
-        code = _fail(str(error), EXIT_USAGE)
+        code = _fail(str(error), EXIT_USAGE, state)
     except AudiomillError as error:
-        code = _fail(str(error), EXIT_FAILED)
+        code = _fail(str(error), EXIT_FAILED, state)
     except Exception as error:
         if "--verbose" in sys.argv:
             raise
-        code = _fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)", EXIT_FAILED)
+        code = _fail(
+            f"{type(error).__name__}: {error} (run again with --verbose for the traceback)", EXIT_FAILED, state
+        )
     except KeyboardInterrupt:
-        code = _fail("interrupted; run the same command again to continue", EXIT_FAILED)
+        code = _fail("interrupted; run the same command again to continue", EXIT_FAILED, state)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     sys.exit(code or 0)
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int, state: dict[str, str]) -> int:
     text = redacted(" ".join(message.split()))
-    is_json = "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv)
+    asked = "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv)
+    is_json = asked or state.get("log_format") == "json"
     print(json_line("failed", "error", {"message": text}) if is_json else f"audiomill: error: {text}", file=sys.stderr)
     return code
 

@@ -18,8 +18,8 @@ import click
 import pipeline
 from jobs.options import JsonMapping, WithExamples
 from pipeline.errors import AudiomillError
-from pipeline.run.journal import redacted
-from pipeline.run.record import PACKAGES, without_credentials
+from pipeline.run.journal import redacted, without_credentials
+from pipeline.run.record import PACKAGES
 
 DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 CODECS = ("flac", "mp3", "vorbis", "opus", "aac", "pcm_s16le", "amrnb", "wmav2")

@@ -13,6 +13,7 @@ from rich.table import Table
 from jobs.options import JsonMapping, WithExamples
 from pipeline.errors import InputError
 from pipeline.frames import usage
+from pipeline.run.journal import PlainConsole
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 
@@ -53,7 +54,7 @@ def inspect_run(
     plan = ledger.load_plan(place)
     if plan is None:
         raise InputError(f"{output}: no plan.parquet; expected the --output of a run")
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole()
     entries = list(ledger.entries(place))
     sums: defaultdict[str, float] = defaultdict(float)
     for entry in entries:
@@ -61,7 +62,8 @@ def inspect_run(
             if name.startswith("num_") or name.endswith("_s"):
                 sums[name] += value
     num_parts = len(set(plan.column("part").to_pylist()))
-    state = "complete" if len(entries) == num_parts else "unfinished, run the same command again to continue"
+    is_closed = len(entries) == num_parts and place.join("_SUCCESS").exists()
+    state = "complete" if is_closed else "unfinished, run the same command again to continue"
     console.print(f"{output}: {len(entries)}/{num_parts} parts, {state}")
     console.print(
         f"recordings {sums['num_recordings']:.0f}, segments {sums['num_segments']:.0f}, rejected {sums['num_rejections']:.0f} of {plan.num_rows} planned"

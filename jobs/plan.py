@@ -44,11 +44,11 @@ def plan(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None
     tasks = tuple(tasks_of(models, config_file or "")) if models is not None else None
     from pipeline.forecast.page import batch_rows, headline, machine_rows
     from pipeline.forecast.plan_job import PAGE_FILE, plan_job
-    from pipeline.run.journal import console_for
+    from pipeline.run.journal import PlainConsole, console_for
 
     with quiet_libraries(config.output.verbose):
         found = plan_job(config.job(tasks), config.forecast, console_for(config.watch.log_format))
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     for name, value in headline(found):
         console.print(f"{name}: {value}")
     languages = ", ".join(f"{code} {hours:.2f} h" for code, hours in found["languages"].items())
@@ -58,6 +58,8 @@ def plan(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None
     stages = found["stage_seconds_per_audio_hour"]
     console.print("seconds an hour of audio: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))
     _show(console, "machines", *machine_rows(found))
+    for note in found["notes"]:
+        console.print(f"note: {note}")
     _show(console, "batches", *batch_rows(found))
     console.print(f"best --batch-seconds: {found['batch_seconds']['best']:g}")
     console.print(f"saved: {config.output.output.rstrip('/')}/forecast.json, {PAGE_FILE}")

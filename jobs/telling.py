@@ -15,12 +15,14 @@ EXIT_REJECTIONS = 3
 
 def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
     """How good the forecast of `audiomill plan` for this output was."""
-    from pipeline.forecast.plan_job import compared, saved_forecast
+    from pipeline.forecast.plan_job import compared, is_of, saved_forecast
     from pipeline.storage.fs import Place, absolute
 
     found = saved_forecast(Place(absolute(config.output.output), config.plan.storage_options))
     if found is None or summary["num_parts_left"]:
         return []
+    if not is_of(found, config):
+        return ["forecast: made for other inputs, models or options; not compared"]
     rows = [f"{name} {said:,.4g} against {came:,.4g}" for name, said, came in compared(found, summary)]
     return [f"forecast against outcome: {'; '.join(rows)}"]
 
@@ -45,6 +47,9 @@ def run_and_tell(config: JobConfig) -> int:
     from pipeline.run.journal import console_for
     from pipeline.run.progress import summary_lines
 
+    context = click.get_current_context(silent=True)
+    if context is not None and isinstance(context.obj, dict):
+        context.obj["log_format"] = config.watch.log_format  # for errors, which `jobs.cli` tells
     console = console_for(config.watch.log_format)
     with quiet_libraries(config.output.verbose):
         summary = run_job(config, console)

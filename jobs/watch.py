@@ -6,15 +6,16 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from jobs.options import JsonMapping, WithExamples
 from pipeline.run.follow import Follower, check_planned
+from pipeline.run.journal import PlainConsole
 from pipeline.run.progress import duration_text
 from pipeline.storage.fs import Place
 
+LEFT_OPEN_S = 120.0
 EXAMPLES = """\
 Examples:
   audiomill watch out/                       until the job is complete
@@ -35,17 +36,17 @@ def watch(output: str, once: bool, interval: float, storage_options: dict[str, A
     """
     place = Place(output, storage_options or {})
     check_planned(place)
-    console, follower = Console(highlight=False, soft_wrap=True), Follower(place)
+    console, follower = PlainConsole(), Follower(place)
     if once or not console.is_terminal:
         while True:
             found = follower.look(time.time())
             console.print(_line(found))
-            if once or found["is_complete"]:
+            if once or found["is_complete"] or _is_left_open(found):
                 return
             time.sleep(max(0.1, interval))
     found = follower.look(time.time())
     with Live(_picture(output, found), console=console, auto_refresh=False) as live:
-        while not found["is_complete"]:
+        while not (found["is_complete"] or _is_left_open(found)):
             time.sleep(max(0.1, interval))
             found = follower.look(time.time())
             live.update(_picture(output, found), refresh=True)
@@ -54,10 +55,18 @@ def watch(output: str, once: bool, interval: float, storage_options: dict[str, A
 def _line(found: dict[str, Any]) -> str:
     eta = "" if found["eta_s"] is None else f", ETA {duration_text(found['eta_s'])}"
     state = "complete" if found["is_complete"] else f"last part {_ago(found)}"
+    if _is_left_open(found):
+        state = "every part is done, but no run has closed the output: start it again"
     return (
         f"{found['done_hours']:.2f}/{found['planned_hours']:.2f} h, parts {found['parts_done']}/{found['parts']}, "
         f"{found['x_real_time']:.1f}x real time{eta}, {sum(found['rejections'].values())} rejected, {state}"
     )
+
+
+def _is_left_open(found: dict[str, Any]) -> bool:
+    """All parts done for a while, and nobody says so: whoever ran the last one was killed before that."""
+    is_done = 0 < found["parts"] == found["parts_done"] and not found["is_complete"]
+    return is_done and (found["last_part_s_ago"] or 0.0) > LEFT_OPEN_S
 
 
 def _ago(found: dict[str, Any]) -> str:

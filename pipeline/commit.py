@@ -6,7 +6,7 @@ import datetime
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -99,8 +99,9 @@ def write_part(
     wanted: Tables,
     digest: str,
     started: float,
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One file per table, then the ledger entry, which is returned."""
+    """One file per table, then the ledger entry, which is returned; `earlier`: of the same part, whose times are added."""
     num_bytes = {
         name: write_table(output.join(name, part_name(part) + ".parquet"), tables[name], expected)
         for name, expected in wanted.schemas.items()
@@ -110,9 +111,13 @@ def write_part(
         for stage, value in result.row["seconds"]:
             seconds[stage] += value
     seconds["write"] = time.perf_counter() - started
+    for stage, value in (earlier or {"seconds": {}})["seconds"].items():
+        seconds[stage] += value
     entry = ledger_entry(part, tables, digest, dict(seconds))
     entry["bytes"] = num_bytes
-    entry["began"] = min((result.row["began"] for result in results if result.row["began"]), default=None)
+    starts = [result.row["began"] for result in results if result.row["began"]]
+    starts += [earlier["began"]] if earlier and earlier["began"] else []
+    entry["began"] = min(starts, default=None)
     found = [Difference(**json.loads(result.row["canary"])) for result in results if result.row["canary"]]
     entry["canary"] = largest(found)._asdict() if found else None
     ledger.commit(output, part, entry)
@@ -164,8 +169,9 @@ def replace_recordings(
     results: Sequence[Result],
     wanted: Tables,
     digest: str,
-) -> None:
-    """Puts retried recordings into a finished part, in plan order, as if they had never failed.
+) -> dict[str, Any]:
+    """Puts retried recordings into a finished part, in plan order, as if they had never failed; the entry keeps the times
+    of both runs.
 
     Args:
         output: the output folder.
@@ -183,8 +189,9 @@ def replace_recordings(
         old = read_table(output.join(name, part_name(part) + ".parquet")).cast(expected)
         kept = old.filter(pc.invert(pc.is_in(old.column(key), value_set=retried)))
         merged[name] = in_order_of(pa.concat_tables([kept, fresh[name]]), key, pa.array(order))
+    before = next(ledger.entries(output, [part]))
     ledger.withdraw(output, part)
-    write_part(output, part, merged, results, wanted, digest, time.perf_counter())
+    return write_part(output, part, merged, results, wanted, digest, time.perf_counter(), before)
 
 
 def _counts(part: int, entry: dict[str, Any], rejected: list[dict[str, Any]]) -> pa.Table:

@@ -184,7 +184,7 @@ def test_the_forecast_of_a_corpus_is_what_comes_out(folder: Path, tmp_path: Path
         said, came = rows[name]
         assert said == pytest.approx(came, rel=tolerance), name
     assert found["parts"] == summary["num_parts_this_run"] and found["recordings"] == 44
-    assert 1 <= found["rejections"].get("not_audio", 0) <= 12 or found["sample"]["recordings"] < 20
+    assert found["rejections"].keys() <= {"not_audio"} and sum(found["rejections"].values()) <= 12
     assert found["machines"] and all(row["money"] > 0 for row in found["machines"])
     page = (tmp_path / "out" / "forecast.html").read_text()
     assert "How long, and what it costs" in page and "Size of a batch" in page and "http" not in page
@@ -198,7 +198,7 @@ def test_the_plan_command_prints_saves_and_the_run_compares(audiomill: Any, fold
     assert told.returncode == 0, told.stderr
     assert "seconds an hour of audio" in told.stdout and "money" in told.stdout
     found = json.loads((tmp_path / "out" / "forecast.json").read_text())
-    assert found["prices"] == {"cpu": 0.04, "gpu": 2.0}
+    assert found["prices"] == {"cpu": 0.04, "gpu": 2.0} and "nothing is known about GPUs" in told.stdout
     ran = audiomill("transcribe", *common)
     assert ran.returncode == 0 and "forecast against outcome: hours of audio" in ran.stdout
     wrong = audiomill("plan", *common, "--price", "gold=1/h")
@@ -233,3 +233,18 @@ def test_a_corpus_of_nothing_is_said_so(audiomill: Any, tmp_path: Path) -> None:
 def test_the_simulation_needs_neither_torch_nor_ray() -> None:
     code = "import pipeline.forecast.simulate, sys; print('torch' in sys.modules, 'ray' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
+
+
+def test_a_forecast_for_something_else_is_not_compared(audiomill: Any, folder: Path, tmp_path: Path) -> None:
+    common = ("--model", "fake://", "--engine", "local", "--output", "out")
+    assert audiomill("plan", str(folder / "calls"), *common, "--sample-minutes", "1", "--no-search").returncode == 0
+    ran = audiomill("transcribe", str(folder / "radio"), *common)
+    assert ran.returncode == 0 and "not compared" in ran.stdout
+    (tmp_path / "out" / "forecast.json").write_text('{"x": 1}')
+    again = audiomill("transcribe", str(folder / "radio"), *common)
+    assert again.returncode == 0 and "forecast" not in again.stdout
+
+
+def test_a_forecast_holds_no_credentials() -> None:
+    row = {**plan_row(0, 60.0), "source": "https://me:hidden@host/a/b.wav?sig=hidden"}
+    assert "hidden" not in " ".join(strata_of([row]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import re
 import site
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 
 import pipeline
 from jobs.cli import audiomill as command_line
+from tests.synth import encode
 
 ROOT = Path(__file__).parent.parent
 ESCAPE = "\x1b["
@@ -81,11 +84,42 @@ def test_every_job_explains_itself_with_an_example(audiomill: Any) -> None:
         assert re.search(rf"audiomill {name}\b|Example|job\.yaml", text), f"{name} --help shows no example"
 
 
-def test_pipes_and_no_color_get_no_colours(audiomill: Any) -> None:
-    for environment in ({}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": ""}):
-        for arguments in (["--help"], ["doctor"], ["transcribe", "--help"]):
-            done = audiomill(*arguments, **environment)
-            assert done.returncode == 0 and ESCAPE not in done.stdout + done.stderr
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What the command line writes where it finds a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "jobs.cli", *arguments]
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    process = subprocess.Popen(
+        command,
+        stdout=theirs,
+        stderr=theirs,
+        env={**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **environment},
+    )
+    os.close(theirs)
+    found = b""
+    with contextlib.suppress(OSError):
+        while chunk := os.read(ours, 65_536):
+            found += chunk
+    os.close(ours)
+    assert process.wait() == 0, found.decode()
+    return found.decode()
+
+
+def test_pipes_and_no_color_get_no_colours(audiomill: Any, tmp_path: Path, voices: Any) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(voices[0][0]))
+    (tmp_path / "b.wav").write_bytes(b"no audio")
+    common = ("--model", "fake://", "--engine", "local", "--output", str(tmp_path / "out"))
+    for arguments in (
+        ["--help"],
+        ["doctor"],
+        ["transcribe", str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), *common],
+    ):
+        done = audiomill(*arguments)
+        assert done.returncode == 0 and ESCAPE not in done.stdout + done.stderr
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
+    assert ESCAPE in on_a_terminal("inspect", str(tmp_path / "out")), "a terminal gets bold headings"
+    plain = on_a_terminal("inspect", str(tmp_path / "out"), NO_COLOR="1")
+    assert not colour.search(plain) and "not_audio" in plain
 
 
 def test_doctor_finds_what_works_and_says_what_does_not(audiomill: Any, s3_endpoint: str, tmp_path: Path) -> None:

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
 from pipeline.report.charts import bars, histogram, line, shown
 from pipeline.report.classes import Worst
-from pipeline.report.gather import reliability, throughput
+from pipeline.report.gather import busy_seconds, parts_to_read, reliability, throughput
 from pipeline.report.side import CHUNK, Index, index_row, part_file, script
 from pipeline.report.write import write_report
 from pipeline.storage.fs import Place
+from pipeline.storage.parquet import read_table, to_bytes
 from pipeline.text.wer import errors_by_piece
 from tests.browser import CHROMIUM, Browser
 from tests.jobs_by_hand import rows, run
@@ -147,18 +149,23 @@ def test_charts_say_in_text_what_they_show() -> None:
     assert [shown(value) for value in (3, 12345.6, 0.1234)] == ["3", "12,346", "0.123"]
 
 
-def test_reliability_and_throughput_of_known_cases() -> None:
+def test_reliability_speed_and_throughput_of_known_cases() -> None:
     assert reliability([(0.9, 0.8, 10), (0.9, 1.0, 10)]) == [(0.9, 0.8), (0.9, 1.0)]
-    entries = [
-        {
-            "began": 1000.0 + 10 * n,
-            "finished": f"1970-01-01T00:{17 + n // 6:02d}:{(n * 10) % 60:02d}+00:00",
-            "duration_s": 100.0,
+
+    def entry(began: float, stop: int, audio_s: float) -> dict[str, Any]:
+        return {
+            "began": began,
+            "finished": f"1970-01-01T00:{stop // 60:02d}:{stop % 60:02d}+00:00",
+            "duration_s": audio_s,
         }
-        for n in range(12)
-    ]
-    points = throughput([{**e, "finished": "1970-01-01T00:20:00+00:00"} for e in entries[:1]])
-    assert sum(speed for _, speed in points) * 200 / 40 == pytest.approx(100.0, rel=0.03)
+
+    side_by_side = [entry(600.0, 700, 50.0), entry(600.0, 700, 50.0), entry(650.0, 800, 75.0)]
+    assert busy_seconds(side_by_side) == 200.0, "shards that run at once share their time"
+    assert busy_seconds([entry(600.0, 700, 1.0), entry(900.0, 950, 1.0)]) == 150.0, (
+        "the pause between two runs does not count"
+    )
+    points = throughput(side_by_side)
+    assert len(points) >= 40 and sum(speed for _, speed in points) * 200 / 40 == pytest.approx(175.0, rel=0.05)
 
 
 def test_a_run_without_text_has_a_report_too(tmp_path: Path, voices: Any) -> None:
@@ -176,8 +183,8 @@ def test_a_source_that_has_gone_is_said_where_its_sound_would_be(tmp_path: Path,
     run(source, tmp_path / "out", model=str(whisper), min_avg_logprob=-0.01, low_confidence="keep")
     source.unlink()
     write_report(Place(str(tmp_path / "out")), 4, {})
-    sounds = facts(tmp_path / "out")["sounds"].values()
-    assert all(sound["audio"] is None and sound["missing"].startswith("not_found") for sound in sounds)
+    sounds = list(facts(tmp_path / "out")["sounds"].values())
+    assert sounds and all(sound["audio"] is None and sound["missing"].startswith("not_found") for sound in sounds)
 
 
 def test_every_job_ends_with_a_report_unless_told_not_to(audiomill: Any, tmp_path: Path, voices: Any) -> None:
@@ -312,6 +319,28 @@ def test_with_a_hundred_thousand_recordings_it_opens_at_once_and_finds_any(tmp_p
     asyncio.run(use())
 
 
-def test_the_throughput_chart_needs_no_browser_module() -> None:
+def test_a_report_is_written_without_torch_or_ray() -> None:
     code = "import pipeline.report.write, sys; print('torch' in sys.modules, 'ray' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
+
+
+def test_of_a_very_large_output_parts_are_looked_at_evenly_and_kept_in_detail_evenly() -> None:
+    entries = [{"part": part, "num_recordings": 1_000, "duration_s": 3600.0 * 5} for part in range(8_000)]
+    parts, detailed = parts_to_read(entries)
+    assert parts == list(range(0, 8_000, 4)) and detailed <= set(parts)
+    assert 90 <= len(detailed) <= 100 and max(detailed) > 7_000, "a hundred thousand recordings, from all of it"
+    assert parts_to_read(entries[:3]) == ([0, 1, 2], {0, 1, 2})
+
+
+def test_nothing_that_is_shared_holds_credentials(tmp_path: Path, voices: Any) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(voices[0][0]))
+    run(tmp_path / "a.wav", tmp_path / "out")
+    for table in ("recordings", "rejections"):
+        place = Place(str(tmp_path / "out" / table / "part-000000.parquet"))
+        found = read_table(place)
+        secret = "https://me:s3cr3t@host/a.wav?X-Amz-Signature=s3cr3t"
+        changed = [{**row, "source": secret} for row in found.to_pylist()]
+        place.write(to_bytes(pa.Table.from_pylist(changed, schema=found.schema)))
+    write_report(Place(str(tmp_path / "out")), 4, {})
+    for path in [tmp_path / "out" / "report.html", *(tmp_path / "out" / "report").iterdir()]:
+        assert "s3cr3t" not in path.read_text(), path

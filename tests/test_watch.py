@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import UsageError
-from pipeline.run.follow import Follower
+from pipeline.run.follow import Done, Follower
 from pipeline.run.journal import json_line, redacted
 from pipeline.run.meter import METRICS, Meter
 from pipeline.run_config import metrics_target, shard_of
@@ -327,3 +327,105 @@ def test_a_run_is_followed_by_its_ledger_alone(audiomill: Any, folder: Path, tmp
     assert len(once.stdout.splitlines()) == 1
     nothing = audiomill("watch", "nowhere")
     assert nothing.returncode == 2 and "no plan.parquet" in nothing.stderr and "Traceback" not in nothing.stderr
+
+
+def test_speed_of_many_workers_is_that_of_all_of_them(tmp_path: Path) -> None:
+    """Sixteen workers, parts of an hour of wall time with ten hours of audio each: 160 times real time."""
+    follower = Follower(Place(str(tmp_path)))
+    for worker in range(16):
+        for hour in range(3):
+            began = 225.0 * worker + 3600.0 * hour
+            follower.entries[worker * 10 + hour] = Done(began + 3600, began, 36_000.0, {})
+    speed, _ = follower._speed()
+    assert speed == pytest.approx(160, rel=0.1)
+
+
+def test_following_survives_an_output_that_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "out", part_seconds=20)
+    follower = Follower(Place(str(tmp_path / "out")))
+    assert follower.look(time.time())["is_complete"]
+    ledger.clear(Place(str(tmp_path / "out")))
+    assert follower.look(time.time())["parts_done"] == 0
+    run(folder, tmp_path / "out", part_seconds=20)
+    assert follower.look(time.time())["is_complete"]
+
+
+def test_an_output_that_nobody_closed_is_given_to_a_shard(folder: Path, tmp_path: Path, audiomill: Any) -> None:
+    place = Place(str(tmp_path / "out"))
+    run(folder, place.url, part_seconds=20)
+    place.join("_SUCCESS").remove()
+    assert ledger.missing_shards(place, 4) == [0]
+    assert "unfinished" in audiomill("inspect", "out").stdout
+    run(folder, place.url, part_seconds=20, shard="0/4")
+    assert place.join("_SUCCESS").exists() and ledger.missing_shards(place, 4) == []
+
+
+def test_a_shard_does_not_declare_done_what_another_has_planned_since(
+    folder: Path, tmp_path: Path, voices: Any
+) -> None:
+    """Shard 0 of 2 has planned; then files are added, and shard 1 plans and works them; then shard 0 works on."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(4):
+        (source / f"r{number}.wav").write_bytes(encode(voices[number % 2][0]))
+    from pipeline.run import job as run_of_a_job
+    from pipeline.run.planning import plan_of
+
+    planned = plan_of
+    late: list[int] = []
+
+    def plan_and_wait(*args: Any) -> Any:
+        plan = planned(*args)
+        if not late:
+            late.append(1)
+            for number in range(4, 8):
+                (source / f"r{number}.wav").write_bytes(encode(voices[number % 2][0]))
+            run(source, tmp_path / "out", part_seconds=3, shard="1/2")
+        return plan
+
+    run_of_a_job.plan_of = plan_and_wait
+    try:
+        summary = run(source, tmp_path / "out", part_seconds=3, shard="0/2")
+    finally:
+        run_of_a_job.plan_of = planned
+    assert summary["num_parts_left"] > 0 and not (tmp_path / "out" / "_SUCCESS").exists()
+    assert ledger.missing_shards(Place(str(tmp_path / "out")), 2) == [0]
+    run(source, tmp_path / "out", part_seconds=3, shard="0/2")
+    assert (tmp_path / "out" / "_SUCCESS").exists() and len(rows(tmp_path / "out", "recordings")) == 8
+
+
+def test_paths_with_brackets_are_paths(audiomill: Any, tmp_path: Path, voices: Any) -> None:
+    (tmp_path / "a[b].wav").write_bytes(encode(voices[0][0]))
+    done = audiomill("transcribe", "a[b].wav", "--model", "fake://", "--engine", "local", "--output", "o[/b]")
+    assert done.returncode == 0, done.stderr
+    assert "o[/b]/report.html" in done.stderr
+    assert audiomill("watch", "o[/b]", "--once").returncode == 0
+    assert audiomill("inspect", "o[/b]").returncode == 0
+    assert audiomill("plan", "a[b].wav", "--model", "fake://", "--engine", "local", "--output", "p[/b]").returncode == 0
+
+
+def test_traces_that_nobody_takes_are_told_and_cost_little(audiomill: Any, folder: Path) -> None:
+    common = ("transcribe", str(folder), "--model", "fake://", "--engine", "local", "--output", "out")
+    done = audiomill(*common, "--traces", "http://127.0.0.1:1/v1/traces")
+    assert done.returncode == 0 and "spans could not be delivered" in done.stderr
+
+
+def test_the_format_of_logs_in_a_yaml_file_is_that_of_errors_too(audiomill: Any, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "inputs: [nowhere]\noutput: out\nengine: local\nmodel: fake://\nlog_format: json\n"
+    )
+    done = audiomill("transcribe", "--config", "job.yaml")
+    assert done.returncode == 2 and json.loads(done.stderr.splitlines()[-1])["event"] == "failed"
+
+
+def test_a_retry_adds_its_time_to_that_of_its_part(folder: Path, tmp_path: Path, voices: Any) -> None:
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "in")
+    run(tmp_path / "in", tmp_path / "out", part_seconds=1000)
+    (before,) = ledger.entries(Place(str(tmp_path / "out")))
+    (tmp_path / "in" / "broken.wav").write_bytes(encode(voices[0][0]))
+    summary = run(tmp_path / "in", tmp_path / "out", part_seconds=1000, retry_rejected=True)
+    (after,) = ledger.entries(Place(str(tmp_path / "out")))
+    assert after["began"] == before["began"] and after["seconds"]["infer"] > before["seconds"]["infer"]
+    assert summary["audio_s_this_run"] == pytest.approx(len(voices[0][0]) / RATE)

@@ -76,6 +76,7 @@ def forecast(
     }
     found["machines"] = _machines(parts, measured, config)
     found["prices"] = prices(config.price)
+    found["notes"] = _notes(measured, config)
     return found
 
 
@@ -170,6 +171,23 @@ def _bytes(parts: Sequence[Work], measured: Measured) -> dict[str, float]:
     }
 
 
+def _notes(measured: Measured, config: ForecastConfig) -> list[str]:
+    """What was asked and cannot be told from this sample."""
+    notes = []
+    on_gpu = measured.device.startswith("cuda")
+    if not on_gpu and "gpu" in prices(config.price):
+        notes.append("The sample ran on CPU cores: nothing is known about GPUs, and their price is not used.")
+    if not on_gpu and config.gpus != ForecastConfig.gpus:
+        notes.append("The sample ran on CPU cores: --gpus is not used. Plan on a machine with such a GPU.")
+    if on_gpu and config.cores != ForecastConfig.cores:
+        notes.append("The sample ran on a GPU: --cores is not used, see --cores-per-gpu.")
+    if not on_gpu and any(count % measured.cores for count in numbers(config.cores, "cores")):
+        notes.append(
+            f"Machines like this one have {measured.cores} cores: other numbers are rounded up to whole machines."
+        )
+    return notes
+
+
 def _cluster(measured: Measured, **fields: Any) -> Cluster:
     dispatch = RAY_DISPATCH_S if measured.engine == "ray" else LOCAL_DISPATCH_S
     return Cluster(startup_s=0.0, start_s=measured.fixed_s, dispatch_s=dispatch, straggler=0.0, **fields)
@@ -200,7 +218,7 @@ def _machines(parts: Sequence[Work], measured: Measured, config: ForecastConfig)
             cluster = _cluster(measured, nodes=count, actors=1, decoders=config.cores_per_gpu)
             cores = count * config.cores_per_gpu
         else:
-            nodes = max(1, count // measured.cores)
+            nodes = -(-count // measured.cores)
             cluster = _cluster(
                 measured, nodes=nodes, actors=1, decoders=max(1, measured.cores - 1), shared_cores=measured.cores
             )

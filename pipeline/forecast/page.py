@@ -17,11 +17,10 @@ def forecast_page(found: Forecast) -> str:
     """The page."""
     style = files("pipeline.report").joinpath("report.css").read_text()
     cards = "".join(f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in headline(found))
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in found["notes"])
     body = f'<div class="figures">{cards}</div><p class="soft">{html.escape(_basis(found))}</p>'
     body += f"<h2>How long, and what it costs</h2>{_table(*machine_rows(found))}"
-    body += (
-        f"<h2>What comes out</h2>{_table(('table', 'size'), [(n, size_text(v)) for n, v in found['bytes'].items()])}"
-    )
+    body += f"{notes}<h2>What comes out</h2>{_table(('table', 'size'), [(n, size_text(v)) for n, v in found['bytes'].items()])}"
     body += f'<h2>Where the time goes</h2><div class="charts">{"".join(_charts(found))}</div>'
     body += f"<h2>Size of a batch</h2>{_table(*batch_rows(found))}<p>{html.escape(_advice(found))}</p>"
     body += "<h2>Rejections to expect</h2>"

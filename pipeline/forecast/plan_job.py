@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from typing import Any
@@ -17,9 +18,10 @@ from pipeline.forecast.strata import draw, strata_of
 from pipeline.forecast_config import ForecastConfig
 from pipeline.job_config import JobConfig
 from pipeline.models.checkpoint import resolve_device
+from pipeline.models.device import num_devices
 from pipeline.plan import planned_table
 from pipeline.run.job import check_places, listed
-from pipeline.run.record import without_credentials
+from pipeline.run.journal import without_credentials
 from pipeline.run.settle import found_tasks, settle
 from pipeline.storage.fs import Place, absolute
 
@@ -62,6 +64,7 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
             highlight=False,
             soft_wrap=True,
         )
+    config = _for_this_machine(config)
     measured = measure(
         config, draw(strata, seconds, wanted.seed), wanted.search, max(0.0, times[0] - times[1]), console
     )
@@ -79,10 +82,29 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
     return found
 
 
+def _for_this_machine(config: JobConfig) -> JobConfig:
+    """A session of its own, and no more model workers than there are devices."""
+    actors = min(config.engine.actors, num_devices(resolve_device(config.tasks[0].model.device)))
+    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, actors=actors, ray_address="local"))
+
+
 def saved_forecast(output: Place) -> Forecast | None:
     """What was forecast for this output, if anything was."""
     place = output.join(FORECAST_FILE)
-    return dict(json.loads(place.read())) if place.exists() else None
+    if not place.exists():
+        return None
+    try:
+        found = json.loads(place.read())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "wall_s_here" in found else None
+
+
+def is_of(found: Forecast, config: JobConfig) -> bool:
+    """Whether a forecast was made for these inputs and models."""
+    inputs = [without_credentials(url) for url in config.inputs]
+    models = [without_credentials(task.model.model) for task in config.tasks]
+    return bool(found.get("inputs") == inputs and found.get("models") == models and found.get("job") == config.name)
 
 
 def compared(found: Forecast, summary: dict[str, Any]) -> list[tuple[str, float, float]]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.run.journal import without_credentials
 from pipeline.storage.entry import suffix
 
 MIN_SPAN_S, MAX_SPAN_S = 30.0, 300.0
@@ -46,7 +47,7 @@ def strata_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _name(row: Row) -> str:
-    source = str(row["source"])
+    source = without_credentials(str(row["source"]))
     folder = source.rsplit("/", 1)[0]
     seconds = max(row["planned_s"], 0.5)
     low = 4 ** math.floor(math.log(seconds, 4))

@@ -15,6 +15,13 @@ def device_name(device: str) -> str:
     return f"{psutil.cpu_count()} CPU cores"
 
 
+def num_devices(device: str) -> int:
+    """GPUs of this machine; 1 for one that is named, and for the CPU its cores."""
+    if device.startswith("cuda"):
+        return 1 if ":" in device else max(1, torch.cuda.device_count())
+    return psutil.cpu_count() or 1
+
+
 def device_memory(device: str) -> int:
     """Bytes that nobody uses now."""
     if device.startswith("cuda"):

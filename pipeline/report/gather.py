@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +13,14 @@ import numpy as np
 
 from pipeline import schema
 from pipeline.report.classes import Worst
-from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 from pipeline.storage.parquet import part_name, read_table
 from pipeline.text.wer import NO_ERRORS, Errors, errors_by_piece, score_pair
 
 MAX_PARTS = 2_000
 """Parts that are looked at; of more, as many, evenly spread."""
-MAX_RECORDINGS, MAX_HOURS = 100_000, 300.0
-"""Of these the report keeps every detail."""
+MAX_RECORDINGS, MAX_HOURS = 100_000, 10_000.0
+"""Of so many the report keeps every detail; of larger outputs, of an even choice of parts."""
 MAX_SCORED = 20_000
 """Recordings with a reference that are scored: aligning takes time."""
 NOT_SHOWN = ("nbest", "fingerprint")
@@ -44,18 +44,19 @@ class Gathered:
     num_scored: int = 0
     num_recordings: int = 0
     num_detailed: int = 0
-    hours_detailed: float = 0.0
     recordings: dict[str, Row] = field(default_factory=dict)
     """Those that the worst segments are of, by id."""
     references: dict[str, str] = field(default_factory=dict)
     """Texts that `audiomill score` was given, by recording id."""
 
 
-def parts_to_read(output: Place) -> list[int]:
-    """Finished parts, or an even choice of them where there are very many."""
-    done = sorted(ledger.done_parts(output))
-    step = max(1, -(-len(done) // MAX_PARTS))
-    return done[::step]
+def parts_to_read(entries: Sequence[Mapping[str, Any]]) -> tuple[list[int], set[int]]:
+    """Finished parts, or an even choice of them where there are very many; and those of them that are kept in detail."""
+    chosen = entries[:: max(1, -(-len(entries) // MAX_PARTS))]
+    count = sum(entry["num_recordings"] for entry in chosen)
+    hours = sum(entry["duration_s"] for entry in chosen) / 3600
+    step = max(1, math.ceil(count / MAX_RECORDINGS), math.ceil(hours / MAX_HOURS))
+    return [entry["part"] for entry in chosen], {entry["part"] for entry in chosen[::step]}
 
 
 def read_part(output: Place, part: int) -> tuple[list[Row], dict[str, list[Row]]]:
@@ -69,17 +70,21 @@ def read_part(output: Place, part: int) -> tuple[list[Row], dict[str, list[Row]]
     return recordings, segments
 
 
-def gather(output: Place, found: Gathered) -> Iterator[tuple[int, list[tuple[Row, list[Row]]]]]:
+def gather(
+    output: Place, entries: Sequence[Mapping[str, Any]], found: Gathered
+) -> Iterator[tuple[int, list[tuple[Row, list[Row]]]]]:
     """Goes through the parts.
 
     Args:
         output: of a run.
+        entries: of its ledger.
         found: takes the sums.
 
     Yields:
-        A part's number, and its recordings with their segments: none once enough details are kept.
+        A part's number, and its recordings with their segments: none where no details are kept.
     """
-    for part in parts_to_read(output):
+    parts, detailed = parts_to_read(entries)
+    for part in parts:
         recordings, segments = read_part(output, part)
         details = []
         for recording in recordings:
@@ -87,9 +92,8 @@ def gather(output: Place, found: Gathered) -> Iterator[tuple[int, list[tuple[Row
             recording["reference"] = found.references.get(recording["id"], recording["reference"])
             _count(found, recording, mine)
             recording["kinds"] = sorted({kind for row in mine for kind in found.worst.add({**row, "part": part})})
-            if found.num_detailed < MAX_RECORDINGS and found.hours_detailed < MAX_HOURS:
+            if part in detailed:
                 found.num_detailed += 1
-                found.hours_detailed += recording["duration_s"] / 3600
                 details.append((recording, mine))
         kept = {row["recording_id"] for kind in found.worst.counts for row in found.worst.rows(kind)}
         found.recordings |= {recording["id"]: recording for recording in recordings if recording["id"] in kept}
@@ -154,6 +158,18 @@ def throughput(entries: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]
         for cell in cells:
             done[cell] += seconds / len(cells)
     return [((cell + 0.5) * width / 3600, done[cell] / width) for cell in range(max(done) + 1)]
+
+
+def busy_seconds(entries: Sequence[Mapping[str, Any]]) -> float:
+    """Time in which at least one part was under way: of runs after each other and of shards side by side."""
+    spans = sorted(
+        (entry["began"], max(_time(entry["finished"]), entry["began"])) for entry in entries if entry["began"]
+    )
+    total, reached = 0.0, 0.0
+    for start, stop in spans:
+        total += max(0.0, stop - max(start, reached))
+        reached = max(reached, stop)
+    return total
 
 
 def _time(stamp: str) -> float:

@@ -16,16 +16,19 @@ from pipeline.audio.recording import Cut
 from pipeline.audio.segment import spec_from_seconds
 from pipeline.config import DecodeConfig
 from pipeline.errors import Rejected
+from pipeline.run.journal import redacted
 from pipeline.run.sandbox import Decoder
 
 NUM_LEVELS = 240
 
 
 class Sound(NamedTuple):
-    """`audio`: a FLAC data URI, exact to the sample; `levels`: of the waveform, 0 to 1; `missing`: why there is neither."""
+    """`audio`: a FLAC data URI, exact to the sample; `levels`: of the waveform, 0 to 1; `seconds`: its length; `missing`:
+    why there is none."""
 
     audio: str | None
     levels: tuple[float, ...] = ()
+    seconds: float = 0.0
     missing: str | None = None
 
 
@@ -62,12 +65,12 @@ class Listener:
         try:
             cuts = [event for event in self._decoder.read(row) if isinstance(event, Cut)]
         except Rejected as rejected:
-            return Sound(None, missing=f"{rejected.reason}: {rejected.detail}")
+            return Sound(None, missing=redacted(f"{rejected.reason}: {rejected.detail}"))
         mine = [cut.pcm_T for cut in cuts if cut.channel == channel]
         if not mine:
             return Sound(None, missing="the recording has no audio there any more")
         pcm_T = np.concatenate(mine)
-        return Sound(flac_uri(pcm_T), levels(pcm_T))
+        return Sound(flac_uri(pcm_T), levels(pcm_T), len(pcm_T) / MODEL_SAMPLE_RATE)
 
 
 def flac_uri(pcm_T: NDArray[np.int16]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.report.classes import KINDS
 
-KEYS = "Keys: j and k go from clip to clip, space plays, / searches, Esc goes back."
+KEYS = "Keys: j and k go from clip to clip, space plays, Tab and the arrows move inside one, / searches, Esc goes back."
 
 
 def document(title: str, body: str, facts: Mapping[str, Any]) -> str:

@@ -58,6 +58,18 @@ const audiomill = (() => {
     };
     step();
   }
+  // Arrow keys move by a second, Home and End to the ends, Enter plays or pauses.
+  function seekable(canvas, player, range) {
+    canvas.setAttribute("aria-valuemax", range()[1].toFixed(1));
+    canvas.addEventListener("keydown", (event) => {
+      const [first, last] = range(), at = player.audio.currentTime || first;
+      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: first, End: last - 0.5 }[event.key];
+      if (to === undefined && event.key !== "Enter") return;
+      event.preventDefault();
+      if (to === undefined) toggle(player); else start(player, Math.min(last, Math.max(first, to)));
+      canvas.setAttribute("aria-valuenow", (player.audio.currentTime || first).toFixed(1));
+    });
+  }
   function toggle(player) { if (playing === player) stop(); else start(player, player.audio.ended ? 0 : undefined); }
 
   function drawn(canvas, levels, share, bands) {
@@ -93,22 +105,23 @@ const audiomill = (() => {
 
   function clip(found) {
     const audio = new Audio(), told = make("small", { role: "status" });
-    const canvas = make("canvas", { role: "img", "aria-label": "waveform of the clip; press to play from there" });
+    const canvas = make("canvas", { role: "slider", tabindex: "0", "aria-valuemin": 0, "aria-label": "position in the clip; arrows move, Enter plays or pauses" });
     const button = make("button", { type: "button", "aria-label": "play or pause: " + (found.text || "clip") }, "▶");
     const { spans, light } = lit(found.words, found.start);
-    const length = Math.max(0.01, found.stop - found.start);
+    const length = Math.max(0.01, found.seconds || found.stop - found.start);
     const player = { audio, button, told, light, until: null, draw: (at) => drawn(canvas, found.levels, at < 0 ? -1 : at / length) };
     audio.preload = "none";
     if (found.audio) audio.src = found.audio;
     audio.addEventListener("ended", () => { if (playing === player) stop(); });
     button.addEventListener("click", () => toggle(player));
     canvas.addEventListener("click", (event) => start(player, length * event.offsetX / canvas.clientWidth));
+    seekable(canvas, player, () => [0, length]);
     spans.forEach((span, n) => span.addEventListener("click", () => start(player, Math.max(0, found.words[n][1] - found.start))));
     const text = found.words.length ? make("p", { class: "words after" }, ...spaced(spans)) : make("p", { class: "after" }, found.text || "(no text)");
     if (found.first !== null) text.prepend(make("b", {}, "after: "));
     const link = make("a", { href: "#recording=" + found.part + "/" + found.recording }, found.name);
     const node = make("article", { class: "clip", tabindex: "-1", "data-kind": found.kind },
-      make("header", {}, link, make("span", { class: "soft" }, clock(found.start) + " to " + clock(found.stop)), make("span", { class: "soft" }, found.facts)),
+      make("header", {}, link, make("span", { class: "soft" }, clock(found.start) + " to " + clock(found.stop)), make("span", { class: "soft" }, found.facts + (found.audio && found.stop - found.start > found.seconds + 0.1 ? ", sound of the first " + found.seconds.toFixed(0) + " s" : ""))),
       found.audio ? make("div", { class: "row" }, button, canvas) : make("p", { class: "bad" }, "no sound: " + found.missing),
       found.first === null ? null : make("p", { class: "before" }, make("b", {}, "before: "), found.first),
       text,
@@ -187,7 +200,7 @@ const audiomill = (() => {
     if (typeof row === "string") { home.replaceChildren(back, make("p", { class: "bad" }, row)); return; }
     const levels = Array.from(atob(row.envelope), (each) => (each.charCodeAt(0) / 255) ** 2);
     const most = Math.max(...levels, 1e-6), scaled = levels.map((level) => level / most);
-    const canvas = make("canvas", { role: "img", tabindex: "0", "aria-label": "waveform with " + row.segments.length + " segments shaded; press to go there" });
+    const canvas = make("canvas", { role: row.sound ? "slider" : "img", tabindex: row.sound ? "0" : null, "aria-label": "waveform with " + row.segments.length + " segments shaded" + (row.sound ? "; arrows move, Enter plays or pauses" : "") });
     const end = row.seconds, bands = row.segments.map((each) => [(each.start - row.from) / end, (each.stop - row.from) / end]);
     const audio = row.sound ? new Audio() : null, told = make("small", { role: "status" });
     if (audio) { audio.preload = "none"; audio.src = "file://" + row.sound.split("/").map(encodeURIComponent).join("/"); audio.addEventListener("error", () => { told.textContent = "the source cannot be played from here"; }); }
@@ -196,7 +209,7 @@ const audiomill = (() => {
     const draw = (at) => drawn(canvas, scaled, at < 0 ? -1 : (at - row.from) / end, bands);
     const player = { audio, button, told, until: null, draw, light: (at) => lights.forEach((light) => light(at)) };
     const from = (seconds) => { if (audio) start(player, seconds); };
-    if (audio) { button.addEventListener("click", () => toggle(player)); canvas.addEventListener("click", (event) => from(row.from + end * event.offsetX / canvas.clientWidth)); audio.addEventListener("ended", stop); }
+    if (audio) { button.addEventListener("click", () => toggle(player)); canvas.addEventListener("click", (event) => from(row.from + end * event.offsetX / canvas.clientWidth)); audio.addEventListener("ended", stop); seekable(canvas, player, () => [row.from, row.from + end]); }
     const segments = row.segments.map((each) => {
       const { spans, light } = lit(each.words, 0);
       lights.push(light);
@@ -210,7 +223,7 @@ const audiomill = (() => {
     const children = [back, make("h2", { tabindex: "-1", id: "recording-name" }, row.name),
       make("p", { class: "soft" }, [clock(row.seconds), (row.seconds ? 100 * row.speech / row.seconds : 0).toFixed(0) + "% speech", row.rate + " Hz", row.channels + (row.channels === 1 ? " channel" : " channels"), row.language, row.wer === null || row.wer === undefined ? null : "WER " + (100 * row.wer).toFixed(1) + "%", row.source].filter(Boolean).join(" · ")),
       row.error ? make("p", { class: "bad" }, row.error) : null,
-      make("div", { class: "timeline" }, canvas), make("p", {}, "0 s to " + clock(row.seconds), " ", audio ? button : make("small", {}, "the source is not a file that a browser can play; the worst clips in the report have their sound"), " ", told),
+      make("div", { class: "timeline" }, canvas), make("p", {}, clock(row.from) + " to " + clock(row.from + row.seconds), " ", audio ? button : make("small", {}, "the source is not a file that a browser can play; the worst clips in the report have their sound"), " ", told),
       row.reference === null ? "" : make("details", {}, make("summary", {}, "reference text"), make("p", {}, row.reference)), ...segments];
     home.replaceChildren(...children.filter(Boolean));
     draw(-1);
@@ -234,7 +247,7 @@ const audiomill = (() => {
     if (event.key === "j" || event.key === "k") {
       const next = all[Math.min(all.length - 1, Math.max(0, at + (event.key === "j" ? 1 : -1)))];
       if (next) { if (at >= 0) all[at].classList.remove("current"); next.classList.add("current"); next.focus(); next.scrollIntoView({ block: "center" }); }
-    } else if (event.key === " " && at >= 0 && all[at].player && !/^(BUTTON|A|SUMMARY)$/.test(event.target.tagName)) { event.preventDefault(); toggle(all[at].player); }
+    } else if (event.key === " " && at >= 0 && all[at].player && !/^(BUTTON|A|SUMMARY|CANVAS)$/.test(event.target.tagName)) { event.preventDefault(); toggle(all[at].player); }
   }
 
   function begin() {

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.run.journal import without_credentials
 from pipeline.storage.fs import Place, protocol
 
 Row = dict[str, Any]
@@ -45,7 +46,7 @@ def index_row(part: int, recording: Row, segments: Sequence[Row]) -> list[Any]:
 
 def name_of(row: Row) -> str:
     """File name, and the member's name inside a shard."""
-    base = str(row["source"]).rsplit("/", 1)[-1]
+    base = without_credentials(str(row["source"])).rsplit("/", 1)[-1]
     return f"{base}!{row['member']}" if row["member"] else base
 
 
@@ -72,7 +73,7 @@ class Index:
 def _recording(recording: Row, segments: Sequence[Row]) -> Row:
     return {
         "name": name_of(recording),
-        "source": recording["source"],
+        "source": without_credentials(recording["source"]),
         "sound": _playable(recording),
         "from": recording["span_start_s"],
         "seconds": round(recording["duration_s"], 3),

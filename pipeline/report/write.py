@@ -15,8 +15,8 @@ from pipeline.report.gather import (
     DURATION_EDGES,
     SHARE_EDGES,
     Gathered,
+    busy_seconds,
     gather,
-    parts_to_read,
     read_part,
     reliability,
     throughput,
@@ -24,6 +24,7 @@ from pipeline.report.gather import (
 from pipeline.report.listen import Listener
 from pipeline.report.page import body, document
 from pipeline.report.side import Index, index_row, name_of, part_file, script, segment_row
+from pipeline.run.journal import redacted
 from pipeline.run.progress import duration_text, size_text
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
@@ -49,7 +50,7 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any])
     folder.remove(recursive=True)
     entries = list(ledger.entries(output))
     index, found = Index(folder), Gathered(Worst(num_clips), references=_given_references(output))
-    for part, details in gather(output, found):
+    for part, details in gather(output, entries, found):
         if details:
             folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(details)]))
         for recording, segments in details:
@@ -73,12 +74,12 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any])
     content = document(
         _title(record),
         body(
-            _headline(entries, runs, found),
+            _headline(entries, found),
             [_made_by(record), *_notes(entries, found)],
             _charts(entries, found),
             kinds,
             sorted(found.languages),
-            _rejections(output),
+            _rejections(output, entries),
             [_run_row(run) for run in runs],
         ),
         facts,
@@ -180,14 +181,13 @@ def _run_row(run: Row) -> list[str]:
     ]
 
 
-def _headline(entries: Sequence[Row], runs: Sequence[Row], found: Gathered) -> list[tuple[str, str]]:
+def _headline(entries: Sequence[Row], found: Gathered) -> list[tuple[str, str]]:
     sums: defaultdict[str, float] = defaultdict(float)
     for entry in entries:
         for name, value in entry.items():
             if name.startswith("num_") or name.endswith("_s"):
                 sums[name] += value
     num_bytes = sum(size for entry in entries for size in entry["bytes"].values())
-    wall = sum(run["wall_s"] - run["startup_s"] for run in runs)
     figures = [
         ("recordings", f"{sums['num_recordings']:,.0f}"),
         ("rejected", f"{sums['num_rejections']:,.0f}"),
@@ -196,9 +196,9 @@ def _headline(entries: Sequence[Row], runs: Sequence[Row], found: Gathered) -> l
         ("segments", f"{sums['num_segments']:,.0f}"),
         ("tables", size_text(num_bytes)),
     ]
+    wall = busy_seconds(entries)
     if wall > 0:
-        audio = sum(run["audio_s_this_run"] for run in runs)
-        figures.append(("speed", f"{audio / wall:,.1f}x real time"))
+        figures.append(("speed", f"{sums['duration_s'] / wall:,.1f}x real time"))
     if found.num_scored:
         figures.append(("word error rate", f"{100 * found.errors.rate:.2f}%"))
     if sums["failed_s"] > 0.05:
@@ -298,10 +298,10 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
 
 
-def _rejections(output: Place) -> list[Row]:
+def _rejections(output: Place, entries: Sequence[Row]) -> list[Row]:
     """The first few, without reading every part."""
     rows: list[Row] = []
-    for entry in ledger.entries(output, parts_to_read(output)):
+    for entry in entries:
         if entry["num_rejections"] and len(rows) < MAX_REJECTIONS:
             rows += ledger.tables(output, "rejections", parts=[entry["part"]]).to_pylist()
-    return [{**row, "name": name_of(row)} for row in rows[:MAX_REJECTIONS]]
+    return [{**row, "name": name_of(row), "detail": redacted(row["detail"])} for row in rows[:MAX_REJECTIONS]]

@@ -16,13 +16,20 @@ from pipeline.commit import failure_place, replace_recordings, saved_results, wr
 from pipeline.errors import RunFailed, UsageError
 from pipeline.plan import split_by_part
 from pipeline.result import Result
+from pipeline.run.journal import tell_part
 from pipeline.run.spec import RunSpec
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 
 
-def isolate(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> dict[str, Any]:
-    """Runs the recordings of a part that keeps failing one by one; those that fail alone are rejected. Returns the ledger entry."""
+def isolate(
+    part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Runs the recordings of a part that keeps failing one by one; those that fail alone are rejected.
+
+    Returns:
+        The ledger entry, and the rejections.
+    """
     why = _failure(spec.output, part)
     if why is not None:
         # An error that Python could raise is ours or the environment's, not a poisonous recording.
@@ -32,7 +39,8 @@ def isolate(part: int, rows: list[dict[str, Any]], spec: RunSpec, engine: Module
     if num_crashed == len(rows) > 1:
         raise RunFailed(f"part {part}: its workers died on every recording; run again with --verbose to see why")
     tables = assemble(results, spec.tables)
-    return write_part(spec.output, part, tables, results, spec.tables, spec.digest, time.perf_counter())
+    entry = write_part(spec.output, part, tables, results, spec.tables, spec.digest, time.perf_counter())
+    return entry, tables["rejections"].to_pylist()
 
 
 def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> list[list[Result]]:
@@ -60,8 +68,12 @@ def _failure(output: Place, part: int) -> str | None:
     return place.read().decode().strip().splitlines()[-1] if place.exists() else None
 
 
-def retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -> dict[int, pa.Table]:
-    """Runs the rejected recordings again and puts what now works in their place; returns the parts touched."""
+def retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -> tuple[dict[int, pa.Table], float]:
+    """Runs the rejected recordings again and puts what now works in their place.
+
+    Returns:
+        The parts touched, and the seconds of audio that were gained.
+    """
     parts = split_by_part(plan)
     num_unfinished = len(parts.keys() - ledger.done_parts(spec.output))
     if num_unfinished:
@@ -74,7 +86,10 @@ def retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -
     results_of: defaultdict[int, list[Result]] = defaultdict(list)
     for row, results in zip(todo, _apart(todo, spec, engine) if todo else [], strict=True):
         results_of[row["part"]] += results
+    gained_s = 0.0
     for part, results in results_of.items():
-        order = parts[part].column("id").to_pylist()
-        replace_recordings(spec.output, part, order, assemble(results, spec.tables), results, spec.tables, spec.digest)
-    return {part: parts[part] for part in results_of}
+        order, fresh = parts[part].column("id").to_pylist(), assemble(results, spec.tables)
+        gained_s += sum(fresh["recordings"].column("duration_s").to_pylist())
+        entry = replace_recordings(spec.output, part, order, fresh, results, spec.tables, spec.digest)
+        tell_part(console, entry, fresh["rejections"].to_pylist())
+    return {part: parts[part] for part in results_of}, gained_s

@@ -22,8 +22,8 @@ from pipeline.models.checkpoint import fingerprint
 from pipeline.models.wanted import layer_numbers
 from pipeline.plan import planned_table, split_by_part
 from pipeline.run.job import check_places, listed, open_engine
+from pipeline.run.journal import without_credentials
 from pipeline.run.progress import RunProgress
-from pipeline.run.record import without_credentials
 from pipeline.run.settle import FoundTask, found_tasks, settle
 from pipeline.run.spec import RunSpec
 from pipeline.sample import Reservoir, sample_of

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 from pipeline.errors import InputError
 from pipeline.plan import split_by_part
@@ -13,7 +15,17 @@ from pipeline.storage import ledger
 from pipeline.storage.fs import Place
 
 RECENT_S = 900.0
-"""Speed is that of the parts finished this long before the latest one."""
+PARTS_LONG = 3
+"""Speed is that of the parts finished in the last quarter of an hour, or in the time that three parts take."""
+
+
+class Done(NamedTuple):
+    """A finished part; times in seconds since 1970."""
+
+    finished: float
+    began: float
+    duration_s: float
+    rejections: dict[str, int]
 
 
 @dataclass
@@ -26,29 +38,31 @@ class Follower:
 
     output: Place
     planned_s: dict[int, float] = field(default_factory=dict)
-    finished: dict[int, tuple[float, float, float]] = field(default_factory=dict)
-    rejections: Counter[str] = field(default_factory=Counter)
+    entries: dict[int, Done] = field(default_factory=dict)
     plan_names: list[str] = field(default_factory=list)
 
     def look(self, now: float) -> dict[str, Any]:
         """What is done and what is left; times in seconds since 1970."""
         self._read_plan()
         done = ledger.done_parts(self.output)
-        for entry in ledger.entries(self.output, sorted(done - self.finished.keys())):
-            at = datetime.datetime.fromisoformat(entry["finished"]).timestamp()
-            self.finished[entry["part"]] = (at, entry["duration_s"], entry["began"] or at)
-            self.rejections.update(entry["rejections"])
-        audio_s = sum(seconds for _, seconds, _ in self.finished.values())
-        planned_s, done_s = sum(self.planned_s.values()), sum(self.planned_s.get(part, 0.0) for part in self.finished)
+        self.entries = {part: entry for part, entry in self.entries.items() if part in done}  # one may be withdrawn
+        for part in sorted(done - self.entries.keys()):
+            with contextlib.suppress(FileNotFoundError):  # withdrawn since
+                (entry,) = ledger.entries(self.output, [part])
+                at = datetime.datetime.fromisoformat(entry["finished"]).timestamp()
+                self.entries[part] = Done(at, entry["began"] or at, entry["duration_s"], entry["rejections"])
+        rejections = sum((Counter(each.rejections) for each in self.entries.values()), Counter[str]())
+        audio_s = sum(each.duration_s for each in self.entries.values())
+        planned_s, done_s = sum(self.planned_s.values()), sum(self.planned_s.get(part, 0.0) for part in self.entries)
         speed, last = self._speed()
         return {
             "parts": len(self.planned_s),
-            "parts_done": len(self.finished),
+            "parts_done": len(self.entries),
             "planned_hours": planned_s / 3600,
             "done_hours": audio_s / 3600,
             "x_real_time": speed,
             "eta_s": (planned_s - done_s) / speed if speed and planned_s > done_s else None,
-            "rejections": dict(self.rejections.most_common()),
+            "rejections": dict(rejections.most_common()),
             "last_part_s_ago": None if last is None else max(0.0, now - last),
             "is_complete": self.output.join("_SUCCESS").exists(),
         }
@@ -58,19 +72,23 @@ class Follower:
         if names == self.plan_names:
             return
         plan = ledger.load_plan(self.output, names)
-        assert plan is not None
+        if plan is None:  # somebody starts anew
+            self.planned_s, self.plan_names = {}, []
+            return
         parts = split_by_part(plan)
         self.planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in parts.items()}
         self.plan_names = names
 
     def _speed(self) -> tuple[float, float | None]:
         """Audio seconds a second lately, and when the last part was finished."""
-        if not self.finished:
+        if not self.entries:
             return 0.0, None
-        last = max(at for at, _, _ in self.finished.values())
-        recent = [each for each in self.finished.values() if last - each[0] <= RECENT_S]
-        first = min(began for _, _, began in recent)
-        return sum(seconds for _, seconds, _ in recent) / max(1.0, last - first), last
+        done = list(self.entries.values())
+        last = max(each.finished for each in done)
+        window = max(RECENT_S, PARTS_LONG * median(each.finished - each.began for each in done))
+        since = max(last - window, min(each.began for each in done))
+        audio_s = sum(each.duration_s for each in done if each.finished > since)
+        return audio_s / max(1.0, last - since), last
 
 
 def check_planned(output: Place) -> None:

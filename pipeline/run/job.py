@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.job_config import JobConfig
 from pipeline.models.checkpoint import resolve_device
 from pipeline.plan import split_by_part
 from pipeline.run.apart import isolate, retry
-from pipeline.run.journal import tell
+from pipeline.run.journal import tell, tell_part
 from pipeline.run.meter import BYTES_ARE_KNOWN, Meter
 from pipeline.run.metrics import exported
 from pipeline.run.planning import plan_of
@@ -67,12 +67,12 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
         remove_stale_temporaries(output)
         ledger.guard(output, fields, run_record(config))
         plan = plan_of(listing, spec, output, console, config)
-        if config.output.retry_rejected:
-            todo = retry(plan, spec, engine, console)
-        else:
-            todo = _run(plan, spec, engine, console, config)
-        summary = summarise(output, todo, started, spec)
-    _finish(output, plan, summary, spec)
+        with tracer(config.watch.traces, console) as traced:
+            if config.output.retry_rejected:
+                todo, audio_s = retry(plan, spec, engine, console)
+            else:
+                todo, audio_s = _run(plan, spec, engine, console, config, traced)
+            summary = _finish(output, todo, started, audio_s, spec)
     tell(console, "run_finished", **{name: value for name, value in summary.items() if name != "codes_usage"})
     return summary
 
@@ -110,12 +110,19 @@ def listed(config: JobConfig) -> Listing:
     return list_inputs(config.inputs, config.plan.storage_options, config.plan.audio_root, config.output.output)
 
 
-def _run(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console, config: JobConfig) -> dict[int, pa.Table]:
-    """Runs the parts that are not in the ledger; returns them."""
+def _run(
+    plan: pa.Table,
+    spec: RunSpec,
+    engine: ModuleType,
+    console: Console,
+    config: JobConfig,
+    traced: Callable[[Mapping[str, Any]], None],
+) -> tuple[dict[int, pa.Table], float]:
+    """Runs the parts that are not in the ledger; returns them, and their seconds of audio."""
     done = ledger.done_parts(spec.output)
     todo = {part: rows for part, rows in split_by_part(plan).items() if part not in done and is_mine(part, config)}
     if not todo:
-        return todo
+        return todo, 0.0
     for part in todo:
         failure_place(spec.output, part).remove()  # of an earlier run
     spec = dataclasses.replace(spec, canary=spread(list(todo), config.engine.canary, spec.digest))
@@ -126,7 +133,6 @@ def _run(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console, co
     )
     with (
         exported(meter, config.watch.metrics, engine.publisher(config.watch.metrics, config.engine.ray_address)),
-        tracer(config.watch.traces) as traced,
         RunProgress(console, sum(planned_s.values()), len(todo), config.output.quiet) as progress,
     ):
         for entry in _passes(todo, spec, engine, meter, console):
@@ -135,12 +141,14 @@ def _run(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console, co
         done = ledger.done_parts(spec.output)
         for part, rows in todo.items():
             if part not in done:
-                entry = isolate(part, rows.to_pylist(), spec, engine)
+                entry, crashed = isolate(part, rows.to_pylist(), spec, engine)
                 meter.part_done(entry)
+                tell_part(console, entry, crashed)
+                traced(entry)
                 progress.part_done(entry["duration_s"], planned_s[part], entry["num_rejections"])
         meter.parts_failed = 0
         meter.waiting.update(dict.fromkeys(meter.waiting, 0))
-    return todo
+    return todo, meter.sums["duration_s"]
 
 
 def _passes(
@@ -158,7 +166,7 @@ def _passes(
                 if row["is_done"]:
                     entry = json.loads(row["entry"])
                     meter.part_done(entry)
-                    _tell_part(console, entry, json.loads(row["rejected"]))
+                    tell_part(console, entry, json.loads(row["rejected"]))
                     if entry["canary"]:
                         _check_canary(Difference(**entry["canary"]), spec)
                     yield entry
@@ -167,17 +175,6 @@ def _passes(
         meter.parts_failed = len(missing)
         if not missing:
             break
-
-
-def _tell_part(console: Console, entry: dict[str, Any], rejected: list[dict[str, Any]]) -> None:
-    names = ("part", "num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "seconds", "bytes")
-    tell(console, "part_done", **{name: entry[name] for name in names})
-    for each in rejected:
-        tell(console, "rejected", level="warning", part=entry["part"], recording=each["id"], **_but_id(each))
-
-
-def _but_id(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "id"}
 
 
 def is_mine(part: int, config: JobConfig) -> bool:
@@ -206,14 +203,41 @@ def _check_canary(difference: Difference, spec: RunSpec) -> None:
         )
 
 
-def _finish(output: Place, plan: pa.Table, summary: Summary, spec: RunSpec) -> None:
-    """Checks that every planned recording is accounted for, then says so. A shard ends with its own parts."""
-    missing = set(plan.column("part").to_pylist()) - ledger.done_parts(output)
-    summary["num_parts_left"] = len(missing)
-    if missing and spec.engine.shard is None:
-        raise RunFailed(
-            f"{len(missing)} parts are not finished, the first is {min(missing)}; run the same command again"
-        )
+def _finish(output: Place, todo: dict[int, pa.Table], started: float, audio_s: float, spec: RunSpec) -> Summary:
+    """Checks that every planned recording is accounted for, then says so. A shard ends with its own parts.
+
+    Other shards finish parts, and other runs plan new ones, while this looks: it looks again until two looks agree.
+    """
+    while True:
+        names = ledger.plan_files(output)
+        plan = ledger.load_plan(output, names)
+        assert plan is not None
+        entries = list(ledger.entries(output))
+        summary = summarise(entries, todo, started, audio_s, spec)
+        missing = set(plan.column("part").to_pylist()) - {entry["part"] for entry in entries}
+        summary["num_parts_left"] = len(missing)
+        if missing and spec.engine.shard is None:
+            raise RunFailed(
+                f"{len(missing)} parts are not finished, the first is {min(missing)}; run the same command again"
+            )
+        if missing and not missing & ledger.done_parts(output):
+            break
+        if not missing:
+            accounted = summary["num_recordings"] + summary["num_rejections"]
+            assert accounted >= plan.num_rows, f"{plan.num_rows} recordings planned, {accounted} accounted for"
+            output.join("_SUCCESS").write(
+                json.dumps({"num_recordings": plan.num_rows, "tables": sorted(spec.tables.schemas)}).encode()
+            )
+            if ledger.plan_files(output) == names:
+                output.join("_pieces").remove(recursive=True)
+                break
+            output.join("_SUCCESS").remove()
+    _record(output, summary, spec)
+    return summary
+
+
+def _record(output: Place, summary: Summary, spec: RunSpec) -> None:
+    """Keeps what this run did."""
     difference = Difference(**summary["canary"])
     if difference.num_segments:
         record_canary(output, difference)
@@ -223,11 +247,3 @@ def _finish(output: Place, plan: pa.Table, summary: Summary, spec: RunSpec) -> N
         stamp = summary["finished"].replace(":", "").replace("+0000", "Z")
         shard = "" if spec.engine.shard is None else "-shard-" + spec.engine.shard.replace("/", "-of-")
         output.join("ledger", f"run-{stamp}{shard}.json").write(json.dumps(summary, indent=1, sort_keys=True).encode())
-    if missing:
-        return
-    accounted = summary["num_recordings"] + summary["num_rejections"]
-    assert accounted >= plan.num_rows, f"{plan.num_rows} recordings planned, {accounted} accounted for"
-    output.join("_pieces").remove(recursive=True)
-    output.join("_SUCCESS").write(
-        json.dumps({"num_recordings": plan.num_rows, "tables": sorted(spec.tables.schemas)}).encode()
-    )

@@ -6,6 +6,7 @@ import datetime
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from rich.console import Console
@@ -44,15 +45,47 @@ class JsonConsole(Console):
         stream.flush()
 
 
+def without_credentials(url: str) -> str:
+    """`https://user:secret@host/x?token=y` -> `https://host/x`."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path.split('?')[0] if scheme.startswith('http') else path}"
+
+
+class PlainConsole(Console):
+    """Text as it is: names in brackets are no markup, and secrets are left out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, soft_wrap=True, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich prints, redacted."""
+        super().print(*(redacted(each) if isinstance(each, str) else each for each in objects), **options)
+
+
 def console_for(log_format: str) -> Console:
     """Where a job writes its progress and notes: standard error."""
-    return JsonConsole() if log_format == "json" else Console(stderr=True)
+    return JsonConsole() if log_format == "json" else PlainConsole(stderr=True)
 
 
 def tell(console: Console, event: str, **fields: Any) -> None:
     """An event with its fields, for machines only."""
     if isinstance(console, JsonConsole):
         console.event(event, **fields)
+
+
+def tell_part(console: Console, entry: Mapping[str, Any], rejected: Sequence[Mapping[str, Any]]) -> None:
+    """A finished part, and its rejected recordings by id (the first ones, where there are very many)."""
+    names = ("part", "num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "seconds", "bytes")
+    tell(console, "part_done", **{name: entry[name] for name in names})
+    for each in rejected:
+        told = {"part": entry["part"], "recording": each["id"], "stage": each["stage"], "reason": each["reason"]}
+        tell(console, "rejected", level="warning", **told)
+    omitted = entry["num_rejections"] - len(rejected)
+    if omitted > 0:
+        tell(console, "rejected_more", level="warning", part=entry["part"], count=omitted)
 
 
 def json_line(event: str, level: str, fields: dict[str, Any]) -> str:

@@ -229,7 +229,7 @@ def _passed(board: Board | None, stage: str, way: str) -> None:
 
 def publisher(target: str | None, address: str | None) -> Callable[[Iterable[tuple[str, str, float]]], None] | None:
     """Ray's own exporter as a place for metrics: on a cluster, or where asked for; needs a session."""
-    if target != "ray" and address is None:
+    if target != "ray" and address in (None, "local"):
         return None
     gauges = {
         metric.name: ray.util.metrics.Gauge(metric.name, metric.meaning, (metric.label,) if metric.label else ())

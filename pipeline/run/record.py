@@ -13,6 +13,7 @@ from pipeline.canary import Difference
 from pipeline.job_config import JobConfig
 from pipeline.models.checkpoint import find_checkpoint
 from pipeline.models.ctc_tokens import vocabulary_of
+from pipeline.run.journal import without_credentials
 from pipeline.storage.fs import Place
 
 PACKAGES = (
@@ -52,15 +53,6 @@ def record_canary(output: Place, difference: Difference) -> None:
     found = {**difference._asdict(), "relative_l2": float(f"{difference.relative_l2:.3g}")}
     if record.get("canary") != found:
         place.write(json.dumps({**record, "canary": found}, indent=2, sort_keys=True).encode())
-
-
-def without_credentials(url: str) -> str:
-    """`https://user:secret@host/x?token=y` -> `https://host/x`."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path.split('?')[0] if scheme.startswith('http') else path}"
 
 
 def _version(package: str) -> str | None:

@@ -31,7 +31,7 @@ from pipeline.models.shape import Shape
 from pipeline.models.task import TaskSpec
 from pipeline.models.wanted import settled_codes, settled_vectors
 from pipeline.result import Tables
-from pipeline.run.record import without_credentials
+from pipeline.run.journal import without_credentials
 from pipeline.run.spec import RunSpec
 from pipeline.storage.fs import Place, absolute
 
@@ -132,7 +132,7 @@ def settle(
         piece_samples=samples_from_seconds(part_seconds),
         bytes_per_second=per_second,
         verbose=config.output.verbose,
-        is_watched=config.watch.metrics is not None or config.engine.ray_address is not None,
+        is_watched=config.watch.metrics is not None or config.engine.ray_address not in (None, "local"),
     )
     return run, fields
 

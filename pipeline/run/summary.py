@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,31 +14,36 @@ from pipeline.audio.bucket import padding_waste_pct
 from pipeline.canary import Difference, largest
 from pipeline.frames import usage
 from pipeline.run.spec import RunSpec
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
 
 Summary = dict[str, Any]
 COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "non_speech_s", "failed_s")
 
 
-def summarise(output: Place, todo: dict[int, pa.Table], started: float, spec: RunSpec) -> Summary:
-    """Counts of the whole output; times of this run only. Start-up ends when the model is given its first piece."""
+def summarise(
+    entries: Sequence[dict[str, Any]], todo: dict[int, pa.Table], started: float, audio_s: float, spec: RunSpec
+) -> Summary:
+    """Counts of the whole output; times of this run only. Start-up ends when the model is given its first piece.
+
+    Args:
+        entries: of the ledger.
+        todo: parts that this run worked.
+        started: seconds since 1970.
+        audio_s: what it worked of them.
+        spec: the run.
+    """
     wall_s = time.time() - started
     startup_s = wall_s
     sums: defaultdict[str, float] = defaultdict(float)
     reasons: Counter[str] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
     num_bytes: Counter[str] = Counter()
-    audio_now = 0.0
-    entries = list(ledger.entries(output))
     for entry in entries:
         for name in COUNTED:
             sums[name] += entry[name]
         reasons.update(entry["rejections"])
         num_bytes.update(entry["bytes"])
         if entry["part"] in todo:
-            audio_now += entry["duration_s"]
-            startup_s = min(startup_s, (entry["began"] or started + wall_s) - started)
+            startup_s = min(startup_s, max(0.0, (entry["began"] or started + wall_s) - started))
             for stage, value in entry["seconds"].items():
                 seconds[stage] += value
     num_halved = int(seconds.pop("infer_halved_batches", 0.0))
@@ -51,10 +57,10 @@ def summarise(output: Place, todo: dict[int, pa.Table], started: float, spec: Ru
         "codes_usage": usage(iter(entries)),
         "canary": largest(Difference(**e["canary"]) for e in entries if e["canary"])._asdict(),
         "num_parts_this_run": len(todo),
-        "audio_s_this_run": audio_now,
+        "audio_s_this_run": audio_s,
         "wall_s": wall_s,
         "startup_s": startup_s,
-        "x_real_time": audio_now / busy_of,
+        "x_real_time": audio_s / busy_of,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "num_halved_batches": num_halved,
         "padding_waste_pct": padding_waste_pct(real, padded),

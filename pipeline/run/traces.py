@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from rich.console import Console
 
 import pipeline
 from pipeline.errors import UsageError
 from pipeline.run.meter import STAGES
 
 NANOSECONDS = 1_000_000_000
+EXPORT_TIMEOUT_S = 2.0
 BEFORE_INFER = STAGES[: STAGES.index("infer")]
 
 
 @contextlib.contextmanager
-def tracer(endpoint: str | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Takes the ledger entries of finished parts; what is not sent yet is sent at the end.
+def tracer(endpoint: str | None, console: Console) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Takes the ledger entries of finished parts; what is not sent yet is sent at the end, and what cannot be is told.
 
     Args:
         endpoint: OTLP over HTTP, e.g. `http://localhost:4318/v1/traces`; None: nothing is sent.
+        console: for a warning.
 
     Raises:
         UsageError: OpenTelemetry is not installed.
@@ -31,16 +36,28 @@ def tracer(endpoint: str | None) -> Iterator[Callable[[Mapping[str, Any]], None]
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
     except ImportError as error:
         raise UsageError("--traces: OpenTelemetry is not installed; run: pip install 'audiomill[otel]'") from error
+    num_lost = 0
+
+    class Exporter(OTLPSpanExporter):  # type: ignore[misc]
+        def export(self, spans: Any) -> Any:
+            nonlocal num_lost
+            found = super().export(spans)
+            num_lost += len(spans) * (found is not SpanExportResult.SUCCESS)
+            return found
+
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # one warning of ours instead
     provider = TracerProvider(resource=Resource.create({"service.name": "audiomill"}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(Exporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)))
     maker = provider.get_tracer("audiomill", pipeline.__version__)
     try:
         yield lambda entry: record(maker, entry)
     finally:
         provider.shutdown()
+        if num_lost:
+            console.print(f"warning: --traces {endpoint}: {num_lost} spans could not be delivered")
 
 
 def record(maker: Any, entry: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from pipeline.storage.parquet import part_name, read_table, to_bytes
 
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
-    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|"
+    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|[^/]*\.prom|"
     + PLAN_FILE.pattern
     + r"|ledger|_pieces|embeddings|codes|posteriors|export|scores\..*|"
     + "|".join(schema.TABLES)
@@ -116,7 +116,8 @@ def done_parts(output: Place) -> set[int]:
 
 
 def missing_shards(output: Place, count: int) -> list[int]:
-    """Numbers of the shards, of `count`, whose parts (`part % count`) are not all in the ledger; all without a plan.
+    """Numbers of the shards, of `count`, whose parts (`part % count`) are not all in the ledger; all without a plan; the
+    first one where all is done but nobody has said so.
 
     Raises:
         UsageError: `count` is not positive.
@@ -126,7 +127,8 @@ def missing_shards(output: Place, count: int) -> list[int]:
     plan = load_plan(output)
     if plan is None:
         return list(range(count))
-    return sorted({part % count for part in set(plan.column("part").to_pylist()) - done_parts(output)})
+    found = sorted({part % count for part in set(plan.column("part").to_pylist()) - done_parts(output)})
+    return found or ([] if output.join("_SUCCESS").exists() else [0])
 
 
 def is_done(output: Place, part: int) -> bool:
