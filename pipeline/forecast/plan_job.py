@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 import pipeline
@@ -14,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.forecast.estimate import Forecast, forecast
 from pipeline.forecast.measure import measure
 from pipeline.forecast.page import forecast_page
-from pipeline.forecast.strata import draw, strata_of
+from pipeline.forecast.strata import Drawn, draw, strata_of
 from pipeline.forecast_config import ForecastConfig
 from pipeline.job_config import JobConfig
 from pipeline.models.checkpoint import resolve_device
@@ -27,6 +30,7 @@ from pipeline.storage.fs import Place, absolute
 
 SHARE, LEAST_S, MOST_S = 0.001, 300.0, 3600.0
 """Of the sample, when nothing is said."""
+FOR_STRATA = ["id", "source", "member", "kind", "planned_s", "duration_s", "span_start_s", "span_duration_s", "reason"]
 FORECAST_FILE, PAGE_FILE = "forecast.json", "forecast.html"
 
 
@@ -53,7 +57,7 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
     plan = planned_table(
         listing.entries, first_part=0, part_seconds=spec.part_seconds, storage_options=config.plan.storage_options
     )
-    strata = strata_of(plan.to_pylist())
+    strata = strata_of(plan.select(FOR_STRATA).to_pylist())
     total = sum(row["planned_s"] for rows in strata.values() for row in rows)
     if not total:
         raise InputError(f"{', '.join(config.inputs)}: nothing to measure: every recording is refused by its listing")
@@ -65,9 +69,8 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
             soft_wrap=True,
         )
     config = _for_this_machine(config)
-    measured = measure(
-        config, draw(strata, seconds, wanted.seed), wanted.search, max(0.0, times[0] - times[1]), console
-    )
+    drawn = _with_whole_rows(draw(strata, seconds, wanted.seed), plan)
+    measured = measure(config, drawn, wanted.search, max(0.0, times[0] - times[1]), console)
     if not measured.audio_s > 1e-6 or not measured.model_s:
         console.print(
             "warning: the sample holds nothing for the models; try --sample-minutes with more", highlight=False
@@ -80,6 +83,13 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
     output.join(FORECAST_FILE).write(json.dumps(found, indent=1).encode())
     output.join(PAGE_FILE).write(forecast_page(found).encode())
     return found
+
+
+def _with_whole_rows(drawn: Sequence[Drawn], plan: pa.Table) -> list[Drawn]:
+    """The sample with all columns of the plan: of a few rows, not of millions."""
+    ids = pa.array([each.row["id"] for each in drawn], pa.string())
+    rows = {row["id"]: row for row in plan.filter(pc.is_in(plan.column("id"), value_set=ids)).to_pylist()}
+    return [each._replace(row=rows[each.row["id"]]) for each in drawn]
 
 
 def _for_this_machine(config: JobConfig) -> JobConfig:
