@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
@@ -46,11 +46,10 @@ class Follower:
         self._read_plan()
         done = ledger.done_parts(self.output)
         self.entries = {part: entry for part, entry in self.entries.items() if part in done}  # one may be withdrawn
-        for part in sorted(done - self.entries.keys()):
-            with contextlib.suppress(FileNotFoundError):  # withdrawn since
-                (entry,) = ledger.entries(self.output, [part])
-                at = datetime.datetime.fromisoformat(entry["finished"]).timestamp()
-                self.entries[part] = Done(at, entry["began"] or at, entry["duration_s"], entry["rejections"])
+        fresh = sorted(done - self.entries.keys())
+        with ThreadPoolExecutor(16) as pool:
+            found = zip(fresh, pool.map(self._entry, fresh), strict=True)
+            self.entries |= {part: entry for part, entry in found if entry is not None}
         rejections = sum((Counter(each.rejections) for each in self.entries.values()), Counter[str]())
         audio_s = sum(each.duration_s for each in self.entries.values())
         planned_s, done_s = sum(self.planned_s.values()), sum(self.planned_s.get(part, 0.0) for part in self.entries)
@@ -66,6 +65,15 @@ class Follower:
             "last_part_s_ago": None if last is None else max(0.0, now - last),
             "is_complete": self.output.join("_SUCCESS").exists(),
         }
+
+    def _entry(self, part: int) -> Done | None:
+        """What the ledger says of a part; None if that was withdrawn since it was listed."""
+        try:
+            (entry,) = ledger.entries(self.output, [part])
+        except FileNotFoundError:
+            return None
+        at = datetime.datetime.fromisoformat(entry["finished"]).timestamp()
+        return Done(at, entry["began"] or at, entry["duration_s"], entry["rejections"])
 
     def _read_plan(self) -> None:
         names = ledger.plan_files(self.output)

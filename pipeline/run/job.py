@@ -68,11 +68,12 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
         ledger.guard(output, fields, run_record(config))
         plan = plan_of(listing, spec, output, console, config)
         with tracer(config.watch.traces, console) as traced:
+            gained_s: float | None = None
             if config.output.retry_rejected:
-                todo, audio_s = retry(plan, spec, engine, console)
+                todo, gained_s = retry(plan, spec, engine, console)
             else:
-                todo, audio_s = _run(plan, spec, engine, console, config, traced)
-            summary = _finish(output, todo, started, audio_s, spec)
+                todo = _run(plan, spec, engine, console, config, traced)
+            summary = _finish(output, todo, started, gained_s, spec)
     tell(console, "run_finished", **{name: value for name, value in summary.items() if name != "codes_usage"})
     return summary
 
@@ -117,12 +118,12 @@ def _run(
     console: Console,
     config: JobConfig,
     traced: Callable[[Mapping[str, Any]], None],
-) -> tuple[dict[int, pa.Table], float]:
-    """Runs the parts that are not in the ledger; returns them, and their seconds of audio."""
+) -> dict[int, pa.Table]:
+    """Runs the parts that are not in the ledger; returns them."""
     done = ledger.done_parts(spec.output)
     todo = {part: rows for part, rows in split_by_part(plan).items() if part not in done and is_mine(part, config)}
     if not todo:
-        return todo, 0.0
+        return todo
     for part in todo:
         failure_place(spec.output, part).remove()  # of an earlier run
     spec = dataclasses.replace(spec, canary=spread(list(todo), config.engine.canary, spec.digest))
@@ -148,7 +149,7 @@ def _run(
                 progress.part_done(entry["duration_s"], planned_s[part], entry["num_rejections"])
         meter.parts_failed = 0
         meter.waiting.update(dict.fromkeys(meter.waiting, 0))
-    return todo, meter.sums["duration_s"]
+    return todo
 
 
 def _passes(
@@ -203,7 +204,7 @@ def _check_canary(difference: Difference, spec: RunSpec) -> None:
         )
 
 
-def _finish(output: Place, todo: dict[int, pa.Table], started: float, audio_s: float, spec: RunSpec) -> Summary:
+def _finish(output: Place, todo: dict[int, pa.Table], started: float, gained_s: float | None, spec: RunSpec) -> Summary:
     """Checks that every planned recording is accounted for, then says so. A shard ends with its own parts.
 
     Other shards finish parts, and other runs plan new ones, while this looks: it looks again until two looks agree.
@@ -213,7 +214,7 @@ def _finish(output: Place, todo: dict[int, pa.Table], started: float, audio_s: f
         plan = ledger.load_plan(output, names)
         assert plan is not None
         entries = list(ledger.entries(output))
-        summary = summarise(entries, todo, started, audio_s, spec)
+        summary = summarise(entries, todo, started, gained_s, spec)
         missing = set(plan.column("part").to_pylist()) - {entry["part"] for entry in entries}
         summary["num_parts_left"] = len(missing)
         if missing and spec.engine.shard is None:

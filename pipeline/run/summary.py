@@ -20,7 +20,11 @@ COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "sp
 
 
 def summarise(
-    entries: Sequence[dict[str, Any]], todo: dict[int, pa.Table], started: float, audio_s: float, spec: RunSpec
+    entries: Sequence[dict[str, Any]],
+    todo: dict[int, pa.Table],
+    started: float,
+    gained_s: float | None,
+    spec: RunSpec,
 ) -> Summary:
     """Counts of the whole output; times of this run only. Start-up ends when the model is given its first piece.
 
@@ -28,10 +32,11 @@ def summarise(
         entries: of the ledger.
         todo: parts that this run worked.
         started: seconds since 1970.
-        audio_s: what it worked of them.
+        gained_s: audio of the retried recordings of these parts; None: it worked the whole parts.
         spec: the run.
     """
     wall_s = time.time() - started
+    audio_s = sum(entry["duration_s"] for entry in entries if entry["part"] in todo) if gained_s is None else gained_s
     startup_s = wall_s
     sums: defaultdict[str, float] = defaultdict(float)
     reasons: Counter[str] = Counter()
