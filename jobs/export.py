@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from jobs.options import GroupedCommand, JsonMapping
+from pipeline import schema
 from pipeline.errors import InputError
 from pipeline.storage import ledger
 from pipeline.storage.entry import stem
@@ -30,6 +31,10 @@ Examples:
 ONE_FILE_EACH = ("srt", "vtt", "txt")
 CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s", "language", "confidence", "text")
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "envelope_s")]
+"""Columns of a recording that are text or numbers."""
 
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES)
@@ -69,7 +74,7 @@ def export(
     if kind == "txt" and (as_units or _has_only_codes(place)):
         _export_units(place, Place(to, storage_options or {}) if to else None, quantizer, ids)
         return
-    recordings = ledger.tables(place, "recordings").to_pylist()
+    recordings = ledger.tables(place, "recordings", TOLD).to_pylist()
     if not recordings:
         raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
     if kind != "jsonl" and all(recording["text"] is None for recording in recordings):
