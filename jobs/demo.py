@@ -34,7 +34,7 @@ TAR_TIME = 1_700_000_000
 EXAMPLES = """\
 Examples:
   audiomill demo
-  audiomill demo --engine local --folder /tmp/demo
+  audiomill demo --engine local --folder elsewhere/
 """
 
 
