@@ -7,6 +7,7 @@ in turn: a node, a model actor, the driver. Prints what each kill cost. Whisper 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -28,9 +29,10 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
-from benchmarks.throttle import s3_server, throttled
 from jobs.demo import whisper_folder
 from pipeline import schema
+from tests.faulty_proxy import FaultyProxy
+from tests.object_store import s3_server
 
 VICTIMS = ("node", "actor", "driver")
 PART_S = 60.0
@@ -147,14 +149,14 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         s3_server() as real,
-        throttled(real, args.throttle, 0) as (url, refused),
+        contextlib.closing(FaultyProxy(real, throttled=args.throttle, dropped=0.0)) as proxy,
     ):
         write_corpus(Path(folder) / "corpus", args.minutes * 60, None)
         fs = stored(real)
         fs.mkdir("chaos")
         fs.put(f"{folder}/corpus/", "chaos/corpus/", recursive=True)
         subprocess.run(
-            command("s3://chaos/corpus", "s3://chaos/whole", args.model, url, None),
+            command("s3://chaos/corpus", "s3://chaos/whole", args.model, proxy.url, None),
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -163,14 +165,14 @@ def main() -> None:
         assert expected and num_parts > 3
         victims = Victims()
         began = time.perf_counter()
-        arguments = command("s3://chaos/corpus", "s3://chaos/calm", args.model, url, victims.cluster.address)
+        arguments = command("s3://chaos/corpus", "s3://chaos/calm", args.model, proxy.url, victims.cluster.address)
         subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         calm_s = time.perf_counter() - began
         assert hashes(fs, "chaos/calm") == expected
         print(f"undisturbed on the cluster: {calm_s:.1f} s", flush=True)
         while len(log) < args.kills:
             output = f"chaos/killed{rounds}"
-            arguments = command("s3://chaos/corpus", f"s3://{output}", args.model, url, victims.cluster.address)
+            arguments = command("s3://chaos/corpus", f"s3://{output}", args.model, proxy.url, victims.cluster.address)
             mine, began = list[dict[str, Any]](), time.perf_counter()
             while not fs.exists(f"{output}/_SUCCESS"):
                 done = len(log) + len(mine)
@@ -184,7 +186,7 @@ def main() -> None:
             told = ", ".join(f"{entry['victim']} at {entry['parts_at_kill']} parts" for entry in mine)
             print(f"round {rounds}: {told}; {len(expected)} part files, byte-identical", flush=True)
         victims.cluster.shutdown()
-        num_refused = refused[0]
+        num_refused = proxy.num_throttled
     by_victim = {
         kind: {
             "kills": len(mine),

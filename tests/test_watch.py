@@ -26,8 +26,8 @@ from pipeline.run.meter import METRICS, Meter
 from pipeline.run_config import metrics_target, shard_of
 from pipeline.storage import ledger
 from pipeline.storage.fs import Place
-from tests.conftest import free_port
 from tests.jobs_by_hand import part_files, rows, run
+from tests.object_store import free_port
 from tests.synth import RATE, encode
 
 pytestmark = pytest.mark.timeout(240)

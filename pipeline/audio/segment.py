@@ -304,3 +304,18 @@ def spec_from_seconds(
         pad=samples_from_seconds(pad_s),
         max_gap=samples_from_seconds(max_gap_s),
     )
+
+
+def whole_spec(seconds: float) -> SegmentSpec:
+    """A recording is one segment up to this long."""
+    return spec_from_seconds(
+        kind="none",
+        max_length_s=seconds,
+        context_s=0.0,
+        max_whole_s=seconds,
+        threshold=0.5,
+        min_speech_s=0.1,
+        min_silence_s=0.3,
+        pad_s=0.2,
+        max_gap_s=2.0,
+    )

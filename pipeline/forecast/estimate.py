@@ -8,12 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.forecast.measure import BEFORE_MODELS, Measured
+from pipeline.forecast.measure import Measured
 from pipeline.forecast.rates import as_rows, seconds_for
 from pipeline.forecast.simulate import Cluster, Outcome, Work, simulate
 from pipeline.forecast.sizes import bytes_of_file
 from pipeline.forecast_config import ForecastConfig, numbers, prices
 from pipeline.plan import split_by_part
+from pipeline.run.meter import BEFORE_INFER
 
 MOST_SIMULATED = 20_000
 """Parts; of more, so many are simulated and the time is scaled."""
@@ -135,7 +136,7 @@ def _parts(plan: pa.Table, shares: Mapping[str, Any], measured: Measured) -> lis
     }
     heard = sum(row["speech_s"] for row in measured.rows)
     seen = measured.model_s / heard if heard else 0.0  # windows with context are longer than what they answer
-    decode_s = sum(measured.stage_s.get(stage, 0.0) for stage in BEFORE_MODELS)
+    decode_s = sum(measured.stage_s.get(stage, 0.0) for stage in BEFORE_INFER)
     found = []
     for rows in split_by_part(plan).values():
         audio = speech = size = 0.0
@@ -160,7 +161,7 @@ def _stages(parts: Sequence[Work], measured: Measured) -> dict[str, float]:
     hours = sum(part.audio_s for part in parts) / 3600
     found = {stage: 3600 * seconds for stage, seconds in measured.stage_s.items()}
     found["infer"] = sum(part.model_s for part in parts) / hours if hours else 0.0
-    return {stage: found[stage] for stage in (*BEFORE_MODELS, "infer", "write")}
+    return {stage: found[stage] for stage in (*BEFORE_INFER, "infer", "write")}
 
 
 def _bytes(parts: Sequence[Work], measured: Measured) -> dict[str, float]:

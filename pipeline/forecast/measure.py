@@ -25,6 +25,7 @@ from pipeline.models.device import device_name
 from pipeline.models.load import load_tasks
 from pipeline.pieces import cut_part
 from pipeline.run.job import open_engine, run_job
+from pipeline.run.meter import BEFORE_INFER
 from pipeline.run.sandbox import Decoder
 from pipeline.run.settle import found_tasks, settle
 from pipeline.run.spec import RunSpec
@@ -41,7 +42,6 @@ MAX_CONTENTION = 1.5
 UNSURE_S = 5.0
 """A comparison of less than this is mostly noise, and is believed less."""
 NO_LIMIT = 1 << 60
-BEFORE_MODELS = ("read", "decode", "resample", "segment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ def _decoded(entries: Sequence[Entry], spec: RunSpec) -> tuple[pa.Table, dict[st
     audio = sum(ending["num_samples"] for ending in piece.column("endings")[0].as_py())
     seconds = dict(piece.column("seconds")[0].as_py())
     audio_s = max(seconds_from_samples(audio), 1e-9)
-    return piece, {stage: seconds.get(stage, 0.0) / audio_s for stage in BEFORE_MODELS}, opening_s
+    return piece, {stage: seconds.get(stage, 0.0) / audio_s for stage in BEFORE_INFER}, opening_s
 
 
 def _outcomes(
@@ -250,7 +250,7 @@ def _true_seconds(each: Drawn, row: dict[str, Any] | None, entry: Entry, reader:
 def _fixed(summary: Summary, ran: Sequence[dict[str, Any]], stage_s: dict[str, float], opening_s: float) -> float:
     """Start-up of the run, less the decoding of the part that the models were given first."""
     first = min((entry for entry in ran if entry["began"]), key=lambda entry: entry["began"], default=None)
-    decoding = sum(stage_s[stage] for stage in BEFORE_MODELS)
+    decoding = sum(stage_s[stage] for stage in BEFORE_INFER)
     startup: float = summary["startup_s"]
     return max(0.0, startup - (decoding * first["duration_s"] + opening_s if first else 0.0))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE
 from pipeline.audio.recording import Cut
-from pipeline.audio.segment import spec_from_seconds
+from pipeline.audio.segment import whole_spec
 from pipeline.config import DecodeConfig
 from pipeline.errors import Rejected
 from pipeline.run.journal import redacted
@@ -42,18 +42,8 @@ class Listener:
     """
 
     def __init__(self, channels: str, max_seconds: float, storage_options: dict[str, Any]) -> None:
-        segments = spec_from_seconds(
-            kind="none",
-            max_length_s=max_seconds + 1.0,
-            context_s=0.0,
-            threshold=0.5,
-            min_speech_s=0.1,
-            min_silence_s=0.3,
-            pad_s=0.2,
-            max_gap_s=2.0,
-        )
         self._max_seconds = max_seconds
-        self._decoder = Decoder(DecodeConfig(channels=channels), segments, storage_options)
+        self._decoder = Decoder(DecodeConfig(channels=channels), whole_spec(max_seconds + 1.0), storage_options)
 
     def close(self) -> None:
         self._decoder.close()

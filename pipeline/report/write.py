@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipeline.plan import split_by_part
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.report.charts import bars, histogram, line
 from pipeline.report.classes import KINDS, Kind, Worst, chars_per_second
 from pipeline.report.gather import (
@@ -132,14 +134,16 @@ def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_option
         return {}
     plan = ledger.load_plan(output)
     assert plan is not None
-    parts = split_by_part(plan)
+    ids = pa.array([row["recording_id"] for row in rows.values()], pa.string())
+    planned = {row["id"]: row for row in plan.filter(pc.is_in(plan.column("id"), value_set=ids)).to_pylist()}
     settled = ledger.settled_before(output)
     listener = Listener(settled.get("channels", "mix"), MAX_CLIP_S, storage_options)
     try:
         sounds = {}
         for identity, row in rows.items():
-            planned = {each["id"]: each for each in parts[row["part"]].to_pylist()}[row["recording_id"]]
-            sounds[identity] = listener.hear(planned, row["start_s"], row["stop_s"], row["channel"])._asdict()
+            sounds[identity] = listener.hear(
+                planned[row["recording_id"]], row["start_s"], row["stop_s"], row["channel"]
+            )._asdict()
         return sounds
     finally:
         listener.close()

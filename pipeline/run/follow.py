@@ -30,11 +30,7 @@ class Done(NamedTuple):
 
 @dataclass
 class Follower:
-    """Reads only the ledger entries that are new since the last look.
-
-    Raises:
-        InputError: nobody planned anything there (yet).
-    """
+    """Reads only the ledger entries that are new since the last look."""
 
     output: Place
     planned_s: dict[int, float] = field(default_factory=dict)

@@ -17,7 +17,8 @@ BYTES_ARE_KNOWN = ("file", "tar", "tarz")
 
 RUNGS = tuple("012345")
 """Values of `segments.rung`."""
-STAGES = ("read", "decode", "resample", "segment", "infer", "write")
+BEFORE_INFER = ("read", "decode", "resample", "segment")
+STAGES = (*BEFORE_INFER, "infer", "write")
 
 
 class Metric(NamedTuple):

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from pipeline.run.meter import STAGES
+
 PLAIN_INTERVAL_S = 10.0
 
 
@@ -90,7 +92,7 @@ class RunProgress:
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """The end of a run, for people."""
     stages = summary["seconds"]
-    order = [stage for stage in ("read", "decode", "resample", "segment", "infer", "write") if stage in stages]
+    order = [stage for stage in STAGES if stage in stages]
     lines = [
         f"done: {summary['num_recordings']} recordings, {summary['duration_s'] / 3600:.2f} h audio, "
         f"{summary['speech_s'] / 3600:.2f} h in {summary['num_segments']} segments, {summary['num_rejections']} rejected",

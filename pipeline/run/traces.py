@@ -11,11 +11,10 @@ from rich.console import Console
 
 import pipeline
 from pipeline.errors import UsageError
-from pipeline.run.meter import STAGES
+from pipeline.run.meter import BEFORE_INFER, STAGES
 
 NANOSECONDS = 1_000_000_000
 EXPORT_TIMEOUT_S = 2.0
-BEFORE_INFER = STAGES[: STAGES.index("infer")]
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
-from pipeline.audio.segment import SegmentSpec, spec_from_seconds
+from pipeline.audio.segment import SegmentSpec, whole_spec
 from pipeline.config import DecodeConfig, PlanConfig
 from pipeline.pieces import cut_part
 from pipeline.plan import planned_table, split_by_part
@@ -167,7 +167,7 @@ def prepare(
                 channel=channel,
                 folder=folder,
                 decode=decode if channel is None else dataclasses.replace(decode, channels="split"),
-                segments=_whole(max_clip_seconds),
+                segments=whole_spec(max_clip_seconds),
                 min_samples=int(min_clip_seconds * MODEL_SAMPLE_RATE),
                 options=plan.storage_options,
             )
@@ -202,21 +202,6 @@ def _entries(source: Source, plan: PlanConfig, folder: Path) -> dict[int | None,
     if plain:
         found[None] += list_inputs(tuple(plain), plan.storage_options, plan.audio_root, str(folder)).entries
     return found
-
-
-def _whole(seconds: float) -> SegmentSpec:
-    """A recording is one segment up to this long."""
-    return spec_from_seconds(
-        kind="none",
-        max_length_s=seconds,
-        context_s=0.0,
-        max_whole_s=seconds,
-        threshold=0.5,
-        min_speech_s=0.1,
-        min_silence_s=0.3,
-        pad_s=0.2,
-        max_gap_s=2.0,
-    )
 
 
 def _decoded(
