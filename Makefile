@@ -12,9 +12,11 @@ demo: $(READY)
 test: $(READY) lint
 	$(BIN)/python -m pytest
 
+# Types are checked through a folder of links that has the installed layout: audiomill/ with jobs/ inside.
 lint: $(READY)
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	rm -rf .venv/types && mkdir -p .venv/types/audiomill && ln -s $(CURDIR)/pipeline/* $(CURDIR)/jobs .venv/types/audiomill/
+	MYPYPATH=.venv/types $(BIN)/mypy
 
 $(READY): pyproject.toml infra/constraints.txt infra/demo-packages.txt
 	$(PYTHON) -m venv .venv

@@ -27,10 +27,10 @@ import fsspec
 import psutil
 from ray.cluster_utils import Cluster
 
+from audiomill import schema
+from audiomill.jobs.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
-from jobs.demo import whisper_folder
-from pipeline import schema
 from tests.faulty_proxy import FaultyProxy
 from tests.object_store import s3_server
 
@@ -43,7 +43,7 @@ def command(corpus: str, output: str, model: str, endpoint: str, address: str | 
     options = ["--model", model, "--part-seconds", str(PART_S), "--quiet", "--no-report"]
     options += ["--engine", "local"] if address is None else ["--ray-address", address, "--actors", "2"]
     options += ["--storage-options", json.dumps({"endpoint_url": endpoint})]
-    return [sys.executable, "-m", "jobs.cli", "transcribe", corpus, "--output", output, *options]
+    return [sys.executable, "-m", "audiomill", "transcribe", corpus, "--output", output, *options]
 
 
 def stored(endpoint: str) -> Any:

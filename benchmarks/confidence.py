@@ -1,6 +1,6 @@
 """How far confidence can be trusted: speech in noise with known texts, read by Whisper tiny.en (and a second model).
 
-Half of the clips (other voices or recordings) fit the weights of pipeline/models/confidence.py; the other half tells how
+Half of the clips (other voices or recordings) fit the weights of pipeline/models/whisper/confidence.py; the other half tells how
 reliable they are: expected calibration error, and what share of words is wrong among those kept above a confidence.
 
 pip install espeakng-loader scikit-learn matplotlib
@@ -22,18 +22,18 @@ import soxr
 from numpy.typing import NDArray
 from rich.console import Console
 
+from audiomill.config.fields import build
+from audiomill.config.jobs import TranscribeConfig
+from audiomill.jobs.demo import whisper_folder
+from audiomill.models.whisper import confidence
+from audiomill.models.whisper.confidence import Evidence, features, word_confidence
+from audiomill.run.job import run_job
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.text.normalize import normalizer
 from benchmarks.record import save
 from benchmarks.speech import RATE, short_clips
 from benchmarks.word_times import synthesised
-from jobs.demo import whisper_folder
-from pipeline.fields import build
-from pipeline.job_config import TranscribeConfig
-from pipeline.models import confidence
-from pipeline.models.confidence import Evidence, features, word_confidence
-from pipeline.run.job import run_job
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
-from pipeline.text.normalize import normalizer
 
 SNRS_DB = (None, 15, 8, 4, 0, -4)
 SPEEDS = (0.9, 1.0, 1.15)

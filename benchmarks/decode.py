@@ -11,11 +11,11 @@ import numpy as np
 import soundfile
 import soxr
 
+from audiomill.audio.recording import RecordingSpec, StageClock, cut_recording
+from audiomill.config.stages import SegmentConfig
+from audiomill.run.settle import segment_spec
 from benchmarks.record import save
 from benchmarks.speech import RATE, voices
-from pipeline.audio.recording import RecordingSpec, StageClock, cut_recording
-from pipeline.config import SegmentConfig
-from pipeline.run.settle import segment_spec
 
 SECONDS = 600
 FORMATS = [

@@ -16,20 +16,21 @@ from typing import Any
 
 from rich.console import Console
 
+from audiomill.audio.recording import Cut
+from audiomill.config.fields import build
+from audiomill.config.jobs import JobConfig, TranscribeConfig
+from audiomill.jobs.demo import whisper_folder
+from audiomill.models.base import Utterance
+from audiomill.models.load import load_tasks
+from audiomill.models.precision import cpu_features
+from audiomill.run.job import run_job
+from audiomill.run.settle import found_tasks, settle
+from audiomill.sources.listing import list_inputs
+from audiomill.stages.infer import run_model
+from audiomill.stages.plan import planned_table
+from audiomill.stages.sandbox import Decoder
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
-from jobs.demo import whisper_folder
-from pipeline.audio.recording import Cut
-from pipeline.fields import build
-from pipeline.job_config import JobConfig, TranscribeConfig
-from pipeline.models.base import Utterance
-from pipeline.models.load import load_tasks
-from pipeline.plan import planned_table
-from pipeline.run.job import run_job
-from pipeline.run.sandbox import Decoder
-from pipeline.run.settle import found_tasks, settle
-from pipeline.stages import run_model
-from pipeline.storage.sources import list_inputs
 
 
 def config_for(corpus: Path, output: Path, model: str, engine: str) -> JobConfig:
@@ -49,7 +50,7 @@ def config_for(corpus: Path, output: Path, model: str, engine: str) -> JobConfig
 
 def loop_seconds(config: JobConfig) -> tuple[float, float]:
     """Seconds of the bare model loop over all segments, and seconds of speech in them."""
-    spec, _ = settle(config, found_tasks(config), "cpu")
+    spec, _ = settle(config, found_tasks(config), "cpu", cpu_features())
     (task,) = load_tasks(spec.tasks, {})
     plan = planned_table(
         list_inputs(config.inputs, {}, None, "/none").entries, first_part=0, part_seconds=300, storage_options={}

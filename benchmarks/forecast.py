@@ -12,15 +12,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from audiomill.jobs.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
-from jobs.demo import whisper_folder
 
 
 def command(job: str, corpus: Path, output: Path, engine: str, *more: str) -> None:
     """Runs a job of the command line."""
     options = ["--model", str(whisper_folder()), "--engine", engine, "--output", str(output), "--quiet", *more]
-    program = [sys.executable, "-m", "jobs.cli", job, str(corpus), *options]
+    program = [sys.executable, "-m", "audiomill", job, str(corpus), *options]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     subprocess.run(program, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from audiomill.sources.listing import list_inputs
+from audiomill.stages.plan import planned_table, split_by_part
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
 from benchmarks.record import save
-from pipeline.plan import planned_table, split_by_part
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
-from pipeline.storage.sources import list_inputs
 
 
 def main() -> None:

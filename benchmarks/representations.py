@@ -18,13 +18,14 @@ import numpy as np
 import torch
 import transformers
 
+from audiomill.audio.bucket import budget_batches
+from audiomill.config.stages import ModelConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import Answer, CodesWant, Utterance, VectorWant, Wants
+from audiomill.models.frames.exact import with_plain_weights
+from audiomill.models.load import load_model
+from audiomill.models.task import TaskSpec
 from benchmarks.record import save
-from pipeline.audio.bucket import budget_batches
-from pipeline.config import ModelConfig, TranscriptConfig
-from pipeline.models.base import Answer, CodesWant, Utterance, VectorWant, Wants
-from pipeline.models.exact import with_plain_weights
-from pipeline.models.load import load_model
-from pipeline.models.task import TaskSpec
 
 LAYER, RATE, CLUSTERS, PADDED_BATCH = 9, 16_000, 500, 8
 
@@ -193,7 +194,7 @@ def outputs(
     args: argparse.Namespace, ctc: Path, pretraining: Path, pcms: Sequence[Any], folder: Path
 ) -> dict[str, Any]:
     """What more outputs of one forward pass cost, in the transcript's time."""
-    from pipeline.models.base import CONV
+    from audiomill.models.base import CONV
 
     width = transformers.AutoConfig.from_pretrained(ctc).hidden_size
     np.save(folder / "km.npy", np.random.default_rng(0).normal(size=(CLUSTERS, width)).astype(np.float32))

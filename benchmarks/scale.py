@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from audiomill.forecast.simulate import Cluster, Outcome, Work, simulate
 from benchmarks.record import save
-from pipeline.forecast.simulate import Cluster, Outcome, Work, simulate
 
 DECODE_S_PER_HOUR = 3600 / 7300 + 3600 / 980
 """FLAC at 16 kHz and voice activity, one core."""

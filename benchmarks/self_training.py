@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 import soundfile
 from rich.console import Console
 
+from audiomill.config.train import FinetuneConfig, TrainOutputConfig
+from audiomill.text.bootstrap import compared
+from audiomill.train.fit.finetune import finetune
+from audiomill.train.loop.self_training import _edits, _transcribe, best_of, config_of, scored, self_train
 from benchmarks.record import save
-from pipeline.text.bootstrap import compared
-from pipeline.train.finetune import finetune
-from pipeline.train.self_training import _edits, _transcribe, best_of, config_of, scored, self_train
-from pipeline.train_config import FinetuneConfig, TrainOutputConfig
 
 SHAPE = {
     "model_type": "wav2vec2",

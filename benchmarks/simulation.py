@@ -1,4 +1,4 @@
-"""The simulation of `pipeline.forecast.simulate` beside real runs on Ray clusters of one, two and three nodes.
+"""The simulation of `audiomill.forecast.simulate` beside real runs on Ray clusters of one, two and three nodes.
 
 The model is one that waits as a GPU lets a CPU wait, so that nodes on one machine do not take its cores from each other;
 rates come from the run on one node, and the other two are forecast from them.
@@ -21,13 +21,13 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from ray.cluster_utils import Cluster as RayCluster
 
+from audiomill.config.stages import DecodeConfig
+from audiomill.forecast.simulate import Cluster, Work, simulate
+from audiomill.stages.sandbox import Decoder
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
-from pipeline.config import DecodeConfig
-from pipeline.forecast.simulate import Cluster, Work, simulate
-from pipeline.run.sandbox import Decoder
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
 from tests.synth import cutting
 
 STAGES = ("read", "decode", "resample", "segment")
@@ -68,7 +68,7 @@ def real(nodes: int, corpus: Path, output: Path) -> dict[str, Any]:
     command = [
         sys.executable,
         "-m",
-        "jobs.cli",
+        "audiomill",
         "transcribe",
         str(corpus),
         "--output",

@@ -9,7 +9,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from jobs.demo import english_clips
+from audiomill.jobs.demo import english_clips
 
 RATE = 16_000
 REFERENCES = {

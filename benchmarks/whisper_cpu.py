@@ -25,15 +25,15 @@ import soundfile
 import torch
 from rich.console import Console
 
+from audiomill.config.fields import build
+from audiomill.config.jobs import TranscribeConfig
+from audiomill.jobs.demo import whisper_folder
+from audiomill.run.job import run_job
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.text.wer import NO_ERRORS, score_pair
 from benchmarks.record import save
 from benchmarks.speech import RATE, write_clips, write_corpus
-from jobs.demo import whisper_folder
-from pipeline.fields import build
-from pipeline.job_config import TranscribeConfig
-from pipeline.run.job import run_job
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
-from pipeline.text.wer import NO_ERRORS, score_pair
 
 System = Callable[[list[Path]], tuple[float, dict[str, str]]]
 """Files -> seconds that it took, and texts by file name."""
@@ -81,7 +81,7 @@ def transformers_pipeline(model: str) -> System:
     """`automatic-speech-recognition` in chunks of 30 s, batches of 8, float32."""
     from transformers import WhisperFeatureExtractor, WhisperTokenizerFast, pipeline
 
-    from pipeline.models import ctranslate2
+    from audiomill.models.whisper import ctranslate2
 
     tokenizer = WhisperTokenizerFast(tokenizer_file=str(Path(model) / "tokenizer.json"), pad_token="<|endoftext|>")
     loaded = pipeline(

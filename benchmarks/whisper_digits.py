@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from audiomill.train.loop.self_training import best_of, config_of, self_train
 from benchmarks.record import save
 from benchmarks.self_training import recordings, told
-from pipeline.train.self_training import best_of, config_of, self_train
 
 TEST_SPEAKERS = ("george", "yweweler")
 NUM_UNLABELLED, NUM_DEV, NUM_TEST = 200, 40, 100

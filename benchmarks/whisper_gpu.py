@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+from audiomill.models.base import Utterance
+from audiomill.models.whisper.heard import How
+from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
+from audiomill.models.whisper.model import MAX_ROWS, WINDOW_SAMPLES
+from audiomill.models.whisper.network.mel import LogMel
+from audiomill.models.whisper.network.memory import free_bytes, predicted_bytes, rows_that_fit, shapes_of
+from audiomill.models.whisper.network.steps import decode
+from audiomill.models.whisper.network.table import Decoded, Entry, Search, Table
+from audiomill.models.whisper.tokens import WhisperTokens
 from benchmarks.record import save
-from pipeline.models.base import Utterance
-from pipeline.models.mel import LogMel
-from pipeline.models.whisper import MAX_ROWS, WINDOW_SAMPLES
-from pipeline.models.whisper_decoder import decode
-from pipeline.models.whisper_heard import How
-from pipeline.models.whisper_hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
-from pipeline.models.whisper_memory import free_bytes, predicted_bytes, rows_that_fit, shapes_of
-from pipeline.models.whisper_table import Decoded, Entry, Search, Table
-from pipeline.models.whisper_tokens import WhisperTokens
 
 RATE, WINDOW_FRAMES = 16_000, 1_500
 SHAPES = {
@@ -106,7 +106,7 @@ class Phases:
 
 
 class Engine:
-    """Ours, as pipeline/models/whisper.py puts it together, with forced token counts."""
+    """Ours, as pipeline/models/whisper/model.py puts it together, with forced token counts."""
 
     def __init__(self, model: Any, precision: str, memory_fraction: float, is_fixed: bool) -> None:
         device = model.device

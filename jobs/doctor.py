@@ -15,11 +15,11 @@ from typing import Any
 
 import click
 
-import pipeline
-from jobs.options import JsonMapping, WithExamples
-from pipeline.errors import AudiomillError
-from pipeline.run.journal import redacted, without_credentials
-from pipeline.run.record import PACKAGES
+import audiomill
+from audiomill.errors import AudiomillError
+from audiomill.jobs.options import JsonMapping, WithExamples
+from audiomill.run.record import PACKAGES
+from audiomill.watch.journal import redacted, without_credentials
 
 DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 CODECS = ("flac", "mp3", "vorbis", "opus", "aac", "pcm_s16le", "amrnb", "wmav2")
@@ -58,7 +58,7 @@ def doctor(urls: tuple[str, ...], check: bool, storage_options: dict[str, Any] |
 
 
 def _versions() -> Iterator[Line]:
-    yield "audiomill", pipeline.__version__, True
+    yield "audiomill", audiomill.__version__, True
     yield "python", f"{platform.python_version()} ({sys.executable})", True
     for package in (*PACKAGES, *DRIVERS.values(), "kenlm", "opentelemetry-sdk"):
         try:
@@ -116,7 +116,7 @@ def _codecs() -> Iterator[Line]:
     def speech() -> str:
         import numpy as np
 
-        from pipeline.audio.vad import speech_samples
+        from audiomill.audio.vad import speech_samples
 
         return f"works ({speech_samples(np.zeros(16_000, np.int16), 0.5)} samples of speech in silence)"
 
@@ -127,7 +127,7 @@ def _codecs() -> Iterator[Line]:
 
 def _reached(url: str, options: dict[str, Any]) -> Line:
     """Lists a URL."""
-    from pipeline.storage.fs import Place, protocol
+    from audiomill.storage.fs import Place, protocol
 
     def look() -> str:
         place = Place(url, options)

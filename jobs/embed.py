@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from jobs.options import GroupedCommand, config_from, headings, with_options
-from jobs.telling import run_and_tell
-from pipeline.job_config import EmbedConfig
+from audiomill.config.jobs import EmbedConfig
+from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.telling import run_and_tell
 
 EXAMPLES = """\
 Examples:
@@ -16,7 +16,7 @@ Examples:
   audiomill embed recordings/ --model microsoft/wavlm-base --layers all --pool mean --output out/
   audiomill embed recordings/ --model openai/whisper-base --layers -1 --frame-stride 5 --dtype int8 --output out/
 
-In training code: for segment_id, values in pipeline.open_output("out/"): ...
+In training code: for segment_id, values in audiomill.open_output("out/"): ...
 """
 
 

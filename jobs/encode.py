@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from jobs.options import GroupedCommand, config_from, headings, with_options
-from jobs.telling import run_and_tell
-from pipeline.job_config import EncodeConfig
+from audiomill.config.jobs import EncodeConfig
+from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.telling import run_and_tell
 
 EXAMPLES = """\
 Examples:

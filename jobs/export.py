@@ -12,15 +12,15 @@ from typing import Any
 
 import click
 
-from jobs.options import GroupedCommand, JsonMapping
-from pipeline import schema
-from pipeline.errors import InputError
-from pipeline.storage import ledger
-from pipeline.storage.entry import stem
-from pipeline.storage.fs import Place
-from pipeline.storage.parquet import part_name, read_table
-from pipeline.text.subtitles import Cue, cues_of_words, srt, vtt
-from pipeline.text.units import unit_lines
+from audiomill import schema
+from audiomill.errors import InputError
+from audiomill.jobs.options import GroupedCommand, JsonMapping
+from audiomill.sources.entry import stem
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import part_name, read_table
+from audiomill.text.subtitles import Cue, cues_of_words, srt, vtt
+from audiomill.text.units import unit_lines
 
 EXAMPLES = """\
 Examples:

@@ -7,9 +7,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from jobs.options import GroupedCommand, config_from, headings, with_options
-from jobs.quiet import quiet_libraries
-from pipeline.train_config import FinetuneConfig
+from audiomill.config.train import FinetuneConfig
+from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.quiet import quiet_libraries
 
 EXAMPLES = """\
 Examples:
@@ -17,7 +17,7 @@ Examples:
   audiomill finetune labelled.jsonl --pseudo selected/ --pseudo-weight 0.5 --model facebook/wav2vec2-base --output student/
   audiomill finetune calls.jsonl --model openai/whisper-tiny.en --freeze-encoder --learning-rate 1e-5 --output adapted/
   audiomill finetune radio/ --objective pretrain --model facebook/wav2vec2-base --output continued/
-  torchrun --nproc-per-node 8 -m jobs.cli finetune labelled.jsonl --model facebook/wav2vec2-large --output model/
+  torchrun --nproc-per-node 8 -m audiomill finetune labelled.jsonl --model facebook/wav2vec2-large --output model/
 """
 
 
@@ -36,7 +36,7 @@ def finetune(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> 
     again goes on where a killed one was. Writes OUTPUT/checkpoint (safetensors), metrics, TensorBoard events and
     report.html.
     """
-    from pipeline.train import finetune as job
+    from audiomill.train.fit import finetune as job
 
     config = config_from(FinetuneConfig, inputs, config_file, flags)
     with quiet_libraries(config.output.verbose):

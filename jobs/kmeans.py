@@ -7,9 +7,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from jobs.options import GroupedCommand, config_from, headings, with_options
-from jobs.quiet import quiet_libraries
-from pipeline.job_config import KmeansJobConfig
+from audiomill.config.jobs import KmeansJobConfig
+from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.quiet import quiet_libraries
 
 EXAMPLES = """\
 Examples:
@@ -34,7 +34,7 @@ def kmeans(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> No
     memory is bounded by --max-frames. The same seed gives the same codebook, whatever the engine. Writes OUTPUT
     (safetensors that knows its model, layer and weights) and a report beside it (.json).
     """
-    from pipeline.run.fit import fit_codebook, report_lines
+    from audiomill.run.kmeans import fit_codebook, report_lines
 
     config = config_from(KmeansJobConfig, inputs, config_file, flags)
     with quiet_libraries(config.output.verbose):

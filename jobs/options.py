@@ -1,4 +1,4 @@
-"""Config dataclasses -> command-line options and back. Every default comes from `pipeline.config`."""
+"""Config dataclasses -> command-line options and back. Every default comes from `audiomill.config.stages`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import click
 import yaml
 
-from pipeline.errors import UsageError
-from pipeline.fields import T, build, flag, flat_fields
+from audiomill.config.fields import T, build, flag, flat_fields
+from audiomill.errors import UsageError
 
 GROUPS = {
     "PlanConfig": "Plan",
@@ -32,9 +32,9 @@ GROUPS = {
     "TrainOutputConfig": "Output",
     "SelectConfig": "Rules",
     "SelectOutputConfig": "Output",
-    "DecoderConfig": "Text",
-    "DecodeRunConfig": "Engine",
-    "DecodeOutputConfig": "Output",
+    "SearchConfig": "Text",
+    "RespellEngineConfig": "Engine",
+    "RespellOutputConfig": "Output",
     "TuneConfig": "Search",
     "ForecastConfig": "Forecast",
 }

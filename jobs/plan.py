@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import GroupedCommand, checked_values, headings, merged, with_options, yaml_mapping
-from jobs.quiet import quiet_libraries
-from jobs.run_yaml import tasks_of
-from pipeline.forecast_config import UNSAID_OUTPUT, PlanJobConfig
+from audiomill.config.forecast import UNSAID_OUTPUT, PlanJobConfig
+from audiomill.jobs.options import GroupedCommand, checked_values, headings, merged, with_options, yaml_mapping
+from audiomill.jobs.quiet import quiet_libraries
+from audiomill.jobs.run import tasks_of
 
 EXAMPLES = """\
 Examples:
@@ -42,9 +42,9 @@ def plan(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None
         flags["output"] = UNSAID_OUTPUT
     config = merged(PlanJobConfig, checked, inputs, flags)
     tasks = tuple(tasks_of(models, config_file or "")) if models is not None else None
-    from pipeline.forecast.page import batch_rows, headline, machine_rows
-    from pipeline.forecast.plan_job import PAGE_FILE, plan_job
-    from pipeline.run.journal import PlainConsole, console_for
+    from audiomill.forecast.page import batch_rows, headline, machine_rows
+    from audiomill.forecast.plan_job import PAGE_FILE, plan_job
+    from audiomill.watch.journal import PlainConsole, console_for
 
     with quiet_libraries(config.output.verbose):
         found = plan_job(config.job(tasks), config.forecast, console_for(config.watch.log_format))

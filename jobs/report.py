@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from jobs.options import JsonMapping, WithExamples
-from jobs.quiet import quiet_libraries
-from pipeline.errors import InputError
-from pipeline.run_config import WatchConfig
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place, absolute
+from audiomill.config.run import WatchConfig
+from audiomill.errors import InputError
+from audiomill.jobs.options import JsonMapping, WithExamples
+from audiomill.jobs.quiet import quiet_libraries
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place, absolute
 
 EXAMPLES = """\
 Examples:
@@ -35,7 +35,7 @@ def report(output: str, clips: int, storage_options: dict[str, Any] | None) -> N
     place = Place(absolute(output), storage_options or {})
     if not ledger.done_parts(place):
         raise InputError(f"{output}: no finished parts; expected the --output of a run")
-    from pipeline.report.write import write_report
+    from audiomill.report.write import write_report
 
     with quiet_libraries(False):
         write_report(place, clips, storage_options or {})

@@ -10,13 +10,13 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import JsonMapping
-from pipeline.errors import InputError
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
-from pipeline.storage.parquet import to_bytes
-from pipeline.storage.references import References, read_references
-from pipeline.text.wer import NO_ERRORS, Errors, score_pair
+from audiomill.errors import InputError
+from audiomill.jobs.options import JsonMapping
+from audiomill.sources.references import References, read_references
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import to_bytes
+from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 
 EXAMPLES = """\
 Examples:

@@ -7,8 +7,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from jobs.options import GroupedCommand, config_from, headings, with_options
-from pipeline.select_config import SelectJobConfig
+from audiomill.config.select import SelectJobConfig
+from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
 
 EXAMPLES = """\
 Examples:
@@ -33,7 +33,7 @@ def select(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> No
     dropped.parquet; report.html plays some of each. The selection is a table (selected.parquet, for `finetune`), a
     manifest (NeMo, Hugging Face datasets) and Lhotse cuts.
     """
-    from pipeline.train import selection
+    from audiomill.train.select import selection
 
     config = config_from(SelectJobConfig, inputs, config_file, flags)
     report = selection.select(config, Console(stderr=True))

@@ -7,11 +7,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from jobs.options import GroupedCommand, checked_values, yaml_mapping
-from jobs.quiet import quiet_libraries
-from pipeline.errors import UsageError
-from pipeline.select_config import SelectConfig
-from pipeline.train_config import LoopConfig, TrainConfig
+from audiomill.config.select import SelectConfig
+from audiomill.config.train import LoopConfig, TrainConfig
+from audiomill.errors import UsageError
+from audiomill.jobs.options import GroupedCommand, checked_values, yaml_mapping
+from audiomill.jobs.quiet import quiet_libraries
 
 EXAMPLES = """\
 Example of a job.yaml:
@@ -45,7 +45,7 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
     student on both, and promotes it only if it is better on the test set by more than chance; else it is rolled back. The
     same command again goes on where a killed loop was. OUTPUT/report.html tells the story.
     """
-    from pipeline.train import self_training as job
+    from audiomill.train.loop import self_training as job
 
     values = yaml_mapping(job_file)
     sections = {

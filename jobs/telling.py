@@ -7,16 +7,16 @@ from typing import Any
 import click
 from rich.console import Console
 
-from jobs.quiet import quiet_libraries
-from pipeline.job_config import JobConfig
+from audiomill.config.jobs import JobConfig
+from audiomill.jobs.quiet import quiet_libraries
 
 EXIT_REJECTIONS = 3
 
 
 def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
     """How good the forecast of `audiomill plan` for this output was."""
-    from pipeline.forecast.plan_job import compared, is_of, saved_forecast
-    from pipeline.storage.fs import Place, absolute
+    from audiomill.forecast.plan_job import compared, is_of, saved_forecast
+    from audiomill.storage.fs import Place, absolute
 
     found = saved_forecast(Place(absolute(config.output.output), config.plan.storage_options))
     if found is None or summary["num_parts_left"]:
@@ -29,8 +29,8 @@ def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
 
 def report_of(output: str, clips: int, storage_options: dict[str, Any], quiet: bool, console: Console) -> None:
     """Writes the report; a job that is done stays done if that fails."""
-    from pipeline.report.write import write_report
-    from pipeline.storage.fs import Place, absolute
+    from audiomill.report.write import write_report
+    from audiomill.storage.fs import Place, absolute
 
     if not quiet:
         console.print(f"writing {output.rstrip('/')}/report.html", highlight=False, soft_wrap=True)
@@ -43,13 +43,13 @@ def report_of(output: str, clips: int, storage_options: dict[str, Any], quiet: b
 
 def run_and_tell(config: JobConfig) -> int:
     """Runs a job, prints its summary and returns the exit code."""
-    from pipeline.run.job import run_job
-    from pipeline.run.journal import console_for
-    from pipeline.run.progress import summary_lines
+    from audiomill.run.job import run_job
+    from audiomill.watch.journal import console_for
+    from audiomill.watch.progress import summary_lines
 
     context = click.get_current_context(silent=True)
     if context is not None and isinstance(context.obj, dict):
-        context.obj["log_format"] = config.watch.log_format  # for errors, which `jobs.cli` tells
+        context.obj["log_format"] = config.watch.log_format  # for errors, which `audiomill.jobs.main` tells
     console = console_for(config.watch.log_format)
     with quiet_libraries(config.output.verbose):
         summary = run_job(config, console)

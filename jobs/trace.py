@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from jobs.options import GroupedCommand, config_from, headings, with_options
-from jobs.quiet import quiet_libraries
-from pipeline.job_config import TraceConfig
+from audiomill.config.jobs import TraceConfig
+from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.quiet import quiet_libraries
 
 EXAMPLES = """\
 Examples:
@@ -31,9 +31,9 @@ def trace(file: str, config_file: str | None, **flags: Any) -> None:
     Waveform, log-mel, convolutional features, hidden states, codes, CTC posteriors with the letters over time, each
     with its shape and rate: one HTML page (OUTPUT/index.html) and PNG files.
     """
-    from pipeline.storage.fs import Place, absolute
-    from pipeline.trace.page import write_page
-    from pipeline.trace.steps import trace as follow
+    from audiomill.report.trace.page import write_page
+    from audiomill.report.trace.steps import trace as follow
+    from audiomill.storage.fs import Place, absolute
 
     config = config_from(TraceConfig, (file,), config_file, flags)
     with quiet_libraries(config.output.verbose):

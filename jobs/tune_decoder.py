@@ -7,8 +7,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from jobs.options import GroupedCommand, config_from, headings, with_options
-from pipeline.decode_config import TuneJobConfig
+from audiomill.config.respell import TuneJobConfig
+from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
 
 EXAMPLES = """\
 Examples:
@@ -31,7 +31,7 @@ def tune_decoder(inputs: tuple[str, ...], config_file: str | None, **flags: Any)
     OUTPUT is the --output of `transcribe --keep-posteriors` on audio with reference texts. Writes OUTPUT/decoder.yaml, which
     `transcribe` and `decode` take with --config, and every trial.
     """
-    from pipeline.run.tune import tune
+    from audiomill.run.tune import tune
 
     config = config_from(TuneJobConfig, inputs, config_file, flags)
     found = tune(config, Console(stderr=True))

@@ -9,11 +9,11 @@ import click
 from rich.live import Live
 from rich.table import Table
 
-from jobs.options import JsonMapping, WithExamples
-from pipeline.run.follow import Follower, check_planned
-from pipeline.run.journal import PlainConsole
-from pipeline.run.progress import duration_text
-from pipeline.storage.fs import Place
+from audiomill.jobs.options import JsonMapping, WithExamples
+from audiomill.storage.fs import Place
+from audiomill.watch.follow import Follower, check_planned
+from audiomill.watch.journal import PlainConsole
+from audiomill.watch.progress import duration_text
 
 LEFT_OPEN_S = 120.0
 EXAMPLES = """\

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pipeline.reader import OutputDataset
+    from audiomill.tables.reader import OutputDataset
 
 
 def open_output(url: str, table: str | None = None, **options: Any) -> OutputDataset:
-    """Embeddings or codes of an output as a torch dataset; see `pipeline.reader.open_output`."""
-    from pipeline.reader import open_output as opened  # only here: torch takes seconds to import
+    """Embeddings or codes of an output as a torch dataset; see `audiomill.tables.reader.open_output`."""
+    from audiomill.tables.reader import open_output as opened  # only here: torch takes seconds to import
 
     return opened(url, table, **options)

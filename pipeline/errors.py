@@ -41,7 +41,7 @@ class Rejected(AudiomillError):
 
     Args:
         stage: where it failed: "plan", "read", "decode" or "infer".
-        reason: one of `pipeline.schema.REASONS`.
+        reason: one of `audiomill.schema.REASONS`.
         detail: what was expected and what was found, for a person.
     """
 

@@ -309,6 +309,6 @@ RESULT = pa.schema(
         ("canary", pa.string()),
     ]
 )
-"""One row: what the models made of a piece; `pipeline/result.py` adds a column for each table of frames. `lost`:
+"""One row: what the models made of a piece; `pipeline/tables/result.py` adds a column for each table of frames. `lost`:
 samples per recording id that a model failed on; `began`: when the model was given the piece, seconds since 1970;
-`canary`: JSON of `pipeline.canary.Difference`, null where none was done."""
+`canary`: JSON of `audiomill.stages.canary.Difference`, null where none was done."""

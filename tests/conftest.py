@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-from jobs.demo import english_clips, whisper_folder
+from audiomill.jobs.demo import english_clips, whisper_folder
+from tests.command_line import in_process
 from tests.jobs_by_hand import loaded
 from tests.object_store import s3_server
 from tests.synth import CTC_FAMILIES, save_ctc_checkpoint
@@ -106,17 +107,21 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def audiomill(tmp_path: Path) -> Any:
-    """Runs the command line in a folder of its own; gives the finished process."""
+    """Runs the command line in a folder of its own, in this process; gives what a finished process would."""
+
+    def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return in_process(tmp_path, *args, **environment)
+
+    return run
+
+
+@pytest.fixture
+def audiomill_process(tmp_path: Path) -> Any:
+    """Runs the command line in a folder of its own, as a process: where that is what is tested."""
 
     def run(*args: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "jobs.cli", *args]
-        return subprocess.run(
-            command,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, "PYTHONPATH": os.getcwd(), **environment},
-        )
+        command = [sys.executable, "-m", "audiomill", *args]
+        settings = {**os.environ, **environment}
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, env=settings)
 
     return run

@@ -8,23 +8,18 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline import schema
-from pipeline.config import (
-    DecodeConfig,
-    ModelConfig,
-    PlanConfig,
-    SegmentConfig,
-    TranscriptConfig,
-)
-from pipeline.fields import build
-from pipeline.job_config import EmbedConfig, EncodeConfig, JobConfig, TranscribeConfig
-from pipeline.models.base import Wants
-from pipeline.models.load import load_model
-from pipeline.models.task import TaskSpec
-from pipeline.run.job import run_job
-from pipeline.run_config import EngineConfig, OutputConfig
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
+from audiomill import schema
+from audiomill.config.fields import build
+from audiomill.config.jobs import EmbedConfig, EncodeConfig, JobConfig, TranscribeConfig
+from audiomill.config.run import EngineConfig, OutputConfig
+from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import Wants
+from audiomill.models.load import load_model
+from audiomill.models.task import TaskSpec
+from audiomill.run.job import run_job
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
 
 __all__ = ["DecodeConfig", "EngineConfig", "ModelConfig", "OutputConfig", "PlanConfig", "SegmentConfig"]
 

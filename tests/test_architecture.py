@@ -8,31 +8,31 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/*.py")])
 LAYERS = [
-    ("pipeline", "pipeline.errors", "pipeline.schema", "pipeline.fields"),
-    ("pipeline.decoder_config", "pipeline.run_config"),
-    ("pipeline.config",),
-    ("pipeline.job_config", "pipeline.train_config", "pipeline.select_config", "pipeline.decode_config"),
-    ("pipeline.forecast_config",),
-    ("pipeline.audio", "pipeline.text", "pipeline.storage"),
-    ("pipeline.plan", "pipeline.read", "pipeline.models"),
+    ("pipeline", "audiomill.errors", "audiomill.schema", "audiomill.config.fields"),
+    ("audiomill.config.search", "audiomill.config.run"),
+    ("audiomill.config.stages",),
+    ("audiomill.config.jobs", "audiomill.config.train", "audiomill.config.select", "audiomill.config.respell"),
+    ("audiomill.config.forecast",),
+    ("audiomill.audio", "audiomill.text", "audiomill.storage"),
+    ("audiomill.stages.plan", "audiomill.stages.read", "audiomill.models"),
     (
-        "pipeline.pieces",
-        "pipeline.result",
-        "pipeline.frames",
-        "pipeline.canary",
-        "pipeline.agreement",
-        "pipeline.batching",
+        "audiomill.stages.cut",
+        "audiomill.tables.result",
+        "audiomill.tables.frames",
+        "audiomill.stages.canary",
+        "audiomill.stages.agreement",
+        "audiomill.stages.batching",
     ),
-    ("pipeline.stages", "pipeline.assemble", "pipeline.sample", "pipeline.reader"),
-    ("pipeline.commit",),
-    ("pipeline.run",),
-    ("pipeline.trace", "pipeline.report"),
-    ("pipeline.forecast",),
-    ("pipeline.train",),
+    ("audiomill.stages.infer", "audiomill.tables.assemble", "audiomill.stages.sample", "audiomill.tables.reader"),
+    ("audiomill.stages.write",),
+    ("audiomill.run",),
+    ("audiomill.report.trace", "audiomill.report"),
+    ("audiomill.forecast",),
+    ("audiomill.train",),
     ("jobs",),
 ]
-APART = ("pipeline.audio", "pipeline.text", "pipeline.storage")
-TORCH_TOO = ("pipeline.run.on_ray", "pipeline.run.fit", "pipeline.reader")
+APART = ("audiomill.audio", "audiomill.text", "audiomill.storage")
+TORCH_TOO = ("audiomill.run.on_ray", "audiomill.run.kmeans", "audiomill.tables.reader")
 """Outside the models: threads and k-means on the device, and the dataset for training code."""
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 
@@ -88,14 +88,14 @@ def test_modules_form_no_cycle() -> None:
 
 
 def test_ray_is_imported_in_one_file() -> None:
-    assert [module(p) for p in FILES if any(n.split(".")[0] == "ray" for n in imports(p))] == ["pipeline.run.on_ray"]
+    assert [module(p) for p in FILES if any(n.split(".")[0] == "ray" for n in imports(p))] == ["audiomill.run.on_ray"]
 
 
 def test_torch_stays_with_the_models() -> None:
     for path in FILES:
         if any(name.split(".")[0] in ("torch", "transformers") for name in imports(path)):
-            assert module(path).startswith(("pipeline.models", "pipeline.train")) or module(path) in TORCH_TOO, module(
-                path
+            assert module(path).startswith(("audiomill.models", "audiomill.train")) or module(path) in TORCH_TOO, (
+                module(path)
             )
 
 

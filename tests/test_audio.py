@@ -13,13 +13,13 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.bucket import budget_batches, padding_waste_pct
-from pipeline.audio.clock import resampled_length, samples_from_seconds, seconds_from_samples
-from pipeline.audio.decode import header_duration_s, open_audio
-from pipeline.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
-from pipeline.audio.resample import resample
-from pipeline.audio.vad import SpeechProbabilities
-from pipeline.errors import Rejected
+from audiomill.audio.bucket import budget_batches, padding_waste_pct
+from audiomill.audio.clock import resampled_length, samples_from_seconds, seconds_from_samples
+from audiomill.audio.decode import header_duration_s, open_audio
+from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
+from audiomill.audio.resample import resample
+from audiomill.audio.vad import SpeechProbabilities
+from audiomill.errors import Rejected
 from tests.synth import RATE, cutting, encode, encode_with_ffmpeg, tone
 
 SPEC = cutting("vad")
@@ -261,7 +261,7 @@ def test_fixed_windows_lose_no_sample(num_samples: int) -> None:
 
 @pytest.mark.parametrize("pause_s", [0, 1, 12])
 def test_memory_does_not_grow_with_the_recording(voices: Any, pause_s: int) -> None:
-    from pipeline.audio.recording import _Track
+    from audiomill.audio.recording import _Track
 
     track = _Track(None, SPEC, 0)
     piece = np.concatenate([voices[1][0], np.zeros(pause_s * RATE, np.int16), voices[0][0]])

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
-from pipeline.models.beam import Found, search
-from pipeline.models.context import Context, Weights
-from pipeline.models.ctc import CtcVocabulary
-from pipeline.models.ngram import NgramModel, local_file
-from pipeline.models.posteriors import dequantized, quantized, top_tokens
-from pipeline.models.spelling import spelled, words_of_lexicon
-from pipeline.models.token_trie import TokenTrie
-from pipeline.storage.fs import Place
+from audiomill.errors import InputError
+from audiomill.models.ctc.beam import Found, search
+from audiomill.models.ctc.context import Context, Weights
+from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.ngram import NgramModel, local_file
+from audiomill.models.ctc.posteriors import dequantized, quantized, top_tokens
+from audiomill.models.ctc.spelling import spelled, words_of_lexicon
+from audiomill.models.ctc.token_trie import TokenTrie
+from audiomill.storage.fs import Place
 
 LETTERS = CtcVocabulary(("_", "|", "a", "b"), 0, "|")
 NO_WORTH = Weights()

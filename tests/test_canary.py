@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.canary import Difference, largest, spread, verdict
-from pipeline.errors import RunFailed
+from audiomill.errors import RunFailed
+from audiomill.stages.canary import Difference, largest, spread, verdict
 from tests.jobs_by_hand import rows, run
 from tests.synth import encode, noise
 

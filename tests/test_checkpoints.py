@@ -14,11 +14,12 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from pipeline.config import ModelConfig, TranscriptConfig
-from pipeline.errors import ModelError
-from pipeline.models import ctranslate2
-from pipeline.models.base import Utterance
-from pipeline.models.checkpoint import check_options, find_checkpoint, fingerprint
+from audiomill.config.stages import ModelConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import ModelError
+from audiomill.models.base import Utterance
+from audiomill.models.checkpoint import check_options, find_checkpoint, fingerprint
+from audiomill.models.whisper import ctranslate2
 from tests.jobs_by_hand import loaded
 from tests.synth import noise, save_ctc_checkpoint
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.fields import build, flag, flat_fields
-from pipeline.job_config import TranscribeConfig
+from audiomill.config.fields import build, flag, flat_fields
+from audiomill.config.jobs import TranscribeConfig
 from tests import corpus
 from tests.synth import encode
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.base import Utterance
-from pipeline.models.ctc import CtcVocabulary, FrameLabels, transcripts
+from audiomill.models.base import Utterance
+from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, transcripts
 
 VOCABULARY = CtcVocabulary(("-", "|", "a", "b", "c"), blank=0, delimiter="|")
 HOP = 320

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.models.ctc import CtcVocabulary
-from pipeline.models.ctc_align import _best_path, _emitted, _tokens, word_frames
+from audiomill.models.ctc.align import _best_path, _emitted, _tokens, word_frames
+from audiomill.models.ctc.greedy import CtcVocabulary
 
 LETTERS = CtcVocabulary(("_", "|", "A", "B"), 0, "|")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from jobs import cli
-from pipeline import schema
+from audiomill import schema
+from tests.command_line import command_of
 from tests.synth import save_ctc_checkpoint
 from tests.tone_language import WORDS, write_corpus
 
@@ -65,10 +65,10 @@ def test_every_audiomill_command_parses() -> None:
     found = 0
     for _, text in BLOCKS + GUIDE_BLOCKS:
         for words in commands(text) if "import " not in text and "-->" not in text else []:
-            starts = [n for n, word in enumerate(words) if word.endswith("audiomill") or word == "jobs.cli"]
+            starts = [n for n, word in enumerate(words) if word.endswith("audiomill") or word == "audiomill"]
             if starts:
                 job, *args = words[starts[0] + 1 :]
-                cli.audiomill.commands[job].make_context(job, [a for a in args if a != ">"])
+                command_of(job).make_context(job, [a for a in args if a != ">"])
                 found += 1
     assert found >= 12
 
@@ -86,20 +86,20 @@ def test_the_blocks_run_one_after_the_other(tmp_path: Path, whisper: Path) -> No
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    shown = run(sys.executable, "-m", "jobs.cli", "demo")
+    shown = run(sys.executable, "-m", "audiomill", "demo")
     assert "quick brown fox" in shown.lower() and "not_audio" in shown and "import pyarrow.parquet" in shown
     assert float(re.findall(r"WER ([\d.]+)%", shown)[0]) < 5
-    assert "nothing to do" in run(sys.executable, "-m", "jobs.cli", "demo")
+    assert "nothing to do" in run(sys.executable, "-m", "audiomill", "demo")
     for language, text in BLOCKS:
         if language == "python":
             run(sys.executable, "-c", text)
         elif language == "yaml":
             (tmp_path / "job.yaml").write_text(text)
-            run(sys.executable, "-m", "jobs.cli", "run", "job.yaml")
+            run(sys.executable, "-m", "audiomill", "run", "job.yaml")
         elif language == "bash" and "s3://" not in text:
             for words in commands(text):
                 assert words[0].endswith("audiomill")
-                run(sys.executable, "-m", "jobs.cli", *words[1:])
+                run(sys.executable, "-m", "audiomill", *words[1:])
     assert list((tmp_path / "subtitles").glob("*.srt"))
     assert (tmp_path / "units.txt").read_text().count("\n") == len(list((tmp_path / "subtitles").glob("*.srt")))
     assert "data:image/png" in (tmp_path / "trace" / "index.html").read_text()
@@ -122,7 +122,7 @@ def test_the_guide_to_training_runs(tmp_path: Path, tone_model: Path) -> None:
             (tmp_path / "job.yaml").write_text(text)
         for words in commands(text) if language == "bash" else []:
             done = subprocess.run(
-                [sys.executable, "-m", "jobs.cli", *words[1:]],
+                [sys.executable, "-m", "audiomill", *words[1:]],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,

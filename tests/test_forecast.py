@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.errors import UsageError
-from pipeline.forecast.plan_job import compared, plan_job, saved_forecast
-from pipeline.forecast.rates import BatchSize, Point, best, seconds_for
-from pipeline.forecast.simulate import Cluster, Work, simulate
-from pipeline.forecast.sizes import bytes_of_file, growth
-from pipeline.forecast.strata import MAX_SPAN_S, draw, strata_of
-from pipeline.forecast_config import ForecastConfig, numbers, prices
-from pipeline.storage.fs import Place
-from pipeline.storage.parquet import to_bytes
+from audiomill.config.forecast import ForecastConfig, numbers, prices
+from audiomill.errors import UsageError
+from audiomill.forecast.plan_job import compared, plan_job, saved_forecast
+from audiomill.forecast.rates import BatchSize, Point, best, seconds_for
+from audiomill.forecast.simulate import Cluster, Work, simulate
+from audiomill.forecast.sizes import bytes_of_file, growth
+from audiomill.forecast.strata import MAX_SPAN_S, draw, strata_of
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import to_bytes
 from tests.jobs_by_hand import job, run
 from tests.synth import RATE, encode
 
@@ -231,7 +231,7 @@ def test_a_corpus_of_nothing_is_said_so(audiomill: Any, tmp_path: Path) -> None:
 
 
 def test_the_simulation_needs_neither_torch_nor_ray() -> None:
-    code = "import pipeline.forecast.simulate, sys; print('torch' in sys.modules, 'ray' in sys.modules)"
+    code = "import audiomill.forecast.simulate, sys; print('torch' in sys.modules, 'ray' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
 
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import UsageError
-from pipeline.frames import run_lengths, usage
-from pipeline.models.codebooks import Codebook, write_codebook
-from pipeline.run_config import size_in_bytes
-from pipeline.storage.fs import Place
+from audiomill.config.run import size_in_bytes
+from audiomill.errors import UsageError
+from audiomill.models.codes.codebooks import Codebook, write_codebook
+from audiomill.storage.fs import Place
+from audiomill.tables.frames import run_lengths, usage
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
 from tests.synth import CTC_FAMILIES, encode, noise, save_ctc_checkpoint
 
@@ -131,7 +131,7 @@ def test_long_recordings_are_stitched_so_that_every_frame_comes_once(
 
 
 def test_whisper_gives_its_encoders_frames_without_the_padding(tmp_path: Path, corpus: Path, whisper: Path) -> None:
-    from pipeline.models.ctranslate2 import load_whisper
+    from audiomill.models.whisper.ctranslate2 import load_whisper
 
     found = embed(corpus, tmp_path / "out", whisper, layers="2,-1", dtype="fp32")
     model, extractor = load_whisper(whisper), transformers.WhisperFeatureExtractor()
@@ -337,9 +337,10 @@ def test_the_size_of_frames_is_forecast_and_warned_of(tmp_path: Path, wav2vec2_f
 
 
 def test_each_codes_entry_decides_for_itself_whether_runs_are_joined(tmp_path: Path) -> None:
-    from pipeline.config import CodesConfig, ModelConfig
-    from pipeline.models.checkpoint import find_checkpoint, shape_of
-    from pipeline.models.wanted import settled_codes
+    from audiomill.config.representations import CodesConfig
+    from audiomill.config.stages import ModelConfig
+    from audiomill.models.checkpoint import find_checkpoint, shape_of
+    from audiomill.models.wanted import settled_codes
 
     np.save(tmp_path / "km.npy", np.zeros((5, 8), np.float32))
     checkpoint = find_checkpoint(ModelConfig(model="fake://"), {})

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import TranscriptConfig
-from pipeline.errors import UsageError
-from pipeline.models.base import Answer, Utterance
-from pipeline.models.gates import Signals, failed_gates, is_silence, num_repeats
-from pipeline.models.whisper_heard import How
-from pipeline.models.whisper_watch import LoopWatch, Sampler
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import UsageError
+from audiomill.models.base import Answer, Utterance
+from audiomill.models.whisper.gates import Signals, failed_gates, is_silence, num_repeats
+from audiomill.models.whisper.heard import How
+from audiomill.models.whisper.watching import LoopWatch, Sampler
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.synth import RATE, encode, noise, nothing_said
 from tests.test_whisper import hf_tokens

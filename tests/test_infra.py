@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.cli import audiomill as command_line
-from jobs.options import checked_values
-from jobs.run_yaml import tasks_of
-from pipeline.job_config import RunConfig
-from pipeline.run.meter import METRICS
+from audiomill.config.jobs import RunConfig
+from audiomill.jobs.options import checked_values
+from audiomill.jobs.run import tasks_of
+from audiomill.watch.meter import METRICS
+from tests.command_line import JOB_NAMES, command_of
 
 ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"
@@ -104,7 +104,7 @@ def test_the_images_copy_what_exists_and_run_as_nobody_special() -> None:
         assert f"rayproject/ray:{RAY_VERSION}-py311-" in stage.split("\n")[0], "image, lock and driver run one Ray"
         assert re.search(r"^USER 1000$", stage, re.M) and "HEALTHCHECK" in stage and "requirements.lock" in stage
         check = re.search(r"HEALTHCHECK .*CMD (\[.+\])", stage)
-        assert check is not None and json.loads(check.group(1))[1] in command_line.commands
+        assert check is not None and json.loads(check.group(1))[1] in JOB_NAMES
     assert not re.search(r"(?i)(secret|password|token|access_key)\s*=", text) and "--shm-size" in text
 
 
@@ -171,8 +171,8 @@ def test_gpu_workers_tolerate_gpu_nodes_and_the_job_file_fits_the_groups(name: s
 def test_the_entrypoint_and_the_job_file_parse_with_our_own_command_line(name: str) -> None:
     spec = rayjobs()[name]
     program, job, *arguments = shlex.split(spec["entrypoint"])
-    assert program == "audiomill" and job in command_line.commands
-    command_line.commands[job].make_context(job, [*arguments])
+    assert program == "audiomill" and job in JOB_NAMES
+    command_of(job).make_context(job, [*arguments])
     folder = f"kuberay/{'nightly' if name == 'nightly' else 'base'}"
     mounted = [m for m in groups(spec)[0]["template"]["spec"]["containers"][0]["volumeMounts"] if m["name"] == "job"]
     assert arguments[0] == f"{mounted[0]['mountPath']}/job.yaml" and arguments[1:] == ["--ray-address", "auto"]
@@ -305,7 +305,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     """A queue of one machine: `sbatch` runs the tasks of an array at once, `audiomill` is this program."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    (folder / "audiomill").write_text(f'#!/bin/bash\nexec {sys.executable} -m jobs.cli "$@"\n')
+    (folder / "audiomill").write_text(f'#!/bin/bash\nexec {sys.executable} -m audiomill "$@"\n')
     (folder / "sbatch").write_text(
         '#!/bin/bash\necho "$@" >> "$SBATCH_LOG"\n'
         'while [[ "$1" == --* ]]; do case "$1" in --array=*) ARRAY="${1#--array=}";; esac; shift; done\n'
@@ -352,11 +352,11 @@ def test_an_array_of_four_makes_one_output_and_lost_tasks_are_submitted_again(
 
 
 def test_the_papers_agree_with_the_project() -> None:
-    import pipeline
+    import audiomill
 
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == pipeline.__version__ and citation["license"] == "Apache-2.0"
-    assert f"## {pipeline.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert citation["version"] == audiomill.__version__ and citation["license"] == "Apache-2.0"
+    assert f"## {audiomill.__version__}" in (ROOT / "CHANGELOG.md").read_text()
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     for command in re.findall(r"^make (\w+)", (ROOT / "CONTRIBUTING.md").read_text(), re.M):
         assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.M)
@@ -385,4 +385,4 @@ def test_guides_name_files_that_exist_and_commands_that_parse(guide: Path) -> No
                 assert (ROOT / path).exists(), path
             if "audiomill" in words:
                 job, *arguments = words[words.index("audiomill") + 1 :]
-                command_line.commands[job].make_context(job, arguments)
+                command_of(job).make_context(job, arguments)

@@ -20,16 +20,16 @@ from rich.console import Console
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import adjusted_rand_score
 
-from jobs.cli import audiomill as command
-from pipeline.errors import InputError, UsageError
-from pipeline.fields import build
-from pipeline.job_config import KmeansJobConfig
-from pipeline.models.codebooks import read_codebook
-from pipeline.models.km_files import centroids_of
-from pipeline.models.kmeans import adjusted_rand, best_fit, lloyd, plus_plus
-from pipeline.run.fit import fit_codebook
-from pipeline.sample import Reservoir
-from pipeline.storage.fs import Place
+from audiomill.config.fields import build
+from audiomill.config.jobs import KmeansJobConfig
+from audiomill.errors import InputError, UsageError
+from audiomill.jobs.main import command_line
+from audiomill.models.codes.codebooks import read_codebook
+from audiomill.models.codes.km_files import centroids_of
+from audiomill.models.codes.lloyd import adjusted_rand, best_fit, lloyd, plus_plus
+from audiomill.run.kmeans import fit_codebook
+from audiomill.stages.sample import Reservoir
+from audiomill.storage.fs import Place
 from tests.jobs_by_hand import rows, run
 from tests.synth import encode, noise
 
@@ -206,7 +206,9 @@ def test_the_codebook_command_converts(tmp_path: Path) -> None:
     model = KMeans(4, n_init=1, random_state=0).fit(blobs(4))
     joblib.dump(model, tmp_path / "km.bin")
     target = tmp_path / "km.safetensors"
-    done = CliRunner().invoke(command, ["codebook", str(tmp_path / "km.bin"), "--layer", "6", "--output", str(target)])
+    done = CliRunner().invoke(
+        command_line, ["codebook", str(tmp_path / "km.bin"), "--layer", "6", "--output", str(target)]
+    )
     assert done.exit_code == 0 and "4 entries of 6 values, layer 6" in done.output
     codebook = read_codebook(Place(str(target)), None)
     assert (codebook.centroids_VD == model.cluster_centers_).all() and codebook.layer == 6

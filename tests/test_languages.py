@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.base import Answer, Utterance
-from pipeline.models.languages import smoothed
-from pipeline.models.whisper_heard import Heard
-from pipeline.models.whisper_ladder import WhisperLadder
+from audiomill.models.base import Answer, Utterance
+from audiomill.models.whisper.heard import Heard
+from audiomill.models.whisper.ladder import WhisperLadder
+from audiomill.models.whisper.languages import smoothed
 from tests.jobs_by_hand import loaded
 
 SURE_EN, SURE_DE, DOUBT = {"en": 0.98, "de": 0.01}, {"en": 0.0005, "de": 0.999}, {"en": 0.3, "de": 0.6}

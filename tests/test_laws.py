@@ -18,7 +18,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import schema
+from audiomill import schema
 from tests import corpus
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
 from tests.synth import RATE, encode, noise, tar_bytes
@@ -151,7 +151,7 @@ def test_a_recording_in_pieces_has_the_words_of_one_in_a_single_piece(tmp_path: 
 
 
 def start(args: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "jobs.cli", "transcribe", *args]
+    command = [sys.executable, "-m", "audiomill", "transcribe", *args]
     return subprocess.Popen(
         command,
         cwd=folder,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.batching import is_out_of_memory
-from pipeline.models.whisper_memory import Shapes, free_bytes, predicted_bytes, rows_that_fit
-from pipeline.run.progress import summary_lines
+from audiomill.models.whisper.network.memory import Shapes, free_bytes, predicted_bytes, rows_that_fit
+from audiomill.stages.batching import is_out_of_memory
+from audiomill.watch.progress import summary_lines
 from tests.jobs_by_hand import rows, run
 from tests.synth import RATE, encode, noise
 
@@ -52,7 +52,7 @@ def test_as_many_rows_as_the_budget_holds() -> None:
 
 def test_the_prediction_covers_what_a_row_holds() -> None:
     """Keys and values of a real cache, counted in tensors."""
-    from pipeline.models.whisper_cross import CrossSlab
+    from audiomill.models.whisper.network.cross import CrossSlab
 
     class Weights:
         tokens_VD = torch.zeros(8, 64)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import schema
-from pipeline.storage.fs import Place
-from pipeline.storage.references import read_references
-from pipeline.text.subtitles import Cue, cues_of_words, srt, vtt
-from pipeline.text.wer import score_pair
+from audiomill import schema
+from audiomill.sources.references import read_references
+from audiomill.storage.fs import Place
+from audiomill.text.subtitles import Cue, cues_of_words, srt, vtt
+from audiomill.text.wer import score_pair
 from tests import corpus
 from tests.jobs_by_hand import rows, run
 

@@ -9,12 +9,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import TranscriptConfig
-from pipeline.models.base import Answer, Utterance
-from pipeline.models.whisper_heard import Heard, Stretch
-from pipeline.models.whisper_pack import PACK_S, Packer
-from pipeline.models.whisper_table import Decoded
-from pipeline.models.whisper_words import TimedToken
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import Answer, Utterance
+from audiomill.models.whisper.heard import Heard, Stretch
+from audiomill.models.whisper.network.table import Decoded
+from audiomill.models.whisper.pack import PACK_S, Packer
+from audiomill.models.whisper.words import TimedToken
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.synth import RATE, encode
 

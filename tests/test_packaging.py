@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-import pipeline
-from jobs.cli import audiomill as command_line
+import audiomill
+from tests.command_line import JOB_NAMES
 from tests.synth import encode
 
 ROOT = Path(__file__).parent.parent
@@ -41,10 +41,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(300)
 def test_the_wheel_holds_the_program_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert wheel.name == f"audiomill-{pipeline.__version__}-py3-none-any.whl"
+    assert wheel.name == f"audiomill-{audiomill.__version__}-py3-none-any.whl"
     tops = {name.split("/")[0] for name in names}
-    assert tops == {"pipeline", "jobs", f"audiomill-{pipeline.__version__}.dist-info"}
-    for needed in ("pipeline/report/report.js", "pipeline/report/report.css", "pipeline/py.typed", "jobs/cli.py"):
+    assert tops == {"pipeline", "jobs", f"audiomill-{audiomill.__version__}.dist-info"}
+    for needed in ("pipeline/report/report.js", "pipeline/report/report.css", "pipeline/py.typed", "jobs/main.py"):
         assert needed in names
     assert not [name for name in names if "test" in name.lower() or name.endswith(".pyc")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -65,8 +65,8 @@ def test_it_works_where_nothing_of_the_project_is_at_hand(wheel: Path, tmp_path:
     told = subprocess.run(
         [str(script), "--version"], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60
     )
-    assert told.stdout == f"audiomill {pipeline.__version__}\n", told.stderr
-    code = "import pipeline, jobs; print(pipeline.__file__); print(jobs.__file__)"
+    assert told.stdout == f"audiomill {audiomill.__version__}\n", told.stderr
+    code = "import pipeline, jobs; print(audiomill.__file__); print(audiomill.jobs.__file__)"
     where = subprocess.run(
         [str(python), "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60
     )
@@ -78,7 +78,7 @@ def test_it_works_where_nothing_of_the_project_is_at_hand(wheel: Path, tmp_path:
 
 
 def test_every_job_explains_itself_with_an_example(audiomill: Any) -> None:
-    for name, job in command_line.commands.items():
+    for name, job in JOB_NAMES.items():
         text = job.get_help(job.make_context(name, [], resilient_parsing=True))
         assert job.help and len(job.help) > 40, name
         assert re.search(rf"audiomill {name}\b|Example|job\.yaml", text), f"{name} --help shows no example"
@@ -87,7 +87,7 @@ def test_every_job_explains_itself_with_an_example(audiomill: Any) -> None:
 def on_a_terminal(*arguments: str, **environment: str) -> str:
     """What the command line writes where it finds a terminal."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "jobs.cli", *arguments]
+    command = [sys.executable, "-m", "audiomill", *arguments]
     inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     process = subprocess.Popen(
         command,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-import pipeline
-from pipeline.errors import InputError
-from pipeline.storage import parquet
+import audiomill
+from audiomill.errors import InputError
+from audiomill.storage import part_files as parquet
 from tests.jobs_by_hand import rows, run
 from tests.synth import encode, noise
 
@@ -33,7 +33,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, wav2vec2_folder: Path) -> 
 
 
 def test_a_dataset_gives_the_rows_of_one_kind(outputs: Path) -> None:
-    found = pipeline.open_output(str(outputs / "frames"), layer=2)
+    found = audiomill.open_output(str(outputs / "frames"), layer=2)
     expected = [
         (row["segment_id"], row["values"]) for row in rows(outputs / "frames", "embeddings") if row["layer"] == 2
     ]
@@ -47,33 +47,33 @@ def test_a_dataset_gives_the_rows_of_one_kind(outputs: Path) -> None:
 
 def test_a_choice_is_asked_for_where_there_are_several(outputs: Path) -> None:
     with pytest.raises(InputError, match=r"choose one of.*'layer': 1.*'layer': 2"):
-        pipeline.open_output(str(outputs / "frames"))
+        audiomill.open_output(str(outputs / "frames"))
     with pytest.raises(InputError, match="no rows"):
-        pipeline.open_output(str(outputs / "frames"), layer=7)
+        audiomill.open_output(str(outputs / "frames"), layer=7)
     with pytest.raises(InputError, match="not by speaker"):
-        pipeline.open_output(str(outputs / "frames"), speaker=7)
+        audiomill.open_output(str(outputs / "frames"), speaker=7)
     with pytest.raises(InputError, match="no finished"):
-        pipeline.open_output(str(outputs / "in"))
+        audiomill.open_output(str(outputs / "in"))
 
 
 def test_int8_comes_back_as_floats_near_the_frames_mean(outputs: Path) -> None:
-    frames = dict(pipeline.open_output(str(outputs / "frames"), layer=2))
-    for name, vector in pipeline.open_output(str(outputs / "pooled")):
+    frames = dict(audiomill.open_output(str(outputs / "frames"), layer=2))
+    for name, vector in audiomill.open_output(str(outputs / "pooled")):
         mean = frames[name].astype(np.float32).mean(0)
         assert vector.shape == (32,) and np.linalg.norm(vector - mean) / np.linalg.norm(mean) < 2e-2
 
 
 def test_codebooks_of_a_segment_come_together(outputs: Path) -> None:
-    found = pipeline.open_output(str(outputs / "codes"))
+    found = audiomill.open_output(str(outputs / "codes"))
     expected = rows(outputs / "codes", "codes")
     assert len(found) == 9 and found[3][1].tolist() == [row["codes"] for row in expected[6:8]]
-    one = pipeline.open_output(str(outputs / "codes"), codebook=1)
+    one = audiomill.open_output(str(outputs / "codes"), codebook=1)
     assert one[3][1].tolist() == expected[7]["codes"] and len(one) == 9
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_loaders_see_every_sample_once(outputs: Path, num_workers: int) -> None:
-    dataset = pipeline.open_output(str(outputs / "frames"), layer=1)
+    dataset = audiomill.open_output(str(outputs / "frames"), layer=1)
     for source, options in ((dataset, {"shuffle": True}), (dataset.stream(), {}), (dataset.stream(shuffle_seed=4), {})):
         loader: Any = DataLoader(source, batch_size=None, num_workers=num_workers, **options)  # type: ignore[arg-type]
         found = {name: np.asarray(array) for name, array in loader}
@@ -82,7 +82,7 @@ def test_loaders_see_every_sample_once(outputs: Path, num_workers: int) -> None:
 
 
 def test_a_stream_is_shuffled_by_its_seed(outputs: Path) -> None:
-    dataset = pipeline.open_output(str(outputs / "frames"), layer=1)
+    dataset = audiomill.open_output(str(outputs / "frames"), layer=1)
     orders = [[name for name, _ in dataset.stream(shuffle_seed=seed)] for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == sorted(dataset.ids)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from jobs.demo import english_clips
-from pipeline.models.codebooks import Codebook, write_codebook
-from pipeline.storage.fs import Place
+from audiomill.jobs.demo import english_clips
+from audiomill.models.codes.codebooks import Codebook, write_codebook
+from audiomill.storage.fs import Place
 from tests.jobs_by_hand import check_accounts, rows, run
 from tests.synth import encode, noise
 

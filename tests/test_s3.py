@@ -109,7 +109,7 @@ def test_audio_over_http_and_a_missing_page(s3_endpoint: str, bucket: Path, tmp_
 
 
 def test_memory_urls_work_in_one_process(voices: Any) -> None:
-    from pipeline.storage.fs import Place
+    from audiomill.storage.fs import Place
     from tests.synth import encode
 
     Place("memory://in/a.wav").write(encode(voices[1][0]))

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.audio.recording import Cut
-from pipeline.config import DecodeConfig
-from pipeline.errors import Rejected
-from pipeline.run.sandbox import Decoder
+from audiomill.audio.recording import Cut
+from audiomill.config.stages import DecodeConfig
+from audiomill.errors import Rejected
+from audiomill.stages.sandbox import Decoder
 from tests.synth import RATE, cutting, encode, tone
 
 SPEC = cutting("fixed")

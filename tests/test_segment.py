@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.segment import ContextWindows, QuietWindows, SegmentSpec, Span, SpeechSpans
-from pipeline.audio.vad import FRAME_SAMPLES
+from audiomill.audio.segment import ContextWindows, QuietWindows, SegmentSpec, Span, SpeechSpans
+from audiomill.audio.vad import FRAME_SAMPLES
 from tests.synth import cutting
 
 SPEC = cutting("vad", max_length_s=6, max_gap_s=1.0)

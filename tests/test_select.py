@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.audio.fingerprint import fingerprint, same_sound
-from pipeline.errors import InputError, UsageError
-from pipeline.select_config import SelectConfig, SelectJobConfig, SelectOutputConfig
-from pipeline.storage.fs import Place
-from pipeline.storage.parquet import read_table
-from pipeline.text.bootstrap import compared
-from pipeline.text.calibrate import cross_fitted, fit, reliability
-from pipeline.text.select import (
+from audiomill.audio.fingerprint import fingerprint, same_sound
+from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
+from audiomill.errors import InputError, UsageError
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import read_table
+from audiomill.text.bootstrap import compared
+from audiomill.text.calibrate import cross_fitted, fit, reliability
+from audiomill.train.pseudo import read_selection
+from audiomill.train.select.rules import (
     KEPT,
     Label,
     Rules,
@@ -34,8 +35,7 @@ from pipeline.text.select import (
     scripts_of,
     within_budget,
 )
-from pipeline.train.pseudo import read_selection
-from pipeline.train.selection import select
+from audiomill.train.select.selection import select
 from tests.jobs_by_hand import run
 from tests.synth import RATE, encode, noise, tar_bytes
 from tests.tone_language import write_corpus

@@ -17,11 +17,11 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
-from pipeline.errors import UsageError
-from pipeline.storage.fs import Place
-from pipeline.train.finetune import finetune
-from pipeline.train.self_training import _transcribe, best_of, config_of, decided, scored, self_train, why_ended
-from pipeline.train_config import FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
+from audiomill.config.train import FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
+from audiomill.errors import UsageError
+from audiomill.storage.fs import Place
+from audiomill.train.fit.finetune import finetune
+from audiomill.train.loop.self_training import _transcribe, best_of, config_of, decided, scored, self_train, why_ended
 from tests.tone_language import save_config, write_corpus
 
 INPUTS = ("labelled", "unlabelled", "dev", "test")
@@ -59,7 +59,7 @@ def start(root: Path, name: str) -> subprocess.Popen[bytes]:
     job = {**{each: [str(root / each)] for each in INPUTS}, "output": str(root / name), **SECTIONS}
     job["train"] = {**SECTIONS["train"], "model": str(root / "config")}
     (root / f"{name}.yaml").write_text(yaml.safe_dump(job))
-    command = [sys.executable, "-m", "jobs.cli", "self-train", str(root / f"{name}.yaml"), "--quiet"]
+    command = [sys.executable, "-m", "audiomill", "self-train", str(root / f"{name}.yaml"), "--quiet"]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import schema
-from pipeline.errors import InputError, OutputMismatch, UsageError
-from pipeline.plan import assign_parts, planned_table, split_by_part
-from pipeline.storage import ledger
-from pipeline.storage.entry import Entry
-from pipeline.storage.fs import Place, is_transient, remove_stale_temporaries, retried
-from pipeline.storage.parquet import to_bytes
-from pipeline.storage.shards import ShardReader, Window
-from pipeline.storage.sources import list_inputs
+from audiomill import schema
+from audiomill.errors import InputError, OutputMismatch, UsageError
+from audiomill.sources.entry import Entry
+from audiomill.sources.listing import list_inputs
+from audiomill.sources.shards import ShardReader, Window
+from audiomill.stages.plan import assign_parts, planned_table, split_by_part
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place, is_transient, remove_stale_temporaries, retried
+from audiomill.storage.part_files import to_bytes
 from tests.corpus import SINGLE_FILES, write_sources
 from tests.synth import encode, tar_bytes, tone
 

@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from pipeline.audio.perturb import at_speed, in_noise
-from pipeline.errors import ModelError, RunFailed, UsageError
-from pipeline.train.batches import epoch_batches, updates
-from pipeline.train.labels import form_of, num_frames_needed, plain_letters, save_tokenizer, vocabulary_of
-from pipeline.train.masks import span_mask
-from pipeline.train.schedule import rate_share
-from pipeline.train_config import TrainConfig, TrainOutputConfig
+from audiomill.audio.perturb import at_speed, in_noise
+from audiomill.config.train import TrainConfig, TrainOutputConfig
+from audiomill.errors import ModelError, RunFailed, UsageError
+from audiomill.models.ctc.labels import form_of, num_frames_needed, plain_letters, save_tokenizer, vocabulary_of
+from audiomill.models.wav2vec2.masks import span_mask
+from audiomill.train.fit.batches import epoch_batches, updates
+from audiomill.train.fit.schedule import rate_share
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import RATE, save_ctc_checkpoint, tar_bytes
 from tests.tone_language import save_config, sentence, spoken, write_corpus
@@ -117,7 +117,7 @@ def test_vocabularies_of_any_script_are_saved_and_read_back(
     vocabulary = vocabulary_of(texts, by_token, False)
     assert list(vocabulary.tokens[3:]) == expected
     save_tokenizer(vocabulary, tmp_path)
-    from pipeline.models.ctc_tokens import ctc_tokenizer, ctc_vocabulary
+    from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 
     assert ctc_vocabulary(ctc_tokenizer(tmp_path, False), len(vocabulary.tokens), 0) == vocabulary
     form = form_of(vocabulary, False)
@@ -219,7 +219,7 @@ def test_the_loss_of_a_padded_batch_is_the_sum_of_hugging_face_s_own(tmp_path: P
     """Each clip alone through `...ForCTC` with `labels`, at batch size 1."""
     from transformers import AutoModelForCTC
 
-    from pipeline.train.ctc import load_ctc
+    from audiomill.models.wav2vec2.learner import load_ctc
 
     folder = save_ctc_checkpoint(tmp_path, "wav2vec2-group", **NO_DROPOUT)
     learner = load_ctc(folder, TrainConfig(mask_time=0.0), ["ab"], torch.device("cpu"))
@@ -335,7 +335,7 @@ def test_pretraining_learns_what_is_hidden_and_its_codes_stay_alive(tones: Path,
 
 
 def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: list[Any], tmp_path: Path) -> None:
-    from pipeline.train.whisper import encoded, load_whisper_learner
+    from audiomill.models.whisper.learner import encoded, load_whisper_learner
 
     learner = load_whisper_learner(whisper, TrainConfig(mask_time=0.0), torch.device("cpu"))
     model, clips = learner.model, [pcm for pcm, _ in voices[:2]]
@@ -364,7 +364,7 @@ def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: l
     losses = [row["loss"] for row in told if "loss" in row]
     assert losses[-1] < losses[0]
     model = loaded(tmp_path / "out" / "checkpoint")
-    from pipeline.models.base import Utterance
+    from audiomill.models.base import Utterance
 
     heard = [Utterance(pcm, 0, 0, ("r", None), 0, None) for pcm in clips]
     texts = model.transcripts(heard, [answer.text for answer in model.forward(heard)])

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.errors import UsageError
-from pipeline.run.follow import Done, Follower
-from pipeline.run.journal import json_line, redacted
-from pipeline.run.meter import METRICS, Meter
-from pipeline.run_config import metrics_target, shard_of
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
+from audiomill.config.run import metrics_target, shard_of
+from audiomill.errors import UsageError
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.watch.follow import Done, Follower
+from audiomill.watch.journal import json_line, redacted
+from audiomill.watch.meter import METRICS, Meter
 from tests.jobs_by_hand import part_files, rows, run
 from tests.object_store import free_port
 from tests.synth import RATE, encode
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
 
 def started(*args: str) -> subprocess.Popen[str]:
     """The command line, running."""
-    command = [sys.executable, "-m", "jobs.cli", *args]
+    command = [sys.executable, "-m", "audiomill", *args]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()}
     )
@@ -368,8 +368,8 @@ def test_a_shard_does_not_declare_done_what_another_has_planned_since(
     source.mkdir()
     for number in range(4):
         (source / f"r{number}.wav").write_bytes(encode(voices[number % 2][0]))
-    from pipeline.run import job as run_of_a_job
-    from pipeline.run.planning import plan_of
+    from audiomill.run import job as run_of_a_job
+    from audiomill.run.planning import plan_of
 
     planned = plan_of
     late: list[int] = []

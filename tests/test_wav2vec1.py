@@ -13,10 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ModelError
-from pipeline.models.base import CodesWant, Utterance, VectorWant
-from pipeline.models.fairseq import load_fairseq, read_fairseq, shape_of_fairseq
-from pipeline.models.wav2vec1 import Aggregator, Wav2Vec, Wav2VecSpec, num_frames
+from audiomill.errors import ModelError
+from audiomill.models.base import CodesWant, Utterance, VectorWant
+from audiomill.models.wav2vec1.fairseq import load_fairseq, read_fairseq, shape_of_fairseq
+from audiomill.models.wav2vec1.network import Aggregator, Wav2Vec, Wav2VecSpec, num_frames
 from tests import reference_wav2vec as paper
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import encode, noise
@@ -137,7 +137,7 @@ def test_the_aggregator_sees_the_past_and_not_the_future(monkeypatch: pytest.Mon
     aggregator = Aggregator(spec)
     for layer in aggregator.conv_layers:
         layer["3"] = torch.nn.Identity()  # its statistics run over time: no convolution is to blame for that
-    monkeypatch.setattr("pipeline.models.wav2vec1.group_norm_over_own_frames", lambda x, frames, norm: norm(x))
+    monkeypatch.setattr("audiomill.models.wav2vec1.network.group_norm_over_own_frames", lambda x, frames, norm: norm(x))
     z = torch.randn(1, 8, 40, requires_grad=True)
     aggregator(z, torch.tensor([40]))[0, :, 20].abs().sum().backward()
     touched = z.grad[0].abs().sum(0).nonzero()[:, 0].tolist()  # type: ignore[index]

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
-from pipeline.errors import ModelError
-from pipeline.models.base import Utterance, VectorWant
+from audiomill.errors import ModelError
+from audiomill.models.base import Utterance, VectorWant
 from tests.jobs_by_hand import loaded
 from tests.synth import noise
 
@@ -49,7 +49,7 @@ def alone(folder: Path, num_samples: int) -> tuple[torch.Tensor, tuple[torch.Ten
 @cache
 def both(folder: Path) -> Any:
     """Our model, asked for text and every hidden state."""
-    from pipeline.config import TranscriptConfig
+    from audiomill.config.text import TranscriptConfig
 
     return loaded(folder, transcripts=TranscriptConfig(), vectors=WANTS)
 
@@ -119,7 +119,7 @@ def test_plain_hugging_face_batches_are_wrong_where_ours_are_right(wav2vec2_fold
 
 
 def test_windows_with_context_leave_every_frame_once(wav2vec2_folder: Path) -> None:
-    from pipeline.models.ctc import _core_frames
+    from audiomill.models.ctc.greedy import _core_frames
 
     model = both(wav2vec2_folder)
     pcm, core, context = noise(16_000 * 50), 1_280 * 60, 1_280 * 20

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from pipeline.config import TranscriptConfig
-from pipeline.models.base import Utterance
-from pipeline.models.whisper import WhisperModel
-from pipeline.text.wer import score_pair
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import Utterance
+from audiomill.models.whisper.model import WhisperModel
+from audiomill.text.wer import score_pair
 from tests.jobs_by_hand import loaded
 
 
@@ -61,7 +61,7 @@ def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[
 
 
 def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) -> None:
-    from pipeline.models.base import side_by_side
+    from audiomill.models.base import side_by_side
 
     extractor = WhisperFeatureExtractor(feature_size=80)
     pcm_BT = torch.from_numpy(side_by_side([utterance(c) for c in clips], 30 * 16_000))
@@ -93,7 +93,7 @@ def test_a_prompt_and_suppressed_numerals_change_what_is_written(whisper: Any) -
     import soundfile
     import soxr
 
-    from jobs.demo import english_clips
+    from audiomill.jobs.demo import english_clips
 
     waveform, rate = soundfile.read(english_clips()[0][0].with_name("counting.wav"), dtype="float32")
     counting = utterance(np.rint(soxr.resample(waveform, rate, 16_000) * 32767))

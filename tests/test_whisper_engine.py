@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import ModelConfig, TranscriptConfig
-from pipeline.models.base import Utterance, Wants
-from pipeline.models.load import load_model
-from pipeline.models.task import TaskSpec
-from pipeline.models.whisper_graph import Recorder
-from pipeline.models.whisper_heard import How
+from audiomill.config.stages import ModelConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import Utterance, Wants
+from audiomill.models.load import load_model
+from audiomill.models.task import TaskSpec
+from audiomill.models.whisper.heard import How
+from audiomill.models.whisper.network.graph import Recorder
 
 SHORT = How(is_short=True, stops_loops=True, hears_out=True)
 

@@ -12,7 +12,7 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from pipeline.models.whisper_tokens import TokenRules, WhisperTokens
+from audiomill.models.whisper.tokens import TokenRules, WhisperTokens
 
 TOKENS = WhisperTokens(
     size=140,

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import TranscriptConfig
-from pipeline.models.base import Utterance
-from pipeline.models.whisper_align import heads_of, warp
-from pipeline.models.whisper_words import TimedToken, words_of
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import Utterance
+from audiomill.models.whisper.timing import heads_of, warp
+from audiomill.models.whisper.words import TimedToken, words_of
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import RATE, encode
 

@@ -45,7 +45,7 @@ def test_torchrun_s_workers_take_the_steps_of_one(alone: Path) -> None:
         "--nproc-per-node",
         "2",
         "-m",
-        "jobs.cli",
+        "audiomill",
     ]
     job = [
         "finetune",

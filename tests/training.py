@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.config import PlanConfig
-from pipeline.fields import build
-from pipeline.train.finetune import finetune
-from pipeline.train_config import FinetuneConfig, TrainConfig, TrainOutputConfig
+from audiomill.config.fields import build
+from audiomill.config.stages import PlanConfig
+from audiomill.config.train import FinetuneConfig, TrainConfig, TrainOutputConfig
+from audiomill.train.fit.finetune import finetune
 
 QUICK = {"from_scratch": True, "batch_seconds": 8.0, "learning_rate": 4e-3, "mask_time": 0.0, "device": "cpu"}
 

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pipeline.errors import Rejected
+from audiomill.errors import Rejected
 
 BLOCK_FRAMES = 1 << 16
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE, MAX_CHANNELS = 1_000, 768_000, 256

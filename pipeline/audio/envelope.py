@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 
 STRETCH = MODEL_SAMPLE_RATE // 10
 MAX_VALUES = 1_000

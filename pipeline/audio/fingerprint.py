@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 
 FRAME = 512
 NUM_BANDS, NUM_STRETCHES = 8, 9

@@ -9,7 +9,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 
 MIN_SAMPLES = 400
 

@@ -11,13 +11,13 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE, resampled_length, samples_from_seconds
-from pipeline.audio.decode import Audio, open_audio
-from pipeline.audio.envelope import Envelope
-from pipeline.audio.resample import resample
-from pipeline.audio.segment import Segmenter, SegmentSpec, Span, segmenter
-from pipeline.audio.vad import speech_samples
-from pipeline.errors import Rejected
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, resampled_length, samples_from_seconds
+from audiomill.audio.decode import Audio, open_audio
+from audiomill.audio.envelope import Envelope
+from audiomill.audio.resample import resample
+from audiomill.audio.segment import Segmenter, SegmentSpec, Span, segmenter
+from audiomill.audio.vad import speech_samples
+from audiomill.errors import Rejected
 
 MIN_MISSING_S = 0.1
 """A decoded length this close to the announced one is complete: encoders pad and trim by some frames."""
@@ -41,7 +41,7 @@ class Cut(NamedTuple):
 
 class Ending(NamedTuple):
     """The account of a recording that was read to its end. Counts: samples at 16 kHz; `envelope`: a level for each
-    `envelope_s` seconds, see `pipeline.audio.envelope`."""
+    `envelope_s` seconds, see `audiomill.audio.envelope`."""
 
     origin: int
     num_samples: int

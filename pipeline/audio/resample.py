@@ -8,7 +8,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE, resampled_length
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, resampled_length
 
 # K channels, T samples
 Block = NDArray[np.float32]

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from pipeline.audio.vad import FRAME_SAMPLES, SpeechProbabilities
-from pipeline.errors import UsageError
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
+from audiomill.errors import UsageError
 
 ENERGY_FRAME = MODEL_SAMPLE_RATE // 50
 """Windows without voice activity are cut at their quietest 20 ms."""

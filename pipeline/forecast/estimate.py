@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.forecast.measure import Measured
-from pipeline.forecast.rates import as_rows, seconds_for
-from pipeline.forecast.simulate import Cluster, Outcome, Work, simulate
-from pipeline.forecast.sizes import bytes_of_file
-from pipeline.forecast_config import ForecastConfig, numbers, prices
-from pipeline.plan import split_by_part
-from pipeline.run.meter import BEFORE_INFER
+from audiomill.config.forecast import ForecastConfig, numbers, prices
+from audiomill.forecast.measure import Measured
+from audiomill.forecast.rates import as_rows, seconds_for
+from audiomill.forecast.simulate import Cluster, Outcome, Work, simulate
+from audiomill.forecast.sizes import bytes_of_file
+from audiomill.stages.plan import split_by_part
+from audiomill.watch.meter import BEFORE_INFER
 
 MOST_SIMULATED = 20_000
 """Parts; of more, so many are simulated and the time is scaled."""

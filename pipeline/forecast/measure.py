@@ -14,27 +14,27 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from rich.console import Console
 
-from pipeline import schema
-from pipeline.audio.clock import seconds_from_samples
-from pipeline.audio.decode import header_duration_s
-from pipeline.forecast.rates import BatchSize, Point, audio_of, best, curve, search, seconds_for
-from pipeline.forecast.sizes import Growth, growth
-from pipeline.forecast.strata import Drawn
-from pipeline.job_config import JobConfig
-from pipeline.models.device import device_name
-from pipeline.models.load import load_tasks
-from pipeline.pieces import cut_part
-from pipeline.run.job import open_engine, run_job
-from pipeline.run.meter import BEFORE_INFER
-from pipeline.run.sandbox import Decoder
-from pipeline.run.settle import found_tasks, settle
-from pipeline.run.spec import RunSpec
-from pipeline.run.summary import Summary
-from pipeline.storage import ledger
-from pipeline.storage.entry import Entry, Sidecar
-from pipeline.storage.fs import Place
-from pipeline.storage.shards import ShardReader
-from pipeline.storage.sources import Listing
+from audiomill import schema
+from audiomill.audio.clock import seconds_from_samples
+from audiomill.audio.decode import header_duration_s
+from audiomill.config.jobs import JobConfig
+from audiomill.forecast.rates import BatchSize, Point, audio_of, best, curve, search, seconds_for
+from audiomill.forecast.sizes import Growth, growth
+from audiomill.forecast.strata import Drawn
+from audiomill.models.device import device_name
+from audiomill.models.load import load_tasks
+from audiomill.run.job import open_engine, run_job
+from audiomill.run.settle import found_tasks, settle
+from audiomill.sources.entry import Entry, Sidecar
+from audiomill.sources.listing import Listing
+from audiomill.sources.shards import ShardReader
+from audiomill.stages.cut import cut_part
+from audiomill.stages.sandbox import Decoder
+from audiomill.stages.spec import RunSpec
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.watch.meter import BEFORE_INFER
+from audiomill.watch.summary import Summary
 
 NUM_PARTS = 3
 """Of the sample run: decoding runs ahead of the models from the second one on."""
@@ -49,7 +49,7 @@ class Measured:
     """What the sample told. `rows`: of the sampled recordings, see `_outcomes`; `stage_s`: seconds of each stage before
     the models for a second of audio; `opening_s`: until a new decode process is at work; `fixed_s`: before the first part
     is decoded; `contention`: how much slower the
-    models ran beside the decoders than alone; `growth`: of each table, see `pipeline.forecast.sizes`."""
+    models ran beside the decoders than alone; `growth`: of each table, see `audiomill.forecast.sizes`."""
 
     device: str
     machine: str
@@ -151,8 +151,8 @@ def _through_the_engine(
 def _alone(config: JobConfig, entries: Sequence[Entry], do_search: bool, told: Callable[[str], None]) -> _Timed:
     """Decoding, then the models, with nothing beside them."""
     engine = dataclasses.replace(config.engine, engine="local")
-    with open_engine(dataclasses.replace(config, engine=engine)) as (_, device):
-        spec, _ = settle(config, found_tasks(config), device)
+    with open_engine(dataclasses.replace(config, engine=engine)) as opened:
+        spec, _ = settle(config, found_tasks(config), opened.device, opened.features)
     told("loading the model")
     loaded = load_tasks(spec.tasks, config.plan.storage_options)
     piece, stage_s, opening_s = _decoded(entries, spec)

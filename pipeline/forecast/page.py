@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from pipeline.report.charts import bars, line
-from pipeline.run.progress import duration_text, size_text
+from audiomill.html.figures import bars, line
+from audiomill.watch.progress import duration_text, size_text
 
 Forecast = Mapping[str, Any]
 
 
 def forecast_page(found: Forecast) -> str:
     """The page."""
-    style = files("pipeline.report").joinpath("report.css").read_text()
+    style = files("audiomill.report").joinpath("report.css").read_text()
     cards = "".join(f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in headline(found))
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in found["notes"])
     body = f'<div class="figures">{cards}</div><p class="soft">{html.escape(_basis(found))}</p>'

@@ -12,21 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-import pipeline
-from pipeline.errors import InputError
-from pipeline.forecast.estimate import Forecast, forecast
-from pipeline.forecast.measure import measure
-from pipeline.forecast.page import forecast_page
-from pipeline.forecast.strata import Drawn, draw, strata_of
-from pipeline.forecast_config import ForecastConfig
-from pipeline.job_config import JobConfig
-from pipeline.models.checkpoint import resolve_device
-from pipeline.models.device import num_devices
-from pipeline.plan import planned_table
-from pipeline.run.job import check_places, listed
-from pipeline.run.journal import without_credentials
-from pipeline.run.settle import found_tasks, settle
-from pipeline.storage.fs import Place, absolute
+import audiomill
+from audiomill.config.forecast import ForecastConfig
+from audiomill.config.jobs import JobConfig
+from audiomill.errors import InputError
+from audiomill.forecast.estimate import Forecast, forecast
+from audiomill.forecast.measure import measure
+from audiomill.forecast.page import forecast_page
+from audiomill.forecast.strata import Drawn, draw, strata_of
+from audiomill.models.device import num_devices, resolve_device
+from audiomill.models.precision import cpu_features
+from audiomill.run.job import check_places, listed
+from audiomill.run.settle import found_tasks, settle
+from audiomill.stages.plan import planned_table
+from audiomill.storage.fs import Place, absolute
+from audiomill.watch.journal import without_credentials
 
 SHARE, LEAST_S, MOST_S = 0.001, 300.0, 3600.0
 """Of the sample, when nothing is said."""
@@ -52,7 +52,7 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
     times = []
     for _ in range(2):  # the first time loads libraries
         before = time.perf_counter()
-        spec, _ = settle(config, found_tasks(config), resolve_device(config.tasks[0].model.device))
+        spec, _ = settle(config, found_tasks(config), resolve_device(config.tasks[0].model.device), cpu_features())
         times.append(time.perf_counter() - before)
     plan = planned_table(
         listing.entries, first_part=0, part_seconds=spec.part_seconds, storage_options=config.plan.storage_options
@@ -79,7 +79,7 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
     found["job"] = config.name
     found["models"] = [without_credentials(task.model.model) for task in config.tasks]
     found["inputs"] = [without_credentials(url) for url in config.inputs]
-    found["audiomill"] = pipeline.__version__
+    found["audiomill"] = audiomill.__version__
     output.join(FORECAST_FILE).write(json.dumps(found, indent=1).encode())
     output.join(PAGE_FILE).write(forecast_page(found).encode())
     return found

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import psutil
 import pyarrow as pa
 
-from pipeline import schema
-from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from pipeline.models.device import device_memory
-from pipeline.models.task import LoadedTask
-from pipeline.run.spec import RunSpec
-from pipeline.stages import infer_piece
+from audiomill import schema
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.models.device import device_memory
+from audiomill.models.task import LoadedTask
+from audiomill.stages.infer import infer_piece
+from audiomill.stages.spec import RunSpec
 
 LONG_S = 45.0
 """A measurement that would take longer is made on less audio."""
@@ -167,7 +167,7 @@ def _predicted(found: Sequence[BatchSize], size: float) -> int | None:
 def _peak(device: str) -> Iterator[Callable[[], int]]:
     """Largest memory use inside the block, above that at its start."""
     if device.startswith("cuda"):
-        from pipeline.models.device import peak_meter
+        from audiomill.models.device import peak_meter
 
         yield peak_meter(device)
         return

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.storage.parquet import to_bytes
+from audiomill.storage.part_files import to_bytes
 
 SHARES = (4, 2, 1)
 """The sample is written whole, in halves and in quarters."""

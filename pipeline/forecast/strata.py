@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.run.journal import without_credentials
-from pipeline.storage.entry import suffix
+from audiomill.sources.entry import suffix
+from audiomill.watch.journal import without_credentials
 
 MIN_SPAN_S, MAX_SPAN_S = 30.0, 300.0
 """Of longer recordings a stretch is taken."""

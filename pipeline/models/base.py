@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import TranscriptConfig
+from audiomill.config.text import TranscriptConfig
 
 CONV = -100
 """Stands for the normalised output of the convolutions where a layer's number is expected."""

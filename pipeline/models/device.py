@@ -5,12 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import psutil
-import torch
+
+from audiomill.errors import ModelError
+
+
+def resolve_device(device: str) -> str:
+    """`auto` -> `cuda` if there is one, else `cpu`.
+
+    Raises:
+        ModelError: CUDA was asked for and is not there.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(
+            f"--device {device}: torch {torch.__version__} sees no CUDA device; use --device cpu or install a CUDA build of torch"
+        )
+    return device
 
 
 def device_name(device: str) -> str:
     """For people: the GPU's name, or the number of CPU cores."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device if ":" in device else 0)
     return f"{psutil.cpu_count()} CPU cores"
 
@@ -18,6 +40,8 @@ def device_name(device: str) -> str:
 def num_devices(device: str) -> int:
     """GPUs of this machine; 1 for one that is named, and for the CPU its cores."""
     if device.startswith("cuda"):
+        import torch
+
         return 1 if ":" in device else max(1, torch.cuda.device_count())
     return psutil.cpu_count() or 1
 
@@ -25,12 +49,16 @@ def num_devices(device: str) -> int:
 def device_memory(device: str) -> int:
     """Bytes that nobody uses now."""
     if device.startswith("cuda"):
+        import torch
+
         return int(torch.cuda.mem_get_info(device if ":" in device else 0)[0])
     return int(psutil.virtual_memory().available)
 
 
 def peak_meter(device: str) -> Callable[[], int]:
     """Starts to watch a GPU; calling it gives the most that was allocated since, above what was there before."""
+    import torch
+
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     return lambda: int(torch.cuda.max_memory_allocated(device) - before)

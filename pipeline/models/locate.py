@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ModelError
+from audiomill.errors import ModelError
 
 HUB_PATTERNS = ["*.json", "*.txt", "*.safetensors", "merges.txt", "vocab*", "*.model"]
 
@@ -70,7 +70,7 @@ def _from_hub(name: str) -> Path:
 @cache
 def _downloaded(url: str, storage_options: str) -> Path:
     """A checkpoint from object storage, copied to a folder that is reused while its files stay the same."""
-    from pipeline.storage.fs import Place, retried
+    from audiomill.storage.fs import Place, retried
 
     folder, _, file_name = url.rpartition("/") if url.endswith(".pt") else (url, "", "")
     place = Place(folder, json.loads(storage_options))

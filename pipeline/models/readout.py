@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.models.base import CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
+from audiomill.models.base import CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
 
 Quantizer = Callable[[Tensor], Tensor]
 """hidden_ND -> codes_NK."""
@@ -61,7 +61,7 @@ def read_out(
     """What is wanted of a batch, row by row.
 
     Args:
-        wants: see `pipeline.models.base`.
+        wants: see `audiomill.models.base`.
         hidden: hidden_BFD by layer.
         own_codes_BFK: of the checkpoint's own quantizer, where its codes need the whole batch.
         quantizers: by name of the want; see `Quantizer`.

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
-from pathlib import Path
 from typing import Any
-
-BERT_HOP = 320
-WHISPER_HOP = 320
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +32,3 @@ def receptive_field(config: Any) -> int:
         size += (kernel - 1) * step
         step *= stride
     return size
-
-
-def shape_of_family(folder: Path, has_quantizer: bool) -> Shape:
-    """Of a wav2vec2-family folder; configs hold what differs from the family's defaults, so transformers reads them."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder)
-    hop = BERT_HOP if config.model_type == "wav2vec2-bert" else prod(config.conv_stride)
-    quantizer = (config.num_codevector_groups, config.num_codevectors_per_group) if has_quantizer else None
-    depth = config.num_adapter_layers if getattr(config, "add_adapter", False) else 0
-    text_hop = hop * config.adapter_stride**depth if depth else hop
-    return Shape(
-        width=config.hidden_size, num_layers=config.num_hidden_layers, hop=hop, text_hop=text_hop, quantizer=quantizer
-    )
-
-
-def shape_of_whisper(folder: Path) -> Shape:
-    """Of a Hugging Face Whisper folder."""
-    config = json.loads((folder / "config.json").read_text())
-    return Shape(width=config["d_model"], num_layers=config["encoder_layers"], hop=WHISPER_HOP)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config import ModelConfig
-from pipeline.models.base import SpeechModel, Wants
+from audiomill.config.stages import ModelConfig
+from audiomill.models.base import SpeechModel, Wants
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import CodesConfig, EmbeddingsConfig, ModelConfig
-from pipeline.errors import ModelError, UsageError
-from pipeline.models.base import CONV, CodesWant, VectorWant
-from pipeline.models.checkpoint import Checkpoint, find_checkpoint, fingerprint, shape_of
-from pipeline.models.shape import Shape
-from pipeline.storage.fs import Place, absolute
+from audiomill.config.representations import CodesConfig, EmbeddingsConfig
+from audiomill.config.stages import ModelConfig
+from audiomill.errors import ModelError, UsageError
+from audiomill.models.base import CONV, CodesWant, VectorWant
+from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint, shape_of
+from audiomill.models.shape import Shape
+from audiomill.storage.fs import Place, absolute
 
 QUANTIZER = "quantizer"
 
@@ -90,7 +91,7 @@ def _own(checkpoint: Checkpoint, shape: Shape) -> CodesWant:
     if shape.quantizer is None:
         raise _no_quantizer(checkpoint)
     codebooks, entries = shape.quantizer
-    layer = None if checkpoint.kind in ("fairseq", "fake") else CONV
+    layer = None if checkpoint.family.quantizes_itself else CONV
     return CodesWant(name=QUANTIZER, source="", layer=layer, num_codebooks=codebooks, num_entries=entries)
 
 
@@ -104,10 +105,10 @@ def _no_quantizer(checkpoint: Checkpoint) -> ModelError:
 
 
 def _borrowed(name: str, checkpoint: Checkpoint, storage_options: dict[str, Any]) -> tuple[CodesWant, str]:
-    from pipeline.models.codebooks import check_same_convolutions
+    from audiomill.models.codes.codebooks import check_same_convolutions
 
     other = find_checkpoint(ModelConfig(model=name), storage_options)
-    if checkpoint.kind not in ("ctc", "encoder"):
+    if not checkpoint.family.lends_quantizer:
         raise _no_quantizer(other)
     want = _own(other, shape_of(other))
     check_same_convolutions(Path(checkpoint.path), Path(other.path))
@@ -117,7 +118,7 @@ def _borrowed(name: str, checkpoint: Checkpoint, storage_options: dict[str, Any]
 def _codebook(
     source: str, layer: int | None, checkpoint: Checkpoint, shape: Shape, storage_options: dict[str, Any]
 ) -> tuple[CodesWant, str]:
-    from pipeline.models.codebooks import codebook_fingerprint, read_codebook
+    from audiomill.models.codes.codebooks import codebook_fingerprint, read_codebook
 
     place = Place(absolute(source), storage_options)
     codebook = read_codebook(place, layer)
@@ -131,7 +132,7 @@ def _codebook(
         raise UsageError(f"--codebook {source}: expected 2 to 65536 entries, got {entries}")
     if (
         codebook.fingerprint is not None
-        and checkpoint.kind != "fake"
+        and checkpoint.family.scheme is None
         and codebook.fingerprint != fingerprint(checkpoint)
     ):
         raise UsageError(

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from audiomill.config.defaults import REPEATING_RATIO
+
 Row = Mapping[str, Any]
 
 SURE = 0.8
 """Segments that are surer than this are not shown as doubtful."""
-MAX_COMPRESSION_RATIO = 2.4
+MAX_COMPRESSION_RATIO = REPEATING_RATIO
 FAST_CHARS_PER_SECOND = 25.0
 SLOW_CHARS_PER_SECOND = 2.0
 LONG_S = 3.0

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import schema
-from pipeline.report.classes import Worst
-from pipeline.storage.fs import Place
-from pipeline.storage.parquet import part_name, read_table
-from pipeline.text.wer import NO_ERRORS, Errors, errors_by_piece, score_pair
+from audiomill import schema
+from audiomill.report.classes import Worst
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import part_name, read_table
+from audiomill.text.wer import NO_ERRORS, Errors, errors_by_piece, score_pair
 
 MAX_PARTS = 2_000
 """Parts that are looked at; of more, as many, evenly spread."""

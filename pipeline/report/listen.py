@@ -11,13 +11,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE
-from pipeline.audio.recording import Cut
-from pipeline.audio.segment import whole_spec
-from pipeline.config import DecodeConfig
-from pipeline.errors import Rejected
-from pipeline.run.journal import redacted
-from pipeline.run.sandbox import Decoder
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.recording import Cut
+from audiomill.audio.segment import whole_spec
+from audiomill.config.stages import DecodeConfig
+from audiomill.errors import Rejected
+from audiomill.stages.sandbox import Decoder
+from audiomill.watch.journal import redacted
 
 NUM_LEVELS = 240
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from pipeline.report.classes import KINDS
+from audiomill.report.classes import KINDS
 
 KEYS = "Keys: j and k go from clip to clip, space plays, Tab and the arrows move inside one, / searches, Esc goes back."
 
 
 def document(title: str, body: str, facts: Mapping[str, Any]) -> str:
     """The whole file. `facts`: what the page's script needs; texts in it may hold anything."""
-    room = files("pipeline.report")
+    room = files("audiomill.report")
     style, behaviour = (room.joinpath(name).read_text() for name in ("report.css", "report.js"))
     inside = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     policy = "connect-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'"
@@ -43,7 +43,7 @@ def body(
     Args:
         headline: names and values of the figures at the top.
         notes: sentences under them.
-        charts: see `pipeline.report.charts`.
+        charts: see `audiomill.html.figures`.
         kinds: name, title, meaning and count of the failures that have clips.
         languages: to choose from in the search.
         rejections: some rows of the rejections table.

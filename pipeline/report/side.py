@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.run.journal import without_credentials
-from pipeline.storage.fs import Place, protocol
+from audiomill.storage.fs import Place, protocol
+from audiomill.watch.journal import without_credentials
 
 Row = dict[str, Any]
 CHUNK = 2_000

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.report.charts import bars, histogram, line
-from pipeline.report.classes import KINDS, Kind, Worst, chars_per_second
-from pipeline.report.gather import (
+from audiomill.config.defaults import WINDOW_S
+from audiomill.html.figures import bars, histogram, line
+from audiomill.report.classes import KINDS, Kind, Worst, chars_per_second
+from audiomill.report.gather import (
     DURATION_EDGES,
     SHARE_EDGES,
     Gathered,
@@ -23,19 +24,19 @@ from pipeline.report.gather import (
     reliability,
     throughput,
 )
-from pipeline.report.listen import Listener
-from pipeline.report.page import body, document
-from pipeline.report.side import Index, index_row, name_of, part_file, script, segment_row
-from pipeline.run.journal import redacted
-from pipeline.run.progress import duration_text, size_text
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
-from pipeline.storage.parquet import read_table
+from audiomill.report.listen import Listener
+from audiomill.report.page import body, document
+from audiomill.report.side import Index, index_row, name_of, part_file, script, segment_row
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import read_table
+from audiomill.watch.journal import redacted
+from audiomill.watch.progress import duration_text, size_text
 
 FOLDER = "report"
-MAX_CLIP_S = 30.0
+MAX_CLIP_S = WINDOW_S
 MAX_REJECTIONS = 50
-STAGES = ("read", "decode", "resample", "segment", "infer", "decode_text", "write")
+STAGES = ("read", "decode", "resample", "segment", "infer", "respell", "write")
 
 Row = dict[str, Any]
 

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from pipeline.assemble import assemble
-from pipeline.commit import failure_place, replace_recordings, saved_results, write_part
-from pipeline.errors import RunFailed, UsageError
-from pipeline.plan import split_by_part
-from pipeline.result import Result
-from pipeline.run.journal import tell_part
-from pipeline.run.spec import RunSpec
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
+from audiomill.errors import RunFailed, UsageError
+from audiomill.stages.plan import split_by_part
+from audiomill.stages.spec import RunSpec
+from audiomill.stages.write import failure_place, replace_recordings, saved_results, write_part
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.tables.assemble import assemble
+from audiomill.tables.result import Result
+from audiomill.watch.journal import tell_part
 
 
 def isolate(

@@ -8,32 +8,33 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from rich.console import Console
 
-from pipeline.canary import Difference, spread, verdict
-from pipeline.commit import failure_place, write_result
-from pipeline.errors import RunFailed, UsageError
-from pipeline.job_config import JobConfig
-from pipeline.models.checkpoint import resolve_device
-from pipeline.plan import split_by_part
-from pipeline.run.apart import isolate, retry
-from pipeline.run.journal import tell, tell_part
-from pipeline.run.meter import BYTES_ARE_KNOWN, Meter
-from pipeline.run.metrics import exported
-from pipeline.run.planning import plan_of
-from pipeline.run.progress import RunProgress
-from pipeline.run.record import record_canary, run_record
-from pipeline.run.settle import found_tasks, settle
-from pipeline.run.spec import RunSpec
-from pipeline.run.summary import Summary, summarise
-from pipeline.run.traces import tracer
-from pipeline.run_config import shard_of
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place, absolute, protocol, remove_stale_temporaries
-from pipeline.storage.sources import Listing, list_inputs
+from audiomill.config.jobs import JobConfig
+from audiomill.config.run import shard_of
+from audiomill.errors import RunFailed, UsageError
+from audiomill.models.device import resolve_device
+from audiomill.models.precision import cpu_features
+from audiomill.run.apart import isolate, retry
+from audiomill.run.planning import plan_of
+from audiomill.run.record import record_canary, run_record
+from audiomill.run.settle import found_tasks, settle
+from audiomill.sources.listing import Listing, list_inputs
+from audiomill.stages.canary import Difference, spread, verdict
+from audiomill.stages.plan import split_by_part
+from audiomill.stages.spec import RunSpec
+from audiomill.stages.write import failure_place, write_result
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place, absolute, protocol, remove_stale_temporaries
+from audiomill.watch.journal import tell, tell_part
+from audiomill.watch.meter import BYTES_ARE_KNOWN, Meter
+from audiomill.watch.metrics import exported
+from audiomill.watch.progress import RunProgress
+from audiomill.watch.summary import Summary, summarise
+from audiomill.watch.traces import tracer
 
 NUM_PASSES = 2
 """Over the parts, before those that workers die on are taken apart."""
@@ -43,7 +44,7 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
     """Runs a job; the same call again does only what is left.
 
     Args:
-        config: the job, see `pipeline.job_config`.
+        config: the job, see `audiomill.config.jobs`.
         console: for progress and notes.
         listing: recordings to run in place of what the inputs hold.
 
@@ -59,9 +60,10 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = listed(config) if listing is None else listing
     tasks = found_tasks(config)
-    with open_engine(config) as (engine, device):
+    with open_engine(config) as opened:
+        engine = opened.module
         before = {} if config.output.overwrite else ledger.settled_before(output)
-        spec, fields = settle(config, tasks, device, before)
+        spec, fields = settle(config, tasks, opened.device, opened.features, before)
         if config.output.overwrite:
             ledger.clear(output)
         remove_stale_temporaries(output)
@@ -89,21 +91,30 @@ def check_places(config: JobConfig) -> None:
         raise UsageError(f"{in_memory[0]}: memory:// lives in one process and Ray has many; use --engine local")
 
 
+class Opened(NamedTuple):
+    """An engine ready for use. `features`: that every processor has, see `audiomill.models.precision`."""
+
+    module: ModuleType
+    device: str
+    features: frozenset[str]
+
+
 @contextlib.contextmanager
-def open_engine(config: JobConfig) -> Iterator[tuple[ModuleType, str]]:
-    """The engine's module, with its session open, and the device that models will use."""
+def open_engine(config: JobConfig) -> Iterator[Opened]:
+    """The engine with its session open."""
     wanted = config.tasks[0].model.device
     if config.engine.engine == "local":
-        from pipeline.run import local
+        from audiomill.run import local
 
-        yield local, resolve_device(wanted)
+        yield Opened(local, resolve_device(wanted), cpu_features())
         return
-    from pipeline.run import on_ray
+    from audiomill.run import on_ray
 
     is_elsewhere = config.engine.ray_address is not None
     device = wanted if is_elsewhere else resolve_device(wanted)
     with on_ray.session(config.engine, config.output.verbose):
-        yield on_ray, ("cuda" if on_ray.cluster_has_gpus() else "cpu") if device == "auto" else device
+        chosen = ("cuda" if on_ray.cluster_has_gpus() else "cpu") if device == "auto" else device
+        yield Opened(on_ray, chosen, on_ray.features_of_nodes())
 
 
 def listed(config: JobConfig) -> Listing:

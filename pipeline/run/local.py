@@ -10,15 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import schema
-from pipeline.commit import save_result
-from pipeline.errors import UsageError
-from pipeline.models.load import load_tasks
-from pipeline.pieces import cut_part
-from pipeline.run.sandbox import Decoder
-from pipeline.run.spec import RunSpec, canary_of
-from pipeline.stages import infer_piece
-from pipeline.storage.fs import Place
+from audiomill import schema
+from audiomill.errors import UsageError
+from audiomill.models.load import load_tasks
+from audiomill.stages.cut import cut_part
+from audiomill.stages.infer import infer_piece
+from audiomill.stages.sandbox import Decoder
+from audiomill.stages.spec import RunSpec, canary_of
+from audiomill.stages.write import save_result
+from audiomill.storage.fs import Place
 
 Part = tuple[int, pa.Table]
 PIECES_AHEAD = 2
@@ -32,7 +32,7 @@ def run_parts(
     Args:
         parts: part numbers with their plan rows.
         spec: the run.
-        write: takes the packed result of each piece, see `pipeline.result`.
+        write: takes the packed result of each piece, see `audiomill.tables.result`.
         waiting: kept up to date with what waits for each stage.
 
     Yields:

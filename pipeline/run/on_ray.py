@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import traceback
@@ -30,18 +31,20 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.util.metrics
+import ray.util.scheduling_strategies
 
-from pipeline import schema
-from pipeline.commit import failure_place, save_result
-from pipeline.errors import RunFailed, UsageError
-from pipeline.models.task import LoadedTask
-from pipeline.pieces import cut_part
-from pipeline.run.meter import METRICS, StageCounts
-from pipeline.run.sandbox import Decoder
-from pipeline.run.spec import RunSpec, canary_of
-from pipeline.run_config import EngineConfig
-from pipeline.stages import infer_piece
-from pipeline.storage.fs import Place
+from audiomill import schema
+from audiomill.config.run import EngineConfig
+from audiomill.errors import RunFailed, UsageError
+from audiomill.models.precision import cpu_features
+from audiomill.models.task import LoadedTask
+from audiomill.stages.cut import cut_part
+from audiomill.stages.infer import infer_piece
+from audiomill.stages.sandbox import Decoder
+from audiomill.stages.spec import RunSpec, canary_of
+from audiomill.stages.write import failure_place, save_result
+from audiomill.storage.fs import Place
+from audiomill.watch.meter import METRICS, StageCounts
 
 Part = tuple[int, pa.Table]
 MAX_RETRIES = 2
@@ -68,9 +71,7 @@ def session(engine: EngineConfig, verbose: bool) -> Iterator[None]:
         extra = -(-engine.actors * engine.cpus_per_actor // 1)
         options |= {"num_cpus": (os.cpu_count() or 1) + int(extra) + 1, "include_dashboard": False}
     if engine.ship_code:
-        import pipeline
-
-        options["runtime_env"] = {"py_modules": [str(Path(pipeline.__file__).parent)]}
+        options["runtime_env"] = {"py_modules": [str(_code_to_ship())]}
     if not verbose:
         warnings.filterwarnings("ignore", module="ray")
     try:
@@ -82,6 +83,17 @@ def session(engine: EngineConfig, verbose: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _code_to_ship() -> Path:
+    """A copy of this program under its import name: in a checkout its folders have other names."""
+    import audiomill.jobs
+
+    target = Path(tempfile.mkdtemp(prefix="audiomill-")) / "audiomill"
+    leave_out = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(audiomill.__file__).parent, target, ignore=leave_out)
+    shutil.copytree(Path(audiomill.jobs.__file__).parent, target / "jobs", ignore=leave_out, dirs_exist_ok=True)
+    return target
 
 
 def _check_reachable(address: str) -> None:
@@ -107,6 +119,15 @@ def cluster_has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU"))
 
 
+def features_of_nodes() -> frozenset[str]:
+    """What the processors of all nodes offer, see `audiomill.models.precision`; needs a session."""
+    asked = ray.remote(cpu_features).options(num_cpus=0)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    strategies = [ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
+    found = ray.get([asked.options(scheduling_strategy=each).remote() for each in strategies])
+    return frozenset.intersection(*found)
+
+
 def run_parts(
     parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], waiting: dict[str, int] | None = None
 ) -> Iterator[pa.Table]:
@@ -115,7 +136,7 @@ def run_parts(
     Args:
         parts: part numbers with their plan rows.
         spec: the run.
-        write: takes the packed result of each piece on a worker, see `pipeline.result`.
+        write: takes the packed result of each piece on a worker, see `audiomill.tables.result`.
         waiting: kept up to date with what waits for each stage.
 
     Yields:
@@ -280,7 +301,7 @@ class _Infer:
         # Only here: torch in every decode and write worker would cost seconds of CPU and hundreds of MB each.
         import torch
 
-        from pipeline.models.load import load_tasks
+        from audiomill.models.load import load_tasks
 
         if self._spec.device == "cpu":
             torch.set_num_threads(_threads_per_actor(self._spec))

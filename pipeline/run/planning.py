@@ -5,15 +5,15 @@ from __future__ import annotations
 import pyarrow as pa
 from rich.console import Console
 
-from pipeline.job_config import JobConfig
-from pipeline.plan import planned_table
-from pipeline.run.journal import tell
-from pipeline.run.progress import size_text
-from pipeline.run.spec import RunSpec
-from pipeline.run_config import size_in_bytes
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place
-from pipeline.storage.sources import Listing
+from audiomill.config.jobs import JobConfig
+from audiomill.config.run import size_in_bytes
+from audiomill.sources.listing import Listing
+from audiomill.stages.plan import planned_table
+from audiomill.stages.spec import RunSpec
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.watch.journal import tell
+from audiomill.watch.progress import size_text
 
 
 def plan_of(listing: Listing, spec: RunSpec, output: Place, console: Console, config: JobConfig) -> pa.Table:

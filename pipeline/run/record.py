@@ -8,13 +8,13 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import pipeline
-from pipeline.canary import Difference
-from pipeline.job_config import JobConfig
-from pipeline.models.checkpoint import find_checkpoint
-from pipeline.models.ctc_tokens import vocabulary_of
-from pipeline.run.journal import without_credentials
-from pipeline.storage.fs import Place
+import audiomill
+from audiomill.config.jobs import JobConfig
+from audiomill.models.checkpoint import find_checkpoint
+from audiomill.models.ctc.vocabulary import vocabulary_of
+from audiomill.stages.canary import Difference
+from audiomill.storage.fs import Place
+from audiomill.watch.journal import without_credentials
 
 PACKAGES = (
     "torch", "transformers", "ray", "pyarrow", "numpy", "soundfile", "av", "soxr", "silero-vad", "onnxruntime", "fsspec",
@@ -26,7 +26,7 @@ def run_record(config: JobConfig) -> dict[str, Any]:
     names = [without_credentials(task.model.model) for task in config.tasks]
     return {
         "job": config.name,
-        "audiomill": pipeline.__version__,
+        "audiomill": audiomill.__version__,
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "model_name": names[0] if len(names) == 1 else names,

@@ -7,45 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import schema
-from pipeline.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from pipeline.audio.segment import SegmentSpec, spec_from_seconds
-from pipeline.config import LONGEST_SEGMENT_S, SegmentConfig
-from pipeline.errors import UsageError
-from pipeline.fields import digest, result_fields
-from pipeline.frames import values_type
-from pipeline.job_config import JobConfig, ModelTask
-from pipeline.models.base import Wants
-from pipeline.models.checkpoint import (
-    WHISPER_WINDOW_S,
-    Checkpoint,
-    check_options,
-    find_checkpoint,
-    fingerprint,
-    resolve_precision,
-    shape_of,
-    whisper_vocabulary_size,
-)
-from pipeline.models.ctc_beam import decoder_prints
-from pipeline.models.shape import Shape
-from pipeline.models.task import TaskSpec
-from pipeline.models.wanted import settled_codes, settled_vectors
-from pipeline.result import Tables
-from pipeline.run.journal import without_credentials
-from pipeline.run.spec import RunSpec
-from pipeline.storage.fs import Place, absolute
+from audiomill import schema
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.segment import SegmentSpec, spec_from_seconds
+from audiomill.config.defaults import WINDOW_S
+from audiomill.config.fields import digest, result_fields
+from audiomill.config.jobs import JobConfig, ModelTask
+from audiomill.config.stages import SegmentConfig
+from audiomill.errors import UsageError
+from audiomill.models.base import Wants
+from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, fingerprint, shape_of
+from audiomill.models.ctc.search import decoder_prints
+from audiomill.models.family import ALIGNMENT
+from audiomill.models.precision import settled_precision
+from audiomill.models.shape import Shape
+from audiomill.models.task import TaskSpec
+from audiomill.models.wanted import settled_codes, settled_vectors
+from audiomill.stages.spec import RunSpec
+from audiomill.storage.fs import Place, absolute
+from audiomill.tables.frames import values_type
+from audiomill.tables.result import Tables
+from audiomill.watch.journal import without_credentials
 
-BATCH_SECONDS = {
-    ("whisper", "cpu"): 1920.0,
-    ("whisper", "cuda"): 1920.0,
-    ("frames", "cpu"): 10.0,
-    ("frames", "cuda"): 480.0,
-}
-"""Measured; models with frames have activations that leave a CPU's caches early."""
 WHOLE_RECORDING_FACTOR = 4
 """`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
-VAD_SEGMENT_S = 14.0
-"""Of Whisper's text: measured by benchmarks/whisper_cpu.py on tiny.en and base, see `max_segment_seconds`."""
 MAX_PART_BYTES = 512_000_000
 MIN_PART_SECONDS = 120.0
 BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}
@@ -84,7 +69,11 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
 
 
 def settle(
-    config: JobConfig, tasks: Sequence[FoundTask], device: str, before: Mapping[str, Any] | None = None
+    config: JobConfig,
+    tasks: Sequence[FoundTask],
+    device: str,
+    features: frozenset[str],
+    before: Mapping[str, Any] | None = None,
 ) -> tuple[RunSpec, dict[str, Any]]:
     """Fills in what was left to us.
 
@@ -92,6 +81,7 @@ def settle(
         config: the job.
         tasks: its models.
         device: cpu or cuda, already resolved.
+        features: of every processor that will compute, see `audiomill.models.precision`.
         before: what was settled for this output by an earlier run: an automatic precision stays as it was.
 
     Returns:
@@ -102,7 +92,9 @@ def settle(
     specs, fields = [], {name: value for name, value in result_fields(config).items() if name != "segment"}
     for number, task in enumerate(tasks):
         prefix = "" if len(tasks) == 1 else f"models.{number}."
-        spec, codes = _task_spec(task, device, options, (before or {}).get(f"{prefix}precision"), task is aligner)
+        spec, codes = _task_spec(
+            task, device, features, options, (before or {}).get(f"{prefix}precision"), task is aligner
+        )
         specs.append(spec)
         found = {
             **_task_fields(task.config),
@@ -149,17 +141,26 @@ def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
 
 
 def _task_spec(
-    task: FoundTask, device: str, options: dict[str, Any], precision_before: str | None, aligns: bool
+    task: FoundTask,
+    device: str,
+    features: frozenset[str],
+    options: dict[str, Any],
+    precision_before: str | None,
+    aligns: bool,
 ) -> tuple[TaskSpec, list[str]]:
     """The task, and the fingerprints of its codebooks."""
     config = task.config
     model = config.model
     only_text = not config.embeddings and not config.codes
-    stays = model.precision == "auto" and device == "cpu" and precision_before is not None
-    wanted = str(precision_before) if stays else model.precision
-    precision = resolve_precision(wanted, device, task.checkpoint.kind, only_text)
-    family = "whisper" if task.checkpoint.kind in ("whisper", "fake") else "frames"
-    default = BATCH_SECONDS[family, "cuda" if device.startswith("cuda") else "cpu"]
+    family, kind = task.checkpoint.family, "cuda" if device.startswith("cuda") else "cpu"
+    precision = settled_precision(
+        model.precision,
+        device,
+        offers_int8="int8" in family.precisions[kind],
+        only_text=only_text,
+        features=features,
+        before=precision_before,
+    )
     codes, prints = settled_codes(config.codes, task.checkpoint, task.shape, options)
     text = config.transcripts
     if text is not None and task.second is not None:
@@ -176,7 +177,7 @@ def _task_spec(
         wants=wants,
         hop=task.shape.hop,
         text_hop=task.shape.text_hop,
-        batch_samples=samples_from_seconds(model.batch_seconds or default),
+        batch_samples=samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
     )
     return spec, prints
 
@@ -191,9 +192,10 @@ def _second_checkpoint(task: ModelTask, first: Checkpoint, options: dict[str, An
     if text is None or text.second_model is None:
         return None
     second = find_checkpoint(dataclasses.replace(task.model, model=text.second_model), options)
-    if first.kind != "whisper" or second.kind != "whisper" or not text.retry:
+    size_of = first.family.vocabulary_size
+    if size_of is None or second.family is not first.family or not text.retry:
         raise UsageError(f"--second-model {text.second_model}: expected a Whisper behind a Whisper, without --no-retry")
-    sizes = [whisper_vocabulary_size(Path(each.path)) for each in (first, second)]
+    sizes = [size_of(Path(each.path)) for each in (first, second)]
     if sizes[0] != sizes[1]:
         raise UsageError(
             f"--second-model {text.second_model}: its vocabulary has {sizes[1]} tokens, that of the first model "
@@ -208,18 +210,17 @@ def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:
     Raises:
         UsageError: `align` was asked of a model that cannot, or there is nothing to align.
     """
-    texts = [t.config.transcripts for t in tasks if t.checkpoint.kind == "whisper" and t.config.transcripts is not None]
-    has_words = any(text.word_times for text in texts)
+    texts = [t.config.transcripts for t in tasks if ALIGNMENT not in t.checkpoint.gives]
+    has_words = any(text.word_times for text in texts if text is not None)
+    able = [task for task in tasks if ALIGNMENT in task.checkpoint.gives]
     for task in tasks:
-        if task.config.aligns and (task.checkpoint.kind != "ctc" or not has_words):
+        if task.config.aligns and (task not in able or not has_words):
             raise UsageError(
                 f"align: {task.config.model.model} has no CTC head, or no Whisper of this job writes words with times; "
                 "put `align: true` beside a ...ForCTC checkpoint and `transcripts` beside a Whisper"
             )
-    able = [
-        t for t in tasks if t.checkpoint.kind == "ctc" and t.config.transcripts is None and t.config.aligns is not False
-    ]
-    return able[0] if able and has_words else None
+    free = [task for task in able if task.config.transcripts is None and task.config.aligns is not False]
+    return free[0] if free and has_words else None
 
 
 def _decoder_fields(config: ModelTask, options: dict[str, Any]) -> dict[str, str]:
@@ -238,25 +239,24 @@ def _task_fields(config: ModelTask) -> dict[str, Any]:
 def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
     """Cutting rules for the models of a run, which share segments.
 
-    Whisper has a window of 30 s. Where text comes from Whisper, windows are cut at quiet moments, because it reads
-    each one alone; models with frames take context beside windows, and the frames of the context are dropped.
+    Where text comes from a model that reads each window alone, windows are cut at quiet moments; models with frames
+    take context beside windows, and the frames of the context are dropped.
     """
-    kinds = {task.checkpoint.kind for task in tasks}
-    whisper_text = any(t.checkpoint.kind == "whisper" and t.config.transcripts is not None for t in tasks)
-    has_text = any(task.config.transcripts is not None for task in tasks)
-    has_frames = any(t.config.embeddings or t.config.codes or t.checkpoint.kind == "ctc" for t in tasks)
-    only_fake = kinds == {"fake"} and not has_frames
-    kind = config.segment if config.segment != "auto" else ("vad" if has_text else "none")
-    longest = config.max_segment_seconds or (VAD_SEGMENT_S if whisper_text and kind == "vad" else LONGEST_SEGMENT_S)
-    window = min(longest, WHISPER_WINDOW_S) if kinds & {"whisper", "fake"} else longest
-    is_whole = kind == "none" and "whisper" not in kinds and not only_fake
+    writers = [task.checkpoint.family for task in tasks if task.config.transcripts is not None]
+    reads_alone = any(family.reads_alone for family in writers)
+    has_frames = any(t.config.embeddings or t.config.codes or ALIGNMENT in t.checkpoint.gives for t in tasks)
+    kind = config.segment if config.segment != "auto" else ("vad" if writers else "none")
+    shorter = [f.speech_segment_s for f in writers if f.speech_segment_s is not None] if kind == "vad" else []
+    windows = [t.checkpoint.family.window_s for t in tasks if t.checkpoint.family.window_s is not None]
+    window = min([config.max_segment_seconds or min(shorter, default=WINDOW_S), *windows])
+    is_whole = kind == "none" and not any(_needs_windows(task) for task in tasks)
     return spec_from_seconds(
         kind=kind,
         max_length_s=window,
-        context_s=config.context_seconds if has_frames and kind != "vad" and not only_fake else 0.0,
+        context_s=config.context_seconds if has_frames and kind != "vad" else 0.0,
         max_whole_s=window * (WHOLE_RECORDING_FACTOR if is_whole else 1),
-        at_quiet_moments=whisper_text,
-        measures_speech=whisper_text and kind != "vad",
+        at_quiet_moments=reads_alone,
+        measures_speech=reads_alone and kind != "vad",
         frames_in_step=max([each.frame_stride for task in tasks for each in task.config.embeddings], default=1),
         threshold=config.vad_threshold,
         min_speech_s=config.min_speech_seconds,
@@ -264,6 +264,13 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
         pad_s=config.speech_pad_seconds,
         max_gap_s=config.max_gap_seconds,
     )
+
+
+def _needs_windows(task: FoundTask) -> bool:
+    """Whether recordings longer than the model's window must be cut to it."""
+    family = task.checkpoint.family
+    has_frames = bool(task.config.embeddings or task.config.codes)
+    return family.window_s is not None and (family.reads_alone or not has_frames)
 
 
 def bytes_per_second(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> dict[str, float]:

@@ -13,14 +13,14 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from pipeline.decode_config import TuneJobConfig
-from pipeline.decoder_config import DecoderConfig
-from pipeline.errors import InputError
-from pipeline.run.redecode import KeptPosteriors, decoder_of, processes, texts_of
-from pipeline.storage import ledger
-from pipeline.storage.fs import Place, absolute
-from pipeline.storage.references import read_references
-from pipeline.text.wer import NO_ERRORS, Errors, score_pair
+from audiomill.config.respell import TuneJobConfig
+from audiomill.config.search import SearchConfig
+from audiomill.errors import InputError
+from audiomill.run.respell import KeptPosteriors, decoder_of, processes, texts_of
+from audiomill.sources.references import read_references
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place, absolute
+from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 
 RANGES = {
     "lm_weight": (0.0, 3.0),
@@ -99,7 +99,7 @@ def _references(place: Place, config: TuneJobConfig, options: dict[str, Any]) ->
     return found
 
 
-def _tuned(config: DecoderConfig) -> list[str]:
+def _tuned(config: SearchConfig) -> list[str]:
     """Weights that make a difference."""
     found = ["word_score"]
     if config.lm:
@@ -107,13 +107,13 @@ def _tuned(config: DecoderConfig) -> list[str]:
     return found + (["hotword_score"] if config.hotwords else []) + (["rescore_weight"] if config.rescore_model else [])
 
 
-def _chosen(config: DecoderConfig) -> dict[str, Any]:
+def _chosen(config: SearchConfig) -> dict[str, Any]:
     """Settings that belong to the weights, as they were given."""
     names = ("beam_size", "beam_tokens", "lm", "lexicon", "hotwords", "rescore_model")
     return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
-def _proposed(start: DecoderConfig, names: Sequence[str], count: int, trials: list[Trial]) -> Iterator[dict[str, Any]]:
+def _proposed(start: SearchConfig, names: Sequence[str], count: int, trials: list[Trial]) -> Iterator[dict[str, Any]]:
     """The settings as given, then points spread evenly over the ranges (Kronecker sequence), then near the best."""
     yield {name: getattr(start, name) for name in names}
     golden = _generalised_golden_ratio(len(names))
@@ -143,7 +143,7 @@ def _generalised_golden_ratio(dimensions: int) -> float:
 
 
 def _errors(
-    place: Place, part: int, at: int, config: DecoderConfig, references: dict[str, str], language: str | None
+    place: Place, part: int, at: int, config: SearchConfig, references: dict[str, str], language: str | None
 ) -> Errors:
     """Word errors of one slice of the recordings of a part."""
     source = KeptPosteriors(place)

@@ -16,7 +16,7 @@ from typing import IO, Any, TypeVar
 import fsspec
 import psutil
 
-from pipeline.errors import InputError
+from audiomill.errors import InputError
 
 T = TypeVar("T")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}

@@ -17,10 +17,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import schema
-from pipeline.errors import OutputMismatch, UsageError
-from pipeline.storage.fs import Place
-from pipeline.storage.parquet import part_name, read_table, to_bytes
+from audiomill import schema
+from audiomill.errors import OutputMismatch, UsageError
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import part_name, read_table, to_bytes
 
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from audiomill.errors import InputError
 
 Track = tuple[str, int | None]
 """Recording id and channel."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jiwer
 
-from pipeline.text.normalize import normalizer
+from audiomill.text.normalize import normalizer
 
 
 @dataclass(frozen=True, kw_only=True)

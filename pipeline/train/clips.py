@@ -21,16 +21,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
-from pipeline.audio.segment import SegmentSpec, whole_spec
-from pipeline.config import DecodeConfig, PlanConfig
-from pipeline.pieces import cut_part
-from pipeline.plan import planned_table, split_by_part
-from pipeline.run.sandbox import Decoder
-from pipeline.storage.entry import Entry
-from pipeline.storage.fs import Place
-from pipeline.storage.sources import list_inputs
-from pipeline.train.pseudo import is_selection, read_selection
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
+from audiomill.audio.segment import SegmentSpec, whole_spec
+from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.sources.entry import Entry
+from audiomill.sources.listing import list_inputs
+from audiomill.stages.cut import cut_part
+from audiomill.stages.plan import planned_table, split_by_part
+from audiomill.stages.sandbox import Decoder
+from audiomill.storage.fs import Place
+from audiomill.train.pseudo import is_selection, read_selection
 
 CLIP = pa.schema(
     [

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import DecodeConfig, PlanConfig
-from pipeline.report.listen import flac_uri
-from pipeline.train.clips import Source, prepare
-from pipeline.train.page import Raw
-from pipeline.train.pseudo import span_of
+from audiomill.config.defaults import WINDOW_S
+from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.report.listen import flac_uri
+from audiomill.train.clips import Source, prepare
+from audiomill.train.page import Raw
+from audiomill.train.pseudo import span_of
 
-MAX_CLIP_S = 30.0
+MAX_CLIP_S = WINDOW_S
 
 
 def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, Any]) -> dict[str, Raw]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pipeline.train.record import svg
+from audiomill.train.fit.history import svg
 
 Bins = Sequence[tuple[float, float, int]]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.storage.entry import Entry
-from pipeline.storage.fs import Place
-from pipeline.storage.parquet import read_table
+from audiomill.sources.entry import Entry
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import read_table
 
 SELECTED_FILE = "selected.parquet"
 

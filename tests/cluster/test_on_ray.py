@@ -15,11 +15,11 @@ import psutil
 import pytest
 from rich.console import Console
 
-from pipeline.fields import build
-from pipeline.job_config import KmeansJobConfig
-from pipeline.models.codebooks import read_codebook
-from pipeline.run.fit import fit_codebook
-from pipeline.storage.fs import Place
+from audiomill.config.fields import build
+from audiomill.config.jobs import KmeansJobConfig
+from audiomill.models.codes.codebooks import read_codebook
+from audiomill.run.kmeans import fit_codebook
+from audiomill.storage.fs import Place
 from tests import corpus
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
 from tests.synth import RATE, encode

@@ -1,0 +1,105 @@
+"""audiomill run: several models and outputs of one job, behind one read and decode."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from audiomill.config.fields import T, build
+from audiomill.config.jobs import ModelTask, RunConfig
+from audiomill.config.representations import CodesConfig, EmbeddingsConfig
+from audiomill.config.stages import ModelConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import UsageError
+from audiomill.jobs.options import GroupedCommand, checked_values, headings, merged, with_options, yaml_mapping
+from audiomill.jobs.telling import run_and_tell
+
+EXAMPLES = """\
+Example of a job.yaml:
+  inputs: [recordings/]
+  output: out/
+  models:
+    - model: facebook/wav2vec2-base-960h          # everything of one model comes from one forward pass
+      transcripts: true
+      embeddings: {layers: "9", pool: mean}
+      codes: [km500.safetensors, quantizer=facebook/wav2vec2-base]
+    - model: facebook/hubert-base-ls960
+      codes: {codebook: km100.safetensors, deduplicate: true}
+Other options stand beside `inputs`, by the names of the flags; flags override them.
+"""
+
+
+WANTS = ("transcripts", "embeddings", "codes", "align")
+
+
+class RunCommand(GroupedCommand):
+    headings = headings(RunConfig)
+
+
+@click.command("run", cls=RunCommand, epilog=EXAMPLES)
+@click.argument("job_file", metavar="JOB.YAML", type=click.Path(dir_okay=False))
+@click.argument("inputs", nargs=-1, metavar="[INPUT...]")
+@with_options(RunConfig, config_option=False)
+def run(job_file: str, inputs: tuple[str, ...], **flags: Any) -> int:
+    """Run several models and outputs behind one read and decode.
+
+    JOB.YAML lists the models and what is wanted of each: transcripts, embeddings, codes. The tables share segment
+    ids. One model may transcribe. Beside Whisper, a CTC model also tells when its words were said (`align: true` if
+    nothing else is wanted of it).
+    """
+    values = yaml_mapping(job_file)
+    models = values.pop("models", None)
+    tasks = tasks_of(models, job_file)
+    config = merged(RunConfig, checked_values(values, RunConfig, job_file), inputs, flags)
+    return run_and_tell(config.job(tasks))
+
+
+def tasks_of(models: Any, path: str) -> list[ModelTask]:
+    """The list `models` of a YAML file.
+
+    Raises:
+        UsageError: no such list, or an entry that cannot be understood.
+    """
+    if not isinstance(models, list) or not models:
+        raise UsageError(f"{path}: expected `models:` with a list of models and what is wanted of each")
+    return [_task(each, path, f"models.{number}.") for number, each in enumerate(models)]
+
+
+def _task(given: Any, path: str, where: str) -> ModelTask:
+    """One entry of `models`."""
+    if not isinstance(given, dict) or "model" not in given:
+        raise UsageError(f"{path}: {where[:-1]}: expected a mapping with `model:` and what is wanted of it")
+    values = {str(name).replace("-", "_"): value for name, value in given.items()}
+    text, embeddings, codes, aligns = (values.pop(name, None) for name in WANTS)
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(ModelConfig)})
+    if unknown:
+        known = [*WANTS, *(field.name for field in dataclasses.fields(ModelConfig))]
+        raise UsageError(f"{path}: {where}{unknown[0]} is no option here; expected one of {', '.join(known)}")
+    if not (text or embeddings or codes or aligns):
+        raise UsageError(
+            f"{path}: {where[:-1]}: expected `transcripts`, `embeddings`, `codes` or `align` for {given['model']}"
+        )
+    return ModelTask(
+        model=build(ModelConfig, checked_values(values, ModelConfig, path, where)),
+        transcripts=_several(text, TranscriptConfig, path, f"{where}transcripts.", "")[0] if text else None,
+        embeddings=tuple(_several(embeddings, EmbeddingsConfig, path, f"{where}embeddings.", "layers")),
+        codes=tuple(_several(codes, CodesConfig, path, f"{where}codes.", "codebook")),
+        aligns=None if aligns is None else bool(aligns),
+    )
+
+
+def _several(given: Any, kind: type[T], path: str, where: str, shorthand: str) -> list[T]:
+    """Configs from `true`, a mapping, a list of them, or plain values of the option `shorthand`."""
+    found = []
+    for each in given if isinstance(given, list) else [given] if given else []:
+        values = {} if each is True else each if isinstance(each, dict) else {shorthand: str(each)}
+        named = {str(name).replace("-", "_"): _joined(value) for name, value in values.items()}
+        found.append(build(kind, checked_values(named, kind, path, where)))
+    return found
+
+
+def _joined(value: Any) -> Any:
+    """`[6, 9]` -> `"6,9"`: lists in YAML are what commas are on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value

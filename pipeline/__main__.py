@@ -1,0 +1,5 @@
+"""`python -m audiomill JOB ...`."""
+
+from audiomill.jobs.main import main
+
+main()

@@ -1,0 +1,110 @@
+"""How a config dataclass carries its options: help, choices, checks; and how one is built from flat names."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import field
+from typing import Any, TypeVar
+
+from audiomill.errors import UsageError
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any, help_text: str, *, choices: tuple[str, ...] = (), results: bool = False, several: bool = False
+) -> Any:
+    """A dataclass field that is also a command-line option.
+
+    Args:
+        default: its value when nothing is said.
+        help_text: what the option does, for `--help`.
+        choices: allowed values, if few.
+        results: True when another value gives other output rows.
+        several: the flag may be given several times; values are joined by commas.
+    """
+    metadata = {"help": help_text, "choices": choices, "results": results, "several": several}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Validated:
+    """Checks choices on construction; subclasses add their own rules in `check`."""
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):  # type: ignore[arg-type]
+            choices, value = each.metadata.get("choices"), getattr(self, each.name)
+            if choices and value not in choices:
+                raise UsageError(f"--{flag(each.name)} {value}: expected one of {', '.join(choices)}")
+        self.check()
+
+    def check(self) -> None:
+        """Rules beyond choices; raises UsageError."""
+
+    def require_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"--{flag(name)} {value}: expected a number above 0")
+
+
+def flag(name: str) -> str:
+    """`part_seconds` -> `part-seconds`."""
+    return name.replace("_", "-")
+
+
+def result_fields(config: Any) -> dict[str, Any]:
+    """Fields that change what comes out, by flag name, of a job config and its parts."""
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(value):
+            found.update(result_fields(value))
+        elif each.metadata.get("results"):
+            found[flag(each.name)] = value
+    return found
+
+
+def digest(fields: dict[str, Any]) -> str:
+    """Short hash of a JSON-able mapping; equal mappings give equal digests."""
+    text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def build(kind: type[T], values: dict[str, Any]) -> T:
+    """An instance of a config dataclass, nested ones included, from flat field names.
+
+    Args:
+        kind: a config dataclass.
+        values: field name -> value; names that `kind` lacks are ignored, absent ones take their default.
+    """
+    chosen: dict[str, Any] = {}
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        nested = _nested_kind(kind, each.name)
+        if nested is not None:
+            chosen[each.name] = build(nested, values)
+        elif each.name in values:
+            chosen[each.name] = values[each.name]
+    return kind(**chosen)
+
+
+def flat_fields(kind: type) -> list[dataclasses.Field[Any]]:
+    """Every option field of a job config, in order, nested dataclasses opened."""
+    found: list[dataclasses.Field[Any]] = []
+    for each in dataclasses.fields(kind):
+        nested = _nested_kind(kind, each.name)
+        if nested is not None:
+            found.extend(flat_fields(nested))
+        elif each.metadata:
+            found.append(each)
+    return found
+
+
+def _nested_kind(kind: type, name: str) -> type | None:
+    import typing
+
+    hint = typing.get_type_hints(kind)[name]
+    return hint if dataclasses.is_dataclass(hint) and isinstance(hint, type) else None

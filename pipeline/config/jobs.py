@@ -1,0 +1,117 @@
+"""The jobs' configurations: which stage dataclasses a job has, and the models with what is wanted of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from audiomill.config.representations import CodesConfig, EmbeddingsConfig, KmeansConfig, PicturesConfig
+from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
+from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
+from audiomill.config.text import TranscriptConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTask:
+    """One model and what is wanted of it, all from one forward pass.
+
+    `aligns`: a CTC model finds when the words were said that another model of the job wrote;
+    None: where it has nothing to write itself.
+    """
+
+    model: ModelConfig
+    transcripts: TranscriptConfig | None = None
+    embeddings: tuple[EmbeddingsConfig, ...] = ()
+    codes: tuple[CodesConfig, ...] = ()
+    aligns: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What every job has."""
+
+    inputs: tuple[str, ...]
+    plan: PlanConfig = PlanConfig()
+    decode: DecodeConfig = DecodeConfig()
+    segment: SegmentConfig = SegmentConfig()
+    engine: EngineConfig = EngineConfig()
+    output: OutputConfig
+    watch: WatchConfig = WatchConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig(Stages):
+    """What the run is given: `tasks` share one read and decode, and segment ids."""
+
+    name: str
+    tasks: tuple[ModelTask, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Stages):
+    """`audiomill run`: the models come from the YAML file."""
+
+    def job(self, tasks: Sequence[ModelTask]) -> JobConfig:
+        return job_of(self, "run", tuple(tasks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeConfig(Stages):
+    """`audiomill transcribe`: audio to text."""
+
+    model: ModelConfig = ModelConfig()
+    transcripts: TranscriptConfig = TranscriptConfig()
+
+    def job(self) -> JobConfig:
+        return job_of(self, "transcribe", (ModelTask(model=self.model, transcripts=self.transcripts),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(Stages):
+    """`audiomill embed`: audio to vectors."""
+
+    model: ModelConfig = ModelConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+
+    def job(self) -> JobConfig:
+        return job_of(self, "embed", (ModelTask(model=self.model, embeddings=(self.embeddings,)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(Stages):
+    """`audiomill encode`: audio to discrete units."""
+
+    model: ModelConfig = ModelConfig()
+    codes: CodesConfig = CodesConfig()
+
+    def job(self) -> JobConfig:
+        return job_of(self, "encode", (ModelTask(model=self.model, codes=(self.codes,)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KmeansJobConfig(Stages):
+    """`audiomill kmeans`: audio to a codebook."""
+
+    model: ModelConfig = ModelConfig()
+    kmeans: KmeansConfig = KmeansConfig()
+
+    def job(self) -> JobConfig:
+        frames = EmbeddingsConfig(layers=str(self.kmeans.layer), dtype="fp32")
+        return job_of(self, "kmeans", (ModelTask(model=self.model, embeddings=(frames,)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceConfig(Stages):
+    """`audiomill trace`: one recording through a model."""
+
+    model: ModelConfig = ModelConfig()
+    transcripts: TranscriptConfig = TranscriptConfig()
+    pictures: PicturesConfig = PicturesConfig()
+
+    def job(self, task: ModelTask) -> JobConfig:
+        return job_of(self, "trace", (task,))
+
+
+def job_of(config: Stages, name: str, tasks: tuple[ModelTask, ...]) -> JobConfig:
+    stages = {field: getattr(config, field) for field in Stages.__dataclass_fields__}
+    return JobConfig(name=name, tasks=tasks, **stages)

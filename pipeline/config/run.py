@@ -1,0 +1,139 @@
+"""Where a run's stages run, where its results go, and how it is watched. Re-runs and shards share an output."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from audiomill.config.fields import Validated, option
+from audiomill.errors import UsageError
+
+SHARD = re.compile(r"(\d+)/(\d+)")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)")
+UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{letter}{end}": 1000**power for power, letter in enumerate("KMGT", 1) for end in ("", "B")},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig(Validated):
+    """Where the stages run."""
+
+    engine: str = option(
+        "ray",
+        "ray: Ray Data, one machine or a cluster; local: this process and its decode workers.",
+        choices=("ray", "local"),
+    )
+    ray_address: str | None = option(
+        None, "Address of a running cluster, or auto [default: a session of its own on this machine]."
+    )
+    ship_code: bool = option(
+        False, "Send this program's code along to the cluster instead of using what its image holds."
+    )
+    actors: int = option(1, "Model workers.")
+    gpus_per_actor: float | None = option(
+        None, "GPUs a model worker takes, fractions allowed [default: 1 on GPU, 0 on CPU]."
+    )
+    cpus_per_actor: float = option(1.0, "CPUs a model worker takes from Ray's count.")
+    decode_workers: int | None = option(None, "Decode processes of the local engine [default: cores - 1, at least 1].")
+    canary: int = option(
+        3, "Random segments a run that are run again alone and compared with what their batch gave; 0: off."
+    )
+    shard: str | None = option(
+        None,
+        "I/N: of N processes that share one output, this is number I (from 0) and works parts I, I + N, I + 2N ... No Ray needed "
+        "between them; `inspect --missing-shards N` names the numbers to start again.",
+    )
+    no_progress_timeout: float = option(
+        3600.0, "Ray: seconds without any block moving after which the run fails (GPU nodes may take long to come)."
+    )
+
+    def check(self) -> None:
+        self.require_positive("actors", "gpus_per_actor", "decode_workers", "no_progress_timeout")
+        if self.canary < 0:
+            raise UsageError(f"--canary {self.canary}: expected 0 (off) or a number of segments")
+        if self.shard is not None:
+            shard_of(self.shard)
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """`2/8` -> (2, 8).
+
+    Raises:
+        UsageError: not a number below another.
+    """
+    found = SHARD.fullmatch(text)
+    if found is None or not int(found.group(1)) < int(found.group(2)):
+        raise UsageError(f"--shard {text}: expected I/N with I from 0 to N - 1, e.g. 0/4")
+    return int(found.group(1)), int(found.group(2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig(Validated):
+    """Where results go and what a rerun does."""
+
+    output: str = option("", "Folder or URL for the tables.")
+    overwrite: bool = option(False, "Delete what the output holds and start anew.")
+    retry_rejected: bool = option(False, "Run only the rejected recordings again.")
+    max_output_bytes: str = option("100GB", "Warn before the run when its tables are forecast to be larger.")
+    strict: bool = option(False, "Exit with 3 when anything was rejected.")
+    quiet: bool = option(False, "No progress, only the final summary.")
+    verbose: bool = option(False, "Show what Ray, transformers and FFmpeg say.")
+
+    def check(self) -> None:
+        if not self.output:
+            raise UsageError("--output is missing: name the folder or URL for the tables, e.g. --output out/")
+        if self.overwrite and self.retry_rejected:
+            raise UsageError("--overwrite and --retry-rejected exclude each other: drop one of them")
+        size_in_bytes(self.max_output_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig(Validated):
+    """How a run is watched, and what it shows at its end."""
+
+    metrics: str | None = option(
+        None,
+        "Prometheus metrics of this run: PORT or HOST:PORT to scrape, FILE.prom for a text file that is kept up to date, ray for "
+        "Ray's own exporter (the default on a cluster).",
+    )
+    log_format: str = option("text", "text, or json: one object a line on stderr.", choices=("text", "json"))
+    traces: str | None = option(
+        None, "OpenTelemetry: OTLP/HTTP endpoint that is sent a span for every part and stage (audiomill[otel])."
+    )
+    report: bool = option(True, "Write report.html when the output is complete.")
+    report_clips: int = option(6, "Clips to listen to in the report, for each kind of failure.")
+
+    def check(self) -> None:
+        if self.metrics is not None:
+            metrics_target(self.metrics)
+        if self.report_clips < 0:
+            raise UsageError(f"--report-clips {self.report_clips}: expected 0 or more")
+
+
+def metrics_target(text: str) -> tuple[str, int] | str:
+    """`9464` -> ("127.0.0.1", 9464); `0.0.0.0:9464`; `FILE.prom` and `ray` as they are.
+
+    Raises:
+        UsageError: none of these.
+    """
+    host, _, port = text.rpartition(":")
+    if port.isdigit() and 0 <= int(port) < 65_536 and "/" not in host:
+        return host or "127.0.0.1", int(port)
+    if text == "ray" or text.endswith(".prom"):
+        return text
+    raise UsageError(f"--metrics {text}: expected PORT, HOST:PORT, FILE.prom or ray")
+
+
+def size_in_bytes(text: str) -> int:
+    """`100GB` -> 100000000000. Units are powers of 1000.
+
+    Raises:
+        UsageError: no number, or another unit.
+    """
+    found = SIZE.fullmatch(text.strip().upper())
+    if found is None:
+        raise UsageError(f"--max-output-bytes {text}: expected a number with KB, MB, GB or TB, e.g. 100GB")
+    return int(float(found.group(1)) * UNITS[found.group(2)])

@@ -1,0 +1,61 @@
+"""Options of how text is read off a CTC model, and of what tells doubt about a text. See `audiomill.config.stages` for the rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from audiomill.config.fields import Validated, option
+from audiomill.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(Validated):
+    """Beam search of CTC models, language models behind it, and signs of doubt."""
+
+    agreement: int = option(
+        0,
+        "Hear each segment again so many times (5 at most), faster, slower and in noise; `agreement` tells how much stays.",
+        results=True,
+    )
+    beam_size: int = option(
+        1,
+        "CTC: texts kept while searching; 1: the best label of every frame, without any of the options below.",
+        results=True,
+    )
+    beam_tokens: int = option(16, "CTC: most probable tokens of a frame that are tried.", results=True)
+    num_best: int = option(1, "CTC: texts kept in `nbest`.", results=True)
+    lm: str | None = option(None, "CTC: n-gram language model, KenLM binary or ARPA (.arpa, .arpa.gz); path or URL.")
+    lm_weight: float = option(0.5, "CTC: weight of the language model's natural logarithms.", results=True)
+    word_score: float = option(1.0, "CTC: with --lm, added for each word, against its liking for few.", results=True)
+    unknown_score: float = option(
+        -10.0, "CTC: added for each word that the language model does not know.", results=True
+    )
+    lexicon: str | None = option(
+        None, "CTC: file with a word a line (spelling may follow a tab): no other word is written."
+    )
+    hotwords: str | None = option(
+        None, "CTC: words and phrases to favour, by comma, or @FILE with one a line.", results=True
+    )
+    hotword_score: float = option(5.0, "CTC: added for each hotword.", results=True)
+    rescore_model: str | None = option(
+        None, "CTC: causal language model that weighs the best texts again; hub id, folder or URL."
+    )
+    rescore_weight: float = option(0.3, "CTC: weight of its natural logarithms.", results=True)
+    keep_posteriors: int = option(
+        0,
+        "CTC: keep so many tokens a frame in OUTPUT/posteriors, for `audiomill respell` with other settings; 0: none.",
+        results=True,
+    )
+
+    def check(self) -> None:
+        self.require_positive("beam_size", "beam_tokens", "num_best")
+        if not 0 <= self.agreement <= 5:
+            raise UsageError(f"--agreement {self.agreement}: expected 0 (off) to 5")
+        if not 0 <= self.keep_posteriors <= 255:
+            raise UsageError(f"--keep-posteriors {self.keep_posteriors}: expected 0 (none) to 255 tokens a frame")
+        needs_beam = [name for name in ("lm", "lexicon", "hotwords", "rescore_model") if getattr(self, name)]
+        if self.beam_size == 1 and (needs_beam or self.num_best > 1):
+            name = (needs_beam or ["num_best"])[0].replace("_", "-")
+            raise UsageError(f"--{name} needs a beam search: add --beam-size 32")
+        if self.num_best > self.beam_size:
+            raise UsageError(f"--num-best {self.num_best}: expected at most --beam-size {self.beam_size}")

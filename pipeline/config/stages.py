@@ -1,0 +1,131 @@
+"""One frozen keyword-only dataclass per stage and per job; the only home of defaults.
+
+Command line, YAML and library read the same fields: `jobs/options.py` makes a flag of every field below
+(`part_seconds` -> `--part-seconds`). A field marked `results=True` changes what comes out; those make the
+digest that guards an output folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from audiomill.config.defaults import WINDOW_S
+from audiomill.config.fields import Validated, option
+from audiomill.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(Validated):
+    """How inputs become parts."""
+
+    part_seconds: float = option(
+        1800.0,
+        "Audio seconds a part: what one restart can lose, one output file per table; less where frame embeddings would make a part larger than 512 MB.",
+    )
+    audio_root: str | None = option(
+        None, "Folder or URL that manifest paths are relative to and confined to [default: the manifest's own folder]."
+    )
+    storage_options: dict[str, Any] = option(
+        {},
+        'fsspec options as JSON, e.g. \'{"endpoint_url": "http://..."}\' (credentials are better kept in the environment).',
+    )
+
+    def check(self) -> None:
+        self.require_positive("part_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig(Validated):
+    """How bytes become 16 kHz mono, and when to give up."""
+
+    channels: str = option(
+        "mix",
+        "mix: average all channels; first: channel 0; split: every channel on its own.",
+        choices=("mix", "split", "first"),
+        results=True,
+    )
+    min_recording_seconds: float = option(
+        0.025, "Shorter recordings are rejected as too_short: 25 ms is one frame of the models.", results=True
+    )
+    max_recording_hours: float = option(100.0, "Longer recordings are rejected as too_long.", results=True)
+    decode_timeout: float = option(
+        60.0, "Seconds without progress after which a decoder is killed and its recording rejected."
+    )
+    decode_memory_gb: float = option(
+        4.0, "Address space of a decode process, in GB (Linux); beyond it the recording is rejected."
+    )
+
+    def check(self) -> None:
+        self.require_positive("min_recording_seconds", "max_recording_hours", "decode_timeout", "decode_memory_gb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(Validated):
+    """How a recording is cut into what the model sees."""
+
+    segment: str = option(
+        "auto",
+        "vad: speech found by silero-vad, cut at silences; fixed: windows; none: a recording is one segment if the model's window "
+        "holds it, else windows; auto: vad where text is wanted, else none.",
+        choices=("auto", "vad", "fixed", "none"),
+        results=True,
+    )
+    max_segment_seconds: float | None = option(
+        None,
+        "Longest segment, 30 at most for Whisper [default: 14 where Whisper writes what voice activity found (measured: no "
+        "less accurate than 30, and faster); else 30].",
+        results=True,
+    )
+    vad_threshold: float = option(0.5, "Speech probability at which speech starts; it ends 0.15 below.", results=True)
+    min_speech_seconds: float = option(0.1, "Shorter bursts are not speech.", results=True)
+    min_silence_seconds: float = option(0.3, "Shorter pauses do not end speech.", results=True)
+    speech_pad_seconds: float = option(0.2, "Kept before and after speech.", results=True)
+    max_gap_seconds: float = option(2.0, "Speech separated by less is put in one segment while it fits.", results=True)
+    context_seconds: float = option(
+        4.0, "Windows of models with frames: extra audio on both sides whose frames are dropped.", results=True
+    )
+
+    def check(self) -> None:
+        self.require_positive("max_segment_seconds")
+        if not 0 < self.vad_threshold < 1:
+            raise UsageError(f"--vad-threshold {self.vad_threshold}: expected a probability between 0 and 1")
+        longest = self.max_segment_seconds or WINDOW_S
+        if longest <= 2 * self.context_seconds + 1:
+            raise UsageError(
+                f"--context-seconds {self.context_seconds}: twice that must leave at least 1 s of --max-segment-seconds {longest:g}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Validated):
+    """Which model reads the segments, and on what."""
+
+    model: str = option(
+        "openai/whisper-large-v3-turbo",
+        "Whisper, wav2vec2, HuBERT, WavLM, data2vec-audio or wav2vec2-BERT checkpoint: hub id, local folder, fsspec URL, CTranslate2 "
+        "Whisper folder, or a fairseq .pt file of wav2vec (v1) or vq-wav2vec.",
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    precision: str = option(
+        "auto",
+        "auto: fp16 on GPU; on CPU fp32, for Whisper's text int8 or bf16 where the CPU is much faster with them. int8: Whisper on CPU.",
+        choices=("auto", "fp32", "bf16", "fp16", "int8"),
+    )
+    batch_seconds: float | None = option(
+        None, "Padded audio seconds a batch [default for Whisper: 480 on CPU, 1920 on GPU; else 10 and 480]."
+    )
+    memory_fraction: float = option(
+        0.8,
+        "Share of the device's free memory that Whisper's decoder plans for: it decodes as many segments at a time as fit.",
+    )
+    trust_remote_code: bool = option(
+        False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."
+    )
+
+    def check(self) -> None:
+        self.require_positive("batch_seconds")
+        if not 0 < self.memory_fraction <= 1:
+            raise UsageError(f"--memory-fraction {self.memory_fraction}: expected a share above 0, at most 1")
+        if not (self.device in ("auto", "cpu", "cuda") or self.device.startswith("cuda:")):
+            raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:N")

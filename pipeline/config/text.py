@@ -1,0 +1,79 @@
+"""What text is wanted of a model. See `audiomill.config.stages` for the rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from audiomill.config.defaults import REPEATING_RATIO
+from audiomill.config.fields import Validated, option
+from audiomill.config.search import SearchConfig
+from audiomill.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscriptConfig(Validated):
+    """What text is wanted."""
+
+    language: str | None = option(
+        None, "Language code such as en [default: detected per segment; .en models: en].", results=True
+    )
+    languages: str | None = option(
+        None, "Codes by comma, such as en,de: the language of a segment is looked for among these only.", results=True
+    )
+    task: str = option(
+        "transcribe",
+        "transcribe, or translate to English (multilingual Whisper).",
+        choices=("transcribe", "translate"),
+        results=True,
+    )
+    timestamps: bool = option(
+        True, "Whisper: decode with timestamp tokens, which give phrases and their times.", results=True
+    )
+    prompt: str | None = option(
+        None, "Whisper: text that it is told came before, for names, spellings and style.", results=True
+    )
+    suppress_numerals: bool = option(False, "Whisper: write numbers as words.", results=True)
+    word_times: bool = option(
+        True, "Whisper: when each word was said, from the decoder's attention (CTC models always tell).", results=True
+    )
+    pack: bool = option(
+        False,
+        "Whisper: lay short segments that follow each other side by side in one window, and give them their words back by "
+        "when they were said. Faster for clips of a few seconds; a segment is then read beside others.",
+        results=True,
+    )
+    max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
+    retry: bool = option(
+        True,
+        "Whisper: check what the decoder knows about each text, and decode again (full window, sampling, beam search) what "
+        "does not pass; off: greedy text as it comes.",
+        results=True,
+    )
+    second_model: str | None = option(
+        None,
+        "Whisper: a larger checkpoint of the same vocabulary that reads what passes no rung of the first; hub id, folder or URL.",
+    )
+    min_avg_logprob: float = option(
+        -1.0, "Whisper: texts below this mean log-probability are decoded again.", results=True
+    )
+    max_compression_ratio: float = option(
+        REPEATING_RATIO, "Whisper: texts that compress better repeat themselves.", results=True
+    )
+    max_no_speech_prob: float = option(
+        0.6, "Whisper: above this and below --min-avg-logprob a text counts as invented and is dropped.", results=True
+    )
+    low_confidence: str = option(
+        "keep",
+        "keep: texts that pass no rung stay, with the gates they failed in `gates`; drop: they are emptied.",
+        choices=("keep", "drop"),
+        results=True,
+    )
+
+    decoder: SearchConfig = SearchConfig()
+
+    def check(self) -> None:
+        self.require_positive("max_new_tokens")
+        if self.pack and not self.word_times:
+            raise UsageError("--pack needs word times to tell whose a word is: drop --no-word-times")
+        if self.language is not None and self.languages is not None:
+            raise UsageError("--language and --languages exclude each other: drop one of them")

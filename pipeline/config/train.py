@@ -1,0 +1,183 @@
+"""Options of the jobs that train: `finetune`, `select` and `self-train`. See `audiomill.config.stages` for the rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from audiomill.config.fields import Validated, option
+from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Validated):
+    """How a model is trained."""
+
+    model: str = option(
+        "facebook/wav2vec2-base",
+        "Checkpoint to start from: wav2vec2 family or Whisper; hub id, local folder, URL, CTranslate2 Whisper folder.",
+        results=True,
+    )
+    objective: str = option(
+        "auto",
+        "ctc: a wav2vec2-family model learns to write; whisper: a Whisper does; pretrain: wav2vec2 learns from audio alone "
+        "(contrastive); auto: whisper for Whisper checkpoints, else ctc.",
+        choices=("auto", "ctc", "whisper", "pretrain"),
+        results=True,
+    )
+    from_scratch: bool = option(False, "Start from random weights: only the model's config.json is used.", results=True)
+    dev: str | None = option(
+        None, "Labelled inputs, by comma, to measure WER on while training; the best weights there are kept."
+    )
+    pseudo: str | None = option(None, "Pseudo-labels to train on as well, by comma: outputs of `audiomill select`.")
+    pseudo_weight: float = option(1.0, "Weight of a pseudo-labelled clip's loss; a labelled one has 1.", results=True)
+    vocabulary: str = option(
+        "auto",
+        "CTC tokens. labels: those of the labels, with a new head; checkpoint: the checkpoint's own; auto: checkpoint if it has any.",
+        choices=("auto", "labels", "checkpoint"),
+        results=True,
+    )
+    units: str = option(
+        "characters",
+        "CTC tokens of new vocabularies. characters: of any script; tokens: what blanks separate, such as phonemes.",
+        choices=("characters", "tokens"),
+        results=True,
+    )
+    text_form: str = option(
+        "letters",
+        "letters: labels without punctuation and in one case, as CTC models write; as-is: as they are (Whisper always).",
+        choices=("letters", "as-is"),
+        results=True,
+    )
+    language: str | None = option(None, "Language code of the labels; needed for multilingual Whisper.", results=True)
+    epochs: float = option(10.0, "Passes over the training clips.", results=True)
+    max_updates: int | None = option(None, "Steps of the optimiser, instead of --epochs.", results=True)
+    learning_rate: float = option(1e-4, "Highest learning rate.", results=True)
+    schedule: str = option(
+        "tri-stage",
+        "tri-stage: up, hold, decay; cosine: up, then down along a cosine; constant: up, then hold.",
+        choices=("tri-stage", "cosine", "constant"),
+        results=True,
+    )
+    warmup_share: float = option(0.1, "Share of the updates in which the learning rate rises.", results=True)
+    hold_share: float = option(0.4, "tri-stage: share in which it stays.", results=True)
+    weight_decay: float = option(0.01, "AdamW's.", results=True)
+    max_gradient: float = option(1.0, "Gradients are scaled down to this norm.", results=True)
+    batch_seconds: float = option(100.0, "Padded audio seconds a batch; clips of like length share one.", results=True)
+    accumulate: int = option(1, "Batches an update, on each worker.", results=True)
+    min_clip_seconds: float = option(0.1, "Shorter clips are dropped.", results=True)
+    max_clip_seconds: float = option(30.0, "Longer clips are dropped.", results=True)
+    freeze_feature_encoder: bool = option(
+        True,
+        "Leave the convolutions as they are (trained all the same with --from-scratch and pretrain).",
+        results=True,
+    )
+    freeze_updates: int = option(
+        0, "Updates in which only the head learns, before the transformer thaws.", results=True
+    )
+    freeze_encoder: bool = option(False, "Whisper: only the decoder learns.", results=True)
+    mask_time: float = option(0.05, "SpecAugment: share of frames that start a mask of 10 frames.", results=True)
+    mask_feature: float = option(0.0, "SpecAugment: share of features that start a mask of 10 features.", results=True)
+    speed_augment: float = option(0.0, "Clips are played up to this share faster or slower, e.g. 0.1.", results=True)
+    noise_snr: float | None = option(
+        None, "Half of the clips get noise, this many dB to 20 dB more below the speech.", results=True
+    )
+    dropout: float | None = option(None, "Of all layers [default: the checkpoint's own].", results=True)
+    average_decay: float | None = option(
+        None, "Evaluate and keep an exponential average of the weights, e.g. 0.999.", results=True
+    )
+    gradient_checkpointing: bool = option(False, "Less memory, a third more time.")
+    evaluate_every: int | None = option(None, "Updates between evaluations on --dev [default: an epoch].", results=True)
+    patience: int | None = option(
+        None, "Stop after this many evaluations without a better WER [default: never].", results=True
+    )
+    save_minutes: float = option(5.0, "Minutes of training that a kill can lose.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    precision: str = option(
+        "auto",
+        "auto: bf16 on GPUs that have it, else fp16; fp32 on CPU.",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        results=True,
+    )
+    workers: int = option(1, "Processes that train together, one a GPU (torch distributed).", results=True)
+    engine: str = option(
+        "local",
+        "local: workers on this machine (or those that torchrun started); ray: workers of Ray Train.",
+        choices=("local", "ray"),
+    )
+    ray_address: str | None = option(None, "Address of a running cluster, or auto.")
+    seed: int = option(0, "Of new weights, order, augmentation and dropout.", results=True)
+    trust_remote_code: bool = option(
+        False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."
+    )
+
+    def check(self) -> None:
+        self.require_positive(
+            "epochs", "max_updates", "learning_rate", "batch_seconds", "accumulate", "max_clip_seconds", "workers",
+            "max_gradient", "evaluate_every", "patience", "save_minutes", "pseudo_weight",
+        )  # fmt: skip
+        if not 0 <= self.speed_augment < 0.5:
+            raise UsageError(f"--speed-augment {self.speed_augment}: expected a share from 0 to below 0.5")
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise UsageError(f"--average-decay {self.average_decay}: expected a number between 0 and 1, such as 0.999")
+        if not (self.warmup_share >= 0 and self.hold_share >= 0 and self.warmup_share + self.hold_share <= 1):
+            raise UsageError("--warmup-share and --hold-share: expected shares that add up to at most 1")
+        if self.min_clip_seconds >= self.max_clip_seconds:
+            raise UsageError(
+                f"--min-clip-seconds {self.min_clip_seconds:g}: expected less than --max-clip-seconds {self.max_clip_seconds:g}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutputConfig(Validated):
+    """Where a training run lives."""
+
+    output: str = option("", "Local folder for the checkpoint, its metrics and the state to continue from.")
+    overwrite: bool = option(False, "Delete what the output holds and start anew.")
+    quiet: bool = option(False, "No progress, only the final summary.")
+    verbose: bool = option(False, "Show what the libraries say.")
+
+    def check(self) -> None:
+        if not self.output:
+            raise UsageError("--output is missing: name a folder for the checkpoint, e.g. --output model/")
+        if "://" in self.output:
+            raise UsageError(
+                f"--output {self.output}: training keeps its state in a local folder; copy OUTPUT/checkpoint afterwards"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """`audiomill finetune`: labelled audio -> a checkpoint."""
+
+    inputs: tuple[str, ...]
+    train: TrainConfig = TrainConfig()
+    plan: PlanConfig = PlanConfig()
+    decode: DecodeConfig = DecodeConfig()
+    output: TrainOutputConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(Validated):
+    """How rounds follow each other, and when a student is promoted."""
+
+    rounds: int = option(3, "Rounds of label, select, train, score, at most.", results=True)
+    level: float = option(
+        0.05,
+        "A student is promoted if chance explains its gain on the test set with less than this probability.",
+        results=True,
+    )
+    patience: int = option(1, "Stop after this many rounds without a promotion.", results=True)
+    min_gain: float = option(0.0, "Stop when a promotion cuts the WER by less than this share.", results=True)
+    start: str = option(
+        "pretrained",
+        "pretrained: each student starts from --model, as the teacher did; teacher: it goes on from the teacher.",
+        choices=("pretrained", "teacher"),
+        results=True,
+    )
+    seed: int = option(0, "Of the trainings (each round adds its number) and of the bootstrap.", results=True)
+
+    def check(self) -> None:
+        self.require_positive("rounds", "patience")
+        if not 0 < self.level <= 0.5:
+            raise UsageError(f"--level {self.level}: expected a probability above 0, at most 0.5, such as 0.05")

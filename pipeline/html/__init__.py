@@ -1,0 +1,1 @@
+"""Pages: one shell, one kit of figures."""

@@ -1,0 +1,1 @@
+"""Codebooks: reading, writing, fitting."""

@@ -1,0 +1,1 @@
+"""What models with a CTC head share: greedy and beam search, alignment, vocabulary, kept posteriors."""

@@ -1,0 +1,118 @@
+"""Texts -> CTC tokens: the form that a model writes, the vocabulary, and labels that cannot be learnt, with the reason."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from audiomill.errors import UsageError
+from audiomill.models.ctc.greedy import CtcVocabulary
+
+PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
+APOSTROPHES = "'’ʼ"
+MAX_NEW_TOKENS = 20_000
+"""More kinds of characters than any script has: the labels are something else."""
+
+
+@dataclass(frozen=True)
+class LabelForm:
+    """How a text becomes tokens. `is_upper`: the vocabulary has capitals only; `by_token`: blanks separate tokens."""
+
+    vocabulary: CtcVocabulary
+    by_token: bool
+    keeps_form: bool
+    is_upper: bool
+
+    def tokens(self, text: str) -> list[int] | str:
+        """Token numbers of a text, or the reason why there are none: empty_text or unknown_characters."""
+        symbols = symbols_of(text, self.by_token, self.keeps_form)
+        if not symbols:
+            return "empty_text"
+        number = {token: index for index, token in enumerate(self.vocabulary.tokens)}
+        found = []
+        for symbol in symbols:
+            each = DELIMITER if symbol == " " else symbol.upper() if self.is_upper else symbol
+            each = self.vocabulary.delimiter if each == DELIMITER else each
+            if each not in number:
+                return "unknown_characters"
+            found.append(number[each])
+        return found
+
+
+def symbols_of(text: str, by_token: bool, keeps_form: bool) -> list[str]:
+    """A text as the symbols that tokens stand for; a blank stands between words."""
+    if by_token:
+        return text.split()
+    return list(" ".join((text if keeps_form else plain_letters(text)).split()))
+
+
+def plain_letters(text: str) -> str:
+    """Lower case, composed characters, no punctuation but apostrophes inside words.
+
+    >>> plain_letters("It’s  ten—o'clock, Zoë!")
+    "it's ten o'clock zoë"
+    """
+    text = unicodedata.normalize("NFC", text).lower()
+    kept = []
+    for at, character in enumerate(text):
+        inside = 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum()
+        if character in APOSTROPHES and inside:
+            kept.append("'")
+        else:
+            kept.append(" " if unicodedata.category(character)[0] in "PSCZ" else character)
+    return " ".join("".join(kept).split())
+
+
+def vocabulary_of(texts: Iterable[str], by_token: bool, keeps_form: bool) -> CtcVocabulary:
+    """The tokens that the labels need, sorted.
+
+    Raises:
+        UsageError: no label has a symbol, or they have absurdly many kinds.
+    """
+    counts = Counter(symbol for text in texts for symbol in symbols_of(text, by_token, keeps_form))
+    if not counts:
+        raise UsageError("no label has a letter in it: expected text beside the audio or in a manifest's text column")
+    if len(counts) > MAX_NEW_TOKENS:
+        raise UsageError(f"the labels have {len(counts)} kinds of tokens; expected at most {MAX_NEW_TOKENS}")
+    symbols = sorted(counts.keys() - {" ", PAD, UNKNOWN, DELIMITER})
+    tokens = (PAD, UNKNOWN, DELIMITER, *symbols)
+    return CtcVocabulary(tokens, blank=0, delimiter=DELIMITER, spaced=by_token)
+
+
+def save_tokenizer(vocabulary: CtcVocabulary, folder: Path) -> None:
+    """vocab.json and the settings with which Hugging Face reads it."""
+    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "vocab.json"
+    path.write_text(json.dumps({token: at for at, token in enumerate(vocabulary.tokens)}, ensure_ascii=False))
+    special = {"pad_token": PAD, "unk_token": UNKNOWN, "bos_token": None, "eos_token": None}
+    tokenizer: Any
+    if vocabulary.spaced:
+        tokenizer = Wav2Vec2PhonemeCTCTokenizer(
+            str(path),
+            **special,
+            do_phonemize=False,
+            **{"phone_delimiter_token": " ", "word_delimiter_token": DELIMITER},
+        )
+    else:
+        tokenizer = Wav2Vec2CTCTokenizer(str(path), **special, word_delimiter_token=DELIMITER)
+    tokenizer.save_pretrained(folder)
+
+
+def form_of(vocabulary: CtcVocabulary, keeps_form: bool) -> LabelForm:
+    """How texts are written with a vocabulary: in capitals, where it has no small letters."""
+    letters = [token for token in vocabulary.tokens if len(token) == 1 and token.isalpha()]
+    is_upper = any(each.isupper() for each in letters) and not any(each.islower() for each in letters)
+    return LabelForm(vocabulary, vocabulary.spaced, keeps_form, is_upper)
+
+
+def num_frames_needed(tokens: Sequence[int]) -> int:
+    """Fewest frames that CTC can write the tokens in: one each, and a blank between equal neighbours."""
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))

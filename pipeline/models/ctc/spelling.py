@@ -1,0 +1,67 @@
+"""Words -> the tokens that write them: of lexicons and hotwords."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from audiomill.errors import InputError
+from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.ngram import local_file
+from audiomill.storage.fs import Place
+
+
+def spelled(phrase: str, vocabulary: CtcVocabulary, option: str) -> list[int]:
+    """Token numbers of a word or of several, the delimiter between them; in the case that the vocabulary has.
+
+    Raises:
+        InputError: a letter that the model does not have.
+    """
+    number = {token: at for at, token in enumerate(vocabulary.tokens)}
+    found: list[int] = []
+    for word in phrase.split():
+        if found and vocabulary.delimiter in number and not vocabulary.spaced:
+            found.append(number[vocabulary.delimiter])
+        symbols = [word] if vocabulary.spaced else list(word)
+        for symbol in symbols:
+            token = next((number[each] for each in (symbol, symbol.upper(), symbol.lower()) if each in number), None)
+            if token is None:
+                raise InputError(f"{option}: {phrase!r} has {symbol!r}, which the model's vocabulary lacks; respell it")
+            found.append(token)
+    if not found:
+        raise InputError(f"{option}: expected words, got {phrase!r}")
+    return found
+
+
+def words_of_lexicon(path: Path, vocabulary: CtcVocabulary) -> Iterator[list[int]]:
+    """Spellings of a lexicon: a word a line, or a word, a tab and its tokens with blanks between (flashlight's form).
+
+    Raises:
+        InputError: no words, or a token that the model does not have.
+    """
+    number = {token: at for at, token in enumerate(vocabulary.tokens)}
+    num_words = 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        word, _, tokens = line.partition("\t")
+        if not word.strip():
+            continue
+        num_words += 1
+        if not tokens.strip():
+            yield spelled(word.strip(), vocabulary, f"--lexicon {path.name}")
+            continue
+        names = [name for name in tokens.split() if name != vocabulary.delimiter]
+        unknown = [name for name in names if name not in number]
+        if unknown:
+            raise InputError(f"--lexicon {path.name}: {word!r} is spelled with {unknown[0]!r}, which the model lacks")
+        yield [number[name] for name in names]
+    if not num_words:
+        raise InputError(f"--lexicon {path.name}: expected a word a line, got none")
+
+
+def phrases(text: str, options: dict[str, Any]) -> list[str]:
+    """Hotwords by comma, or from a file with one a line (`@FILE`)."""
+    if text.startswith("@"):
+        lines = local_file(Place(text[1:], options), "--hotwords").read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    return [phrase.strip() for phrase in text.split(",") if phrase.strip()]

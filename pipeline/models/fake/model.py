@@ -1,0 +1,115 @@
+"""A deterministic stand-in for a model: its answers are a function of the samples alone.
+
+For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model), `fake://device` (longer, and like a GPU leaves the CPU alone),
+`fake://poison` (which ends its process when it meets a second of the sample value 12345), `fake://leaky` (whose
+answers change with the padding, as those of a faulty model do) or `fake://greedy` (whose memory holds two rows).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.models.base import Aligner, Answer, Ladder, Packer, Readout, Transcript, Utterance, Vectors, Wants
+from audiomill.models.fake.family import FAKE_SHAPE
+
+SLOWNESS = {"": 0.0, "slow": 0.02, "device": 0.25, "poison": 0.0, "leaky": 0.0, "greedy": 0.0}
+"""Seconds per segment, by name."""
+POISON = 12_345
+WORDS = [
+    "alpha",
+    "bravo",
+    "charlie",
+    "delta",
+    "echo",
+    "foxtrot",
+    "golf",
+    "hotel",
+    "india",
+    "juliett",
+    "kilo",
+    "lima",
+    "mike",
+    "november",
+    "oscar",
+    "papa",
+]
+
+
+class Digest(NamedTuple):
+    """A hash of the samples."""
+
+    digest: bytes
+
+    @property
+    def symbols(self) -> NDArray[np.uint8]:
+        return np.frombuffer(self.digest, np.uint8)
+
+    @property
+    def probabilities(self) -> NDArray[np.uint8]:
+        return self.symbols
+
+
+class FakeModel:
+    """See `audiomill.models.base.SpeechModel`."""
+
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+    pads_rows_alone = False
+
+    def __init__(self, name: str, wants: Wants) -> None:
+        self._delay_s, self._is_mortal, self._wants = SLOWNESS[name], name == "poison", wants
+        self._leaks, self._is_greedy = name == "leaky", name == "greedy"
+
+    def padded_length(self, num_samples: int) -> int:
+        return num_samples
+
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """A hash of the samples of each utterance; frame means as vectors, their signs as codes."""
+        time.sleep(self._delay_s * len(batch))
+        if self._is_greedy and len(batch) > 2:
+            raise RuntimeError("fake device out of memory")
+        if self._is_mortal and any((u.pcm_T[8_000:24_000] == POISON).sum() > 15_000 for u in batch):
+            os.kill(os.getpid(), signal.SIGKILL)
+        digests = [Digest(hashlib.sha256(u.pcm_T.tobytes()).digest()) for u in batch]
+        longest = max(len(u.pcm_T) for u in batch)
+        padding = [(longest - len(u.pcm_T)) * self._leaks for u in batch]
+        texts = digests if self._wants.transcripts is not None else [None] * len(batch)
+        return [Answer(text, self._readout(u, leak)) for text, u, leak in zip(texts, batch, padding, strict=True)]
+
+    def _readout(self, utterance: Utterance, leak: int) -> Readout:
+        hop, width = FAKE_SHAPE.hop, FAKE_SHAPE.width
+        stop = len(utterance.pcm_T) - utterance.right
+        first, last = -(-utterance.left // hop), -(-stop // hop)
+        padded = np.pad(utterance.pcm_T, (0, -len(utterance.pcm_T) % hop)).reshape(-1, hop)[first:last]
+        values_ND = padded.reshape(len(padded), width, -1).mean(-1).astype(np.float16) / 8 + np.float16(leak / 1000)
+        bits_N = (values_ND[:, :4] > 0) @ (1 << np.arange(4))
+        vectors = [values_ND if want.pool == "none" else values_ND.mean(0)[None] for want in self._wants.vectors]
+        codes = [np.stack([bits_N] * want.num_codebooks).astype(np.uint16) for want in self._wants.codes]
+        return Readout(tuple(Vectors(each, None, len(values_ND)) for each in vectors), tuple(codes))
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Digest]) -> list[Transcript]:
+        """Four words and a log-probability from each hash."""
+        return [
+            Transcript(
+                text=" ".join(WORDS[byte % len(WORDS)] for byte in text.digest[:4]),
+                language=utterance.language or "en",
+                language_probability=None,
+                avg_logprob=-text.digest[4] / 512,
+                no_speech_prob=None,
+                words=None,
+                phrases=None,
+            )
+            for utterance, text in zip(utterances, texts, strict=True)
+        ]

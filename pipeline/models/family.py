@@ -1,0 +1,112 @@
+"""What the rest of the house knows of a model family: one value a folder. Nothing outside a folder names its family.
+
+A family is a folder of `models/` with a `family.py` that holds FAMILY; being there is all it takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import SpeechModel
+from audiomill.models.shape import Shape
+from audiomill.models.task import TaskSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from audiomill.config.train import TrainConfig
+    from audiomill.models.learner import Learner
+    from audiomill.models.readout import Quantizer
+
+TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION = (
+    "text", "vectors", "codes", "alignment", "posteriors", "translation",
+)  # fmt: skip
+"""What checkpoints may give."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What a family loads a model from. `quantizers`: by name of the want."""
+
+    path: Path
+    task: TaskSpec
+    device: torch.device
+    quantizers: Mapping[str, Quantizer]
+    storage_options: dict[str, Any]
+
+
+def check_nothing(path: Path, model: str, text: TranscriptConfig) -> None:
+    """For families whose checkpoints take every option."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A model family.
+
+    Attributes:
+        name: of its folder.
+        checkpoints: for people: which ones it reads.
+        recognises: a folder (or file) and its config.json, {} where it has none; config.json may stand alone.
+        gives: what a checkpoint can give, some of the words above.
+        shape: width, layers and clock of a checkpoint.
+        check: raises ModelError for options that do not fit a checkpoint that shall transcribe.
+        load: a model, ready to use.
+        window_s: longest audio that it reads at once; None: any.
+        reads_alone: each window is read without its neighbours, so windows are cut at quiet moments.
+        speech_segment_s: longest segment of what voice activity found, where shorter than the window is better.
+        batch_seconds: padded audio a batch, by device.
+        precisions: that `--precision` may name, by device.
+        vocabulary_size: where texts that it is unsure of may be read again by a larger model of the same vocabulary.
+        quantizes_itself: codes of its own quantizer come out of its forward pass, not from hidden states.
+        lends_quantizer: its quantizers read the output of convolutions, which a fine-tuned checkpoint may share.
+        shows_convolutions: `trace` can show them.
+        reads_log_mel: `trace` shows a spectrogram as its input.
+        learners: objective -> loads what learns by it; the first one is the default.
+        scheme: prefix of names that stand for no files; their fingerprint is the name.
+    """
+
+    name: str
+    checkpoints: str
+    recognises: Callable[[Path, Mapping[str, Any]], bool]
+    gives: Callable[[Path, Mapping[str, Any]], frozenset[str]]
+    shape: Callable[[Path], Shape]
+    load: Callable[[Loading], SpeechModel]
+    check: Callable[[Path, str, TranscriptConfig], None] = check_nothing
+    window_s: float | None = None
+    reads_alone: bool = False
+    speech_segment_s: float | None = None
+    batch_seconds: Mapping[str, float]
+    precisions: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
+    )
+    vocabulary_size: Callable[[Path], int] | None = None
+    quantizes_itself: bool = False
+    lends_quantizer: bool = False
+    shows_convolutions: Callable[[Path], bool] = lambda path: False
+    reads_log_mel: bool = False
+    learners: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
+        default_factory=dict
+    )
+    scheme: str | None = None
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Every family, by name."""
+    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/family.py"))
+    return tuple(importlib.import_module(f"audiomill.models.{name}.family").FAMILY for name in folders)
+
+
+def objectives() -> dict[str, list[str]]:
+    """Objective -> names of the families that learn by it."""
+    found: dict[str, list[str]] = {}
+    for family in families():
+        for objective in family.learners:
+            found.setdefault(objective, []).append(family.name)
+    return found

@@ -1,0 +1,227 @@
+"""wav2vec2, HuBERT, WavLM, data2vec-audio and wav2vec2-BERT: text, vectors and codes from one exact forward pass.
+
+B batch, T samples, F frames, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from audiomill.config.search import SearchConfig
+from audiomill.errors import ModelError
+from audiomill.models.base import CONV, Aligner, Answer, Ladder, Packer, Readout, Transcript, Utterance, Wants
+from audiomill.models.ctc.align import word_frames
+from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts
+from audiomill.models.ctc.posteriors import TopTokens
+from audiomill.models.ctc.search import BeamDecoder, stretch_of
+from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
+from audiomill.models.frames.exact import with_plain_weights
+from audiomill.models.frames.fbank import KaldiFbank
+from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
+from audiomill.models.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.taps import LayerTaps, without_layers_above
+
+MAY_BE_MISSING = ("masked_spec_embed", "adapter.")
+"""Tensors that checkpoints lack without harm: used in training only, or loaded by language."""
+
+
+class FrameModel:
+    """See `audiomill.models.base.SpeechModel`.
+
+    Args:
+        model: base model, or `...ForCTC` where text is wanted; in evaluation mode on its device.
+        fbank: None for waveform models, else the features of wav2vec2-BERT.
+        vocabulary: tokens of the CTC head; None where no text is wanted.
+        wants: what to give.
+        quantizers: by name of the want.
+        normalize: zero mean and unit variance per utterance, as the checkpoint was trained.
+        language: reported in the rows.
+        storage_options: for the files of the decoder.
+    """
+
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+    pads_rows_alone = False
+
+    def __init__(
+        self,
+        model: Any,
+        fbank: KaldiFbank | None,
+        vocabulary: CtcVocabulary | None,
+        wants: Wants,
+        quantizers: Mapping[str, Quantizer],
+        *,
+        normalize: bool,
+        language: str | None,
+        storage_options: dict[str, Any] | None = None,
+    ) -> None:
+        self._model, self._base, self._vocabulary = model, model.base_model, vocabulary
+        self._wants, self._quantizers = wants, quantizers
+        self._language = language
+        self.aligner = self if wants.aligns else None
+        self._stack = wants.layers - {CONV}
+        if vocabulary is None:
+            without_layers_above(self._base.encoder, max(self._stack, default=0))
+        self._taps = LayerTaps(self._base.encoder.layers, self._stack)
+        if CONV in wants.layers:
+            self._base.feature_projection.register_forward_pre_hook(self._keep_conv)
+        self._inputs = FrameInputs(model, fbank, normalize)
+        decoder = wants.transcripts.decoder if wants.transcripts is not None else SearchConfig()
+        has_beam = decoder.beam_size > 1
+        self._num_kept = max(decoder.keep_posteriors, decoder.beam_tokens * has_beam)
+        self._beam: BeamDecoder | None = None
+        if has_beam and vocabulary is not None:
+            self._beam = BeamDecoder(decoder, vocabulary, storage_options or {}, str(model.device))
+
+    def padded_length(self, num_samples: int) -> int:
+        """Rows are padded to the longest of their batch."""
+        return num_samples
+
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """Best label of every frame, vectors and codes, whichever are wanted."""
+        inputs = self._inputs([utterance.pcm_T for utterance in batch])
+        texts: Sequence[FrameLabels | None] = [None] * len(batch)
+        if self._vocabulary is not None:
+            texts = self._labels(self._model(**inputs).logits)
+        elif self._stack:
+            self._base(**inputs)
+        else:  # only codes of the convolutions: the transformer, most of the work, is not run
+            self._base.feature_projection(self._base.feature_extractor(inputs["input_values"]).transpose(1, 2))
+        readouts: Sequence[Readout] = [Readout()] * len(batch)
+        if self._wants.layers:
+            device, frames = self._model.device, self._inputs.frames_B().tolist()
+            core = CoreFrames(batch, frames, self._inputs.hop, device)
+            readouts = read_out(self._wants, self._taps.taken(), None, self._quantizers, core)
+        return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
+        """Words with times."""
+        assert self._vocabulary is not None, "text is wanted"
+        if self._beam is None:
+            return transcripts(utterances, texts, self._vocabulary, self.text_hop, self._language)
+        order = [(at, number > 0) for run in contiguous(utterances) for number, at in enumerate(run)]
+        stretches = [stretch_of(utterances[at], texts[at].top, self.text_hop, joins) for at, joins in order]
+        found = self._beam.transcripts(stretches, self.text_hop, self._language)
+        by_number = {at: text for (at, _), text in zip(order, found, strict=True)}
+        return [by_number[at] for at in range(len(utterances))]
+
+    @property
+    def text_hop(self) -> int:
+        """Samples from one letter's frame to the next: adapters make them fewer."""
+        return self._inputs.text_hop
+
+    @torch.inference_mode()
+    def posteriors(self, utterance: Utterance) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """posteriors_FV of one utterance, and the tokens, for pictures."""
+        assert self._vocabulary is not None, "text is wanted"
+        inputs = self._inputs([utterance.pcm_T])
+        found = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
+        self._taps.taken()
+        return found, self._vocabulary.tokens
+
+    def _labels(self, logits_BFV: Tensor) -> list[FrameLabels]:
+        logprobs_BFV = logits_BFV.float().log_softmax(-1)
+        logprobs_BF, labels_BF = logprobs_BFV.max(-1)
+        counts = self._inputs.text_frames_B().tolist()
+        labels, logprobs = labels_BF.int().cpu().numpy(), logprobs_BF.cpu().numpy()
+        found = [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
+        if self._num_kept:
+            tokens, values = self._most_probable(logprobs_BFV)
+            tops = [TopTokens(tokens[row, :count], values[row, :count]) for row, count in enumerate(counts)]
+            found = [each._replace(top=top) for each, top in zip(found, tops, strict=True)]
+        if not self._wants.aligns:
+            return found
+        all_BFV = logprobs_BFV.cpu().numpy()
+        return [each._replace(emitted_FV=all_BFV[row, : counts[row]]) for row, each in enumerate(found)]
+
+    def _most_probable(self, logprobs_BFV: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The blank and the most probable other tokens of each frame, with their log-probabilities."""
+        assert self._vocabulary is not None, "text is wanted"
+        blank = self._vocabulary.blank
+        others_BFV = logprobs_BFV.clone()
+        others_BFV[..., blank] = -torch.inf
+        values_BFC, tokens_BFC = others_BFV.topk(min(self._num_kept, others_BFV.shape[-1] - 1), dim=-1)
+        tokens_BFC = torch.cat([torch.full_like(tokens_BFC[..., :1], blank), tokens_BFC], -1)
+        values_BFC = torch.cat([logprobs_BFV[..., blank : blank + 1], values_BFC], -1)
+        return tokens_BFC.int().cpu().numpy(), values_BFC.cpu().numpy()
+
+    def edges(
+        self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels], words: Sequence[Sequence[str]]
+    ) -> list[list[tuple[int, int]] | None]:
+        """See `audiomill.models.base.Aligner`."""
+        assert self._vocabulary is not None, "a model with a CTC head"
+        found: list[list[tuple[int, int]] | None] = []
+        for utterance, text, said in zip(utterances, texts, words, strict=True):
+            assert text.emitted_FV is not None, "alignment was wanted"
+            spans = word_frames(said, text.emitted_FV, self._vocabulary)
+            hop, left = self.text_hop, utterance.left
+            found.append(spans and [(max(0, hop * a - left), max(0, hop * b - left)) for a, b in spans])
+        return found
+
+    def _keep_conv(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._taps.hidden[CONV] = args[0]
+
+
+def load_frame_model(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    wants: Wants,
+    quantizers: Mapping[str, Quantizer],
+    trust_remote_code: bool,
+    storage_options: dict[str, Any] | None = None,
+) -> FrameModel:
+    """A wav2vec2-family checkpoint from a local folder; with its CTC head where text is wanted.
+
+    Raises:
+        ModelError: weights, tokenizer or preprocessor files are missing or do not fit.
+    """
+    from transformers import AutoModel, AutoModelForCTC
+
+    kind = AutoModel if wants.transcripts is None and not wants.aligns else AutoModelForCTC
+    language = None if wants.transcripts is None else wants.transcripts.language
+    try:
+        model, loading = kind.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder}: cannot be loaded ({error}); expected config.json and weights that fit it"
+        ) from error
+    missing = sorted(name for name in loading["missing_keys"] if not any(part in name for part in MAY_BE_MISSING))
+    if missing:
+        raise ModelError(
+            f"{folder}: the weights lack {len(missing)} tensors, the first is {missing[0]}; expected a whole checkpoint"
+        )
+    vocabulary = None
+    if wants.transcripts is not None or wants.aligns:
+        tokenizer = ctc_tokenizer(folder, trust_remote_code)
+        if hasattr(tokenizer, "set_target_lang") and getattr(model.config, "adapter_attn_dim", None) and language:
+            tokenizer.set_target_lang(language)
+            model.load_adapter(language)
+        vocabulary = ctc_vocabulary(tokenizer, model.config.vocab_size, model.config.pad_token_id)
+    with_plain_weights(model)
+    model = model.to(device=device, dtype=dtype).eval()
+    fbank, normalize = fbank_of(folder, model), normalizes(folder)
+    return FrameModel(
+        model,
+        fbank,
+        vocabulary,
+        wants,
+        quantizers,
+        normalize=normalize,
+        language=language,
+        storage_options=storage_options,
+    )

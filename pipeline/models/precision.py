@@ -1,0 +1,108 @@
+"""The number format of a run: chosen by a table of what the processor has, never by a stopwatch, and then kept.
+
+| precision asked for | device | the processor has | number format settled |
+|---|---|---|---|
+| auto, text of a model that offers int8 | CPU | VNNI and bf16 products | int8-w8a8-bf16 |
+| auto, text of a model that offers int8 | CPU | VNNI | int8-w8a8 |
+| auto, anything else | CPU | | fp32 |
+| auto | GPU | | fp16 |
+| int8 | CPU | bf16 products | int8-w8a8-bf16 |
+| int8 | CPU | no bf16 products | int8-w8a8 |
+| fp32, bf16, fp16 | any | bf16 on a CPU: bf16 products | as asked |
+
+int8-w8a8: weights and activations of 8 bits, exact integer sums, attention in fp32; int8-w8a8-bf16: attention in bf16.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+
+from audiomill.errors import ModelError
+
+INT8, INT8_BF16 = "int8-w8a8", "int8-w8a8-bf16"
+NEEDS = {"fp32": (), "fp16": (), "bf16": ("bf16",), INT8: (), INT8_BF16: ("bf16",)}
+"""Number formats, and what a CPU must have to compute in them. Without VNNI int8 has the same sums, but is no faster."""
+
+_VNNI_ISAS = ("VNNI", "BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
+_BF16_ISAS = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
+
+
+def is_int8(precision: str) -> bool:
+    return precision.startswith("int8")
+
+
+def kind_of(precision: str) -> str:
+    """`int8-w8a8-bf16` -> `int8`: what was asked for."""
+    return precision.split("-")[0]
+
+
+def cpu_features() -> frozenset[str]:
+    """Some of `vnni` and `bf16`: products that this processor has and that torch and oneDNN may use."""
+    return lowered(_processor(), os.environ)
+
+
+@cache
+def _processor() -> frozenset[str]:
+    import torch
+
+    look = {
+        "vnni": ("_is_vnni_supported", "avx512_vnni", "avx_vnni"),
+        "bf16": ("_is_avx512_bf16_supported", "avx512_bf16"),
+    }
+    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return frozenset(
+        name
+        for name, (function, *flags) in look.items()
+        if any(told.get(flag) for flag in flags) or getattr(torch.cpu, function, bool)()
+    )
+
+
+def lowered(features: frozenset[str], environment: Mapping[str, str]) -> frozenset[str]:
+    """What is left of a processor's features under ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY."""
+    isa = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
+    if environment.get("ATEN_CPU_CAPABILITY", "avx512") in ("default", "avx2"):
+        return frozenset()
+    allowed = {"vnni": _VNNI_ISAS, "bf16": _BF16_ISAS}
+    return frozenset(name for name in features if any(part in isa for part in allowed[name]))
+
+
+def settled_precision(
+    asked: str, device: str, *, offers_int8: bool, only_text: bool, features: frozenset[str], before: str | None = None
+) -> str:
+    """The number format of a task, see the table above.
+
+    Args:
+        asked: `--precision`.
+        device: cpu or cuda.
+        offers_int8: the family computes in int8 on this device.
+        only_text: neither vectors nor codes are wanted.
+        features: of every processor that will compute.
+        before: what an earlier run of the same output settled; kept where it is what is asked for.
+
+    Raises:
+        ModelError: int8 where there is none, or a format that the processor lacks.
+    """
+    if asked == "int8" and not offers_int8:
+        raise ModelError("--precision int8 is for Whisper on CPU; use fp32 or bf16 here, on GPU fp16 or bf16")
+    if before in NEEDS and (asked == "auto" or kind_of(before) == asked):
+        found = before
+    elif asked == "auto" and device.startswith("cuda"):
+        found = "fp16"
+    elif asked == "int8" or (asked == "auto" and offers_int8 and only_text and "vnni" in features):
+        found = INT8_BF16 if "bf16" in features else INT8
+    else:
+        found = "fp32" if asked == "auto" else asked
+    check_precision(found, device, features)
+    return found
+
+
+def check_precision(precision: str, device: str, features: frozenset[str]) -> None:
+    """Raises ModelError where a processor cannot compute in a settled number format."""
+    lacking = [need for need in NEEDS[precision] if need not in features]
+    if device == "cpu" and lacking:
+        raise ModelError(
+            f"--precision {precision}: this processor (or a node of the cluster) has no {', '.join(lacking)} products; "
+            "use --precision fp32 with another --output, or go on where the output was begun"
+        )

@@ -1,0 +1,1 @@
+"""wav2vec (2019) and vq-wav2vec (2020), from fairseq's files."""

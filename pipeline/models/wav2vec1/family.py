@@ -1,0 +1,42 @@
+"""wav2vec (2019) and vq-wav2vec (2020), from fairseq's .pt files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import CODES, VECTORS, Family, Loading
+from audiomill.models.shape import Shape
+
+
+def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset((VECTORS, CODES))
+
+
+def _shape(path: Path) -> Shape:
+    from audiomill.models.wav2vec1.fairseq import shape_of_fairseq
+
+    return shape_of_fairseq(path)
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.load import DTYPES
+    from audiomill.models.wav2vec1.fairseq import load_fairseq
+    from audiomill.models.wav2vec1.model import Wav2VecModel
+
+    model = load_fairseq(loading.path).to(device=loading.device, dtype=DTYPES[loading.task.model.precision])
+    return Wav2VecModel(model, loading.task.wants, loading.quantizers)
+
+
+FAMILY = Family(
+    name="wav2vec1",
+    checkpoints="wav2vec (v1) and vq-wav2vec (fairseq .pt files)",
+    recognises=lambda path, settings: path.suffix == ".pt",
+    gives=_gives,
+    shape=_shape,
+    load=_load,
+    batch_seconds={"cpu": 10.0, "cuda": 480.0},
+    quantizes_itself=True,
+)

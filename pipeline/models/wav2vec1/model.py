@@ -1,0 +1,59 @@
+"""wav2vec (v1) and vq-wav2vec as the stages see them: vectors and codes.
+
+B batch, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from audiomill.models.base import Aligner, Answer, Ladder, Packer, Transcript, Utterance, Wants, side_by_side
+from audiomill.models.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.wav2vec1.network import Wav2Vec, num_frames
+
+
+class Wav2VecModel:
+    """See `audiomill.models.base.SpeechModel`. Hidden state 0 is z, 1 is c.
+
+    Args:
+        model: in evaluation mode on its device.
+        wants: what to give.
+        quantizers: k-means codebooks by name of the want.
+    """
+
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+    pads_rows_alone = False
+
+    def __init__(self, model: Wav2Vec, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
+        self._model, self._wants, self._quantizers = model, wants, quantizers
+        self._parameter = next(model.parameters())
+
+    def padded_length(self, num_samples: int) -> int:
+        """Rows are padded to the longest of their batch."""
+        return num_samples
+
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """Vectors and codes."""
+        spec, device = self._model.spec, self._parameter.device
+        lengths = [max(spec.receptive_field, len(u.pcm_T)) for u in batch]
+        pcm_BT = side_by_side(batch, max(lengths))
+        waveform_BT = (torch.from_numpy(pcm_BT).to(device).float() / 32768.0).to(self._parameter.dtype)
+        z_BFC, c_BFC, codes_BFK, _ = self._model(
+            waveform_BT, torch.tensor(lengths, device=device), 1 in self._wants.layers
+        )
+        hidden = {0: z_BFC} | ({} if c_BFC is None else {1: c_BFC})
+        core = CoreFrames(batch, num_frames(spec, lengths), spec.hop, device)
+        readouts = read_out(self._wants, hidden, codes_BFK, self._quantizers, core)
+        return [Answer(None, readout) for readout in readouts]
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
+        raise AssertionError("wav2vec (v1) does not transcribe")

@@ -1,0 +1,1 @@
+"""Whisper: windows of log-mel in, text with times out."""

@@ -1,0 +1,74 @@
+"""Whisper, from Hugging Face and CTranslate2 folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiomill.config.defaults import WINDOW_S
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import ModelError
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Family, Loading
+from audiomill.models.shape import Shape
+from audiomill.models.whisper import ctranslate2
+from audiomill.models.whisper.shape import shape_of, vocabulary_size
+
+
+def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
+    return settings.get("model_type") == "whisper" or ctranslate2.is_ctranslate2(path)
+
+
+def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset((TEXT, VECTORS, CODES, TRANSLATION))
+
+
+def _shape(path: Path) -> Shape:
+    return ctranslate2.shape_of(path) if ctranslate2.is_ctranslate2(path) else shape_of(path)
+
+
+def _check(path: Path, model: str, text: TranscriptConfig) -> None:
+    from audiomill.models.whisper.loading import tokenizer_of
+    from audiomill.models.whisper.tokens import tokens_of
+
+    languages = tokens_of(tokenizer_of(path), vocabulary_size(path), {}).languages
+    if text.task == "translate" and not languages:
+        raise ModelError(f"--task translate: {model} is an English-only checkpoint; use a multilingual one")
+    for code in [text.language, *(text.languages or "").split(",")]:
+        code = (code or "").strip()
+        if code and languages and code not in languages:
+            raise ModelError(f"--language {code}: {model} knows {', '.join(sorted(languages))}")
+        if code and not languages and code != "en":
+            raise ModelError(f"--language {code}: {model} is an English-only checkpoint; use a multilingual one")
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.whisper.loading import load
+
+    return load(loading)
+
+
+def _learner(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+    from audiomill.models.whisper.learner import load_whisper_learner
+
+    return load_whisper_learner(path, config, device)
+
+
+FAMILY = Family(
+    name="whisper",
+    checkpoints="Whisper (Hugging Face or CTranslate2 folders)",
+    recognises=_recognises,
+    gives=_gives,
+    shape=_shape,
+    check=_check,
+    load=_load,
+    window_s=WINDOW_S,
+    reads_alone=True,
+    speech_segment_s=14.0,  # measured by benchmarks/whisper_cpu.py on tiny.en and base
+    batch_seconds={"cpu": 1920.0, "cuda": 1920.0},
+    precisions={"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32")},
+    vocabulary_size=vocabulary_size,
+    reads_log_mel=True,
+    learners={"whisper": _learner},
+)

@@ -1,0 +1,83 @@
+"""What the decoder itself knows about a text: signals, the gates on them, and when there was nothing to hear.
+
+Sources: openai/whisper transcribe.py (log-probability, compression ratio, no-speech and their thresholds); the rest and
+`SURE_SILENCE` were measured, see `benchmarks/results`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from audiomill.config.text import TranscriptConfig
+
+MAX_CHARS_PER_SECOND = 40.0
+"""Fast speakers reach 25."""
+CHARS_FREE = 20
+"""A word of half a second may be long."""
+MAX_REPEATS = 4
+"""Of the same words in a row."""
+MAX_REPEATED_WORDS = 8
+SURE_SILENCE = 0.75
+"""No-speech probability above which a text that is not sure of itself counts as invented."""
+SURE_SILENCE_LOGPROB = -0.5
+MIN_SPEECH_S = 0.1
+"""Windows with less voice activity than this hold no words."""
+
+
+class Signals(NamedTuple):
+    """Of one text. `overrun_s`: by how much text is said to begin behind the audio's end; `speech_s`: voice activity, None where
+    it was not measured."""
+
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    num_repeats: int
+    chars_per_second: float
+    is_finished: bool
+    overrun_s: float
+    speech_s: float | None
+
+
+def failed_gates(signals: Signals, text: TranscriptConfig) -> tuple[str, ...]:
+    """Names of the gates that a text does not pass."""
+    gates = {
+        "avg_logprob": signals.avg_logprob < text.min_avg_logprob,
+        "compression_ratio": signals.compression_ratio > text.max_compression_ratio,
+        "repeated": signals.num_repeats > MAX_REPEATS,
+        "too_fast": signals.chars_per_second > MAX_CHARS_PER_SECOND,
+        "unfinished": not signals.is_finished,
+        "past_the_end": signals.overrun_s > 0.0,
+    }
+    return tuple(name for name, failed in gates.items() if failed)
+
+
+def is_silence(signals: Signals, text: TranscriptConfig) -> bool:
+    """Whether the text was made of nothing: the model says so and is not sure of its words, or nobody speaks."""
+    if signals.speech_s is not None and signals.speech_s < MIN_SPEECH_S:
+        return True
+    doubtful = signals.no_speech_prob > text.max_no_speech_prob and signals.avg_logprob < text.min_avg_logprob
+    return doubtful or (signals.no_speech_prob > SURE_SILENCE and signals.avg_logprob < SURE_SILENCE_LOGPROB)
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes of its zlib form, as Whisper computes it; 0 for empty text."""
+    encoded = text.encode()
+    return round(len(encoded) / len(zlib.compress(encoded)), 4) if encoded else 0.0
+
+
+def num_repeats(words: Sequence[str]) -> int:
+    """How often the most repeated run of up to eight words stands in a row; 1 for no repetition."""
+    most = 1 if words else 0
+    for size in range(1, MAX_REPEATED_WORDS + 1):
+        count = 0  # words in a row that equal the one `size` before
+        for at in range(size, len(words)):
+            count = count + 1 if words[at] == words[at - size] else 0
+            most = max(most, 1 + count // size)
+    return most
+
+
+def chars_per_second(text: str, seconds: float) -> float:
+    """Of what goes beyond a free number, so that single words in short segments pass."""
+    return max(0, len(text) - CHARS_FREE) / max(seconds, 0.02)

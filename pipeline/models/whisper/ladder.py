@@ -1,0 +1,138 @@
+"""Whisper's second thoughts: which texts do not pass their gates, and the ways in which they are decoded again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import Answer, Utterance
+from audiomill.models.whisper.gates import Signals, failed_gates, is_silence
+from audiomill.models.whisper.heard import Heard, How
+from audiomill.models.whisper.languages import smoothed
+from audiomill.models.whisper.model import WhisperModel
+
+RUNGS = (
+    How(rung=1, stops_loops=True, hears_out=True),
+    How(rung=2, temperature=0.4, stops_loops=True, hears_out=True),
+    How(rung=3, temperature=0.8, stops_loops=True, hears_out=True),
+    How(rung=4, num_beams=5, hears_out=True),
+)
+"""Full window, sampled twice, beam search."""
+SECOND = How(rung=5, stops_loops=True, hears_out=True)
+"""Full window of the second model, where there is one."""
+SILENCE = "silence"
+
+
+class WhisperLadder:
+    """See `audiomill.models.base.Ladder`.
+
+    Args:
+        model: decodes.
+        text: thresholds of the gates.
+        second: another model of the same vocabulary, the last rung.
+    """
+
+    def __init__(self, model: WhisperModel, text: TranscriptConfig, second: WhisperModel | None = None) -> None:
+        self._model, self._text, self._second = model, text, second
+
+    @property
+    def num_rungs(self) -> int:
+        return len(RUNGS) + (self._second is not None)
+
+    def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[int]:
+        """Texts that fail a gate, but for those made of silence: there is nothing to hear better.
+
+        What two rungs agree on is left, unless another model may say something else.
+        """
+        found = []
+        for index, signals in enumerate(self._signals(utterances, answers)):
+            is_agreed = answers[index].text.is_agreed and self._second is None
+            is_settled = is_agreed or is_silence(signals, self._text)
+            if failed_gates(signals, self._text) and not is_settled:
+                found.append(index)
+        return found
+
+    def told(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Utterance]:
+        """See `languages.smoothed`: a segment that is hard to tell takes the language of those around it."""
+        tracks: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
+        for index, answer in enumerate(answers):
+            if answer.text.languages is not None:
+                tracks[utterances[index].track].append(index)
+        found = list(utterances)
+        for rows in tracks.values():
+            rows.sort(key=lambda index: utterances[index].start)
+            for index, code in zip(rows, smoothed([answers[i].text.languages for i in rows]), strict=True):
+                found[index] = utterances[index]._replace(language=code)
+        return found
+
+    def is_retold(self, utterance: Utterance, answer: Answer) -> bool:
+        return answer.text.languages is not None and utterance.language != answer.text.language
+
+    def replaced(self, before: Answer, after: Answer) -> Answer:
+        """Readouts and probabilities of languages stay those of the first answer."""
+        languages = before.text.languages
+        if languages is None:
+            return before._replace(text=after.text)
+        probability = languages.get(after.text.language, 0.0)
+        return before._replace(text=after.text._replace(languages=languages, language_probability=probability))
+
+    def padded_length(self, num_samples: int, rung: int) -> int:
+        how = self._how(rung)
+        return self._model.context(num_samples, how) * how.num_beams
+
+    def _how(self, rung: int) -> How:
+        return RUNGS[rung - 1] if rung <= len(RUNGS) else SECOND
+
+    def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]:
+        """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
+        if rung > len(RUNGS):
+            assert self._second is not None, "rungs end with those of one model otherwise"
+            return [Answer(heard) for heard in self._second.decode(batch, SECOND)]
+        if rung > 1:
+            return [Answer(heard) for heard in self._model.decode(batch, RUNGS[rung - 1])]
+        window = self._model.context(0, RUNGS[0])
+        # Long segments were shown the full window at once: the first answer was this one.
+        is_fresh = [self._model.padded_length(len(utterance.pcm_T)) < window for utterance in batch]
+        fresh = [utterance for utterance, wanted in zip(batch, is_fresh, strict=True) if wanted]
+        heard = iter(self._model.decode(fresh, RUNGS[0]) if fresh else ())
+        return [Answer(next(heard) if wanted else None) for wanted in is_fresh]
+
+    def better(
+        self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
+    ) -> list[Answer]:
+        """Fewer failed gates win, then the higher log-probability."""
+        again = [old if new.text is None else new for old, new in zip(before, after, strict=True)]
+        pairs = zip(before, again, self._signals(utterances, before), self._signals(utterances, again), strict=True)
+        kept = [old if self._rank(a) >= self._rank(b) else self.replaced(old, new) for old, new, a, b in pairs]
+        agreed = [n.text is not None and n.text.tokens == o.text.tokens for o, n in zip(before, after, strict=True)]
+        return [
+            answer._replace(text=answer.text._replace(is_agreed=is_agreed))
+            for answer, is_agreed in zip(kept, agreed, strict=True)
+        ]
+
+    def settled(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Heard]:
+        """Marks what passes no rung, and empties what is made of silence (or of doubt, by option)."""
+        found = []
+        for heard, signals in zip(texts, self._model.signals(utterances, texts), strict=True):
+            if is_silence(signals, self._text):
+                found.append(_emptied(heard, (SILENCE,)) if any(s.decoded.tokens for s in heard.stretches) else heard)
+                continue
+            gates = failed_gates(signals, self._text)
+            is_dropped = bool(gates) and self._text.low_confidence == "drop"
+            found.append(_emptied(heard, gates) if is_dropped else heard._replace(gates=gates))
+        return found
+
+    def _signals(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Signals]:
+        return self._model.signals(utterances, [answer.text for answer in answers])
+
+    def _rank(self, signals: Signals) -> tuple[int, float]:
+        return -len(failed_gates(signals, self._text)), signals.avg_logprob
+
+
+def _emptied(heard: Heard, gates: tuple[str, ...]) -> Heard:
+    """Without its words; what was known about them stays."""
+    stretches = tuple(
+        s._replace(decoded=s.decoded._replace(tokens=[], logprobs=[]), timed=None) for s in heard.stretches
+    )
+    return heard._replace(stretches=stretches, gates=gates)

@@ -1,0 +1,233 @@
+"""Whisper learns from pairs of audio and text.
+
+B batch, T samples, M mels, F frames, D width, L tokens. Source: Radford et al. 2022 (arXiv:2212.04356), section 2.2.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.config.text import TranscriptConfig
+from audiomill.config.train import TrainConfig
+from audiomill.errors import UsageError
+from audiomill.models.base import Utterance, Wants
+from audiomill.models.learner import Loss, Rows
+from audiomill.models.wav2vec2.masks import span_mask
+from audiomill.models.whisper.loading import tokenizer_of, whisper_parts
+from audiomill.models.whisper.model import WhisperModel, short_context
+from audiomill.models.whisper.network.mel import LogMel
+from audiomill.models.whisper.tokens import TIMESTAMP_STEP_S, WhisperTokens, tokens_of
+
+MAX_TEXT_TOKENS = 440
+"""Of 448 positions, with room for the prompt and two timestamps."""
+IGNORED = -100
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "normalizer.json", "added_tokens.json",
+    "special_tokens_map.json", "preprocessor_config.json",
+)  # fmt: skip
+SPAN_FRAMES = 10
+
+
+class Label(NamedTuple):
+    """Text tokens of a clip, and its length in timestamp steps."""
+
+    tokens: tuple[int, ...]
+    steps: int
+
+
+class WhisperLearner:
+    """See `audiomill.models.learner.Learner`.
+
+    Args:
+        model: `WhisperForConditionalGeneration` on its device.
+        folder: it came from.
+        generation: settings of the checkpoint, see `audiomill.models.whisper.loading.whisper_parts`.
+        config: what learns when.
+    """
+
+    def __init__(self, model: Any, folder: Path, generation: dict[str, Any], config: TrainConfig) -> None:
+        self.model, self._folder, self._generation, self._config = model, folder, generation, config
+        self._tokenizer = tokenizer_of(folder)
+        self._tokens: WhisperTokens = tokens_of(self._tokenizer, model.config.vocab_size, generation)
+        self._mel = LogMel(model.config.num_mel_bins, model.device)
+        self._language = self._language_token()
+
+    def _language_token(self) -> int | None:
+        languages = self._tokens.languages
+        if not languages:
+            return None
+        if self._config.language not in languages:
+            raise UsageError(
+                f"--language {self._config.language}: multilingual Whisper learns one language a run; expected one of "
+                f"{', '.join(sorted(languages))}"
+            )
+        return languages[str(self._config.language)]
+
+    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[Label | str]:
+        """Text tokens, or the reason why there are none."""
+        found: list[Label | str] = []
+        for text, count in zip(texts, num_samples.tolist(), strict=True):
+            if not any(character.isalnum() for character in text):
+                found.append("empty_text")
+                continue
+            ids = self._tokenizer.encode(" " + " ".join(text.split()), add_special_tokens=False).ids
+            steps = round(count / MODEL_SAMPLE_RATE / TIMESTAMP_STEP_S)
+            found.append("text_too_long" if len(ids) > MAX_TEXT_TOKENS else Label(tuple(ids), steps))
+        return found
+
+    def thaw(self, update: int) -> None:
+        """The decoder, and the encoder unless it is frozen."""
+        whisper = self.model.model
+        awake = update >= self._config.freeze_updates
+        whisper.decoder.requires_grad_(True)
+        whisper.encoder.requires_grad_(awake and not self._config.freeze_encoder)
+        whisper.encoder.embed_positions.requires_grad_(False)
+
+    def loss(self, rows: Rows, labels: Sequence[Label], weights: NDArray[np.float32], seed: int) -> Loss:
+        """Negative log-likelihood of text and end; half of the clips have timestamps around their text."""
+        random = np.random.default_rng([seed, 4])
+        is_frozen = self._config.freeze_encoder
+        with torch.set_grad_enabled(not is_frozen):
+            hidden_BFD = self._encoded(rows, random)
+        inputs_BL, targets_BL = self._pairs(labels, random.random(len(labels)) < 0.5)
+        decoded_BLD = self.model.model.decoder(input_ids=inputs_BL, encoder_hidden_states=hidden_BFD).last_hidden_state
+        logits_BLV = self.model.proj_out(decoded_BLD).float()
+        losses_BL = nn.functional.cross_entropy(
+            logits_BLV.transpose(1, 2), targets_BL, ignore_index=IGNORED, reduction="none"
+        )
+        weights_B = torch.from_numpy(weights).to(losses_BL.device)
+        counts_B = (targets_BL != IGNORED).sum(-1)
+        return Loss((losses_BL.sum(-1) * weights_B).sum(), float((counts_B * weights_B).sum()), {})
+
+    def _encoded(self, rows: Rows, random: np.random.Generator) -> Tensor:
+        """hidden_BFD of a context that holds every row, as inference would show it; mel bands and times masked."""
+        context = short_context(max(len(row) for row in rows))
+        pcm_BT = np.zeros((len(rows), context), np.int16)
+        for number, row in enumerate(rows):
+            pcm_BT[number, : len(row)] = row[:context]
+        mel_BMF = self._mel(torch.from_numpy(pcm_BT).to(self.model.device).float() / 32768.0)
+        if self._config.mask_time:
+            frames = [min(context, len(row)) // 160 for row in rows]
+            mask_BF = span_mask(frames, mel_BMF.shape[-1], self._config.mask_time / 2, SPAN_FRAMES, random)
+            mel_BMF = mel_BMF.masked_fill(torch.from_numpy(mask_BF).to(mel_BMF.device)[:, None], 0.0)
+        return encoded(self.model.model.encoder, mel_BMF.to(self.model.dtype))
+
+    def _pairs(self, labels: Sequence[Label], timed: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+        """inputs_BL and targets_BL; the prompt is not learnt."""
+        tokens, rows = self._tokens, []
+        for label, is_timed in zip(labels, timed.tolist(), strict=True):
+            prompt = tokens.prompt(self._language, "transcribe", is_timed)
+            text = list(label.tokens)
+            if is_timed:
+                last = tokens.first_timestamp + min(1500, label.steps)
+                text = [tokens.first_timestamp, *text, last]
+            ids = [*prompt, *text, tokens.end]
+            rows.append((ids[:-1], [IGNORED] * (len(prompt) - 1) + ids[len(prompt) :]))
+        longest = max(len(ids) for ids, _ in rows)
+        inputs = [ids + [tokens.end] * (longest - len(ids)) for ids, _ in rows]
+        targets = [ids + [IGNORED] * (longest - len(ids)) for _, ids in rows]
+        device = self.model.device
+        return torch.tensor(inputs, device=device), torch.tensor(targets, device=device)
+
+    def transcripts(self, rows: Rows) -> list[str]:
+        """Greedy text, by the program that will use the checkpoint."""
+        text = TranscriptConfig(
+            language=self._config.language if self._language is not None else None, word_times=False, retry=False
+        )
+        model = WhisperModel(
+            self.model, self._tokenizer, self._tokens, Wants(transcripts=text), {}, (), _precision(self.model)
+        )
+        utterances = [Utterance(row, 0, 0, (str(at), None), 0, text.language) for at, row in enumerate(rows)]
+        answers = model.forward(utterances)
+        return [each.text for each in model.transcripts(utterances, [answer.text for answer in answers])]
+
+    def save(self, folder: Path) -> None:
+        """As Hugging Face has it, whatever it came from."""
+        from transformers import GenerationConfig, WhisperFeatureExtractor
+
+        tokens = self._tokens
+        self.model.generation_config = GenerationConfig(
+            **{
+                "suppress_tokens": list(tokens.suppress),
+                "begin_suppress_tokens": list(tokens.begin_suppress),
+                "alignment_heads": self._generation.get("alignment_heads"),
+                "no_timestamps_token_id": tokens.no_timestamps,
+                "decoder_start_token_id": tokens.start,
+                "eos_token_id": tokens.end,
+                "pad_token_id": tokens.end,
+                "max_length": 448,
+                "is_multilingual": bool(tokens.languages),
+                "lang_to_id": {f"<|{code}|>": token for code, token in tokens.languages.items()},
+                "task_to_id": {"transcribe": tokens.transcribe, "translate": tokens.translate},
+            }
+        )
+        self.model.save_pretrained(folder, safe_serialization=True)
+        for name in TOKENIZER_FILES:
+            if (self._folder / name).exists():
+                shutil.copyfile(self._folder / name, folder / name)
+        if not (folder / "tokenizer.json").exists():
+            self._tokenizer.save(str(folder / "tokenizer.json"))
+        if not (folder / "tokenizer_config.json").exists():
+            _save_tokenizer_settings(folder)
+        if not (folder / "preprocessor_config.json").exists():
+            WhisperFeatureExtractor(feature_size=self.model.config.num_mel_bins).save_pretrained(folder)
+
+
+def encoded(encoder: Any, mel_BMF: Tensor) -> Tensor:
+    """hidden_BFD of any even number of mel frames up to the window: Hugging Face's encoder takes full windows only."""
+    hidden = nn.functional.gelu(encoder.conv1(mel_BMF))
+    hidden = nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
+    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    for layer in encoder.layers:
+        if encoder.gradient_checkpointing and encoder.training:
+            found = torch.utils.checkpoint.checkpoint(layer, hidden, None, use_reentrant=False)
+        else:
+            found = layer(hidden, None)
+        hidden = found[0] if isinstance(found, tuple) else found
+    normed: Tensor = encoder.layer_norm(hidden)
+    return normed
+
+
+def _precision(model: Any) -> str:
+    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[model.dtype]
+
+
+def _save_tokenizer_settings(folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    end = "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), bos_token=end, eos_token=end, unk_token=end, pad_token=end
+    )
+    tokenizer.save_pretrained(folder)
+
+
+def load_whisper_learner(folder: Path, config: TrainConfig, device: torch.device) -> WhisperLearner:
+    """A learner from a Hugging Face or CTranslate2 folder.
+
+    Raises:
+        UsageError: a multilingual checkpoint without a language.
+    """
+    from transformers import AutoConfig, WhisperForConditionalGeneration
+
+    if config.from_scratch:
+        generation: dict[str, Any] = {}
+        model = WhisperForConditionalGeneration(AutoConfig.from_pretrained(folder))
+    else:
+        model, generation = whisper_parts(folder)
+    if config.dropout is not None:
+        for module in model.modules():
+            if hasattr(module, "dropout") and isinstance(module.dropout, float):
+                module.dropout = config.dropout
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return WhisperLearner(model.to(device), folder, generation, config)

@@ -1,0 +1,238 @@
+"""Whisper: log-mel, encoder, decoder, text with phrases and words; vectors and codes of the encoder's layers.
+
+B batch, T samples, F frames, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.base import Aligner, Answer, Ladder, Packer, Readout, TimedText, Transcript, Utterance, Wants
+from audiomill.models.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.taps import without_layers_above
+from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
+from audiomill.models.whisper.gates import Signals
+from audiomill.models.whisper.heard import Heard, How, mean_logprob, phrase_tokens, signals_of
+from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
+from audiomill.models.whisper.network.beams import decode_with_beams
+from audiomill.models.whisper.network.memory import free_bytes, rows_that_fit, shapes_of
+from audiomill.models.whisper.network.steps import decode
+from audiomill.models.whisper.network.table import Search, Table
+from audiomill.models.whisper.pack import Packer as WhisperPacker
+from audiomill.models.whisper.shape import WHISPER_HOP
+from audiomill.models.whisper.timing import Heads
+from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
+from audiomill.models.whisper.words import TimedToken, words_of
+
+WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
+CONTEXT_FLOOR_S, CONTEXT_MARGIN_S, CONTEXT_STEP_S = 10.0, 1.0, 5.0
+"""Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much."""
+MAX_ROWS = {"cpu": 64, "cuda": 256}
+"""Rows that are decoded at a time: more do not make a step cheaper."""
+
+
+def short_context(num_samples: int) -> int:
+    """Samples that the encoder is shown of a segment, where it need not see a full window."""
+    step = samples_from_seconds(CONTEXT_STEP_S)
+    wanted = max(samples_from_seconds(CONTEXT_FLOOR_S), num_samples + samples_from_seconds(CONTEXT_MARGIN_S))
+    return min(WINDOW_SAMPLES, -(-wanted // step) * step)
+
+
+class WhisperModel:
+    """See `audiomill.models.base.SpeechModel`.
+
+    Args:
+        model: `WhisperForConditionalGeneration` in evaluation mode on its device.
+        tokenizer: a `tokenizers.Tokenizer`.
+        tokens: its special tokens.
+        wants: what to give.
+        quantizers: k-means codebooks by name of the want.
+        heads: of the decoder, that tell when a token was said.
+        precision: of the matrix products.
+        memory_fraction: share of the device's free memory to plan for.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        tokens: WhisperTokens,
+        wants: Wants,
+        quantizers: Mapping[str, Quantizer],
+        heads: Heads,
+        precision: str,
+        memory_fraction: float = 0.8,
+    ) -> None:
+        self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
+        self._wants, self._quantizers = wants, quantizers
+        text = wants.transcripts or TranscriptConfig()
+        self._top = model.config.encoder_layers
+        if wants.transcripts is None:
+            without_layers_above(model.model.encoder, max(wants.layers, default=0))
+        self._weights = weights_of(model, precision)
+        self._asked = Asked(
+            tokens=tokens,
+            task=text.task,
+            language=text.language,
+            among=[code.strip() for code in (text.languages or "").split(",") if code.strip()],
+            before=prompt_tokens(tokenizer, text.prompt) if text.prompt else [],
+            timestamps=text.timestamps,
+            keeps_hidden=text.word_times,
+        )
+        self._max_new_tokens = text.max_new_tokens
+        self._heads = heads if text.word_times else None
+        self._capacity = self._planned_rows(memory_fraction)
+        # Vectors and codes are those of full windows, as Hugging Face gives them.
+        self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry, hears_out=text.retry)
+        self._is_fixed = model.device.type == "cuda"
+        self._tables: dict[tuple[float, bool], Table] = {}
+        self.pads_rows_alone = True
+        self.ladder: Ladder | None = None
+        self.aligner: Aligner | None = None
+        self.packer: Packer | None = WhisperPacker(tokenizer) if text.pack and not wants.layers else None
+
+    def _planned_rows(self, memory_fraction: float) -> int:
+        device, shapes = self._model.device, shapes_of(self._model)
+        encoder_frames = ENCODER_SECONDS[device.type] * MODEL_SAMPLE_RATE // WHISPER_HOP
+        budget = memory_fraction * free_bytes(device)
+        return rows_that_fit(shapes, budget, WINDOW_SAMPLES // WHISPER_HOP, encoder_frames, MAX_ROWS[device.type])
+
+    def spare_memory(self) -> None:
+        """Half the rows at a time."""
+        self._capacity = max(1, self._capacity // 2)
+        self._tables = {}
+
+    def padded_length(self, num_samples: int) -> int:
+        """Whisper was trained on windows of 30 s; with a short context it is shown less."""
+        return self.context(num_samples, self._first)
+
+    def context(self, num_samples: int, how: How) -> int:
+        """Samples that the encoder is shown: a function of the segment alone, so that its batch does not matter."""
+        return short_context(num_samples) if how.is_short else WINDOW_SAMPLES
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """Tokens, vectors and codes, whichever are wanted.
+
+        Text is made of the segment without its context, so where text is wanted the context is not looked at.
+        """
+        readouts: dict[int, Readout] = {}
+
+        def read(rows: list[int], hidden: dict[int, Tensor]) -> None:
+            readouts.update(zip(rows, self._read_out([batch[row] for row in rows], hidden), strict=True))
+
+        if self._wants.transcripts is not None:
+            batch = [_core(utterance) for utterance in batch]
+        hearing = self._hearing(batch, self._first, read if self._wants.layers else None)
+        if self._wants.transcripts is None:
+            while hearing.encode_next():
+                continue
+            return [Answer(None, readouts[row]) for row in range(len(batch))]
+        texts = self._decoded(hearing, self._first)
+        return [Answer(text, readouts.get(row, Readout())) for row, text in enumerate(texts)]
+
+    @torch.inference_mode()
+    def decode(self, batch: Sequence[Utterance], how: How | None = None) -> list[Heard]:
+        """Tokens of one batch, by default the most probable ones of full windows."""
+        how = how or How()
+        return self._decoded(self._hearing([_core(utterance) for utterance in batch], how, None), how)
+
+    def _hearing(self, batch: Sequence[Utterance], how: How, on_encoded: Any) -> Hearing:
+        contexts = [self.context(len(utterance.pcm_T), how) for utterance in batch]
+        kept = self._wants.layers if on_encoded is not None else set()
+        return Hearing(self._weights, self._asked, batch, contexts, how, kept, on_encoded)
+
+    def _decoded(self, hearing: Hearing, how: How) -> list[Heard]:
+        search = Search(
+            tokens=self._tokens,
+            timestamps=self._asked.timestamps,
+            max_new_tokens=self._max_new_tokens,
+            temperature=how.temperature,
+            stops_loops=how.stops_loops,
+        )
+        decoder = self._weights.decoder
+        if how.num_beams == 1:
+            decode(self._table(search, min(self._capacity, hearing.num_rows)), hearing.next_entry, hearing.done)
+        else:
+            while (entry := hearing.next_entry(max(1, self._capacity // how.num_beams))) is not None:
+                found = decode_with_beams(decoder, entry.looked_at, entry.prompts, search, how.num_beams)
+                for name, decoded in zip(entry.names, found, strict=True):
+                    hearing.done(name, decoded)
+        return hearing.heard(self._heads)
+
+    def _table(self, search: Search, num_rows: int) -> Table:
+        """Slots for rows; on a GPU always the same ones, so that recorded steps are used again."""
+        length = len(self._asked.before) + len(
+            self._tokens.prompt(0 if self._tokens.languages else None, "", self._asked.timestamps)
+        )
+        decoder, kind = self._weights.decoder, (search.temperature, search.stops_loops)
+        if not self._is_fixed:
+            return Table(decoder, search, num_rows, length)
+        if kind not in self._tables:
+            self._tables = {kind: Table(decoder, search, self._capacity, length, WINDOW_SAMPLES // WHISPER_HOP)}
+        return self._tables[kind]
+
+    def _read_out(self, batch: Sequence[Utterance], hidden: dict[int, Tensor]) -> list[Readout]:
+        """Frames of the audio only: what the model makes of the padding is dropped."""
+        frames = [-(-len(u.pcm_T) // WHISPER_HOP) for u in batch]
+        core = CoreFrames(batch, frames, WHISPER_HOP, self._model.device)
+        return read_out(self._wants, hidden, None, self._quantizers, core)
+
+    def signals(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Signals]:
+        """What the decoder knows about each text."""
+        return signals_of(utterances, texts, self._tokens, self._tokenizer)
+
+    def _words(self, heard: Heard) -> tuple[TimedText, ...]:
+        """Words with their confidence; without times where none were asked for."""
+        end, avg_logprob = self._tokens.end, mean_logprob(heard)
+        timed: list[TimedToken] = []
+        for stretch in heard.stretches:
+            pairs = zip(stretch.decoded.tokens, stretch.decoded.logprobs, strict=True)
+            untimed = [TimedToken(token, 0, 0, math.exp(logprob)) for token, logprob in pairs if token < end]
+            timed += untimed if stretch.timed is None else stretch.timed
+
+        def judge(probability: float) -> float:
+            return word_confidence(Evidence(probability, avg_logprob, heard.rung))
+
+        return words_of(timed, self._tokenizer, heard.language, judge)
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
+        """Texts and phrases, with one detokenise call for all."""
+        spans = [phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, texts, strict=True)]
+        whole = [[t for t in heard.tokens if t < self._tokens.end] for heard in texts]
+        decoded_texts = self._tokenizer.decode_batch(
+            [*whole, *(ids for row in spans for ids, _, _ in row)], skip_special_tokens=True
+        )
+        pieces = iter(decoded_texts[len(whole) :])
+        transcripts = []
+        for heard, text, row in zip(texts, decoded_texts, spans, strict=False):
+            words, no_speech_prob = self._words(heard), heard.stretches[0].decoded.no_speech_prob
+            phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
+            transcripts.append(
+                Transcript(
+                    text=text.strip(),
+                    language=heard.language,
+                    language_probability=heard.language_probability,
+                    avg_logprob=mean_logprob(heard),
+                    no_speech_prob=no_speech_prob,
+                    words=words if self._heads is not None else None,
+                    phrases=tuple(p for p in phrases if p.text) if self._asked.timestamps else None,
+                    rung=heard.rung,
+                    gates=heard.gates,
+                    confidence=segment_confidence([word.confidence or 0.0 for word in words], no_speech_prob),
+                )
+            )
+        return transcripts
+
+
+def _core(utterance: Utterance) -> Utterance:
+    """Without its context."""
+    stop = len(utterance.pcm_T) - utterance.right
+    return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)

@@ -1,0 +1,1 @@
+"""Whisper's forward pass on fused weights: encoder, and a decoder whose rows come and leave."""

@@ -1,0 +1,55 @@
+"""Log-mel spectrograms as Whisper takes them: whole batches on the device, or one recording for pictures.
+
+B batch, T samples, M mels, F frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.audio_utils import mel_filter_bank
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+
+NUM_FFT, HOP_SAMPLES = 400, 160
+NUM_MELS_SHOWN = 80
+
+
+class LogMel:
+    """Log-mel spectrogram of whole batches on the model's device, as Whisper was trained on.
+
+    Source: arXiv:2212.04356 section 2.2; floor and scale as openai/whisper audio.py.
+    """
+
+    def __init__(self, num_mels: int, device: torch.device) -> None:
+        filters = mel_filter_bank(
+            num_frequency_bins=NUM_FFT // 2 + 1,
+            num_mel_filters=num_mels,
+            min_frequency=0.0,
+            max_frequency=MODEL_SAMPLE_RATE / 2,
+            sampling_rate=MODEL_SAMPLE_RATE,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self._filters = torch.from_numpy(np.asarray(filters, np.float32)).to(device)
+        self._window = torch.hann_window(NUM_FFT, device=device)
+
+    def __call__(self, waveform_BT: Tensor) -> Tensor:
+        """Float32 waveforms at 16 kHz -> mel_BMF with one column per 10 ms."""
+        spectrum = torch.stft(waveform_BT, NUM_FFT, HOP_SAMPLES, window=self._window, return_complex=True)
+        power = spectrum[..., :-1].abs() ** 2
+        log_mel = (self._filters.T @ power).clamp(min=1e-10).log10()
+        floor = log_mel.amax(dim=(1, 2), keepdim=True) - 8.0
+        return (torch.maximum(log_mel, floor) + 4.0) / 4.0
+
+
+def log_mel_MF(pcm_T: NDArray[np.int16]) -> NDArray[Any]:  # noqa: N802
+    """One column per 10 ms, for pictures."""
+    waveform_BT = torch.from_numpy(pcm_T)[None].float() / 32768.0
+    padded = torch.nn.functional.pad(waveform_BT, (0, max(0, 2 * NUM_FFT - waveform_BT.shape[1])))
+    found: NDArray[Any] = LogMel(NUM_MELS_SHOWN, torch.device("cpu"))(padded)[0].numpy()
+    return found

@@ -1,0 +1,186 @@
+"""Whisper's decoder at work: rows that each stand at a position of their own, with what they remember.
+
+Cross-attention keys and values are computed once for the rows of an encoder batch and stay together in a group, because
+they have equally many frames; self-attention ones live in slabs with a slot a row. Everything but cross-attention runs
+over all rows at once.
+
+B rows, H heads, P decoder positions, F encoder frames, D model width, E width of a head, L tokens fed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own habit)
+from torch import Tensor
+
+from audiomill.models.whisper.network.cross import Crossed, CrossGroups, CrossSlab
+from audiomill.models.whisper.network.weights import DecoderLayer, DecoderWeights
+
+BLOCK = 32
+"""Positions of the decoder are attended to in whole blocks."""
+
+
+def _attention(q_BHLE: Tensor, k_BHPE: Tensor, v_BHPE: Tensor, seen: Tensor | None) -> Tensor:
+    """Scaled dot products. On CPU in steps whose sums do not depend on the number of rows, unlike the fused kernel's."""
+    if q_BHLE.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_BHLE, k_BHPE, v_BHPE, attn_mask=seen)
+    scores_BHLP = (q_BHLE * q_BHLE.shape[-1] ** -0.5) @ k_BHPE.transpose(-1, -2)
+    if seen is not None:
+        scores_BHLP = scores_BHLP.masked_fill_(~seen, -torch.inf)
+    out_BHLE: Tensor = scores_BHLP.softmax(-1) @ v_BHPE
+    return out_BHLE
+
+
+class DecoderState:
+    """Slots for rows of the decoder.
+
+    Args:
+        weights: the decoder's.
+        capacity: most rows at a time.
+        max_positions: longest sequence of a row, prompt included.
+        watched: (layer, head) pairs whose cross-attention scores are kept.
+        fan: rows that look at the same audio (beams).
+        cross: where cross-attention keys and values are kept; by default in groups.
+    """
+
+    def __init__(
+        self,
+        weights: DecoderWeights,
+        capacity: int,
+        max_positions: int,
+        watched: Sequence[tuple[int, int]] = (),
+        fan: int = 1,
+        cross: CrossGroups | CrossSlab | None = None,
+    ) -> None:
+        self._weights, self._fan, self._max_positions = weights, fan, max_positions
+        width = weights.tokens_VD.shape[1]
+        shape = (capacity, weights.num_heads, max_positions, width // weights.num_heads)
+        # Zeros, because what a mask hides must still be a number.
+        zeros = weights.tokens_VD.new_zeros
+        self._keys, self._values = [[zeros(shape) for _ in weights.layers] for _ in range(2)]
+        self._cross = cross or CrossGroups()
+        self._positions_B = torch.zeros(capacity, dtype=torch.long, device=weights.device)
+        self._slots_B = torch.arange(capacity, device=weights.device)
+        self._at = np.zeros(0, np.int64)  # the same positions, known here
+        self._watched: dict[int, list[int]] = {}
+        for layer, head in watched:
+            self._watched.setdefault(layer, []).append(head)
+        self._scores: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def admit(self, group: Crossed, tokens_BL: Tensor) -> Tensor:
+        """Puts new rows behind those that are there and feeds them their first tokens; hidden_BLD, not yet normed."""
+        first, length = len(self), tokens_BL.shape[1]
+        rows = slice(first, first + len(tokens_BL))
+
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self._keys[number][rows, :, :length], self._values[number][rows, :, :length] = k, v
+            return _attention(q, k, v, causal_LL)
+
+        ones_LL = torch.ones(length, length, dtype=torch.bool, device=tokens_BL.device)
+        causal_LL = ones_LL.tril() if length > 1 else None
+        x = self._weights.tokens_VD[tokens_BL] + self._weights.positions_PD[:length]
+        hidden = self._through(x, attend, [group])
+        self._cross.add(group)
+        self._positions_B[rows] = length
+        self._at = np.concatenate([self._at, np.full(len(tokens_BL), length)])
+        return hidden
+
+    @property
+    def frames(self) -> int | None:
+        """Frames that rows must have to be admitted now; None for any."""
+        return self._cross.frames
+
+    def kept_order(self, rows: Sequence[int]) -> list[int]:
+        """Some rows, in the order in which they move together with least effort."""
+        return self._cross.kept_order(rows)
+
+    @property
+    def longest(self) -> int:
+        """Positions that the next step attends to: whole blocks, so that a row's sums have the same order beside longer
+        ones, and steps the same shapes for a while."""
+        return min(self._max_positions, -(-(int(self._at.max()) + 1) // BLOCK) * BLOCK)
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Feeds every row its next token; hidden_B1D, not yet normed."""
+        hidden = self.compute(tokens_B, self.longest)
+        self.count_step()
+        return hidden
+
+    def count_step(self) -> None:
+        """Takes note here that every row was fed a token on the device."""
+        self._at = np.minimum(self._at + 1, self._max_positions - 1)
+
+    def compute(self, tokens_B: Tensor, longest: int) -> Tensor:
+        """A step on the device alone: nothing in it but tensors of fixed shape. Slots without a row may be fed too."""
+        width = len(tokens_B)
+        groups = self._cross.groups(width)
+        positions_B, slots_B = self._positions_B[:width], self._slots_B[:width]
+        places = torch.arange(longest, device=tokens_B.device)
+        seen_B11P = (places <= positions_B[:, None])[:, None, None]
+
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self._keys[number], self._values[number]
+            keys[slots_B, :, positions_B], values[slots_B, :, positions_B] = k[:, :, 0], v[:, :, 0]
+            return _attention(q, keys[:width, :, :longest], values[:width, :, :longest], seen_B11P)
+
+        x = self._weights.tokens_VD[tokens_B] + self._weights.positions_PD[positions_B]
+        hidden = self._through(x[:, None], attend, groups)
+        positions_B.add_(1).clamp_(max=self._max_positions - 1)  # rows that are done may step on beside the others
+        return hidden
+
+    def _through(
+        self, x_BLD: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor], groups: Sequence[Crossed]
+    ) -> Tensor:
+        batch, length, width = x_BLD.shape
+        heads = (batch, length, 3, self._weights.num_heads, -1)
+        x = x_BLD
+        for number, layer in enumerate(self._weights.layers):
+            q, k, v = layer.qkv(layer.attention_norm(x)).view(heads).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+            x = x + layer.out(attend(number, q, k, v).transpose(1, 2).reshape(batch, length, width))
+            x = x + self._cross_attention(number, layer, layer.cross_norm(x), groups)
+            x = x + layer.fc2(F.gelu(layer.fc1(layer.norm(x))))
+        return x
+
+    def _cross_attention(self, number: int, layer: DecoderLayer, x_BLD: Tensor, groups: Sequence[Crossed]) -> Tensor:
+        batch, length, width = x_BLD.shape
+        num_heads, fan = self._weights.num_heads, self._fan
+        # Rows that look at the same audio are queries of one row.
+        q = layer.cross_q(x_BLD).view(batch // fan, fan * length, num_heads, -1).transpose(1, 2)
+        if number in self._watched:
+            (group,), watched = groups, self._watched[number]
+            scores = q[:, watched] @ group.keys[number][:, watched].transpose(-1, -2)
+            self._scores.append(scores * q.shape[-1] ** -0.5)
+        found, at = [], 0
+        for group in groups:
+            rows = q[at : at + len(group)]
+            found.append(_attention(rows, group.keys[number], group.values[number], None))
+            at += len(group)
+        out_BHLE = found[0] if len(found) == 1 else torch.cat(found)
+        return layer.cross_out(out_BHLE.transpose(1, 2).reshape(batch, length, width))
+
+    def watched_scores(self) -> Tensor:
+        """Cross-attention scores of the watched heads since the last call, before the softmax: scores_BHLF."""
+        found, self._scores = torch.cat(self._scores, dim=1), []
+        return found
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops all rows but these, an order that `kept_order` gave."""
+        self._cross.keep(rows)
+        self._move(torch.tensor(rows, dtype=torch.long, device=self._positions_B.device))
+        self._at = self._at[list(rows)]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row n goes on from what row `rows[n]` remembers; both look at the same audio and are equally far."""
+        self._move(rows)
+
+    def _move(self, rows: Tensor) -> None:
+        longest = int(self._at.max())
+        for slab in (*self._keys, *self._values):
+            slab[: len(rows), :, :longest] = slab[rows, :, :longest]
+        self._positions_B[: len(rows)] = self._positions_B[rows]

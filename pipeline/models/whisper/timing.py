@@ -1,0 +1,139 @@
+"""When each token was said: dynamic time warping over the cross-attention of Whisper's alignment heads.
+
+B rows, H alignment heads, N tokens, F encoder frames.
+Source: openai/whisper timing.py (the heads, normalisation over tokens, median filter); Sakoe & Chiba 1978.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiomill.models.whisper.network.cross import crossed
+from audiomill.models.whisper.network.slots import DecoderState
+from audiomill.models.whisper.network.weights import DecoderWeights
+
+Heads = tuple[tuple[int, int], ...]
+"""(layer, head) pairs."""
+MEDIAN_WIDTH = 7
+MEDIAN_OF_7 = ((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4))
+"""Exchanges that bring the median of seven values to the place in the middle (Devillard 1998)."""
+LATE_FRAMES = 5
+"""Attention comes to a word this much (100 ms) after it begins: measured by benchmarks/word_times.py, which finds a bias
+of 100 ms without it."""
+FROM_BOTH, FROM_TOKEN, FROM_FRAME = 0, 1, 2
+
+
+def heads_of(given: Sequence[Sequence[int]] | None, num_layers: int, num_heads: int) -> Heads:
+    """The checkpoint's alignment heads, or else all heads of the upper half of the decoder."""
+    if given:
+        return tuple((int(layer), int(head)) for layer, head in given)
+    return tuple((layer, head) for layer in range(num_layers // 2, num_layers) for head in range(num_heads))
+
+
+@torch.inference_mode()
+def token_costs(
+    weights: DecoderWeights,
+    hidden_BFD: Tensor,
+    prompts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+    num_frames: Sequence[int],
+    end: int,
+    heads: Heads,
+) -> list[Tensor]:
+    """How badly each text token, and the end behind them, fits each frame: cost_NF of each row.
+
+    Args:
+        weights: the decoder's.
+        hidden_BFD: encoder output.
+        prompts: without timestamps, all of one length.
+        texts: text tokens, no timestamps.
+        num_frames: frames of each row's own audio.
+        end: the end token.
+        heads: see `heads_of`.
+
+    Returns:
+        For each row `len(text) + 1` times its own frames.
+    """
+    before = len(prompts[0])
+    longest = max(map(len, texts)) + 1
+    tokens_BN = torch.full((len(texts), before + longest), end, device=hidden_BFD.device)
+    for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+        tokens_BN[row, : before + len(text)] = torch.tensor([*prompt, *text], device=hidden_BFD.device)
+    state = DecoderState(weights, len(texts), tokens_BN.shape[1], watched=heads)
+    state.admit(crossed(weights, hidden_BFD), tokens_BN)
+    scores_BHNF = state.watched_scores()
+    costs = []
+    for row, (text, frames) in enumerate(zip(texts, num_frames, strict=True)):
+        # The scores at a token are those that chose the next one: what stands before a token tells where it is.
+        own = scores_BHNF[row, :, : before + len(text) + 1, :frames].float().softmax(-1)
+        spread, mean = torch.std_mean(own, dim=-2, keepdim=True, unbiased=False)
+        normed = _median((own - mean) / spread.clamp(min=1e-8)).mean(0)
+        costs.append(-normed[before - 1 : -1])
+    return costs
+
+
+def token_frames(costs: Sequence[Tensor]) -> list[NDArray[np.int64]]:
+    """First frame of every token of each row, not falling, from its `token_costs`."""
+    sizes = [tuple(cost.shape) for cost in costs]
+    cost_BNF = costs[0].new_zeros(len(costs), max(n for n, _ in sizes), max(f for _, f in sizes))
+    for row, (cost, (tokens, frames)) in enumerate(zip(costs, sizes, strict=True)):
+        cost_BNF[row, :tokens, :frames] = cost
+    paths = warp(cost_BNF, [tokens for tokens, _ in sizes], [frames for _, frames in sizes])
+    return [_first_frames(path, tokens) for path, (tokens, _) in zip(paths, sizes, strict=True)]
+
+
+def _median(x_HNF: Tensor) -> Tensor:
+    """Median over neighbouring frames."""
+    pad = MEDIAN_WIDTH // 2
+    if x_HNF.shape[-1] <= pad:
+        return x_HNF
+    padded = torch.nn.functional.pad(x_HNF, (pad, pad), mode="reflect")
+    values = [padded[..., shift : shift + x_HNF.shape[-1]] for shift in range(MEDIAN_WIDTH)]
+    for low, high in MEDIAN_OF_7:
+        values[low], values[high] = torch.minimum(values[low], values[high]), torch.maximum(values[low], values[high])
+    return values[pad]
+
+
+def warp(cost_BNF: Tensor, num_tokens: Sequence[int], num_frames: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Cheapest monotonic path through each row's own corner of its cost matrix, all rows at once along anti-diagonals.
+
+    Returns:
+        path_S2 of (token, frame) pairs for each row, from (0, 0) to the row's last token and frame.
+    """
+    batch, tokens, frames = cost_BNF.shape
+    device = cost_BNF.device
+    total = torch.full((batch, tokens + 1, frames + 1), torch.inf, dtype=cost_BNF.dtype, device=device)
+    total[:, 0, 0] = 0
+    trace = torch.zeros((batch, tokens + 1, frames + 1), dtype=torch.int8, device=device)
+    for diagonal in range(2, tokens + frames + 1):
+        i = torch.arange(max(1, diagonal - frames), min(tokens, diagonal - 1) + 1, device=device)
+        j = diagonal - i
+        ways = torch.stack([total[:, i - 1, j - 1], total[:, i - 1, j], total[:, i, j - 1]])
+        best = ways.min(0)
+        total[:, i, j] = cost_BNF[:, i - 1, j - 1] + best.values
+        trace[:, i, j] = best.indices.to(torch.int8)
+    trace[:, 0, :], trace[:, :, 0] = FROM_FRAME, FROM_TOKEN
+    steps = trace.cpu().numpy()
+    return [_walk_back(steps[row], num_tokens[row], num_frames[row]) for row in range(batch)]
+
+
+def _walk_back(trace: NDArray[np.int8], token: int, frame: int) -> NDArray[np.int64]:
+    path = []
+    while token > 0 or frame > 0:
+        path.append((token - 1, frame - 1))
+        step = trace[token, frame]
+        token -= step in (FROM_BOTH, FROM_TOKEN)
+        frame -= step in (FROM_BOTH, FROM_FRAME)
+    return np.array([pair for pair in reversed(path) if min(pair) >= 0], np.int64).reshape(-1, 2)
+
+
+def _first_frames(path_S2: NDArray[np.int64], num_tokens: int) -> NDArray[np.int64]:
+    """Where each token of the path begins."""
+    first = np.searchsorted(path_S2[:, 0], np.arange(num_tokens), side="left")
+    found: NDArray[np.int64] = path_S2[np.minimum(first, len(path_S2) - 1), 1]
+    return np.maximum(found - LATE_FRAMES, 0)

@@ -1,0 +1,207 @@
+"""A recording -> what a model makes of it at each step: arrays with their rates, and words about them.
+
+T samples, F frames, D width, M mels, V vocabulary, K codebooks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.recording import Cut, RecordingSpec, StageClock, cut_recording
+from audiomill.audio.segment import spec_from_seconds
+from audiomill.config.jobs import JobConfig, ModelTask, TraceConfig
+from audiomill.config.representations import CodesConfig, EmbeddingsConfig
+from audiomill.config.stages import DecodeConfig
+from audiomill.errors import InputError, Rejected
+from audiomill.models.base import CONV, Answer, Transcript, Utterance, Vectors, VectorWant
+from audiomill.models.checkpoint import find_checkpoint, shape_of
+from audiomill.models.family import POSTERIORS, TEXT
+from audiomill.models.load import load_model
+from audiomill.models.precision import cpu_features
+from audiomill.models.task import TaskSpec
+from audiomill.run.settle import FoundTask, found_tasks, settle
+from audiomill.storage.fs import Place
+
+
+class Word(NamedTuple):
+    """A word or phrase between two times in seconds."""
+
+    text: str
+    start_s: float
+    stop_s: float
+
+
+class Step(NamedTuple):
+    """One stage of the way. `array`: time runs along its last axis; `rate_hz`: columns a second; `rows`: names of
+    the rows, where they have any; `kind` chooses the picture: wave, heat, codes or posteriors."""
+
+    name: str
+    kind: str
+    array: NDArray[Any]
+    rate_hz: float
+    meaning: str
+    rows: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
+
+
+class Trace(NamedTuple):
+    """`waveform_T`: what was read, at 16 kHz; `is_cut`: more followed."""
+
+    source: str
+    model: str
+    waveform_T: NDArray[np.int16]
+    is_cut: bool
+    text: str | None
+    steps: tuple[Step, ...]
+
+
+def trace(config: TraceConfig) -> Trace:
+    """Follows the start of one recording through one model.
+
+    Raises:
+        UsageError: the model or an option cannot be used.
+        InputError: the file cannot be read as audio.
+    """
+    job = config.job(_asked(config))
+    max_seconds = config.pictures.max_seconds
+    (found,) = found_tasks(job)
+    spec, _ = settle(job, [found], "cpu", cpu_features())
+    (task,) = spec.tasks
+    pcm, is_cut = _read(job.inputs[0], job, max_seconds)
+    utterance = Utterance(pcm, 0, 0, ("trace", None), 0, None)
+    has_conv = found.checkpoint.family.shows_convolutions(Path(found.checkpoint.path))
+    if has_conv:
+        wants = dataclasses.replace(task.wants, vectors=(VectorWant(layer=CONV), *task.wants.vectors))
+        task = dataclasses.replace(task, wants=wants)
+    model: Any = load_model(task, job.plan.storage_options)
+    (answer,) = model.forward([utterance])
+    transcript = model.transcripts([utterance], [answer.text])[0] if answer.text is not None else None
+    steps = [Step("waveform", "wave", pcm.astype(np.float32) / 32768, MODEL_SAMPLE_RATE, _wave_words(found))]
+    steps.append(_mel_step(pcm, found))
+    steps += _vector_steps(answer, task, found)
+    steps += _code_steps(answer, task)
+    if POSTERIORS in found.checkpoint.gives and transcript is not None:
+        steps.append(_posterior_step(model, utterance, transcript, len(pcm)))
+    text = transcript.text if transcript is not None else None
+    return Trace(job.inputs[0], task.label, pcm, is_cut, text, tuple(steps))
+
+
+def _asked(config: TraceConfig) -> ModelTask:
+    """Everything that this checkpoint can give."""
+    checkpoint = find_checkpoint(config.model, config.plan.storage_options)
+    shape, pictures = shape_of(checkpoint), config.pictures
+    layers, codebook = pictures.layers, pictures.codebook
+    if layers == "auto":
+        layers = ",".join(str(n) for n in sorted({min(1, shape.num_layers), shape.num_layers // 2, shape.num_layers}))
+        layers = "all" if shape.layer_names else layers
+    if codebook == "auto":
+        codebook = "quantizer" if shape.quantizer is not None else ""
+    return ModelTask(
+        model=dataclasses.replace(config.model, device="cpu"),
+        transcripts=config.transcripts if TEXT in checkpoint.gives else None,
+        embeddings=(EmbeddingsConfig(layers=layers, dtype="fp32"),),
+        codes=(CodesConfig(codebook=codebook, codebook_layer=pictures.codebook_layer),) if codebook else (),
+    )
+
+
+def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int16], bool]:
+    """The first seconds as 16 kHz mono."""
+    rules = spec_from_seconds(
+        kind="fixed", max_length_s=max_seconds, context_s=0, threshold=0.5, min_speech_s=0, min_silence_s=0, pad_s=0, max_gap_s=0
+    )  # fmt: skip
+    limits = DecodeConfig()
+    reading = RecordingSpec(
+        channels="mix" if job.decode.channels == "split" else job.decode.channels,
+        start_s=None,
+        duration_s=max_seconds + 1,
+        min_s=limits.min_recording_seconds,
+        max_s=limits.max_recording_hours * 3600,
+    )
+    try:
+        with Place(url, job.plan.storage_options).open() as handle:
+            cuts = [event for event in cut_recording(handle, reading, rules, StageClock()) if isinstance(event, Cut)]
+    except FileNotFoundError as error:
+        raise InputError(f"{url}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{url}: a folder; name one audio file") from error
+    except Rejected as rejected:
+        raise InputError(f"{url}: {rejected.reason}: {rejected.detail}") from rejected
+    pcm = np.concatenate([cut.pcm_T for cut in cuts])
+    limit = samples_from_seconds(max_seconds)
+    return pcm[:limit], len(pcm) > limit
+
+
+def _wave_words(found: FoundTask) -> str:
+    return f"16 kHz, one channel, 16 bits: what every model is given. {found.shape.hop} samples make one frame of this one."
+
+
+def _mel_step(pcm: NDArray[np.int16], found: FoundTask) -> Step:
+    from audiomill.models.whisper.network.mel import log_mel_MF
+
+    is_input = found.checkpoint.family.reads_log_mel
+    what = "What this model sees." if is_input else "For the eye only: this model does not read it."
+    return Step(
+        "log-mel spectrogram",
+        "heat",
+        log_mel_MF(pcm),
+        100.0,
+        f"Energy in 80 bands from low (below) to high, every 10 ms. {what}",
+    )
+
+
+def _vector_steps(answer: Answer, task: TaskSpec, found: FoundTask) -> Iterator[Step]:
+    rate = MODEL_SAMPLE_RATE / task.hop
+    for want, vectors in zip(task.wants.vectors, answer.readout.vectors, strict=True):
+        values_DF = _as_float(vectors).T
+        if want.layer == CONV:
+            meaning = "What the convolutions make of the waveform: local, 25 ms a frame, before any attention."
+            yield Step("convolutional features", "heat", values_DF, rate, meaning)
+            continue
+        names = found.shape.layer_names
+        name = names[want.layer] if names else f"hidden state {want.layer} of {found.shape.num_layers}"
+        meaning = (
+            "What enters the first layer."
+            if want.layer == 0 and not names
+            else "Every frame has seen all the others by now."
+        )
+        if names:
+            meaning = {
+                "z": "Output of the convolutional encoder.",
+                "c": "Output of the aggregator: sees the past only.",
+            }[name]
+        yield Step(name, "heat", values_DF, rate, meaning)
+
+
+def _as_float(vectors: Vectors) -> NDArray[np.float32]:
+    values = vectors.values_ND.astype(np.float32)
+    return values if vectors.scale_N is None else values * vectors.scale_N[:, None]
+
+
+def _code_steps(answer: Answer, task: TaskSpec) -> Iterator[Step]:
+    for want, codes_KF in zip(task.wants.codes, answer.readout.codes, strict=True):
+        meaning = (
+            f"{want.num_codebooks} codebook{'s' if want.num_codebooks > 1 else ''} of {want.num_entries} entries: "
+            "one number a frame and codebook; the same colour is the same number."
+        )
+        rows = tuple(f"codebook {number}" for number in range(want.num_codebooks))
+        yield Step(f"codes of {want.name}", "codes", codes_KF, MODEL_SAMPLE_RATE / task.hop, meaning, rows)
+
+
+def _posterior_step(model: Any, utterance: Utterance, transcript: Transcript, num_samples: int) -> Step:
+    posteriors_FV, tokens = model.posteriors(utterance)
+    spoken = np.flatnonzero(posteriors_FV.max(0) > 0.1)
+    rows = tuple({"|": "space", "": f"#{i}"}.get(tokens[i], tokens[i]) for i in spoken.tolist())
+    words = tuple(
+        Word(word.text, word.start / MODEL_SAMPLE_RATE, min(word.stop, num_samples) / MODEL_SAMPLE_RATE)
+        for word in transcript.words or ()
+    )
+    rate = MODEL_SAMPLE_RATE / model.text_hop
+    meaning = "How probable each letter is at each moment (letters above 10% anywhere). The best one of every frame, repeats and blanks removed, is the text."
+    return Step("CTC posteriors", "posteriors", posteriors_FV[:, spoken].T, rate, meaning, rows, words)

@@ -1,0 +1,211 @@
+"""The kmeans job: features stream from the models, a bounded sample of them is kept, a codebook is fitted to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.config.jobs import KmeansJobConfig
+from audiomill.config.representations import KmeansConfig
+from audiomill.errors import RunFailed, UsageError
+from audiomill.models.checkpoint import fingerprint
+from audiomill.models.wanted import layer_numbers
+from audiomill.run.job import check_places, listed, open_engine
+from audiomill.run.settle import FoundTask, found_tasks, settle
+from audiomill.sources.entry import Entry
+from audiomill.stages.plan import planned_table, split_by_part
+from audiomill.stages.sample import Reservoir, sample_of
+from audiomill.stages.spec import RunSpec
+from audiomill.stages.write import failure_place
+from audiomill.storage.fs import Place, absolute
+from audiomill.watch.journal import without_credentials
+from audiomill.watch.progress import RunProgress
+
+SURPLUS = 1.3
+"""More frames than wanted are drawn, because planned durations are estimates at times; the surplus is dropped."""
+TELL_EVERY_S = 10.0
+Report = dict[str, Any]
+
+
+def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
+    """Fits a codebook and writes it, with a report beside it (`.json`).
+
+    Args:
+        config: the job; `output` names the codebook file.
+        console: for progress.
+
+    Returns:
+        The report.
+
+    Raises:
+        UsageError: an input, the model, an option or the output cannot be used, or there are too few frames.
+        RunFailed: parts could not be read.
+    """
+    job, kmeans = config.job(), config.kmeans
+    check_places(job)
+    place = Place(absolute(job.output.output), job.plan.storage_options)
+    if not place.url.endswith(".safetensors"):
+        raise UsageError(f"--output {job.output.output}: expected a file name that ends with .safetensors")
+    if place.exists() and not job.output.overwrite:
+        raise UsageError(f"--output {job.output.output}: exists; choose another name or --overwrite it")
+    entries = _picked(listed(job).entries, kmeans)
+    (task,) = found_tasks(job)
+    layer_numbers(str(kmeans.layer), task.shape, "--layer")
+    with open_engine(job) as opened:
+        engine = opened.module
+        spec, _ = settle(job, [task], opened.device, opened.features)
+        spec = dataclasses.replace(spec, output=Place(place.url + ".work", job.plan.storage_options))
+        plan = planned_table(
+            entries, first_part=0, part_seconds=spec.part_seconds, storage_options=job.plan.storage_options
+        )
+        if kmeans.audio_hours is not None:
+            plan = _first_hours(plan, kmeans.audio_hours)
+        try:
+            frames, heard = _drawn(
+                plan,
+                spec,
+                engine,
+                kmeans,
+                task.shape.width_of(spec.tasks[0].wants.vectors[0].layer),
+                console,
+                job.output.quiet,
+            )
+        finally:
+            spec.output.remove(recursive=True)
+    if len(frames) < 2 * kmeans.clusters:
+        rejected = ", ".join(f"{count} {reason}" for reason, count in heard["rejections"].items())
+        raise UsageError(
+            f"--clusters {kmeans.clusters}: expected at least {2 * kmeans.clusters} frames to fit on, got {len(frames)}"
+            f"{f' (rejected: {rejected})' if rejected else ''}; give more audio or fewer clusters"
+        )
+    return _fit(frames, heard, task, spec, kmeans, place, console if not job.output.quiet else Console(quiet=True))
+
+
+def _picked(entries: list[Entry], kmeans: KmeansConfig) -> list[Entry]:
+    """In random order where only some hours are wanted."""
+    if kmeans.audio_hours is None:
+        return entries
+    order = np.random.default_rng(kmeans.seed).permutation(len(entries))
+    return [entries[i] for i in order]
+
+
+def _first_hours(plan: pa.Table, hours: float) -> pa.Table:
+    before = np.cumsum(plan.column("planned_s").to_numpy()) - plan.column("planned_s").to_numpy()
+    return plan.filter(pa.array(before < hours * 3600))
+
+
+def _drawn(
+    plan: pa.Table,
+    spec: RunSpec,
+    engine: ModuleType,
+    kmeans: KmeansConfig,
+    width: int,
+    console: Console,
+    quiet: bool,
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Report]:
+    """The sample of frames, and what it was drawn from."""
+    parts = split_by_part(plan)
+    planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in parts.items()}
+    expected = max(1.0, sum(planned_s.values()) * MODEL_SAMPLE_RATE / spec.tasks[0].hop)
+    below = min(1.0, SURPLUS * kmeans.max_frames / expected)
+    reservoir, reasons, audio_s = Reservoir(kmeans.max_frames, width), Counter[str](), 0.0
+    missing = set(parts)
+    with RunProgress(console, sum(planned_s.values()), len(parts), quiet) as progress:
+        for sample in engine.run_parts(list(parts.items()), spec, lambda result: sample_of(result, kmeans.seed, below)):
+            for number in range(sample.num_rows):
+                row = sample.slice(number, 1)
+                reservoir.add(row)
+                part, seconds = row.column("part")[0].as_py(), row.column("audio_s")[0].as_py()
+                found = json.loads(row.column("rejections")[0].as_py())
+                reasons.update(found)
+                audio_s += seconds
+                if row.column("is_last")[0].as_py():
+                    missing.discard(part)
+                    progress.part_done(seconds, planned_s[part], sum(found.values()))
+    if missing:
+        place = failure_place(spec.output, min(missing))
+        why = place.read().decode().strip().splitlines()[-1] if place.exists() else "its workers died"
+        raise RunFailed(
+            f"part {min(missing)} failed: {why}; take its recordings out, or see `audiomill embed` for which it is"
+        )
+    return reservoir.frames(), {"audio_s": audio_s, "rejections": dict(reasons)}
+
+
+def _fit(
+    frames: np.ndarray[Any, np.dtype[np.float32]],
+    heard: Report,
+    task: FoundTask,
+    spec: RunSpec,
+    kmeans: KmeansConfig,
+    place: Place,
+    console: Console,
+) -> Report:
+    import torch
+
+    from audiomill.models.codes.codebooks import Codebook, write_codebook
+    from audiomill.models.codes.lloyd import best_fit
+
+    told_at = time.monotonic()
+
+    def told(number: int, step: int, inertia: float) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > TELL_EVERY_S:
+            told_at = time.monotonic()
+            console.print(
+                f"fit {number + 1}/{kmeans.num_seeds}: step {step} of at most {kmeans.max_iterations}, inertia {inertia:.4f}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    seeds = range(kmeans.seed, kmeans.seed + kmeans.num_seeds)
+    device = torch.device(spec.device if torch.cuda.is_available() else "cpu")
+    fit, found = best_fit(frames, kmeans.clusters, seeds, kmeans.max_iterations, device, told)
+    layer = spec.tasks[0].wants.vectors[0].layer
+    codebook = Codebook(
+        centroids_VD=fit.centroids_KD,
+        layer=layer,
+        model=without_credentials(task.config.model.model),
+        fingerprint=fingerprint(task.checkpoint),
+    )
+    write_codebook(place, codebook)
+    report = {
+        "model": codebook.model,
+        "fingerprint": codebook.fingerprint,
+        "layer": layer,
+        "num_clusters": kmeans.clusters,
+        "width": frames.shape[1],
+        "num_frames": len(frames),
+        "seeds": list(seeds),
+        **heard,
+        **found,
+    }
+    Place(place.url.removesuffix(".safetensors") + ".json", place.options).write(json.dumps(report, indent=1).encode())
+    return report
+
+
+def report_lines(report: Report, output: str) -> list[str]:
+    """The end of a fit, for people."""
+    lines = [
+        f"{output}: {report['num_clusters']} clusters of layer {report['layer']} of {report['model']}",
+        f"fitted on {report['num_frames']} frames drawn from {report['audio_s'] / 3600:.2f} h of audio",
+        f"inertia {report['inertia']:.4f} a frame, {100 * report['inertia'] / max(report['variance'], 1e-30):.1f}% of the variance "
+        f"({report['num_steps']} steps{'' if report['has_converged'] else ', not converged: raise --max-iterations'})",
+        f"usage: perplexity {report['perplexity']:.1f} of {report['num_clusters']}, {report['num_empty']} empty, "
+        f"{report['num_tiny']} tiny clusters",
+    ]
+    if report["adjusted_rand"] is not None:
+        lines.append(
+            f"stability over {len(report['seeds'])} seeds: adjusted Rand index {report['adjusted_rand']:.3f} (1: the same clusters)"
+        )
+    if report["rejections"]:
+        lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in report["rejections"].items()))
+    return lines

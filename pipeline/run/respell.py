@@ -1,0 +1,244 @@
+"""The respell job: kept posteriors -> new texts, without another forward pass. Parts are read side by side on CPU.
+
+A finished part is not done again; the tables are those of `transcribe`, and so is the ledger.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from audiomill import schema
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds, seconds_from_samples
+from audiomill.config.fields import digest, result_fields
+from audiomill.config.respell import RespellConfig
+from audiomill.config.search import SearchConfig
+from audiomill.errors import InputError, UsageError
+from audiomill.models.base import TimedText, Transcript
+from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.posteriors import TopTokens, dequantized
+from audiomill.models.ctc.search import BeamDecoder, Stretch, decoder_prints
+from audiomill.models.whisper.gates import compression_ratio
+from audiomill.stages.write import ledger_entry
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place, absolute
+from audiomill.storage.part_files import part_name, read_table, write_table
+from audiomill.watch.progress import RunProgress
+
+Summary = dict[str, Any]
+
+
+class KeptPosteriors:
+    """An output with posteriors.
+
+    Args:
+        place: the output of `transcribe --keep-posteriors`.
+
+    Raises:
+        InputError: it has none.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        run = place.join("run.json")
+        self.record = json.loads(run.read()) if run.exists() else {}
+        if "ctc_vocabulary" not in self.record:
+            raise InputError(
+                f"{place.url}: holds no posteriors; expected the --output of transcribe --keep-posteriors 16 with a CTC model"
+            )
+        fields = self.record["ctc_vocabulary"]
+        self.vocabulary = CtcVocabulary(**{**fields, "tokens": tuple(fields["tokens"])})
+
+    def part(self, part: int) -> tuple[list[dict[str, Any]], list[Stretch], int]:
+        """Segments of a part, the frames of each, and the samples from one frame to the next."""
+        name = part_name(part) + ".parquet"
+        segments = read_table(self.place.join("segments", name)).cast(schema.SEGMENTS).to_pylist()
+        rows = {row["segment_id"]: row for row in read_table(self.place.join("posteriors", name)).to_pylist()}
+        stretches = [_stretch(segment, rows[segment["id"]]) for segment in segments]
+        hops = {round(MODEL_SAMPLE_RATE / row["frame_rate_hz"]) for row in rows.values()}
+        return segments, stretches, hops.pop() if hops else 1
+
+
+def _stretch(segment: dict[str, Any], row: dict[str, Any]) -> Stretch:
+    shape = (row["num_frames"], row["num_tokens"])
+    tokens_FC = np.frombuffer(row["tokens"], "<u2").reshape(shape).astype(np.int32)
+    levels_FC = np.frombuffer(row["levels"], np.uint8).reshape(shape)
+    first = samples_from_seconds(row["first_frame_s"])
+    start = samples_from_seconds(segment["start_s"])
+    return Stretch(start, first, row["is_continued"], TopTokens(tokens_FC, dequantized(levels_FC)))
+
+
+def texts_of(
+    segments: Sequence[dict[str, Any]], stretches: Sequence[Stretch], hop: int, decoder: BeamDecoder
+) -> list[Transcript]:
+    """New transcripts, in the order of the segments; tracks of several channels are read one after the other."""
+    order = sorted(
+        range(len(segments)),
+        key=lambda at: (segments[at]["recording_id"], segments[at]["channel"] or 0, stretches[at].start),
+    )
+    found = decoder.transcripts([stretches[at] for at in order], hop, None)
+    by_number = dict(zip(order, found, strict=True))
+    return [by_number[at] for at in range(len(segments))]
+
+
+def respell(config: RespellConfig, console: Console) -> Summary:
+    """Decodes what is not decoded yet.
+
+    Args:
+        config: the job; its only input is an output with posteriors.
+        console: for progress.
+
+    Returns:
+        Counts of the whole output.
+
+    Raises:
+        UsageError: no posteriors, or a file of the decoder cannot be used.
+    """
+    options = config.storage.storage_options
+    source = KeptPosteriors(Place(absolute(config.only_input()), options))
+    output = Place(absolute(config.output.output), options)
+    if output.path == source.place.path:
+        raise UsageError(f"--output {config.output.output}: expected another folder than the one that is read")
+    decoder = config.decoder if config.decoder.beam_size > 1 else dataclasses.replace(config.decoder, beam_size=32)
+    BeamDecoder(decoder, source.vocabulary, options)  # tells what cannot be used before anything is written
+    fields = {
+        **result_fields(decoder),
+        **decoder_prints(decoder, options),
+        "respelled-from": digest(source.record["results"]),
+        "channels": source.record["results"].get("channels", "mix"),
+    }
+    if config.output.overwrite:
+        ledger.clear(output)
+    names = {"job": "respell", "model_name": source.record["model_name"], "inputs": [source.place.url]}
+    ledger.guard(output, fields, names)
+    for name in ledger.plan_files(source.place):
+        output.join(name).write(source.place.join(name).read())
+    todo = sorted(ledger.done_parts(source.place) - ledger.done_parts(output))
+    hours = {part: _seconds(source.place, part) for part in todo}
+    with RunProgress(console, sum(hours.values()), len(todo), config.output.quiet) as progress:
+        jobs = [(source.place, output, part, decoder, digest(fields)) for part in todo]
+        for part, rejections in _done(jobs, config.storage.workers):
+            progress.part_done(hours[part], hours[part], rejections)
+    return _finished(source, output)
+
+
+def _seconds(place: Place, part: int) -> float:
+    return float(json.loads(place.join("ledger", part_name(part) + ".json").read())["duration_s"])
+
+
+def _done(jobs: list[tuple[Any, ...]], workers: int | None) -> Iterator[tuple[int, int]]:
+    with processes(min(workers or os.cpu_count() or 1, max(1, len(jobs)))) as pool:
+        for future in [pool.submit(_respell_part, *job) for job in jobs]:
+            yield future.result()
+
+
+def processes(count: int) -> Executor:
+    """Processes that work side by side; spawned, because models may hold threads."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+
+
+_decoders: dict[Any, BeamDecoder] = {}
+
+
+def decoder_of(config: SearchConfig, source: KeptPosteriors) -> BeamDecoder:
+    """A decoder of this process: language models are loaded once."""
+    key = (config, source.place.url)
+    if key not in _decoders:
+        _decoders.clear()
+        _decoders[key] = BeamDecoder(config, source.vocabulary, source.place.options)
+    return _decoders[key]
+
+
+def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, key: str) -> tuple[int, int]:
+    """Part number and number of rejections."""
+    started = time.perf_counter()
+    source = KeptPosteriors(place)
+    segments, stretches, hop = source.part(part)
+    texts = texts_of(segments, stretches, hop, decoder_of(config, source))
+    name = part_name(part) + ".parquet"
+    rows = [_row(segment, text) for segment, text in zip(segments, texts, strict=True)]
+    recordings = read_table(place.join("recordings", name)).cast(schema.RECORDINGS).to_pylist()
+    tables = {
+        "recordings": pa.Table.from_pylist(_with_texts(recordings, rows), schema=schema.RECORDINGS),
+        "segments": pa.Table.from_pylist(rows, schema=schema.SEGMENTS),
+        "rejections": read_table(place.join("rejections", name)).cast(schema.REJECTIONS),
+    }
+    num_bytes = {
+        table: write_table(output.join(table, name), tables[table], expected)
+        for table, expected in schema.TABLES.items()
+    }
+    entry = ledger_entry(part, tables, key, {"respell": time.perf_counter() - started})
+    ledger.commit(output, part, {**entry, "bytes": num_bytes, "began": None, "canary": None})
+    return part, tables["rejections"].num_rows
+
+
+def _row(segment: dict[str, Any], text: Transcript) -> dict[str, Any]:
+    start, stop = (samples_from_seconds(segment[name]) for name in ("start_s", "stop_s"))
+    return segment | {
+        "text": text.text,
+        "avg_logprob": _rounded(text.avg_logprob),
+        "confidence": _rounded(text.confidence),
+        "compression_ratio": compression_ratio(text.text),
+        "words": [_word(word, start, stop) for word in text.words or ()],
+        "nbest": None if text.nbest is None else [each._asdict() for each in text.nbest],
+        "agreement": None,
+        "first_text": None,
+    }
+
+
+def _word(word: TimedText, start: int, limit: int) -> dict[str, Any]:
+    return {
+        "word": word.text,
+        "start_s": seconds_from_samples(min(start + word.start, limit)),
+        "stop_s": seconds_from_samples(min(start + word.stop, limit)),
+        "probability": round(word.probability, 4),
+        "confidence": word.confidence,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _with_texts(recordings: list[dict[str, Any]], segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    of: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for segment in segments:
+        of[segment["recording_id"]].append(segment)
+    return [
+        row
+        | {
+            "text": " ".join(
+                s["text"] for s in sorted(of[row["id"]], key=lambda s: (s["start_s"], s["channel"] or 0)) if s["text"]
+            )
+        }
+        for row in recordings
+    ]
+
+
+def _finished(source: KeptPosteriors, output: Place) -> Summary:
+    entries = list(ledger.entries(output))
+    plan = ledger.load_plan(output)
+    is_whole = plan is not None and set(plan.column("part").to_pylist()) <= ledger.done_parts(output)
+    if is_whole and plan is not None:
+        content = {"num_recordings": plan.num_rows, "tables": sorted(schema.TABLES)}
+        output.join("_SUCCESS").write(json.dumps(content).encode())
+    hours = sum(entry["duration_s"] for entry in entries) / 3600
+    seconds = sum(entry["seconds"]["respell"] for entry in entries)
+    return {
+        "num_parts": len(entries),
+        "num_segments": sum(entry["num_segments"] for entry in entries),
+        "hours": hours,
+        "x_real_time_a_core": 3600 * hours / max(seconds, 1e-9),
+        "is_whole": is_whole,
+    }

@@ -1,0 +1,1 @@
+"""INPUT arguments to planned recordings, and planned recordings to bytes: one file a kind of shard."""

@@ -1,0 +1,152 @@
+"""INPUT arguments -> entries: files, folders, globs, tar and Parquet shards, manifests, in any mix."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from audiomill.errors import InputError
+from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, stem, suffix
+from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
+from audiomill.sources.shards import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, is_tar, list_parquet, list_tar
+from audiomill.storage.fs import Place, absolute, protocol, retried
+
+
+@dataclass
+class Listing:
+    """What the inputs hold. `ignored`: files in folders that are no audio, by suffix."""
+
+    entries: list[Entry] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    num_duplicates: int = 0
+
+
+def list_inputs(inputs: tuple[str, ...], options: dict[str, Any], audio_root: str | None, output: str) -> Listing:
+    """Every recording that the inputs name, once each, in input order and sorted inside folders.
+
+    Args:
+        inputs: paths and URLs as typed.
+        options: fsspec options.
+        audio_root: see `manifests.resolve`.
+        output: the output folder, left out when it lies inside an input.
+
+    Raises:
+        InputError: an input does not exist, or nothing is left to do.
+    """
+    listing = Listing()
+    supervisions: defaultdict[str, list[Supervision]] = defaultdict(list)
+    seen: set[str] = set()
+    for text in inputs:
+        for found in _expand(Place(text, options), audio_root, absolute(output), listing):
+            if isinstance(found, Supervision):
+                supervisions[found.recording_id].append(found)
+            elif found.id in seen:
+                listing.num_duplicates += 1
+            else:
+                seen.add(found.id)
+                listing.entries.append(found)
+    if supervisions:
+        listing.entries = [_with_reference(entry, supervisions) for entry in listing.entries]
+    if not listing.entries:
+        hint = f" ({sum(listing.ignored.values())} other files ignored)" if listing.ignored else ""
+        raise InputError(
+            f"{', '.join(inputs)}: no audio found{hint}; expected audio files, tar or Parquet shards, or a manifest"
+        )
+    return listing
+
+
+def _with_reference(entry: Entry, supervisions: dict[str, list[Supervision]]) -> Entry:
+    said = sorted(supervisions.get(entry.key or "", []), key=lambda s: s.start)
+    return entry._replace(reference=" ".join(s.text for s in said)) if said else entry
+
+
+def _expand(place: Place, audio_root: str | None, output: str, listing: Listing) -> Iterator[Entry | Supervision]:
+    try:
+        fs, path = place.fs, place.path
+        kind = _kind(place)
+    except PermissionError as error:
+        raise InputError(
+            f"{place.url}: permission denied ({error}); check the credentials or --storage-options"
+        ) from error
+    if kind == "glob":
+        matches = retried(lambda: fs.glob(path, detail=True))
+        if not matches:
+            raise InputError(f"{place.url}: nothing matches this pattern")
+        for folder in sorted(match for match, detail in matches.items() if detail.get("type") == "directory"):
+            yield from _folder(place, retried(lambda folder=folder: fs.find(folder, detail=True)), output, listing)  # type: ignore[misc]
+        manifests = {_url(place, match) for match in matches if is_manifest(match)}
+        for manifest in sorted(manifests):
+            yield from read_manifest(Place(manifest, place.options), audio_root)
+        others = {match: detail for match, detail in matches.items() if _url(place, match) not in manifests}
+        yield from _folder(place, others, output, listing)
+    elif kind == "folder":
+        yield from _folder(place, retried(lambda: fs.find(path, detail=True)), output, listing)
+    else:
+        try:
+            yield from _file(place, fs.size(path) if kind == "file" else None, audio_root)
+        except FileNotFoundError as error:
+            raise InputError(f"{place.url}: not found ({error}); check the address") from error
+
+
+def _kind(place: Place) -> str:
+    """file, folder, glob, or (over http) unknown until read."""
+    fs, path = place.fs, place.path
+    has_magic = any(mark in path for mark in "*?[")
+    if protocol(place.url) in ("http", "https"):
+        return "glob" if "*" in path else "folder" if path.endswith("/") else "remote"
+    if retried(lambda: fs.isfile(path)):
+        return "file"
+    if retried(lambda: fs.isdir(path)):
+        return "folder"
+    if has_magic:
+        return "glob"
+    raise InputError(f"{place.url}: no such file or folder; check the path")
+
+
+def _file(place: Place, size: int | None, audio_root: str | None) -> Iterator[Entry | Supervision]:
+    """A file named outright: a manifest, a shard, or else a recording whatever its suffix."""
+    source = absolute(place.url)
+    if is_manifest(place.url):
+        yield from read_manifest(place, audio_root)
+    elif is_tar(place.url):
+        yield from list_tar(place, source)
+    elif place.url.lower().endswith(".parquet"):
+        rows = list_parquet(place, source)
+        if rows is None:
+            raise InputError(f"{place.url}: no audio column; expected struct<bytes, path> or a binary column")
+        yield from rows
+    else:
+        yield Entry(source, size=size)
+
+
+def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing: Listing) -> Iterator[Entry]:
+    """Audio files and shards below a folder, or what a glob matched; the rest is counted as ignored."""
+    sizes = {
+        _url(place, path): detail.get("size") for path, detail in found.items() if detail.get("type") != "directory"
+    }
+    audio_stems = {stem(url) for url in sizes if suffix(url) in AUDIO_SUFFIXES}
+    for url in sorted(sizes):
+        each = Place(url, place.options)
+        if url.rsplit("/", 1)[-1].startswith(".") or url.startswith(output.rstrip("/") + "/"):
+            continue
+        rows = list_parquet(each, url) if url.lower().endswith(".parquet") else None
+        if is_tar(url):
+            yield from list_tar(each, url)
+        elif rows is not None:
+            yield from rows
+        elif suffix(url) in AUDIO_SUFFIXES:
+            yield Entry(url, size=sizes[url], sidecars=_sidecars(url, sizes))
+        elif not (suffix(url) in SIDECAR_SUFFIXES and stem(url) in audio_stems):
+            listing.ignored[suffix(url) or "(none)"] += 1
+
+
+def _sidecars(url: str, sizes: dict[str, Any]) -> tuple[Sidecar, ...] | None:
+    names = {kind: f"{stem(url)}.{kind}" for kind in SIDECAR_SUFFIXES}
+    found = [Sidecar(kind, 0, int(sizes[name] or 0)) for kind, name in names.items() if name in sizes]
+    return tuple(sidecar for sidecar in found if sidecar.size <= MAX_SIDECAR_BYTES) or None
+
+
+def _url(place: Place, path: str) -> str:
+    return path if place.is_local else str(place.fs.unstrip_protocol(path))

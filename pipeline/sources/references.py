@@ -1,0 +1,86 @@
+"""Reference texts from a file, joined to recordings by id, source or name; never by position."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from audiomill.errors import InputError
+from audiomill.sources.entry import Entry, stem
+from audiomill.sources.manifests import PATH_COLUMNS, TEXT_COLUMNS, BadRow, read_manifest, read_rows
+from audiomill.storage.fs import Place, absolute
+
+
+class References:
+    """Texts by the keys that name a recording, strongest first: id, source and member, source, file name."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._by_key: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def add(self, text: str, keys: dict[str, str]) -> None:
+        """Takes one text under every key that its row gives."""
+        for kind, key in keys.items():
+            self._by_key[kind, key].add(len(self._texts))
+        self._texts.append(text)
+
+    def find(self, recording: dict[str, Any]) -> int | None:
+        """Number of the text for a row of the recordings table; None without one, or with several of equal standing."""
+        name = (recording["member"] or recording["source"]).rsplit("/", 1)[-1]
+        keys = [("id", recording["id"])]
+        if recording["member"]:
+            keys += [("member", recording["member"])]
+        else:
+            keys += [("source", recording["source"])]
+        keys += [("name", name), ("name", stem(name))]
+        for key in keys:
+            found = self._by_key.get(key)
+            if found is not None and len(found) == 1:
+                return next(iter(found))
+        return None
+
+    def text(self, number: int) -> str:
+        return self._texts[number]
+
+
+def read_references(place: Place) -> References:
+    """A file of texts: JSON lines, CSV, TSV, with `id`, `member` or a path column, and a text column.
+
+    Raises:
+        InputError: no such file, or no row has both.
+    """
+    if not place.exists():
+        raise InputError(f"--references {place.url}: no such file; check the path")
+    references = References()
+    entries = _entries(place)
+    for number, row in read_rows(place):
+        if isinstance(row, BadRow):
+            raise InputError(f"--references {place.url}: row {number}: {row}")
+        text = next((row[name] for name in TEXT_COLUMNS if row.get(name) is not None), None)
+        keys = {name: str(row[name]) for name in ("id", "member") if row.get(name)}
+        path = next((row[name] for name in PATH_COLUMNS if isinstance(row.get(name), str)), None)
+        if path is not None:
+            entry = entries.get(number)
+            keys.setdefault("id", entry.id if entry is not None else absolute(path))
+            keys["source"] = entry.source if entry is not None else absolute(path)
+            keys["name"] = path.rsplit("/", 1)[-1]
+        if text is not None and keys:
+            references.add(str(text), keys)
+    if not len(references):
+        raise InputError(
+            f"--references {place.url}: expected rows with a text column ({', '.join(TEXT_COLUMNS)}) and an id, member or path column"
+        )
+    return references
+
+
+def _entries(place: Place) -> dict[int, Entry]:
+    """Rows as recordings of a manifest, so that a span's id can be told. Rows that are none are left out."""
+    found: dict[int, Entry] = {}
+    numbers = [number for number, _ in read_rows(place)]
+    for number, entry in zip(numbers, read_manifest(place, None), strict=True):
+        if isinstance(entry, Entry) and entry.reason is None:
+            found[number] = entry
+    return found

@@ -1,0 +1,1 @@
+"""The flow, in its order: plan, read, cut, infer, write."""

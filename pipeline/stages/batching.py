@@ -1,0 +1,84 @@
+"""Utterances -> answers in exact batches: sorted by length, under a padded budget, taken apart where one fails."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from audiomill.audio.bucket import budget_batches
+from audiomill.models.base import Answer, SpeechModel, Utterance
+
+
+class Batched(NamedTuple):
+    """Answers in plan order, None where the model failed, with what they cost; `num_halved`: how often the memory did
+    not hold a batch; `windows`: what the model was given instead of the utterances, with its answers, where it packs."""
+
+    answers: list[Answer | None]
+    num_real: int
+    num_padded: int
+    num_halved: int = 0
+    windows: tuple[list[Utterance], list[Answer | None]] | None = None
+
+
+def run_batches(
+    utterances: Sequence[Utterance],
+    padded_lengths: Sequence[int],
+    forward: Callable[[list[Utterance]], list[Answer]],
+    batch_samples: int,
+    model: SpeechModel,
+) -> Batched:
+    """Length-sorted batches under a padded budget; answers come back in the order given.
+
+    The first batch that the memory does not hold is halved, with all that follow. Any other batch that raises is run
+    again row by row; the answer of a row that fails alone is None. If all fail the fault is not in the audio and the
+    error is raised.
+    """
+    alone = model.pads_rows_alone
+    lengths = np.array([len(u.pcm_T) for u in utterances], np.int64)
+    padded = np.array(padded_lengths, np.int64)
+    answers: list[Answer | None] = [None] * len(utterances)
+    error: Exception | None = None
+    num_padded, num_halved = 0, 0
+    todo = deque(budget_batches(padded, batch_samples, alone=alone))
+    while todo:
+        rows = todo.popleft()
+        batch = [utterances[i] for i in rows]
+        found: list[Answer | None]
+        try:
+            found = list(forward(batch))
+        except RuntimeError as failure:
+            if is_out_of_memory(failure) and num_halved == 0 and len(rows) > 1:
+                num_halved = 1
+                model.spare_memory()
+                todo = deque(half for each in (rows, *todo) for half in np.array_split(each, 2) if len(half))
+                continue
+            found, error = _one_by_one(batch, forward, error)
+        assert len(found) == len(rows), "one answer per utterance"
+        num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
+        for index, answer in zip(rows.tolist(), found, strict=True):
+            answers[index] = answer
+    if error is not None and all(answer is None for answer in answers):
+        raise error
+    return Batched(answers, int(lengths.sum()), num_padded, num_halved)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get the memory that it asked for, on a GPU or a CPU."""
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def _one_by_one(
+    batch: list[Utterance], forward: Callable[[list[Utterance]], list[Answer]], error: Exception | None
+) -> tuple[list[Answer | None], Exception | None]:
+    answers: list[Answer | None] = []
+    for utterance in batch:
+        try:
+            answers += forward([utterance])
+        except RuntimeError as alone:
+            answers.append(None)
+            error = alone
+    return answers, error

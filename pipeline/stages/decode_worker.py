@@ -1,0 +1,79 @@
+"""The decode process, started by `audiomill.stages.sandbox`. A crash, hang or memory bomb ends only this.
+
+Protocol, without pickle: JSON lines on stdin (first the settings, then one plan row each); on stdout one
+JSON line per event, followed by the event's PCM bytes if it has any. An alarm without handler ends the
+process when a decoder makes no progress, even inside C code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import IO, Any
+
+from audiomill.audio.recording import Cut, StageClock
+from audiomill.audio.segment import SegmentSpec
+from audiomill.config.stages import DecodeConfig
+from audiomill.errors import Rejected
+from audiomill.sources.shards import ShardReader
+from audiomill.stages.read import Finished, read_recording
+
+
+def main() -> None:
+    """Serves until stdin closes."""
+    requests, answers = sys.stdin.buffer, _private_stdout()
+    settings = json.loads(requests.readline())
+    decode, segments = DecodeConfig(**settings["decode"]), SegmentSpec(**settings["segments"])
+    if sys.platform == "linux":  # elsewhere the kernel does not enforce it, or refuses
+        limit = int(decode.decode_memory_gb * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    reader = ShardReader(settings["storage_options"])
+    for line in requests:
+        _serve(json.loads(line), reader, decode, segments, answers)
+
+
+def _serve(
+    row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, answers: IO[bytes]
+) -> None:
+    def progress() -> None:
+        signal.setitimer(signal.ITIMER_REAL, decode.decode_timeout)
+
+    progress()
+    try:
+        for event in read_recording(row, reader, decode, segments, StageClock(on_progress=progress)):
+            signal.setitimer(signal.ITIMER_REAL, 0)  # a busy reader of our answers is no hang
+            _answer(event, answers)
+            progress()
+    except Rejected as rejected:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(
+            answers, {"kind": "rejected", "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}
+        )
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _answer(event: Cut | Finished, answers: IO[bytes]) -> None:
+    if isinstance(event, Cut):
+        header = {"kind": "cut", "fields": event[:-1], "num_bytes": event.pcm_T.nbytes}
+        _send(answers, header, event.pcm_T.tobytes())
+    else:
+        fields, envelope = event.ending._asdict(), event.ending.envelope
+        del fields["envelope"]
+        _send(answers, {"kind": "finished", "ending": fields, "rest": event[1:], "num_bytes": len(envelope)}, envelope)
+
+
+def _send(answers: IO[bytes], header: dict[str, Any], payload: bytes = b"") -> None:
+    answers.write(json.dumps(header).encode() + b"\n" + payload)
+    answers.flush()
+
+
+def _private_stdout() -> IO[bytes]:
+    """Moves the answers to a descriptor of their own, so that a chatty C library cannot break the protocol."""
+    private = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return private

@@ -1,0 +1,140 @@
+"""Inputs -> parts: groups of recordings of roughly equal audio, shards kept together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from audiomill import schema
+from audiomill.audio.decode import header_duration_s
+from audiomill.sources.entry import Entry, suffix
+from audiomill.sources.shards import ShardReader
+from audiomill.storage.fs import protocol
+
+BYTES_PER_SECOND = {
+    "wav": 48_000, "wave": 48_000, "aif": 96_000, "aiff": 96_000, "au": 16_000, "sph": 24_000, "flac": 30_000, "mp3": 16_000, "m4a": 12_000,
+    "mp4": 60_000, "aac": 12_000, "ogg": 10_000, "opus": 5_000, "webm": 10_000, "amr": 1_500, "mkv": 100_000, "mov": 200_000,
+}  # fmt: skip
+"""Usual sizes, to balance parts where reading the header would cost a request; only balance depends on it."""
+DEFAULT_BYTES_PER_SECOND = 16_000
+DEFAULT_SECONDS = 10.0
+MIN_PLANNED_S = 0.5
+MAX_PART_RECORDINGS = 4_000
+HEADER_THREADS = 8
+
+
+def planned_table(
+    entries: Sequence[Entry], *, first_part: int, part_seconds: float, storage_options: dict[str, Any]
+) -> pa.Table:
+    """The rows of `schema.PLAN` for new recordings.
+
+    Args:
+        entries: in input order.
+        first_part: number of the first new part.
+        part_seconds: audio seconds a part aims at.
+        storage_options: fsspec options.
+    """
+    durations = _header_durations(entries, storage_options)
+    planned = [_planned_s(entry, duration) for entry, duration in zip(entries, durations, strict=True)]
+    parts = assign_parts([entry.source for entry in entries], planned, part_seconds)
+    columns: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in _PASSED_ON}
+    columns["id"] = [entry.id for entry in entries]
+    columns["part"] = [first_part + part for part in parts]
+    columns["duration_s"], columns["planned_s"] = durations, planned
+    columns["sidecars"] = [[s._asdict() for s in entry.sidecars] if entry.sidecars else None for entry in entries]
+    return pa.table([pa.array(columns[field.name], field.type) for field in schema.PLAN], schema=schema.PLAN)
+
+
+_PASSED_ON = (
+    "source", "member", "kind", "position", "size", "span_start_s", "span_duration_s", "reference", "language", "metadata", "reason", "detail",
+)  # fmt: skip
+
+
+def assign_parts(sources: Sequence[str], planned_s: Sequence[float], part_seconds: float) -> list[int]:
+    """Part number of each recording, from 0, without gaps.
+
+    Order is kept. A shard that fits into one part is not split over two; a longer one is cut between its
+    recordings. A single recording longer than a part is a part of its own.
+    """
+    parts: list[int] = []
+    part, filled, count = 0, 0.0, 0
+    for group in _atoms(sources, planned_s, part_seconds):
+        seconds = sum(planned_s[i] for i in group)
+        if count and (filled + seconds > part_seconds or count + len(group) > MAX_PART_RECORDINGS):
+            part, filled, count = part + 1, 0.0, 0
+        parts += [part] * len(group)
+        filled, count = filled + seconds, count + len(group)
+    return parts
+
+
+def _atoms(sources: Sequence[str], planned_s: Sequence[float], part_seconds: float) -> Iterator[list[int]]:
+    """Runs of one source that stay together, or single recordings where the run is too long."""
+    for _, run in groupby(range(len(sources)), key=lambda i: sources[i]):
+        indices = list(run)
+        if len(indices) <= MAX_PART_RECORDINGS and sum(planned_s[i] for i in indices) <= part_seconds:
+            yield indices
+        else:
+            yield from ([i] for i in indices)
+
+
+def _planned_s(entry: Entry, duration_s: float | None) -> float:
+    if entry.reason is not None:
+        return 0.0
+    known = entry.span_duration_s if entry.span_duration_s is not None else duration_s
+    if known is None and entry.size is not None and entry.kind != "parquet":
+        known = entry.size / BYTES_PER_SECOND.get(suffix(entry.member or entry.source), DEFAULT_BYTES_PER_SECOND)
+    return max(MIN_PLANNED_S, DEFAULT_SECONDS if known is None else known)
+
+
+def _header_durations(entries: Sequence[Entry], storage_options: dict[str, Any]) -> list[float | None]:
+    """Durations already known, or by header where that costs no request: local files and tar members."""
+    found = [entry.duration_s for entry in entries]
+    wanted = [
+        i
+        for i, e in enumerate(entries)
+        if e.duration_s is None
+        and e.reason is None
+        and e.kind in ("file", "tar")
+        and protocol(e.source) in ("file", "local")
+    ]
+
+    def probe(indices: list[int]) -> list[float | None]:
+        reader = ShardReader(storage_options)
+        durations = [_probe(reader, entries[i]) for i in indices]
+        reader.close()
+        return durations
+
+    chunks = [wanted[at : at + 256] for at in range(0, len(wanted), 256)]
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        for indices, durations in zip(chunks, pool.map(probe, chunks), strict=True):
+            for index, duration in zip(indices, durations, strict=True):
+                found[index] = duration
+    return found
+
+
+def _probe(reader: ShardReader, entry: Entry) -> float | None:
+    if not Path(entry.source).is_file():  # missing, or a pipe or device, which could keep us waiting for ever
+        return None
+    try:
+        handle: IO[bytes] = reader.open(entry.source, entry.kind, entry.position, entry.size)
+        with handle:
+            return header_duration_s(handle)
+    except (OSError, ValueError):  # the read stage will name it
+        return None
+
+
+def split_by_part(plan: pa.Table) -> dict[int, pa.Table]:
+    """Part number -> its rows, without copying; parts are contiguous in the plan."""
+    numbers = plan.column("part").to_numpy()
+    found: dict[int, pa.Table] = {}
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[start]:
+            found[int(numbers[start])] = plan.slice(start, at - start)
+            start = at
+    return found

@@ -1,0 +1,114 @@
+"""A planned recording -> its segments, with every failure named. Runs inside decode processes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
+from audiomill.audio.segment import SegmentSpec
+from audiomill.config.stages import DecodeConfig
+from audiomill.errors import AudiomillError, Rejected
+from audiomill.sources.entry import Sidecar
+from audiomill.sources.shards import ShardReader
+from audiomill.storage.fs import is_transient
+
+NUM_READS = 4
+FIRST_DELAY_S = 0.5
+
+
+class Finished(NamedTuple):
+    """The last event of a recording: its account, and the text found beside it."""
+
+    ending: Ending
+    reference: str | None
+    metadata: str | None
+    seconds: dict[str, float]
+
+
+def read_recording(
+    row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, clock: StageClock
+) -> Iterator[Cut | Finished]:
+    """Segments of one plan row, then `Finished`. A broken connection is tried again where it stopped.
+
+    Raises:
+        Rejected: the recording cannot be used; segments yielded before do not count.
+    """
+    num_given = 0
+    for attempt in range(NUM_READS):
+        try:
+            for number, event in enumerate(_read_once(row, reader, decode, segments, clock)):
+                if number >= num_given:
+                    num_given += 1
+                    yield event
+            return
+        except Rejected:
+            raise
+        except Exception as error:
+            reader.close()
+            if attempt == NUM_READS - 1 or not is_transient(error):
+                raise _named(error) from error
+            clock.on_progress()
+            time.sleep(FIRST_DELAY_S * 2**attempt)
+
+
+def _read_once(
+    row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, clock: StageClock
+) -> Iterator[Cut | Finished]:
+    if row["reason"] is not None:
+        raise Rejected("plan", row["reason"], row["detail"] or "")
+    clock.seconds.clear()
+    before = time.perf_counter()
+    spec = RecordingSpec(
+        channels=decode.channels,
+        start_s=row["span_start_s"],
+        duration_s=row["span_duration_s"],
+        min_s=decode.min_recording_seconds,
+        max_s=decode.max_recording_hours * 3600,
+    )
+    with reader.open(row["source"], row["kind"], row["position"], row["size"]) as handle:
+        clock.seconds["read"] += time.perf_counter() - before
+        clock.on_progress()
+        for event in cut_recording(handle, spec, segments, clock):
+            if isinstance(event, Ending):
+                reference, metadata = _beside(row, reader)
+                yield Finished(event, reference, metadata, dict(clock.seconds))
+            else:
+                yield event
+
+
+def _beside(row: dict[str, Any], reader: ShardReader) -> tuple[str | None, str | None]:
+    """Reference text and metadata: from the plan, or else from the .txt and .json beside the audio."""
+    reference, metadata = row["reference"], row["metadata"]
+    for sidecar in (Sidecar(**fields) for fields in row["sidecars"] or ()):
+        text = reader.sidecar(row["source"], row["kind"], sidecar).decode("utf-8-sig", "replace").strip()
+        if sidecar.kind == "txt" and reference is None:
+            reference = text
+        elif sidecar.kind == "json":
+            metadata = metadata or text
+    return (_text_of(metadata) if reference is None and metadata else reference), metadata
+
+
+def _text_of(text: str) -> str | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    found = value.get("text") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _named(error: Exception) -> Rejected:
+    """The rejection that an exception of a library stands for."""
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, FileNotFoundError):
+        return Rejected("read", "not_found", f"expected a file, got {detail}")
+    if isinstance(error, MemoryError):
+        return Rejected("decode", "memory_limit", f"expected to fit the decode process, got {detail}")
+    if isinstance(error, (OSError, pa.ArrowException, AudiomillError)) or is_transient(error):
+        return Rejected("read", "unreadable", f"expected readable bytes, got {detail}")
+    return Rejected("decode", "decode_failed", f"expected decodable audio, got {detail}")

@@ -1,0 +1,146 @@
+"""Decoders as the stages see them: in a process of its own (the default) or in this one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from audiomill.audio.recording import Cut, Ending, StageClock
+from audiomill.audio.segment import SegmentSpec
+from audiomill.config.stages import DecodeConfig
+from audiomill.errors import Rejected, WorkerDied
+from audiomill.sources.shards import ShardReader
+from audiomill.stages.read import Finished, read_recording
+from audiomill.storage.fs import protocol
+
+ATTEMPTS_AFTER_KILL = 4
+"""SIGKILL comes from outside (an operator, the kernel short of memory), so it is worth more tries."""
+ATTEMPTS_AFTER_CRASH = 2
+
+START = "import sys; sys.path += sys.argv[1:]; from audiomill.stages.decode_worker import main; main()"
+"""Isolated: what is installed comes before this process's other folders, so that no file of the user beside the audio
+(a json.py, say) is run in place of a library's."""
+
+
+class Decoder:
+    """Reads recordings in a child process that is replaced when it dies.
+
+    Args:
+        decode: channels and limits.
+        segments: cutting rules.
+        storage_options: fsspec options.
+        verbose: let the libraries in the child speak on stderr.
+    """
+
+    def __init__(
+        self, decode: DecodeConfig, segments: SegmentSpec, storage_options: dict[str, Any], verbose: bool = False
+    ) -> None:
+        self._decode, self._segments, self._options, self._verbose = decode, segments, storage_options, verbose
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader = ShardReader(storage_options)
+
+    def read(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
+        """Events of one plan row, see `audiomill.stages.read.read_recording`.
+
+        Raises:
+            Rejected: the recording cannot be used, or brings its process down every time.
+        """
+        if protocol(row["source"]) == "memory":  # lives in this process alone
+            yield from read_recording(row, self._reader, self._decode, self._segments, StageClock())
+            return
+        num_given = num_deaths = 0
+        while True:
+            try:
+                for number, event in enumerate(self._ask(row)):
+                    if number >= num_given:
+                        num_given += 1
+                        yield event
+                return
+            except WorkerDied as death:
+                num_deaths += 1
+                allowed = ATTEMPTS_AFTER_KILL if death.returncode == -signal.SIGKILL else ATTEMPTS_AFTER_CRASH
+                if num_deaths >= allowed:
+                    raise self._verdict(death, num_deaths) from death
+
+    def close(self) -> None:
+        """Ends the child process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            self._process = None
+
+    def _verdict(self, death: WorkerDied, num_deaths: int) -> Rejected:
+        if death.returncode == -signal.SIGALRM:
+            return Rejected(
+                "decode",
+                "time_limit",
+                f"expected progress within {self._decode.decode_timeout:g} s, got none in {num_deaths} tries",
+            )
+        name = signal.Signals(-death.returncode).name if death.returncode < 0 else f"exit status {death.returncode}"
+        return Rejected(
+            "decode", "decoder_crashed", f"expected decoded audio, got a dead decoder ({name}) in {num_deaths} tries"
+        )
+
+    def _ask(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
+        process = self._running()
+        assert process.stdin is not None and process.stdout is not None
+        is_answered = False
+        try:
+            process.stdin.write(json.dumps(row).encode() + b"\n")
+            process.stdin.flush()
+            while not is_answered:
+                header = json.loads(process.stdout.readline())
+                payload = process.stdout.read(header.get("num_bytes", 0))
+                if len(payload) < header.get("num_bytes", 0):
+                    raise EOFError
+                if header["kind"] == "cut":
+                    yield Cut._make([*header["fields"], np.frombuffer(payload, np.int16)])
+                    continue
+                is_answered = True
+                if header["kind"] == "rejected":
+                    raise Rejected(header["stage"], header["reason"], header["detail"])
+                yield Finished(Ending(**header["ending"], envelope=payload), *header["rest"])
+        except (ValueError, EOFError, BrokenPipeError) as error:
+            process.kill()
+            returncode = process.wait()
+            self.close()
+            raise WorkerDied(returncode) from error
+        finally:
+            if (
+                not is_answered
+            ):  # whoever asked stopped listening: the rest of the answer must not meet the next question
+                self.close()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", START, *(folder for folder in sys.path if folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if self._verbose else subprocess.DEVNULL,
+                env=environment,
+            )
+            assert self._process.stdin is not None
+            settings = {
+                "decode": dataclasses.asdict(self._decode),
+                "segments": dataclasses.asdict(self._segments),
+                "storage_options": self._options,
+            }
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(json.dumps(settings).encode() + b"\n")
+        return self._process

@@ -1,0 +1,213 @@
+"""The write stage: results of a part -> its files, then its ledger entry. Safe to run twice, by anyone."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from audiomill.stages.canary import Difference, largest
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import part_name, read_table, write_table
+from audiomill.tables.assemble import assemble, in_order_of
+from audiomill.tables.frames import code_counts
+from audiomill.tables.result import Result, Tables, from_ipc, to_ipc, unpack
+
+FAILED_SUFFIX = ".failed.txt"
+COUNTS = pa.schema(
+    [
+        ("part", pa.int32()),
+        ("is_done", pa.bool_()),
+        ("entry", pa.string()),
+        ("rejected", pa.string()),
+    ]
+)
+"""What returns to the driver of a run: counts, never rows. `entry`: of the ledger, as JSON; `rejected`: the first
+`MAX_NAMED` rejections without their details, for logs."""
+MAX_NAMED = 50
+
+
+def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, pieces_key: str) -> pa.Table:
+    """Writes a part when all its pieces are there.
+
+    Args:
+        result: one packed row, see `audiomill.tables.result`.
+        output: the output folder.
+        wanted: the tables to write.
+        digest: of the configuration, for the ledger.
+        pieces_key: names the way parts are cut into pieces, so that pieces cut otherwise are not mixed in.
+
+    Returns:
+        One row of `COUNTS`; `is_done` is False while pieces are missing.
+    """
+    before = time.perf_counter()
+    part, piece, last = (result.column(name)[0].as_py() for name in ("part", "piece", "last"))
+    if piece == 0 and last:
+        results = [unpack(result)]
+    else:
+        folder = output.join("_pieces", f"{part_name(part)}-{pieces_key}")
+        name = f"{piece:05d}{'-last' if last else ''}.arrow"
+        folder.join(name).write(to_ipc(result))
+        found = _all_pieces(folder)
+        if found is None or ledger.is_done(output, part):
+            return _counts(part, {}, [])
+        results = found
+    tables = assemble(results, wanted)
+    entry = write_part(output, part, tables, results, wanted, digest, before)
+    if not (piece == 0 and last):
+        output.join("_pieces", f"{part_name(part)}-{pieces_key}").remove(recursive=True)
+    return _counts(part, entry, tables["rejections"].slice(0, MAX_NAMED).to_pylist())
+
+
+def save_result(result: pa.Table, folder: Place) -> pa.Table:
+    """Keeps a result row under its part and piece number; `saved_results` reads it back. Returns counts."""
+    part, piece = (result.column(name)[0].as_py() for name in ("part", "piece"))
+    folder.join(f"{part:06d}-{piece:05d}.arrow").write(to_ipc(result))
+    return _counts(part, {}, [])
+
+
+def saved_results(folder: Place) -> dict[int, list[Result]]:
+    """Part number -> its results in order, for the parts of which every piece was saved."""
+    found: defaultdict[int, list[Result]] = defaultdict(list)
+    for name in folder.names():
+        if name.endswith(".arrow") and not name.startswith("."):
+            found[int(name[:6])].append(from_ipc(folder.join(name).read()))
+    return {
+        part: results
+        for part, results in found.items()
+        if results[-1].row["last"] and len(results) == results[-1].row["piece"] + 1
+    }
+
+
+def failure_place(output: Place, part: int) -> Place:
+    """Where a worker leaves the traceback of a part that failed."""
+    return output.join("_pieces", part_name(part) + FAILED_SUFFIX)
+
+
+def write_part(
+    output: Place,
+    part: int,
+    tables: dict[str, pa.Table],
+    results: Sequence[Result],
+    wanted: Tables,
+    digest: str,
+    started: float,
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One file per table, then the ledger entry, which is returned; `earlier`: of the same part, whose times are added."""
+    num_bytes = {
+        name: write_table(output.join(name, part_name(part) + ".parquet"), tables[name], expected)
+        for name, expected in wanted.schemas.items()
+    }
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for result in results:
+        for stage, value in result.row["seconds"]:
+            seconds[stage] += value
+    seconds["write"] = time.perf_counter() - started
+    for stage, value in (earlier or {"seconds": {}})["seconds"].items():
+        seconds[stage] += value
+    entry = ledger_entry(part, tables, digest, dict(seconds))
+    entry["bytes"] = num_bytes
+    starts = [result.row["began"] for result in results if result.row["began"]]
+    starts += [earlier["began"]] if earlier and earlier["began"] else []
+    entry["began"] = min(starts, default=None)
+    found = [Difference(**json.loads(result.row["canary"])) for result in results if result.row["canary"]]
+    entry["canary"] = largest(found)._asdict() if found else None
+    ledger.commit(output, part, entry)
+    return entry
+
+
+def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """Counts and times of a finished part."""
+    recordings = tables["recordings"]
+    usage = {"codes_usage": code_counts(tables["codes"])} if "codes" in tables else {}
+    sums = {
+        name: float(sum(recordings.column(name).to_pylist()))
+        for name in ("duration_s", "speech_s", "non_speech_s", "failed_s")
+    }
+    return {
+        "part": part,
+        "digest": digest,
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "num_recordings": recordings.num_rows,
+        "num_segments": tables["segments"].num_rows,
+        "num_rejections": tables["rejections"].num_rows,
+        "rejections": dict(sorted(_counted(tables["rejections"], "reason").items())),
+        **sums,
+        "languages": _language_seconds(recordings),
+        "rungs": {str(rung): count for rung, count in sorted(_counted(tables["segments"], "rung").items())},
+        **usage,
+        "seconds": {stage: round(value, 6) for stage, value in sorted(seconds.items())},
+    }
+
+
+def _counted(table: pa.Table, column: str) -> Counter[Any]:
+    return Counter(value for value in table.column(column).to_pylist() if value is not None)
+
+
+def _language_seconds(recordings: pa.Table) -> dict[str, float]:
+    """Seconds of speech by language; without one where the model has none."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for row in recordings.select(["language", "speech_s"]).to_pylist():
+        if row["language"] is not None:
+            seconds[row["language"]] += row["speech_s"]
+    return {language: round(value, 6) for language, value in sorted(seconds.items())}
+
+
+def replace_recordings(
+    output: Place,
+    part: int,
+    order: Sequence[str],
+    fresh: dict[str, pa.Table],
+    results: Sequence[Result],
+    wanted: Tables,
+    digest: str,
+) -> dict[str, Any]:
+    """Puts retried recordings into a finished part, in plan order, as if they had never failed; the entry keeps the times
+    of both runs.
+
+    Args:
+        output: the output folder.
+        part: a finished part.
+        order: ids of the part's recordings, in plan order.
+        fresh: new tables of the retried recordings.
+        results: their results, for the times.
+        wanted: the tables of the run.
+        digest: of the configuration.
+    """
+    retried = pa.array([*fresh["recordings"].column("id").to_pylist(), *fresh["rejections"].column("id").to_pylist()])
+    merged: dict[str, pa.Table] = {}
+    for name, expected in wanted.schemas.items():
+        key = "id" if name in ("recordings", "rejections") else "recording_id"
+        old = read_table(output.join(name, part_name(part) + ".parquet")).cast(expected)
+        kept = old.filter(pc.invert(pc.is_in(old.column(key), value_set=retried)))
+        merged[name] = in_order_of(pa.concat_tables([kept, fresh[name]]), key, pa.array(order))
+    before = next(ledger.entries(output, [part]))
+    ledger.withdraw(output, part)
+    return write_part(output, part, merged, results, wanted, digest, time.perf_counter(), before)
+
+
+def _counts(part: int, entry: dict[str, Any], rejected: list[dict[str, Any]]) -> pa.Table:
+    """One row of `COUNTS`; without an entry the part is not done yet."""
+    named = [{name: row[name] for name in ("id", "stage", "reason")} for row in rejected]
+    kept = {name: value for name, value in entry.items() if name != "codes_usage"}
+    row = {"part": part, "is_done": bool(entry), "entry": json.dumps(kept), "rejected": json.dumps(named)}
+    return pa.Table.from_pylist([row], schema=COUNTS)
+
+
+def _all_pieces(folder: Place) -> list[Result] | None:
+    """Results of a part in order, or None while some are missing."""
+    names = [name for name in folder.names() if name.endswith(".arrow")]
+    if not names or not names[-1].endswith("-last.arrow") or len(names) != int(names[-1][:5]) + 1:
+        return None
+    try:
+        return [from_ipc(folder.join(name).read()) for name in names]
+    except FileNotFoundError:  # another writer saw the last piece too and has finished the part
+        return None

@@ -1,0 +1,64 @@
+"""Part files: schema-checked, deterministic bytes, written in one step."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from audiomill.storage.fs import Place
+
+PART_NAME = "part-{:06d}"
+ROW_GROUP_BYTES = 16 << 20
+
+
+def part_name(part: int) -> str:
+    """`17` -> `part-000017`: names derive from the part id, so a rerun overwrites with the same bytes."""
+    return PART_NAME.format(part)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """One Parquet file. The same table gives the same bytes.
+
+    A column `values` holds vectors: they do not compress, so they are stored as they are, in row groups of about
+    `ROW_GROUP_BYTES`, so that a slice can be read without the rest.
+    """
+    sink = pa.BufferOutputStream()
+    if "values" not in table.column_names:
+        pq.write_table(table, sink, compression="zstd", write_statistics=True)
+        return bytes(sink.getvalue().to_pybytes())
+    others = [name for name in table.column_names if name != "values"]
+    rows_a_group = max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes))
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=rows_a_group,
+        compression={**dict.fromkeys(others, "zstd"), "values": "none"},
+        column_encoding=_encoding(table.schema.field("values").type),
+        use_dictionary=[name for name in others if name != "scale"],
+        write_statistics=others,
+    )
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _encoding(kind: pa.DataType) -> dict[str, str] | None:
+    """Parquet has no 8-bit integers: packed differences keep int8 values at about a byte each."""
+    path = "values"
+    while pa.types.is_nested(kind):
+        path, kind = f"{path}.list.element", kind.value_type
+    return {path: "DELTA_BINARY_PACKED"} if kind == pa.int8() else None
+
+
+def write_table(place: Place, table: pa.Table, schema: pa.Schema) -> int:
+    """Writes `table` cast to `schema` and returns the bytes written."""
+    content = to_bytes(table.cast(schema))
+    place.write(content)
+    return len(content)
+
+
+def read_table(place: Place, columns: list[str] | None = None) -> pa.Table:
+    """Raises FileNotFoundError when absent.
+
+    In this thread alone, and not by `pyarrow.parquet.read_table`: that scans with threads of its own, which abort a
+    process that ends right after they were started (pyarrow 26); callers read many files side by side anyway.
+    """
+    return pq.ParquetFile(pa.BufferReader(place.read())).read(columns=columns, use_threads=False)

@@ -1,0 +1,98 @@
+"""Results of all pieces of a part -> its tables, every second accounted for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from audiomill import schema
+from audiomill.audio.clock import seconds_from_samples
+from audiomill.tables.result import Result, Tables
+
+ENVELOPE = ("envelope", "envelope_s")
+
+
+def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
+    """The tables of one part from the results of its pieces, in order.
+
+    Args:
+        results: of all pieces.
+        wanted: what the run writes.
+
+    Returns:
+        `recordings`, `segments` and `rejections`: every recording is in exactly one of the first and the last.
+        Then the tables of frames, in the order of the segments.
+    """
+    tables = _accounts([result.row for result in results], wanted.has_text)
+    for name, expected in wanted.frames.items():
+        found = [result.frames[name].cast(expected) for result in results if name in result.frames]
+        joined = pa.concat_tables(found) if found else expected.empty_table()
+        tables[name] = in_order_of(joined, "segment_id", tables["segments"].column("id"))
+    return tables
+
+
+def in_order_of(table: pa.Table, column: str, order: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Rows whose `column` is in `order`, arranged like it; equal ones keep their order, others are left out."""
+    at = pc.index_in(table.column(column), value_set=order)
+    kept, at = table.filter(pc.is_valid(at)), pc.drop_null(at)
+    if at.to_numpy().size < 2 or (at.to_numpy()[1:] >= at.to_numpy()[:-1]).all():
+        return kept  # the usual case, without a copy
+    return kept.take(pa.array(at.to_numpy().argsort(kind="stable")))
+
+
+def _accounts(results: Sequence[dict[str, Any]], has_text: bool) -> dict[str, pa.Table]:
+    segments_of: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    lost: defaultdict[str, int] = defaultdict(int)
+    for result in results:
+        for segment in result["segments"]:
+            segments_of[segment["recording_id"]].append(segment)
+        for recording_id, samples in result["lost"]:
+            lost[recording_id] += samples
+    recordings, kept, rejections = [], [], [r for result in results for r in result["rejections"]]
+    for ending in (ending for result in results for ending in result["endings"]):
+        segments = sorted(segments_of[ending["id"]], key=lambda s: (s["start_s"], s["channel"] or 0))
+        if lost[ending["id"]] and not segments:
+            detail = (
+                f"expected an answer, got an error of the model on {seconds_from_samples(lost[ending['id']]):.3f} s"
+            )
+            named = {name: ending[name] for name in ("id", "source", "member")}
+            rejections.append({**named, "stage": "infer", "reason": "model_failed", "detail": detail})
+            continue
+        recordings.append(_recording_row(ending, segments, lost[ending["id"]], has_text))
+        kept += segments
+    rows = {"recordings": recordings, "segments": kept, "rejections": rejections}
+    return {name: pa.Table.from_pylist(rows[name], schema=schema.TABLES[name]) for name in rows}
+
+
+def _joined(texts: list[str | None], has_text: bool) -> str | None:
+    return " ".join(text for text in texts if text) if has_text else None
+
+
+def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost: int, has_text: bool) -> dict[str, Any]:
+    speech = max(0, ending["speech_samples"] - lost)
+    failed = ending["failed_samples"] + (ending["speech_samples"] - speech)
+    by_language: defaultdict[str, float] = defaultdict(float)
+    for segment in segments:
+        if segment["language"] is not None:
+            by_language[segment["language"]] += segment["stop_s"] - segment["start_s"]
+    problems = [ending["error"]] if ending["error"] else []
+    problems += [f"the model failed on {seconds_from_samples(lost):.3f} s"] if lost else []
+    return {
+        **{
+            name: ending[name]
+            for name in ("id", "source", "member", "sample_rate", "num_channels", "reference", "metadata", *ENVELOPE)
+        },
+        "span_start_s": seconds_from_samples(ending["origin"]),
+        "duration_s": seconds_from_samples(ending["num_samples"]),
+        "text": _joined([segment["text"] for segment in segments], has_text),
+        "language": max(by_language, key=lambda code: (by_language[code], code)) if by_language else None,
+        "num_segments": len(segments),
+        "speech_s": seconds_from_samples(speech),
+        "non_speech_s": seconds_from_samples(ending["num_samples"] - speech - failed),
+        "failed_s": seconds_from_samples(failed),
+        "error": "; ".join(problems) or None,
+    }

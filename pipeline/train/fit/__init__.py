@@ -1,0 +1,1 @@
+"""One training: batches, updates, states that survive a kill."""

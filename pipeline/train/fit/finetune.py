@@ -1,0 +1,334 @@
+"""The finetune job: inputs -> clips with labels -> a trained checkpoint, on one device or many; goes on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from rich.console import Console
+
+from audiomill.config.fields import digest
+from audiomill.config.stages import ModelConfig
+from audiomill.config.train import FinetuneConfig, TrainConfig
+from audiomill.errors import ModelError, RunFailed, UsageError
+from audiomill.models.checkpoint import family_of, find_checkpoint, fingerprint, settings_of
+from audiomill.models.device import resolve_device
+from audiomill.models.family import objectives
+from audiomill.models.learner import Learner
+from audiomill.models.locate import local_path
+from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
+from audiomill.train.fit.claim import claim, clear, fields_of
+from audiomill.train.fit.history import Recorder, curves, read_metrics
+from audiomill.train.fit.processes import first_alone
+from audiomill.train.fit.state import States
+from audiomill.train.fit.updating import Labelled, fit
+from audiomill.train.fit.worker import Worker
+from audiomill.train.page import training_page
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything a worker needs: plain values, so that it travels."""
+
+    config: TrainConfig
+    folder: str
+    model_path: str
+    objective: str
+    output: str
+    train: pa.Table
+    dev: pa.Table | None
+    storage_options: dict[str, Any]
+    quiet: bool
+
+
+def finetune(config: FinetuneConfig, console: Console) -> Report:
+    """Trains a checkpoint; the same call again goes on where it was, or does nothing.
+
+    Args:
+        config: the job.
+        console: for progress.
+
+    Returns:
+        What was trained on, for how long, and the WER on the dev clips; also OUTPUT/result.json.
+
+    Raises:
+        UsageError: inputs, model or options cannot be used, or every clip was dropped.
+        RunFailed: the loss is not a number any more.
+    """
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        from audiomill.train.fit.processes import joined
+
+        with joined(config.train.device) as worker:
+            return _finetune(config, console, worker)
+    return _finetune(config, console, None)
+
+
+def _finetune(config: FinetuneConfig, console: Console, worker: Worker | None) -> Report:
+    """`worker`: which of the processes that torchrun started this is, None otherwise."""
+    is_first = worker is None or worker.is_first
+    output = Path(config.output.output).absolute()
+    quiet = Console(quiet=True) if config.output.quiet or not is_first else console
+    with first_alone(worker):  # the others find everything decoded
+        if config.output.overwrite and is_first:
+            clear(output)
+        prepared = _prepared(config, output, quiet)
+    if isinstance(prepared, dict):
+        return prepared if is_first else {}
+    training, learner, dropped = prepared
+    launch(training, learner, worker)
+    if not is_first:
+        return {}
+    report = _result(training, dropped, output)
+    (output / "result.json").write_text(json.dumps(report, indent=1))
+    shutil.rmtree(output / "clips")
+    shutil.rmtree(output / "state", ignore_errors=True)
+    return {**report, "is_new": True}
+
+
+def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | tuple[Training, Learner, list[Dropped]]:
+    """What is to be trained, or the report of a run that is done."""
+    train = config.train
+    resolve_device(train.device)  # tells what is missing before anything is decoded
+    path, objective, identity = _start_of(train, config.plan.storage_options)
+    output.mkdir(parents=True, exist_ok=True)
+    if (output / "result.json").exists():
+        claim(output, fields_of(config, identity))
+        report: Report = json.loads((output / "result.json").read_text())
+        return {**report, "is_new": False}
+    claim(output, fields_of(config, identity))
+    sources = _sources(config, objective)
+    quiet.print(f"decoding {', '.join(source.role for source in sources)} clips", highlight=False)
+    clips, dropped = prepare(
+        sources, output / "clips", config.decode, config.plan, train.max_clip_seconds, train.min_clip_seconds
+    )
+    together = Clips(
+        output / "clips", pa.concat_tables([clips[role].table for role in ("train", "pseudo") if role in clips])
+    )
+    training = Training(
+        train, str(output / "clips"), str(path), objective, str(output), together.table,
+        clips["dev"].table if "dev" in clips else None, config.plan.storage_options, config.output.quiet,
+    )  # fmt: skip
+    learner = load_learner(training, resolve_device(train.device))
+    training, lost = _learnable(training, learner)
+    dropped += lost
+    table = pa.Table.from_pylist([each._asdict() for each in dropped], schema=DROPPED)
+    pq.write_table(table, output / "dropped.parquet")
+    pq.write_table(training.train, output / "clips.parquet")
+    _check_left(training, dropped)
+    quiet.print(_heard_line(training, dropped), highlight=False, soft_wrap=True)
+    return training, learner, dropped
+
+
+def _start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, str]:
+    """Folder to start from, the objective, and what tells the starting point from others."""
+    if train.from_scratch:
+        path = local_path(train.model, options)
+        if not (path / "config.json").exists():
+            raise ModelError(f"--model {train.model}: --from-scratch needs a folder with config.json")
+        family = family_of(path, settings_of(path), train.model)
+        identity = digest({"scratch": (path / "config.json").read_text()})
+    else:
+        config = ModelConfig(model=train.model, trust_remote_code=train.trust_remote_code)
+        checkpoint = find_checkpoint(config, options)
+        path, family, identity = Path(checkpoint.path), checkpoint.family, fingerprint(checkpoint)
+    if not family.learners:
+        raise ModelError(
+            f"--model {train.model}: a {family.name} model is not trained here; expected Whisper or wav2vec2 family"
+        )
+    objective = next(iter(family.learners)) if train.objective == "auto" else train.objective
+    if objective not in family.learners:
+        able = ", ".join(objectives().get(objective, ()))
+        raise UsageError(
+            f"--objective {objective}: learnt by {able}; {train.model} is a {family.name} checkpoint, "
+            f"which learns by {', '.join(family.learners)}"
+        )
+    return path, objective, identity
+
+
+def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
+    train, needs_text = config.train, objective != "pretrain"
+    if train.dev and not needs_text:
+        raise UsageError("--dev: pretraining writes no text that could be scored; leave it out")
+    found = [Source(role="train", inputs=config.inputs, needs_text=needs_text)]
+    if train.pseudo:
+        found.append(
+            Source(role="pseudo", inputs=_several(train.pseudo), weight=train.pseudo_weight, needs_text=needs_text)
+        )
+    if train.dev and needs_text:
+        found.append(Source(role="dev", inputs=_several(train.dev)))
+    return found
+
+
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
+def load_learner(training: Training, device: str) -> Learner:
+    """The model of a training, with new weights drawn from its seed."""
+    config, path = training.config, Path(training.model_path)
+    torch.manual_seed(config.seed)
+    place = torch.device(device)
+    family = family_of(path, settings_of(path), config.model)
+    return family.learners[training.objective](path, config, Clips(Path(training.folder), training.train).texts, place)
+
+
+def _learnable(training: Training, learner: Learner) -> tuple[Training, list[Dropped]]:
+    """The training without the clips that its learner cannot learn from."""
+    dropped: list[Dropped] = []
+    tables: dict[str, pa.Table | None] = {}
+    for role, table in (("train", training.train), ("dev", training.dev)):
+        if table is None:
+            tables[role] = None
+            continue
+        clips = Clips(Path(training.folder), table)
+        labels = learner.labels(clips.texts, clips.num_samples)
+        for row, label in zip(table.to_pylist(), labels, strict=True):
+            if isinstance(label, str) and (role == "train" or label == "empty_text"):
+                dropped.append(
+                    Dropped(row["id"], row["source"], row["member"], row["role"], label, _told(label, row["text"]))
+                )
+        keeps = [not isinstance(label, str) or (role == "dev" and label != "empty_text") for label in labels]
+        tables[role] = clips.only(keeps).table
+    return dataclasses.replace(training, train=tables["train"], dev=tables["dev"]), dropped
+
+
+def _told(reason: str, text: str | None) -> str:
+    expected = {
+        "empty_text": "expected letters in the text",
+        "unknown_characters": "expected characters of the model's vocabulary (--vocabulary labels makes a new one)",
+        "audio_shorter_than_text": "expected a frame of audio for each token",
+        "text_too_long": "expected fewer tokens than the decoder can write",
+        "too_short": "expected enough frames to hide some",
+    }
+    return f"{expected[reason]}, got {text!r}"
+
+
+def _check_left(training: Training, dropped: Sequence[Dropped]) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in drop_counts(dropped).items())
+    if not training.train.num_rows:
+        raise UsageError(
+            f"nothing to train on: every clip was dropped ({reasons}); see {training.output}/dropped.parquet"
+        )
+    if training.dev is not None and not training.dev.num_rows:
+        raise UsageError(f"--dev: every clip was dropped ({reasons}); see {training.output}/dropped.parquet")
+
+
+def _heard_line(training: Training, dropped: Sequence[Dropped]) -> str:
+    clips = Clips(Path(training.folder), training.train)
+    reasons = "".join(f", {count} {reason}" for reason, count in drop_counts(dropped).items())
+    dev = "" if training.dev is None else f", {training.dev.num_rows} dev clips"
+    return f"training on {len(clips)} clips, {clips.seconds / 3600:.2f} h{dev}; dropped {len(dropped)}{reasons}"
+
+
+def launch(training: Training, learner: Learner, worker: Worker | None) -> None:
+    """Trains in this process, or in several."""
+    config = training.config
+    if config.engine == "ray":
+        from audiomill.run import on_ray
+
+        on_ray.train(partial(_train_joined, training), config.workers, config.device, config.ray_address)
+    elif worker is not None:
+        train_on(training, None, worker)
+    elif config.workers > 1:
+        from audiomill.train.fit.processes import spawned
+
+        spawned(train_on_a_worker, training, config.workers, config.device)
+    else:
+        train_on(training, learner, Worker(0, 1, torch.device(resolve_device(config.device))))
+
+
+def _train_joined(training: Training) -> None:
+    """What a worker of Ray Train does: its environment describes the group."""
+    from audiomill.train.fit.processes import joined
+
+    with joined(training.config.device) as worker:
+        train_on(training, None, worker)
+
+
+def train_on_a_worker(training: Training, worker: Worker) -> None:
+    """What each of several processes does."""
+    train_on(training, None, worker)
+
+
+def train_on(training: Training, learner: Learner | None, worker: Worker) -> None:
+    """Trains and, on the first worker, saves the checkpoint."""
+    learner = learner or load_learner(training, str(worker.device))
+    clips = Clips(Path(training.folder), training.train)
+    labelled = Labelled(clips, learner.labels(clips.texts, clips.num_samples))
+    dev = None if training.dev is None else Clips(Path(training.folder), training.dev)
+    output = Path(training.output)
+    states = States(output / "state", worker.device)
+    if not worker.is_first:
+        fit(learner, labelled, dev, states, training.config, worker, lambda row: None)
+        return
+    console = Console(stderr=True, quiet=training.quiet)
+    with Recorder(output, states.newest() or 0, console) as recorder:
+        progress = fit(learner, labelled, dev, states, training.config, worker, recorder)
+    temporary = output / "state" / "checkpoint"
+    shutil.rmtree(temporary, ignore_errors=True)
+    learner.model.eval()
+    learner.save(temporary)
+    shutil.rmtree(output / "checkpoint", ignore_errors=True)
+    os.replace(temporary, output / "checkpoint")
+    (output / "state" / "done.json").write_text(json.dumps(progress._asdict()))
+
+
+def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Report:
+    done = output / "state" / "done.json"
+    if not done.exists():
+        raise RunFailed(f"{output}: no worker finished; run the same command again to go on from the last state")
+    progress, rows = json.loads(done.read_text()), read_metrics(output)
+    clips = Clips(Path(training.folder), training.train)
+    pseudo = [role == "pseudo" for role in training.train.column("role").to_pylist()]
+    report = {
+        "objective": training.objective,
+        "num_clips": len(clips),
+        "num_pseudo": sum(pseudo),
+        "hours": clips.seconds / 3600,
+        "num_updates": progress["num_updates"],
+        "best_dev_wer": progress["best_wer"],
+        "last_dev_wer": progress["dev_wer"],
+        "dropped": drop_counts(dropped),
+        "seed": training.config.seed,
+        **_codebook_health(rows),
+    }
+    (output / "report.html").write_text(training_page(report, curves(rows)))
+    return report
+
+
+def _codebook_health(rows: Sequence[dict[str, Any]]) -> Report:
+    """Of pretraining: how many entries of the codebooks were in use at the end."""
+    told = [row for row in rows if "perplexity" in row]
+    return {"codebook_perplexity": told[-1]["perplexity"], "collapsed": bool(told[-1]["collapsed"])} if told else {}
+
+
+def report_lines(report: Report, output: str) -> list[str]:
+    """The end of a training, for people."""
+    if not report["is_new"]:
+        return [
+            f"{output}: nothing to do, already trained for {report['num_updates']} updates (--overwrite starts anew)"
+        ]
+    wer = "" if report["best_dev_wer"] is None else f", best dev WER {100 * report['best_dev_wer']:.2f}%"
+    lines = [
+        f"trained on {report['num_clips']} clips ({report['num_pseudo']} pseudo-labelled), {report['hours']:.2f} h, "
+        f"{report['num_updates']} updates{wer}",
+        f"checkpoint: {output}/checkpoint (use it as --model); curves: {output}/report.html, {output}/tensorboard",
+    ]
+    if "codebook_perplexity" in report:
+        warning = ": collapsed, lower --learning-rate or raise --batch-seconds" if report["collapsed"] else ""
+        lines.append(f"codebook perplexity at the end: {report['codebook_perplexity']:.1f}{warning}")
+    if report["dropped"]:
+        lines.append("dropped: " + ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items()))
+    return lines

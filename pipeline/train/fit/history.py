@@ -1,0 +1,127 @@
+"""What a training run tells while it goes: rows in metrics.jsonl, TensorBoard events, lines or a bar, and a picture."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from audiomill.watch.progress import duration_text
+
+matplotlib.use("Agg")
+METRICS_FILE = "metrics.jsonl"
+NOT_DRAWN = ("update", "num_updates", "epoch")
+PANELS = (
+    ("loss", "loss", "nats a token"),
+    ("dev_wer", "dev WER", "share of words"),
+    ("learning_rate", "learning rate", ""),
+    ("x_real_time", "throughput", "x real time"),
+)
+SPOKEN_EVERY_S = 10.0
+
+
+class Recorder:
+    """Takes rows of numbers from the loop. A run that goes on drops the rows behind the state that it goes on from.
+
+    Args:
+        folder: the run's output.
+        first: updates already done.
+        console: for progress lines; quiet where nothing is wanted.
+    """
+
+    def __init__(self, folder: Path, first: int, console: Console) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._path, self._console, self._first = folder / METRICS_FILE, console, first
+        kept = [row for row in read_metrics(folder) if row["update"] <= first]
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1 if first else None)
+        self._started, self._spoken = time.monotonic(), 0.0
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._events.close()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        with self._path.open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name not in NOT_DRAWN:
+                self._events.add_scalar(name, value, row["update"])
+        self._events.flush()
+        now = time.monotonic()
+        if "dev_wer" in row or now - self._spoken > SPOKEN_EVERY_S or row["update"] == row.get("num_updates"):
+            self._spoken = now
+            self._console.print(self._line(row), highlight=False, soft_wrap=True)
+            if row.get("collapsed"):
+                self._console.print("warning: the codebooks collapse (hardly an entry is in use)", highlight=False)
+
+    def _line(self, row: dict[str, Any]) -> str:
+        if "dev_wer" in row:
+            return f"update {row['update']}, epoch {row['epoch']:.1f}: dev WER {100 * row['dev_wer']:.2f}%"
+        done = row["update"] - self._first
+        left = (time.monotonic() - self._started) * (row["num_updates"] - row["update"]) / max(1, done)
+        extra = "".join(f", {name.replace('_', ' ')} {row[name]:.1f}" for name in ("perplexity",) if name in row)
+        return (
+            f"update {row['update']}/{row['num_updates']}, epoch {row['epoch']:.1f}: loss {row['loss']:.4f}{extra}, "
+            f"rate {row['learning_rate']:.2e}, {row['x_real_time']:.1f}x real time, ETA {duration_text(left)}"
+        )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a run so far; a last line that a kill cut short is left out."""
+    path = folder / METRICS_FILE
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def curves(rows: list[dict[str, Any]]) -> str:
+    """Loss, WER, learning rate and throughput over updates, as SVG."""
+    panels = [
+        panel
+        for panel in (*PANELS, ("perplexity", "codebook perplexity", "entries"))
+        if any(panel[0] in row for row in rows)
+    ]
+    figure = Figure(figsize=(9, 2.2 * max(1, len(panels))))
+    for number, (name, title, unit) in enumerate(panels, 1):
+        axes = figure.add_subplot(max(1, len(panels)), 1, number)
+        points = [(row["update"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else None, linewidth=1.2)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_ylabel(unit, fontsize=8)
+        axes.set_xlabel("update", fontsize=8)
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    return svg(figure)
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an SVG element, named by its axes for those who do not see it."""
+    sink = io.StringIO()
+    figure.savefig(sink, format="svg")
+    text = sink.getvalue()
+    names = [
+        name
+        for axes in figure.axes
+        for name in (axes.get_title(loc="left"), axes.get_title(), axes.get_ylabel())
+        if name
+    ]
+    label = html.escape(f"picture of {', '.join(names) or figure.axes[0].get_xlabel()}", quote=True)
+    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,0 +1,1 @@
+"""Rounds of label, select, train, evaluate, promote."""

@@ -1,0 +1,337 @@
+"""Rounds of label -> select -> train -> score -> promote. Every step can be killed and goes on where it was.
+
+OUTPUT/loop.json            the settings that claimed the folder
+OUTPUT/round-0/             the teacher, trained on the labels alone
+OUTPUT/round-N/labels/      what the teacher wrote of the unlabelled audio
+OUTPUT/round-N/selection/   pseudo-labels (see `audiomill.train.select.selection`)
+OUTPUT/round-N/training/    the student (see `audiomill.train.fit.finetune`)
+OUTPUT/round-N/dev/, test/  what the student wrote there
+OUTPUT/round-N/config.json, lineage.parquet, metrics.json (last)
+OUTPUT/best/                names the round that is best, report.html
+
+Source: Xu et al. 2020, "Self-training and Pre-training are Complementary for Speech Recognition" (arXiv:2010.11430).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from audiomill.config.fields import build
+from audiomill.config.jobs import TranscribeConfig
+from audiomill.config.run import EngineConfig, OutputConfig
+from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
+from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.config.train import FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
+from audiomill.errors import UsageError
+from audiomill.run.job import run_job
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.text.bootstrap import Comparison, compared
+from audiomill.text.wer import Errors, score_pair
+from audiomill.train.fit.finetune import finetune
+from audiomill.train.select.selection import select
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """How audio is transcribed in every round."""
+
+    plan: PlanConfig = PlanConfig()
+    decode: DecodeConfig = DecodeConfig()
+    segment: SegmentConfig = SegmentConfig()
+    engine: EngineConfig = EngineConfig()
+    model: ModelConfig = ModelConfig()
+    transcripts: TranscriptConfig = TranscriptConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTraining:
+    """A loop. `labelled`, `dev`, `test`: audio with text; without `labelled` the teacher is the model as it is;
+    `unlabelled`: its texts, if any, are never looked at."""
+
+    output: str
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    dev: tuple[str, ...]
+    test: tuple[str, ...]
+    loop: LoopConfig = LoopConfig()
+    label: Labelling = Labelling()
+    select: SelectConfig = SelectConfig()
+    train: TrainConfig = TrainConfig()
+    quiet: bool = False
+
+
+def self_train(config: SelfTraining, console: Console) -> list[Metrics]:
+    """Runs the loop; the same call again goes on where it was.
+
+    Args:
+        config: the loop.
+        console: for progress.
+
+    Returns:
+        Metrics of every round, as in its metrics.json.
+
+    Raises:
+        UsageError: inputs, models or options cannot be used.
+        RunFailed: a step could not be finished.
+    """
+    from audiomill.train.loop.page import write_report
+
+    root = Path(config.output).absolute()
+    _claim(root, config)
+    rounds: list[Metrics] = []
+    while not _has_ended(rounds, config.loop):
+        number = len(rounds)
+        folder = root / f"round-{number}"
+        if not (folder / "metrics.json").exists():
+            _round(number, folder, rounds, config, console)
+        rounds.append(json.loads((folder / "metrics.json").read_text()))
+        console.print(_round_line(rounds[-1]), highlight=False, soft_wrap=True)
+        write_report(root, rounds, config.label.plan.storage_options)
+    (root / "best.json").write_text(json.dumps(best_of(rounds), indent=1))
+    return rounds
+
+
+def best_of(rounds: list[Metrics]) -> Metrics:
+    """The last round that was promoted."""
+    return next(each for each in reversed(rounds) if each["promoted"])
+
+
+def why_ended(rounds: list[Metrics], loop: LoopConfig) -> str | None:
+    """The stop rule that holds, or None."""
+    if not rounds:
+        return None
+    failures = 0
+    for each in reversed(rounds):
+        if each["promoted"]:
+            break
+        failures += 1
+    if failures >= loop.patience:
+        return f"{failures} round{'s' if failures > 1 else ''} without a promotion"
+    last = rounds[-1]
+    if len(rounds) > 1 and last["promoted"] and last["gain"] < loop.min_gain:
+        return f"the last gain, {100 * last['gain']:.1f}%, is below --min-gain"
+    return f"{loop.rounds} rounds done" if len(rounds) > loop.rounds else None
+
+
+def _has_ended(rounds: list[Metrics], loop: LoopConfig) -> bool:
+    return why_ended(rounds, loop) is not None
+
+
+def _claim(root: Path, config: SelfTraining) -> None:
+    """Claims the folder for these settings; the number of rounds may grow.
+
+    Raises:
+        UsageError: it belongs to other settings, or holds other things.
+    """
+    fields = dataclasses.asdict(
+        dataclasses.replace(config, quiet=False, loop=dataclasses.replace(config.loop, rounds=1))
+    )
+    for secret in (fields["label"]["plan"],):
+        secret.pop("storage_options")
+    content = json.dumps(fields, indent=1, sort_keys=True, default=str)
+    path = root / "loop.json"
+    if path.exists():
+        if path.read_text() != content:
+            before, now = json.loads(path.read_text()), json.loads(content)
+            differing = [name for name in now if before.get(name) != now[name]]
+            raise UsageError(
+                f"{root} was made with other settings ({', '.join(differing)}); use the old ones, or another output"
+            )
+        return
+    if root.exists() and any(root.iterdir()):
+        raise UsageError(f"{root}: not empty and no loop's; choose another output")
+    root.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def _round(number: int, folder: Path, rounds: list[Metrics], config: SelfTraining, console: Console) -> None:
+    """One round, its metrics written last."""
+    quiet = Console(quiet=True) if config.quiet else console
+    teacher = best_of(rounds) if rounds else None
+    folder.mkdir(parents=True, exist_ok=True)
+    train = _train_config(number, folder, teacher, config)
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(train), indent=1, default=str))
+    is_trained = bool(config.labelled) or teacher is not None
+    selected: dict[str, Any] = {}
+    if teacher is not None:
+        quiet.print(f"round {number}: labelling with round {teacher['round']}", highlight=False)
+        _transcribe(config.unlabelled, folder / "labels", teacher["checkpoint"], config, quiet)
+        selected = _select(folder, teacher, config, quiet)
+    report = _train(folder, train, config, quiet) if is_trained else {}
+    checkpoint = str(folder / "training" / "checkpoint") if is_trained else config.train.model
+    for name, inputs in (("dev", config.dev), ("test", config.test)):
+        _transcribe(inputs, folder / name, checkpoint, config, quiet)
+    if is_trained:
+        write_lineage(folder, teacher)
+    metrics = _metrics(number, folder, teacher, checkpoint, config)
+    metrics |= {"checkpoint": checkpoint, "training": report, "selection": selected}
+    (folder / "metrics.json.tmp").write_text(json.dumps(metrics, indent=1))
+    (folder / "metrics.json.tmp").rename(folder / "metrics.json")
+
+
+def _train(folder: Path, train: TrainConfig, config: SelfTraining, console: Console) -> dict[str, Any]:
+    """Trains on the labels and the pseudo-labels, or on the latter alone."""
+    console.print(f"{folder.name}: training", highlight=False)
+    inputs = config.labelled or (str(folder / "selection"),)
+    job = FinetuneConfig(
+        inputs=inputs,
+        train=train if config.labelled else dataclasses.replace(train, pseudo=None),
+        plan=config.label.plan,
+        decode=config.label.decode,
+        output=TrainOutputConfig(output=str(folder / "training"), quiet=config.quiet),
+    )
+    return finetune(job, console)
+
+
+def _train_config(number: int, folder: Path, teacher: Metrics | None, config: SelfTraining) -> TrainConfig:
+    train = dataclasses.replace(config.train, dev=",".join(config.dev), seed=config.loop.seed + number)
+    if teacher is None:
+        return train
+    train = dataclasses.replace(train, pseudo=str(folder / "selection"))
+    if config.loop.start == "pretrained":
+        return train
+    return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto")
+
+
+def _transcribe(inputs: tuple[str, ...], output: Path, model: str, config: SelfTraining, console: Console) -> None:
+    label = config.label
+    job = TranscribeConfig(
+        inputs=inputs,
+        plan=label.plan,
+        decode=label.decode,
+        segment=label.segment,
+        engine=label.engine,
+        model=dataclasses.replace(label.model, model=model),
+        transcripts=label.transcripts,
+        output=OutputConfig(output=str(output), quiet=config.quiet),
+    )
+    run_job(job.job(), console)
+
+
+def _select(folder: Path, teacher: Metrics, config: SelfTraining, console: Console) -> dict[str, Any]:
+    """Pseudo-labels, calibrated on the dev set as the same teacher read it; test and dev sets are held out."""
+    done = folder / "selection" / "summary.json"
+    if not done.exists():
+        before = _folder_of(teacher, folder)
+        held_out = [config.select.held_out] if config.select.held_out else []
+        rules = dataclasses.replace(
+            config.select,
+            calibrate=config.select.calibrate or str(before / "dev"),
+            held_out=",".join([*held_out, str(before / "test"), str(before / "dev")]),
+        )
+        output = SelectOutputConfig(
+            output=str(folder / "selection"), overwrite=True, storage_options=config.label.plan.storage_options
+        )
+        select(SelectJobConfig(inputs=(str(folder / "labels"),), select=rules, output=output), console)
+    found: dict[str, Any] = json.loads(done.read_text())
+    return found
+
+
+def write_lineage(folder: Path, teacher: Metrics | None) -> None:
+    """Which clips trained the student, and who labelled each: the labels, or a teacher."""
+    clips = pq.read_table(folder / "training" / "clips.parquet").drop_columns(["part", "offset"])
+    selection = folder / "selection" / "selected.parquet"
+    pseudo = (
+        set(pq.read_table(selection, columns=["source"]).column("source").to_pylist()) if selection.exists() else set()
+    )
+    has_labels = "pseudo" in clips.column("role").to_pylist()
+    by_teacher = [
+        role == "pseudo" or (not has_labels and source in pseudo)
+        for role, source in zip(*(clips.column(name).to_pylist() for name in ("role", "source")), strict=True)
+    ]
+    name, weights = ("", "") if teacher is None else (f"round {teacher['round']}", teacher["fingerprint"])
+    clips = clips.append_column("labelled_by", pa.array([name if each else "labels" for each in by_teacher]))
+    clips = clips.append_column("teacher_weights", pa.array([weights if each else "" for each in by_teacher]))
+    pq.write_table(clips, folder / "lineage.parquet")
+
+
+def scored(output: Path, options: dict[str, Any]) -> dict[str, Errors]:
+    """Word errors of every recording with a reference, by id.
+
+    Raises:
+        UsageError: none has one.
+    """
+    rows = ledger.tables(Place(str(output), options), "recordings").to_pylist()
+    found = {
+        row["id"]: score_pair(row["reference"], row["text"], row["language"])[0]
+        for row in rows
+        if row["reference"] is not None
+    }
+    if not found:
+        raise UsageError(f"{output}: no recording has a reference text; dev and test need audio with text")
+    return found
+
+
+def decided(before: dict[str, Errors], after: dict[str, Errors], seed: int) -> Comparison:
+    """Paired comparison on the recordings that both have."""
+    shared = sorted(before.keys() & after.keys())
+    rows = [(_edits(before[name]), _edits(after[name]), after[name].num_reference) for name in shared]
+    return compared([a for a, _, _ in rows], [b for _, b, _ in rows], [n for _, _, n in rows], seed=seed)
+
+
+def _edits(errors: Errors) -> int:
+    return errors.substitutions + errors.deletions + errors.insertions
+
+
+def _folder_of(teacher: Metrics, folder: Path) -> Path:
+    """Of the teacher's round, beside that of another one."""
+    return folder.parent / f"round-{teacher['round']}"
+
+
+def _metrics(number: int, folder: Path, teacher: Metrics | None, checkpoint: str, config: SelfTraining) -> Metrics:
+    """What the test set says, and whether the student takes over."""
+    from audiomill.models.checkpoint import find_checkpoint, fingerprint
+
+    options = config.label.plan.storage_options
+    own = scored(folder / "test", options)
+    before = own if teacher is None else scored(_folder_of(teacher, folder) / "test", options)
+    found = decided(before, own, config.loop.seed)
+    weights = find_checkpoint(ModelConfig(model=checkpoint), options)
+    return {
+        "round": number,
+        "wer": found.after,
+        "interval": found.after_interval,
+        "teacher": None if teacher is None else teacher["round"],
+        "teacher_wer": found.before,
+        "probability": found.probability,
+        "promoted": teacher is None or found.is_better(config.loop.level),
+        "gain": 0.0 if teacher is None else 1 - found.after / max(found.before, 1e-9),
+        "fingerprint": fingerprint(weights),
+        "level": config.loop.level,
+    }
+
+
+def _round_line(metrics: Metrics) -> str:
+    wer, (low, high) = 100 * metrics["wer"], (100 * each for each in metrics["interval"])
+    text = f"round {metrics['round']}: test WER {wer:.2f}% ({low:.2f} to {high:.2f})"
+    if metrics["teacher"] is None:
+        return f"{text}, trained on the labels alone" if metrics["training"] else f"{text}, the model as it is"
+    kept = metrics["selection"]
+    decision = "promoted" if metrics["promoted"] else "rolled back"
+    return (
+        f"{text}, teacher {100 * metrics['teacher_wer']:.2f}%; kept {kept['num_kept']} of {kept['num_segments']} labels; "
+        f"{decision} (p = {metrics['probability']:.4f}, level {metrics['level']:g})"
+    )
+
+
+def config_of(values: dict[str, Any], sections: dict[str, dict[str, Any]]) -> SelfTraining:
+    """A loop from plain values: inputs and output beside `loop`, `label`, `select` and `train`, each by option names."""
+    return SelfTraining(
+        **values,
+        loop=build(LoopConfig, sections.get("loop", {})),
+        label=build(Labelling, sections.get("label", {})),
+        select=build(SelectConfig, sections.get("select", {})),
+        train=build(TrainConfig, sections.get("train", {})),
+    )

@@ -1,0 +1,1 @@
+"""Transcripts to pseudo-labels."""

@@ -1,0 +1,253 @@
+"""Transcripts on disk -> candidates for pseudo-labels, with every sign of doubt that can be had. N segments, D features."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.config.select import SelectConfig
+from audiomill.errors import InputError
+from audiomill.models.ctc.ngram import NgramModel, local_file
+from audiomill.models.whisper.gates import num_repeats
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.text.calibrate import cross_fitted, fit, log_odds, reliability
+from audiomill.text.wer import NO_ERRORS, Errors, score_pair
+from audiomill.train.select.rules import Label, plain
+
+MIN_CALIBRATION = 20
+"""Fewer labelled segments say nothing about how far signs of doubt can be trusted."""
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Segments in plan order. `rows`: as they are written; `words`: of the labelled audio's texts, None without any."""
+
+    rows: list[dict[str, Any]]
+    labels: list[Label]
+    prints: NDArray[np.int64]
+    lengths: NDArray[np.float64]
+    words: frozenset[str] | None = None
+
+    def wer(self, at: int) -> float:
+        """True word error rate of one segment that has a reference."""
+        return self._errors(at).rate
+
+    def true_wer(self, numbers: Iterable[int]) -> float | None:
+        """Of those that have a reference, together; None if none has."""
+        errors = [self._errors(at) for at in self.with_reference(numbers)]
+        return sum(errors, NO_ERRORS).rate if errors else None
+
+    def with_reference(self, numbers: Iterable[int]) -> list[int]:
+        return [at for at in numbers if self.rows[at]["reference"] is not None]
+
+    def _errors(self, at: int) -> Errors:
+        return score_pair(self.rows[at]["reference"], self.rows[at]["text"], self.rows[at]["language"])[0]
+
+
+def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[str, Any]) -> Candidates:
+    """Every segment of outputs of transcribe.
+
+    Raises:
+        InputError: one holds no transcripts.
+    """
+    model = NgramModel(local_file(Place(config.lm, options), "--lm")) if config.lm else None
+    second = _texts_of(Place(config.second, options)) if config.second else None
+    rows: list[dict[str, Any]] = []
+    labels: list[Label] = []
+    prints: list[int] = []
+    for name in inputs:
+        place = Place(name, options)
+        run = _run_of(place)
+        recordings = {row["id"]: row for row in ledger.tables(place, "recordings").to_pylist()}
+        plan = {row["id"]: row for row in _plan(place)}
+        segments = ledger.tables(place, "segments").to_pylist()
+        alone = {row["id"] for row in recordings.values() if row["num_segments"] == 1}
+        for segment in segments:
+            recording = recordings[segment["recording_id"]]
+            row = _row(segment, recording, plan[segment["recording_id"]], run, segment["recording_id"] in alone)
+            label = _label(segment, row, model, second)
+            row |= {"disagreement": label.disagreement, "lm_score": label.lm_score}
+            rows.append(row)
+            labels.append(label)
+            prints.append(segment["fingerprint"])
+    lengths = np.array([label.seconds for label in labels], np.float64)
+    return Candidates(rows, labels, np.array(prints, np.int64), lengths)
+
+
+def _run_of(place: Place) -> str:
+    """The model that wrote an output, or an error."""
+    if not place.join("run.json").exists():
+        raise InputError(f"{place.url}: no output of audiomill; expected the --output of a transcribe run")
+    text = ledger.tables(place, "segments", ["text"]).column("text")
+    if not len(text) or text.null_count == len(text):
+        raise InputError(f"{place.url}: holds no transcripts; expected the --output of a finished transcribe run")
+    name = json.loads(place.join("run.json").read()).get("model_name")
+    return name if isinstance(name, str) else ", ".join(name or [])
+
+
+def _plan(place: Place) -> list[dict[str, Any]]:
+    plan = ledger.load_plan(place)
+    assert plan is not None, "an output with rows has a plan"
+    found: list[dict[str, Any]] = plan.select(["id", "kind", "position", "size"]).to_pylist()
+    return found
+
+
+def _row(
+    segment: dict[str, Any], recording: dict[str, Any], plan: dict[str, Any], teacher: str, is_alone: bool
+) -> dict[str, Any]:
+    """A row of `selection.SELECTED`. A reference is that of the whole recording: only a lone segment can have it."""
+    return {
+        "id": segment["id"],
+        "recording_id": segment["recording_id"],
+        **{name: recording[name] for name in ("source", "member")},
+        **{name: plan[name] for name in ("kind", "position", "size")},
+        "channel": segment["channel"],
+        "offset": segment["start_s"],
+        "duration": segment["stop_s"] - segment["start_s"],
+        "text": segment["text"],
+        "language": segment["language"],
+        "speaker": _speaker(recording, segment),
+        "teacher": teacher,
+        "confidence": segment["confidence"],
+        "agreement": segment["agreement"],
+        "expected_wer": None,
+        "reference": recording["reference"] if is_alone else None,
+    }
+
+
+def _speaker(recording: dict[str, Any], segment: dict[str, Any]) -> str:
+    """The manifest's speaker; else channels of a recording are speakers."""
+    try:
+        metadata = json.loads(recording["metadata"] or "{}")
+    except ValueError:
+        metadata = {}
+    named = [
+        str(metadata[name]) for name in SPEAKER_COLUMNS if isinstance(metadata, dict) and metadata.get(name) is not None
+    ]
+    return named[0] if named else f"{recording['id']}/{segment['channel'] or 0}"
+
+
+def _label(
+    segment: dict[str, Any], row: dict[str, Any], model: NgramModel | None, second: dict[str, Any] | None
+) -> Label:
+    text = segment["text"] or ""
+    words = plain(text, segment["language"]).split()
+    is_shard = bool(row["member"])
+    return Label(
+        id=row["id"],
+        recording_id=row["recording_id"],
+        text=text,
+        seconds=row["duration"],
+        source=row["source"] if is_shard else row["source"].rsplit("/", 1)[0],
+        speaker=row["speaker"],
+        language=segment["language"],
+        confidence=segment["confidence"],
+        agreement=segment["agreement"],
+        disagreement=None if second is None else _disagreement(segment, text, second),
+        lm_score=None if model is None else model.score(text.split()) / max(1, len(text.split())),
+        language_probability=segment["language_probability"],
+        rung=segment["rung"],
+        gates=tuple(segment["gates"] or ()),
+        compression_ratio=segment["compression_ratio"],
+        repeats=num_repeats(words),
+    )
+
+
+def _texts_of(place: Place) -> dict[str, Any]:
+    """Of another output: texts by segment, and timed words by recording and channel."""
+    _run_of(place)
+    by_segment: dict[str, str] = {}
+    by_track: defaultdict[tuple[str, Any], list[tuple[float, str]]] = defaultdict(list)
+    for row in ledger.tables(place, "segments").to_pylist():
+        by_segment[row["id"]] = row["text"] or ""
+        for word in _timed_words(row):
+            by_track[row["recording_id"], row["channel"]].append(word)
+    return {"segments": by_segment, "tracks": by_track}
+
+
+def _timed_words(row: dict[str, Any]) -> list[tuple[float, str]]:
+    """Words with the middle of their time; spread evenly where the times are not known."""
+    if row["words"]:
+        return [((word["start_s"] + word["stop_s"]) / 2, word["word"].strip()) for word in row["words"]]
+    words = (row["text"] or "").split()
+    step = (row["stop_s"] - row["start_s"]) / max(1, len(words))
+    return [(row["start_s"] + (at + 0.5) * step, word) for at, word in enumerate(words)]
+
+
+def _disagreement(segment: dict[str, Any], text: str, second: dict[str, Any]) -> float | None:
+    """Word error rate between two models' texts: of the same segment, or of the words said in its time."""
+    other = second["segments"].get(segment["id"])
+    if other is None:
+        track = second["tracks"].get((segment["recording_id"], segment["channel"]))
+        if track is None:
+            return None
+        other = " ".join(word for at, word in track if segment["start_s"] <= at < segment["stop_s"])
+    return min(1.0, score_pair(text, other, segment["language"])[0].rate)
+
+
+def features_of(labels: Sequence[Label]) -> NDArray[np.float64]:
+    """features_ND: larger for more doubt. What was not measured is the same for all, so it says nothing."""
+    columns = [
+        -log_odds([_or(label.confidence, 0.5) for label in labels]),
+        np.array([1 - _or(label.agreement, 1.0) for label in labels]),
+        np.array([_or(label.disagreement, 0.0) for label in labels]),
+        np.array([-_or(label.lm_score, 0.0) for label in labels]),
+        np.array([float((label.rung or 0) > 0) for label in labels]),
+        np.array([abs(np.log(max(label.chars_per_second, 0.1) / 12.0)) for label in labels]),
+        np.array([float(not label.text.strip()) for label in labels]),
+    ]
+    return np.column_stack(columns).astype(np.float64)
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def calibrated(found: Candidates, config: SelectConfig, options: dict[str, Any]) -> tuple[Candidates, dict[str, Any]]:
+    """The candidates with the errors to expect of them, learnt from labelled audio that the same model transcribed.
+
+    Returns:
+        The candidates, and how well the expectation does on labelled audio that it was not fitted to.
+
+    Raises:
+        InputError: too little labelled audio.
+    """
+    assert config.calibrate is not None, "there is labelled audio"
+    known = read_candidates([config.calibrate], dataclasses.replace(config, second=None), options)
+    numbers = known.with_reference(range(len(known.rows)))
+    if len(numbers) < MIN_CALIBRATION:
+        raise InputError(
+            f"--calibrate {config.calibrate}: expected at least {MIN_CALIBRATION} segments with a reference text (recordings of "
+            f"one segment), got {len(numbers)}"
+        )
+    features = features_of([known.labels[at] for at in numbers])
+    if config.second is not None:  # the labelled audio has no second opinion: it cannot be calibrated
+        features[:, 2] = 0.0
+    wer = np.array([min(1.0, known.wer(at)) for at in numbers])
+    expected = fit(features, wer).expected_wer(_same_columns(features_of(found.labels), config))
+    bins, error = reliability(cross_fitted(features, wer), wer)
+    labels = [
+        dataclasses.replace(label, expected_wer=float(value))
+        for label, value in zip(found.labels, expected, strict=True)
+    ]
+    rows = [{**row, "expected_wer": float(value)} for row, value in zip(found.rows, expected, strict=True)]
+    words = frozenset(
+        word for at in numbers for word in plain(known.rows[at]["reference"], known.rows[at]["language"]).split()
+    )
+    told = {"num_segments": len(numbers), "wer": known.true_wer(numbers), "bins": bins, "error": error}
+    return dataclasses.replace(found, rows=rows, labels=labels, words=words), told
+
+
+def _same_columns(features_ND: NDArray[np.float64], config: SelectConfig) -> NDArray[np.float64]:
+    if config.second is not None:
+        features_ND[:, 2] = 0.0
+    return features_ND

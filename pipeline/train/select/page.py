@@ -1,0 +1,79 @@
+"""report.html of a selection: what was kept, what was dropped and why, and clips of each kind to listen to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiomill.train.listening import players
+from audiomill.train.page import page, section, table
+from audiomill.train.pictures import hours_picture, reliability_picture
+from audiomill.train.select.candidates import Candidates
+from audiomill.train.select.rules import KEPT, Verdict, ranked
+
+
+def selection_page(
+    report: Mapping[str, Any],
+    found: Candidates,
+    verdicts: Sequence[Verdict],
+    listen: int,
+    folder: Path,
+    options: dict[str, Any],
+) -> str:
+    """The page.
+
+    Args:
+        report: see `audiomill.train.select.selection`.
+        found: all candidates.
+        verdicts: what became of them.
+        listen: clips of each reason to play.
+        folder: scratch.
+        options: for fsspec.
+    """
+    chosen = _chosen(found, verdicts, listen)
+    sounds = players([found.rows[at] for numbers in chosen.values() for at in numbers], folder, options)
+    body = section("Figures", table(["", ""], _figures(report)))
+    body += section("Hours", hours_picture(report["hours_kept"], report["dropped"]))
+    if report["calibration"]:
+        said = report["calibration"]
+        body += section(
+            "Calibration",
+            f"<p>Fitted on {said['num_segments']} labelled segments with {100 * said['wer']:.1f}% WER; expected calibration error "
+            f"{said['error']:.3f} on segments that it was not fitted to.</p>"
+            + reliability_picture(said["bins"], "labelled audio, cross-fitted"),
+        )
+    for reason, numbers in chosen.items():
+        title = "Kept, the surest" if not reason else f"Dropped: {reason.replace('_', ' ')}"
+        body += section(title, _listening(found, verdicts, numbers, sounds))
+    return page("Selection of pseudo-labels", body)
+
+
+def _figures(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    names = ("num_segments", "num_kept", "hours", "hours_kept", "expected_wer", "true_wer", "true_wer_of_all")
+    shown = [(name.replace("_", " ").replace("num ", ""), report[name]) for name in names if report[name] is not None]
+    return [*shown, ("teacher", ", ".join(report["teacher"]))]
+
+
+def _chosen(found: Candidates, verdicts: Sequence[Verdict], listen: int) -> dict[str, list[int]]:
+    """Numbers of the clips to play by reason: those that were nearest to being kept."""
+    chosen: dict[str, list[int]] = {}
+    for at in ranked(found.labels):
+        numbers = chosen.setdefault(verdicts[at].reason, [])
+        if len(numbers) < listen:
+            numbers.append(at)
+    return {reason: chosen[reason] for reason in sorted(chosen)}
+
+
+def _listening(
+    found: Candidates, verdicts: Sequence[Verdict], numbers: Sequence[int], sounds: Mapping[str, Any]
+) -> str:
+    rows = []
+    for at in numbers:
+        row, label = found.rows[at], found.labels[at]
+        name = f"{(row['member'] or row['source']).rsplit('/', 1)[-1]} {row['offset']:.2f} s"
+        why = verdicts[at].detail if verdicts[at] is not KEPT else ""
+        rows.append(
+            (sounds.get(row["id"], ""), row["text"], name, label.seconds, label.confidence, label.expected_wer, why)
+        )
+    return table(["", "text", "where", "seconds", "confidence", "expected WER", "why"], rows)

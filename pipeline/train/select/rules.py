@@ -1,0 +1,279 @@
+"""Which transcripts become pseudo-labels: rules on what is known without a reference, de-duplication, budget, balance.
+
+Everything here is a function of plain rows. Every row that is not kept has the first rule that it failed as its reason.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from audiomill.text.normalize import normalizer
+
+MIN_SAME_WORDS = 4
+MIN_LEAK_WORDS = 6
+DURATION_EDGES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """A transcript with its signs of doubt; None where a sign was not measured."""
+
+    id: str
+    recording_id: str
+    text: str
+    seconds: float
+    source: str
+    speaker: str
+    language: str | None
+    confidence: float | None = None
+    agreement: float | None = None
+    disagreement: float | None = None
+    lm_score: float | None = None
+    expected_wer: float | None = None
+    language_probability: float | None = None
+    rung: int | None = None
+    gates: tuple[str, ...] = ()
+    compression_ratio: float | None = None
+    repeats: int = 0
+
+    @property
+    def chars_per_second(self) -> float:
+        return len(self.text) / max(self.seconds, 0.02)
+
+
+class Verdict(NamedTuple):
+    """Why a label is dropped: `reason`, and what was expected and found. Empty: it is kept."""
+
+    reason: str
+    detail: str = ""
+
+
+KEPT = Verdict("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Thresholds, see `audiomill.config.select.SelectConfig`; `words`: that texts may have, None for any."""
+
+    min_confidence: float | None = None
+    min_agreement: float | None = None
+    max_disagreement: float | None = None
+    min_lm_score: float | None = None
+    max_segment_wer: float | None = None
+    max_rung: int = 127
+    allow_gates: bool = False
+    max_compression_ratio: float = 2.4
+    max_repeats: int = 4
+    min_chars_per_second: float = 0.0
+    max_chars_per_second: float = 1e9
+    min_seconds: float = 0.0
+    max_seconds: float = 1e9
+    languages: frozenset[str] | None = None
+    min_language_probability: float = 0.0
+    scripts: frozenset[str] | None = None
+    words: frozenset[str] | None = None
+    max_unknown_words: float = 0.0
+
+
+def judged(label: Label, rules: Rules) -> Verdict:
+    """The first rule that a label fails, or `KEPT`. A sign that is asked for and was not measured fails."""
+    if not label.text.strip():
+        return Verdict("empty_text", "expected words, got none")
+    for reason, value, low, high in (
+        ("duration", label.seconds, rules.min_seconds, rules.max_seconds),
+        ("compression_ratio", label.compression_ratio or 0.0, None, rules.max_compression_ratio),
+        ("repeated", label.repeats, None, rules.max_repeats),
+        ("characters_per_second", label.chars_per_second, rules.min_chars_per_second, rules.max_chars_per_second),
+    ):
+        if (low is not None and value < low) or (high is not None and value > high):
+            return Verdict(reason, f"expected {_range(low, high)}, got {value:.3g}")
+    if label.gates and not rules.allow_gates:
+        return Verdict("gates", f"expected a text that passes its checks, got {', '.join(label.gates)}")
+    if (label.rung or 0) > rules.max_rung:
+        return Verdict("rung", f"expected at most {rules.max_rung}, got {label.rung}")
+    return _judged_words(label, rules) or _judged_signs(label, rules) or KEPT
+
+
+def _judged_words(label: Label, rules: Rules) -> Verdict | None:
+    if rules.languages is not None and label.language not in rules.languages:
+        return Verdict("language", f"expected {', '.join(sorted(rules.languages))}, got {label.language}")
+    if label.language_probability is not None and label.language_probability < rules.min_language_probability:
+        return Verdict(
+            "language", f"expected at least {rules.min_language_probability}, got {label.language_probability:.3f}"
+        )
+    if rules.scripts is not None:
+        others = sorted(scripts_of(label.text) - rules.scripts)
+        if others:
+            return Verdict("script", f"expected {', '.join(sorted(rules.scripts))}, got {others[0]}")
+    if rules.words is not None:
+        words = plain(label.text, label.language).split()
+        unknown = [word for word in words if word not in rules.words]
+        if not words or len(unknown) / len(words) > rules.max_unknown_words:
+            return Verdict("vocabulary", f"expected known words, got {' '.join(unknown[:5])!r}")
+    return None
+
+
+def _judged_signs(label: Label, rules: Rules) -> Verdict | None:
+    for reason, value, low, high in (
+        ("confidence", label.confidence, rules.min_confidence, None),
+        ("agreement", label.agreement, rules.min_agreement, None),
+        ("disagreement", label.disagreement, None, rules.max_disagreement),
+        ("lm_score", label.lm_score, rules.min_lm_score, None),
+        ("segment_wer", label.expected_wer, None, rules.max_segment_wer),
+    ):
+        if low is None and high is None:
+            continue
+        if value is None:
+            return Verdict(reason, f"expected {_range(low, high)}, got none: it was not measured")
+        if (low is not None and value < low) or (high is not None and value > high):
+            return Verdict(reason, f"expected {_range(low, high)}, got {value:.4g}")
+    return None
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None:
+        return f"at most {high:g}"
+    return f"at least {low:g}" if high is None or high >= 1e9 else f"{low:g} to {high:g}"
+
+
+def same_texts(labels: Sequence[Label], kept: Sequence[bool], most: int) -> list[bool]:
+    """True for those to drop: more than `most` of the same longer text; the surest ones stay."""
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for at in ranked(labels):
+        text = plain(labels[at].text, labels[at].language)
+        if kept[at] and len(text.split()) >= MIN_SAME_WORDS:
+            groups[text].append(at)
+    dropped = {at for group in groups.values() for at in group[most:]}
+    return [at in dropped for at in range(len(labels))]
+
+
+def leaked_texts(labels: Sequence[Label], held_out: frozenset[str]) -> list[bool]:
+    """True where a longer text is one of the held-out ones (plain, see `plain`)."""
+    found = [plain(label.text, label.language) for label in labels]
+    return [len(text.split()) >= MIN_LEAK_WORDS and text in held_out for text in found]
+
+
+def ranked(labels: Sequence[Label]) -> list[int]:
+    """Numbers of the labels, those with the least expected errors first; ties by id, so that order does not matter."""
+    return sorted(range(len(labels)), key=lambda at: (doubt(labels[at]), labels[at].id))
+
+
+def doubt(label: Label) -> float:
+    """Expected word error rate, or 1 - confidence where none is expected."""
+    if label.expected_wer is not None:
+        return label.expected_wer
+    return 1.0 - (label.confidence or 0.0)
+
+
+def within_budget(
+    labels: Sequence[Label],
+    kept: Sequence[bool],
+    max_seconds: float | None,
+    max_expected_wer: float | None,
+    balance: Sequence[str],
+    max_group_ratio: float,
+) -> dict[int, Verdict]:
+    """Those of the kept ones that go beyond the budget, with the reason.
+
+    The surest come first; with `balance` and a budget the groups take turns, each with its surest, the group that has
+    least audio next. The expected word error rate is that of all words taken.
+    """
+    order = [at for at in ranked(labels) if kept[at]]
+    dropped: dict[int, Verdict] = {}
+    if balance and max_seconds is None:
+        order = _capped(labels, order, balance, max_group_ratio, dropped)
+    if max_expected_wer is not None:
+        order = _sure_enough(labels, order, max_expected_wer, dropped)
+    if max_seconds is None:
+        return dropped
+    taken = 0.0
+    for at in _in_turns(labels, order, balance) if balance else order:
+        if taken + labels[at].seconds > max_seconds:
+            dropped[at] = Verdict("budget", f"expected to be among the best {max_seconds:g} s")
+        else:
+            taken += labels[at].seconds
+    return dropped
+
+
+def _sure_enough(labels: Sequence[Label], order: list[int], most: float, dropped: dict[int, Verdict]) -> list[int]:
+    errors = words = 0.0
+    found = []
+    for at in order:
+        count = max(1, len(labels[at].text.split()))
+        errors, words = errors + count * doubt(labels[at]), words + count
+        if errors / words > most:
+            dropped[at] = Verdict(
+                "expected_wer", f"expected at most {most:g} of all that is kept, got {doubt(labels[at]):.3f} here"
+            )
+            errors, words = errors - count * doubt(labels[at]), words - count
+        else:
+            found.append(at)
+    return found
+
+
+def _capped(
+    labels: Sequence[Label], order: list[int], balance: Sequence[str], ratio: float, dropped: dict[int, Verdict]
+) -> list[int]:
+    groups = {at: group_of(labels[at], balance) for at in order}
+    seconds: Counter[tuple[str, ...]] = Counter()
+    for at in order:
+        seconds[groups[at]] += labels[at].seconds  # type: ignore[assignment]
+    most = ratio * sum(seconds.values()) / max(1, len(seconds))
+    taken: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    found = []
+    for at in order:
+        if taken[groups[at]] + labels[at].seconds > most and taken[groups[at]] > 0:
+            dropped[at] = Verdict("balance", f"expected at most {most:.1f} s of {' / '.join(groups[at])}")
+        else:
+            taken[groups[at]] += labels[at].seconds
+            found.append(at)
+    return found
+
+
+def _in_turns(labels: Sequence[Label], order: list[int], balance: Sequence[str]) -> list[int]:
+    """The group with least audio so far gives its surest one next."""
+    import heapq
+
+    waiting: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for at in reversed(order):
+        waiting[group_of(labels[at], balance)].append(at)
+    heap = [(0.0, name) for name in sorted(waiting)]
+    found = []
+    while heap:
+        seconds, name = heapq.heappop(heap)
+        at = waiting[name].pop()
+        found.append(at)
+        if waiting[name]:
+            heapq.heappush(heap, (seconds + labels[at].seconds, name))
+    return found
+
+
+def group_of(label: Label, balance: Sequence[str]) -> tuple[str, ...]:
+    """What a label counts as, by the names of `balance`."""
+    values = {
+        "source": label.source,
+        "speaker": label.speaker,
+        "duration": f"{sum(label.seconds >= edge for edge in DURATION_EDGES_S)}",
+        "language": label.language or "",
+        "text": plain(label.text, label.language),
+    }
+    return tuple(values[name] for name in balance)
+
+
+def plain(text: str, language: str | None) -> str:
+    """Normalised as for scoring."""
+    return " ".join(normalizer(language)(text).split())
+
+
+def scripts_of(text: str) -> set[str]:
+    """Scripts of the letters, by the first word of their Unicode names: `{"latin"}`; CJK is called han."""
+    found = set()
+    for character in set(text):
+        if character.isalpha():
+            name = unicodedata.name(character, "UNKNOWN").split()[0].split("-")[0].lower()
+            found.add({"cjk": "han"}.get(name, name))
+    return found

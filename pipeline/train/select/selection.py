@@ -1,0 +1,256 @@
+"""The select job: outputs of transcribe -> pseudo-labels, what was dropped and why, and a page to listen to it.
+
+OUTPUT/selected.parquet    kept segments with text, expected errors and where their audio lies
+OUTPUT/dropped.parquet     the others, with reason and detail
+OUTPUT/manifest.jsonl      kept segments for NeMo, Hugging Face datasets and ourselves
+OUTPUT/cuts.jsonl.gz       the same for Lhotse
+OUTPUT/summary.json, report.html
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from audiomill.audio.fingerprint import same_sound
+from audiomill.config.select import SelectConfig, SelectJobConfig
+from audiomill.errors import InputError, UsageError
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import to_bytes
+from audiomill.text.calibrate import reliability
+from audiomill.train.select.candidates import Candidates, calibrated, read_candidates
+from audiomill.train.select.exported import exported
+from audiomill.train.select.held_out import HeldOut, read_held_out
+from audiomill.train.select.page import selection_page
+from audiomill.train.select.rules import (
+    KEPT,
+    Rules,
+    Verdict,
+    doubt,
+    judged,
+    leaked_texts,
+    plain,
+    same_texts,
+    within_budget,
+)
+from audiomill.train.select.written import lhotse_cuts, manifest_lines
+
+SELECTED = pa.schema(
+    [
+        ("id", pa.string()),
+        ("recording_id", pa.string()),
+        ("source", pa.string()),
+        ("member", pa.string()),
+        ("kind", pa.string()),
+        ("position", pa.int64()),
+        ("size", pa.int64()),
+        ("channel", pa.int32()),
+        ("offset", pa.float64()),
+        ("duration", pa.float64()),
+        ("text", pa.string()),
+        ("language", pa.string()),
+        ("speaker", pa.string()),
+        ("teacher", pa.string()),
+        ("confidence", pa.float32()),
+        ("agreement", pa.float32()),
+        ("disagreement", pa.float32()),
+        ("lm_score", pa.float32()),
+        ("expected_wer", pa.float32()),
+        ("reference", pa.string()),
+    ]
+)
+"""A kept segment; a dropped one has `reason` and `detail` too. `reference`: text that came with the audio, if any: it is
+never used to select."""
+DROPPED = pa.schema([*SELECTED, ("reason", pa.string()), ("detail", pa.string())])
+Report = dict[str, Any]
+
+
+def select(config: SelectJobConfig, console: Console) -> Report:
+    """Selects pseudo-labels.
+
+    Args:
+        config: the job; its inputs are outputs of `audiomill transcribe`.
+        console: for notes.
+
+    Returns:
+        Hours kept and dropped by reason, and what is expected of the kept ones; also OUTPUT/summary.json.
+
+    Raises:
+        InputError: an input holds no transcripts.
+        UsageError: nothing is left.
+    """
+    rules, options = config.select, config.output.storage_options
+    output = Place(config.output.output, options)
+    if output.join("summary.json").exists() and not config.output.overwrite:
+        raise UsageError(f"--output {config.output.output}: holds a selection; choose another folder or --overwrite it")
+    found = read_candidates(config.inputs, rules, options)
+    calibration = None
+    if rules.calibrate is not None:
+        found, calibration = calibrated(found, rules, options)
+    held_out = read_held_out(rules.held_out, options) if rules.held_out else None
+    verdicts = verdicts_of(found, rules, held_out)
+    report = _report(found, verdicts, calibration)
+    report["teacher"] = sorted({row["teacher"] for row in found.rows})
+    _write(found, verdicts, output, rules.export_audio)
+    with tempfile.TemporaryDirectory() as folder:
+        page = selection_page(report, found, verdicts, rules.listen, Path(folder), options)
+    output.join("report.html").write(page.encode())
+    output.join("summary.json").write(json.dumps(report, indent=1).encode())
+    if not report["num_kept"]:
+        reasons = ", ".join(f"{each['count']} {name}" for name, each in report["dropped"].items())
+        raise UsageError(
+            f"every segment was dropped ({reasons}); see {config.output.output}/report.html and loosen a rule"
+        )
+    return report
+
+
+def verdicts_of(found: Candidates, config: SelectConfig, held_out: HeldOut | None) -> list[Verdict]:
+    """What becomes of each candidate, in their order."""
+    rules = _rules(config, found)
+    verdicts = [judged(label, rules) for label in found.labels]
+    if held_out is not None:
+        _drop_leaks(found, verdicts, held_out)
+    if not config.keep_same_audio:
+        _drop_same_audio(found, verdicts)
+    kept = [verdict is KEPT for verdict in verdicts]
+    for at, is_same in enumerate(same_texts(found.labels, kept, config.max_same_text)):
+        if is_same:
+            verdicts[at] = Verdict("same_text", f"expected at most {config.max_same_text} of one text")
+    kept = [verdict is KEPT for verdict in verdicts]
+    beyond = within_budget(
+        found.labels, kept, config.budget_seconds(), config.max_expected_wer, config.balance_by, config.max_group_ratio
+    )
+    for at, verdict in beyond.items():
+        verdicts[at] = verdict
+    return verdicts
+
+
+def _rules(config: SelectConfig, found: Candidates) -> Rules:
+    return Rules(
+        min_confidence=config.min_confidence,
+        min_agreement=config.min_agreement,
+        max_disagreement=config.max_disagreement if config.second else None,
+        min_lm_score=config.min_lm_score,
+        max_segment_wer=config.max_segment_wer,
+        max_rung=config.max_rung,
+        allow_gates=config.allow_gates,
+        max_compression_ratio=config.max_compression_ratio,
+        max_repeats=config.max_repeats,
+        min_chars_per_second=config.min_chars_per_second,
+        max_chars_per_second=config.max_chars_per_second,
+        min_seconds=config.min_segment_seconds,
+        max_seconds=config.max_segment_seconds,
+        languages=_names(config.languages),
+        min_language_probability=config.min_language_probability,
+        scripts=_names(config.script),
+        words=_words(config.vocabulary, found),
+        max_unknown_words=config.max_unknown_words,
+    )
+
+
+def _names(text: str | None) -> frozenset[str] | None:
+    return None if text is None else frozenset(name.strip().lower() for name in text.split(",") if name.strip())
+
+
+def _words(vocabulary: str | None, found: Candidates) -> frozenset[str] | None:
+    if vocabulary == "calibrate" and found.words is None:
+        raise UsageError("--vocabulary calibrate needs --calibrate OUTPUT")
+    if vocabulary is None or vocabulary == "calibrate":
+        return found.words if vocabulary else None
+    place = Place(vocabulary, {})
+    if not place.exists():
+        raise InputError(f"--vocabulary {vocabulary}: no such file; expected a word a line, or `calibrate`")
+    return frozenset(word for line in place.read().decode().splitlines() for word in plain(line, None).split())
+
+
+def _drop_leaks(found: Candidates, verdicts: list[Verdict], held_out: HeldOut) -> None:
+    by_text = leaked_texts(found.labels, held_out.texts)
+    same = same_sound(found.prints, found.lengths, held_out.prints, held_out.lengths)
+    for at, row in enumerate(found.rows):
+        if (row["source"], row["member"]) in held_out.recordings:
+            verdicts[at] = Verdict("held_out_recording", "expected a recording that is not held out")
+        elif same[at] >= 0:
+            verdicts[at] = Verdict("held_out_audio", "expected another sound than the held-out ones")
+        elif by_text[at]:
+            verdicts[at] = Verdict("held_out_text", "expected another text than the held-out ones")
+
+
+def _drop_same_audio(found: Candidates, verdicts: list[Verdict]) -> None:
+    """Of segments that sound the same the first one stays."""
+    kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
+    prints, lengths = found.prints[kept], found.lengths[kept]
+    first = same_sound(prints, lengths, prints, lengths)
+    for own, other in enumerate(first.tolist()):
+        if 0 <= other < own:
+            twin = found.rows[kept[other]]["id"]
+            verdicts[kept[own]] = Verdict("same_audio", f"expected a sound of its own, got that of {twin}")
+
+
+def _report(found: Candidates, verdicts: Sequence[Verdict], calibration: Report | None) -> Report:
+    """Counts and hours; where references came with the audio, the true errors of what is kept, which nothing used."""
+    kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
+    words = [max(1, len(found.labels[at].text.split())) for at in kept]
+    doubts = [doubt(found.labels[at]) for at in kept]
+    counts = Counter(verdict.reason for verdict in verdicts if verdict is not KEPT)
+    hours: Counter[str] = Counter()
+    for at, verdict in enumerate(verdicts):
+        hours[verdict.reason] += found.labels[at].seconds / 3600  # type: ignore[assignment]
+    report: Report = {
+        "num_segments": len(verdicts),
+        "num_kept": len(kept),
+        "hours": sum(label.seconds for label in found.labels) / 3600,
+        "hours_kept": sum(found.labels[at].seconds for at in kept) / 3600,
+        "expected_wer": float(np.average(doubts, weights=words)) if kept else None,
+        "true_wer": found.true_wer(kept),
+        "true_wer_of_all": found.true_wer(range(len(verdicts))),
+        "dropped": {name: {"count": count, "hours": hours[name]} for name, count in counts.most_common()},
+        "calibration": calibration,
+    }
+    known = found.with_reference(range(len(verdicts)))
+    if known:
+        bins, error = reliability(
+            np.array([doubt(found.labels[at]) for at in known]), np.array([found.wer(at) for at in known])
+        )
+        report["reliability"] = {"bins": bins, "error": error}
+    return report
+
+
+def _write(found: Candidates, verdicts: Sequence[Verdict], output: Place, with_audio: bool) -> None:
+    kept = [row for row, verdict in zip(found.rows, verdicts, strict=True) if verdict is KEPT]
+    lost = [
+        {**row, "reason": verdict.reason, "detail": verdict.detail}
+        for row, verdict in zip(found.rows, verdicts, strict=True)
+        if verdict is not KEPT
+    ]
+    output.join("selected.parquet").write(to_bytes(pa.Table.from_pylist(kept, SELECTED)))
+    output.join("dropped.parquet").write(to_bytes(pa.Table.from_pylist(lost, DROPPED)))
+    named = exported(kept, output) if with_audio else kept
+    output.join("manifest.jsonl").write(manifest_lines(named))
+    output.join("cuts.jsonl.gz").write(lhotse_cuts(named))
+
+
+def report_lines(report: Report, output: str) -> list[str]:
+    """The end of a selection, for people."""
+    expected = "" if report["expected_wer"] is None else f", expected WER {100 * report['expected_wer']:.1f}%"
+    true = (
+        ""
+        if report["true_wer"] is None
+        else (
+            f"; against the texts that came with the audio: {100 * report['true_wer']:.1f}% of the kept, "
+            f"{100 * report['true_wer_of_all']:.1f}% of all"
+        )
+    )
+    lines = [
+        f"kept {report['num_kept']} of {report['num_segments']} segments, {report['hours_kept']:.2f} of {report['hours']:.2f} h{expected}{true}"
+    ]
+    lines += [f"dropped {each['count']} ({each['hours']:.2f} h): {name}" for name, each in report["dropped"].items()]
+    lines.append(f"pseudo-labels: {output} (use it as --pseudo); listen to what was dropped: {output}/report.html")
+    return lines

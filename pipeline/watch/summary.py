@@ -1,0 +1,76 @@
+"""Sums over the ledger of an output, and the times of one run."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from audiomill.audio.bucket import padding_waste_pct
+from audiomill.stages.canary import Difference, largest
+from audiomill.stages.spec import RunSpec
+from audiomill.tables.frames import usage
+
+Summary = dict[str, Any]
+COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "non_speech_s", "failed_s")
+
+
+def summarise(
+    entries: Sequence[dict[str, Any]],
+    todo: dict[int, pa.Table],
+    started: float,
+    gained_s: float | None,
+    spec: RunSpec,
+) -> Summary:
+    """Counts of the whole output; times of this run only. Start-up ends when the model is given its first piece.
+
+    Args:
+        entries: of the ledger.
+        todo: parts that this run worked.
+        started: seconds since 1970.
+        gained_s: audio of the retried recordings of these parts; None: it worked the whole parts.
+        spec: the run.
+    """
+    wall_s = time.time() - started
+    audio_s = sum(entry["duration_s"] for entry in entries if entry["part"] in todo) if gained_s is None else gained_s
+    startup_s = wall_s
+    sums: defaultdict[str, float] = defaultdict(float)
+    reasons: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    num_bytes: Counter[str] = Counter()
+    for entry in entries:
+        for name in COUNTED:
+            sums[name] += entry[name]
+        reasons.update(entry["rejections"])
+        num_bytes.update(entry["bytes"])
+        if entry["part"] in todo:
+            startup_s = min(startup_s, max(0.0, (entry["began"] or started + wall_s) - started))
+            for stage, value in entry["seconds"].items():
+                seconds[stage] += value
+    num_halved = int(seconds.pop("infer_halved_batches", 0.0))
+    real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
+    busy_of = max(wall_s - startup_s, 1e-9)
+    return {
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **{name: int(value) if name.startswith("num_") else value for name, value in sums.items()},
+        "rejections": dict(reasons),
+        "bytes": dict(num_bytes),
+        "codes_usage": usage(iter(entries)),
+        "canary": largest(Difference(**e["canary"]) for e in entries if e["canary"])._asdict(),
+        "num_parts_this_run": len(todo),
+        "audio_s_this_run": audio_s,
+        "wall_s": wall_s,
+        "startup_s": startup_s,
+        "x_real_time": audio_s / busy_of,
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "num_halved_batches": num_halved,
+        "padding_waste_pct": padding_waste_pct(real, padded),
+        "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (busy_of * spec.engine.actors)),
+        "device": spec.device,
+        "precision": spec.precisions[0],
+        "engine": spec.engine.engine,
+    }
