@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 from audiomill.sources.listing import list_inputs
-from audiomill.stages.plan import planned_table, split_by_part
+from audiomill.stages.plan import planned_table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.storage.ledger import split_by_part
 from benchmarks.record import save
 
 

@@ -22,12 +22,12 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from audiomill.models.base import Utterance
+from audiomill.models.mel import LogMel
 from audiomill.models.whisper.heard import How
 from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
 from audiomill.models.whisper.model import MAX_ROWS, WINDOW_SAMPLES
-from audiomill.models.whisper.network.mel import LogMel
 from audiomill.models.whisper.network.memory import free_bytes, predicted_bytes, rows_that_fit, shapes_of
-from audiomill.models.whisper.network.steps import decode
+from audiomill.models.whisper.network.stepping import decode
 from audiomill.models.whisper.network.table import Decoded, Entry, Search, Table
 from audiomill.models.whisper.tokens import WhisperTokens
 from benchmarks.record import save

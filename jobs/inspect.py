@@ -14,7 +14,7 @@ from audiomill.errors import InputError
 from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.tables.frames import usage
+from audiomill.tables.codes import usage
 from audiomill.watch.journal import PlainConsole
 
 NUM_WORST = 10

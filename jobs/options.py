@@ -215,9 +215,9 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Cal
         return click.option(
             names, field.name, is_flag=True, default=None, help=help_text + (" [default: on]" if is_on else "")
         )
-    if default not in (None, "") and "[default" not in help_text:
-        shown = f"{default:g}" if isinstance(default, float) else default
-        help_text += f" [default: {shown}]"
+    shown = f"{default:g}" if isinstance(default, float) else "" if default is None else default
+    if shown or field.metadata["otherwise"]:
+        help_text += f" [default: {field.metadata['otherwise'] or shown}]"
     if field.metadata["several"]:
         return click.option(
             f"--{name}",

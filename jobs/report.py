@@ -35,7 +35,7 @@ def report(output: str, clips: int, storage_options: dict[str, Any] | None) -> N
     place = Place(absolute(output), storage_options or {})
     if not ledger.done_parts(place):
         raise InputError(f"{output}: no finished parts; expected the --output of a run")
-    from audiomill.report.write import write_report
+    from audiomill.report.build import write_report
 
     with quiet_libraries(False):
         write_report(place, clips, storage_options or {})

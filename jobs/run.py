@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from audiomill.config.fields import T, build
 from audiomill.config.jobs import ModelTask, RunConfig
-from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.jobs.options import GroupedCommand, checked_values, headings, merged, with_options, yaml_mapping
 from audiomill.jobs.telling import run_and_tell
+
+if TYPE_CHECKING:
+    from audiomill.tables.output import Output
 
 EXAMPLES = """\
 Example of a job.yaml:
@@ -31,7 +34,11 @@ Other options stand beside `inputs`, by the names of the flags; flags override t
 """
 
 
-WANTS = ("transcripts", "embeddings", "codes", "align")
+def _asked_by_name() -> Sequence[Output]:
+    """Tables that a YAML file asks for by their names."""
+    from audiomill.tables.outputs import OUTPUTS
+
+    return [output for output in OUTPUTS if output.config is not None]
 
 
 class RunCommand(GroupedCommand):
@@ -72,20 +79,26 @@ def _task(given: Any, path: str, where: str) -> ModelTask:
     if not isinstance(given, dict) or "model" not in given:
         raise UsageError(f"{path}: {where[:-1]}: expected a mapping with `model:` and what is wanted of it")
     values = {str(name).replace("-", "_"): value for name, value in given.items()}
-    text, embeddings, codes, aligns = (values.pop(name, None) for name in WANTS)
+    text, aligns = values.pop("transcripts", None), values.pop("align", None)
+    wanted = {output.name: values.pop(output.name, None) for output in _asked_by_name()}
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(ModelConfig)})
     if unknown:
-        known = [*WANTS, *(field.name for field in dataclasses.fields(ModelConfig))]
+        known = ["transcripts", "align", *wanted, *(field.name for field in dataclasses.fields(ModelConfig))]
         raise UsageError(f"{path}: {where}{unknown[0]} is no option here; expected one of {', '.join(known)}")
-    if not (text or embeddings or codes or aligns):
+    if not (text or aligns or any(wanted.values())):
         raise UsageError(
-            f"{path}: {where[:-1]}: expected `transcripts`, `embeddings`, `codes` or `align` for {given['model']}"
+            f"{path}: {where[:-1]}: expected `transcripts`, `{'`, `'.join(wanted)}` or `align` for {given['model']}"
         )
     return ModelTask(
         model=build(ModelConfig, checked_values(values, ModelConfig, path, where)),
         transcripts=_several(text, TranscriptConfig, path, f"{where}transcripts.", "")[0] if text else None,
-        embeddings=tuple(_several(embeddings, EmbeddingsConfig, path, f"{where}embeddings.", "layers")),
-        codes=tuple(_several(codes, CodesConfig, path, f"{where}codes.", "codebook")),
+        tables={
+            output.name: tuple(
+                _several(wanted[output.name], output.config, path, f"{where}{output.name}.", output.shorthand)
+            )
+            for output in _asked_by_name()
+            if output.config is not None
+        },
         aligns=None if aligns is None else bool(aligns),
     )
 

@@ -29,7 +29,7 @@ def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
 
 def report_of(output: str, clips: int, storage_options: dict[str, Any], quiet: bool, console: Console) -> None:
     """Writes the report; a job that is done stays done if that fails."""
-    from audiomill.report.write import write_report
+    from audiomill.report.build import write_report
     from audiomill.storage.fs import Place, absolute
 
     if not quiet:

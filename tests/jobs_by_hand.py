@@ -20,6 +20,7 @@ from audiomill.models.task import TaskSpec
 from audiomill.run.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.outputs import table_names
 
 __all__ = ["DecodeConfig", "EngineConfig", "ModelConfig", "OutputConfig", "PlanConfig", "SegmentConfig"]
 
@@ -57,7 +58,7 @@ def rows(output: Any, table: str, **options: Any) -> list[dict[str, Any]]:
 
 def part_files(output: Path) -> dict[str, str]:
     """Hash of every part file and of the plan, by name."""
-    files = [path for name in schema.DOCUMENTED for path in (output / name).glob("*.parquet")] + list(
+    files = [path for name in table_names() for path in (output / name).glob("*.parquet")] + list(
         output.glob("plan*.parquet")
     )
     return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

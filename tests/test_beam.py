@@ -18,9 +18,9 @@ from audiomill.models.ctc.beam import Found, search
 from audiomill.models.ctc.context import Context, Weights
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
-from audiomill.models.ctc.posteriors import dequantized, quantized, top_tokens
 from audiomill.models.ctc.spelling import spelled, words_of_lexicon
 from audiomill.models.ctc.token_trie import TokenTrie
+from audiomill.models.ctc.top_tokens import dequantized, quantized, top_tokens
 from audiomill.storage.fs import Place
 
 LETTERS = CtcVocabulary(("_", "|", "a", "b"), 0, "|")

@@ -19,7 +19,7 @@ from audiomill.config.run import size_in_bytes
 from audiomill.errors import UsageError
 from audiomill.models.codes.codebooks import Codebook, write_codebook
 from audiomill.storage.fs import Place
-from audiomill.tables.frames import run_lengths, usage
+from audiomill.tables.codes import run_lengths, usage
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
 from tests.synth import CTC_FAMILIES, encode, noise, save_ctc_checkpoint
 

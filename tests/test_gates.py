@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.whisper.gates import Signals, failed_gates, is_silence, num_repeats
+from audiomill.models.whisper.gates import Signals, failed_gates, is_silence
 from audiomill.models.whisper.heard import How
 from audiomill.models.whisper.watching import LoopWatch, Sampler
+from audiomill.text.repetition import num_repeats
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.synth import RATE, encode, noise, nothing_said
 from tests.test_whisper import hf_tokens

@@ -19,10 +19,10 @@ import pytest
 import soundfile
 
 from audiomill.html.figures import bars, histogram, line, shown
+from audiomill.report.build import write_report
 from audiomill.report.classes import Worst
 from audiomill.report.gather import busy_seconds, parts_to_read, reliability, throughput
 from audiomill.report.side import CHUNK, Index, index_row, part_file, script
-from audiomill.report.write import write_report
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table, to_bytes
 from audiomill.text.wer import errors_by_piece
@@ -320,7 +320,7 @@ def test_with_a_hundred_thousand_recordings_it_opens_at_once_and_finds_any(tmp_p
 
 
 def test_a_report_is_written_without_torch_or_ray() -> None:
-    code = "import audiomill.report.write, sys; print('torch' in sys.modules, 'ray' in sys.modules)"
+    code = "import audiomill.report.build, sys; print('torch' in sys.modules, 'ray' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
 
 

@@ -18,10 +18,12 @@ from audiomill.errors import InputError, OutputMismatch, UsageError
 from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
 from audiomill.sources.shards import ShardReader, Window
-from audiomill.stages.plan import assign_parts, planned_table, split_by_part
+from audiomill.stages.plan import assign_parts, planned_table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, is_transient, remove_stale_temporaries, retried
+from audiomill.storage.ledger import split_by_part
 from audiomill.storage.part_files import to_bytes
+from audiomill.tables.outputs import table_names
 from tests.corpus import SINGLE_FILES, write_sources
 from tests.synth import encode, tar_bytes, tone
 
@@ -250,7 +252,7 @@ def test_the_guard_names_what_differs(tmp_path: Path) -> None:
 def test_overwrite_refuses_to_delete_what_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(UsageError, match=r"thesis\.doc"):
-        ledger.clear(Place(str(tmp_path)))
+        ledger.clear(Place(str(tmp_path)), table_names())
     assert (tmp_path / "thesis.doc").exists()
 
 

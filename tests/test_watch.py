@@ -23,6 +23,7 @@ from audiomill.config.run import metrics_target, shard_of
 from audiomill.errors import UsageError
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.outputs import table_names
 from audiomill.watch.follow import Done, Follower
 from audiomill.watch.journal import json_line, redacted
 from audiomill.watch.meter import METRICS, Meter
@@ -344,7 +345,7 @@ def test_following_survives_an_output_that_is_made_anew(folder: Path, tmp_path: 
     run(folder, tmp_path / "out", part_seconds=20)
     follower = Follower(Place(str(tmp_path / "out")))
     assert follower.look(time.time())["is_complete"]
-    ledger.clear(Place(str(tmp_path / "out")))
+    ledger.clear(Place(str(tmp_path / "out")), table_names())
     assert follower.look(time.time())["parts_done"] == 0
     run(folder, tmp_path / "out", part_seconds=20)
     assert follower.look(time.time())["is_complete"]

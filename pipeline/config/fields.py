@@ -14,7 +14,14 @@ T = TypeVar("T")
 
 
 def option(
-    default: Any, help_text: str, *, choices: tuple[str, ...] = (), results: bool = False, several: bool = False
+    default: Any,
+    help_text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    results: bool = False,
+    several: bool = False,
+    otherwise: str = "",
+    common: bool = False,
 ) -> Any:
     """A dataclass field that is also a command-line option.
 
@@ -24,8 +31,17 @@ def option(
         choices: allowed values, if few.
         results: True when another value gives other output rows.
         several: the flag may be given several times; values are joined by commas.
+        otherwise: what happens where the default is None, for `--help`.
+        common: shown by `--help`; the others by `--help-all`.
     """
-    metadata = {"help": help_text, "choices": choices, "results": results, "several": several}
+    metadata = {
+        "help": help_text,
+        "choices": choices,
+        "results": results,
+        "several": several,
+        "otherwise": otherwise,
+        "common": common,
+    }
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

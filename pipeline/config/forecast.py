@@ -47,7 +47,7 @@ class ForecastConfig(Validated):
     """How large the sample is, on what machines the job will run, and at what prices."""
 
     sample_minutes: float | None = option(
-        None, "Audio to measure on [default: a thousandth of the corpus, at least 5 and at most 60 minutes]."
+        None, "Audio to measure on.", otherwise="a thousandth of the corpus, at least 5 and at most 60 minutes"
     )
     seed: int = option(0, "Of the draw of the sample.")
     gpus: str = option("1,8,64", "Numbers of GPUs (where the sample ran on one) to forecast the time for, by comma.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig, KmeansConfig, PicturesConfig
 from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
@@ -15,14 +16,13 @@ from audiomill.config.text import TranscriptConfig
 class ModelTask:
     """One model and what is wanted of it, all from one forward pass.
 
-    `aligns`: a CTC model finds when the words were said that another model of the job wrote;
+    `tables`: options by table, see `audiomill.tables.outputs`; `aligns`: a CTC model finds when the words were said that another model of the job wrote;
     None: where it has nothing to write itself.
     """
 
     model: ModelConfig
     transcripts: TranscriptConfig | None = None
-    embeddings: tuple[EmbeddingsConfig, ...] = ()
-    codes: tuple[CodesConfig, ...] = ()
+    tables: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     aligns: bool | None = None
 
 
@@ -74,7 +74,7 @@ class EmbedConfig(Stages):
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
 
     def job(self) -> JobConfig:
-        return job_of(self, "embed", (ModelTask(model=self.model, embeddings=(self.embeddings,)),))
+        return job_of(self, "embed", (ModelTask(model=self.model, tables={"embeddings": (self.embeddings,)}),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class EncodeConfig(Stages):
     codes: CodesConfig = CodesConfig()
 
     def job(self) -> JobConfig:
-        return job_of(self, "encode", (ModelTask(model=self.model, codes=(self.codes,)),))
+        return job_of(self, "encode", (ModelTask(model=self.model, tables={"codes": (self.codes,)}),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class KmeansJobConfig(Stages):
 
     def job(self) -> JobConfig:
         frames = EmbeddingsConfig(layers=str(self.kmeans.layer), dtype="fp32")
-        return job_of(self, "kmeans", (ModelTask(model=self.model, embeddings=(frames,)),))
+        return job_of(self, "kmeans", (ModelTask(model=self.model, tables={"embeddings": (frames,)}),))
 
 
 @dataclass(frozen=True, kw_only=True)

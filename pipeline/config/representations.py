@@ -62,7 +62,7 @@ class KmeansConfig(Validated):
         "Frames drawn at random to fit on; bounds memory (width x 4 bytes each, and the same again while drawing).",
     )
     max_iterations: int = option(100, "Lloyd steps a fit, at most.")
-    audio_hours: float | None = option(None, "Use recordings, picked at random, of this many hours [default: all].")
+    audio_hours: float | None = option(None, "Use recordings, picked at random, of this many hours.", otherwise="all")
 
     def check(self) -> None:
         self.require_positive("num_seeds", "max_frames", "max_iterations", "audio_hours")

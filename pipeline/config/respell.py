@@ -15,7 +15,7 @@ class RespellEngineConfig(Validated):
     """Where the work is done."""
 
     storage_options: dict[str, Any] = option({}, "fsspec options as JSON.")
-    workers: int | None = option(None, "Processes that work side by side [default: one a core].")
+    workers: int | None = option(None, "Processes that work side by side.", otherwise="one a core")
 
     def check(self) -> None:
         self.require_positive("workers")
@@ -62,7 +62,7 @@ class TuneConfig(Validated):
     """How weights are searched for."""
 
     trials: int = option(40, "Settings that are tried.")
-    references: str | None = option(None, "File of reference texts [default: those that came with the audio].")
+    references: str | None = option(None, "File of reference texts.", otherwise="those that came with the audio")
     language: str | None = option(None, "Normalise texts as this language when scoring.")
 
     def check(self) -> None:

@@ -27,17 +27,19 @@ class EngineConfig(Validated):
         choices=("ray", "local"),
     )
     ray_address: str | None = option(
-        None, "Address of a running cluster, or auto [default: a session of its own on this machine]."
+        None, "Address of a running cluster, or auto.", otherwise="a session of its own on this machine"
     )
     ship_code: bool = option(
         False, "Send this program's code along to the cluster instead of using what its image holds."
     )
     actors: int = option(1, "Model workers.")
     gpus_per_actor: float | None = option(
-        None, "GPUs a model worker takes, fractions allowed [default: 1 on GPU, 0 on CPU]."
+        None, "GPUs a model worker takes, fractions allowed.", otherwise="1 on GPU, 0 on CPU"
     )
     cpus_per_actor: float = option(1.0, "CPUs a model worker takes from Ray's count.")
-    decode_workers: int | None = option(None, "Decode processes of the local engine [default: cores - 1, at least 1].")
+    decode_workers: int | None = option(
+        None, "Decode processes of the local engine.", otherwise="cores - 1, at least 1"
+    )
     canary: int = option(
         3, "Random segments a run that are run again alone and compared with what their batch gave; 0: off."
     )

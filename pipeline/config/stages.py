@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from audiomill.config.defaults import WINDOW_S
+from audiomill.config.defaults import FRAMES_BATCH_S, SPEECH_SEGMENT_S, WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.fields import Validated, option
 from audiomill.errors import UsageError
 
@@ -24,7 +24,9 @@ class PlanConfig(Validated):
         "Audio seconds a part: what one restart can lose, one output file per table; less where frame embeddings would make a part larger than 512 MB.",
     )
     audio_root: str | None = option(
-        None, "Folder or URL that manifest paths are relative to and confined to [default: the manifest's own folder]."
+        None,
+        "Folder or URL that manifest paths are relative to and confined to.",
+        otherwise="the manifest's own folder",
     )
     storage_options: dict[str, Any] = option(
         {},
@@ -73,8 +75,8 @@ class SegmentConfig(Validated):
     )
     max_segment_seconds: float | None = option(
         None,
-        "Longest segment, 30 at most for Whisper [default: 14 where Whisper writes what voice activity found (measured: no "
-        "less accurate than 30, and faster); else 30].",
+        "Longest segment, 30 at most for Whisper.",
+        otherwise=f"{SPEECH_SEGMENT_S:g} where Whisper writes what voice activity found, else {WINDOW_S:g}",
         results=True,
     )
     vad_threshold: float = option(0.5, "Speech probability at which speech starts; it ends 0.15 below.", results=True)
@@ -113,7 +115,9 @@ class ModelConfig(Validated):
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
     )
     batch_seconds: float | None = option(
-        None, "Padded audio seconds a batch [default for Whisper: 480 on CPU, 1920 on GPU; else 10 and 480]."
+        None,
+        "Padded audio seconds a batch.",
+        otherwise=f"Whisper: {WINDOWS_BATCH_S['cpu']:g}; models with frames: {FRAMES_BATCH_S['cpu']:g} on CPU, {FRAMES_BATCH_S['cuda']:g} on GPU",
     )
     memory_fraction: float = option(
         0.8,

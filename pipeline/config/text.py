@@ -15,7 +15,7 @@ class TranscriptConfig(Validated):
     """What text is wanted."""
 
     language: str | None = option(
-        None, "Language code such as en [default: detected per segment; .en models: en].", results=True
+        None, "Language code such as en.", otherwise="detected per segment; .en models: en", results=True
     )
     languages: str | None = option(
         None, "Codes by comma, such as en,de: the language of a segment is looked for among these only.", results=True

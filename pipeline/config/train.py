@@ -82,14 +82,16 @@ class TrainConfig(Validated):
     noise_snr: float | None = option(
         None, "Half of the clips get noise, this many dB to 20 dB more below the speech.", results=True
     )
-    dropout: float | None = option(None, "Of all layers [default: the checkpoint's own].", results=True)
+    dropout: float | None = option(None, "Of all layers.", otherwise="the checkpoint's own", results=True)
     average_decay: float | None = option(
         None, "Evaluate and keep an exponential average of the weights, e.g. 0.999.", results=True
     )
     gradient_checkpointing: bool = option(False, "Less memory, a third more time.")
-    evaluate_every: int | None = option(None, "Updates between evaluations on --dev [default: an epoch].", results=True)
+    evaluate_every: int | None = option(
+        None, "Updates between evaluations on --dev.", otherwise="an epoch", results=True
+    )
     patience: int | None = option(
-        None, "Stop after this many evaluations without a better WER [default: never].", results=True
+        None, "Stop after this many evaluations without a better WER.", otherwise="never", results=True
     )
     save_minutes: float = option(5.0, "Minutes of training that a kill can lose.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")

@@ -13,7 +13,7 @@ from audiomill.forecast.measure import Measured
 from audiomill.forecast.rates import as_rows, seconds_for
 from audiomill.forecast.simulate import Cluster, Outcome, Work, simulate
 from audiomill.forecast.sizes import bytes_of_file
-from audiomill.stages.plan import split_by_part
+from audiomill.storage.ledger import split_by_part
 from audiomill.watch.meter import BEFORE_INFER
 
 MOST_SIMULATED = 20_000

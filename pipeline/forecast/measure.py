@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from rich.console import Console
 
-from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
-from audiomill.audio.decode import header_duration_s
+from audiomill.audio.segment import whole_spec
 from audiomill.config.jobs import JobConfig
+from audiomill.config.stages import DecodeConfig
 from audiomill.forecast.rates import BatchSize, Point, audio_of, best, curve, search, seconds_for
 from audiomill.forecast.sizes import Growth, growth
 from audiomill.forecast.strata import Drawn
@@ -27,12 +27,12 @@ from audiomill.run.job import open_engine, run_job
 from audiomill.run.settle import found_tasks, settle
 from audiomill.sources.entry import Entry, Sidecar
 from audiomill.sources.listing import Listing
-from audiomill.sources.shards import ShardReader
 from audiomill.stages.cut import cut_part
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.outputs import table_names
 from audiomill.watch.meter import BEFORE_INFER
 from audiomill.watch.summary import Summary
 
@@ -143,7 +143,7 @@ def _through_the_engine(
     with tempfile.TemporaryDirectory(prefix="audiomill-plan-") as folder, open(os.devnull, "w") as nowhere:
         output = Place(str(Path(folder) / "out"))
         summary = run_job(_for_sample(config, output.url, total), Console(file=nowhere), Listing(list(entries)))
-        names = [name for name in schema.DOCUMENTED if output.join(name).names()]
+        names = [name for name in table_names() if output.join(name).names()]
         tables = {name: ledger.tables(output, name) for name in names}
         return _Ran(summary, tables, list(ledger.entries(output)))
 
@@ -212,11 +212,11 @@ def _outcomes(
     """What became of each sampled recording: stratum, planned and true seconds, speech, language, or why rejected."""
     recordings = {row["id"]: row for row in tables["recordings"].to_pylist()}
     rejected = {row["id"]: row["reason"] for row in tables["rejections"].to_pylist()}
-    reader = ShardReader(options)
+    decoder = Decoder(DecodeConfig(), whole_spec(1.0), options)
     found = []
     for each, entry in zip(drawn, entries, strict=True):
         row = recordings.get(entry.id)
-        whole = _true_seconds(each, row, entry, reader)
+        whole = _true_seconds(each, row, entry, decoder)
         found.append(
             {
                 "stratum": each.stratum,
@@ -230,11 +230,11 @@ def _outcomes(
                 "reason": rejected.get(entry.id),
             }
         )
-    reader.close()
+    decoder.close()
     return found
 
 
-def _true_seconds(each: Drawn, row: dict[str, Any] | None, entry: Entry, reader: ShardReader) -> float:
+def _true_seconds(each: Drawn, row: dict[str, Any] | None, entry: Entry, decoder: Decoder) -> float:
     """How long the recording really is: decoded, where the whole of it was; else by its header."""
     if row is None:
         return 0.0
@@ -243,8 +243,8 @@ def _true_seconds(each: Drawn, row: dict[str, Any] | None, entry: Entry, reader:
     known = each.row["span_duration_s"] or each.row["duration_s"]
     if known is not None:
         return float(known)
-    with reader.open(entry.source, entry.kind, entry.position, entry.size) as handle:
-        return header_duration_s(handle) or each.row["planned_s"]
+    (found,) = decoder.durations([entry._asdict()])
+    return found or each.row["planned_s"]
 
 
 def _fixed(summary: Summary, ran: Sequence[dict[str, Any]], stage_s: dict[str, float], opening_s: float) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from audiomill.html.figures import bars, line
+from audiomill.html.page import cards, document, notes, section, table
 from audiomill.watch.progress import duration_text, size_text
 
 Forecast = Mapping[str, Any]
@@ -15,26 +15,19 @@ Forecast = Mapping[str, Any]
 
 def forecast_page(found: Forecast) -> str:
     """The page."""
-    style = files("audiomill.report").joinpath("report.css").read_text()
-    cards = "".join(f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in headline(found))
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in found["notes"])
-    body = f'<div class="figures">{cards}</div><p class="soft">{html.escape(_basis(found))}</p>'
-    body += f"<h2>How long, and what it costs</h2>{_table(*machine_rows(found))}"
-    body += f"{notes}<h2>What comes out</h2>{_table(('table', 'size'), [(n, size_text(v)) for n, v in found['bytes'].items()])}"
-    body += f'<h2>Where the time goes</h2><div class="charts">{"".join(_charts(found))}</div>'
-    body += f"<h2>Size of a batch</h2>{_table(*batch_rows(found))}<p>{html.escape(_advice(found))}</p>"
-    body += "<h2>Rejections to expect</h2>"
-    body += (
-        _table(("reason", "recordings"), [(n, f"{v:g}") for n, v in found["rejections"].items()])
-        or "<p>None were met.</p>"
+    what = [(name, size_text(size)) for name, size in found["bytes"].items()]
+    refused = [(name, f"{count:g}") for name, count in found["rejections"].items()]
+    body = (
+        f'<main id="overview">{cards(headline(found))}<p class="soft">{html.escape(_basis(found))}</p>'
+        + section("How long, and what it costs", table(*machine_rows(found)) + notes(found["notes"]))
+        + section("What comes out", table(("table", "size"), what))
+        + section("Where the time goes", f'<div class="charts">{"".join(_charts(found))}</div>')
+        + section("Size of a batch", table(*batch_rows(found)) + notes([_advice(found)]))
+        + section("Rejections to expect", table(("reason", "recordings"), refused) or "<p>None were met.</p>")
+        + section("Sample", table(("stratum", "recordings"), list(found["sample"]["strata"].items())))
+        + "</main>"
     )
-    body += "<h2>Sample</h2>" + _table(("stratum", "recordings"), list(found["sample"]["strata"].items()))
-    title = f"Forecast: audiomill {found['job']}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>"
-    )
+    return document(f"Forecast: audiomill {found['job']}", body)
 
 
 def headline(found: Forecast) -> list[tuple[str, str]]:
@@ -109,11 +102,3 @@ def _charts(found: Forecast) -> list[str]:
         points = [(point["audio_s"], point["seconds"]) for point in found["curve"]]
         charts.append(line("The models alone", "seconds of audio at once", "seconds", points))
     return charts
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    if not rows:
-        return ""
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

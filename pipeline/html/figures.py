@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import NamedTuple
 
 WIDTH, ROW, LEFT, RIGHT = 560, 24, 150, 70
 HEIGHT, BOTTOM, TOP, MARGIN = 230, 42, 26, 52
@@ -66,6 +67,34 @@ def line(title: str, unit: str, what: str, points: Sequence[tuple[float, float]]
         value = left + (right - left) * step / 4
         parts.append(_tick(float(at(value, 0).split(",")[0]), shown(round(value, 3))))
     return _figure(title, unit, HEIGHT, "".join(parts) + _unit(unit), [(shown(x), y) for x, y in points])
+
+
+class Interval(NamedTuple):
+    """A value between two bounds; hollow where it did not count."""
+
+    label: str
+    low: float
+    value: float
+    high: float
+    is_filled: bool
+
+
+def intervals(title: str, unit: str, what: str, rows: Sequence[Interval]) -> str:
+    """A dot with its interval for each row, from left to right; `unit` names the rows, `what` is their value."""
+    top, wide = max([*(row.high for row in rows), 1e-12]), (WIDTH - MARGIN - 16) / max(1, len(rows))
+
+    def height(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / top
+
+    parts = [_axis(top, what)]
+    for number, row in enumerate(rows):
+        x = MARGIN + (number + 0.5) * wide
+        ends = f'y1="{height(row.low):.1f}" y2="{height(row.high):.1f}"'
+        hollow = "" if row.is_filled else ' fill-opacity="0"'
+        parts.append(f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" {ends}/>')
+        parts.append(f'<circle class="dot line" cx="{x:.1f}" cy="{height(row.value):.1f}" r="4"{hollow}/>')
+        parts.append(_tick(x, html.escape(row.label)))
+    return _figure(title, unit, HEIGHT, "".join(parts) + _unit(unit), [(row.label, row.value) for row in rows])
 
 
 def _axis(most: float, what: str) -> str:

@@ -12,11 +12,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.audio.recording import Cut
 from audiomill.audio.segment import whole_spec
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected
 from audiomill.stages.sandbox import Decoder
+from audiomill.stages.waveform import waveform_of
 from audiomill.watch.journal import redacted
 
 NUM_LEVELS = 240
@@ -51,15 +51,10 @@ class Listener:
     def hear(self, planned: Mapping[str, Any], start_s: float, stop_s: float, channel: int | None) -> Sound:
         """A stretch of a planned recording; times in its source."""
         seconds = min(stop_s - start_s, self._max_seconds)
-        row = {**planned, "span_start_s": start_s, "span_duration_s": seconds, "sidecars": None}
         try:
-            cuts = [event for event in self._decoder.read(row) if isinstance(event, Cut)]
+            pcm_T = waveform_of(self._decoder, planned, start_s, seconds, channel)
         except Rejected as rejected:
             return Sound(None, missing=redacted(f"{rejected.reason}: {rejected.detail}"))
-        mine = [cut.pcm_T for cut in cuts if cut.channel == channel]
-        if not mine:
-            return Sound(None, missing="the recording has no audio there any more")
-        pcm_T = np.concatenate(mine)
         return Sound(flac_uri(pcm_T), levels(pcm_T), len(pcm_T) / MODEL_SAMPLE_RATE)
 
 

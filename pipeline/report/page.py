@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from audiomill.html.page import cards, document, table
+from audiomill.html.page import notes as sentences
 from audiomill.report.classes import KINDS
 
 KEYS = "Keys: j and k go from clip to clip, space plays, Tab and the arrows move inside one, / searches, Esc goes back."
 
 
-def document(title: str, body: str, facts: Mapping[str, Any]) -> str:
-    """The whole file. `facts`: what the page's script needs; texts in it may hold anything."""
+def report_document(title: str, body: str, facts: Mapping[str, Any]) -> str:
+    """The whole file. `facts`: what the page's script needs."""
     room = files("audiomill.report")
     style, behaviour = (room.joinpath(name).read_text() for name in ("report.css", "report.js"))
-    inside = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    policy = "connect-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><link rel="icon" href="data:,">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head><body>"
-        f'<a class="skip" href="#overview">skip to the report</a><h1>{html.escape(title)}</h1>{body}'
-        f'<script type="application/json" id="facts">{inside}</script><script>{behaviour}</script></body></html>'
-    )
+    return document(title, body, style, behaviour, facts)
 
 
 def body(
@@ -51,11 +43,9 @@ def body(
     """
     links = [("figures", "Figures"), ("charts", "Charts"), ("worst", "Worst clips"), ("search", "Search")]
     nav = "".join(f'<a href="#{name}">{text}</a>' for name, text in links)
-    cards = "".join(f"<div>{html.escape(name)}<b>{html.escape(value)}</b></div>" for name, value in headline)
-    told = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     return (
         f'<main id="overview"><nav aria-label="parts of the report">{nav}</nav>'
-        f'<section id="figures"><h2>Figures</h2><div class="figures">{cards}</div>{told}{_runs(runs)}</section>'
+        f'<section id="figures"><h2>Figures</h2>{cards(headline)}{sentences(notes)}{_runs(runs)}</section>'
         f'<section id="charts"><h2>Charts</h2><div class="charts">{"".join(charts)}</div></section>'
         f"{_worst(kinds)}{_rejected(rejections)}{_search(languages)}</main>"
         '<main id="recording" hidden></main>'
@@ -63,11 +53,8 @@ def body(
 
 
 def _runs(runs: Sequence[Sequence[str]]) -> str:
-    if not runs:
-        return ""
-    head = "".join(f"<th>{name}</th>" for name in ("run", "audio", "speed", "device", "busy", "padding"))
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in runs)
-    return f'<h3>Runs</h3><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    shown = table(("run", "audio", "speed", "device", "busy", "padding"), runs)
+    return f"<h3>Runs</h3>{shown}" if runs else ""
 
 
 def _worst(kinds: Sequence[Mapping[str, Any]]) -> str:
@@ -87,16 +74,11 @@ def _worst(kinds: Sequence[Mapping[str, Any]]) -> str:
 def _rejected(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
-    cells = "".join(
-        "<tr>"
-        + "".join(f"<td>{html.escape(str(row[name]))}</td>" for name in ("name", "stage", "reason", "detail"))
-        + "</tr>"
-        for row in rows
-    )
-    head = "<tr><th>recording</th><th>stage</th><th>reason</th><th>detail</th></tr>"
+    names = ("name", "stage", "reason", "detail")
+    shown = table(("recording", *names[1:]), [[str(row[name]) for name in names] for row in rows])
     return (
-        f'<section id="rejected"><h2>Rejected recordings</h2><details open><summary>the first {len(rows)}</summary>'
-        f'<div class="scroll"><table><thead>{head}</thead><tbody>{cells}</tbody></table></div></details></section>'
+        '<section id="rejected"><h2>Rejected recordings</h2><details open>'
+        f"<summary>the first {len(rows)}</summary>{shown}</details></section>"
     )
 
 

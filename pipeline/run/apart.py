@@ -12,11 +12,11 @@ import pyarrow as pa
 from rich.console import Console
 
 from audiomill.errors import RunFailed, UsageError
-from audiomill.stages.plan import split_by_part
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import failure_place, replace_recordings, saved_results, write_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.storage.ledger import split_by_part
 from audiomill.tables.assemble import assemble
 from audiomill.tables.result import Result
 from audiomill.watch.journal import tell_part
@@ -39,7 +39,8 @@ def isolate(
     if num_crashed == len(rows) > 1:
         raise RunFailed(f"part {part}: its workers died on every recording; run again with --verbose to see why")
     tables = assemble(results, spec.tables)
-    entry = write_part(spec.output, part, tables, results, spec.tables, spec.digest, time.perf_counter())
+    planned = [row["id"] for row in rows]
+    entry = write_part(spec.output, part, planned, tables, results, spec.tables, spec.digest, time.perf_counter())
     return entry, tables["rejections"].to_pylist()
 
 
@@ -50,15 +51,18 @@ def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> lis
     for number in sorted(set(range(len(rows))) - saved_results(folder).keys()):
         engine.run_isolated({number: rows[number]}, spec, folder)
     saved = saved_results(folder)
+    found = [saved.get(number) or [_failed(row, _failure(folder, number))] for number, row in enumerate(rows)]
     folder.remove(recursive=True)
-    return [saved.get(number) or [_crashed(row)] for number, row in enumerate(rows)]
+    return found
 
 
-def _crashed(row: dict[str, Any]) -> Result:
+def _failed(row: dict[str, Any], why: str | None) -> Result:
+    """The rejection of a recording that never gave a result; `why`: the error that its worker left, if it left one."""
     named = {name: row[name] for name in ("id", "source", "member")}
-    detail = "expected an answer, got dead workers each time this recording was run, also alone"
-    rejection = {**named, "stage": "infer", "reason": "worker_crashed", "detail": detail}
-    empty: dict[str, Any] = {name: [] for name in ("segments", "lost", "endings", "seconds")}
+    dead = "dead workers each time this recording was run, also alone"
+    told = {"stage": "infer", "reason": "worker_crashed" if why is None else "model_failed"}
+    rejection = {**named, **told, "detail": f"expected an answer, got {why or dead}"}
+    empty: dict[str, Any] = {name: [] for name in ("segments", "lost", "failures", "endings", "seconds", "planned")}
     return Result({**empty, "rejections": [rejection], "began": None, "canary": None}, {})
 
 

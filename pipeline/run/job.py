@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,11 +25,13 @@ from audiomill.run.record import record_canary, run_record
 from audiomill.run.settle import found_tasks, settle
 from audiomill.sources.listing import Listing, list_inputs
 from audiomill.stages.canary import Difference, spread, verdict
-from audiomill.stages.plan import split_by_part
 from audiomill.stages.spec import RunSpec
-from audiomill.stages.write import failure_place, write_result
+from audiomill.stages.write import declare_complete, failure_place, write_result
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute, protocol, remove_stale_temporaries
+from audiomill.storage.ledger import split_by_part
+from audiomill.storage.part_files import part_name
+from audiomill.tables.outputs import table_names
 from audiomill.watch.journal import tell, tell_part
 from audiomill.watch.meter import BYTES_ARE_KNOWN, Meter
 from audiomill.watch.metrics import exported
@@ -36,6 +39,8 @@ from audiomill.watch.progress import RunProgress
 from audiomill.watch.summary import Summary, summarise
 from audiomill.watch.traces import tracer
 
+LOOKS, LOOK_AGAIN_S = 100, 0.2
+"""At the end of a run, while other runs add to the output."""
 NUM_PASSES = 2
 """Over the parts, before those that workers die on are taken apart."""
 
@@ -65,7 +70,7 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
         before = {} if config.output.overwrite else ledger.settled_before(output)
         spec, fields = settle(config, tasks, opened.device, opened.features, before)
         if config.output.overwrite:
-            ledger.clear(output)
+            ledger.clear(output, table_names())
         remove_stale_temporaries(output)
         ledger.guard(output, fields, run_record(config))
         plan = plan_of(listing, spec, output, console, config)
@@ -220,7 +225,7 @@ def _finish(output: Place, todo: dict[int, pa.Table], started: float, gained_s: 
 
     Other shards finish parts, and other runs plan new ones, while this looks: it looks again until two looks agree.
     """
-    while True:
+    for _ in range(LOOKS):
         names = ledger.plan_files(output)
         plan = ledger.load_plan(output, names)
         assert plan is not None
@@ -235,17 +240,27 @@ def _finish(output: Place, todo: dict[int, pa.Table], started: float, gained_s: 
         if missing and not missing & ledger.done_parts(output):
             break
         if not missing:
-            accounted = summary["num_recordings"] + summary["num_rejections"]
-            assert accounted >= plan.num_rows, f"{plan.num_rows} recordings planned, {accounted} accounted for"
-            output.join("_SUCCESS").write(
-                json.dumps({"num_recordings": plan.num_rows, "tables": sorted(spec.tables.schemas)}).encode()
-            )
+            _check_counts(plan, entries)
+            declare_complete(output, plan.num_rows, list(spec.tables.schemas))
             if ledger.plan_files(output) == names:
                 output.join("_pieces").remove(recursive=True)
                 break
             output.join("_SUCCESS").remove()
+        time.sleep(LOOK_AGAIN_S)
     _record(output, summary, spec)
     return summary
+
+
+def _check_counts(plan: pa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Raises RunFailed where a part's ledger entry counts other recordings than were planned for it."""
+    planned = Counter(plan.column("part").to_pylist())
+    for entry in entries:
+        accounted = entry["num_recordings"] + entry["num_rejections"]
+        if accounted != planned[entry["part"]]:
+            raise RunFailed(
+                f"part {entry['part']}: {planned[entry['part']]} recordings planned, {accounted} accounted for; "
+                f"delete ledger/{part_name(entry['part'])}.json and run the same command again"
+            )
 
 
 def _record(output: Place, summary: Summary, spec: RunSpec) -> None:

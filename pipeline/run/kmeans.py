@@ -22,11 +22,12 @@ from audiomill.models.wanted import layer_numbers
 from audiomill.run.job import check_places, listed, open_engine
 from audiomill.run.settle import FoundTask, found_tasks, settle
 from audiomill.sources.entry import Entry
-from audiomill.stages.plan import planned_table, split_by_part
+from audiomill.stages.plan import planned_table
 from audiomill.stages.sample import Reservoir, sample_of
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import failure_place
 from audiomill.storage.fs import Place, absolute
+from audiomill.storage.ledger import split_by_part
 from audiomill.watch.journal import without_credentials
 from audiomill.watch.progress import RunProgress
 
@@ -149,8 +150,6 @@ def _fit(
     place: Place,
     console: Console,
 ) -> Report:
-    import torch
-
     from audiomill.models.codes.codebooks import Codebook, write_codebook
     from audiomill.models.codes.lloyd import best_fit
 
@@ -167,8 +166,7 @@ def _fit(
             )
 
     seeds = range(kmeans.seed, kmeans.seed + kmeans.num_seeds)
-    device = torch.device(spec.device if torch.cuda.is_available() else "cpu")
-    fit, found = best_fit(frames, kmeans.clusters, seeds, kmeans.max_iterations, device, told)
+    fit, found = best_fit(frames, kmeans.clusters, seeds, kmeans.max_iterations, spec.device, told)
     layer = spec.tasks[0].wants.vectors[0].layer
     codebook = Codebook(
         centroids_VD=fit.centroids_KD,

@@ -12,14 +12,12 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import socket
 import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -38,6 +36,7 @@ from audiomill.config.run import EngineConfig
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import LoadedTask
+from audiomill.run.shipping import code_to_ship
 from audiomill.stages.cut import cut_part
 from audiomill.stages.infer import infer_piece
 from audiomill.stages.sandbox import Decoder
@@ -71,7 +70,7 @@ def session(engine: EngineConfig, verbose: bool) -> Iterator[None]:
         extra = -(-engine.actors * engine.cpus_per_actor // 1)
         options |= {"num_cpus": (os.cpu_count() or 1) + int(extra) + 1, "include_dashboard": False}
     if engine.ship_code:
-        options["runtime_env"] = {"py_modules": [str(_code_to_ship())]}
+        options["runtime_env"] = {"py_modules": [str(code_to_ship())]}
     if not verbose:
         warnings.filterwarnings("ignore", module="ray")
     try:
@@ -83,17 +82,6 @@ def session(engine: EngineConfig, verbose: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _code_to_ship() -> Path:
-    """A copy of this program under its import name: in a checkout its folders have other names."""
-    import audiomill.jobs
-
-    target = Path(tempfile.mkdtemp(prefix="audiomill-")) / "audiomill"
-    leave_out = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(audiomill.__file__).parent, target, ignore=leave_out)
-    shutil.copytree(Path(audiomill.jobs.__file__).parent, target / "jobs", ignore=leave_out, dirs_exist_ok=True)
-    return target
 
 
 def _check_reachable(address: str) -> None:
@@ -108,9 +96,8 @@ def _check_reachable(address: str) -> None:
 
 
 def _no_cluster(address: str, error: Exception) -> UsageError:
-    reason = str(error).splitlines()[0]
     return UsageError(
-        f"--ray-address {address}: cannot connect ({reason}); start a cluster with `ray start --head`, or use --engine local"
+        f"--ray-address {address}: cannot connect ({str(error).splitlines()[0]}); start a cluster with `ray start --head`, or use --engine local"
     )
 
 
@@ -142,7 +129,7 @@ def run_parts(
     Yields:
         What `write` returns. Parts whose workers keep dying are missing.
     """
-    yield from _stream(parts, spec, write, waiting=waiting)
+    yield from _stream(parts, spec, write, spec.output, waiting=waiting)
 
 
 def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) -> None:
@@ -154,8 +141,9 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
         folder: takes the results, under the row's number in place of a part's; see `commit.saved_results`.
     """
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
-    # One at a time in an actor: what waits there with a recording that kills it would be taken down with it.
-    for _ in _stream(parts, spec, lambda result: save_result(result, folder), num_waiting=1):
+    # One at a time in an actor: what waits there with a recording that kills it would be taken down with it. Errors are
+    # noted in the folder: the numbers here are not those of parts.
+    for _ in _stream(parts, spec, lambda result: save_result(result, folder), folder, num_waiting=1):
         pass
 
 
@@ -163,6 +151,7 @@ def _stream(
     parts: Sequence[Part],
     spec: RunSpec,
     write: Callable[[pa.Table], pa.Table],
+    notes: Place,
     num_waiting: int = PIECES_PER_ACTOR,
     waiting: dict[str, int] | None = None,
 ) -> Iterator[pa.Table]:
@@ -170,9 +159,9 @@ def _stream(
     items = [{"part": part, "rows": json.dumps(rows.to_pylist())} for part, rows in parts]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_INPUT_BLOCKS))
     dataset = dataset.repartition(target_num_rows_per_block=1)
-    dataset = _mapped(dataset, _Decode(spec, board), num_cpus=1, max_retries=MAX_RETRIES)
-    dataset = _mapped(dataset, _Infer, fn_constructor_args=(spec, board), **_actor_options(spec, num_waiting))
-    dataset = _mapped(dataset, _Write(spec, write, board), num_cpus=WRITE_CPUS, max_retries=MAX_RETRIES)
+    dataset = _mapped(dataset, _Decode(spec, notes, board), num_cpus=1, max_retries=MAX_RETRIES)
+    dataset = _mapped(dataset, _Infer, fn_constructor_args=(spec, notes, board), **_actor_options(spec, num_waiting))
+    dataset = _mapped(dataset, _Write(write, notes, board), num_cpus=WRITE_CPUS, max_retries=MAX_RETRIES)
     for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if board is not None and waiting is not None:
             waiting.update(board.waiting())
@@ -210,12 +199,12 @@ def _configure(engine: EngineConfig, verbose: bool) -> None:
 
 
 @contextlib.contextmanager
-def _reported(part: int, output: Place) -> Iterator[None]:
+def _reported(part: int, notes: Place) -> Iterator[None]:
     """Leaves the traceback of a failing part where the driver finds it: Ray drops the block and its error."""
     try:
         yield
     except Exception:
-        failure_place(output, part).write(traceback.format_exc().encode())
+        failure_place(notes, part).write(traceback.format_exc().encode())
         raise
 
 
@@ -268,15 +257,15 @@ def publisher(target: str | None, address: str | None) -> Callable[[Iterable[tup
 class _Decode:
     """CPU task: the rows of a part -> its pieces."""
 
-    def __init__(self, spec: RunSpec, board: Board | None) -> None:
-        self._spec, self._board = spec, board
+    def __init__(self, spec: RunSpec, notes: Place, board: Board | None) -> None:
+        self._spec, self._notes, self._board = spec, notes, board
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         spec, (part,), (rows,) = self._spec, batch.column("part").to_pylist(), batch.column("rows").to_pylist()
         decoder = Decoder(spec.decode, spec.segments, spec.storage_options, spec.verbose)
         _passed(self._board, "decode", "in")
         try:
-            with _reported(part, spec.output):
+            with _reported(part, self._notes):
                 for piece in cut_part(part, json.loads(rows), decoder, spec.piece_samples):
                     _passed(self._board, "decode", "out")
                     yield piece
@@ -292,8 +281,8 @@ class _Infer:
     CPU, measured. So everything that computes runs in one thread of our own.
     """
 
-    def __init__(self, spec: RunSpec, board: Board | None) -> None:
-        self._spec, self._board = spec, board
+    def __init__(self, spec: RunSpec, notes: Place, board: Board | None) -> None:
+        self._spec, self._notes, self._board = spec, notes, board
         self._thread = ThreadPoolExecutor(1)
         self._tasks = self._thread.submit(self._load).result()
 
@@ -308,7 +297,7 @@ class _Infer:
         return load_tasks(self._spec.tasks, self._spec.storage_options)
 
     def __call__(self, piece: pa.Table) -> pa.Table:
-        with _reported(piece.column("part")[0].as_py(), self._spec.output):
+        with _reported(piece.column("part")[0].as_py(), self._notes):
             canary = canary_of(piece, self._spec)
             _passed(self._board, "infer", "in")
             result = self._thread.submit(infer_piece, piece, self._tasks, self._spec.tables, canary).result()
@@ -319,12 +308,12 @@ class _Infer:
 class _Write:
     """CPU task: a result -> files and counts."""
 
-    def __init__(self, spec: RunSpec, write: Callable[[pa.Table], pa.Table], board: Board | None) -> None:
-        self._spec, self._write, self._board = spec, write, board
+    def __init__(self, write: Callable[[pa.Table], pa.Table], notes: Place, board: Board | None) -> None:
+        self._write, self._notes, self._board = write, notes, board
 
     def __call__(self, result: pa.Table) -> pa.Table:
         _passed(self._board, "write", "in")
-        with _reported(result.column("part")[0].as_py(), self._spec.output):
+        with _reported(result.column("part")[0].as_py(), self._notes):
             return self._write(result)
 
 

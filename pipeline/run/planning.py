@@ -7,6 +7,7 @@ from rich.console import Console
 
 from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
+from audiomill.errors import RunFailed
 from audiomill.sources.listing import Listing
 from audiomill.stages.plan import planned_table
 from audiomill.stages.spec import RunSpec
@@ -15,10 +16,13 @@ from audiomill.storage.fs import Place
 from audiomill.watch.journal import tell
 from audiomill.watch.progress import size_text
 
+MAX_TRIES = 20
+"""Each is lost to another run that plans at the same time."""
+
 
 def plan_of(listing: Listing, spec: RunSpec, output: Place, console: Console, config: JobConfig) -> pa.Table:
     """The plan on file, with new inputs added to it; planned again if another run was faster."""
-    while True:
+    for _ in range(MAX_TRIES):
         names = ledger.plan_files(output)
         plan = ledger.load_plan(output, names)
         known = set(plan.column("id").to_pylist()) if plan is not None else set()
@@ -38,6 +42,7 @@ def plan_of(listing: Listing, spec: RunSpec, output: Place, console: Console, co
                 _tell_sizes(console, addition, spec, config)
             output.join("_SUCCESS").remove()
             return addition if plan is None else pa.concat_tables([plan, addition])
+    raise RunFailed(f"{output.url}: the plan could not be written in {MAX_TRIES} tries; is the place writable?")
 
 
 def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:

@@ -20,20 +20,22 @@ import pyarrow as pa
 from rich.console import Console
 
 from audiomill import schema
-from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds, seconds_from_samples
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.config.fields import digest, result_fields
 from audiomill.config.respell import RespellConfig
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError, UsageError
-from audiomill.models.base import TimedText, Transcript
+from audiomill.models.base import Transcript
+from audiomill.models.ctc.beam_search import BeamDecoder, Stretch, decoder_prints
 from audiomill.models.ctc.greedy import CtcVocabulary
-from audiomill.models.ctc.posteriors import TopTokens, dequantized
-from audiomill.models.ctc.search import BeamDecoder, Stretch, decoder_prints
-from audiomill.models.whisper.gates import compression_ratio
-from audiomill.stages.write import ledger_entry
+from audiomill.models.ctc.top_tokens import TopTokens, dequantized
+from audiomill.stages.write import declare_complete, write_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
-from audiomill.storage.part_files import part_name, read_table, write_table
+from audiomill.storage.part_files import part_name, read_table
+from audiomill.tables.outputs import table_names
+from audiomill.tables.result import Result, Tables
+from audiomill.tables.rows import in_time_order, joined_text, text_columns
 from audiomill.watch.progress import RunProgress
 
 Summary = dict[str, Any]
@@ -119,7 +121,7 @@ def respell(config: RespellConfig, console: Console) -> Summary:
         "channels": source.record["results"].get("channels", "mix"),
     }
     if config.output.overwrite:
-        ledger.clear(output)
+        ledger.clear(output, table_names())
     names = {"job": "respell", "model_name": source.record["model_name"], "inputs": [source.place.url]}
     ledger.guard(output, fields, names)
     for name in ledger.plan_files(source.place):
@@ -166,64 +168,34 @@ def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, 
     source = KeptPosteriors(place)
     segments, stretches, hop = source.part(part)
     texts = texts_of(segments, stretches, hop, decoder_of(config, source))
-    name = part_name(part) + ".parquet"
-    rows = [_row(segment, text) for segment, text in zip(segments, texts, strict=True)]
-    recordings = read_table(place.join("recordings", name)).cast(schema.RECORDINGS).to_pylist()
+    rows = [
+        segment | text_columns(text._replace(language=segment["language"]), *_edges(segment))
+        for segment, text in zip(segments, texts, strict=True)
+    ]
+    kept = {
+        name: read_table(place.join(name, part_name(part) + ".parquet")).cast(schema.TABLES[name])
+        for name in ("recordings", "rejections")
+    }
     tables = {
-        "recordings": pa.Table.from_pylist(_with_texts(recordings, rows), schema=schema.RECORDINGS),
+        **kept,
+        "recordings": pa.Table.from_pylist(_with_texts(kept["recordings"].to_pylist(), rows), schema.RECORDINGS),
         "segments": pa.Table.from_pylist(rows, schema=schema.SEGMENTS),
-        "rejections": read_table(place.join("rejections", name)).cast(schema.REJECTIONS),
     }
-    num_bytes = {
-        table: write_table(output.join(table, name), tables[table], expected)
-        for table, expected in schema.TABLES.items()
-    }
-    entry = ledger_entry(part, tables, key, {"respell": time.perf_counter() - started})
-    ledger.commit(output, part, {**entry, "bytes": num_bytes, "began": None, "canary": None})
-    return part, tables["rejections"].num_rows
+    planned = [id for table in kept.values() for id in table.column("id").to_pylist()]
+    result = Result({"seconds": [("respell", time.perf_counter() - started)], "began": None, "canary": None}, {})
+    entry = write_part(output, part, planned, tables, [result], Tables(True, {}), key, time.perf_counter())
+    return part, int(entry["num_rejections"])
 
 
-def _row(segment: dict[str, Any], text: Transcript) -> dict[str, Any]:
-    start, stop = (samples_from_seconds(segment[name]) for name in ("start_s", "stop_s"))
-    return segment | {
-        "text": text.text,
-        "avg_logprob": _rounded(text.avg_logprob),
-        "confidence": _rounded(text.confidence),
-        "compression_ratio": compression_ratio(text.text),
-        "words": [_word(word, start, stop) for word in text.words or ()],
-        "nbest": None if text.nbest is None else [each._asdict() for each in text.nbest],
-        "agreement": None,
-        "first_text": None,
-    }
-
-
-def _word(word: TimedText, start: int, limit: int) -> dict[str, Any]:
-    return {
-        "word": word.text,
-        "start_s": seconds_from_samples(min(start + word.start, limit)),
-        "stop_s": seconds_from_samples(min(start + word.stop, limit)),
-        "probability": round(word.probability, 4),
-        "confidence": word.confidence,
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _edges(segment: dict[str, Any]) -> tuple[int, int]:
+    return samples_from_seconds(segment["start_s"]), samples_from_seconds(segment["stop_s"])
 
 
 def _with_texts(recordings: list[dict[str, Any]], segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     of: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for segment in segments:
         of[segment["recording_id"]].append(segment)
-    return [
-        row
-        | {
-            "text": " ".join(
-                s["text"] for s in sorted(of[row["id"]], key=lambda s: (s["start_s"], s["channel"] or 0)) if s["text"]
-            )
-        }
-        for row in recordings
-    ]
+    return [row | {"text": joined_text(in_time_order(of[row["id"]]))} for row in recordings]
 
 
 def _finished(source: KeptPosteriors, output: Place) -> Summary:
@@ -231,8 +203,7 @@ def _finished(source: KeptPosteriors, output: Place) -> Summary:
     plan = ledger.load_plan(output)
     is_whole = plan is not None and set(plan.column("part").to_pylist()) <= ledger.done_parts(output)
     if is_whole and plan is not None:
-        content = {"num_recordings": plan.num_rows, "tables": sorted(schema.TABLES)}
-        output.join("_SUCCESS").write(json.dumps(content).encode())
+        declare_complete(output, plan.num_rows, list(schema.TABLES))
     hours = sum(entry["duration_s"] for entry in entries) / 3600
     seconds = sum(entry["seconds"]["respell"] for entry in entries)
     return {

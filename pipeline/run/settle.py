@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiomill import schema
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.segment import SegmentSpec, spec_from_seconds
 from audiomill.config.defaults import WINDOW_S
@@ -17,15 +16,15 @@ from audiomill.config.stages import SegmentConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Wants
 from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, fingerprint, shape_of
-from audiomill.models.ctc.search import decoder_prints
+from audiomill.models.ctc.beam_search import decoder_prints
 from audiomill.models.family import ALIGNMENT
 from audiomill.models.precision import settled_precision
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
-from audiomill.models.wanted import settled_codes, settled_vectors
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place, absolute
-from audiomill.tables.frames import values_type
+from audiomill.tables.output import Asked
+from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Tables
 from audiomill.watch.journal import without_credentials
 
@@ -33,9 +32,6 @@ WHOLE_RECORDING_FACTOR = 4
 """`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
 MAX_PART_BYTES = 512_000_000
 MIN_PART_SECONDS = 120.0
-BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}
-BYTES_PER_CODE = 2
-BYTES_PER_CANDIDATE = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +59,8 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
         found.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
     if sum(task.transcripts is not None for task in config.tasks) > 1:
         raise UsageError("two models transcribe: a recording has one text; give the second one an --output of its own")
-    if len({each.dtype for task in config.tasks for each in task.embeddings}) > 1:
-        raise UsageError("embeddings of one output have one dtype: give the others an --output of their own")
+    for output in OUTPUTS:
+        output.check([each for task in config.tasks for each in task.tables.get(output.name, ())])
     return found
 
 
@@ -109,7 +105,8 @@ def settle(
     _check_told_apart(specs)
     segments = segment_spec(config.segment, tasks)
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
-    per_second = bytes_per_second(specs, tasks)
+    asked = [Asked(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
+    per_second = bytes_per_second(asked)
     part_seconds = _part_seconds(config.plan.part_seconds, sum(per_second.values()))
     run = RunSpec(
         output=Place(absolute(config.output.output), options),
@@ -117,7 +114,7 @@ def settle(
         decode=config.decode,
         segments=segments,
         tasks=tuple(specs),
-        tables=_tables(specs, tasks),
+        tables=_tables(asked),
         engine=config.engine,
         storage_options=options,
         part_seconds=part_seconds,
@@ -131,10 +128,9 @@ def settle(
 
 def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
     """Raises UsageError for rows that nothing in the tables would tell apart."""
-    rows: list[tuple[Any, ...]] = [
-        ("embeddings", s.label, w.layer, w.pool, w.stride, w.l2_normalize) for s in specs for w in s.wants.vectors
+    rows = [
+        (output.name, spec.label, *each) for output in OUTPUTS for spec in specs for each in output.told_apart(spec)
     ]
-    rows += [("codes", spec.label, want.name) for spec in specs for want in spec.wants.codes]
     for each in rows:
         if rows.count(each) > 1:
             raise UsageError(f"{each[0]} of {each[1]} are asked for twice in the same form ({each[2]}); leave one out")
@@ -151,7 +147,7 @@ def _task_spec(
     """The task, and the fingerprints of its codebooks."""
     config = task.config
     model = config.model
-    only_text = not config.embeddings and not config.codes
+    only_text = not any(config.tables.values())
     family, kind = task.checkpoint.family, "cuda" if device.startswith("cuda") else "cpu"
     precision = settled_precision(
         model.precision,
@@ -161,16 +157,16 @@ def _task_spec(
         features=features,
         before=precision_before,
     )
-    codes, prints = settled_codes(config.codes, task.checkpoint, task.shape, options)
+    prints: list[str] = []
+    found: dict[str, Any] = {}
+    for output in OUTPUTS:
+        fields, others = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
+        found |= fields
+        prints += others
     text = config.transcripts
     if text is not None and task.second is not None:
         text = dataclasses.replace(text, second_model=task.second.name)
-    wants = Wants(
-        transcripts=text,
-        vectors=tuple(settled_vectors(config.embeddings, task.shape)),
-        codes=tuple(codes),
-        aligns=aligns,
-    )
+    wants = Wants(transcripts=text, aligns=aligns, **found)
     spec = TaskSpec(
         label=without_credentials(model.model),
         model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
@@ -229,7 +225,7 @@ def _decoder_fields(config: ModelTask, options: dict[str, Any]) -> dict[str, str
 
 def _task_fields(config: ModelTask) -> dict[str, Any]:
     found: dict[str, Any] = {} if config.transcripts is None else result_fields(config.transcripts)
-    for name, several in (("embeddings", config.embeddings), ("codes", config.codes)):
+    for name, several in config.tables.items():
         for number, each in enumerate(several):
             before = "" if len(several) == 1 else f"{name}.{number}."
             found |= {f"{before}{field}": value for field, value in result_fields(each).items()}
@@ -244,7 +240,7 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
     """
     writers = [task.checkpoint.family for task in tasks if task.config.transcripts is not None]
     reads_alone = any(family.reads_alone for family in writers)
-    has_frames = any(t.config.embeddings or t.config.codes or ALIGNMENT in t.checkpoint.gives for t in tasks)
+    has_frames = any(any(t.config.tables.values()) or ALIGNMENT in t.checkpoint.gives for t in tasks)
     kind = config.segment if config.segment != "auto" else ("vad" if writers else "none")
     shorter = [f.speech_segment_s for f in writers if f.speech_segment_s is not None] if kind == "vad" else []
     windows = [t.checkpoint.family.window_s for t in tasks if t.checkpoint.family.window_s is not None]
@@ -257,7 +253,15 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
         max_whole_s=window * (WHOLE_RECORDING_FACTOR if is_whole else 1),
         at_quiet_moments=reads_alone,
         measures_speech=reads_alone and kind != "vad",
-        frames_in_step=max([each.frame_stride for task in tasks for each in task.config.embeddings], default=1),
+        frames_in_step=max(
+            (
+                getattr(each, "frame_stride", 1)
+                for task in tasks
+                for some in task.config.tables.values()
+                for each in some
+            ),
+            default=1,
+        ),
         threshold=config.vad_threshold,
         min_speech_s=config.min_speech_seconds,
         min_silence_s=config.min_silence_seconds,
@@ -269,28 +273,14 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
 def _needs_windows(task: FoundTask) -> bool:
     """Whether recordings longer than the model's window must be cut to it."""
     family = task.checkpoint.family
-    has_frames = bool(task.config.embeddings or task.config.codes)
+    has_frames = any(task.config.tables.values())
     return family.window_s is not None and (family.reads_alone or not has_frames)
 
 
-def bytes_per_second(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> dict[str, float]:
-    """Bytes of each table of frames for a second of audio that is kept; pooled vectors count as one in ten seconds."""
-    found: dict[str, float] = {}
-    for spec, task in zip(specs, tasks, strict=True):
-        rate = MODEL_SAMPLE_RATE / spec.hop
-        for want in spec.wants.vectors:
-            width = task.shape.width_of(want.layer) * (2 if want.pool == "mean+std" else 1)
-            vector = width * BYTES_PER_VALUE[want.dtype] + (4 if want.dtype == "int8" else 0)
-            found["embeddings"] = found.get("embeddings", 0.0) + vector * (
-                rate / want.stride if want.pool == "none" else 0.1
-            )
-        text = spec.wants.transcripts
-        if text is not None and text.decoder.keep_posteriors:
-            rate_of_text = MODEL_SAMPLE_RATE / max(1, spec.text_hop)
-            found["posteriors"] = rate_of_text * BYTES_PER_CANDIDATE * (text.decoder.keep_posteriors + 1)
-        for codes in spec.wants.codes:
-            found["codes"] = found.get("codes", 0.0) + rate * codes.num_codebooks * BYTES_PER_CODE
-    return found
+def bytes_per_second(asked: Sequence[Asked]) -> dict[str, float]:
+    """Bytes of each table of frames for a second of audio that is kept."""
+    sizes = {output.name: sum(output.bytes_per_second(each) for each in asked) for output in OUTPUTS}
+    return {name: size for name, size in sizes.items() if size}
 
 
 def _part_seconds(wanted: float, bytes_a_second: float) -> float:
@@ -298,14 +288,7 @@ def _part_seconds(wanted: float, bytes_a_second: float) -> float:
     return min(wanted, max(MIN_PART_SECONDS, MAX_PART_BYTES / bytes_a_second)) if bytes_a_second else wanted
 
 
-def _tables(specs: Sequence[TaskSpec], tasks: Sequence[FoundTask]) -> Tables:
-    frames = {}
-    if any(spec.wants.vectors for spec in specs):
-        pairs = zip(specs, tasks, strict=True)
-        wants = [(task.shape.width_of(want.layer), want) for spec, task in pairs for want in spec.wants.vectors]
-        frames["embeddings"] = schema.embeddings(values_type(wants))
-    if any(spec.wants.codes for spec in specs):
-        frames["codes"] = schema.CODES
-    if any(text.decoder.keep_posteriors for spec in specs if (text := spec.wants.transcripts) is not None):
-        frames["posteriors"] = schema.POSTERIORS
-    return Tables(any(spec.wants.transcripts is not None for spec in specs), frames)
+def _tables(asked: Sequence[Asked]) -> Tables:
+    wants = [each.spec.wants for each in asked]
+    frames = {output.name: output.schema(asked) for output in OUTPUTS if any(map(output.is_wanted, wants))}
+    return Tables(any(each.transcripts is not None for each in wants), frames)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +15,15 @@ from audiomill.models.base import Answer, SpeechModel, Utterance
 
 class Batched(NamedTuple):
     """Answers in plan order, None where the model failed, with what they cost; `num_halved`: how often the memory did
-    not hold a batch; `windows`: what the model was given instead of the utterances, with its answers, where it packs."""
+    not hold a batch; `windows`: what the model was given instead of the utterances, with its answers, where it packs;
+    `errors`: by the number of the answer that is missing."""
 
     answers: list[Answer | None]
     num_real: int
     num_padded: int
     num_halved: int = 0
     windows: tuple[list[Utterance], list[Answer | None]] | None = None
+    errors: Mapping[int, Exception] = MappingProxyType({})
 
 
 def run_batches(
@@ -33,14 +36,13 @@ def run_batches(
     """Length-sorted batches under a padded budget; answers come back in the order given.
 
     The first batch that the memory does not hold is halved, with all that follow. Any other batch that raises is run
-    again row by row; the answer of a row that fails alone is None. If all fail the fault is not in the audio and the
-    error is raised.
+    again row by row; the answer of a row that fails alone is None, and its error is kept.
     """
     alone = model.pads_rows_alone
     lengths = np.array([len(u.pcm_T) for u in utterances], np.int64)
     padded = np.array(padded_lengths, np.int64)
     answers: list[Answer | None] = [None] * len(utterances)
-    error: Exception | None = None
+    errors: dict[int, Exception] = {}
     num_padded, num_halved = 0, 0
     todo = deque(budget_batches(padded, batch_samples, alone=alone))
     while todo:
@@ -49,36 +51,36 @@ def run_batches(
         found: list[Answer | None]
         try:
             found = list(forward(batch))
-        except RuntimeError as failure:
+        except Exception as failure:
             if is_out_of_memory(failure) and num_halved == 0 and len(rows) > 1:
                 num_halved = 1
                 model.spare_memory()
                 todo = deque(half for each in (rows, *todo) for half in np.array_split(each, 2) if len(half))
                 continue
-            found, error = _one_by_one(batch, forward, error)
+            found, failed = _one_by_one(batch, forward)
+            errors |= {int(rows[at]): failure for at, failure in failed.items()}
         assert len(found) == len(rows), "one answer per utterance"
         num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
         for index, answer in zip(rows.tolist(), found, strict=True):
             answers[index] = answer
-    if error is not None and all(answer is None for answer in answers):
-        raise error
-    return Batched(answers, int(lengths.sum()), num_padded, num_halved)
+    return Batched(answers, int(lengths.sum()), num_padded, num_halved, errors=errors)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether torch could not get the memory that it asked for, on a GPU or a CPU."""
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _one_by_one(
-    batch: list[Utterance], forward: Callable[[list[Utterance]], list[Answer]], error: Exception | None
-) -> tuple[list[Answer | None], Exception | None]:
+    batch: list[Utterance], forward: Callable[[list[Utterance]], list[Answer]]
+) -> tuple[list[Answer | None], dict[int, Exception]]:
     answers: list[Answer | None] = []
-    for utterance in batch:
+    errors: dict[int, Exception] = {}
+    for at, utterance in enumerate(batch):
         try:
             answers += forward([utterance])
-        except RuntimeError as alone:
+        except Exception as alone:
             answers.append(None)
-            error = alone
-    return answers, error
+            errors[at] = alone
+    return answers, errors

@@ -50,7 +50,7 @@ def cut_part(
                     yield from piece.finish_recording(row, event)
         except Rejected as rejected:
             piece.reject(row, rejected)
-    yield piece.close(last=True)
+    yield piece.close(last=True, planned=[row["id"] for row in rows])
 
 
 class _PieceBuilder:
@@ -124,7 +124,7 @@ class _PieceBuilder:
             {**named, "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}
         )
 
-    def close(self, last: bool) -> pa.Table:
+    def close(self, last: bool, planned: Sequence[str] = ()) -> pa.Table:
         assert not self._seam, "windows behind a seam belong to the next piece"
         pcm = np.concatenate(self._pcm) if self._pcm else np.zeros(0, np.int16)
         offsets = pa.py_buffer(np.array([0, pcm.nbytes], np.int64))
@@ -136,6 +136,7 @@ class _PieceBuilder:
             "cuts": [self._cuts],
             "endings": [self._endings],
             "rejections": [self._rejections],
+            "planned": [list(planned)],
             "seconds": [list(self._seconds.items())],
         }
         self._number += 1

@@ -1,6 +1,6 @@
 """The decode process, started by `audiomill.stages.sandbox`. A crash, hang or memory bomb ends only this.
 
-Protocol, without pickle: JSON lines on stdin (first the settings, then one plan row each); on stdout one
+Protocol, without pickle: JSON lines on stdin (first the settings, then a question each); on stdout one
 JSON line per event, followed by the event's PCM bytes if it has any. An alarm without handler ends the
 process when a decoder makes no progress, even inside C code.
 """
@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import IO, Any
 
+from audiomill.audio.decode import header_duration_s
 from audiomill.audio.recording import Cut, StageClock
 from audiomill.audio.segment import SegmentSpec
 from audiomill.config.stages import DecodeConfig
@@ -34,7 +35,23 @@ def main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     reader = ShardReader(settings["storage_options"])
     for line in requests:
-        _serve(json.loads(line), reader, decode, segments, answers)
+        question = json.loads(line)
+        if question["ask"] == "durations":
+            _send(answers, {"seconds": [_duration(row, reader, decode.decode_timeout) for row in question["rows"]]})
+        else:
+            _serve(question["row"], reader, decode, segments, answers)
+
+
+def _duration(row: dict[str, Any], reader: ShardReader, timeout_s: float) -> float | None:
+    """Seconds by a recording's header; the read stage will name what is wrong with it."""
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    try:
+        with reader.open(row["source"], row["kind"], row["position"], row["size"]) as handle:
+            return header_duration_s(handle)
+    except (OSError, ValueError):
+        return None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _serve(

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.fingerprint import fingerprint
-from audiomill.models.base import Answer, SpeechModel, TimedText, Transcript, Utterance
+from audiomill.errors import RunFailed
+from audiomill.models.base import Answer, SpeechModel, Transcript, Utterance
 from audiomill.models.task import LoadedTask
-from audiomill.models.whisper.gates import compression_ratio
 from audiomill.stages.agreement import with_agreement
 from audiomill.stages.batching import Batched, run_batches
 from audiomill.stages.canary import Difference, compare, largest
-from audiomill.tables.frames import codes_table, embeddings_table, posteriors_table, segment_id
+from audiomill.tables.output import Answered
+from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, pack
+from audiomill.tables.rows import segment_row
 
 
 def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int) -> pa.Table:
@@ -35,47 +37,129 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
         canary: segments to compute again alone, see `audiomill.stages.canary`.
 
     Returns:
-        One packed row, see `audiomill.tables.result`; segments in plan order. A segment that one of the models failed on is
-        lost for all.
+        One packed row, see `audiomill.tables.result`; segments in plan order. A segment that one of the models failed on
+        is lost for all. An error costs the recording that it comes from and no other.
+
+    Raises:
+        RunFailed: several recordings, and every one of them failed in the same way: the fault is not in the audio.
     """
     began, before = time.time(), time.perf_counter()
-    (row,) = piece.select(["part", "piece", "last", "cuts", "endings", "rejections", "seconds"]).to_pylist()
+    passed_on = ("part", "piece", "last", "endings", "rejections", "planned")
+    (row,) = piece.select([*passed_on, "cuts", "seconds"]).to_pylist()
     cuts, utterances = row["cuts"], _utterances(piece, row["cuts"])
+    try:
+        found = _heard(cuts, utterances, tasks, wanted, canary, row["part"])
+    except Exception as error:
+        found = _heard_apart(cuts, utterances, tasks, wanted, error)
+    _check_some_work(cuts, found)
+    result = {
+        **{name: row[name] for name in passed_on},
+        "segments": found.segments,
+        "lost": list(found.lost.items()),
+        "failures": [(name, told(error)) for name, error in found.errors.items()],
+        "seconds": list(_seconds(row["seconds"], before, found.batched).items()),
+        "began": began,
+        "canary": None if found.difference is None else json.dumps(found.difference._asdict()),
+    }
+    return pack(Result(result, found.frames))
+
+
+@dataclass
+class _Heard:
+    """What the models made of some segments. `lost`: samples by recording; `errors`: the first one of each."""
+
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    frames: dict[str, pa.Table] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    batched: list[Batched] = field(default_factory=list)
+    difference: Difference | None = None
+
+
+def _heard(
+    cuts: Sequence[dict[str, Any]],
+    utterances: Sequence[Utterance],
+    tasks: Sequence[LoadedTask],
+    wanted: Tables,
+    canary: int,
+    seed: int,
+) -> _Heard:
     batched = [run_model(utterances, task.model, task.spec.batch_samples) for task in tasks]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
     heard = [utterances[i] for i in good]
     difference = _canary(
-        tasks, [_compared(each, heard, own) for each, own in zip(batched, answers, strict=True)], canary, row["part"]
+        tasks, [_compared(each, heard, own) for each, own in zip(batched, answers, strict=True)], canary, seed
     )
     first, answers = answers, [_climbed(task, heard, each) for task, each in zip(tasks, answers, strict=True)]
-    lost: defaultdict[str, int] = defaultdict(int)
-    for index in sorted(set(range(len(cuts))) - set(good)):
-        lost[cuts[index]["recording_id"]] += cuts[index]["stop"] - cuts[index]["start"]
     transcripts = _with_first_texts(tasks, heard, first, _transcripts(tasks, heard, answers))
     own = [number for number, i in enumerate(good) if not cuts[i]["halo"]]
-    owned_cuts = [cuts[good[number]] for number in own]
-    result = {
-        **{name: row[name] for name in ("part", "piece", "last", "endings", "rejections")},
-        "segments": [_segment_row(cut, transcripts[n], heard[n]) for cut, n in zip(owned_cuts, own, strict=True)],
-        "lost": list(lost.items()),
-        "seconds": list(_seconds(row["seconds"], before, batched).items()),
-        "began": began,
-        "canary": None if difference is None else json.dumps(difference._asdict()),
+    given = Answered(
+        [cuts[good[number]] for number in own],
+        [task.spec for task in tasks],
+        [[each[number] for number in own] for each in answers],
+    )
+    found = _Heard(batched=batched, difference=difference)
+    found.segments = [
+        segment_row(cut, transcripts[n], _fingerprint(heard[n])) for cut, n in zip(given.cuts, own, strict=True)
+    ]
+    found.frames = {
+        output.name: output.rows(given, wanted.frames[output.name])
+        for output in OUTPUTS
+        if output.name in wanted.frames
     }
-    frames = {}
-    readouts = [[each[number].readout for number in own] for each in answers]
-    specs = [task.spec for task in tasks]
-    if "embeddings" in wanted.frames:
-        frames["embeddings"] = embeddings_table(owned_cuts, readouts, specs, wanted.frames["embeddings"])
-    if "posteriors" in wanted.frames:
-        number, task = next((n, task) for n, task in enumerate(tasks) if task.spec.wants.transcripts is not None)
-        kept = task.spec.wants.transcripts.decoder.keep_posteriors if task.spec.wants.transcripts is not None else 0
-        texts = [answers[number][at].text for at in own]
-        frames["posteriors"] = posteriors_table(owned_cuts, texts, task.spec, task.spec.text_hop, kept)
-    if "codes" in wanted.frames:
-        frames["codes"] = codes_table(owned_cuts, readouts, specs)
-    return pack(Result(result, frames))
+    for index in sorted(set(range(len(cuts))) - set(good)):
+        name = cuts[index]["recording_id"]
+        found.lost[name] += cuts[index]["stop"] - cuts[index]["start"]
+        error = next((each.errors[index] for each in batched if index in each.errors), None)
+        if error is not None:
+            found.errors.setdefault(name, error)
+    return found
+
+
+def _heard_apart(
+    cuts: Sequence[dict[str, Any]],
+    utterances: Sequence[Utterance],
+    tasks: Sequence[LoadedTask],
+    wanted: Tables,
+    error: Exception,
+) -> _Heard:
+    """Recording by recording, after something failed for all together: what fails again alone is lost."""
+    found = _Heard(frames={name: kind.empty_table() for name, kind in wanted.frames.items()})
+    names = list(dict.fromkeys(cut["recording_id"] for cut in cuts))
+    for name in names:
+        mine = [at for at, cut in enumerate(cuts) if cut["recording_id"] == name]
+        try:
+            if len(names) == 1:
+                raise error
+            each = _heard([cuts[at] for at in mine], [utterances[at] for at in mine], tasks, wanted, 0, 0)
+        except Exception as alone:
+            found.errors[name] = alone
+            found.lost[name] = sum(cuts[at]["stop"] - cuts[at]["start"] for at in mine if not cuts[at]["halo"])
+            continue
+        found.segments += each.segments
+        found.frames = {key: pa.concat_tables([table, each.frames[key]]) for key, table in found.frames.items()}
+        found.lost.update(each.lost)
+        found.errors |= each.errors
+        found.batched += each.batched
+    return found
+
+
+def _check_some_work(cuts: Sequence[dict[str, Any]], found: _Heard) -> None:
+    """Raises RunFailed where a model fails on everything in the same way."""
+    names = {cut["recording_id"] for cut in cuts}
+    kinds = {type(error) for error in found.errors.values()}
+    if len(names) > 1 and not found.segments and found.errors.keys() == names and len(kinds) == 1:
+        raise RunFailed(f"the models fail on every recording: {told(next(iter(found.errors.values())))}")
+
+
+def told(error: BaseException) -> str:
+    """An error on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _fingerprint(utterance: Utterance) -> int:
+    return fingerprint(utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right])
 
 
 def _canary(
@@ -188,7 +272,8 @@ def run_model(utterances: Sequence[Utterance], model: SpeechModel, batch_samples
         lost = [None] * len(each.members)
         answers += lost if answer is None else model.packer.unpacked(each, answer, utterances)
     windows = ([each.utterance for each in packs], found.answers)
-    return found._replace(answers=answers, windows=windows)
+    errors = {member: error for number, error in found.errors.items() for member in packs[number].members}
+    return found._replace(answers=answers, windows=windows, errors=errors)
 
 
 def _run_alone(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
@@ -250,62 +335,3 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
         at += length
     assert at == len(pcm), "cuts cover the piece"
     return found
-
-
-def _segment_row(cut: dict[str, Any], transcript: Transcript | None, utterance: Utterance) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(schema.SEGMENTS.names)
-    row |= {
-        "id": segment_id(cut),
-        "recording_id": cut["recording_id"],
-        "channel": cut["channel"],
-        "start_s": seconds_from_samples(cut["start"]),
-        "stop_s": seconds_from_samples(cut["stop"]),
-        "fingerprint": fingerprint(utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]),
-    }
-    if transcript is None:
-        return row
-    logprob, confidence = transcript.avg_logprob, transcript.confidence
-    if confidence is None and logprob is not None:
-        confidence = float(np.exp(min(0.0, logprob)))
-    return row | {
-        "text": transcript.text,
-        "language": transcript.language,
-        "language_probability": _rounded(transcript.language_probability),
-        "avg_logprob": _rounded(logprob),
-        "no_speech_prob": _rounded(transcript.no_speech_prob),
-        "compression_ratio": compression_ratio(transcript.text),
-        "confidence": _rounded(confidence),
-        "words": _timed(transcript.words, cut, "word"),
-        "phrases": _timed(transcript.phrases, cut, "text"),
-        "rung": transcript.rung,
-        "gates": None if transcript.gates is None else list(transcript.gates),
-        "first_text": transcript.first_text,
-        "agreement": _rounded(transcript.agreement),
-        "nbest": None if transcript.nbest is None else [each._asdict() for each in transcript.nbest],
-    }
-
-
-def _timed(texts: tuple[TimedText, ...] | None, cut: dict[str, Any], name: str) -> list[dict[str, Any]] | None:
-    """Times from the segment's clock to the source's, kept inside the segment."""
-    if texts is None:
-        return None
-    limit = cut["stop"]
-    return [
-        {
-            name: each.text,
-            "start_s": seconds_from_samples(min(cut["start"] + each.start, limit)),
-            "stop_s": seconds_from_samples(min(cut["start"] + each.stop, limit)),
-            **(_sureness(each) if name == "word" else {}),
-        }
-        for each in texts
-    ]
-
-
-def _sureness(word: TimedText) -> dict[str, float | None]:
-    confidence = word.probability if word.confidence is None else word.confidence
-    return {"probability": _rounded(word.probability), "confidence": _rounded(confidence)}
-
-
-def _rounded(value: float | None) -> float | None:
-    """Four decimals: what lies below is rounding noise of the hardware's sums, not information."""
-    return None if value is None else round(value, 4)

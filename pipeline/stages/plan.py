@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
 from audiomill import schema
-from audiomill.audio.decode import header_duration_s
+from audiomill.audio.segment import whole_spec
+from audiomill.config.stages import DecodeConfig
 from audiomill.sources.entry import Entry, suffix
-from audiomill.sources.shards import ShardReader
+from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import protocol
 
 BYTES_PER_SECOND = {
@@ -25,7 +27,8 @@ DEFAULT_BYTES_PER_SECOND = 16_000
 DEFAULT_SECONDS = 10.0
 MIN_PLANNED_S = 0.5
 MAX_PART_RECORDINGS = 4_000
-HEADER_THREADS = 8
+MIN_PROBED = 500
+"""Headers that one decode process reads: starting another costs as much."""
 
 
 def planned_table(
@@ -103,38 +106,20 @@ def _header_durations(entries: Sequence[Entry], storage_options: dict[str, Any])
         and protocol(e.source) in ("file", "local")
     ]
 
-    def probe(indices: list[int]) -> list[float | None]:
-        reader = ShardReader(storage_options)
-        durations = [_probe(reader, entries[i]) for i in indices]
-        reader.close()
-        return durations
+    wanted = [i for i in wanted if Path(entries[i].source).is_file()]  # a pipe could keep us waiting for ever
 
-    chunks = [wanted[at : at + 256] for at in range(0, len(wanted), 256)]
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+    def probe(indices: list[int]) -> list[float | None]:
+        names = ("source", "kind", "position", "size")
+        decoder = Decoder(DecodeConfig(), whole_spec(1.0), storage_options)
+        try:
+            return decoder.durations([{name: getattr(entries[i], name) for name in names} for i in indices])
+        finally:
+            decoder.close()
+
+    size = max(MIN_PROBED, -(-len(wanted) // (os.cpu_count() or 1)))
+    chunks = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+    with ThreadPoolExecutor(max(1, len(chunks))) as pool:
         for indices, durations in zip(chunks, pool.map(probe, chunks), strict=True):
             for index, duration in zip(indices, durations, strict=True):
                 found[index] = duration
-    return found
-
-
-def _probe(reader: ShardReader, entry: Entry) -> float | None:
-    if not Path(entry.source).is_file():  # missing, or a pipe or device, which could keep us waiting for ever
-        return None
-    try:
-        handle: IO[bytes] = reader.open(entry.source, entry.kind, entry.position, entry.size)
-        with handle:
-            return header_duration_s(handle)
-    except (OSError, ValueError):  # the read stage will name it
-        return None
-
-
-def split_by_part(plan: pa.Table) -> dict[int, pa.Table]:
-    """Part number -> its rows, without copying; parts are contiguous in the plan."""
-    numbers = plan.column("part").to_numpy()
-    found: dict[int, pa.Table] = {}
-    start = 0
-    for at in range(1, len(numbers) + 1):
-        if at == len(numbers) or numbers[at] != numbers[start]:
-            found[int(numbers[start])] = plan.slice(start, at - start)
-            start = at
     return found

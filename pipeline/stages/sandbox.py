@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,21 @@ class Decoder:
                 if num_deaths >= allowed:
                     raise self._verdict(death, num_deaths) from death
 
+    def durations(self, rows: Sequence[dict[str, Any]]) -> list[float | None]:
+        """Seconds by the header of each recording; None where it does not tell, or brings the process down.
+
+        Args:
+            rows: with source, kind, position and size, as in `schema.PLAN`.
+        """
+        try:
+            found: list[float | None] = self._exchange({"ask": "durations", "rows": list(rows)})["seconds"]
+            return found
+        except WorkerDied:
+            if len(rows) == 1:
+                return [None]
+            half = len(rows) // 2
+            return self.durations(rows[:half]) + self.durations(rows[half:])
+
     def close(self) -> None:
         """Ends the child process."""
         if self._process is not None:
@@ -94,12 +109,30 @@ class Decoder:
             "decode", "decoder_crashed", f"expected decoded audio, got a dead decoder ({name}) in {num_deaths} tries"
         )
 
+    def _exchange(self, question: dict[str, Any]) -> dict[str, Any]:
+        """One line out, one line back."""
+        process = self._running()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
+            answer: dict[str, Any] = json.loads(process.stdout.readline())
+            return answer
+        except (ValueError, BrokenPipeError) as error:
+            raise self._death(process) from error
+
+    def _death(self, process: subprocess.Popen[bytes]) -> WorkerDied:
+        process.kill()
+        returncode = process.wait()
+        self.close()
+        return WorkerDied(returncode)
+
     def _ask(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
         is_answered = False
         try:
-            process.stdin.write(json.dumps(row).encode() + b"\n")
+            process.stdin.write(json.dumps({"ask": "read", "row": row}).encode() + b"\n")
             process.stdin.flush()
             while not is_answered:
                 header = json.loads(process.stdout.readline())
@@ -114,10 +147,7 @@ class Decoder:
                     raise Rejected(header["stage"], header["reason"], header["detail"])
                 yield Finished(Ending(**header["ending"], envelope=payload), *header["rest"])
         except (ValueError, EOFError, BrokenPipeError) as error:
-            process.kill()
-            returncode = process.wait()
-            self.close()
-            raise WorkerDied(returncode) from error
+            raise self._death(process) from error
         finally:
             if (
                 not is_answered

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from audiomill.errors import RunFailed
 from audiomill.stages.canary import Difference, largest
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, write_table
 from audiomill.tables.assemble import assemble, in_order_of
-from audiomill.tables.frames import code_counts
+from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, from_ipc, to_ipc, unpack
 
 FAILED_SUFFIX = ".failed.txt"
@@ -60,7 +61,8 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
             return _counts(part, {}, [])
         results = found
     tables = assemble(results, wanted)
-    entry = write_part(output, part, tables, results, wanted, digest, before)
+    planned = [name for each in results for name in each.row["planned"]]
+    entry = write_part(output, part, planned, tables, results, wanted, digest, before)
     if not (piece == 0 and last):
         output.join("_pieces", f"{part_name(part)}-{pieces_key}").remove(recursive=True)
     return _counts(part, entry, tables["rejections"].slice(0, MAX_NAMED).to_pylist())
@@ -94,6 +96,7 @@ def failure_place(output: Place, part: int) -> Place:
 def write_part(
     output: Place,
     part: int,
+    planned: Sequence[str],
     tables: dict[str, pa.Table],
     results: Sequence[Result],
     wanted: Tables,
@@ -101,7 +104,23 @@ def write_part(
     started: float,
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One file per table, then the ledger entry, which is returned; `earlier`: of the same part, whose times are added."""
+    """One file per table, then the ledger entry, which is returned.
+
+    Args:
+        output: the output folder.
+        part: its number.
+        planned: ids of its recordings.
+        tables: by name.
+        results: they were made of, for the times.
+        wanted: the tables of the run.
+        digest: of the configuration.
+        started: on the performance counter.
+        earlier: entry of the same part, whose times are added.
+
+    Raises:
+        RunFailed: a planned recording is in neither `recordings` nor `rejections`, or one is there twice.
+    """
+    check_accounted(part, planned, tables)
     num_bytes = {
         name: write_table(output.join(name, part_name(part) + ".parquet"), tables[name], expected)
         for name, expected in wanted.schemas.items()
@@ -124,10 +143,29 @@ def write_part(
     return entry
 
 
+def check_accounted(part: int, planned: Sequence[str], tables: Mapping[str, pa.Table]) -> None:
+    """Law 1 for one part: raises RunFailed unless every planned recording is there once, and nothing else is."""
+    found = Counter(id for name in ("recordings", "rejections") for id in tables[name].column("id").to_pylist())
+    missing, foreign = sorted(set(planned) - found.keys()), sorted(found.keys() - set(planned))
+    twice = sorted(id for id, count in found.items() if count > 1)
+    for what, ids in (("missing", missing), ("there twice", twice), ("not planned", foreign)):
+        if ids:
+            raise RunFailed(
+                f"part {part}: of {len(planned)} planned recordings {len(ids)} are {what}, the first is {ids[0]}; "
+                "nothing of this part was written. Run again, and report it if it stays"
+            )
+
+
+def declare_complete(output: Place, num_recordings: int, tables: Sequence[str]) -> None:
+    """The claim that every planned recording is accounted for: the last file of a run."""
+    content = {"num_recordings": num_recordings, "tables": sorted(tables)}
+    output.join("_SUCCESS").write(json.dumps(content).encode())
+
+
 def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: dict[str, float]) -> dict[str, Any]:
     """Counts and times of a finished part."""
     recordings = tables["recordings"]
-    usage = {"codes_usage": code_counts(tables["codes"])} if "codes" in tables else {}
+    counted = [output.counted(tables[output.name]) for output in OUTPUTS if output.name in tables]
     sums = {
         name: float(sum(recordings.column(name).to_pylist()))
         for name in ("duration_s", "speech_s", "non_speech_s", "failed_s")
@@ -143,7 +181,7 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
         **sums,
         "languages": _language_seconds(recordings),
         "rungs": {str(rung): count for rung, count in sorted(_counted(tables["segments"], "rung").items())},
-        **usage,
+        **{name: value for each in counted for name, value in each.items()},
         "seconds": {stage: round(value, 6) for stage, value in sorted(seconds.items())},
     }
 
@@ -191,7 +229,7 @@ def replace_recordings(
         merged[name] = in_order_of(pa.concat_tables([kept, fresh[name]]), key, pa.array(order))
     before = next(ledger.entries(output, [part]))
     ledger.withdraw(output, part)
-    return write_part(output, part, merged, results, wanted, digest, time.perf_counter(), before)
+    return write_part(output, part, order, merged, results, wanted, digest, time.perf_counter(), before)
 
 
 def _counts(part: int, entry: dict[str, Any], rejected: list[dict[str, Any]]) -> pa.Table:

@@ -100,7 +100,7 @@ class Place:
         except FileExistsError:
             return False
         except Exception as error:
-            if "PreconditionFailed" in repr(error) or "412" in repr(error):
+            if _status(error) in (409, 412):
                 return False
             raise
         return True
@@ -119,6 +119,18 @@ class Place:
         except FileNotFoundError:
             return []
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+
+def _status(error: BaseException | None) -> int | None:
+    """HTTP status of an error, or of what caused it, as the drivers carry it."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+        for found in (told, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
+            if isinstance(found, int):
+                return found
+        error = error.__cause__
+    return None
 
 
 def protocol(url: str) -> str:

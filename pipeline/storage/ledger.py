@@ -24,10 +24,8 @@ from audiomill.storage.part_files import part_name, read_table, to_bytes
 
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
-    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|[^/]*\.prom|"
+    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|[^/]*\.prom|ledger|_pieces|export|scores\..*|"
     + PLAN_FILE.pattern
-    + r"|ledger|_pieces|embeddings|codes|posteriors|export|scores\..*|"
-    + "|".join(schema.TABLES)
 )
 
 
@@ -71,14 +69,18 @@ def settled_before(output: Place) -> dict[str, Any]:
     return dict(json.loads(place.read())["results"]) if place.exists() else {}
 
 
-def clear(output: Place) -> None:
+def clear(output: Place, tables: Sequence[str]) -> None:
     """Deletes what a run writes, nothing else.
+
+    Args:
+        output: the output folder.
+        tables: names that their folders may have.
 
     Raises:
         UsageError: the folder holds files that no run wrote.
     """
     names = [name for name in output.names() if not name.startswith(".")]
-    foreign = [name for name in names if not KNOWN_NAMES.fullmatch(name)]
+    foreign = [name for name in names if not KNOWN_NAMES.fullmatch(name) and name not in tables]
     if foreign:
         raise UsageError(
             f"--overwrite: {output.url} holds {foreign[0]!r}, which audiomill did not write; choose another --output"
@@ -97,6 +99,18 @@ def load_plan(output: Place, names: list[str] | None = None) -> pa.Table | None:
     """The plan with all additions (or those in `names`), or None if there is none yet."""
     places = [output.join(name) for name in (plan_files(output) if names is None else names)]
     return pa.concat_tables([read_table(place).cast(schema.PLAN) for place in places]) if places else None
+
+
+def split_by_part(plan: pa.Table) -> dict[int, pa.Table]:
+    """Part number -> its rows, without copying; parts are contiguous in the plan."""
+    numbers = plan.column("part").to_numpy()
+    found: dict[int, pa.Table] = {}
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[start]:
+            found[int(numbers[start])] = plan.slice(start, at - start)
+            start = at
+    return found
 
 
 def add_to_plan(output: Place, addition: pa.Table, num_before: int) -> bool:
@@ -177,5 +191,5 @@ def tables(output: Place, table: str, columns: list[str] | None = None, parts: S
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(load, places))
     if not found:
-        return (expected or schema.DOCUMENTED[table]).empty_table()
+        return pa.table({name: [] for name in columns or ()}) if expected is None else expected.empty_table()
     return pa.concat_tables(found)

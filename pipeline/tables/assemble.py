@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.tables.result import Result, Tables
+from audiomill.tables.rows import in_time_order, joined_text
 
 ENVELOPE = ("envelope", "envelope_s")
 
@@ -47,18 +48,19 @@ def in_order_of(table: pa.Table, column: str, order: pa.Array | pa.ChunkedArray)
 def _accounts(results: Sequence[dict[str, Any]], has_text: bool) -> dict[str, pa.Table]:
     segments_of: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     lost: defaultdict[str, int] = defaultdict(int)
+    failures: dict[str, str] = {}
     for result in results:
+        failures = {**dict(result["failures"]), **failures}
         for segment in result["segments"]:
             segments_of[segment["recording_id"]].append(segment)
         for recording_id, samples in result["lost"]:
             lost[recording_id] += samples
     recordings, kept, rejections = [], [], [r for result in results for r in result["rejections"]]
     for ending in (ending for result in results for ending in result["endings"]):
-        segments = sorted(segments_of[ending["id"]], key=lambda s: (s["start_s"], s["channel"] or 0))
+        segments = in_time_order(segments_of[ending["id"]])
         if lost[ending["id"]] and not segments:
-            detail = (
-                f"expected an answer, got an error of the model on {seconds_from_samples(lost[ending['id']]):.3f} s"
-            )
+            seconds = seconds_from_samples(lost[ending["id"]])
+            detail = f"expected an answer, got {failures.get(ending['id'], 'an error of the model')} on {seconds:.3f} s"
             named = {name: ending[name] for name in ("id", "source", "member")}
             rejections.append({**named, "stage": "infer", "reason": "model_failed", "detail": detail})
             continue
@@ -66,10 +68,6 @@ def _accounts(results: Sequence[dict[str, Any]], has_text: bool) -> dict[str, pa
         kept += segments
     rows = {"recordings": recordings, "segments": kept, "rejections": rejections}
     return {name: pa.Table.from_pylist(rows[name], schema=schema.TABLES[name]) for name in rows}
-
-
-def _joined(texts: list[str | None], has_text: bool) -> str | None:
-    return " ".join(text for text in texts if text) if has_text else None
 
 
 def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost: int, has_text: bool) -> dict[str, Any]:
@@ -88,7 +86,7 @@ def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost:
         },
         "span_start_s": seconds_from_samples(ending["origin"]),
         "duration_s": seconds_from_samples(ending["num_samples"]),
-        "text": _joined([segment["text"] for segment in segments], has_text),
+        "text": joined_text(segments) if has_text else None,
         "language": max(by_language, key=lambda code: (by_language[code], code)) if by_language else None,
         "num_segments": len(segments),
         "speech_s": seconds_from_samples(speech),

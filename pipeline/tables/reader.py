@@ -21,12 +21,10 @@ from audiomill.errors import InputError
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import done_parts
 from audiomill.storage.part_files import part_name
+from audiomill.tables.output import Reading
+from audiomill.tables.outputs import OUTPUTS
 
 Sample = tuple[str, NDArray[Any]]
-FILTERS = {
-    "embeddings": ("model", "layer", "pool"),
-    "codes": ("model", "quantizer", "codebook"),
-}
 OPEN_ROW_GROUPS = 4
 """Row groups kept in memory for access by index: neighbours in a slice cost one read."""
 
@@ -55,26 +53,28 @@ def open_output(
         InputError: no finished rows, several kinds of rows and no choice, or a choice that is not there.
     """
     place = Place(url, storage_options or {})
-    tables = [name for name in FILTERS if place.join(name).names()]
+    readable = {output.name: output.reading for output in OUTPUTS if output.reading is not None}
+    tables = [name for name in readable if place.join(name).names()]
     if table is None and len(tables) > 1:
-        raise InputError(f"{url}: holds embeddings and codes; say which with table=")
-    name = table or (tables[0] if tables else "embeddings")
+        raise InputError(f"{url}: holds {' and '.join(tables)}; say which with table=")
+    name = table or (tables[0] if tables else next(iter(readable)))
     if name not in tables:
         raise InputError(f"{url}: no finished {name}; expected the --output of an embed, encode or run job")
-    wrong = sorted(set(only) - set(FILTERS[name]))
-    if wrong:
-        raise InputError(f"{name} are chosen by {', '.join(FILTERS[name])}, not by {wrong[0]}")
-    for key, kind in {"layer": int, "codebook": int, "model": str, "pool": str, "quantizer": str}.items():
-        if key in only and not isinstance(only[key], kind):
-            raise InputError(f"{key}={only[key]!r}: expected {'a number' if kind is int else 'text'}")
-    return OutputDataset(place, name, only)
+    reading = readable[name]
+    for key, value in only.items():
+        if key not in reading.choose_by:
+            raise InputError(f"{name} are chosen by {', '.join(reading.choose_by)}, not by {key}")
+        kind = reading.choose_by[key]
+        if not isinstance(value, kind):
+            raise InputError(f"{key}={value!r}: expected {'a number' if kind is int else 'text'}")
+    return OutputDataset(place, name, reading, only)
 
 
 class OutputDataset(Dataset[Sample]):
     """See `open_output`. Also takes slices, and iterates in file order, one row group at a time."""
 
-    def __init__(self, place: Place, table: str, only: dict[str, Any]) -> None:
-        self._table, self._only = table, only
+    def __init__(self, place: Place, table: str, reading: Reading, only: dict[str, Any]) -> None:
+        self._reading, self._only = reading, only
         self._places = [place.join(table, part_name(part) + ".parquet") for part in sorted(done_parts(place))]
         self._groups: list[tuple[int, int]] = []
         self._rows: list[NDArray[np.int64]] = []
@@ -127,7 +127,7 @@ class OutputDataset(Dataset[Sample]):
         """Reads ids and the columns to choose by, not the values."""
         kinds: set[tuple[Any, ...]] = set()
         there: set[tuple[Any, ...]] = set()
-        choose_by = FILTERS[self._table]
+        choose_by, key = list(self._reading.choose_by), list(self._reading.one_kind)
         for number, place in enumerate(self._places):
             file = _opened(place)
             for group in range(file.num_row_groups):
@@ -136,7 +136,6 @@ class OutputDataset(Dataset[Sample]):
                 for name, value in self._only.items():
                     mask &= pc.equal(rows.column(name), pa.scalar(value, rows.schema.field(name).type)).to_numpy()
                 chosen = rows.filter(pa.array(mask))
-                key = choose_by if self._table == "embeddings" else choose_by[:2]
                 there |= {
                     tuple(row.values()) for row in rows.select(choose_by).group_by(choose_by).aggregate([]).to_pylist()
                 }
@@ -150,9 +149,9 @@ class OutputDataset(Dataset[Sample]):
             raise InputError(f"the output holds several kinds of rows; choose one of: {shown}")
 
     def _add(self, number: int, group: int, rows: NDArray[np.int64], chosen: pa.Table) -> None:
-        """Codebooks of one segment lie side by side and make one sample."""
+        """Rows of one segment lie side by side; where they make one sample, its first row stands for it."""
         ids = chosen.column("segment_id").to_pylist()
-        starts = [i for i, each in enumerate(ids) if i == 0 or each != ids[i - 1] or self._table == "embeddings"]
+        starts = [i for i, each in enumerate(ids) if i == 0 or each != ids[i - 1] or not self._reading.joins_rows]
         self._groups.append((number, group))
         self._rows.append(np.asarray([rows[i] for i in starts], np.int64))
         self.ids += [ids[i] for i in starts]
@@ -160,31 +159,8 @@ class OutputDataset(Dataset[Sample]):
     def _arrays(self, group: int) -> list[NDArray[Any]]:
         """Arrays of a row group's samples."""
         number, at = self._groups[group]
-        file = _opened(self._places[number])
-        if self._table == "embeddings":
-            rows = file.read_row_group(at, columns=["values", "scale"])
-            return [_vectors(rows, row) for row in self._rows[group].tolist()]
-        rows = file.read_row_group(at, columns=["segment_id", *FILTERS["codes"], "codes"])
-        ids = rows.column("segment_id").to_pylist()
-        return [self._codes(rows, ids, row) for row in self._rows[group].tolist()]
-
-    def _codes(self, rows: pa.Table, ids: list[str], row: int) -> NDArray[Any]:
-        if "codebook" in self._only:
-            return np.array(rows.column("codes")[row].values)
-        quantizer, model = rows.column("quantizer")[row], rows.column("model")[row]
-        stop = row
-        while stop < len(ids) and (ids[stop], rows.column("quantizer")[stop], rows.column("model")[stop]) == (
-            ids[row],
-            quantizer,
-            model,
-        ):
-            stop += 1
-        found = [np.array(rows.column("codes")[i].values) for i in range(row, stop)]
-        if len({len(codes) for codes in found}) > 1:
-            raise InputError(
-                "the codes were de-duplicated, so a segment's codebooks differ in length; choose one with codebook="
-            )
-        return found[0] if len(found) == 1 else np.stack(found)
+        rows = _opened(self._places[number]).read_row_group(at, columns=list(self._reading.columns))
+        return [self._reading.values(rows, row, self._only) for row in self._rows[group].tolist()]
 
 
 class StreamedOutput(IterableDataset[Sample]):
@@ -213,16 +189,3 @@ class StreamedOutput(IterableDataset[Sample]):
 
 def _opened(place: Place) -> pq.ParquetFile:
     return pq.ParquetFile(place.path, memory_map=True) if place.is_local else pq.ParquetFile(place.open())
-
-
-def _vectors(rows: pa.Table, row: int) -> NDArray[Any]:
-    """values_FD or values_D of a row."""
-    values = rows.column("values")[row].values
-    is_frames = pa.types.is_nested(values.type)
-    flat = np.array(values.flatten() if is_frames else values)  # a copy: torch wants arrays that may be written to
-    found = flat.reshape(len(values), -1) if is_frames else flat
-    scale = rows.column("scale")[row].values
-    if scale is None:
-        return found
-    scale_N = np.asarray(scale, np.float32)
-    return found.astype(np.float32) * (scale_N[:, None] if is_frames else scale_N)

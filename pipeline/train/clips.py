@@ -27,9 +27,10 @@ from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.cut import cut_part
-from audiomill.stages.plan import planned_table, split_by_part
+from audiomill.stages.plan import planned_table
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import Place
+from audiomill.storage.ledger import split_by_part
 from audiomill.train.pseudo import is_selection, read_selection
 
 CLIP = pa.schema(

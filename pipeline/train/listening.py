@@ -8,9 +8,9 @@ from typing import Any
 
 from audiomill.config.defaults import WINDOW_S
 from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.html.page import Raw
 from audiomill.report.listen import flac_uri
 from audiomill.train.clips import Source, prepare
-from audiomill.train.page import Raw
 from audiomill.train.pseudo import span_of
 
 MAX_CLIP_S = WINDOW_S

@@ -1,59 +1,49 @@
-"""Pictures of selection and self-training, as SVG."""
+"""Charts of training, selection and self-training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from audiomill.train.fit.history import svg
+from audiomill.html.figures import Interval, bars, intervals, line
 
 Bins = Sequence[tuple[float, float, int]]
+CURVES = (
+    ("loss", "loss", "a token"),
+    ("dev_wer", "dev WER", "share of words"),
+    ("learning_rate", "learning rate", ""),
+    ("x_real_time", "throughput", "x real time"),
+    ("perplexity", "codebook perplexity", "entries"),
+)
+"""Columns of metrics.jsonl, with their titles and units."""
 
 
-def reliability_picture(bins: Bins, title: str) -> str:
+def reliability_chart(bins: Bins, title: str) -> str:
     """Expected against true word error rate, a dot for each bin; on the line it is as said."""
-    figure = Figure(figsize=(4.6, 4.2))
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], linestyle=":", color="gray")
-    axes.plot([100 * said / 100 for said, _, _ in bins], [true for _, true, _ in bins], marker="o")
-    axes.set_xlabel("expected word error rate")
-    axes.set_ylabel("true word error rate")
-    axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3)
-    figure.tight_layout()
-    return svg(figure)
+    points = [(said, true) for said, true, _ in bins]
+    return line(title, "expected word error rate", "true word error rate", points, diagonal=True) if points else ""
 
 
-def hours_picture(kept: float, dropped: Mapping[str, Mapping[str, Any]]) -> str:
-    """Hours kept and dropped by reason, as bars."""
-    names = ["kept", *dropped]
+def hours_chart(kept: float, dropped: Mapping[str, Mapping[str, Any]]) -> str:
+    """Hours kept and dropped by reason."""
     hours = [kept, *(float(each["hours"]) for each in dropped.values())]
-    figure = Figure(figsize=(7, 0.5 + 0.35 * len(names)))
-    axes = figure.add_subplot()
-    axes.barh(names[::-1], hours[::-1], color=["tab:orange"] * len(dropped) + ["tab:green"])
-    axes.set_xlabel("hours of audio")
-    axes.grid(alpha=0.3, axis="x")
-    figure.tight_layout()
-    return svg(figure)
+    return bars("Kept and dropped", "hours of audio", ["kept", *dropped], hours)
 
 
-def rounds_picture(rounds: Sequence[Mapping[str, Any]]) -> str:
+def rounds_chart(rounds: Sequence[Mapping[str, Any]]) -> str:
     """Test WER of every round with its interval; rounds that were rolled back are hollow."""
-    figure = Figure(figsize=(7, 3.4))
-    axes = figure.add_subplot()
+    rows = []
     for each in rounds:
-        low, high = (100 * value for value in each["interval"])
-        color = "tab:green" if each["promoted"] else "tab:red"
-        axes.plot([each["round"]] * 2, [low, high], color=color, linewidth=2)
-        axes.plot(
-            each["round"], 100 * each["wer"], "o", color=color, markerfacecolor=color if each["promoted"] else "white"
-        )
-    axes.set_xticks([each["round"] for each in rounds])
-    axes.set_xlabel("round (0: teacher trained on the labels alone)")
-    axes.set_ylabel("test WER [%]")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    figure.tight_layout()
-    return svg(figure)
+        low, high = (100 * bound for bound in each["interval"])
+        rows.append(Interval(str(each["round"]), low, 100 * each["wer"], high, bool(each["promoted"])))
+    return intervals("Rounds", "round (0: teacher trained on the labels alone)", "test WER [%]", rows)
+
+
+def training_charts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Loss, WER, learning rate and throughput over updates."""
+    charts = []
+    for name, title, unit in CURVES:
+        points = [(float(row["update"]), float(row[name])) for row in rows if row.get(name) is not None]
+        if points:
+            charts.append(line(title, "update", unit, points))
+    return f'<div class="charts">{"".join(charts)}</div>'

@@ -10,9 +10,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
-from audiomill.stages.plan import split_by_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.storage.ledger import split_by_part
 
 RECENT_S = 900.0
 PARTS_LONG = 3

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from audiomill import schema
 from audiomill.watch.meter import STAGES
 
 PLAIN_INTERVAL_S = 10.0
@@ -120,7 +121,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(
             "memory: a batch did not fit and was halved; lower --batch-seconds (Whisper: --memory-fraction) to avoid that"
         )
-    sizes = {name: size for name, size in summary["bytes"].items() if name in ("embeddings", "codes")}
+    sizes = {name: size for name, size in summary["bytes"].items() if name not in schema.TABLES}
     if sizes:
         lines.append("tables: " + ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items()))
     if summary["num_parts_this_run"]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from audiomill.audio.bucket import padding_waste_pct
 from audiomill.stages.canary import Difference, largest
 from audiomill.stages.spec import RunSpec
-from audiomill.tables.frames import usage
+from audiomill.tables.codes import usage
 
 Summary = dict[str, Any]
 COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "non_speech_s", "failed_s")

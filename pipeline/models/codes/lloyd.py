@@ -46,7 +46,7 @@ def best_fit(
     num_clusters: int,
     seeds: Sequence[int],
     max_steps: int,
-    device: torch.device,
+    device: str,
     told: Told = lambda number, step, inertia: None,
 ) -> tuple[Fit, dict[str, Any]]:
     """Fits from each seed; the one with the lowest inertia, and a report.

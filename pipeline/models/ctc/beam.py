@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.models.ctc.context import Context, Prefix
-from audiomill.models.ctc.posteriors import TopTokens
+from audiomill.models.ctc.top_tokens import TopTokens
 
 NEVER = -np.inf
 BATCH = 48

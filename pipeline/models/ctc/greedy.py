@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.models.base import TimedText, Transcript, Utterance
-from audiomill.models.ctc.posteriors import TopTokens
+from audiomill.models.ctc.top_tokens import TopTokens
 
 MAX_WORD_SAMPLES = 48_000
 """3 s: a longer run without word delimiter is text of a script that has none; its tokens count as words."""

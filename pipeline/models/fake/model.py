@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.models.base import Aligner, Answer, Ladder, Packer, Readout, Transcript, Utterance, Vectors, Wants
-from audiomill.models.fake.family import FAKE_SHAPE
+from audiomill.models.shape import Shape
 
 SLOWNESS = {"": 0.0, "slow": 0.02, "device": 0.25, "poison": 0.0, "leaky": 0.0, "greedy": 0.0}
 """Seconds per segment, by name."""
 POISON = 12_345
+FAKE_SHAPE = Shape(width=8, num_layers=2, hop=320, quantizer=(2, 16))
 WORDS = [
     "alpha",
     "bravo",

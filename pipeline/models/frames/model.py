@@ -18,9 +18,9 @@ from audiomill.config.search import SearchConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import CONV, Aligner, Answer, Ladder, Packer, Readout, Transcript, Utterance, Wants
 from audiomill.models.ctc.align import word_frames
+from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
 from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts
-from audiomill.models.ctc.posteriors import TopTokens
-from audiomill.models.ctc.search import BeamDecoder, stretch_of
+from audiomill.models.ctc.top_tokens import TopTokens
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.fbank import KaldiFbank

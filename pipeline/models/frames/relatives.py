@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import ALIGNMENT, CODES, POSTERIORS, TEXT, VECTORS, Family, Loading
 from audiomill.models.shape import Shape
@@ -30,7 +31,7 @@ def relatives(name: str, checkpoints: str, model_types: tuple[str, ...], **more:
         gives=_gives,
         shape=_shape,
         load=_load,
-        batch_seconds={"cpu": 10.0, "cuda": 480.0},  # measured: activations leave a CPU's caches early
+        batch_seconds=FRAMES_BATCH_S,
         shows_convolutions=_has_convolutions,
         **more,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, VECTORS, Family, Loading
 from audiomill.models.shape import Shape
@@ -37,6 +38,6 @@ FAMILY = Family(
     gives=_gives,
     shape=_shape,
     load=_load,
-    batch_seconds={"cpu": 10.0, "cuda": 480.0},
+    batch_seconds=FRAMES_BATCH_S,
     quantizes_itself=True,
 )

@@ -22,7 +22,7 @@ from audiomill.models.ctc.labels import LabelForm, form_of, num_frames_needed, s
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.wav2vec2.masks import numpy_seeded, span_mask
+from audiomill.models.masks import numpy_seeded, span_mask
 
 MASK_FRAMES = 10
 

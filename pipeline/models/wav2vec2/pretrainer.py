@@ -17,8 +17,8 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
 from audiomill.models.frames.inputs import FrameInputs, normalizes
 from audiomill.models.learner import Loss, Rows
+from audiomill.models.masks import numpy_seeded, span_mask
 from audiomill.models.wav2vec2.learner import save_preparation
-from audiomill.models.wav2vec2.masks import numpy_seeded, span_mask
 
 MASK_FRAMES = 10
 START_SHARE = 0.065

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from audiomill.errors import ModelError
 from audiomill.models.shape import Shape
-from audiomill.models.whisper.shape import WHISPER_HOP
+from audiomill.models.whisper.folder import WHISPER_HOP
 
 DTYPES: dict[int, Any] = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}
 BFLOAT16 = 5

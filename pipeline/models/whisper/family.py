@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiomill.config.defaults import WINDOW_S
+from audiomill.config.defaults import SPEECH_SEGMENT_S, WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Family, Loading
 from audiomill.models.shape import Shape
 from audiomill.models.whisper import ctranslate2
-from audiomill.models.whisper.shape import shape_of, vocabulary_size
+from audiomill.models.whisper.folder import shape_of, vocabulary_size
 
 
 def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
@@ -65,8 +65,8 @@ FAMILY = Family(
     load=_load,
     window_s=WINDOW_S,
     reads_alone=True,
-    speech_segment_s=14.0,  # measured by benchmarks/whisper_cpu.py on tiny.en and base
-    batch_seconds={"cpu": 1920.0, "cuda": 1920.0},
+    speech_segment_s=SPEECH_SEGMENT_S,
+    batch_seconds=WINDOWS_BATCH_S,
     precisions={"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32")},
     vocabulary_size=vocabulary_size,
     reads_log_mel=True,

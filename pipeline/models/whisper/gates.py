@@ -6,8 +6,6 @@ Sources: openai/whisper transcribe.py (log-probability, compression ratio, no-sp
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from audiomill.config.text import TranscriptConfig
@@ -18,7 +16,6 @@ CHARS_FREE = 20
 """A word of half a second may be long."""
 MAX_REPEATS = 4
 """Of the same words in a row."""
-MAX_REPEATED_WORDS = 8
 SURE_SILENCE = 0.75
 """No-speech probability above which a text that is not sure of itself counts as invented."""
 SURE_SILENCE_LOGPROB = -0.5
@@ -59,23 +56,6 @@ def is_silence(signals: Signals, text: TranscriptConfig) -> bool:
         return True
     doubtful = signals.no_speech_prob > text.max_no_speech_prob and signals.avg_logprob < text.min_avg_logprob
     return doubtful or (signals.no_speech_prob > SURE_SILENCE and signals.avg_logprob < SURE_SILENCE_LOGPROB)
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes of its zlib form, as Whisper computes it; 0 for empty text."""
-    encoded = text.encode()
-    return round(len(encoded) / len(zlib.compress(encoded)), 4) if encoded else 0.0
-
-
-def num_repeats(words: Sequence[str]) -> int:
-    """How often the most repeated run of up to eight words stands in a row; 1 for no repetition."""
-    most = 1 if words else 0
-    for size in range(1, MAX_REPEATED_WORDS + 1):
-        count = 0  # words in a row that equal the one `size` before
-        for at in range(size, len(words)):
-            count = count + 1 if words[at] == words[at - size] else 0
-            most = max(most, 1 + count // size)
-    return most
 
 
 def chars_per_second(text: str, seconds: float) -> float:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Utterance
-from audiomill.models.whisper.gates import Signals, chars_per_second, compression_ratio, num_repeats
+from audiomill.models.whisper.gates import Signals, chars_per_second
 from audiomill.models.whisper.network.table import Decoded
 from audiomill.models.whisper.tokens import TIMESTAMP_STEP_S, WhisperTokens
 from audiomill.models.whisper.words import TimedToken
+from audiomill.text.repetition import compression_ratio, num_repeats
 
 STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 

@@ -21,10 +21,10 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Utterance, Wants
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.wav2vec2.masks import span_mask
+from audiomill.models.masks import span_mask
+from audiomill.models.mel import LogMel
 from audiomill.models.whisper.loading import tokenizer_of, whisper_parts
 from audiomill.models.whisper.model import WhisperModel, short_context
-from audiomill.models.whisper.network.mel import LogMel
 from audiomill.models.whisper.tokens import TIMESTAMP_STEP_S, WhisperTokens, tokens_of
 
 MAX_TEXT_TOKENS = 440

@@ -23,10 +23,10 @@ from audiomill.models.whisper.heard import Heard, How, mean_logprob, phrase_toke
 from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
 from audiomill.models.whisper.network.beams import decode_with_beams
 from audiomill.models.whisper.network.memory import free_bytes, rows_that_fit, shapes_of
-from audiomill.models.whisper.network.steps import decode
+from audiomill.models.whisper.network.stepping import decode
 from audiomill.models.whisper.network.table import Search, Table
 from audiomill.models.whisper.pack import Packer as WhisperPacker
-from audiomill.models.whisper.shape import WHISPER_HOP
+from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
 from audiomill.models.whisper.words import TimedToken, words_of

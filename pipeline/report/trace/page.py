@@ -14,22 +14,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.html.page import document, table
 from audiomill.report.trace.steps import Step, Trace
 from audiomill.storage.fs import Place
 
 matplotlib.use("Agg")
 WIDTH_INCHES, DOTS_PER_INCH = 12, 110
 MAX_COLUMNS, MAX_ROWS = 3000, 600
-STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:0 auto;padding:1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .2rem}
-img{width:100%;background:#fff;border-radius:6px}
-audio{width:100%}
-table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}
-.text{font-size:1.2rem;border-left:4px solid #888;padding-left:.8rem}
-.meta{opacity:.75;margin:.1rem 0}
-"""
+STYLE = "img{width:100%;background:#fff;border-radius:6px}audio{width:100%}.text{font-size:1.2rem;border-left:4px solid var(--line);padding-left:.8rem}"
 
 
 def write_page(trace: Trace, folder: Place) -> list[str]:
@@ -135,13 +127,10 @@ def _posteriors(axes: Any, step: Step) -> None:
 
 
 def _page(trace: Trace, pictures: list[bytes]) -> str:
-    name, seconds = html.escape(trace.source.rsplit("/", 1)[-1]), len(trace.waveform_T) / MODEL_SAMPLE_RATE
-    rows = "".join(
-        f"<tr><td>{number}</td><td>{html.escape(step.name)}</td><td>{_shape(step)}</td><td>{step.rate_hz:g} Hz</td></tr>"
-        for number, step in enumerate(trace.steps, 1)
-    )
+    name, seconds = trace.source.rsplit("/", 1)[-1], len(trace.waveform_T) / MODEL_SAMPLE_RATE
+    rows = [(str(n), step.name, _shape(step), f"{step.rate_hz:g} Hz") for n, step in enumerate(trace.steps, 1)]
     sections = "".join(
-        f'<section><h2>{number}. {html.escape(step.name)}</h2><p class="meta">{_shape(step)} at {step.rate_hz:g} Hz</p>'
+        f'<section><h2>{number}. {html.escape(step.name)}</h2><p class="soft">{_shape(step)} at {step.rate_hz:g} Hz</p>'
         f"<p>{html.escape(step.meaning)}</p>"
         f'<img alt="{html.escape(step.name)} over time; {_shape(step)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
         "</section>"
@@ -149,13 +138,12 @@ def _page(trace: Trace, pictures: list[bytes]) -> str:
     )
     text = "" if trace.text is None else f'<p class="text">{html.escape(trace.text) or "(no words)"}</p>'
     cut = f"; the first {seconds:g} s of it" if trace.is_cut else ""
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{name} through {html.escape(trace.model)}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{name} through {html.escape(trace.model)}</h1><p>{seconds:.2f} s{cut}</p>{text}"
-        f'<audio controls src="data:audio/wav;base64,{base64.b64encode(_wav(trace.waveform_T)).decode()}"></audio>'
-        f"<table><tr><th></th><th>step</th><th>shape</th><th>rate</th></tr>{rows}</table>{sections}</body></html>"
+    sound = base64.b64encode(_wav(trace.waveform_T)).decode()
+    body = (
+        f'<main id="overview"><p>{seconds:.2f} s{cut}</p>{text}<audio controls src="data:audio/wav;base64,{sound}"></audio>'
+        f"{table(('', 'step', 'shape', 'rate'), rows)}{sections}</main>"
     )
+    return document(f"{name} through {trace.model}", body, STYLE)
 
 
 def _shape(step: Step) -> str:

@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.audio.recording import Cut, RecordingSpec, StageClock, cut_recording
-from audiomill.audio.segment import spec_from_seconds
+from audiomill.audio.segment import whole_spec
 from audiomill.config.jobs import JobConfig, ModelTask, TraceConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
-from audiomill.config.stages import DecodeConfig
 from audiomill.errors import InputError, Rejected
 from audiomill.models.base import CONV, Answer, Transcript, Utterance, Vectors, VectorWant
 from audiomill.models.checkpoint import find_checkpoint, shape_of
@@ -27,7 +25,9 @@ from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import TaskSpec
 from audiomill.run.settle import FoundTask, found_tasks, settle
-from audiomill.storage.fs import Place
+from audiomill.sources.listing import list_inputs
+from audiomill.stages.sandbox import Decoder
+from audiomill.stages.waveform import waveform_of
 
 
 class Word(NamedTuple):
@@ -106,34 +106,29 @@ def _asked(config: TraceConfig) -> ModelTask:
     return ModelTask(
         model=dataclasses.replace(config.model, device="cpu"),
         transcripts=config.transcripts if TEXT in checkpoint.gives else None,
-        embeddings=(EmbeddingsConfig(layers=layers, dtype="fp32"),),
-        codes=(CodesConfig(codebook=codebook, codebook_layer=pictures.codebook_layer),) if codebook else (),
+        tables={
+            "embeddings": (EmbeddingsConfig(layers=layers, dtype="fp32"),),
+            "codes": (CodesConfig(codebook=codebook, codebook_layer=pictures.codebook_layer),) if codebook else (),
+        },
     )
 
 
 def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int16], bool]:
     """The first seconds as 16 kHz mono."""
-    rules = spec_from_seconds(
-        kind="fixed", max_length_s=max_seconds, context_s=0, threshold=0.5, min_speech_s=0, min_silence_s=0, pad_s=0, max_gap_s=0
-    )  # fmt: skip
-    limits = DecodeConfig()
-    reading = RecordingSpec(
-        channels="mix" if job.decode.channels == "split" else job.decode.channels,
-        start_s=None,
-        duration_s=max_seconds + 1,
-        min_s=limits.min_recording_seconds,
-        max_s=limits.max_recording_hours * 3600,
-    )
+    listing = list_inputs((url,), job.plan.storage_options, job.plan.audio_root, "")
+    (row, *others) = [{**entry._asdict(), "id": entry.id} for entry in listing.entries]
+    if others:
+        raise InputError(f"{url}: holds {1 + len(others)} recordings; name one audio file")
+    channels = "mix" if job.decode.channels == "split" else job.decode.channels
+    decode = dataclasses.replace(job.decode, channels=channels)
+    decoder = Decoder(decode, whole_spec(max_seconds + 2), job.plan.storage_options)
     try:
-        with Place(url, job.plan.storage_options).open() as handle:
-            cuts = [event for event in cut_recording(handle, reading, rules, StageClock()) if isinstance(event, Cut)]
-    except FileNotFoundError as error:
-        raise InputError(f"{url}: no such file") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{url}: a folder; name one audio file") from error
+        channel = 0 if channels == "first" else None
+        pcm = waveform_of(decoder, row, row["span_start_s"], max_seconds + 1, channel)
     except Rejected as rejected:
         raise InputError(f"{url}: {rejected.reason}: {rejected.detail}") from rejected
-    pcm = np.concatenate([cut.pcm_T for cut in cuts])
+    finally:
+        decoder.close()
     limit = samples_from_seconds(max_seconds)
     return pcm[:limit], len(pcm) > limit
 
@@ -143,7 +138,7 @@ def _wave_words(found: FoundTask) -> str:
 
 
 def _mel_step(pcm: NDArray[np.int16], found: FoundTask) -> Step:
-    from audiomill.models.whisper.network.mel import log_mel_MF
+    from audiomill.models.mel import log_mel_MF
 
     is_input = found.checkpoint.family.reads_log_mel
     what = "What this model sees." if is_input else "For the eye only: this model does not read it."

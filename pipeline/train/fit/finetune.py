@@ -28,12 +28,13 @@ from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
 from audiomill.train.fit.claim import claim, clear, fields_of
-from audiomill.train.fit.history import Recorder, curves, read_metrics
+from audiomill.train.fit.history import Recorder, read_metrics
 from audiomill.train.fit.processes import first_alone
 from audiomill.train.fit.state import States
 from audiomill.train.fit.updating import Labelled, fit
 from audiomill.train.fit.worker import Worker
 from audiomill.train.page import training_page
+from audiomill.train.pictures import training_charts
 
 Report = dict[str, Any]
 
@@ -304,7 +305,7 @@ def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Rep
         "seed": training.config.seed,
         **_codebook_health(rows),
     }
-    (output / "report.html").write_text(training_page(report, curves(rows)))
+    (output / "report.html").write_text(training_page(report, training_charts(rows)))
     return report
 
 

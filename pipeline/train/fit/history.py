@@ -1,9 +1,7 @@
-"""What a training run tells while it goes: rows in metrics.jsonl, TensorBoard events, lines or a bar, and a picture."""
+"""What a training run tells while it goes: rows in metrics.jsonl, TensorBoard events, lines or a bar."""
 
 from __future__ import annotations
 
-import html
-import io
 import json
 import time
 from pathlib import Path
@@ -11,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import matplotlib
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from audiomill.watch.progress import duration_text
@@ -19,12 +16,6 @@ from audiomill.watch.progress import duration_text
 matplotlib.use("Agg")
 METRICS_FILE = "metrics.jsonl"
 NOT_DRAWN = ("update", "num_updates", "epoch")
-PANELS = (
-    ("loss", "loss", "nats a token"),
-    ("dev_wer", "dev WER", "share of words"),
-    ("learning_rate", "learning rate", ""),
-    ("x_real_time", "throughput", "x real time"),
-)
 SPOKEN_EVERY_S = 10.0
 
 
@@ -90,38 +81,3 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return found
-
-
-def curves(rows: list[dict[str, Any]]) -> str:
-    """Loss, WER, learning rate and throughput over updates, as SVG."""
-    panels = [
-        panel
-        for panel in (*PANELS, ("perplexity", "codebook perplexity", "entries"))
-        if any(panel[0] in row for row in rows)
-    ]
-    figure = Figure(figsize=(9, 2.2 * max(1, len(panels))))
-    for number, (name, title, unit) in enumerate(panels, 1):
-        axes = figure.add_subplot(max(1, len(panels)), 1, number)
-        points = [(row["update"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else None, linewidth=1.2)
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.set_ylabel(unit, fontsize=8)
-        axes.set_xlabel("update", fontsize=8)
-        axes.grid(alpha=0.3)
-    figure.tight_layout()
-    return svg(figure)
-
-
-def svg(figure: Figure) -> str:
-    """A figure as an SVG element, named by its axes for those who do not see it."""
-    sink = io.StringIO()
-    figure.savefig(sink, format="svg")
-    text = sink.getvalue()
-    names = [
-        name
-        for axes in figure.axes
-        for name in (axes.get_title(loc="left"), axes.get_title(), axes.get_ylabel())
-        if name
-    ]
-    label = html.escape(f"picture of {', '.join(names) or figure.axes[0].get_xlabel()}", quote=True)
-    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -28,7 +28,7 @@ from audiomill.train.fit.augment import augmented
 from audiomill.train.fit.average import Average
 from audiomill.train.fit.batches import Update, updates, updates_an_epoch
 from audiomill.train.fit.evaluate import dev_wer
-from audiomill.train.fit.precision import autocast, autocast_type, mixed
+from audiomill.train.fit.mixed import autocast, autocast_type, mixed
 from audiomill.train.fit.schedule import rate_share
 from audiomill.train.fit.state import Progress, States
 from audiomill.train.fit.worker import Worker

@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from audiomill.html.page import document, section, table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.wer import score_pair
 from audiomill.train.listening import players
-from audiomill.train.page import page, section, table
-from audiomill.train.pictures import hours_picture, reliability_picture, rounds_picture
+from audiomill.train.pictures import hours_chart, reliability_chart, rounds_chart
 
 NUM_WORST, NUM_CHANGES = 10, 10
 Metrics = dict[str, Any]
@@ -21,14 +21,14 @@ Metrics = dict[str, Any]
 
 def write_report(root: Path, rounds: Sequence[Metrics], options: dict[str, Any]) -> None:
     """Writes the page of the rounds so far."""
-    body = section("Test WER by round", rounds_picture(rounds) + table(_HEADER, [_row(each) for each in rounds]))
+    body = section("Test WER by round", rounds_chart(rounds) + table(_HEADER, [_row(each) for each in rounds]))
     for before, after in pairwise(rounds):
         body += _round_section(root, before, after, options)
     best = next(each for each in reversed(rounds) if each["promoted"])
     body += section(
         f"Worst clips of the test set, round {best['round']}", _worst(root / f"round-{best['round']}" / "test", options)
     )
-    (root / "report.html").write_text(page("Self-training", body))
+    (root / "report.html").write_text(document("Self-training", body))
 
 
 _HEADER = (
@@ -64,9 +64,9 @@ def _row(metrics: Metrics) -> list[Any]:
 
 def _round_section(root: Path, before: Metrics, after: Metrics, options: dict[str, Any]) -> str:
     number, kept = after["round"], after["selection"]
-    body = "<h3>Hours kept and dropped</h3>" + hours_picture(kept["hours_kept"], kept["dropped"])
+    body = "<h3>Hours kept and dropped</h3>" + hours_chart(kept["hours_kept"], kept["dropped"])
     if kept["calibration"]:
-        body += "<h3>Calibration on the dev set</h3>" + reliability_picture(
+        body += "<h3>Calibration on the dev set</h3>" + reliability_chart(
             kept["calibration"]["bins"], "expected and true WER"
         )
     previous = root / f"round-{before['round']}" / "labels"

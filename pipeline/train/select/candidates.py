@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from audiomill.config.select import SelectConfig
 from audiomill.errors import InputError
 from audiomill.models.ctc.ngram import NgramModel, local_file
-from audiomill.models.whisper.gates import num_repeats
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.calibrate import cross_fitted, fit, log_odds, reliability
+from audiomill.text.repetition import num_repeats
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 from audiomill.train.select.rules import Label, plain
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from audiomill.html.page import document, section, table
 from audiomill.train.listening import players
-from audiomill.train.page import page, section, table
-from audiomill.train.pictures import hours_picture, reliability_picture
+from audiomill.train.pictures import hours_chart, reliability_chart
 from audiomill.train.select.candidates import Candidates
 from audiomill.train.select.rules import KEPT, Verdict, ranked
 
@@ -34,19 +34,19 @@ def selection_page(
     chosen = _chosen(found, verdicts, listen)
     sounds = players([found.rows[at] for numbers in chosen.values() for at in numbers], folder, options)
     body = section("Figures", table(["", ""], _figures(report)))
-    body += section("Hours", hours_picture(report["hours_kept"], report["dropped"]))
+    body += section("Hours", hours_chart(report["hours_kept"], report["dropped"]))
     if report["calibration"]:
         said = report["calibration"]
         body += section(
             "Calibration",
             f"<p>Fitted on {said['num_segments']} labelled segments with {100 * said['wer']:.1f}% WER; expected calibration error "
             f"{said['error']:.3f} on segments that it was not fitted to.</p>"
-            + reliability_picture(said["bins"], "labelled audio, cross-fitted"),
+            + reliability_chart(said["bins"], "labelled audio, cross-fitted"),
         )
     for reason, numbers in chosen.items():
         title = "Kept, the surest" if not reason else f"Dropped: {reason.replace('_', ' ')}"
         body += section(title, _listening(found, verdicts, numbers, sounds))
-    return page("Selection of pseudo-labels", body)
+    return document("Selection of pseudo-labels", body)
 
 
 def _figures(report: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -25,7 +25,7 @@ from audiomill.report.gather import (
     throughput,
 )
 from audiomill.report.listen import Listener
-from audiomill.report.page import body, document
+from audiomill.report.page import body, report_document
 from audiomill.report.side import Index, index_row, name_of, part_file, script, segment_row
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -74,7 +74,7 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any])
         "sounds": sounds,
     }
     runs = _runs(output)
-    content = document(
+    content = report_document(
         _title(record),
         body(
             _headline(entries, found),

@@ -21,10 +21,10 @@ from audiomill.models.ctc.beam import Found, search
 from audiomill.models.ctc.context import Context, Weights
 from audiomill.models.ctc.greedy import CtcVocabulary, core_frames
 from audiomill.models.ctc.ngram import NgramModel, file_fingerprint, local_file
-from audiomill.models.ctc.posteriors import TopTokens, dense, joined, narrowed
 from audiomill.models.ctc.rescore import Rescorer
 from audiomill.models.ctc.spelling import phrases, spelled, words_of_lexicon
 from audiomill.models.ctc.token_trie import TokenTrie
+from audiomill.models.ctc.top_tokens import TopTokens, dense, joined, narrowed
 from audiomill.storage.fs import Place
 
 

@@ -1,0 +1,158 @@
+"""The codes table: discrete units, a row a segment and codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.config.representations import CodesConfig
+from audiomill.errors import InputError
+from audiomill.models.checkpoint import Checkpoint
+from audiomill.models.shape import Shape
+from audiomill.models.wanted import settled_codes
+from audiomill.schema import column
+from audiomill.tables.frames import CLOCK, NAMED, frame_row, lists, plain_columns
+from audiomill.tables.output import Answered, Asked, Output, Reading
+
+BYTES_PER_CODE = 2
+
+SCHEMA = pa.schema(
+    [
+        *NAMED,
+        column("quantizer", pa.string(), "what made the codes: quantizer (the checkpoint's own) or a codebook's name"),
+        column("codebook", pa.int16(), "from 0; a row for each codebook of the quantizer"),
+        column("num_entries", pa.int32(), "entries of the codebook: codes are below it"),
+        *CLOCK,
+        column("codes", pa.list_(pa.uint16()), "one a frame; runs joined with --deduplicate"),
+        column("durations", pa.list_(pa.uint16()), "frames each code lasts; null unless --deduplicate", nullable=True),
+    ]
+)
+
+
+def _settle(
+    configs: Sequence[CodesConfig], checkpoint: Checkpoint, shape: Shape, options: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    wants, prints = settled_codes(configs, checkpoint, shape, options)
+    return {"codes": tuple(wants)}, prints
+
+
+def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
+    """By segment, then by want, then by codebook."""
+    rows: list[dict[str, Any]] = []
+    codes: list[NDArray[np.uint16] | None] = []
+    durations: list[NDArray[np.uint16] | None] = []
+    for number, cut in enumerate(answered.cuts):
+        for task, answers in zip(answered.tasks, answered.answers, strict=True):
+            for want, codes_KF in zip(task.wants.codes, answers[number].readout.codes, strict=True):
+                for codebook, codes_F in enumerate(codes_KF):
+                    named = {"quantizer": want.name, "codebook": codebook, "num_entries": want.num_entries}
+                    rows.append({**frame_row(cut, task, 1), **named})
+                    kept, lasting = run_lengths(codes_F) if want.deduplicate else (codes_F, None)
+                    codes.append(kept)
+                    durations.append(lasting)
+    columns = plain_columns(rows, kind, ("codes", "durations"))
+    columns["codes"], columns["durations"] = lists(codes, np.uint16), lists(durations, np.uint16)
+    return pa.table([columns[name] for name in kind.names], schema=kind)
+
+
+def run_lengths(codes_F: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Codes without immediate repeats, and how many frames each lasts."""
+    starts = np.flatnonzero(np.diff(codes_F.astype(np.int32), prepend=-1))
+    return codes_F[starts], np.diff(starts, append=len(codes_F)).astype(np.uint16)
+
+
+def code_counts(codes: pa.Table) -> list[dict[str, Any]]:
+    """How many frames each entry of each codebook has, for the ledger."""
+    found = []
+    keys = ["model", "quantizer", "codebook", "num_entries"]
+    for key in codes.group_by(keys, use_threads=False).aggregate([]).to_pylist():
+        mask = np.logical_and.reduce([pc.equal(codes.column(name), key[name]).to_numpy() for name in keys])
+        mine = codes.filter(pa.array(mask))
+        entries = mine.column("codes").combine_chunks().flatten().to_numpy()
+        lasting = mine.column("durations").combine_chunks().flatten().to_numpy()
+        weights = lasting if len(lasting) else None
+        found.append({**key, "counts": np.bincount(entries, weights, key["num_entries"]).astype(int).tolist()})
+    return found
+
+
+def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sums over the ledger: for each codebook the share of entries in use, perplexity and bits a frame.
+
+    Perplexity is `exp` of the entropy of the entries' frequencies: as many equally frequent entries would tell as much.
+    """
+    sums: dict[tuple[str, str, int], NDArray[np.int64]] = {}
+    for entry in entries:
+        for each in entry.get("codes_usage") or ():
+            key = (each["model"], each["quantizer"], each["codebook"])
+            counts = np.asarray(each["counts"], np.int64)
+            sums[key] = sums[key] + counts if key in sums else counts
+    found = []
+    for (model, quantizer, codebook), counts in sorted(sums.items()):
+        share = counts[counts > 0] / max(1, counts.sum())
+        entropy = float(-(share * np.log(share)).sum())
+        found.append(
+            {
+                "model": model,
+                "quantizer": quantizer,
+                "codebook": codebook,
+                "num_entries": len(counts),
+                "num_used": int((counts > 0).sum()),
+                "num_frames": int(counts.sum()),
+                "perplexity": round(float(np.exp(entropy)), 3),
+                "bits_a_frame": round(entropy / float(np.log(2)), 3),
+            }
+        )
+    return found
+
+
+def _bytes_per_second(asked: Asked) -> float:
+    num_codebooks = sum(want.num_codebooks for want in asked.spec.wants.codes)
+    return MODEL_SAMPLE_RATE / asked.spec.hop * num_codebooks * BYTES_PER_CODE
+
+
+def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:
+    """codes_F of one codebook, or codes_KF of all that follow each other.
+
+    Raises:
+        InputError: they differ in length.
+    """
+    if "codebook" in chosen:
+        return np.array(rows.column("codes")[row].values)
+    names = [rows.column(name) for name in ("segment_id", "quantizer", "model")]
+    stop, first = row, [column[row] for column in names]
+    while stop < rows.num_rows and [column[stop] for column in names] == first:
+        stop += 1
+    found = [np.array(rows.column("codes")[i].values) for i in range(row, stop)]
+    if len({len(codes) for codes in found}) > 1:
+        raise InputError(
+            "the codes were de-duplicated, so a segment's codebooks differ in length; choose one with codebook="
+        )
+    return found[0] if len(found) == 1 else np.stack(found)
+
+
+CODES = Output(
+    name="codes",
+    documented=SCHEMA,
+    config=CodesConfig,
+    shorthand="codebook",
+    settle=_settle,
+    told_apart=lambda spec: [(want.name,) for want in spec.wants.codes],
+    is_wanted=lambda wants: bool(wants.codes),
+    schema=lambda asked: SCHEMA,
+    rows=_rows,
+    bytes_per_second=_bytes_per_second,
+    counted=lambda table: {"codes_usage": code_counts(table)},
+    reading=Reading(
+        choose_by={"model": str, "quantizer": str, "codebook": int},
+        one_kind=("model", "quantizer"),
+        columns=("segment_id", "model", "quantizer", "codes"),
+        values=_read,
+        joins_rows=True,
+    ),
+)

@@ -1,0 +1,154 @@
+"""The embeddings table: hidden states of the layers that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.config.representations import EmbeddingsConfig
+from audiomill.errors import UsageError
+from audiomill.models.base import VectorWant
+from audiomill.models.checkpoint import Checkpoint
+from audiomill.models.shape import Shape
+from audiomill.models.task import TaskSpec
+from audiomill.models.wanted import settled_vectors
+from audiomill.schema import column
+from audiomill.tables.frames import CLOCK, NAMED, frame_row, lists, offsets, plain_columns
+from audiomill.tables.output import Answered, Asked, Output, Reading
+
+VALUE_TYPES = {"fp16": pa.float16(), "fp32": pa.float32(), "int8": pa.int8()}
+BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}
+POOLED_HZ = 0.1
+"""Pooled vectors count as one in ten seconds when sizes are forecast."""
+
+
+def schema_of(values: pa.DataType) -> pa.Schema:
+    """`values` is a vector, or a list of vectors where frames are kept."""
+    return pa.schema(
+        [
+            *NAMED,
+            column("layer", pa.int16(), "hidden state: 0 is the input of the first layer, 9 the output of the ninth"),
+            column("pool", pa.string(), "none, mean, mean+std or max"),
+            column("num_frames", pa.int32(), "vectors in the row, or frames that were pooled"),
+            *CLOCK,
+            column("values", values, "the vector, or a list of vectors, one a frame"),
+            column("scale", pa.list_(pa.float32()), "int8: values times this, one a vector; else null", nullable=True),
+        ]
+    )
+
+
+def values_type(wants: Sequence[tuple[int, VectorWant]]) -> pa.DataType:
+    """Type of `embeddings.values` for a run.
+
+    A vector has a fixed size unless the run mixes widths; a row is one vector where everything is pooled, else a
+    list of vectors.
+
+    Args:
+        wants: of the run, each with the width of its hidden state; all have one dtype.
+    """
+    sizes = {width * (2 if want.pool == "mean+std" else 1) for width, want in wants}
+    value = VALUE_TYPES[wants[0][1].dtype]
+    vector = pa.list_(value, sizes.pop()) if len(sizes) == 1 else pa.list_(value)
+    return vector if all(want.pool != "none" for _, want in wants) else pa.list_(vector)
+
+
+def _settle(
+    configs: Sequence[EmbeddingsConfig], checkpoint: Checkpoint, shape: Shape, options: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    return {"vectors": tuple(settled_vectors(configs, shape))}, []
+
+
+def _check(configs: Sequence[EmbeddingsConfig]) -> None:
+    if len({config.dtype for config in configs}) > 1:
+        raise UsageError("embeddings of one output have one dtype: give the others an --output of their own")
+
+
+def _told_apart(spec: TaskSpec) -> list[tuple[Any, ...]]:
+    return [(want.layer, want.pool, want.stride, want.l2_normalize) for want in spec.wants.vectors]
+
+
+def _schema(asked: Sequence[Asked]) -> pa.Schema:
+    wants = [(each.shape.width_of(want.layer), want) for each in asked for want in each.spec.wants.vectors]
+    return schema_of(values_type(wants))
+
+
+def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
+    """By segment, then by want."""
+    rows: list[dict[str, Any]] = []
+    vectors: list[NDArray[Any]] = []
+    scales: list[NDArray[np.float32] | None] = []
+    for number, cut in enumerate(answered.cuts):
+        for task, answers in zip(answered.tasks, answered.answers, strict=True):
+            for want, found in zip(task.wants.vectors, answers[number].readout.vectors, strict=True):
+                named = {"layer": want.layer, "pool": want.pool, "num_frames": found.num_frames}
+                rows.append({**frame_row(cut, task, want.stride), **named})
+                vectors.append(found.values_ND)
+                scales.append(found.scale_N)
+    columns = plain_columns(rows, kind, ("values", "scale"))
+    columns["values"] = _values(vectors, kind.field("values").type)
+    columns["scale"] = lists(scales, np.float32)
+    return pa.table([columns[name] for name in kind.names], schema=kind)
+
+
+def _bytes_per_second(asked: Asked) -> float:
+    rate, total = MODEL_SAMPLE_RATE / asked.spec.hop, 0.0
+    for want in asked.spec.wants.vectors:
+        width = asked.shape.width_of(want.layer) * (2 if want.pool == "mean+std" else 1)
+        vector = width * BYTES_PER_VALUE[want.dtype] + (4 if want.dtype == "int8" else 0)
+        total += vector * (rate / want.stride if want.pool == "none" else POOLED_HZ)
+    return total
+
+
+def _values(vectors: Sequence[NDArray[Any]], kind: pa.DataType) -> pa.Array:
+    """The values column from one array values_ND a row."""
+    is_rows = pa.types.is_list(kind) and (pa.types.is_nested(kind.value_type))
+    vector = kind.value_type if is_rows else kind
+    flat = pa.array(np.concatenate([v.reshape(-1) for v in vectors]) if vectors else [], vector.value_type)
+    if pa.types.is_fixed_size_list(vector):
+        columns: pa.Array = pa.FixedSizeListArray.from_arrays(flat, vector.list_size)
+    else:
+        sizes = [v.shape[1] for v in vectors for _ in range(len(v))]
+        columns = pa.ListArray.from_arrays(pa.array(offsets(sizes)), flat)
+    if not is_rows:
+        return columns.cast(kind)
+    return pa.ListArray.from_arrays(pa.array(offsets([len(v) for v in vectors])), columns).cast(kind)
+
+
+def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:
+    """values_FD or values_D of a row; float32 from int8 with its scale."""
+    values = rows.column("values")[row].values
+    is_frames = pa.types.is_nested(values.type)
+    flat = np.array(values.flatten() if is_frames else values)  # a copy: torch wants arrays that may be written to
+    found = flat.reshape(len(values), -1) if is_frames else flat
+    scale = rows.column("scale")[row].values
+    if scale is None:
+        return found
+    scale_N = np.asarray(scale, np.float32)
+    scaled: NDArray[Any] = found.astype(np.float32) * (scale_N[:, None] if is_frames else scale_N)
+    return scaled
+
+
+EMBEDDINGS = Output(
+    name="embeddings",
+    documented=schema_of(pa.list_(pa.list_(pa.float16(), 768))),
+    config=EmbeddingsConfig,
+    shorthand="layers",
+    settle=_settle,
+    check=_check,
+    told_apart=_told_apart,
+    is_wanted=lambda wants: bool(wants.vectors),
+    schema=_schema,
+    rows=_rows,
+    bytes_per_second=_bytes_per_second,
+    reading=Reading(
+        choose_by={"model": str, "layer": int, "pool": str},
+        one_kind=("model", "layer", "pool"),
+        columns=("values", "scale"),
+        values=_read,
+    ),
+)

@@ -1,0 +1,89 @@
+"""What the rest of the house knows of a table that a job may ask for: one value a file.
+
+Recordings, segments and rejections are written by every run; what follows them is an `Output` each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from audiomill.models.base import Answer, Wants
+from audiomill.models.checkpoint import Checkpoint
+from audiomill.models.shape import Shape
+from audiomill.models.task import TaskSpec
+
+
+class Asked(NamedTuple):
+    """A task with the shape of its checkpoint."""
+
+    spec: TaskSpec
+    shape: Shape
+
+
+class Answered(NamedTuple):
+    """What models gave for the segments of a piece: `cuts` as in `schema.CUT`; `answers`: a sequence a task, an answer a
+    segment."""
+
+    cuts: Sequence[Mapping[str, Any]]
+    tasks: Sequence[TaskSpec]
+    answers: Sequence[Sequence[Answer]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How training code reads a table.
+
+    Attributes:
+        choose_by: columns by which rows are chosen, with their types.
+        one_kind: of these, the columns that must have a single value in what is chosen.
+        columns: that values are made of.
+        values: (rows, number of the first row, chosen values) -> the array of a sample.
+        joins_rows: consecutive rows of a segment are one sample.
+    """
+
+    choose_by: Mapping[str, type]
+    one_kind: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: Callable[[pa.Table, int, Mapping[str, Any]], Any]
+    joins_rows: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """A table.
+
+    Attributes:
+        name: of its folder.
+        documented: its schema, with the usual width where that depends on the model.
+        config: dataclass of its options; None where it has none of its own.
+        shorthand: the option that a plain value in a YAML file stands for.
+        settle: (configs, checkpoint, shape, storage options) -> fields of `Wants`, and fingerprints of other files.
+        check: raises UsageError for configs of one job that cannot share a table.
+        told_apart: what a row of a task is known by, for each kind of row.
+        is_wanted: whether a task gives rows.
+        schema: of a run.
+        rows: of a piece, by segment.
+        bytes_per_second: of audio, for one task.
+        counted: what a ledger entry keeps of a part's rows, by name.
+        reading: None for tables that are no training data.
+    """
+
+    name: str
+    documented: pa.Schema
+    config: type | None = None
+    shorthand: str = ""
+    settle: Callable[
+        [Sequence[Any], Checkpoint, Shape, dict[str, Any]], tuple[dict[str, Any], list[str]]
+    ] = lambda configs, checkpoint, shape, options: ({}, [])  # fmt: skip
+    check: Callable[[Sequence[Any]], None] = lambda configs: None
+    told_apart: Callable[[TaskSpec], Sequence[tuple[Any, ...]]] = lambda spec: ()
+    is_wanted: Callable[[Wants], bool]
+    schema: Callable[[Sequence[Asked]], pa.Schema]
+    rows: Callable[[Answered, pa.Schema], pa.Table]
+    bytes_per_second: Callable[[Asked], float]
+    counted: Callable[[pa.Table], dict[str, Any]] = lambda table: {}
+    reading: Reading | None = None

@@ -1,0 +1,18 @@
+"""Every table that a run may write."""
+
+from __future__ import annotations
+
+from audiomill import schema
+from audiomill.tables.codes import CODES
+from audiomill.tables.embeddings import EMBEDDINGS
+from audiomill.tables.posteriors import POSTERIORS
+
+OUTPUTS = (EMBEDDINGS, CODES, POSTERIORS)
+"""Beside recordings, segments and rejections, in the order in which they are settled."""
+DOCUMENTED = {**schema.TABLES, **{output.name: output.documented for output in OUTPUTS}}
+"""Every table with its schema, by name."""
+
+
+def table_names() -> list[str]:
+    """Folders that an output may have for its tables."""
+    return list(DOCUMENTED)

@@ -1,0 +1,71 @@
+"""The posteriors table: what a CTC model thought of each frame, for other texts later (`audiomill respell`)."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
+from audiomill.models.base import Wants
+from audiomill.models.ctc.top_tokens import TopTokens, narrowed, quantized
+from audiomill.schema import column
+from audiomill.tables.frames import CLOCK, NAMED, frame_row
+from audiomill.tables.output import Answered, Asked, Output
+
+BYTES_PER_CANDIDATE = 3
+
+SCHEMA = pa.schema(
+    [
+        *NAMED,
+        column("num_frames", pa.int32(), "frames in the row"),
+        *CLOCK,
+        column("is_continued", pa.bool_(), "frames go on from the row before: both are read as one"),
+        column("num_tokens", pa.int16(), "candidates a frame: the blank first, then from the most probable on"),
+        column("tokens", pa.binary(), "uint16, frame by frame"),
+        column("levels", pa.binary(), "uint8, frame by frame: log-probability is -20 (level / 255)^2"),
+    ]
+)
+
+
+def _num_kept(wants: Wants) -> int:
+    """Tokens beside the blank."""
+    return 0 if wants.transcripts is None else wants.transcripts.decoder.keep_posteriors
+
+
+def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
+    """A row a segment: the most probable tokens of its own frames."""
+    number, task = next((n, task) for n, task in enumerate(answered.tasks) if _num_kept(task.wants))
+    hop, rows = task.text_hop, []
+    for cut, answer in zip(answered.cuts, answered.answers[number], strict=True):
+        text = answer.text
+        first = -(-cut["left"] // hop)
+        stop = len(text.labels_F) if cut["right"] == 0 else -(-(cut["left"] + cut["stop"] - cut["start"]) // hop)
+        found = TopTokens(text.top.tokens_FC[first:stop], text.top.logprobs_FC[first:stop])
+        top = narrowed(found, _num_kept(task.wants))
+        rows.append(
+            {
+                **frame_row(cut, task, 1),
+                "frame_rate_hz": MODEL_SAMPLE_RATE / hop,
+                "first_frame_s": seconds_from_samples(cut["start"] - cut["left"] + first * hop),
+                "num_frames": len(top.tokens_FC),
+                "is_continued": cut["left"] > 0,
+                "num_tokens": top.tokens_FC.shape[1],
+                "tokens": top.tokens_FC.astype("<u2").tobytes(),
+                "levels": quantized(top.logprobs_FC).tobytes(),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=kind)
+
+
+def _bytes_per_second(asked: Asked) -> float:
+    kept = _num_kept(asked.spec.wants)
+    return MODEL_SAMPLE_RATE / max(1, asked.spec.text_hop) * BYTES_PER_CANDIDATE * (kept + 1) if kept else 0.0
+
+
+POSTERIORS = Output(
+    name="posteriors",
+    documented=SCHEMA,
+    is_wanted=lambda wants: _num_kept(wants) > 0,
+    schema=lambda asked: SCHEMA,
+    rows=_rows,
+    bytes_per_second=_bytes_per_second,
+)

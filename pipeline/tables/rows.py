@@ -1,0 +1,92 @@
+"""The one way from a transcript to a row of the segments table, and from segments to a recording's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from audiomill import schema
+from audiomill.audio.clock import seconds_from_samples
+from audiomill.models.base import TimedText, Transcript
+from audiomill.tables.frames import segment_id
+from audiomill.text.repetition import compression_ratio
+
+
+def segment_row(cut: Mapping[str, Any], transcript: Transcript | None, fingerprint: int) -> dict[str, Any]:
+    """A row of `schema.SEGMENTS`.
+
+    Args:
+        cut: the segment, see `schema.CUT`.
+        transcript: None where no text was wanted.
+        fingerprint: of its sound.
+    """
+    row: dict[str, Any] = dict.fromkeys(schema.SEGMENTS.names)
+    row |= {
+        "id": segment_id(cut),
+        "recording_id": cut["recording_id"],
+        "channel": cut["channel"],
+        "start_s": seconds_from_samples(cut["start"]),
+        "stop_s": seconds_from_samples(cut["stop"]),
+        "fingerprint": fingerprint,
+    }
+    return row if transcript is None else row | text_columns(transcript, cut["start"], cut["stop"])
+
+
+def text_columns(transcript: Transcript, start: int, stop: int) -> dict[str, Any]:
+    """The columns that a text gives; `start`, `stop`: samples of the segment on the source's clock."""
+    logprob, confidence = transcript.avg_logprob, transcript.confidence
+    if confidence is None and logprob is not None:
+        confidence = float(np.exp(min(0.0, logprob)))
+    return {
+        "text": transcript.text,
+        "language": transcript.language,
+        "language_probability": _rounded(transcript.language_probability),
+        "avg_logprob": _rounded(logprob),
+        "no_speech_prob": _rounded(transcript.no_speech_prob),
+        "compression_ratio": compression_ratio(transcript.text),
+        "confidence": _rounded(confidence),
+        "words": _timed(transcript.words, start, stop, "word"),
+        "phrases": _timed(transcript.phrases, start, stop, "text"),
+        "rung": transcript.rung,
+        "gates": None if transcript.gates is None else list(transcript.gates),
+        "first_text": transcript.first_text,
+        "agreement": _rounded(transcript.agreement),
+        "nbest": None if transcript.nbest is None else [each._asdict() for each in transcript.nbest],
+    }
+
+
+def in_time_order(segments: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Segments of one recording, channels of the same moment in their order."""
+    return sorted(segments, key=lambda row: (row["start_s"], row["channel"] or 0))
+
+
+def joined_text(segments: Iterable[Mapping[str, Any]]) -> str:
+    """Text of a recording from its segments in time order."""
+    return " ".join(segment["text"] for segment in segments if segment["text"])
+
+
+def _timed(texts: tuple[TimedText, ...] | None, start: int, stop: int, name: str) -> list[dict[str, Any]] | None:
+    """Times from the segment's clock to the source's, kept inside the segment."""
+    if texts is None:
+        return None
+    return [
+        {
+            name: each.text,
+            "start_s": seconds_from_samples(min(start + each.start, stop)),
+            "stop_s": seconds_from_samples(min(start + each.stop, stop)),
+            **(_sureness(each) if name == "word" else {}),
+        }
+        for each in texts
+    ]
+
+
+def _sureness(word: TimedText) -> dict[str, float | None]:
+    confidence = word.probability if word.confidence is None else word.confidence
+    return {"probability": _rounded(word.probability), "confidence": _rounded(confidence)}
+
+
+def _rounded(value: float | None) -> float | None:
+    """Four decimals: what lies below is rounding noise of the hardware's sums, not information."""
+    return None if value is None else round(value, 4)
