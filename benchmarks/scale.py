@@ -1,4 +1,4 @@
-"""1 to 1,000 GPUs on ten thousand to a hundred million hours, by simulation: the tables of pipeline/forecast/README.md.
+"""1 to 1,000 GPUs on ten thousand to a hundred million hours, by simulation: the tables of docs/forecasts.md.md.
 
 Rates of decoding are measured ones (`python -m benchmarks.decode`), the driver's too; that of the GPU is an argument.
 """

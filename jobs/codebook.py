@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from audiomill.errors import InputError, UsageError
-from audiomill.jobs.options import GroupedCommand, JsonMapping
+from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.storage.fs import Place
 
 EXAMPLES = """\
@@ -17,7 +17,7 @@ Examples:
 """
 
 
-@click.command(cls=GroupedCommand, epilog=EXAMPLES)
+@click.command(cls=WithExamples, epilog=EXAMPLES)
 @click.argument("file", metavar="FILE")
 @click.option("--layer", type=int, default=None, help="Hidden state it is for: 9 is the output of the ninth layer.")
 @click.option("--model", default="", metavar="TEXT", help="Name of the model it was fitted on, for people.")

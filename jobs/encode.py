@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from audiomill.config.jobs import EncodeConfig
-from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.options import JobCommand, config_from, with_options
 from audiomill.jobs.telling import run_and_tell
 
 EXAMPLES = """\
@@ -19,11 +19,7 @@ Examples:
 """
 
 
-class EncodeCommand(GroupedCommand):
-    headings = headings(EncodeConfig)
-
-
-@click.command(cls=EncodeCommand, epilog=EXAMPLES)
+@click.command(cls=JobCommand, config=EncodeConfig, epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @with_options(EncodeConfig)
 def encode(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> int:

@@ -14,7 +14,7 @@ import click
 
 from audiomill import schema
 from audiomill.errors import InputError
-from audiomill.jobs.options import GroupedCommand, JsonMapping
+from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.sources.entry import stem
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -37,7 +37,7 @@ TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "en
 """Columns of a recording that are text or numbers."""
 
 
-@click.command(cls=GroupedCommand, epilog=EXAMPLES)
+@click.command(cls=WithExamples, epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
 @click.option(
     "--format", "kind", type=click.Choice((*ONE_FILE_EACH, "jsonl", "csv")), required=True, help="What to write."

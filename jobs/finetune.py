@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from audiomill.config.train import FinetuneConfig
-from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.options import JobCommand, config_from, with_options
 from audiomill.jobs.quiet import quiet_libraries
 
 EXAMPLES = """\
@@ -21,11 +21,7 @@ Examples:
 """
 
 
-class FinetuneCommand(GroupedCommand):
-    headings = headings(FinetuneConfig)
-
-
-@click.command(cls=FinetuneCommand, epilog=EXAMPLES)
+@click.command(cls=JobCommand, config=FinetuneConfig, epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @with_options(FinetuneConfig)
 def finetune(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from audiomill.config.jobs import KmeansJobConfig
-from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.options import JobCommand, config_from, with_options
 from audiomill.jobs.quiet import quiet_libraries
 
 EXAMPLES = """\
@@ -20,11 +20,7 @@ Examples:
 """
 
 
-class KmeansCommand(GroupedCommand):
-    headings = headings(KmeansJobConfig)
-
-
-@click.command(cls=KmeansCommand, epilog=EXAMPLES)
+@click.command(cls=JobCommand, config=KmeansJobConfig, epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @with_options(KmeansJobConfig)
 def kmeans(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:

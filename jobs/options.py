@@ -7,12 +7,12 @@ import json
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 import yaml
 
-from audiomill.config.fields import T, build, flag, flat_fields
+from audiomill.config.fields import T, build, common_names, flag, flat_fields
 from audiomill.errors import UsageError
 
 GROUPS = {
@@ -60,25 +60,50 @@ class JsonMapping(click.ParamType[dict[str, Any]]):
 
 
 class WithExamples(click.Command):
-    """Help that ends with examples, line by line as they are written."""
+    """Help with its examples before the options, line by line as they are written."""
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
         if self.epilog:
             formatter.write_paragraph()
             formatter.write(self.epilog.rstrip() + "\n")
+        self.format_options(ctx, formatter)
 
 
-class GroupedCommand(WithExamples):
-    """Help with the options under the headings of their config dataclass."""
+def _show_all(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        ctx.meta["help_all"] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
 
-    headings: ClassVar[dict[str, str]] = {}
+
+class JobCommand(WithExamples):
+    """A job whose options are the fields of a config: under the headings of their dataclass, the rare ones on request.
+
+    Args:
+        config: the job's dataclass.
+    """
+
+    def __init__(self, *args: Any, config: type, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._headings, self._common = headings(config), common_names(config)
+        rare = {field.name for field in flat_fields(config)} - self._common
+        if rare:
+            told = f"Show {len(rare)} more options and exit."
+            self.params.append(
+                click.Option(
+                    ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help=told
+                )
+            )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         grouped: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None:
-                grouped.setdefault(self.headings.get(param.name or "", "General"), []).append(record)
+            record, name = param.get_help_record(ctx), param.name or ""
+            is_rare = name in self._headings and name not in self._common
+            if record is not None and (ctx.meta.get("help_all") or not is_rare):
+                grouped.setdefault(self._headings.get(name, "General"), []).append(record)
         for heading, records in sorted(grouped.items(), key=lambda pair: pair[0] != "Output" and pair[0] != "General"):
             with formatter.section(heading):
                 formatter.write_dl(records)

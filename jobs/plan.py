@@ -8,8 +8,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from audiomill.config.fields import flat_fields
 from audiomill.config.forecast import UNSAID_OUTPUT, PlanJobConfig
-from audiomill.jobs.options import GroupedCommand, checked_values, headings, merged, with_options, yaml_mapping
+from audiomill.config.jobs import RunConfig
+from audiomill.jobs.options import JobCommand, checked_values, merged, with_options, yaml_mapping
 from audiomill.jobs.quiet import quiet_libraries
 from audiomill.jobs.run import tasks_of
 
@@ -21,11 +23,7 @@ Examples:
 """
 
 
-class PlanCommand(GroupedCommand):
-    headings = headings(PlanJobConfig)
-
-
-@click.command("plan", cls=PlanCommand, epilog=EXAMPLES)
+@click.command("plan", cls=JobCommand, config=PlanJobConfig, epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @with_options(PlanJobConfig)
 def plan(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:
@@ -37,6 +35,8 @@ def plan(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None
     """
     values = yaml_mapping(config_file) if config_file else {}
     models = values.pop("models", None)
+    of_the_run = {field.name for field in flat_fields(RunConfig)} & PlanJobConfig.LEFT_OUT
+    values = {name: value for name, value in values.items() if name not in of_the_run}  # the run's own, unused here
     checked = checked_values(values, PlanJobConfig, config_file or "")
     if not flags["output"] and not checked.get("output"):
         flags["output"] = UNSAID_OUTPUT

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from audiomill.config.respell import RespellConfig
 from audiomill.config.run import WatchConfig
-from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.options import JobCommand, config_from, with_options
 from audiomill.jobs.telling import report_of
 
 EXAMPLES = """\
@@ -20,11 +20,7 @@ Examples:
 """
 
 
-class RespellCommand(GroupedCommand):
-    headings = headings(RespellConfig)
-
-
-@click.command(cls=RespellCommand, epilog=EXAMPLES)
+@click.command(cls=JobCommand, config=RespellConfig, epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, metavar="OUTPUT")
 @with_options(RespellConfig)
 def respell(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:

@@ -13,7 +13,7 @@ from audiomill.config.jobs import ModelTask, RunConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
-from audiomill.jobs.options import GroupedCommand, checked_values, headings, merged, with_options, yaml_mapping
+from audiomill.jobs.options import JobCommand, checked_values, merged, with_options, yaml_mapping
 from audiomill.jobs.telling import run_and_tell
 
 if TYPE_CHECKING:
@@ -41,11 +41,7 @@ def _asked_by_name() -> Sequence[Output]:
     return [output for output in OUTPUTS if output.config is not None]
 
 
-class RunCommand(GroupedCommand):
-    headings = headings(RunConfig)
-
-
-@click.command("run", cls=RunCommand, epilog=EXAMPLES)
+@click.command("run", cls=JobCommand, config=RunConfig, epilog=EXAMPLES)
 @click.argument("job_file", metavar="JOB.YAML", type=click.Path(dir_okay=False))
 @click.argument("inputs", nargs=-1, metavar="[INPUT...]")
 @with_options(RunConfig, config_option=False)

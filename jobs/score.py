@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from audiomill.errors import InputError
-from audiomill.jobs.options import JsonMapping
+from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.sources.references import References, read_references
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -27,7 +27,7 @@ NUM_WORST = 5
 COUNTS = ("substitutions", "deletions", "insertions")
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=WithExamples, epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
 @click.option(
     "--references", metavar="FILE", help="JSON lines, CSV or TSV with a text column and an id, member or path column."

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from audiomill.config.select import SelectJobConfig
-from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.options import JobCommand, config_from, with_options
 
 EXAMPLES = """\
 Examples:
@@ -19,11 +19,7 @@ Examples:
 """
 
 
-class SelectCommand(GroupedCommand):
-    headings = headings(SelectJobConfig)
-
-
-@click.command(cls=SelectCommand, epilog=EXAMPLES)
+@click.command(cls=JobCommand, config=SelectJobConfig, epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, metavar="OUTPUT...")
 @with_options(SelectJobConfig)
 def select(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:

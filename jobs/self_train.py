@@ -10,7 +10,7 @@ from rich.console import Console
 from audiomill.config.select import SelectConfig
 from audiomill.config.train import LoopConfig, TrainConfig
 from audiomill.errors import UsageError
-from audiomill.jobs.options import GroupedCommand, checked_values, yaml_mapping
+from audiomill.jobs.options import WithExamples, checked_values, yaml_mapping
 from audiomill.jobs.quiet import quiet_libraries
 
 EXAMPLES = """\
@@ -30,7 +30,7 @@ The names in a section are those of the options of transcribe (label), select an
 INPUTS = ("labelled", "unlabelled", "dev", "test")
 
 
-@click.command("self-train", cls=GroupedCommand, epilog=EXAMPLES)
+@click.command("self-train", cls=WithExamples, epilog=EXAMPLES)
 @click.argument("job_file", metavar="JOB.YAML", type=click.Path(dir_okay=False))
 @click.option("--output", help="Local folder of the loop, instead of the file's.")
 @click.option(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from audiomill.config.jobs import TraceConfig
-from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.options import JobCommand, config_from, with_options
 from audiomill.jobs.quiet import quiet_libraries
 
 EXAMPLES = """\
@@ -18,11 +18,7 @@ Examples:
 """
 
 
-class TraceCommand(GroupedCommand):
-    headings = headings(TraceConfig)
-
-
-@click.command(cls=TraceCommand, epilog=EXAMPLES)
+@click.command(cls=JobCommand, config=TraceConfig, epilog=EXAMPLES)
 @click.argument("file", metavar="FILE")
 @with_options(TraceConfig)
 def trace(file: str, config_file: str | None, **flags: Any) -> None:

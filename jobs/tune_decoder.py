@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from audiomill.config.respell import TuneJobConfig
-from audiomill.jobs.options import GroupedCommand, config_from, headings, with_options
+from audiomill.jobs.options import JobCommand, config_from, with_options
 
 EXAMPLES = """\
 Examples:
@@ -18,11 +18,7 @@ Examples:
 """
 
 
-class TuneCommand(GroupedCommand):
-    headings = headings(TuneJobConfig)
-
-
-@click.command("tune-decoder", cls=TuneCommand, epilog=EXAMPLES)
+@click.command("tune-decoder", cls=JobCommand, config=TuneJobConfig, epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, metavar="OUTPUT")
 @with_options(TuneJobConfig)
 def tune_decoder(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:

@@ -1,17 +1,82 @@
-"""audiomill: the batch pipeline that turns audio corpora into transcripts, embeddings and codes in Parquet."""
+"""audiomill: the batch pipeline that turns audio corpora into transcripts, embeddings and codes in Parquet.
+
+    import audiomill
+
+    audiomill.run("embed", "recordings/", output="vectors/", model="facebook/hubert-base-ls960", layers="9")
+    for name, values in audiomill.open_output("vectors/"):
+        ...
+
+`help(audiomill.run)` and `help(audiomill.open_output)` say the rest; the command line is `audiomill --help`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["open_output", "run"]
 
 if TYPE_CHECKING:
     from audiomill.tables.reader import OutputDataset
 
 
-def open_output(url: str, table: str | None = None, **options: Any) -> OutputDataset:
-    """Embeddings or codes of an output as a torch dataset; see `audiomill.tables.reader.open_output`."""
-    from audiomill.tables.reader import open_output as opened  # only here: torch takes seconds to import
+def run(job: str, *inputs: str, output: str, quiet: bool = True, **options: Any) -> dict[str, Any]:
+    """Runs a job, as `audiomill JOB INPUT... --output OUTPUT` does; the same call again does only what is left.
 
-    return opened(url, table, **options)
+    Args:
+        job: transcribe, embed or encode.
+        inputs: files, folders, globs, tar or Parquet shards, manifests; local or at any fsspec URL.
+        output: folder or URL for the tables.
+        quiet: no progress on stderr.
+        options: those of the job, by the names of its flags with `_` for `-`: `model="openai/whisper-tiny.en"`,
+            `word_times=False`, `storage_options={...}`.
+
+    Returns:
+        Counts, seconds of audio, rejections by reason and times of the run.
+
+    Raises:
+        audiomill.errors.UsageError: an input, a model, an option or the output cannot be used.
+        audiomill.errors.RunFailed: parts could not be finished; the same call goes on.
+    """
+    from audiomill.run.job import run_by_name  # only here: it loads what models need
+
+    return run_by_name(job, inputs, {**options, "output": output, "quiet": quiet})
+
+
+def open_output(
+    url: str,
+    table: str | None = None,
+    *,
+    columns: Sequence[str] = (),
+    dtype: str | None = None,
+    storage_options: dict[str, Any] | None = None,
+    **only: Any,
+) -> OutputDataset:
+    """Opens the embeddings or codes of an output as a torch `Dataset` of (segment id, array) pairs.
+
+    Arrays are values_FD for frames (F frames, D width), values_D where pooled, codes_F of one codebook, or codes_KF
+    where a quantizer has several. The dataset also takes slices, iterates in file order, and gives `.stream()` for many
+    DataLoader workers and `.collate` to pad samples of different lengths into a batch with a mask.
+
+    Args:
+        url: the `--output` of an embed, encode or run job, local or remote.
+        table: embeddings or codes; may be left out where there is only one of them.
+        columns: of the segments and recordings tables that each sample carries as a third element, a dict:
+            `columns=["source", "language", "duration_s"]`.
+        dtype: of float arrays: float16 (as most are stored) or float32 (what `nn.Linear` takes); None: as stored, and
+            float32 for int8 with its scale.
+        storage_options: for fsspec.
+        only: rows to take, by `model`, `layer` and `pool`, or by `model`, `quantizer` and `codebook`. Must be given
+            where an output holds several.
+
+    Raises:
+        audiomill.errors.InputError: no finished rows, several kinds of rows and no choice, or a choice that is not there.
+
+    Example:
+        >>> frames = audiomill.open_output("vectors/", layer=9, dtype="float32")
+        >>> batches = torch.utils.data.DataLoader(frames.stream(0), batch_size=16, collate_fn=frames.collate)
+    """
+    from audiomill.tables.reader import opened  # only here: torch takes seconds to import
+
+    return opened(url, table, columns=columns, dtype=dtype, storage_options=storage_options, only=only)

@@ -107,3 +107,43 @@ def test_pandas_and_duckdb_open_the_tables(outputs: Path) -> None:
     assert np.stack(frame["values"]).shape == (9, 32)
     query = f"SELECT segment_id, len(codes) AS n FROM '{outputs}/runs/codes/*.parquet' WHERE codebook = 0"
     assert len(duckdb.sql(query).fetchall()) == 9
+
+
+def test_samples_carry_columns_of_other_tables(outputs: Path) -> None:
+    found = audiomill.open_output(str(outputs / "frames"), layer=2, columns=["source", "duration_s", "start_s"])
+    segments = {row["id"]: row for row in rows(outputs / "frames", "segments")}
+    recordings = {row["id"]: row for row in rows(outputs / "frames", "recordings")}
+    for name, _, told in found:
+        recording = recordings[segments[name]["recording_id"]]
+        assert told == {"source": recording["source"], "duration_s": recording["duration_s"], "start_s": 0.0}
+    with pytest.raises(InputError, match="no 'speaker' in segments or recordings"):
+        audiomill.open_output(str(outputs / "frames"), layer=2, columns=["speaker"])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_padded_and_masked_and_meet_a_layer_in_fp32(outputs: Path, num_workers: int) -> None:
+    import torch
+
+    dataset = audiomill.open_output(str(outputs / "frames"), layer=2, dtype="float32", columns=["source"])
+    whole = {name: values for name, values, _ in dataset}
+    loader: Any = DataLoader(dataset.stream(), batch_size=4, num_workers=num_workers, collate_fn=dataset.collate)
+    seen = set()
+    for batch in loader:
+        assert torch.nn.Linear(32, 5)(batch.values).shape == (*batch.values.shape[:2], 5)
+        for row, name in enumerate(batch.ids):
+            own = batch.values[row][batch.mask_BF[row]]
+            assert (own.numpy() == whole[name]).all() and not batch.values[row][~batch.mask_BF[row]].any()
+        seen |= set(batch.ids)
+    assert seen == whole.keys()
+
+
+def test_pooled_vectors_and_codebooks_collate_too(outputs: Path) -> None:
+    pooled = audiomill.open_output(str(outputs / "pooled"))
+    batch = pooled.collate(pooled[0:3])
+    assert batch.values.shape == (3, 32) and batch.mask_BF is None
+    codes = audiomill.open_output(str(outputs / "codes"))
+    batch = codes.collate(codes[0:3])
+    lengths = [array.shape[-1] for _, array in codes[0:3]]
+    assert batch.values.shape == (3, 2, max(lengths)) and batch.mask_BF.sum(1).tolist() == lengths
+    with pytest.raises(InputError, match="expected one of float16, float32"):
+        audiomill.open_output(str(outputs / "pooled"), dtype="double")

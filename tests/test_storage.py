@@ -17,7 +17,8 @@ from audiomill import schema
 from audiomill.errors import InputError, OutputMismatch, UsageError
 from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
-from audiomill.sources.shards import ShardReader, Window
+from audiomill.sources.shards import ShardReader
+from audiomill.sources.tar import Window
 from audiomill.stages.plan import assign_parts, planned_table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, is_transient, remove_stale_temporaries, retried

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from audiomill.errors import UsageError
 
@@ -32,7 +32,6 @@ def option(
         results: True when another value gives other output rows.
         several: the flag may be given several times; values are joined by commas.
         otherwise: what happens where the default is None, for `--help`.
-        common: shown by `--help`; the others by `--help-all`.
     """
     metadata = {
         "help": help_text,
@@ -48,7 +47,12 @@ def option(
 
 
 class Validated:
-    """Checks choices on construction; subclasses add their own rules in `check`."""
+    """Checks choices on construction; subclasses add their own rules in `check`.
+
+    `COMMON`: options that `--help` shows, the others come with `--help-all`; None: all are common.
+    """
+
+    COMMON: ClassVar[tuple[str, ...] | None] = None
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -108,7 +112,7 @@ def build(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def flat_fields(kind: type) -> list[dataclasses.Field[Any]]:
-    """Every option field of a job config, in order, nested dataclasses opened."""
+    """Every option field of a job config, in order, nested dataclasses opened; without those in its `LEFT_OUT`."""
     found: list[dataclasses.Field[Any]] = []
     for each in dataclasses.fields(kind):
         nested = _nested_kind(kind, each.name)
@@ -116,6 +120,18 @@ def flat_fields(kind: type) -> list[dataclasses.Field[Any]]:
             found.extend(flat_fields(nested))
         elif each.metadata:
             found.append(each)
+    return [each for each in found if each.name not in getattr(kind, "LEFT_OUT", ())]
+
+
+def common_names(kind: type) -> set[str]:
+    """Names of the option fields of a job config that a first look should show."""
+    found: set[str] = set()
+    for each in dataclasses.fields(kind):
+        nested = _nested_kind(kind, each.name)
+        if nested is not None:
+            found |= common_names(nested)
+        elif each.metadata and each.name in (getattr(kind, "COMMON", None) or (each.name,)):
+            found.add(each.name)
     return found
 
 

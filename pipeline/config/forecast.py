@@ -69,6 +69,11 @@ class ForecastConfig(Validated):
 class PlanJobConfig(Stages):
     """`audiomill plan`: what a job would take. `tasks` replace model and transcripts where a YAML file lists models."""
 
+    LEFT_OUT = frozenset((
+        "canary", "max_output_bytes", "metrics", "overwrite", "report", "report_clips", "retry_rejected", "shard",
+        "strict", "traces",
+    ))  # fmt: skip
+
     model: ModelConfig = ModelConfig()
     transcripts: TranscriptConfig = TranscriptConfig()
     forecast: ForecastConfig = ForecastConfig()

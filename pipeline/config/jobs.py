@@ -92,6 +92,11 @@ class EncodeConfig(Stages):
 class KmeansJobConfig(Stages):
     """`audiomill kmeans`: audio to a codebook."""
 
+    LEFT_OUT = frozenset((
+        "canary", "log_format", "max_output_bytes", "metrics", "report", "report_clips", "retry_rejected", "shard",
+        "strict", "traces",
+    ))  # fmt: skip
+
     model: ModelConfig = ModelConfig()
     kmeans: KmeansConfig = KmeansConfig()
 
@@ -102,7 +107,16 @@ class KmeansJobConfig(Stages):
 
 @dataclass(frozen=True, kw_only=True)
 class TraceConfig(Stages):
-    """`audiomill trace`: one recording through a model."""
+    """`audiomill trace`: one recording through a model, whole and once, on the CPU."""
+
+    LEFT_OUT = frozenset((
+        "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
+        "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "context_seconds", "device", "batch_seconds",
+        "engine", "ray_address", "ship_code", "actors", "gpus_per_actor", "cpus_per_actor", "decode_workers",
+        "canary", "shard", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",
+        "quiet", "metrics", "log_format", "traces", "report", "report_clips", "second_model", "min_avg_logprob",
+        "max_compression_ratio", "max_no_speech_prob", "low_confidence", "agreement", "keep_posteriors", "num_best",
+    ))  # fmt: skip
 
     model: ModelConfig = ModelConfig()
     transcripts: TranscriptConfig = TranscriptConfig()
@@ -110,6 +124,10 @@ class TraceConfig(Stages):
 
     def job(self, task: ModelTask) -> JobConfig:
         return job_of(self, "trace", (task,))
+
+
+BY_NAME = {"transcribe": TranscribeConfig, "embed": EmbedConfig, "encode": EncodeConfig}
+"""Jobs that one call can run, see `audiomill.run`."""
 
 
 def job_of(config: Stages, name: str, tasks: tuple[ModelTask, ...]) -> JobConfig:

@@ -21,10 +21,13 @@ UNITS = {
 class EngineConfig(Validated):
     """Where the stages run."""
 
+    COMMON = ("engine", "ray_address", "actors", "shard")
+
     engine: str = option(
-        "ray",
-        "ray: Ray Data, one machine or a cluster; local: this process and its decode workers.",
-        choices=("ray", "local"),
+        "auto",
+        "local: this process and its decode workers; ray: Ray Data, one machine or a cluster; auto: local, unless Ray is "
+        "asked for by --ray-address, RAY_ADDRESS, --actors above 1, or several GPUs.",
+        choices=("auto", "local", "ray"),
     )
     ray_address: str | None = option(
         None, "Address of a running cluster, or auto.", otherwise="a session of its own on this machine"
@@ -76,6 +79,8 @@ def shard_of(text: str) -> tuple[int, int]:
 class OutputConfig(Validated):
     """Where results go and what a rerun does."""
 
+    COMMON = ("output", "overwrite", "retry_rejected", "strict", "quiet")
+
     output: str = option("", "Folder or URL for the tables.")
     overwrite: bool = option(False, "Delete what the output holds and start anew.")
     retry_rejected: bool = option(False, "Run only the rejected recordings again.")
@@ -95,6 +100,8 @@ class OutputConfig(Validated):
 @dataclass(frozen=True, kw_only=True)
 class WatchConfig(Validated):
     """How a run is watched, and what it shows at its end."""
+
+    COMMON = ("metrics",)
 
     metrics: str | None = option(
         None,

@@ -12,6 +12,8 @@ from audiomill.errors import UsageError
 class SearchConfig(Validated):
     """Beam search of CTC models, language models behind it, and signs of doubt."""
 
+    COMMON = ("beam_size", "lm", "hotwords")
+
     agreement: int = option(
         0,
         "Hear each segment again so many times (5 at most), faster, slower and in noise; `agreement` tells how much stays.",

@@ -19,6 +19,18 @@ SECONDS = {None: 3600.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
 class SelectConfig(Validated):
     """Which transcripts become pseudo-labels. A rule at its default of none is off."""
 
+    COMMON = (
+        "min_confidence",
+        "min_agreement",
+        "second",
+        "calibrate",
+        "max_expected_wer",
+        "budget",
+        "held_out",
+        "balance",
+        "export_audio",
+    )
+
     min_confidence: float | None = option(None, "Confidence of the segment, as the transcripts have it.", results=True)
     min_agreement: float | None = option(
         None, "Share of words that stay when the segment is heard again (needs transcribe --agreement).", results=True

@@ -19,6 +19,8 @@ from audiomill.errors import UsageError
 class PlanConfig(Validated):
     """How inputs become parts."""
 
+    COMMON = ("storage_options",)
+
     part_seconds: float = option(
         1800.0,
         "Audio seconds a part: what one restart can lose, one output file per table; less where frame embeddings would make a part larger than 512 MB.",
@@ -40,6 +42,8 @@ class PlanConfig(Validated):
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig(Validated):
     """How bytes become 16 kHz mono, and when to give up."""
+
+    COMMON = ("channels",)
 
     channels: str = option(
         "mix",
@@ -65,6 +69,8 @@ class DecodeConfig(Validated):
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig(Validated):
     """How a recording is cut into what the model sees."""
+
+    COMMON = ("segment",)
 
     segment: str = option(
         "auto",
@@ -102,6 +108,8 @@ class SegmentConfig(Validated):
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Validated):
     """Which model reads the segments, and on what."""
+
+    COMMON = ("model", "device", "precision")
 
     model: str = option(
         "openai/whisper-large-v3-turbo",

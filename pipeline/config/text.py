@@ -14,6 +14,8 @@ from audiomill.errors import UsageError
 class TranscriptConfig(Validated):
     """What text is wanted."""
 
+    COMMON = ("language", "task", "word_times", "second_model")
+
     language: str | None = option(
         None, "Language code such as en.", otherwise="detected per segment; .en models: en", results=True
     )

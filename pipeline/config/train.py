@@ -13,6 +13,22 @@ from audiomill.errors import UsageError
 class TrainConfig(Validated):
     """How a model is trained."""
 
+    COMMON = (
+        "model",
+        "objective",
+        "dev",
+        "pseudo",
+        "language",
+        "epochs",
+        "max_updates",
+        "learning_rate",
+        "batch_seconds",
+        "freeze_encoder",
+        "device",
+        "workers",
+        "engine",
+    )
+
     model: str = option(
         "facebook/wav2vec2-base",
         "Checkpoint to start from: wav2vec2 family or Whisper; hub id, local folder, URL, CTranslate2 Whisper folder.",
@@ -103,9 +119,10 @@ class TrainConfig(Validated):
     )
     workers: int = option(1, "Processes that train together, one a GPU (torch distributed).", results=True)
     engine: str = option(
-        "local",
-        "local: workers on this machine (or those that torchrun started); ray: workers of Ray Train.",
-        choices=("local", "ray"),
+        "auto",
+        "local: workers on this machine (or those that torchrun started); ray: workers of Ray Train; auto: local, unless "
+        "--ray-address or RAY_ADDRESS names a cluster.",
+        choices=("auto", "local", "ray"),
     )
     ray_address: str | None = option(None, "Address of a running cluster, or auto.")
     seed: int = option(0, "Of new weights, order, augmentation and dropout.", results=True)

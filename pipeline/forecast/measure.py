@@ -23,7 +23,8 @@ from audiomill.forecast.sizes import Growth, growth
 from audiomill.forecast.strata import Drawn
 from audiomill.models.device import device_name
 from audiomill.models.load import load_tasks
-from audiomill.run.job import open_engine, run_job
+from audiomill.run.engine import open_engine
+from audiomill.run.job import run_job
 from audiomill.run.settle import found_tasks, settle
 from audiomill.sources.entry import Entry, Sidecar
 from audiomill.sources.listing import Listing

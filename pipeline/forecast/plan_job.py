@@ -22,7 +22,8 @@ from audiomill.forecast.page import forecast_page
 from audiomill.forecast.strata import Drawn, draw, strata_of
 from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.precision import cpu_features
-from audiomill.run.job import check_places, listed
+from audiomill.run.engine import check_places, with_engine
+from audiomill.run.job import listed
 from audiomill.run.settle import found_tasks, settle
 from audiomill.stages.plan import planned_table
 from audiomill.storage.fs import Place, absolute
@@ -46,6 +47,7 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
         UsageError: as for the run.
         InputError: nothing in the inputs can be read.
     """
+    config = with_engine(config)
     check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = listed(config)

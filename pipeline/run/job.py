@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
-from audiomill.config.jobs import JobConfig
+from audiomill.config.fields import build, flat_fields
+from audiomill.config.jobs import BY_NAME, JobConfig
 from audiomill.config.run import shard_of
 from audiomill.errors import RunFailed, UsageError
-from audiomill.models.device import resolve_device
-from audiomill.models.precision import cpu_features
 from audiomill.run.apart import isolate, retry
+from audiomill.run.engine import check_places, chosen_engine, open_engine, with_engine
 from audiomill.run.planning import plan_of
 from audiomill.run.record import record_canary, run_record
 from audiomill.run.settle import found_tasks, settle
 from audiomill.sources.listing import Listing, list_inputs
+from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.canary import Difference, spread, verdict
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import declare_complete, failure_place, write_result
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute, protocol, remove_stale_temporaries
+from audiomill.storage.fs import Place, absolute, remove_stale_temporaries
 from audiomill.storage.ledger import split_by_part
 from audiomill.storage.part_files import part_name
 from audiomill.tables.outputs import table_names
 from audiomill.watch.journal import tell, tell_part
-from audiomill.watch.meter import BYTES_ARE_KNOWN, Meter
+from audiomill.watch.meter import Meter
 from audiomill.watch.metrics import exported
 from audiomill.watch.progress import RunProgress
 from audiomill.watch.summary import Summary, summarise
@@ -61,6 +61,10 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
         RunFailed: parts could not be finished, or the canary found a difference.
     """
     started = time.time()
+    name, why = chosen_engine(config.engine, config.tasks[0].model.device)
+    if config.engine.engine == "auto" and not config.output.quiet:
+        console.print(f"engine: {name} ({why})", highlight=False, soft_wrap=True)
+    config = with_engine(config)
     check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = listed(config) if listing is None else listing
@@ -85,41 +89,23 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
     return summary
 
 
-def check_places(config: JobConfig) -> None:
-    """Raises UsageError for places that the engine cannot share."""
-    if config.engine.shard is not None and (config.output.overwrite or config.output.retry_rejected):
-        raise UsageError(
-            "--shard: --overwrite and --retry-rejected touch every shard's parts; run them once without it"
-        )
-    in_memory = [url for url in (*config.inputs, config.output.output) if protocol(url) == "memory"]
-    if in_memory and config.engine.engine == "ray":
-        raise UsageError(f"{in_memory[0]}: memory:// lives in one process and Ray has many; use --engine local")
+def run_by_name(job: str, inputs: Sequence[str], options: Mapping[str, Any]) -> Summary:
+    """See `audiomill.run`.
 
-
-class Opened(NamedTuple):
-    """An engine ready for use. `features`: that every processor has, see `audiomill.models.precision`."""
-
-    module: ModuleType
-    device: str
-    features: frozenset[str]
-
-
-@contextlib.contextmanager
-def open_engine(config: JobConfig) -> Iterator[Opened]:
-    """The engine with its session open."""
-    wanted = config.tasks[0].model.device
-    if config.engine.engine == "local":
-        from audiomill.run import local
-
-        yield Opened(local, resolve_device(wanted), cpu_features())
-        return
-    from audiomill.run import on_ray
-
-    is_elsewhere = config.engine.ray_address is not None
-    device = wanted if is_elsewhere else resolve_device(wanted)
-    with on_ray.session(config.engine, config.output.verbose):
-        chosen = ("cuda" if on_ray.cluster_has_gpus() else "cpu") if device == "auto" else device
-        yield Opened(on_ray, chosen, on_ray.features_of_nodes())
+    Raises:
+        UsageError: no such job or option.
+    """
+    if job not in BY_NAME:
+        raise UsageError(f"{job}: expected one of {', '.join(BY_NAME)}; other jobs are on the command line")
+    kind = BY_NAME[job]
+    known = {field.name for field in flat_fields(kind)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise UsageError(f"{unknown[0]} is no option of {job}; expected some of {', '.join(sorted(known))}")
+    if not inputs:
+        raise UsageError("INPUT is missing: name a file, folder, glob, shard or manifest")
+    config = build(kind, {**options, "inputs": tuple(inputs)})
+    return run_job(config.job(), Console(stderr=True))
 
 
 def listed(config: JobConfig) -> Listing:
@@ -205,7 +191,7 @@ def is_mine(part: int, config: JobConfig) -> bool:
 def _bytes(rows: pa.Table) -> int:
     """Encoded bytes of plan rows, where they are known."""
     pairs = zip(rows.column("kind").to_pylist(), rows.column("size").to_pylist(), strict=True)
-    return sum(size or 0 for kind, size in pairs if kind in BYTES_ARE_KNOWN)
+    return sum(size or 0 for kind, size in pairs if kind in KNOWS_SIZE)
 
 
 def _check_canary(difference: Difference, spec: RunSpec) -> None:

@@ -19,7 +19,8 @@ from audiomill.config.representations import KmeansConfig
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.checkpoint import fingerprint
 from audiomill.models.wanted import layer_numbers
-from audiomill.run.job import check_places, listed, open_engine
+from audiomill.run.engine import check_places, open_engine, with_engine
+from audiomill.run.job import listed
 from audiomill.run.settle import FoundTask, found_tasks, settle
 from audiomill.sources.entry import Entry
 from audiomill.stages.plan import planned_table
@@ -51,7 +52,7 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
         UsageError: an input, the model, an option or the output cannot be used, or there are too few frames.
         RunFailed: parts could not be read.
     """
-    job, kmeans = config.job(), config.kmeans
+    job, kmeans = with_engine(config.job()), config.kmeans
     check_places(job)
     place = Place(absolute(job.output.output), job.plan.storage_options)
     if not place.url.endswith(".safetensors"):

@@ -10,7 +10,9 @@ from typing import Any
 from audiomill.errors import InputError
 from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, stem, suffix
 from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
-from audiomill.sources.shards import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, is_tar, list_parquet, list_tar
+from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES
+from audiomill.sources.shards import shard_of
+from audiomill.sources.single import SINGLE
 from audiomill.storage.fs import Place, absolute, protocol, retried
 
 
@@ -110,15 +112,12 @@ def _file(place: Place, size: int | None, audio_root: str | None) -> Iterator[En
     source = absolute(place.url)
     if is_manifest(place.url):
         yield from read_manifest(place, audio_root)
-    elif is_tar(place.url):
-        yield from list_tar(place, source)
-    elif place.url.lower().endswith(".parquet"):
-        rows = list_parquet(place, source)
-        if rows is None:
-            raise InputError(f"{place.url}: no audio column; expected struct<bytes, path> or a binary column")
-        yield from rows
-    else:
-        yield Entry(source, size=size)
+        return
+    shard = shard_of(place.url)
+    entries = shard.entries(place, source)
+    if entries is None:
+        raise InputError(f"{place.url}: {shard.missing}")
+    yield from (entry._replace(size=size) for entry in entries) if shard is SINGLE else entries
 
 
 def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing: Listing) -> Iterator[Entry]:
@@ -131,11 +130,10 @@ def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing
         each = Place(url, place.options)
         if url.rsplit("/", 1)[-1].startswith(".") or url.startswith(output.rstrip("/") + "/"):
             continue
-        rows = list_parquet(each, url) if url.lower().endswith(".parquet") else None
-        if is_tar(url):
-            yield from list_tar(each, url)
-        elif rows is not None:
-            yield from rows
+        shard = shard_of(url)
+        entries = None if shard is SINGLE else shard.entries(each, url)
+        if entries is not None:
+            yield from entries
         elif suffix(url) in AUDIO_SUFFIXES:
             yield Entry(url, size=sizes[url], sidecars=_sidecars(url, sizes))
         elif not (suffix(url) in SIDECAR_SUFFIXES and stem(url) in audio_stems):

@@ -15,6 +15,7 @@ from audiomill import schema
 from audiomill.audio.segment import whole_spec
 from audiomill.config.stages import DecodeConfig
 from audiomill.sources.entry import Entry, suffix
+from audiomill.sources.shards import HEADER_IS_CHEAP, KNOWS_SIZE
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import protocol
 
@@ -89,7 +90,7 @@ def _planned_s(entry: Entry, duration_s: float | None) -> float:
     if entry.reason is not None:
         return 0.0
     known = entry.span_duration_s if entry.span_duration_s is not None else duration_s
-    if known is None and entry.size is not None and entry.kind != "parquet":
+    if known is None and entry.size is not None and entry.kind in KNOWS_SIZE:
         known = entry.size / BYTES_PER_SECOND.get(suffix(entry.member or entry.source), DEFAULT_BYTES_PER_SECOND)
     return max(MIN_PLANNED_S, DEFAULT_SECONDS if known is None else known)
 
@@ -102,7 +103,7 @@ def _header_durations(entries: Sequence[Entry], storage_options: dict[str, Any])
         for i, e in enumerate(entries)
         if e.duration_s is None
         and e.reason is None
-        and e.kind in ("file", "tar")
+        and e.kind in HEADER_IS_CHEAP
         and protocol(e.source) in ("file", "local")
     ]
 

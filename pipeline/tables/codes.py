@@ -153,6 +153,7 @@ CODES = Output(
         one_kind=("model", "quantizer"),
         columns=("segment_id", "model", "quantizer", "codes"),
         values=_read,
+        time_axis=-1,
         joins_rows=True,
     ),
 )

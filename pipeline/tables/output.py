@@ -42,6 +42,7 @@ class Reading:
         one_kind: of these, the columns that must have a single value in what is chosen.
         columns: that values are made of.
         values: (rows, number of the first row, chosen values) -> the array of a sample.
+        time_axis: of the arrays, along which they differ in length.
         joins_rows: consecutive rows of a segment are one sample.
     """
 
@@ -49,6 +50,7 @@ class Reading:
     one_kind: tuple[str, ...]
     columns: tuple[str, ...]
     values: Callable[[pa.Table, int, Mapping[str, Any]], Any]
+    time_axis: int = 0
     joins_rows: bool = False
 
 

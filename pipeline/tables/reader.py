@@ -1,12 +1,13 @@
 """Outputs for training code: (id, array) pairs of embeddings or codes, by index, by slice or as a stream.
 
-Only the columns and row groups that are needed are read. F frames, D width, K codebooks.
+Only the columns and row groups that are needed are read, and what is kept of a sample is its row number: four bytes.
+F frames, D width, K codebooks.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,41 +18,32 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from audiomill import schema
 from audiomill.errors import InputError
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import done_parts
-from audiomill.storage.part_files import part_name
+from audiomill.storage.part_files import part_name, read_table
+from audiomill.tables.collate import Batch, collated
 from audiomill.tables.output import Reading
 from audiomill.tables.outputs import OUTPUTS
 
-Sample = tuple[str, NDArray[Any]]
+Sample = tuple[Any, ...]
+"""Segment id and array; then a dict, where columns of other tables are asked for."""
 OPEN_ROW_GROUPS = 4
 """Row groups kept in memory for access by index: neighbours in a slice cost one read."""
+DTYPES = {"float16": np.float16, "float32": np.float32}
 
 
-def open_output(
+def opened(
     url: str,
-    table: str | None = None,
+    table: str | None,
     *,
-    storage_options: dict[str, Any] | None = None,
-    **only: Any,
+    columns: Sequence[str],
+    dtype: str | None,
+    storage_options: dict[str, Any] | None,
+    only: dict[str, Any],
 ) -> OutputDataset:
-    """Opens the embeddings or codes of an output.
-
-    Args:
-        url: the `--output` of a run, local or remote.
-        table: embeddings or codes; may be left out where there is only one of them.
-        storage_options: for fsspec.
-        only: rows to take, by `model`, `layer` and `pool`, or by `model`, `quantizer` and `codebook`. Must be given
-            where an output holds several.
-
-    Returns:
-        A torch `Dataset` of (segment id, array): values_FD (float32 from int8 with scale), values_D where pooled,
-        codes_F of one codebook, or codes_KF where a quantizer has several.
-
-    Raises:
-        InputError: no finished rows, several kinds of rows and no choice, or a choice that is not there.
-    """
+    """See `audiomill.open_output`."""
     place = Place(url, storage_options or {})
     readable = {output.name: output.reading for output in OUTPUTS if output.reading is not None}
     tables = [name for name in readable if place.join(name).names()]
@@ -67,24 +59,40 @@ def open_output(
         kind = reading.choose_by[key]
         if not isinstance(value, kind):
             raise InputError(f"{key}={value!r}: expected {'a number' if kind is int else 'text'}")
-    return OutputDataset(place, name, reading, only)
+    known = [*schema.SEGMENTS.names, *schema.RECORDINGS.names]
+    for column in columns:
+        if column not in known:
+            raise InputError(
+                f"columns: no {column!r} in segments or recordings; expected some of {', '.join(dict.fromkeys(known))}"
+            )
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+    return OutputDataset(place, name, reading, only, tuple(columns), dtype)
 
 
 class OutputDataset(Dataset[Sample]):
-    """See `open_output`. Also takes slices, and iterates in file order, one row group at a time."""
+    """See `audiomill.open_output`. Also takes slices, and iterates in file order, one row group at a time."""
 
-    def __init__(self, place: Place, table: str, reading: Reading, only: dict[str, Any]) -> None:
-        self._reading, self._only = reading, only
-        self._places = [place.join(table, part_name(part) + ".parquet") for part in sorted(done_parts(place))]
+    def __init__(
+        self,
+        place: Place,
+        table: str,
+        reading: Reading,
+        only: dict[str, Any],
+        columns: tuple[str, ...] = (),
+        dtype: str | None = None,
+    ) -> None:
+        self._place, self._table, self._reading, self._only = place, table, reading, only
+        self._columns, self._dtype = columns, dtype
+        self._parts = sorted(done_parts(place))
         self._groups: list[tuple[int, int]] = []
-        self._rows: list[NDArray[np.int64]] = []
-        self.ids: list[str] = []
+        self._rows: list[NDArray[np.int32]] = []
         self._index()
         self._starts = np.concatenate([[0], np.cumsum([len(rows) for rows in self._rows])]).tolist()
-        self._cached = lru_cache(OPEN_ROW_GROUPS)(self._arrays)
+        self._cache()
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return int(self._starts[-1])
 
     def __getitem__(self, index: Any) -> Any:
         """One sample, or a list of samples for a slice."""
@@ -94,7 +102,7 @@ class OutputDataset(Dataset[Sample]):
         if not 0 <= number < len(self):
             raise IndexError(f"index {index} of {len(self)} rows")
         group = bisect_right(self._starts, number) - 1
-        return self.ids[number], self._cached(group)[number - self._starts[group]]
+        return self._samples_of(group)[number - self._starts[group]]
 
     def __iter__(self) -> Iterator[Sample]:
         for group in range(len(self._groups)):
@@ -102,11 +110,25 @@ class OutputDataset(Dataset[Sample]):
 
     def __getstate__(self) -> dict[str, Any]:
         """For DataLoader workers: without what was cached."""
-        return {name: value for name, value in self.__dict__.items() if name != "_cached"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_samples_of", "_told")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._cached = lru_cache(OPEN_ROW_GROUPS)(self._arrays)
+        self._cache()
+
+    @property
+    def ids(self) -> list[str]:
+        """Segment id of every sample, read from the files."""
+        found: list[str] = []
+        for (number, at), rows in zip(self._groups, self._rows, strict=True):
+            group = self._file(number).read_row_group(at, columns=["segment_id"])
+            found += group.column("segment_id").take(pa.array(rows)).to_pylist()
+        return found
+
+    @property
+    def collate(self) -> Callable[[Sequence[Sample]], Batch]:
+        """For `DataLoader(collate_fn=...)`: pads samples to the longest of their batch, with a mask."""
+        return _Collate(self._reading.time_axis)
 
     def stream(self, shuffle_seed: int | None = None) -> StreamedOutput:
         """The same samples as a torch `IterableDataset`: each DataLoader worker reads row groups of its own.
@@ -119,17 +141,21 @@ class OutputDataset(Dataset[Sample]):
     def num_row_groups(self) -> int:
         return len(self._groups)
 
-    def _samples(self, group: int) -> Iterator[Sample]:
-        first, last = self._starts[group : group + 2]
-        yield from zip(self.ids[first:last], self._arrays(group), strict=True)
+    def _cache(self) -> None:
+        self._samples_of = lru_cache(OPEN_ROW_GROUPS)(self._samples)
+        self._told = lru_cache(OPEN_ROW_GROUPS)(self._columns_of)
+
+    def _file(self, number: int) -> pq.ParquetFile:
+        place = self._place.join(self._table, part_name(self._parts[number]) + ".parquet")
+        return pq.ParquetFile(place.path, memory_map=True) if place.is_local else pq.ParquetFile(place.open())
 
     def _index(self) -> None:
         """Reads ids and the columns to choose by, not the values."""
         kinds: set[tuple[Any, ...]] = set()
         there: set[tuple[Any, ...]] = set()
         choose_by, key = list(self._reading.choose_by), list(self._reading.one_kind)
-        for number, place in enumerate(self._places):
-            file = _opened(place)
+        for number in range(len(self._parts)):
+            file = self._file(number)
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, columns=["segment_id", *choose_by])
                 mask = np.ones(rows.num_rows, bool)
@@ -140,27 +166,67 @@ class OutputDataset(Dataset[Sample]):
                     tuple(row.values()) for row in rows.select(choose_by).group_by(choose_by).aggregate([]).to_pylist()
                 }
                 kinds |= {tuple(row.values()) for row in chosen.select(key).group_by(key).aggregate([]).to_pylist()}
-                self._add(number, group, np.flatnonzero(mask), chosen)
-        if not self.ids:
+                self._groups.append((number, group))
+                self._rows.append(self._first_rows(np.flatnonzero(mask), chosen))
+        if not any(map(len, self._rows)):
             shown = "; ".join(str(dict(zip(choose_by, kind, strict=True))) for kind in sorted(there)[:8])
             raise InputError(f"no rows for {self._only or 'this output'}; there are: {shown or 'none'}")
         if len(kinds) > 1:
             shown = "; ".join(str(dict(zip(choose_by, kind, strict=False))) for kind in sorted(kinds)[:8])
             raise InputError(f"the output holds several kinds of rows; choose one of: {shown}")
 
-    def _add(self, number: int, group: int, rows: NDArray[np.int64], chosen: pa.Table) -> None:
+    def _first_rows(self, rows: NDArray[np.int64], chosen: pa.Table) -> NDArray[np.int32]:
         """Rows of one segment lie side by side; where they make one sample, its first row stands for it."""
-        ids = chosen.column("segment_id").to_pylist()
-        starts = [i for i, each in enumerate(ids) if i == 0 or each != ids[i - 1] or not self._reading.joins_rows]
-        self._groups.append((number, group))
-        self._rows.append(np.asarray([rows[i] for i in starts], np.int64))
-        self.ids += [ids[i] for i in starts]
+        if self._reading.joins_rows and len(rows):
+            ids = chosen.column("segment_id").combine_chunks()
+            is_new = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+            rows = rows[np.concatenate([[True], is_new])]
+        return rows.astype(np.int32)
 
-    def _arrays(self, group: int) -> list[NDArray[Any]]:
-        """Arrays of a row group's samples."""
-        number, at = self._groups[group]
-        rows = _opened(self._places[number]).read_row_group(at, columns=list(self._reading.columns))
-        return [self._reading.values(rows, row, self._only) for row in self._rows[group].tolist()]
+    def _samples(self, group: int) -> list[Sample]:
+        """Those of a row group."""
+        (number, at), numbers = self._groups[group], self._rows[group]
+        names = list(dict.fromkeys(["segment_id", *self._reading.columns]))
+        rows = self._file(number).read_row_group(at, columns=names)
+        ids = rows.column("segment_id").take(pa.array(numbers)).to_pylist()
+        arrays = [self._typed(self._reading.values(rows, row, self._only)) for row in numbers.tolist()]
+        if not self._columns:
+            return list(zip(ids, arrays, strict=True))
+        told = self._told(number)
+        return [(name, array, told[name]) for name, array in zip(ids, arrays, strict=True)]
+
+    def _typed(self, array: NDArray[Any]) -> NDArray[Any]:
+        is_float = np.issubdtype(array.dtype, np.floating)
+        return array.astype(DTYPES[self._dtype], copy=False) if self._dtype is not None and is_float else array
+
+    def _columns_of(self, number: int) -> Mapping[str, dict[str, Any]]:
+        """The asked columns by segment id, for one part: of segments where they are there, else of recordings."""
+        name = part_name(self._parts[number]) + ".parquet"
+        own = [column for column in self._columns if column in schema.SEGMENTS.names]
+        others = [column for column in self._columns if column not in own]
+        segments = read_table(self._place.join("segments", name), list(dict.fromkeys(["id", "recording_id", *own])))
+        recordings: dict[str, dict[str, Any]] = {}
+        if others:
+            table = read_table(self._place.join("recordings", name), list(dict.fromkeys(["id", *others])))
+            recordings = {row["id"]: row for row in table.to_pylist()}
+        return {
+            row["id"]: {
+                column: row[column] if column in own else recordings[row["recording_id"]][column]
+                for column in self._columns
+            }
+            for row in segments.to_pylist()
+        }
+
+
+class _Collate:
+    """A plain object, so that DataLoader workers can be started with it in any way."""
+
+    def __init__(self, time_axis: int) -> None:
+        self._time_axis = time_axis
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        is_pooled = self._time_axis == 0 and samples[0][1].ndim == 1 and samples[0][1].dtype.kind == "f"
+        return collated(samples, None if is_pooled else self._time_axis)
 
 
 class StreamedOutput(IterableDataset[Sample]):
@@ -177,7 +243,7 @@ class StreamedOutput(IterableDataset[Sample]):
         worker = get_worker_info()
         mine = groups if worker is None else groups[worker.id :: worker.num_workers]
         for group in mine.tolist():
-            samples = list(self._dataset._samples(group))
+            samples = self._dataset._samples(group)
             order = (
                 range(len(samples))
                 if random is None
@@ -185,7 +251,3 @@ class StreamedOutput(IterableDataset[Sample]):
             )
             for index in order:
                 yield samples[index]
-
-
-def _opened(place: Place) -> pq.ParquetFile:
-    return pq.ParquetFile(place.path, memory_map=True) if place.is_local else pq.ParquetFile(place.open())

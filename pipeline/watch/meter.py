@@ -11,10 +11,6 @@ from typing import Any, NamedTuple
 from audiomill import schema
 from audiomill.audio.bucket import padding_waste_pct
 
-BYTES_ARE_KNOWN = ("file", "tar", "tarz")
-"""Kinds of plan rows whose `size` is in bytes."""
-
-
 RUNGS = tuple("012345")
 """Values of `segments.rung`."""
 BEFORE_INFER = ("read", "decode", "resample", "segment")

@@ -19,13 +19,13 @@ from torch import Tensor
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Utterance, side_by_side
 from audiomill.models.mel import HOP_SAMPLES, LogMel
+from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.heard import STAMP_SAMPLES, Heard, How, Stretch
 from audiomill.models.whisper.network.cross import Crossed, crossed
 from audiomill.models.whisper.network.encoder import encode
 from audiomill.models.whisper.network.stepping import detect_languages
 from audiomill.models.whisper.network.table import Decoded, Entry
 from audiomill.models.whisper.network.weights import DecoderWeights, EncoderWeights, decoder_weights, encoder_weights
-from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.timing import Heads, token_costs, token_frames
 from audiomill.models.whisper.tokens import WhisperTokens
 from audiomill.models.whisper.words import TimedToken

@@ -18,6 +18,7 @@ from audiomill.models.base import Aligner, Answer, Ladder, Packer, Readout, Time
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.taps import without_layers_above
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
+from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.gates import Signals
 from audiomill.models.whisper.heard import Heard, How, mean_logprob, phrase_tokens, signals_of
 from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
@@ -26,7 +27,6 @@ from audiomill.models.whisper.network.memory import free_bytes, rows_that_fit, s
 from audiomill.models.whisper.network.stepping import decode
 from audiomill.models.whisper.network.table import Search, Table
 from audiomill.models.whisper.pack import Packer as WhisperPacker
-from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
 from audiomill.models.whisper.words import TimedToken, words_of

@@ -236,7 +236,8 @@ def _heard_line(training: Training, dropped: Sequence[Dropped]) -> str:
 def launch(training: Training, learner: Learner, worker: Worker | None) -> None:
     """Trains in this process, or in several."""
     config = training.config
-    if config.engine == "ray":
+    asks_for_ray = config.ray_address is not None or bool(os.environ.get("RAY_ADDRESS"))
+    if config.engine == "ray" or (config.engine == "auto" and asks_for_ray and worker is None):
         from audiomill.run import on_ray
 
         on_ray.train(partial(_train_joined, training), config.workers, config.device, config.ray_address)

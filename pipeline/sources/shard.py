@@ -1,0 +1,54 @@
+"""What the rest of the house knows of a kind of shard: one value a file. A shard is one object that holds recordings.
+
+Listing reads headers and metadata, never audio. Members are read in place and never unpacked to disk, so no member name
+can point outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from audiomill.sources.entry import Entry, Sidecar
+from audiomill.storage.fs import Place
+
+SIDECAR_SUFFIXES = ("txt", "json")
+MAX_SIDECAR_BYTES = 1 << 20
+
+
+class OpenShard(Protocol):
+    """A shard that is being read; members come in the order of the plan."""
+
+    def member(self, kind: str, position: int, size: int | None) -> IO[bytes]:
+        """Encoded bytes of one recording as a seekable file. Arguments as in `schema.PLAN`."""
+        ...
+
+    def sidecar(self, kind: str, sidecar: Sidecar) -> bytes:
+        """Bytes of the text beside a recording."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A kind of shard.
+
+    Attributes:
+        kinds: what `plan.kind` may say of its members.
+        is_one: whether a file name looks like one.
+        entries: its recordings, in its order; None where it holds none of this kind after all.
+        opened: for reading.
+        missing: what a file that was named outright should have had, where `entries` gives None.
+        knows_size: kinds whose `plan.size` is in bytes.
+        header_is_cheap: kinds whose headers cost no request, on a local disk.
+    """
+
+    kinds: tuple[str, ...]
+    is_one: Callable[[str], bool]
+    entries: Callable[[Place, str], Iterator[Entry] | None]
+    opened: Callable[[Place], OpenShard]
+    missing: str = ""
+    knows_size: tuple[str, ...] = ()
+    header_is_cheap: tuple[str, ...] = ()
