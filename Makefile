@@ -1,16 +1,25 @@
 # make demo   set up, transcribe a small corpus, print the result
 # make test   set up, then lint, types and tests
 PYTHON ?= python3
+# Modules are compiled when they are first imported, not all at once.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint lock clean
+# make test-all   the same and what is slow by nature
+.PHONY: demo test test-all lint lock clean
 
 demo: $(READY)
 	$(BIN)/audiomill demo
 
+# Two processes; one thread each, or they would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-all: $(READY) lint
+	AUDIOMILL_TESTS=all $(PYTEST) -m ''
 
 # Types are checked through a folder of links that has the installed layout: audiomill/ with jobs/ inside.
 lint: $(READY)
@@ -20,8 +29,8 @@ lint: $(READY)
 
 $(READY): pyproject.toml infra/constraints.txt infra/demo-packages.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --requirement infra/demo-packages.txt
+	$(BIN)/python -m pip install --quiet --no-compile --constraint infra/constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --ignore-requires-python --requirement infra/demo-packages.txt
 	touch $@
 
 # Versions of everything in the images.

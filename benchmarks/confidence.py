@@ -27,7 +27,7 @@ from audiomill.config.jobs import TranscribeConfig
 from audiomill.jobs.demo import whisper_folder
 from audiomill.models.whisper import confidence
 from audiomill.models.whisper.confidence import Evidence, features, word_confidence
-from audiomill.run.job import run_job
+from audiomill.runs.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.normalize import normalizer

@@ -23,8 +23,8 @@ from audiomill.jobs.demo import whisper_folder
 from audiomill.models.base import Utterance
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
-from audiomill.run.job import run_job
-from audiomill.run.settle import found_tasks, settle
+from audiomill.runs.job import run_job
+from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.infer import run_model
 from audiomill.stages.plan import planned_table

@@ -60,7 +60,7 @@ def demo(folder: str, engine: str) -> None:
     from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
     from audiomill.config.stages import ModelConfig
     from audiomill.jobs.telling import report_of
-    from audiomill.run.job import run_job
+    from audiomill.runs.job import run_job
     from audiomill.watch.progress import summary_lines
 
     root = Path(folder)

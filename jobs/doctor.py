@@ -18,7 +18,7 @@ import click
 import audiomill
 from audiomill.errors import AudiomillError
 from audiomill.jobs.options import JsonMapping, WithExamples
-from audiomill.run.record import PACKAGES
+from audiomill.runs.record import PACKAGES
 from audiomill.watch.journal import redacted, without_credentials
 
 DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}

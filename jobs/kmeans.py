@@ -30,7 +30,7 @@ def kmeans(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> No
     memory is bounded by --max-frames. The same seed gives the same codebook, whatever the engine. Writes OUTPUT
     (safetensors that knows its model, layer and weights) and a report beside it (.json).
     """
-    from audiomill.run.kmeans import fit_codebook, report_lines
+    from audiomill.runs.kmeans import fit_codebook, report_lines
 
     config = config_from(KmeansJobConfig, inputs, config_file, flags)
     with quiet_libraries(config.output.verbose):

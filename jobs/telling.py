@@ -43,7 +43,7 @@ def report_of(output: str, clips: int, storage_options: dict[str, Any], quiet: b
 
 def run_and_tell(config: JobConfig) -> int:
     """Runs a job, prints its summary and returns the exit code."""
-    from audiomill.run.job import run_job
+    from audiomill.runs.job import run_job
     from audiomill.watch.journal import console_for
     from audiomill.watch.progress import summary_lines
 

@@ -39,7 +39,7 @@ def run(job: str, *inputs: str, output: str, quiet: bool = True, **options: Any)
         audiomill.errors.UsageError: an input, a model, an option or the output cannot be used.
         audiomill.errors.RunFailed: parts could not be finished; the same call goes on.
     """
-    from audiomill.run.job import run_by_name  # only here: it loads what models need
+    from audiomill.runs.job import run_by_name  # only here: it loads what models need
 
     return run_by_name(job, inputs, {**options, "output": output, "quiet": quiet})
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 from hypothesis import settings
 from numpy.typing import NDArray
 
@@ -25,6 +27,40 @@ from tests.synth import CTC_FAMILIES, save_ctc_checkpoint
 
 settings.register_profile("shared machines are slow at times", deadline=None)
 settings.load_profile("shared machines are slow at times")
+
+
+LONGEST_FIRST = (
+    "cluster/test_on_ray", "test_laws", "test_self_training", "test_train", "test_docs", "test_forecast", "test_watch",
+)  # fmt: skip
+"""Files that take longest: two processes end at the same time if these begin first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay in one process, because they share what is slow to make; what needs Ray is together."""
+    for item in items:
+        stem = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+        if not list(item.iter_markers("xdist_group")):
+            name = "cluster/test_on_ray" if list(item.iter_markers("ray")) else stem
+            item.add_marker(pytest.mark.xdist_group(name))
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+
+    def key(item: pytest.Item) -> tuple[int, str]:
+        stem = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+        return rank.get(stem, len(rank)), stem
+
+    items.sort(key=key)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Seconds of every file, longest first."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration") and hasattr(report, "nodeid"):
+                seconds[report.nodeid.split("::")[0]] += report.duration
+    terminalreporter.section("seconds by file")
+    for name, total in sorted(seconds.items(), key=lambda pair: -pair[1]):
+        terminalreporter.write_line(f"{total:7.1f}  {name}")
 
 
 @pytest.fixture(scope="session")
@@ -80,19 +116,33 @@ def ray_session() -> Iterator[Any]:
     ray.shutdown()
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the test processes of one run share: the first one makes it, the others wait."""
+    is_alone = "PYTEST_XDIST_WORKER" not in os.environ
+    base = tmp_path_factory.getbasetemp()
+    root = (base if is_alone else base.parent) / name
+    with FileLock(f"{root}.lock"):
+        if not (root / "made").exists():
+            root.mkdir(exist_ok=True)
+            make(root)
+            (root / "made").touch()
+    return root
+
+
 @pytest.fixture(scope="session")
 def tone_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with labelled/, dev/, config/ and model/: a small model trained to read the language of tones."""
     from tests.tone_language import save_config, write_corpus
     from tests.training import trained
 
-    root = tmp_path_factory.mktemp("tone-model")
-    write_corpus(root / "labelled", range(60))
-    write_corpus(root / "dev", range(300, 320))
-    save_config(root / "config")
-    options = {"model": str(root / "config"), "dev": str(root / "dev"), "max_updates": 700, "batch_seconds": 4.0}
-    trained(root / "labelled", root / "model", evaluate_every=100, **options)
-    return root
+    def make(root: Path) -> None:
+        write_corpus(root / "labelled", range(60))
+        write_corpus(root / "dev", range(300, 320))
+        save_config(root / "config")
+        options = {"model": str(root / "config"), "dev": str(root / "dev"), "max_updates": 500, "batch_seconds": 4.0}
+        trained(root / "labelled", root / "model", evaluate_every=100, **options)
+
+    return made_once(tmp_path_factory, "tone-model", make)
 
 
 @pytest.fixture(scope="session")

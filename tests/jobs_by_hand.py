@@ -17,7 +17,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Wants
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
-from audiomill.run.job import run_job
+from audiomill.runs.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.outputs import table_names

@@ -107,6 +107,8 @@ CTC_FAMILIES = {
     "hubert-layer": ("Hubert", {**TINY, "feat_extract_norm": "layer", "do_stable_layer_norm": True}),
     "wavlm-group": ("WavLM", {**TINY, "feat_extract_norm": "group", "num_buckets": 32, "max_bucket_distance": 80}),
     "data2vec-audio": ("Data2VecAudio", {**TINY, "num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 19}),
+    "unispeech": ("UniSpeech", {**TINY, "feat_extract_norm": "group"}),
+    "unispeech-sat": ("UniSpeechSat", {**TINY, "feat_extract_norm": "group"}),
     "wav2vec2-bert": (
         "Wav2Vec2Bert",
         {

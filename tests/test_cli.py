@@ -39,7 +39,10 @@ WRONG = {
         "cannot connect",
     ),
     "no scheme": (["transcribe", "foo://x", "--output", "o", "--model", "fake://"], "unknown kind of URL"),
-    "memory": (["transcribe", "memory://x", "--output", "o", "--model", "fake://"], "--engine local"),
+    "memory": (
+        ["transcribe", "memory://x", "--output", "o", "--model", "fake://", "--engine", "ray"],
+        "--engine local",
+    ),
 }
 
 
@@ -99,7 +102,7 @@ def test_inspect_lists_every_reason(audiomill: Any, tmp_path: Path, voices: Any)
 
 
 def test_flags_yaml_and_library_have_the_same_names_and_defaults(audiomill: Any, workplace: Path) -> None:
-    shown = audiomill("transcribe", "--help").stdout
+    shown = audiomill("transcribe", "--help-all").stdout
     for field in flat_fields(TranscribeConfig):
         assert f"--{flag(field.name)}" in shown
     (workplace / "job.yaml").write_text(

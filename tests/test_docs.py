@@ -1,57 +1,69 @@
-"""The README cannot drift: its blocks run, its tables come from the schema, its commands parse, its links exist."""
+"""Documents cannot drift: their blocks run, their tables come from the schema, their commands parse, their links exist."""
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import io
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from audiomill import schema
-from tests.command_line import command_of
+from audiomill.tables.outputs import DOCUMENTED
+from tests.command_line import command_of, in_process
 from tests.synth import save_ctc_checkpoint
 from tests.tone_language import WORDS, write_corpus
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-GUIDE = (ROOT / "pipeline" / "train" / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S)
-GUIDE_BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", GUIDE, re.M | re.S)
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 
 
-def described(field: Any) -> str:
-    unit, meaning = (field.metadata[key].decode() for key in (b"unit", b"meaning"))
-    return f"`{field.name}`{f' [{unit}]' if unit else ''} {meaning}"
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of each block of a page; those without a language are not run."""
+    return BLOCK.findall(PAGES[page])
 
 
 def column_tables() -> str:
-    """Columns of every table, a paragraph each."""
-    return "\n\n".join(f"**{name}**: {'; '.join(map(described, table))}." for name, table in schema.DOCUMENTED.items())
+    """Columns of every table, as docs/columns.md shows them."""
+    found = ["# Columns\n\nMade from the schemas by `tests/test_docs.py`; every table is a folder of Parquet files.\n"]
+    for name, table in DOCUMENTED.items():
+        rows = [
+            "| {} | {} | {} | {} |".format(
+                f"`{field.name}`",
+                str(field.type).split("<")[0],
+                *(field.metadata[key].decode() for key in (b"unit", b"meaning")),
+            )
+            for field in table
+        ]
+        found.append(
+            "\n".join([f"\n## {name}\n", "| column | type | unit | meaning |", "| --- | --- | --- | --- |", *rows])
+        )
+    return "\n".join(found) + "\n"
 
 
 def test_column_tables_are_those_of_the_schema() -> None:
-    (shown,) = re.findall(r"<!-- columns.*?-->\n(.*?)\n<!-- /columns -->", README, re.S)
-    assert shown.strip() == column_tables()
+    assert PAGES["docs/columns.md"] == column_tables()
 
 
 def test_the_readme_is_short_and_runnable_early() -> None:
-    lines = README.splitlines()
-    assert len(lines) <= 180
-    assert next(n for n, line in enumerate(lines, 1) if line.startswith("make demo")) <= 25
+    lines = PAGES["README.md"].splitlines()
+    assert len(lines) <= 120
+    assert next(n for n, line in enumerate(lines, 1) if "audiomill demo" in line) <= 25
 
 
 def test_links_and_named_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
-    for module in re.findall(r"python -m (benchmarks\.\w+)", README):
-        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+        for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+            assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)$", README, re.M):
+    for target in re.findall(r"`?make ([\w-]+)", "".join(PAGES.values())):
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
@@ -63,49 +75,75 @@ def commands(text: str) -> list[list[str]]:
 
 def test_every_audiomill_command_parses() -> None:
     found = 0
-    for _, text in BLOCKS + GUIDE_BLOCKS:
-        for words in commands(text) if "import " not in text and "-->" not in text else []:
-            starts = [n for n, word in enumerate(words) if word.endswith("audiomill") or word == "audiomill"]
-            if starts:
-                job, *args = words[starts[0] + 1 :]
-                command_of(job).make_context(job, [a for a in args if a != ">"])
-                found += 1
-    assert found >= 12
+    for page in PAGES:
+        for language, text in blocks(page):
+            for words in commands(text) if language in ("", "bash") and "-->" not in text and "──" not in text else []:
+                if words[0] == "audiomill":
+                    job, *args = words[1:]
+                    command_of(job).make_context(job, list(args))
+                    found += 1
+    assert found >= 20
 
 
+def run_block(language: str, text: str, folder: Path) -> None:
+    """Runs one block where a reader would: commands in order, Python as it stands, YAML into job.yaml."""
+    if language == "yaml":
+        (folder / "job.yaml").write_text(text)
+        done = in_process(folder, "self-train" if "labelled:" in text else "run", "job.yaml")
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    elif language == "python":
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(ast.parse(text), "block", "exec"), {})
+        finally:
+            os.chdir(before)
+    elif language == "bash":
+        for words in commands(text):
+            assert words[0] == "audiomill"
+            if words[1:] == ["self-train", "job.yaml"]:
+                continue  # run with its YAML
+            done = in_process(folder, *words[1:])
+            assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which somebody has run the demo; the hub's HuBERT is a small one of that name."""
+    folder = tmp_path_factory.mktemp("reader")
+    save_ctc_checkpoint(folder / "facebook" / "hubert-base-ls960", "hubert-group", num_hidden_layers=12)
+    done = in_process(folder, "demo")
+    assert done.returncode == 0, done.stderr
+    (folder / "shown.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.mark.xdist_group("docs")
 @pytest.mark.timeout(300)
-def test_the_blocks_run_one_after_the_other(tmp_path: Path, whisper: Path) -> None:
-    """In one folder, as a reader would; the hub's Whisper is a local folder of that name."""
-    (tmp_path / "openai").mkdir()
-    (tmp_path / "openai" / "whisper-tiny.en").symlink_to(whisper)
-    save_ctc_checkpoint(tmp_path / "facebook" / "hubert-base-ls960", "hubert-group", num_hidden_layers=12)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def run(*command: str) -> Any:
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    shown = run(sys.executable, "-m", "audiomill", "demo")
-    assert "quick brown fox" in shown.lower() and "not_audio" in shown and "import pyarrow.parquet" in shown
+def test_the_demo_transcribes_scores_and_names_what_comes_next(place: Path) -> None:
+    shown = (place / "shown.txt").read_text()
+    assert "quick brown fox" in shown.lower() and "not_audio" in shown
     assert float(re.findall(r"WER ([\d.]+)%", shown)[0]) < 5
-    assert "nothing to do" in run(sys.executable, "-m", "audiomill", "demo")
-    for language, text in BLOCKS:
-        if language == "python":
-            run(sys.executable, "-c", text)
-        elif language == "yaml":
-            (tmp_path / "job.yaml").write_text(text)
-            run(sys.executable, "-m", "audiomill", "run", "job.yaml")
-        elif language == "bash" and "s3://" not in text:
-            for words in commands(text):
-                assert words[0].endswith("audiomill")
-                run(sys.executable, "-m", "audiomill", *words[1:])
-    assert list((tmp_path / "subtitles").glob("*.srt"))
-    assert (tmp_path / "units.txt").read_text().count("\n") == len(list((tmp_path / "subtitles").glob("*.srt")))
-    assert "data:image/png" in (tmp_path / "trace" / "index.html").read_text()
-    assert list((tmp_path / "both" / "codes").glob("*.parquet"))
+    assert "demo/out/report.html" in shown and "--model demo/whisper-tiny.en" in shown
+    assert (place / "demo" / "out" / "report.html").exists() and (place / "demo" / "whisper-tiny.en").is_dir()
+    assert "nothing to do" in in_process(place, "demo").stdout
 
 
+@pytest.mark.xdist_group("docs")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", ["README.md", "docs/transcripts.md", "docs/running.md", "docs/representations.md"])
+def test_the_blocks_run_one_after_the_other(place: Path, page: str) -> None:
+    for language, text in blocks(page):
+        run_block(language, text, place)
+    if page == "docs/representations.md":
+        assert "data:image/png" in (place / "trace" / "index.html").read_text()
+        assert list((place / "both" / "codes").glob("*.parquet"))
+    if page == "docs/transcripts.md":
+        assert list((place / "subtitles").glob("*.srt"))
+
+
+@pytest.mark.xdist_group("tone-model")
 @pytest.mark.timeout(300)
 def test_the_guide_to_training_runs(tmp_path: Path, tone_model: Path) -> None:
     """In one folder, with tones for speech; the hub's checkpoint is a small one of that name that reads them."""
@@ -116,18 +154,23 @@ def test_the_guide_to_training_runs(tmp_path: Path, tone_model: Path) -> None:
     (tmp_path / "facebook").mkdir()
     (tmp_path / "facebook" / "wav2vec2-base-960h").symlink_to(tone_model / "model" / "checkpoint")
     (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for language, text in GUIDE_BLOCKS:
-        if language == "yaml":
-            (tmp_path / "job.yaml").write_text(text)
-        for words in commands(text) if language == "bash" else []:
-            done = subprocess.run(
-                [sys.executable, "-m", "audiomill", *words[1:]],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=200,
-            )
-            assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    for language, text in blocks("docs/training.md"):
+        run_block(language, text, tmp_path)
     assert (tmp_path / "loop" / "report.html").exists() and (tmp_path / "student" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("kind", ["family", "shard", "table", "objective", "job"])
+def test_what_an_addition_touches_is_what_the_page_says(kind: str) -> None:
+    """Each listed file exists and says what the list says of it, and nobody else names the added thing."""
+    (listed,) = re.findall(rf"<!-- adds: {kind} -->\n(.*?)<!-- /adds -->", PAGES["docs/architecture.md"], re.S)
+    rows = re.findall(r"^- `([^`]+)`: (?:`([^`]+)`)?", listed, re.M)
+    assert len(rows) >= 2
+    for name, content in rows:
+        text = (ROOT / name).read_text()
+        assert content.split("(")[0].strip() in text, f"{name} lacks {content!r}"
+
+
+def test_a_family_is_named_in_its_folder_and_one_line_alone() -> None:
+    sources = [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/*.py"), ROOT / "pyproject.toml"]
+    naming: list[Any] = [path.relative_to(ROOT).as_posix() for path in sources if "unispeech" in path.read_text()]
+    assert sorted(naming) == ["pipeline/models/unispeech/family.py", "pyproject.toml"]

@@ -27,7 +27,7 @@ from audiomill.jobs.main import command_line
 from audiomill.models.codes.codebooks import read_codebook
 from audiomill.models.codes.km_files import centroids_of
 from audiomill.models.codes.lloyd import adjusted_rand, best_fit, lloyd, plus_plus
-from audiomill.run.kmeans import fit_codebook
+from audiomill.runs.kmeans import fit_codebook
 from audiomill.stages.sample import Reservoir
 from audiomill.storage.fs import Place
 from tests.jobs_by_hand import rows, run

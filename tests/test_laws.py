@@ -21,7 +21,7 @@ import pytest
 from audiomill import schema
 from tests import corpus
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
-from tests.synth import RATE, encode, noise, tar_bytes
+from tests.synth import RATE, encode, noise, save_ctc_checkpoint, tar_bytes
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +111,14 @@ def test_text_is_the_same_whatever_the_batch_and_the_part(tmp_path: Path, few: P
         assert all(abs(other[i] - value) < 2e-4 for i, value in logprobs[0].items())
 
 
-def test_ctc_text_is_the_same_whatever_the_batch_and_the_part(tmp_path: Path, many: Path, ctc_folder: Path) -> None:
+@pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-bert"])
+def test_ctc_text_is_the_same_whatever_the_batch_and_the_part(tmp_path: Path, few: Path, family: str) -> None:
+    """Every family's batches are compared with each row alone in tests/test_wav2vec2.py."""
+    ctc_folder = save_ctc_checkpoint(tmp_path / "model", family)
     texts = []
     for number, options in enumerate([{"batch_seconds": 1}, {"batch_seconds": 500, "part_seconds": 20}]):
         run(
-            many,
+            few,
             tmp_path / str(number),
             model=str(ctc_folder),
             segment="fixed",
@@ -161,10 +164,19 @@ def start(args: list[str], folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.fixture(scope="module")
+def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an undisturbed run writes, in parts of 12 s."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    run(many, output, part_seconds=12)
+    return output
+
+
 @pytest.mark.parametrize("victim", ["driver", "decoder"])
-def test_killed_at_random_and_run_again_gives_the_same_bytes(tmp_path: Path, many: Path, victim: str) -> None:
+def test_killed_at_random_and_run_again_gives_the_same_bytes(
+    tmp_path: Path, many: Path, whole: Path, victim: str
+) -> None:
     args = [str(many), "--model", "fake://slow", "--engine", "local", "--part-seconds", "12", "--output"]
-    assert start([*args, "whole"], tmp_path).wait() == 0
     random_ = random.Random(victim)
     for _ in range(3):
         process = start([*args, "killed"], tmp_path)
@@ -178,7 +190,7 @@ def test_killed_at_random_and_run_again_gives_the_same_bytes(tmp_path: Path, man
         else:
             assert process.wait() == 0
     assert start([*args, "killed"], tmp_path).wait() == 0
-    assert part_files(tmp_path / "killed") == part_files(tmp_path / "whole")
+    assert part_files(tmp_path / "killed") == part_files(whole)
     assert not [p for p in (tmp_path / "killed").rglob("*") if ".tmp-" in p.name or "_pieces" in p.name]
     check_accounts(tmp_path / "killed")
 
@@ -236,12 +248,11 @@ def test_retried_rejections_end_as_if_they_had_never_failed(tmp_path: Path, many
         assert rows(tmp_path / "out", table) == rows(tmp_path / "direct", table)
 
 
-def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, many: Path) -> None:
-    args = [str(many), "--model", "fake://slow", "--engine", "local", "--part-seconds", "20", "--output"]
+def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, many: Path, whole: Path) -> None:
+    args = [str(many), "--model", "fake://slow", "--engine", "local", "--part-seconds", "12", "--output"]
     both = [start([*args, "out"], tmp_path) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    assert start([*args, "whole"], tmp_path).wait() == 0
-    assert part_files(tmp_path / "out") == part_files(tmp_path / "whole")
+    assert part_files(tmp_path / "out") == part_files(whole)
 
 
 def test_schemas_are_the_same_for_empty_parts(tmp_path: Path) -> None:

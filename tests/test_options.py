@@ -97,7 +97,7 @@ def run_all(kind: type, settings: list[dict[str, Any]], clip: Path, output: Path
 
 
 def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wav2vec2_folder: Path) -> None:
-    from audiomill.run.job import run_job
+    from audiomill.runs.job import run_job
 
     (tmp_path / "words.txt").write_text("the\nquick\n")
     settings = [
@@ -114,7 +114,7 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
 
 @pytest.mark.parametrize("kind", [EmbedConfig, EncodeConfig])
 def test_embed_and_encode_read_what_they_show(kind: type, clip: Path, tmp_path: Path, whisper: Path) -> None:
-    from audiomill.run.job import run_job
+    from audiomill.runs.job import run_job
 
     settings: list[dict[str, Any]] = [{"model": "fake://", "layers": "1"}]
     if kind is EmbedConfig:
@@ -126,7 +126,7 @@ def test_embed_and_encode_read_what_they_show(kind: type, clip: Path, tmp_path: 
 
 
 def test_kmeans_reads_what_it_shows(clip: Path, tmp_path: Path, wav2vec2_folder: Path) -> None:
-    from audiomill.run.kmeans import fit_codebook
+    from audiomill.runs.kmeans import fit_codebook
 
     settings = [{"model": str(wav2vec2_folder), "layer": 1, "clusters": 2, "output": str(tmp_path / "km.safetensors")}]
     found = run_all(KmeansJobConfig, settings, clip, tmp_path, lambda config: fit_codebook(config, Console(quiet=True)))

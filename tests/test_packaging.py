@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import pydoc
 import re
 import site
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from typing import Any
 import pytest
 
 import audiomill
-from tests.command_line import JOB_NAMES
-from tests.synth import encode
+from audiomill.jobs.main import JOBS
+from tests.command_line import JOB_NAMES, command_of
+from tests.synth import encode, noise
 
 ROOT = Path(__file__).parent.parent
 ESCAPE = "\x1b["
@@ -31,54 +34,110 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "pipeline", "jobs"):
         (source / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     (found,) = folder.glob("*.whl")
     return found
 
 
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Site-packages of a new environment with the wheel; its dependencies are those of this one, which takes minutes less."""
+    environment = tmp_path_factory.mktemp("env")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True, timeout=120)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(packages)
+    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    return packages
+
+
 @pytest.mark.timeout(300)
 def test_the_wheel_holds_the_program_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert wheel.name == f"audiomill-{audiomill.__version__}-py3-none-any.whl"
-    tops = {name.split("/")[0] for name in names}
-    assert tops == {"pipeline", "jobs", f"audiomill-{audiomill.__version__}.dist-info"}
-    for needed in ("pipeline/report/report.js", "pipeline/report/report.css", "pipeline/py.typed", "jobs/main.py"):
-        assert needed in names
+    assert {name.split("/")[0] for name in names} == {"audiomill", f"audiomill-{audiomill.__version__}.dist-info"}
+    ours = [*ROOT.glob("pipeline/**/*"), *ROOT.glob("jobs/*")]
+    for path in ours:
+        if path.suffix in (".py", ".css", ".js", ".typed"):
+            inside = path.relative_to(ROOT / "pipeline") if "pipeline" in path.parts[: len(ROOT.parts) + 1] else None
+            name = f"audiomill/{inside}" if inside else f"audiomill/{path.relative_to(ROOT)}"
+            assert name in names, name
     assert not [name for name in names if "test" in name.lower() or name.endswith(".pyc")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+SHADOWS = ("pipeline.py", "jobs.py", "json.py", "numpy.py", "token.py", "datasets.py", "utils.py")
+"""Files that people have beside their audio; none of them may be run."""
+
+
+def write_shadows(folder: Path, names: tuple[str, ...] = SHADOWS) -> None:
+    for name in names:
+        (folder / name).write_text(f"raise SystemExit('the user's {name} was imported')\n")
+    (folder / "pipeline").mkdir()
+    (folder / "pipeline" / "__init__.py").write_text("raise SystemExit('the user's package was imported')\n")
+
+
 @pytest.mark.timeout(300)
-def test_it_works_where_nothing_of_the_project_is_at_hand(wheel: Path, tmp_path: Path) -> None:
-    """In a new environment; its dependencies are those of this one, which takes minutes less."""
-    environment = tmp_path / "env"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, timeout=120)
-    python = environment / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)]
-    subprocess.run(install, check=True, timeout=120, capture_output=True)
-    (packages,) = environment.glob("lib/python*/site-packages")
-    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+def test_it_works_beside_files_of_any_name(installed: Path, tmp_path: Path) -> None:
+    """The console script and the decode workers, in a folder whose files have the names of libraries."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    script = environment / "bin" / "audiomill"
+    python = installed.parents[2] / "bin" / "python"
+    start = "import sys; sys.path.remove(''); from audiomill.jobs.main import main; sys.argv[0] = 'audiomill'; main()"
+    write_shadows(tmp_path)
+    (tmp_path / "a.wav").write_bytes(encode(noise(8_000, 1)))
+    command = [str(python), "-c", start, "transcribe", "a.wav", "--model", "fake://", "--output", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and (tmp_path / "out" / "report.html").exists(), done.stderr
+    assert "1 recording" in done.stdout and "0 rejected" in done.stdout, done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_a_script_beside_a_pipeline_py_and_a_jobs_folder_can_use_all_three(installed: Path, tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    python = installed.parents[2] / "bin" / "python"
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").write_text("NAME = 'my jobs'\n")
+    (tmp_path / "pipeline.py").write_text("NAME = 'my pipeline'\n")
+    (tmp_path / "mine.py").write_text(
+        "import audiomill, audiomill.jobs, jobs, pipeline\n"
+        "print(jobs.NAME, pipeline.NAME, audiomill.__version__, audiomill.__file__, audiomill.jobs.__file__)\n"
+    )
+    done = subprocess.run([str(python), "mine.py"], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60)
+    *names, ours, theirs = done.stdout.split()
+    assert names == ["my", "jobs", "my", "pipeline", audiomill.__version__], done.stderr
+    assert ours.startswith(str(installed)) and theirs.startswith(str(installed / "audiomill" / "jobs"))
     told = subprocess.run(
-        [str(script), "--version"], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60
+        [str(python), "-m", "audiomill", "--version"],
+        cwd=tmp_path,
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert told.stdout == f"audiomill {audiomill.__version__}\n", told.stderr
-    code = "import pipeline, jobs; print(audiomill.__file__); print(audiomill.jobs.__file__)"
-    where = subprocess.run(
-        [str(python), "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60
-    )
-    assert all(line.startswith(str(environment)) for line in where.stdout.splitlines()), where.stdout
-    (tmp_path / "a.wav").write_bytes(b"")
-    run = [str(script), "transcribe", "a.wav", "--model", "fake://", "--engine", "local", "--output", "out"]
-    done = subprocess.run(run, cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and (tmp_path / "out" / "report.html").exists(), done.stderr
 
 
-def test_every_job_explains_itself_with_an_example(audiomill: Any) -> None:
-    for name, job in JOB_NAMES.items():
+def test_the_console_script_is_the_program(tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "audiomill"
+    told = subprocess.run([str(script), "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert told.stdout == f"audiomill {audiomill.__version__}\n", told.stderr
+
+
+def test_help_shows_the_useful_text(audiomill_process: Any) -> None:
+    for function, words in ((audiomill.open_output, "columns"), (audiomill.run, "transcribe, embed or encode")):
+        assert words in pydoc.plaintext.document(function) and "Args:" in pydoc.plaintext.document(function)
+    started = time.perf_counter()
+    shown = audiomill_process("--help").stdout
+    assert time.perf_counter() - started < 5 and all(name in shown for name in JOB_NAMES)
+    for about in (about for jobs in JOBS.values() for about in jobs.values()):
+        assert about in shown and len(about) <= 45
+
+
+def test_every_job_explains_itself_with_an_example() -> None:
+    for name in JOB_NAMES:
+        job = command_of(name)
         text = job.get_help(job.make_context(name, [], resilient_parsing=True))
         assert job.help and len(job.help) > 40, name
         assert re.search(rf"audiomill {name}\b|Example|job\.yaml", text), f"{name} --help shows no example"
@@ -151,12 +210,12 @@ def test_doctor_finds_what_works_and_says_what_does_not(audiomill: Any, s3_endpo
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_complete_jobs_options_and_choices(audiomill: Any, shell: str) -> None:
-    assert "_AUDIOMILL_COMPLETE" in audiomill("completion", shell).stdout
+def test_shells_complete_jobs_options_and_choices(audiomill_process: Any, shell: str) -> None:
+    assert "_AUDIOMILL_COMPLETE" in audiomill_process("completion", shell).stdout
     if shell == "bash":
-        jobs = audiomill(_AUDIOMILL_COMPLETE="bash_complete", COMP_WORDS="audiomill wa", COMP_CWORD="1")
+        jobs = audiomill_process(_AUDIOMILL_COMPLETE="bash_complete", COMP_WORDS="audiomill wa", COMP_CWORD="1")
         assert jobs.stdout.strip() == "plain,watch"
-        choices = audiomill(
+        choices = audiomill_process(
             _AUDIOMILL_COMPLETE="bash_complete", COMP_WORDS="audiomill transcribe --engine ", COMP_CWORD="3"
         )
-        assert choices.stdout.split() == ["plain,ray", "plain,local"]
+        assert choices.stdout.split() == ["plain,auto", "plain,local", "plain,ray"]

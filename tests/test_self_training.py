@@ -25,39 +25,40 @@ from audiomill.train.loop.self_training import _transcribe, best_of, config_of, 
 from tests.tone_language import save_config, write_corpus
 
 INPUTS = ("labelled", "unlabelled", "dev", "test")
+ROUNDS = 2 if os.environ.get("AUDIOMILL_TESTS") == "all" else 1
 SECTIONS: dict[str, dict[str, Any]] = {
-    "loop": {"rounds": 2, "start": "teacher", "patience": 3},
+    "loop": {"rounds": ROUNDS, "start": "teacher", "patience": 3},
     "label": {"segment": "none", "agreement": 2, "engine": "local", "canary": 0},
     "select": {"max_expected_wer": 0.3},
     "train": {
-        "from_scratch": True,
-        "max_updates": 500,
-        "evaluate_every": 100,
+        "max_updates": 120,
+        "evaluate_every": 40,
         "batch_seconds": 4.0,
-        "learning_rate": 4e-3,
+        "learning_rate": 1e-3,
         "mask_time": 0.0,
-        "save_minutes": 0.05,
+        "save_minutes": 0.01,
     },
 }
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clean labelled clips; the others are in noise, so that there is something to learn from them."""
+def corpus(tmp_path_factory: pytest.TempPathFactory, tone_model: Path) -> Path:
+    """Clean labelled clips, which the model to start from reads; the others are in noise: something to learn from them."""
     root = tmp_path_factory.mktemp("loop")
     write_corpus(root / "labelled", range(60), noise=0.03)
     write_corpus(root / "unlabelled", range(100, 200), noise=0.15)
     write_corpus(root / "dev", range(300, 340), noise=0.15)
     write_corpus(root / "test", range(400, 440), noise=0.15)
     save_config(root / "config")
+    (root / "start").symlink_to(tone_model / "model" / "checkpoint")
     return root
 
 
 def start(root: Path, name: str) -> subprocess.Popen[bytes]:
     """The loop as its user runs it."""
     job = {**{each: [str(root / each)] for each in INPUTS}, "output": str(root / name), **SECTIONS}
-    job["train"] = {**SECTIONS["train"], "model": str(root / "config")}
+    job["train"] = {**SECTIONS["train"], "model": str(root / "start")}
     (root / f"{name}.yaml").write_text(yaml.safe_dump(job))
     command = [sys.executable, "-m", "audiomill", "self-train", str(root / f"{name}.yaml"), "--quiet"]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -69,7 +70,7 @@ def whole(corpus: Path) -> Path:
     process = start(corpus, "whole")
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err.decode()
-    assert b"best: round" in out and err.count(b"test WER") == 3
+    assert b"best: round" in out and err.count(b"test WER") == ROUNDS + 1
     return corpus / "whole"
 
 
@@ -80,7 +81,7 @@ def metrics(folder: Path, number: int) -> dict[str, Any]:
 
 @pytest.mark.timeout(400)
 def test_a_round_leaves_its_config_selection_checkpoint_metrics_and_lineage(whole: Path) -> None:
-    for number in (0, 1, 2):
+    for number in range(ROUNDS + 1):
         folder, found = whole / f"round-{number}", metrics(whole, number)
         assert json.loads((folder / "config.json").read_text())["seed"] == number
         assert (folder / "training" / "checkpoint" / "model.safetensors").exists()
@@ -100,7 +101,7 @@ def test_a_round_leaves_its_config_selection_checkpoint_metrics_and_lineage(whol
             assert held <= {"unlabelled"}
     assert (
         json.loads((whole / "best.json").read_text())["round"]
-        == best_of([metrics(whole, n) for n in range(3)])["round"]
+        == best_of([metrics(whole, n) for n in range(ROUNDS + 1)])["round"]
     )
     page = (whole / "report.html").read_text()
     best = metrics(whole, json.loads((whole / "best.json").read_text())["round"])
@@ -121,8 +122,8 @@ def test_a_killed_loop_ends_as_an_undisturbed_one(corpus: Path, whole: Path) -> 
     kills = [
         lambda root: list((root / "round-0" / "training" / "state").glob("update-*.pt")),
         lambda root: (root / "round-1" / "labels" / "run.json").exists(),
+        lambda root: (root / "round-1" / "selection" / "selected.parquet").exists(),
         lambda root: list((root / "round-1" / "training" / "state").glob("update-*.pt")),
-        lambda root: (root / "round-2" / "selection" / "selected.parquet").exists(),
     ]
     for is_time in kills:
         process = start(corpus, "killed")
@@ -135,7 +136,7 @@ def test_a_killed_loop_ends_as_an_undisturbed_one(corpus: Path, whole: Path) -> 
     process = start(corpus, "killed")
     _, err = process.communicate(timeout=280)
     assert process.returncode == 0, err.decode()
-    for number in (0, 1, 2):
+    for number in range(ROUNDS + 1):
         ours, theirs = metrics(corpus / "killed", number), metrics(whole, number)
         for name in ("wer", "interval", "probability", "promoted", "fingerprint"):
             assert ours[name] == theirs[name], (number, name)

@@ -147,7 +147,7 @@ def test_a_model_learns_to_read_and_its_checkpoint_transcribes(tone_model: Path,
     assert AutoTokenizer.from_pretrained(output / "checkpoint").decode([0, 3, 3, 0, 4]) == "ab"
     assert list((output / "tensorboard").glob("events*"))
     page = (output / "report.html").read_text()
-    assert page.count("<svg") == 1 and "dev WER" in page
+    assert page.count("<svg") >= 3 and "dev WER" in page
 
 
 def test_the_same_command_again_does_nothing_and_another_one_is_refused(tones: Path, tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ COMMAND = """
 import sys
 from pathlib import Path
 from tests.training import trained
-trained(Path(sys.argv[1]) / "labelled", Path(sys.argv[2]), model=sys.argv[1] + "/config", max_updates=60, dev=sys.argv[1] + "/dev",
-    evaluate_every=15, save_minutes=0.002, average_decay=0.9, speed_augment=0.1, noise_snr=10.0, mask_time=0.01, patience=50)
+trained(Path(sys.argv[1]) / "labelled", Path(sys.argv[2]), model=sys.argv[1] + "/config", max_updates=36, dev=sys.argv[1] + "/dev",
+    evaluate_every=9, save_minutes=0.002, average_decay=0.9, speed_augment=0.1, noise_snr=10.0, mask_time=0.01, patience=50)
 """
 
 
@@ -180,14 +180,14 @@ def test_a_killed_training_ends_with_the_same_weights(tones: Path, tmp_path: Pat
         process = start(tmp_path / "killed")
         while process.poll() is None:
             now = {each.name for each in (tmp_path / "killed" / "state").glob("update-*.pt")}
-            if num_kills < 3 and now - before:
+            if num_kills < 2 and now - before:
                 process.send_signal(signal.SIGKILL)
                 num_kills += 1
                 break
             time.sleep(0.01)
         if process.wait() == 0:
             break
-    assert num_kills == 3
+    assert num_kills == 2
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     curves = [
         [

@@ -369,8 +369,8 @@ def test_a_shard_does_not_declare_done_what_another_has_planned_since(
     source.mkdir()
     for number in range(4):
         (source / f"r{number}.wav").write_bytes(encode(voices[number % 2][0]))
-    from audiomill.run import job as run_of_a_job
-    from audiomill.run.planning import plan_of
+    from audiomill.runs import job as run_of_a_job
+    from audiomill.runs.planning import plan_of
 
     planned = plan_of
     late: list[int] = []

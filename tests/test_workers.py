@@ -35,6 +35,7 @@ def difference(one: Path, other: Path) -> float:
     return max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(200)
 def test_torchrun_s_workers_take_the_steps_of_one(alone: Path) -> None:
     launcher = [
@@ -80,6 +81,7 @@ def test_torchrun_s_workers_take_the_steps_of_one(alone: Path) -> None:
     assert difference(alone / "one", alone / "two") < 2e-4
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_ray_train_s_workers_take_the_steps_of_one(ray_session: Any, alone: Path) -> None:

@@ -23,9 +23,9 @@ from audiomill.forecast.sizes import Growth, growth
 from audiomill.forecast.strata import Drawn
 from audiomill.models.device import device_name
 from audiomill.models.load import load_tasks
-from audiomill.run.engine import open_engine
-from audiomill.run.job import run_job
-from audiomill.run.settle import found_tasks, settle
+from audiomill.runs.engine import open_engine
+from audiomill.runs.job import run_job
+from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.entry import Entry, Sidecar
 from audiomill.sources.listing import Listing
 from audiomill.stages.cut import cut_part

@@ -22,9 +22,9 @@ from audiomill.forecast.page import forecast_page
 from audiomill.forecast.strata import Drawn, draw, strata_of
 from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.precision import cpu_features
-from audiomill.run.engine import check_places, with_engine
-from audiomill.run.job import listed
-from audiomill.run.settle import found_tasks, settle
+from audiomill.runs.engine import check_places, with_engine
+from audiomill.runs.job import listed
+from audiomill.runs.settle import found_tasks, settle
 from audiomill.stages.plan import planned_table
 from audiomill.storage.fs import Place, absolute
 from audiomill.watch.journal import without_credentials

@@ -1,7 +1,7 @@
 """A job on many machines as a discrete-event simulation: parts, decode cores, model actors, the object store,
 stragglers, machines that go away, and the driver that hands out the work.
 
-What is modelled is what `audiomill.run.on_ray` does: the driver hands out parts one after the other; a decode core of any
+What is modelled is what `audiomill.runs.on_ray` does: the driver hands out parts one after the other; a decode core of any
 node fetches and decodes one; at most a few pieces wait for each actor, so decoding stops when models are behind; an
 actor works one piece at a time; a node that goes away takes what is on it along, and its parts are done again.
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 FEW_PARTS, SPARE_SHARE = 4.0, 0.75
 PIECES_PER_ACTOR = 3
-"""As in `audiomill.run.on_ray`."""
+"""As in `audiomill.runs.on_ray`."""
 
 
 class Work(NamedTuple):

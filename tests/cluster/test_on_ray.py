@@ -18,7 +18,7 @@ from rich.console import Console
 from audiomill.config.fields import build
 from audiomill.config.jobs import KmeansJobConfig
 from audiomill.models.codes.codebooks import read_codebook
-from audiomill.run.kmeans import fit_codebook
+from audiomill.runs.kmeans import fit_codebook
 from audiomill.storage.fs import Place
 from tests import corpus
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
@@ -94,29 +94,39 @@ def ray_processes(name: str) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("victim", ["_Infer", "_Decode", "decode_worker"])
-def test_a_killed_worker_changes_nothing(ray_session: Any, tmp_path: Path, folder: Path, victim: str) -> None:
-    killed = []
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """What an undisturbed local run writes."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    run(folder, output / "out", part_seconds=15)
+    return output / "out"
+
+
+def test_a_killed_decoder_task_and_actor_change_nothing(
+    ray_session: Any, tmp_path: Path, folder: Path, undisturbed: Path
+) -> None:
+    victims = ["decode_worker", "_Decode", "_Infer"]
+    killed: list[str] = []
 
     def assassin() -> None:
-        deadline = time.monotonic() + 40
-        while not killed and time.monotonic() < deadline:
-            for process in ray_processes(victim)[:1]:
-                time.sleep(0.3)
-                try:
-                    process.kill()
-                    killed.append(process.pid)
-                except psutil.NoSuchProcess:
-                    continue
-            time.sleep(0.02)
+        deadline = time.monotonic() + 60
+        for victim in victims:
+            while victim not in killed and time.monotonic() < deadline:
+                for process in ray_processes(victim)[:1]:
+                    time.sleep(0.3)
+                    try:
+                        process.kill()
+                        killed.append(victim)
+                    except psutil.NoSuchProcess:
+                        continue
+                time.sleep(0.02)
 
-    run(folder, tmp_path / "whole", part_seconds=15)
     thread = threading.Thread(target=assassin)
     thread.start()
     run(folder, tmp_path / "killed", engine="ray", model="fake://slow", part_seconds=15, no_progress_timeout=60)
     thread.join()
-    assert killed, "nothing was killed, so nothing was tested"
-    assert part_files(tmp_path / "killed") == part_files(tmp_path / "whole")
+    assert killed == victims, "what was not killed was not tested"
+    assert part_files(tmp_path / "killed") == part_files(undisturbed)
 
 
 def test_a_recording_that_kills_its_workers_is_rejected_alone(
@@ -136,7 +146,8 @@ def test_a_recording_that_kills_its_workers_is_rejected_alone(
     assert len(rows(tmp_path / "out", "recordings")) == 4
 
 
-def test_one_node_equals_three_with_one_killed(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.nightly
+def test_one_node_equals_three_with_one_killed(tmp_path: Path, folder: Path, undisturbed: Path) -> None:
     """In a process of its own: a cluster and the suite's session do not mix."""
     script = Path(__file__).with_name("three_nodes.py")
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
@@ -144,5 +155,4 @@ def test_one_node_equals_three_with_one_killed(tmp_path: Path, folder: Path) -> 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "killed a node" in done.stdout
-    run(folder, tmp_path / "one", part_seconds=15)
-    assert part_files(tmp_path / "three") == part_files(tmp_path / "one")
+    assert part_files(tmp_path / "three") == part_files(undisturbed)

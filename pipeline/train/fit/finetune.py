@@ -238,7 +238,7 @@ def launch(training: Training, learner: Learner, worker: Worker | None) -> None:
     config = training.config
     asks_for_ray = config.ray_address is not None or bool(os.environ.get("RAY_ADDRESS"))
     if config.engine == "ray" or (config.engine == "auto" and asks_for_ray and worker is None):
-        from audiomill.run import on_ray
+        from audiomill.runs import on_ray
 
         on_ray.train(partial(_train_joined, training), config.workers, config.device, config.ray_address)
     elif worker is not None:

@@ -32,7 +32,7 @@ from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, Segme
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
 from audiomill.errors import UsageError
-from audiomill.run.job import run_job
+from audiomill.runs.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.bootstrap import Comparison, compared

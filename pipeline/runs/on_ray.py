@@ -36,7 +36,7 @@ from audiomill.config.run import EngineConfig
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import LoadedTask
-from audiomill.run.shipping import code_to_ship
+from audiomill.runs.shipping import code_to_ship
 from audiomill.stages.cut import cut_part
 from audiomill.stages.infer import infer_piece
 from audiomill.stages.sandbox import Decoder

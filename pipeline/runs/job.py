@@ -17,11 +17,11 @@ from audiomill.config.fields import build, flat_fields
 from audiomill.config.jobs import BY_NAME, JobConfig
 from audiomill.config.run import shard_of
 from audiomill.errors import RunFailed, UsageError
-from audiomill.run.apart import isolate, retry
-from audiomill.run.engine import check_places, chosen_engine, open_engine, with_engine
-from audiomill.run.planning import plan_of
-from audiomill.run.record import record_canary, run_record
-from audiomill.run.settle import found_tasks, settle
+from audiomill.runs.apart import isolate, retry
+from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
+from audiomill.runs.planning import plan_of
+from audiomill.runs.record import record_canary, run_record
+from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.listing import Listing, list_inputs
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.canary import Difference, spread, verdict
@@ -61,10 +61,7 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
         RunFailed: parts could not be finished, or the canary found a difference.
     """
     started = time.time()
-    name, why = chosen_engine(config.engine, config.tasks[0].model.device)
-    if config.engine.engine == "auto" and not config.output.quiet:
-        console.print(f"engine: {name} ({why})", highlight=False, soft_wrap=True)
-    config = with_engine(config)
+    asked, config = config, with_engine(config)
     check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = listed(config) if listing is None else listing
@@ -73,6 +70,8 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
         engine = opened.module
         before = {} if config.output.overwrite else ledger.settled_before(output)
         spec, fields = settle(config, tasks, opened.device, opened.features, before)
+        if asked.engine.engine == "auto" and not config.output.quiet:
+            console.print(engine_line(asked), highlight=False, soft_wrap=True)
         if config.output.overwrite:
             ledger.clear(output, table_names())
         remove_stale_temporaries(output)
@@ -104,7 +103,7 @@ def run_by_name(job: str, inputs: Sequence[str], options: Mapping[str, Any]) -> 
         raise UsageError(f"{unknown[0]} is no option of {job}; expected some of {', '.join(sorted(known))}")
     if not inputs:
         raise UsageError("INPUT is missing: name a file, folder, glob, shard or manifest")
-    config = build(kind, {**options, "inputs": tuple(inputs)})
+    config: Any = build(kind, {**options, "inputs": tuple(inputs)})
     return run_job(config.job(), Console(stderr=True))
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from audiomill.config.respell import TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
-from audiomill.run.respell import KeptPosteriors, decoder_of, processes, texts_of
+from audiomill.runs.respell import KeptPosteriors, decoder_of, processes, texts_of
 from audiomill.sources.references import read_references
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute

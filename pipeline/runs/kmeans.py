@@ -19,9 +19,9 @@ from audiomill.config.representations import KmeansConfig
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.checkpoint import fingerprint
 from audiomill.models.wanted import layer_numbers
-from audiomill.run.engine import check_places, open_engine, with_engine
-from audiomill.run.job import listed
-from audiomill.run.settle import FoundTask, found_tasks, settle
+from audiomill.runs.engine import check_places, open_engine, with_engine
+from audiomill.runs.job import listed
+from audiomill.runs.settle import FoundTask, found_tasks, settle
 from audiomill.sources.entry import Entry
 from audiomill.stages.plan import planned_table
 from audiomill.stages.sample import Reservoir, sample_of

@@ -49,6 +49,12 @@ def with_engine(config: JobConfig) -> JobConfig:
     return dataclasses.replace(config, engine=dataclasses.replace(config.engine, engine=name))
 
 
+def engine_line(config: JobConfig) -> str:
+    """Which engine was chosen, and why."""
+    name, why = chosen_engine(config.engine, config.tasks[0].model.device)
+    return f"engine: {name} ({why})"
+
+
 def check_places(config: JobConfig) -> None:
     """Raises UsageError for places that the engine cannot share."""
     if config.engine.shard is not None and (config.output.overwrite or config.output.retry_rejected):
@@ -65,11 +71,11 @@ def open_engine(config: JobConfig) -> Iterator[Opened]:
     """The engine with its session open."""
     wanted = config.tasks[0].model.device
     if config.engine.engine == "local":
-        from audiomill.run import local
+        from audiomill.runs import local
 
         yield Opened(local, resolve_device(wanted), cpu_features())
         return
-    from audiomill.run import on_ray
+    from audiomill.runs import on_ray
 
     is_elsewhere = config.engine.ray_address is not None
     device = wanted if is_elsewhere else resolve_device(wanted)
