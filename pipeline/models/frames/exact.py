@@ -25,16 +25,18 @@ class RowLengths:
         self.frames_B: Tensor = torch.zeros(0, dtype=torch.long)
 
 
-class MaskedGroupNorm(nn.Module):
-    """Group normalisation behind a convolution, its statistics over each row's own frames only."""
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group normalisation behind a convolution, its statistics over each row's own frames only. Has the parameters of the
+    one that it replaces, under the same names: a checkpoint that is saved with it in place is an ordinary one."""
 
     def __init__(self, norm: nn.GroupNorm, kernel: int, stride: int, lengths: RowLengths) -> None:
-        super().__init__()
-        self._norm, self._kernel, self._stride, self._lengths = norm, kernel, stride, lengths
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, norm.affine)
+        self.weight, self.bias = norm.weight, norm.bias
+        self._kernel, self._stride, self._lengths = kernel, stride, lengths
 
     def forward(self, x_BCF: Tensor) -> Tensor:
         frames_B = (self._lengths.samples_B - self._kernel) // self._stride + 1
-        return group_norm_over_own_frames(x_BCF, frames_B, self._norm)
+        return group_norm_over_own_frames(x_BCF, frames_B, self)
 
 
 def group_norm_over_own_frames(x_BCF: Tensor, frames_B: Tensor, norm: Any) -> Tensor:
@@ -43,8 +45,7 @@ def group_norm_over_own_frames(x_BCF: Tensor, frames_B: Tensor, norm: Any) -> Te
     Works in place where it can: these are the largest tensors of a model, and each pass over them costs.
     """
     if bool((frames_B == x_BCF.shape[-1]).all()):
-        normed: Tensor = norm(x_BCF)
-        return normed
+        return nn.functional.group_norm(x_BCF, norm.num_groups, norm.weight, norm.bias, norm.eps)
     batch, channels, frames = x_BCF.shape
     mask_BF = frame_mask(frames_B, frames)
     x = x_BCF.float()

@@ -25,6 +25,7 @@ from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.fbank import KaldiFbank
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
+from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.taps import LayerTaps, without_layers_above
 
@@ -194,7 +195,10 @@ def load_frame_model(
     language = None if wants.transcripts is None else wants.transcripts.language
     try:
         model, loading = kind.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
+            with_real_names(folder),
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(

@@ -21,6 +21,7 @@ from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.labels import LabelForm, form_of, num_frames_needed, save_tokenizer, vocabulary_of
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
+from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.masks import numpy_seeded, span_mask
 
@@ -156,7 +157,7 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: to
     else:
         try:
             model = AutoModelForCTC.from_pretrained(
-                folder,
+                with_real_names(folder),
                 config=settings,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,

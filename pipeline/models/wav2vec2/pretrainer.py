@@ -105,7 +105,9 @@ def load_pretrainer(folder: Path, config: TrainConfig, device: torch.device) -> 
         model = Wav2Vec2ForPreTraining(settings)
     else:
         try:
-            model = Wav2Vec2ForPreTraining.from_pretrained(folder, config=settings, dtype=torch.float32)
+            model = Wav2Vec2ForPreTraining.from_pretrained(
+                folder, config=settings, dtype=torch.float32, **key_mapping(folder)
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"--model {config.model}: cannot be loaded ({error}); expected wav2vec2 weights"

@@ -1,0 +1,99 @@
+"""What training writes, others read: plain transformers with no tensor missing or unexpected, and our own jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.jobs_by_hand import loaded, rows, run
+from tests.synth import save_ctc_checkpoint
+from tests.tone_language import spoken, write_corpus
+from tests.training import trained
+
+FAMILIES = (
+    "wav2vec2-group",
+    "wav2vec2-layer",
+    "wav2vec2-adapter",
+    "hubert-group",
+    "wavlm-group",
+    "data2vec-audio",
+    "wav2vec2-bert",
+)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "in"
+    write_corpus(folder, range(4))
+    return folder
+
+
+def logits_of_transformers(folder: Path, kind: str = "AutoModelForCTC") -> tuple[torch.Tensor, dict[str, Any]]:
+    """Logits of one clip by plain transformers, and what `from_pretrained` says of the tensors."""
+    import transformers
+
+    model, told = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    waveform = spoken("abc", 1).astype(np.float32) / 32768
+    inputs = extractor(waveform, sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        return model.eval()(**inputs).logits[0], told
+
+
+def logprobs_of_ours(folder: Path) -> torch.Tensor:
+    from audiomill.models.base import Utterance
+
+    model = loaded(folder)
+    pcm = spoken("abc", 1)
+    values, _ = model.posteriors(Utterance(pcm, 0, 0, ("a", None), 0, None))
+    return torch.from_numpy(values).log()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trained_ctc_folder_is_read_by_transformers_and_by_us(clips: Path, tmp_path: Path, family: str) -> None:
+    start = save_ctc_checkpoint(tmp_path / "start", family)
+    trained(clips, tmp_path / "out", model=str(start), from_scratch=False, max_updates=1, vocabulary="labels")
+    folder = tmp_path / "out" / "checkpoint"
+    logits, told = logits_of_transformers(folder)
+    assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]
+    ours = logprobs_of_ours(folder)
+    assert float((logits.log_softmax(-1) - ours).abs().max()) < 1e-3
+    run(clips, tmp_path / "texts", model=folder, segment="none")
+    assert len(rows(tmp_path / "texts", "recordings")) == 4
+
+
+def test_a_pretrained_folder_is_read_by_transformers_and_embedded_by_us(clips: Path, tmp_path: Path) -> None:
+    import transformers
+
+    start = save_ctc_checkpoint(tmp_path / "start", "wav2vec2-group")
+    trained(clips, tmp_path / "out", model=str(start), objective="pretrain", max_updates=1)
+    folder = tmp_path / "out" / "checkpoint"
+    _, told = transformers.Wav2Vec2ForPreTraining.from_pretrained(folder, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    run(clips, tmp_path / "vectors", "embed", model=folder, layers="1")
+    assert len(rows(tmp_path / "vectors", "embeddings")) == 4
+
+
+def test_a_folder_that_an_earlier_version_wrote_is_read_and_said_once(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save_ctc_checkpoint(tmp_path / "old", "wav2vec2-group")
+    expected, _ = logits_of_transformers(folder)
+    weights = load_file(folder / "model.safetensors")
+    part = "conv_layers.0.layer_norm."
+    save_file(
+        {name.replace(part, f"{part}_norm."): value for name, value in weights.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    for _ in range(2):
+        assert float((expected.log_softmax(-1) - logprobs_of_ours(folder)).abs().max()) < 1e-3
+    assert sum("renamed as it is loaded" in record.message for record in caplog.records) == 1
+    trained(clips, tmp_path / "on", model=str(folder), from_scratch=False, max_updates=1)
+    _, told = logits_of_transformers(tmp_path / "on" / "checkpoint")
+    assert not told["missing_keys"] and not told["unexpected_keys"]
