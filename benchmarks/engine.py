@@ -52,9 +52,8 @@ def loop_seconds(config: JobConfig) -> tuple[float, float]:
     """Seconds of the bare model loop over all segments, and seconds of speech in them."""
     spec, _ = settle(config, found_tasks(config), "cpu", cpu_features())
     (task,) = load_tasks(spec.tasks, {})
-    plan = planned_table(
-        list_inputs(config.inputs, {}, None, "/none").entries, first_part=0, part_seconds=300, storage_options={}
-    )
+    entries = list_inputs(config.inputs, {}, None, "/none").entries
+    plan = planned_table(entries, [None] * len(entries), first_part=0, part_seconds=300)
     decoder, parts = Decoder(spec.decode, spec.segments, {}), dict[int, list[Utterance]]()
     for row in plan.to_pylist():
         for event in decoder.read(row):

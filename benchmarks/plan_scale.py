@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from audiomill.sources.listing import list_inputs
-from audiomill.stages.plan import planned_table
+from audiomill.stages.plan import header_durations, planned_table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
@@ -36,7 +36,7 @@ def main() -> None:
         steps = [("start", time.perf_counter())]
         entries = list_inputs((str(manifest),), {}, None, f"{folder}/out").entries
         steps.append(("list", time.perf_counter()))
-        table = planned_table(entries, first_part=0, part_seconds=1800, storage_options={})
+        table = planned_table(entries, header_durations(entries, {}), first_part=0, part_seconds=1800)
         steps.append(("plan", time.perf_counter()))
         assert ledger.add_to_plan(Place(f"{folder}/out"), table, 0)
         steps.append(("write", time.perf_counter()))

@@ -13,7 +13,7 @@ from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.storage.fs import Place
 from audiomill.watch.follow import Follower, check_planned
 from audiomill.watch.journal import PlainConsole
-from audiomill.watch.progress import duration_text
+from audiomill.watch.progress import audio_text, counted, duration_text
 
 LEFT_OPEN_S = 120.0
 EXAMPLES = """\
@@ -58,8 +58,19 @@ def _line(found: dict[str, Any]) -> str:
     if _is_left_open(found):
         state = "every part is done, but no run has closed the output: start it again"
     return (
-        f"{found['done_hours']:.2f}/{found['planned_hours']:.2f} h, parts {found['parts_done']}/{found['parts']}, "
+        f"{audio_text(3600 * found['done_hours'])} of {audio_text(3600 * found['planned_hours'])}, "
+        f"parts {found['parts_done']}/{found['parts']}{_within(found)}, "
         f"{found['x_real_time']:.1f}x real time{eta}, {sum(found['rejections'].values())} rejected, {state}"
+    )
+
+
+def _within(found: dict[str, Any]) -> str:
+    """How far the next parts are, where their workers say so."""
+    within = found["inside"]
+    return (
+        f" ({within['segments_done']} of {counted(within['segments'], 'segment')} of the next)"
+        if within["segments"]
+        else ""
     )
 
 
@@ -77,7 +88,8 @@ def _picture(output: str, found: dict[str, Any]) -> Table:
     table = Table(title=output, title_justify="left", show_header=False)
     share = found["parts_done"] / max(1, found["parts"])
     table.add_row("parts", f"{'█' * int(30 * share):░<30} {found['parts_done']}/{found['parts']}")
-    table.add_row("audio", f"{found['done_hours']:.2f} of about {found['planned_hours']:.2f} h")
+    audio = f"{audio_text(3600 * found['done_hours'])} of about {audio_text(3600 * found['planned_hours'])}"
+    table.add_row("audio", audio + _within(found))
     table.add_row("speed", f"{found['x_real_time']:.1f}x real time")
     table.add_row("time left", "" if found["eta_s"] is None else duration_text(found["eta_s"]))
     table.add_row("last part", _ago(found))

@@ -19,7 +19,7 @@ from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
 from audiomill.sources.shards import ShardReader
 from audiomill.sources.tar import Window
-from audiomill.stages.plan import assign_parts, planned_table
+from audiomill.stages.plan import assign_parts, header_durations, planned_table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, is_transient, remove_stale_temporaries, retried
 from audiomill.storage.ledger import split_by_part
@@ -201,7 +201,7 @@ def test_a_long_recording_is_a_part_of_its_own() -> None:
 
 def test_the_plan_has_every_entry_once_and_splits_by_part() -> None:
     entries = [Entry(f"/x/{n}.mp3", size=16_000 * 30) for n in range(100)]
-    table = planned_table(entries, first_part=3, part_seconds=300, storage_options={})
+    table = planned_table(entries, header_durations(entries, {}), first_part=3, part_seconds=300)
     assert table.schema == schema.PLAN and table.num_rows == 100
     split = split_by_part(table)
     assert list(split) == list(range(3, 13)) and sum(t.num_rows for t in split.values()) == 100
@@ -259,10 +259,10 @@ def test_overwrite_refuses_to_delete_what_is_not_ours(tmp_path: Path) -> None:
 
 def test_two_planners_at_once_make_one_plan(tmp_path: Path) -> None:
     output = Place(str(tmp_path))
-    first = planned_table([Entry("/a.wav")], first_part=0, part_seconds=60, storage_options={})
-    second = planned_table([Entry("/b.wav")], first_part=0, part_seconds=60, storage_options={})
+    first = planned_table([Entry("/a.wav")], [None], first_part=0, part_seconds=60)
+    second = planned_table([Entry("/b.wav")], [None], first_part=0, part_seconds=60)
     assert ledger.add_to_plan(output, first, 0) and not ledger.add_to_plan(output, second, 0), "the second saw no plan"
-    again = planned_table([Entry("/b.wav")], first_part=1, part_seconds=60, storage_options={})
+    again = planned_table([Entry("/b.wav")], [None], first_part=1, part_seconds=60)
     assert ledger.add_to_plan(output, again, 1)
     plan = ledger.load_plan(output)
     assert plan is not None and plan.column("source").to_pylist() == ["/a.wav", "/b.wav"]
@@ -276,7 +276,9 @@ def test_parquet_bytes_are_a_function_of_the_table() -> None:
 @pytest.mark.timeout(20)
 def test_planning_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
-    table = planned_table(listed(str(tmp_path)), first_part=0, part_seconds=60, storage_options={})
+    table = planned_table(
+        listed(str(tmp_path)), header_durations(listed(str(tmp_path)), {}), first_part=0, part_seconds=60
+    )
     assert table.column("duration_s").to_pylist() == [None]
 
 

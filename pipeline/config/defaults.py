@@ -9,5 +9,10 @@ WINDOWS_BATCH_S = {"cpu": 1920.0, "cuda": 1920.0}
 FRAMES_BATCH_S = {"cpu": 10.0, "cuda": 480.0}
 """Padded seconds a batch by device, of models that read windows and of models with frames (whose activations leave a
 CPU's caches early). Measured."""
+MOST_PART_S = 1800.0
+LEAST_PART_S = {"cpu": 120.0, "cuda": 1800.0}
+NUM_PARTS = 20
+"""A corpus is cut into so many parts, or more, none longer than the most: a kill costs little. Shorter ones than the
+least would leave batches less full."""
 REPEATING_RATIO = 2.4
 """Texts that zlib makes so much shorter repeat themselves. Source: Whisper's `compression_ratio_threshold`."""

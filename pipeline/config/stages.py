@@ -10,7 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from audiomill.config.defaults import FRAMES_BATCH_S, SPEECH_SEGMENT_S, WINDOW_S, WINDOWS_BATCH_S
+from audiomill.config.defaults import (
+    FRAMES_BATCH_S,
+    LEAST_PART_S,
+    MOST_PART_S,
+    SPEECH_SEGMENT_S,
+    WINDOW_S,
+    WINDOWS_BATCH_S,
+)
 from audiomill.config.fields import Validated, option
 from audiomill.errors import UsageError
 
@@ -21,9 +28,10 @@ class PlanConfig(Validated):
 
     COMMON = ("storage_options",)
 
-    part_seconds: float = option(
-        1800.0,
+    part_seconds: float | None = option(
+        None,
         "Audio seconds a part: what one restart can lose, one output file per table; less where frame embeddings would make a part larger than 512 MB.",
+        otherwise=f"a twentieth of the corpus, {LEAST_PART_S['cpu']:g} (on GPU {LEAST_PART_S['cuda']:g}) to {MOST_PART_S:g}; kept for the output",
     )
     audio_root: str | None = option(
         None,

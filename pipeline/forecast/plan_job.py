@@ -25,7 +25,7 @@ from audiomill.models.precision import cpu_features
 from audiomill.runs.engine import check_places, with_engine
 from audiomill.runs.job import listed
 from audiomill.runs.settle import found_tasks, settle
-from audiomill.stages.plan import planned_table
+from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.storage.fs import Place, absolute
 from audiomill.watch.journal import without_credentials
 
@@ -56,9 +56,9 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
         before = time.perf_counter()
         spec, _ = settle(config, found_tasks(config), resolve_device(config.tasks[0].model.device), cpu_features())
         times.append(time.perf_counter() - before)
-    plan = planned_table(
-        listing.entries, first_part=0, part_seconds=spec.part_seconds, storage_options=config.plan.storage_options
-    )
+    durations = header_durations(listing.entries, config.plan.storage_options)
+    part_seconds = config.plan.part_seconds or part_seconds_for(listing.entries, durations, spec.device)
+    plan = planned_table(listing.entries, durations, first_part=0, part_seconds=min(part_seconds, spec.part_seconds))
     strata = strata_of(plan.select(FOR_STRATA).to_pylist())
     total = sum(row["planned_s"] for rows in strata.values() for row in rows)
     if not total:

@@ -5,7 +5,7 @@ B batch, T samples, F frames, D width, K codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -242,14 +242,21 @@ class Aligner(Protocol):
         ...
 
 
+OnHeard = Callable[[int, int], None]
+"""Told how many more utterances, and samples of them, have an answer."""
+
+
 class SpeechModel(Protocol):
     """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece.
 
     `ladder`: None for models that answer once; `packer`: None where each utterance is read alone;
     `aligner`: None for models that tell no times of others' words. `pads_rows_alone`: rows of a batch keep their own padded
-    lengths.
+    lengths; `on_heard`: told as utterances are answered, None where nobody asks; `tells_rows`: the model tells it itself,
+    row by row.
     """
 
+    on_heard: OnHeard | None
+    tells_rows: bool
     ladder: Ladder | None
     packer: Packer | None
     aligner: Aligner | None

@@ -137,7 +137,7 @@ def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_option
     assert plan is not None
     ids = pa.array([row["recording_id"] for row in rows.values()], pa.string())
     planned = {row["id"]: row for row in plan.filter(pc.is_in(plan.column("id"), value_set=ids)).to_pylist()}
-    settled = ledger.settled_before(output)
+    settled = ledger.claim_of(output).get("results", {})
     listener = Listener(settled.get("channels", "mix"), MAX_CLIP_S, storage_options)
     try:
         sounds = {}

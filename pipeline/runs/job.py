@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from audiomill.config.fields import build, flat_fields
@@ -19,7 +20,7 @@ from audiomill.config.run import shard_of
 from audiomill.errors import RunFailed, UsageError
 from audiomill.runs.apart import isolate, retry
 from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
-from audiomill.runs.planning import plan_of
+from audiomill.runs.planning import plan_of, with_part_seconds
 from audiomill.runs.record import record_canary, run_record
 from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.listing import Listing, list_inputs
@@ -32,10 +33,11 @@ from audiomill.storage.fs import Place, absolute, remove_stale_temporaries
 from audiomill.storage.ledger import split_by_part
 from audiomill.storage.part_files import part_name
 from audiomill.tables.outputs import table_names
+from audiomill.watch.inside import inside
 from audiomill.watch.journal import tell, tell_part
 from audiomill.watch.meter import Meter
 from audiomill.watch.metrics import exported
-from audiomill.watch.progress import RunProgress
+from audiomill.watch.progress import RunProgress, counted
 from audiomill.watch.summary import Summary, summarise
 from audiomill.watch.traces import tracer
 
@@ -68,15 +70,21 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
     tasks = found_tasks(config)
     with open_engine(config) as opened:
         engine = opened.module
-        before = {} if config.output.overwrite else ledger.settled_before(output)
-        spec, fields = settle(config, tasks, opened.device, opened.features, before)
+        claim = {} if config.output.overwrite else ledger.claim_of(output)
+        config, durations = with_part_seconds(config, listing, claim, opened.device)
+        spec, fields = settle(config, tasks, opened.device, opened.features, claim.get("results"))
         if asked.engine.engine == "auto" and not config.output.quiet:
             console.print(engine_line(asked), highlight=False, soft_wrap=True)
         if config.output.overwrite:
             ledger.clear(output, table_names())
         remove_stale_temporaries(output)
         ledger.guard(output, fields, run_record(config))
-        plan = plan_of(listing, spec, output, console, config)
+        if asked.plan.part_seconds is None:  # another run may have claimed the output a moment before
+            first = with_part_seconds(asked, listing, ledger.claim_of(output), opened.device)[0]
+            spec, _ = settle(
+                dataclasses.replace(config, plan=first.plan), tasks, opened.device, opened.features, fields
+            )
+        plan = plan_of(listing, spec, output, console, config, durations)
         with tracer(config.watch.traces, console) as traced:
             gained_s: float | None = None
             if config.output.retry_rejected:
@@ -127,6 +135,8 @@ def _run(
         return todo
     for part in todo:
         failure_place(spec.output, part).remove()  # of an earlier run
+    if done and not config.output.quiet:
+        _tell_done(console, plan, done)
     spec = dataclasses.replace(spec, canary=spread(list(todo), config.engine.canary, spec.digest))
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in todo.items()}
     meter = Meter(planned_s, {part: _bytes(rows) for part, rows in todo.items()}, spec.engine.actors)
@@ -135,11 +145,13 @@ def _run(
     )
     with (
         exported(meter, config.watch.metrics, engine.publisher(config.watch.metrics, config.engine.ray_address)),
-        RunProgress(console, sum(planned_s.values()), len(todo), config.output.quiet) as progress,
+        RunProgress(
+            console, sum(planned_s.values()), len(todo), config.output.quiet, lambda: inside(spec.output)
+        ) as progress,
     ):
         for entry in _passes(todo, spec, engine, meter, console):
             traced(entry)
-            progress.part_done(entry["duration_s"], planned_s[entry["part"]], entry["num_rejections"])
+            progress.part_done(entry["duration_s"], planned_s[entry["part"]], entry["num_rejections"], entry["began"])
         done = ledger.done_parts(spec.output)
         for part, rows in todo.items():
             if part not in done:
@@ -151,6 +163,15 @@ def _run(
         meter.parts_failed = 0
         meter.waiting.update(dict.fromkeys(meter.waiting, 0))
     return todo
+
+
+def _tell_done(console: Console, plan: pa.Table, done: set[int]) -> None:
+    """What an earlier run has finished."""
+    parts = plan.column("part")
+    finished = sum(part in done for part in parts.to_pylist())
+    text = f"already done: {len(done)} of {counted(pc.count_distinct(parts).as_py(), 'part')}, "
+    text += f"{finished} of {counted(plan.num_rows, 'recording')}"
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _passes(

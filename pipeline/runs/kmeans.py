@@ -23,7 +23,7 @@ from audiomill.runs.engine import check_places, open_engine, with_engine
 from audiomill.runs.job import listed
 from audiomill.runs.settle import FoundTask, found_tasks, settle
 from audiomill.sources.entry import Entry
-from audiomill.stages.plan import planned_table
+from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sample import Reservoir, sample_of
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import failure_place
@@ -66,9 +66,8 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
         engine = opened.module
         spec, _ = settle(job, [task], opened.device, opened.features)
         spec = dataclasses.replace(spec, output=Place(place.url + ".work", job.plan.storage_options))
-        plan = planned_table(
-            entries, first_part=0, part_seconds=spec.part_seconds, storage_options=job.plan.storage_options
-        )
+        durations = header_durations(entries, job.plan.storage_options)
+        plan = planned_table(entries, durations, first_part=0, part_seconds=spec.part_seconds)
         if kmeans.audio_hours is not None:
             plan = _first_hours(plan, kmeans.audio_hours)
         try:

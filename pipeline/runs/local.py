@@ -14,6 +14,7 @@ from audiomill import schema
 from audiomill.errors import UsageError
 from audiomill.models.load import load_tasks
 from audiomill.stages.cut import cut_part
+from audiomill.stages.heartbeat import Heartbeat
 from audiomill.stages.infer import infer_piece
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec, canary_of
@@ -43,7 +44,7 @@ def run_parts(
         for piece in pieces:
             if waiting is not None:
                 waiting.update(pieces.waiting)
-            result = infer_piece(piece, tasks, spec.tables, canary_of(piece, spec))
+            result = infer_piece(piece, tasks, spec.tables, canary_of(piece, spec), Heartbeat(spec.output, piece).heard)
             yield write(result)
 
 

@@ -38,6 +38,7 @@ from audiomill.models.precision import cpu_features
 from audiomill.models.task import LoadedTask
 from audiomill.runs.shipping import code_to_ship
 from audiomill.stages.cut import cut_part
+from audiomill.stages.heartbeat import Heartbeat
 from audiomill.stages.infer import infer_piece
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec, canary_of
@@ -108,7 +109,7 @@ def cluster_has_gpus() -> bool:
 
 def features_of_nodes() -> frozenset[str]:
     """What the processors of all nodes offer, see `audiomill.models.precision`; needs a session."""
-    asked = ray.remote(cpu_features).options(num_cpus=0)
+    asked = ray.remote(num_cpus=0)(cpu_features)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     strategies = [ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
     found = ray.get([asked.options(scheduling_strategy=each).remote() for each in strategies])
@@ -300,7 +301,8 @@ class _Infer:
         with _reported(piece.column("part")[0].as_py(), self._notes):
             canary = canary_of(piece, self._spec)
             _passed(self._board, "infer", "in")
-            result = self._thread.submit(infer_piece, piece, self._tasks, self._spec.tables, canary).result()
+            told = Heartbeat(self._spec.output, piece).heard
+            result = self._thread.submit(infer_piece, piece, self._tasks, self._spec.tables, canary, told).result()
             _passed(self._board, "infer", "out")
             return result
 

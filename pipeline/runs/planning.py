@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 from rich.console import Console
 
@@ -9,19 +13,53 @@ from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
 from audiomill.errors import RunFailed
 from audiomill.sources.listing import Listing
-from audiomill.stages.plan import planned_table
+from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.stages.spec import RunSpec
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.watch.journal import tell
-from audiomill.watch.progress import size_text
+from audiomill.watch.progress import audio_text, counted, size_text
 
 MAX_TRIES = 20
 """Each is lost to another run that plans at the same time."""
 
 
-def plan_of(listing: Listing, spec: RunSpec, output: Place, console: Console, config: JobConfig) -> pa.Table:
-    """The plan on file, with new inputs added to it; planned again if another run was faster."""
+def with_part_seconds(
+    config: JobConfig, listing: Listing, claim: Mapping[str, Any], device: str
+) -> tuple[JobConfig, dict[str, float | None]]:
+    """The job with its part size settled: as asked, as the output was begun, or as the corpus wants it.
+
+    Returns:
+        The job, and the durations that had to be looked at for it, by recording id.
+    """
+    kept = claim.get("part_seconds")
+    durations: dict[str, float | None] = {}
+    if config.plan.part_seconds is None and kept is None:
+        found = header_durations(listing.entries, config.plan.storage_options)
+        durations = {entry.id: each for entry, each in zip(listing.entries, found, strict=True)}
+        kept = part_seconds_for(listing.entries, found, device)
+    chosen = config.plan.part_seconds or kept
+    return dataclasses.replace(config, plan=dataclasses.replace(config.plan, part_seconds=chosen)), durations
+
+
+def plan_of(
+    listing: Listing,
+    spec: RunSpec,
+    output: Place,
+    console: Console,
+    config: JobConfig,
+    durations: Mapping[str, float | None],
+) -> pa.Table:
+    """The plan on file, with new inputs added to it; planned again if another run was faster.
+
+    Args:
+        listing: what the inputs hold.
+        spec: the run.
+        output: its folder.
+        console: for what is planned.
+        config: the job.
+        durations: those that are known already, by recording id; empty: none was looked at.
+    """
     for _ in range(MAX_TRIES):
         names = ledger.plan_files(output)
         plan = ledger.load_plan(output, names)
@@ -30,12 +68,10 @@ def plan_of(listing: Listing, spec: RunSpec, output: Place, console: Console, co
         if plan is not None and not fresh:
             return plan
         first_part = int(plan.column("part")[-1].as_py()) + 1 if plan is not None else 0
-        addition = planned_table(
-            fresh,
-            first_part=first_part,
-            part_seconds=spec.part_seconds,
-            storage_options=config.plan.storage_options,
-        )
+        new = [durations.get(entry.id) for entry in fresh]
+        if not durations:
+            new = header_durations(fresh, config.plan.storage_options)
+        addition = planned_table(fresh, new, first_part=first_part, part_seconds=spec.part_seconds)
         if ledger.add_to_plan(output, addition, len(names)):
             if not config.output.quiet:
                 _tell(console, listing, addition, plan)
@@ -48,7 +84,8 @@ def plan_of(listing: Listing, spec: RunSpec, output: Place, console: Console, co
 def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:
     hours = sum(addition.column("planned_s").to_pylist()) / 3600
     parts = len(set(addition.column("part").to_pylist()))
-    text = f"planned {addition.num_rows} {'new ' if before is not None else ''}recordings, about {hours:.2f} h, in {parts} parts"
+    what = "new recording" if before is not None else "recording"
+    text = f"planned {counted(addition.num_rows, what)}, about {audio_text(3600 * hours)}, in {counted(parts, 'part')}"
     if listing.num_duplicates:
         text += f"; {listing.num_duplicates} named twice, taken once"
     if listing.ignored:

@@ -30,6 +30,7 @@ def run_record(config: JobConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "model_name": names[0] if len(names) == 1 else names,
+        "part_seconds": config.plan.part_seconds,
         "inputs": [without_credentials(url) for url in config.inputs],
         **_vocabulary(config),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.segment import SegmentSpec, spec_from_seconds
-from audiomill.config.defaults import WINDOW_S
+from audiomill.config.defaults import MOST_PART_S, WINDOW_S
 from audiomill.config.fields import digest, result_fields
 from audiomill.config.jobs import JobConfig, ModelTask
 from audiomill.config.stages import SegmentConfig
@@ -107,7 +107,7 @@ def settle(
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
     asked = [Asked(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
     per_second = bytes_per_second(asked)
-    part_seconds = _part_seconds(config.plan.part_seconds, sum(per_second.values()))
+    part_seconds = _part_seconds(config.plan.part_seconds or MOST_PART_S, sum(per_second.values()))
     run = RunSpec(
         output=Place(absolute(config.output.output), options),
         digest=digest(fields),

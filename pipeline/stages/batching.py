@@ -63,6 +63,8 @@ def run_batches(
         num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
         for index, answer in zip(rows.tolist(), found, strict=True):
             answers[index] = answer
+        if model.on_heard is not None and not model.tells_rows:
+            model.on_heard(len(rows), int(lengths[rows].sum()))
     return Batched(answers, int(lengths.sum()), num_padded, num_halved, errors=errors)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.fingerprint import fingerprint
 from audiomill.errors import RunFailed
-from audiomill.models.base import Answer, SpeechModel, Transcript, Utterance
+from audiomill.models.base import Answer, OnHeard, SpeechModel, Transcript, Utterance
 from audiomill.models.task import LoadedTask
 from audiomill.stages.agreement import with_agreement
 from audiomill.stages.batching import Batched, run_batches
@@ -27,7 +27,9 @@ from audiomill.tables.result import Result, Tables, pack
 from audiomill.tables.rows import segment_row
 
 
-def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int) -> pa.Table:
+def infer_piece(
+    piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int, heard: OnHeard | None = None
+) -> pa.Table:
     """Runs the models over one piece.
 
     Args:
@@ -35,6 +37,7 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
         tasks: the models and what is wanted of each.
         wanted: the tables of the run.
         canary: segments to compute again alone, see `audiomill.stages.canary`.
+        heard: told how many segments and samples the first model has answered, as it goes.
 
     Returns:
         One packed row, see `audiomill.tables.result`; segments in plan order. A segment that one of the models failed on
@@ -47,6 +50,9 @@ def infer_piece(piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, ca
     passed_on = ("part", "piece", "last", "endings", "rejections", "planned")
     (row,) = piece.select([*passed_on, "cuts", "seconds"]).to_pylist()
     cuts, utterances = row["cuts"], _utterances(piece, row["cuts"])
+    for task in tasks:
+        task.model.on_heard = None
+    tasks[0].model.on_heard = heard
     try:
         found = _heard(cuts, utterances, tasks, wanted, canary, row["part"])
     except Exception as error:
@@ -88,6 +94,7 @@ def _heard(
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
     heard = [utterances[i] for i in good]
+    tasks[0].model.on_heard = None  # what follows is heard again
     difference = _canary(
         tasks, [_compared(each, heard, own) for each, own in zip(batched, answers, strict=True)], canary, seed
     )

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from audiomill import schema
 from audiomill.audio.segment import whole_spec
+from audiomill.config.defaults import LEAST_PART_S, MOST_PART_S, NUM_PARTS
 from audiomill.config.stages import DecodeConfig
 from audiomill.sources.entry import Entry, suffix
 from audiomill.sources.shards import HEADER_IS_CHEAP, KNOWS_SIZE
@@ -33,17 +34,16 @@ MIN_PROBED = 500
 
 
 def planned_table(
-    entries: Sequence[Entry], *, first_part: int, part_seconds: float, storage_options: dict[str, Any]
+    entries: Sequence[Entry], durations: Sequence[float | None], *, first_part: int, part_seconds: float
 ) -> pa.Table:
     """The rows of `schema.PLAN` for new recordings.
 
     Args:
         entries: in input order.
+        durations: theirs, as far as they are known, see `header_durations`.
         first_part: number of the first new part.
         part_seconds: audio seconds a part aims at.
-        storage_options: fsspec options.
     """
-    durations = _header_durations(entries, storage_options)
     planned = [_planned_s(entry, duration) for entry, duration in zip(entries, durations, strict=True)]
     parts = assign_parts([entry.source for entry in entries], planned, part_seconds)
     columns: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in _PASSED_ON}
@@ -57,6 +57,13 @@ def planned_table(
 _PASSED_ON = (
     "source", "member", "kind", "position", "size", "span_start_s", "span_duration_s", "reference", "language", "metadata", "reason", "detail",
 )  # fmt: skip
+
+
+def part_seconds_for(entries: Sequence[Entry], durations: Sequence[float | None], device: str) -> float:
+    """Audio of a part for a corpus: a twentieth of it, within the bounds of the device."""
+    total = sum(_planned_s(entry, duration) for entry, duration in zip(entries, durations, strict=True))
+    least = LEAST_PART_S["cuda" if device.startswith("cuda") else "cpu"]
+    return min(MOST_PART_S, max(least, total / NUM_PARTS))
 
 
 def assign_parts(sources: Sequence[str], planned_s: Sequence[float], part_seconds: float) -> list[int]:
@@ -95,7 +102,7 @@ def _planned_s(entry: Entry, duration_s: float | None) -> float:
     return max(MIN_PLANNED_S, DEFAULT_SECONDS if known is None else known)
 
 
-def _header_durations(entries: Sequence[Entry], storage_options: dict[str, Any]) -> list[float | None]:
+def header_durations(entries: Sequence[Entry], storage_options: dict[str, Any]) -> list[float | None]:
     """Durations already known, or by header where that costs no request: local files and tar members."""
     found = [entry.duration_s for entry in entries]
     wanted = [

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from audiomill.errors import RunFailed
 from audiomill.stages.canary import Difference, largest
+from audiomill.stages.heartbeat import SUFFIX as HEARTBEAT
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, write_table
@@ -63,6 +64,9 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
     tables = assemble(results, wanted)
     planned = [name for each in results for name in each.row["planned"]]
     entry = write_part(output, part, planned, tables, results, wanted, digest, before)
+    for each in output.join("_pieces").names():
+        if each.startswith(part_name(part)) and each.endswith(HEARTBEAT):
+            output.join("_pieces", each).remove()
     if not (piece == 0 and last):
         output.join("_pieces", f"{part_name(part)}-{pieces_key}").remove(recursive=True)
     return _counts(part, entry, tables["rejections"].slice(0, MAX_NAMED).to_pylist())

@@ -63,10 +63,10 @@ def guard(output: Place, fields: dict[str, Any], record: dict[str, Any]) -> None
         )
 
 
-def settled_before(output: Place) -> dict[str, Any]:
-    """The `fields` that claimed the output; empty if nobody did."""
+def claim_of(output: Place) -> dict[str, Any]:
+    """run.json of an output: `results` that guard it, and what else was settled for it; empty if nobody claimed it."""
     place = output.join("run.json")
-    return dict(json.loads(place.read())["results"]) if place.exists() else {}
+    return dict(json.loads(place.read())) if place.exists() else {}
 
 
 def clear(output: Place, tables: Sequence[str]) -> None:

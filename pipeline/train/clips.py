@@ -27,7 +27,7 @@ from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.cut import cut_part
-from audiomill.stages.plan import planned_table
+from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
@@ -159,9 +159,8 @@ def prepare(
         tables = [CLIP.empty_table()]
         first_part = 0
         for channel, entries in _entries(source, plan, folder).items():
-            table = planned_table(
-                entries, first_part=first_part, part_seconds=PART_SECONDS, storage_options=plan.storage_options
-            )
+            durations = header_durations(entries, plan.storage_options)
+            table = planned_table(entries, durations, first_part=first_part, part_seconds=PART_SECONDS)
             decoded = partial(
                 _decoded,
                 source=source,

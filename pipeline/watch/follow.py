@@ -13,6 +13,7 @@ from audiomill.errors import InputError
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
+from audiomill.watch.inside import inside
 
 RECENT_S = 900.0
 PARTS_LONG = 3
@@ -50,11 +51,13 @@ class Follower:
         audio_s = sum(each.duration_s for each in self.entries.values())
         planned_s, done_s = sum(self.planned_s.values()), sum(self.planned_s.get(part, 0.0) for part in self.entries)
         speed, last = self._speed()
+        within = inside(self.output)
         return {
             "parts": len(self.planned_s),
             "parts_done": len(self.entries),
             "planned_hours": planned_s / 3600,
-            "done_hours": audio_s / 3600,
+            "done_hours": (audio_s + within.audio_done_s) / 3600,
+            "inside": within._asdict(),
             "x_real_time": speed,
             "eta_s": (planned_s - done_s) / speed if speed and planned_s > done_s else None,
             "rejections": dict(rejections.most_common()),

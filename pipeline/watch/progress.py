@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -10,9 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from audiomill import schema
+from audiomill.watch.inside import Inside
 from audiomill.watch.meter import STAGES
+from audiomill.watch.summary import MEASURABLE_S
 
-PLAIN_INTERVAL_S = 10.0
+PLAIN_INTERVAL_S, LOOK_EVERY_S = 10.0, 2.0
 
 
 def duration_text(seconds: float) -> str:
@@ -30,26 +34,51 @@ def size_text(num_bytes: float) -> str:
     raise AssertionError("the loop ends at TB")
 
 
+def counted(count: float, what: str) -> str:
+    """`1, "part"` -> `1 part`; `3` -> `3 parts`."""
+    return f"{count:,.0f} {what}{'' if count == 1 else 's'}"
+
+
+def audio_text(seconds: float) -> str:
+    """Audio in seconds, minutes or hours, whichever people would say."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.2f} h"
+
+
 class RunProgress:
-    """Audio hours done and planned, speed, time left, rejections.
+    """Audio done and planned, speed, time left, rejections; also inside the parts that are being worked on.
 
     Args:
         console: where to write (stderr).
         planned_s: audio seconds to do in this run, as planned.
         num_parts: parts to do in this run.
         quiet: show nothing.
+        look: how far the unfinished parts are; None: nobody knows.
     """
 
-    def __init__(self, console: Console, planned_s: float, num_parts: int, quiet: bool) -> None:
+    def __init__(
+        self,
+        console: Console,
+        planned_s: float,
+        num_parts: int,
+        quiet: bool,
+        look: Callable[[], Inside] | None = None,
+    ) -> None:
         self._console, self._planned_s, self._num_parts, self._quiet = console, planned_s, num_parts, quiet
+        self._look, self._inside = look, Inside()
         self._done_s = self._done_planned_s = 0.0
         self._done_parts = self.num_rejections = 0
-        self._started = self._printed = time.monotonic()
+        self._opened = self._printed = time.time()
+        self._began: float | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._stop = threading.Event()
 
     def __enter__(self) -> RunProgress:
-        if self._console.is_terminal and not self._quiet:
+        if self._quiet:
+            return self
+        if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("running"),
                 BarColumn(),
@@ -59,35 +88,68 @@ class RunProgress:
             )
             self._bar.start()
             self._task = self._bar.add_task(self._text(), total=max(self._planned_s, 1e-9))
+        if self._look is not None:
+            threading.Thread(target=self._keep_looking, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop.set()
         if self._bar is not None:
             self._bar.stop()
 
-    def part_done(self, audio_s: float, planned_s: float, num_rejections: int) -> None:
-        """Counts one finished part."""
+    def part_done(self, audio_s: float, planned_s: float, num_rejections: int, began: float | None = None) -> None:
+        """Counts one finished part; `began`: when the models were given it, seconds since 1970."""
         self._done_s += audio_s
         self._done_planned_s += planned_s
         self._done_parts += 1
         self.num_rejections += num_rejections
+        self._began = min(self._began or began, began) if began else self._began
+        self._inside = Inside()
+        self._show(is_last=self._done_parts == self._num_parts)
+
+    def _keep_looking(self) -> None:
+        """In a thread: what workers have written down of their pieces."""
+        assert self._look is not None
+        while not self._stop.wait(LOOK_EVERY_S):
+            try:
+                self._inside = self._look()
+            except Exception:  # noqa: S112  (a look that fails is made again; the run itself tells what is wrong)
+                continue
+            if self._inside.segments_done and self._began is None:
+                self._began = time.time() - LOOK_EVERY_S
+            self._show()
+
+    def _show(self, is_last: bool = False) -> None:
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done_planned_s, description=self._text())
-        elif not self._quiet and (
-            time.monotonic() - self._printed > PLAIN_INTERVAL_S or self._done_parts == self._num_parts
-        ):
-            self._printed = time.monotonic()
+            done = self._done_planned_s + self._inside.audio_done_s
+            self._bar.update(self._task, completed=done, description=self._text())
+        elif not self._quiet and (is_last or time.time() - self._printed > PLAIN_INTERVAL_S):
+            self._printed = time.time()
             self._console.print(self._text(), highlight=False, soft_wrap=True)
 
     def _text(self) -> str:
-        elapsed = time.monotonic() - self._started
-        text = f"{self._done_planned_s / 3600:.2f}/{self._planned_s / 3600:.2f} h, parts {self._done_parts}/{self._num_parts}"
-        if self._done_planned_s > 0:
-            left = elapsed * (self._planned_s - self._done_planned_s) / self._done_planned_s
-            text += f", {self._done_s / elapsed:.1f}x real time, ETA {duration_text(left)}"
+        inside = self._inside
+        done_s = min(self._planned_s, self._done_planned_s + inside.audio_done_s)
+        text = f"{audio_text(done_s)} of {audio_text(self._planned_s)}, parts {self._done_parts}/{self._num_parts}"
+        if inside.segments:
+            text += f" ({inside.segments_done} of {counted(inside.segments, 'segment')} of the next)"
+        elapsed = time.time() - (self._began or self._opened)
+        if done_s > 0 and self._began is not None and elapsed > MEASURABLE_S:
+            heard_s = self._done_s + inside.audio_done_s
+            left = elapsed * (self._planned_s - done_s) / done_s
+            text += f", {heard_s / elapsed:.1f}x real time, ETA {duration_text(left)}"
+        elif done_s == 0:
+            text += f", {duration_text(time.time() - self._opened)} so far"
         return f"{text}, {self.num_rejections} rejected"
+
+
+def speed_text(summary: dict[str, Any]) -> str:
+    """The one speed of a run: without its start-up, where it took long enough to have one."""
+    if summary["wall_s"] - summary["startup_s"] < MEASURABLE_S:
+        return "too short to tell a speed"
+    return f"{summary['x_real_time']:.1f}x real time"
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -95,8 +157,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     stages = summary["seconds"]
     order = [stage for stage in STAGES if stage in stages]
     lines = [
-        f"done: {summary['num_recordings']} recordings, {summary['duration_s'] / 3600:.2f} h audio, "
-        f"{summary['speech_s'] / 3600:.2f} h in {summary['num_segments']} segments, {summary['num_rejections']} rejected",
+        f"done: {counted(summary['num_recordings'], 'recording')}, {audio_text(summary['duration_s'])} of audio, "
+        f"{audio_text(summary['speech_s'])} in {counted(summary['num_segments'], 'segment')}, "
+        f"{summary['num_rejections']} rejected",
     ]
     if summary["rejections"]:
         lines.append(
@@ -126,8 +189,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append("tables: " + ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items()))
     if summary["num_parts_this_run"]:
         lines += [
-            f"this run: {summary['num_parts_this_run']} parts, {summary['audio_s_this_run'] / 3600:.2f} h in {duration_text(summary['wall_s'])} "
-            f"(start-up {summary['startup_s']:.1f} s), {summary['x_real_time']:.1f}x real time",
+            f"this run: {counted(summary['num_parts_this_run'], 'part')}, {audio_text(summary['audio_s_this_run'])} in "
+            f"{duration_text(summary['wall_s'])} (start-up {summary['startup_s']:.1f} s), {speed_text(summary)}",
             "stage seconds: "
             + ", ".join(f"{stage} {stages[stage]:.1f}" for stage in order)
             + f"; device busy {summary['device_busy_pct']:.0f}%, padding waste {summary['padding_waste_pct']:.0f}%",

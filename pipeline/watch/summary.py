@@ -16,6 +16,8 @@ from audiomill.stages.spec import RunSpec
 from audiomill.tables.codes import usage
 
 Summary = dict[str, Any]
+MEASURABLE_S = 1.0
+"""Shorter work has no speed worth telling: a silent corpus would be a hundred thousand times real time."""
 COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "non_speech_s", "failed_s")
 
 
@@ -53,7 +55,7 @@ def summarise(
                 seconds[stage] += value
     num_halved = int(seconds.pop("infer_halved_batches", 0.0))
     real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
-    busy_of = max(wall_s - startup_s, 1e-9)
+    busy_of = max(wall_s - startup_s, MEASURABLE_S)
     return {
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **{name: int(value) if name.startswith("num_") else value for name, value in sums.items()},

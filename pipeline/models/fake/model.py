@@ -17,7 +17,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.models.base import Aligner, Answer, Ladder, Packer, Readout, Transcript, Utterance, Vectors, Wants
+from audiomill.models.base import (
+    Aligner,
+    Answer,
+    Ladder,
+    OnHeard,
+    Packer,
+    Readout,
+    Transcript,
+    Utterance,
+    Vectors,
+    Wants,
+)
 from audiomill.models.shape import Shape
 
 SLOWNESS = {"": 0.0, "slow": 0.02, "device": 0.25, "poison": 0.0, "leaky": 0.0, "greedy": 0.0}
@@ -61,6 +72,8 @@ class Digest(NamedTuple):
 class FakeModel:
     """See `audiomill.models.base.SpeechModel`."""
 
+    on_heard: OnHeard | None = None
+    tells_rows = False
     ladder: Ladder | None = None
     packer: Packer | None = None
     aligner: Aligner | None = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from audiomill.config.search import SearchConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import CONV, Aligner, Answer, Ladder, Packer, Readout, Transcript, Utterance, Wants
+from audiomill.models.base import CONV, Aligner, Answer, Ladder, OnHeard, Packer, Readout, Transcript, Utterance, Wants
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
 from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts
@@ -47,6 +47,8 @@ class FrameModel:
         storage_options: for the files of the decoder.
     """
 
+    on_heard: OnHeard | None = None
+    tells_rows = False
     ladder: Ladder | None = None
     packer: Packer | None = None
     aligner: Aligner | None = None

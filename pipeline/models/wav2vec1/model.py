@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from audiomill.models.base import Aligner, Answer, Ladder, Packer, Transcript, Utterance, Wants, side_by_side
+from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Transcript, Utterance, Wants, side_by_side
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wav2vec1.network import Wav2Vec, num_frames
 
@@ -24,6 +24,8 @@ class Wav2VecModel:
         quantizers: k-means codebooks by name of the want.
     """
 
+    on_heard: OnHeard | None = None
+    tells_rows = False
     ladder: Ladder | None = None
     packer: Packer | None = None
     aligner: Aligner | None = None

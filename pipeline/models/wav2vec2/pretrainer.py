@@ -105,9 +105,7 @@ def load_pretrainer(folder: Path, config: TrainConfig, device: torch.device) -> 
         model = Wav2Vec2ForPreTraining(settings)
     else:
         try:
-            model = Wav2Vec2ForPreTraining.from_pretrained(
-                folder, config=settings, dtype=torch.float32, **key_mapping(folder)
-            )
+            model = Wav2Vec2ForPreTraining.from_pretrained(folder, config=settings, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"--model {config.model}: cannot be loaded ({error}); expected wav2vec2 weights"

@@ -245,6 +245,11 @@ class Hearing:
         if rest_from is not None:
             self._wait(row, start + rest_from)
 
+    def progress(self, name: int) -> tuple[int, int]:
+        """Utterances and samples that a result stands for: a rest was counted with what came before it."""
+        row, start = self._passes[name]
+        return (1, len(self._utterances[row].pcm_T)) if start == 0 else (0, 0)
+
     def _until_rest(self, decoded: Decoded, utterance: Utterance, start: int) -> tuple[Decoded, int | None]:
         """The tokens up to the last pair of timestamps, and how far behind `start` the rest is to be decoded.
 

@@ -6,7 +6,7 @@ B batch, T samples, F frames, D model width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,18 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Aligner, Answer, Ladder, Packer, Readout, TimedText, Transcript, Utterance, Wants
+from audiomill.models.base import (
+    Aligner,
+    Answer,
+    Ladder,
+    OnHeard,
+    Packer,
+    Readout,
+    TimedText,
+    Transcript,
+    Utterance,
+    Wants,
+)
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.taps import without_layers_above
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
@@ -25,7 +36,7 @@ from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, we
 from audiomill.models.whisper.network.beams import decode_with_beams
 from audiomill.models.whisper.network.memory import free_bytes, rows_that_fit, shapes_of
 from audiomill.models.whisper.network.stepping import decode
-from audiomill.models.whisper.network.table import Search, Table
+from audiomill.models.whisper.network.table import Decoded, Search, Table
 from audiomill.models.whisper.pack import Packer as WhisperPacker
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
@@ -93,7 +104,8 @@ class WhisperModel:
         self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry, hears_out=text.retry)
         self._is_fixed = model.device.type == "cuda"
         self._tables: dict[tuple[float, bool], Table] = {}
-        self.pads_rows_alone = True
+        self.pads_rows_alone = self.tells_rows = True
+        self.on_heard: OnHeard | None = None
         self.ladder: Ladder | None = None
         self.aligner: Aligner | None = None
         self.packer: Packer | None = WhisperPacker(tokenizer) if text.pack and not wants.layers else None
@@ -159,13 +171,24 @@ class WhisperModel:
         )
         decoder = self._weights.decoder
         if how.num_beams == 1:
-            decode(self._table(search, min(self._capacity, hearing.num_rows)), hearing.next_entry, hearing.done)
+            table = self._table(search, min(self._capacity, hearing.num_rows))
+            decode(table, hearing.next_entry, self._telling(hearing))
         else:
             while (entry := hearing.next_entry(max(1, self._capacity // how.num_beams))) is not None:
                 found = decode_with_beams(decoder, entry.looked_at, entry.prompts, search, how.num_beams)
                 for name, decoded in zip(entry.names, found, strict=True):
                     hearing.done(name, decoded)
         return hearing.heard(self._heads)
+
+    def _telling(self, hearing: Hearing) -> Callable[[int, Decoded], None]:
+        """Takes results, and tells how far it is."""
+
+        def done(name: int, decoded: Decoded) -> None:
+            hearing.done(name, decoded)
+            if self.on_heard is not None:
+                self.on_heard(*hearing.progress(name))
+
+        return done
 
     def _table(self, search: Search, num_rows: int) -> Table:
         """Slots for rows; on a GPU always the same ones, so that recorded steps are used again."""
