@@ -18,6 +18,8 @@ import click
 import audiomill
 from audiomill.errors import AudiomillError
 from audiomill.jobs.options import JsonMapping, WithExamples
+from audiomill.models.device import usable_cores
+from audiomill.models.precision import cpu_features, settled_precision
 from audiomill.runs.record import PACKAGES
 from audiomill.watch.journal import redacted, without_credentials
 
@@ -73,7 +75,7 @@ def _machine() -> Iterator[Line]:
 
     memory = psutil.virtual_memory()
     yield "system", platform.platform(), True
-    yield "cores", str(os.cpu_count()), True
+    yield "cores", f"{usable_cores()} of {os.cpu_count()}", True
     yield "memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free", True
     if SHARED_MEMORY.is_dir():
         shared = shutil.disk_usage(SHARED_MEMORY)
@@ -93,7 +95,13 @@ def _devices() -> Iterator[Line]:
         names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
         return f"{', '.join(names)} (CUDA {torch.version.cuda})"
 
+    def number_formats() -> str:
+        features = cpu_features()
+        text = settled_precision("auto", "cpu", offers_int8=True, only_text=True, features=features)
+        return f"{text} for Whisper's text, fp32 else; this processor offers {', '.join(sorted(features)) or 'neither vnni nor bf16'}"
+
     yield _tried("GPU", look)
+    yield _tried("precision on CPU", number_formats)
 
 
 def _codecs() -> Iterator[Line]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -85,6 +86,12 @@ def command_line() -> None:
 def main() -> None:
     """Entry point: errors that are not bugs become one line on stderr."""
     _quieten()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name or a text in a terminal that cannot show it
+    # Threads of one product wait for each other at every step: spinning, they would hold up whatever else runs here, and
+    # be held up by it. torch reads this when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     state: dict[str, str] = {}
     try:
         if "_AUDIOMILL_COMPLETE" in os.environ:
@@ -102,6 +109,9 @@ def main() -> None:
         code = _fail(str(error), EXIT_USAGE, state)
     except AudiomillError as error:
         code = _fail(str(error), EXIT_FAILED, state)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
     except Exception as error:
         if "--verbose" in sys.argv:
             raise
@@ -110,9 +120,6 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         code = _fail("interrupted; run the same command again to continue", EXIT_FAILED, state)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_FAILED
     sys.exit(code or 0)
 
 

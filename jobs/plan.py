@@ -61,7 +61,8 @@ def plan(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None
     for note in found["notes"]:
         console.print(f"note: {note}")
     _show(console, "batches", *batch_rows(found))
-    console.print(f"best --batch-seconds: {found['batch_seconds']['best']:g}")
+    if found["batch_seconds"]["tried"]:
+        console.print(f"best --batch-seconds: {found['batch_seconds']['best']:g}")
     console.print(f"saved: {config.output.output.rstrip('/')}/forecast.json, {PAGE_FILE}")
 
 

@@ -35,6 +35,7 @@ LONGEST_FIRST = (
 """Files that take longest: two processes end at the same time if these begin first."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests stay in one process, because they share what is slow to make; what needs Ray is together."""
     for item in items:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.ctc.beam import Found, search
+from audiomill.models.ctc.beam_search import BeamDecoder, Stretch
 from audiomill.models.ctc.context import Context, Weights
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
@@ -150,6 +152,18 @@ def test_the_batch_does_not_matter() -> None:
     for row, found in zip(rows, together, strict=True):
         (alone,) = searched([row], context, 6)
         assert [(each.prefix.tokens(), each.score) for each in found] == [(e.prefix.tokens(), e.score) for e in alone]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 30))
+def test_tokens_that_are_no_letters_have_times_too(seed: int, frames: int) -> None:
+    vocabulary = CtcVocabulary(("_", "|", "<unk>", "a", "1ª", "'"), 0, "|")
+    top = top_tokens(logprobs(seed, frames, len(vocabulary.tokens)), 0, 5)
+    decoder = BeamDecoder(SearchConfig(beam_size=4), vocabulary, {})
+    (found,) = decoder.transcripts([Stretch(0, 0, False, top)], 320, None)
+    words = found.words or ()
+    assert [word.text for word in words] == found.text.split()
+    assert all(0 <= word.start < word.stop <= 320 * frames for word in words)
+    assert all(before.start <= after.start for before, after in pairwise(words))
 
 
 def test_a_small_beam_finds_what_is_clear() -> None:

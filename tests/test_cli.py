@@ -34,10 +34,6 @@ WRONG = {
     "wrong yaml": (["transcribe", "in", "--config", "wrong.yaml"], "partseconds is no option"),
     "no run": (["inspect", "in"], "no plan.parquet"),
     "no references": (["score", "in", "--references", "r.csv"], "no finished recordings"),
-    "no ray": (
-        ["transcribe", "in", "--output", "o", "--model", "fake://", "--ray-address", "127.0.0.1:1"],
-        "cannot connect",
-    ),
     "no scheme": (["transcribe", "foo://x", "--output", "o", "--model", "fake://"], "unknown kind of URL"),
     "memory": (
         ["transcribe", "memory://x", "--output", "o", "--model", "fake://", "--engine", "ray"],
@@ -62,11 +58,17 @@ def test_wrong_usage_is_one_line_and_exit_code_2(audiomill: Any, workplace: Path
     assert len(done.stderr.strip().splitlines()) == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_cluster_that_is_not_there_is_told_in_one_line(audiomill_process: Any, workplace: Path) -> None:
+    done = audiomill_process("transcribe", "in", "--output", "o", "--model", "fake://", "--ray-address", "127.0.0.1:1")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "cannot connect" in done.stderr
+
+
 def test_a_whole_session(audiomill: Any, workplace: Path, whisper: Path) -> None:
     """Transcribe, rerun, refuse, overwrite, inspect, score, export: what a first day looks like."""
     base = ["transcribe", "in", "--output", "out", "--model", str(whisper), "--engine", "local"]
     first = audiomill(*base)
-    assert first.returncode == 0 and "1 recordings" in first.stdout, first.stderr
+    assert first.returncode == 0 and "1 recording," in first.stdout, first.stderr
     assert "x real time" in first.stderr and "ETA" in first.stderr
     assert "nothing to do" in audiomill(*base).stdout
     refused = audiomill(*base, "--segment", "fixed")

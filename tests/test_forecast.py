@@ -187,7 +187,8 @@ def test_the_forecast_of_a_corpus_is_what_comes_out(folder: Path, tmp_path: Path
     assert found["rejections"].keys() <= {"not_audio"} and sum(found["rejections"].values()) <= 12
     assert found["machines"] and all(row["money"] > 0 for row in found["machines"])
     page = (tmp_path / "out" / "forecast.html").read_text()
-    assert "How long, and what it costs" in page and "Size of a batch" in page and "http" not in page
+    assert "How long, and what it costs" in page and "Size of a batch" in page
+    assert "http:" not in page and "https:" not in page
 
 
 def test_the_plan_command_prints_saves_and_the_run_compares(audiomill: Any, folder: Path, tmp_path: Path) -> None:

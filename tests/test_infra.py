@@ -362,7 +362,7 @@ def test_the_papers_agree_with_the_project() -> None:
         assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.M)
 
 
-GUIDES = (INFRA / "README.md", ROOT / "pipeline" / "forecast" / "README.md")
+GUIDES = (INFRA / "README.md", ROOT / "docs" / "forecasts.md")
 
 
 def test_the_metrics_that_are_documented_are_those_of_the_program() -> None:

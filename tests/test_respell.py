@@ -187,7 +187,7 @@ def test_agreement_is_high_where_the_sound_is_clear(reader: Path, tmp_path: Path
         found = [row["agreement"] for row in rows(tmp_path / f"{name}-out", "segments")]
         assert all(0 <= each <= 1 for each in found)
         means[name] = np.mean(found)
-    assert means["clear"] > 0.6 > means["noisy"]
+    assert means["clear"] > means["noisy"] + 0.1
 
 
 def test_a_causal_language_model_weighs_the_best_texts_again(reader: Path, kept: Path, tmp_path: Path) -> None:

@@ -110,13 +110,14 @@ def test_a_round_leaves_its_config_selection_checkpoint_metrics_and_lineage(whol
         "95% interval",
         "Hours kept and dropped",
         "Calibration",
-        "Labels that changed",
+        *(["Labels that changed"] if ROUNDS > 1 else []),
         "<svg",
     ]
     for part in [*parts, "<audio" if best["wer"] else "none has an error"]:
         assert part in page, part
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(500)
 def test_a_killed_loop_ends_as_an_undisturbed_one(corpus: Path, whole: Path) -> None:
     kills = [
@@ -149,7 +150,7 @@ def test_a_killed_loop_ends_as_an_undisturbed_one(corpus: Path, whole: Path) -> 
 
 @pytest.mark.timeout(300)
 def test_a_student_of_shuffled_labels_is_refused(corpus: Path, whole: Path, tmp_path: Path) -> None:
-    best = best_of([metrics(whole, number) for number in range(3)])
+    best = best_of([metrics(whole, number) for number in range(ROUNDS + 1)])
     selected = pq.read_table(whole / "round-1" / "selection" / "selected.parquet")
     texts = selected.column("text").to_pylist()
     at = selected.column_names.index("text")
@@ -192,12 +193,15 @@ def test_stop_rules() -> None:
 
 def test_when_every_label_is_dropped_the_loop_says_so_and_stops(corpus: Path, tmp_path: Path) -> None:
     """A teacher of one update writes nothing."""
-    config = loop(corpus, tmp_path / "loop", train={"max_updates": 1})
+    config = loop(corpus, tmp_path / "loop", loop={"rounds": 1}, train={"max_updates": 1, "from_scratch": True})
     with pytest.raises(UsageError, match=r"every segment was dropped \(.*see .*report.html"):
         self_train(config, Console(quiet=True))
     assert (tmp_path / "loop" / "round-1" / "selection" / "dropped.parquet").exists()
     with pytest.raises(UsageError, match=r"made with other settings \(train\)"):
-        self_train(loop(corpus, tmp_path / "loop", train={"max_updates": 2}), Console(quiet=True))
+        self_train(
+            loop(corpus, tmp_path / "loop", loop={"rounds": 1}, train={"max_updates": 2, "from_scratch": True}),
+            Console(quiet=True),
+        )
 
 
 @pytest.mark.parametrize(

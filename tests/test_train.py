@@ -167,6 +167,9 @@ trained(Path(sys.argv[1]) / "labelled", Path(sys.argv[2]), model=sys.argv[1] + "
 """
 
 
+KILLS = 2 if os.environ.get("AUDIOMILL_TESTS") == "all" else 1
+
+
 def test_a_killed_training_ends_with_the_same_weights(tones: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
 
@@ -180,14 +183,14 @@ def test_a_killed_training_ends_with_the_same_weights(tones: Path, tmp_path: Pat
         process = start(tmp_path / "killed")
         while process.poll() is None:
             now = {each.name for each in (tmp_path / "killed" / "state").glob("update-*.pt")}
-            if num_kills < 2 and now - before:
+            if num_kills < KILLS and now - before:
                 process.send_signal(signal.SIGKILL)
                 num_kills += 1
                 break
             time.sleep(0.01)
         if process.wait() == 0:
             break
-    assert num_kills == 2
+    assert num_kills == KILLS
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     curves = [
         [
@@ -298,7 +301,7 @@ def test_nothing_left_no_such_model_and_a_loss_that_is_no_number_are_told(tones:
         trained(tmp_path / "shard.tar", tmp_path / "o2", model=str(tones / "config"))
     with pytest.raises(ModelError, match="needs a folder with config"):
         trained(tones / "labelled", tmp_path / "o3", model=str(tmp_path))
-    with pytest.raises(UsageError, match="is no Whisper checkpoint"):
+    with pytest.raises(UsageError, match="is a wav2vec2 checkpoint, which learns by ctc, pretrain"):
         trained(tones / "labelled", tmp_path / "o4", model=str(tones / "config"), objective="whisper")
     with pytest.raises(RunFailed, match=r"update \d+: the loss is (nan|inf).*Lower --learning-rate"):
         trained(tones / "labelled", tmp_path / "o5", model=str(tones / "config"), learning_rate=1e30, warmup_share=0.0, max_gradient=1e30, max_updates=20)  # fmt: skip

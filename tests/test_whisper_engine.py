@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,23 @@ import torch
 
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
+from audiomill.errors import ModelError
 from audiomill.models.base import Utterance, Wants
 from audiomill.models.load import load_model
+from audiomill.models.precision import cpu_features, settled_precision
 from audiomill.models.task import TaskSpec
 from audiomill.models.whisper.heard import How
 from audiomill.models.whisper.network.graph import Recorder
+from tests.jobs_by_hand import rows, run
+from tests.synth import encode
 
 SHORT = How(is_short=True, stops_loops=True, hears_out=True)
 
 
 def loaded(model: Any, precision: str) -> Any:
-    config = ModelConfig(model=str(model), device="cpu", precision=precision)
+    features = cpu_features()
+    settled = settled_precision(precision, "cpu", offers_int8=True, only_text=True, features=features)
+    config = ModelConfig(model=str(model), device="cpu", precision=settled)
     wants = Wants(transcripts=TranscriptConfig())
     return load_model(TaskSpec(label="m", model=config, wants=wants, hop=320, batch_samples=0), {})
 
@@ -50,6 +57,21 @@ def test_in_int8_every_row_has_the_same_bits_whatever_is_beside_it(whisper: Path
     assert results(model, [clips[i] for i in order]) == [alone[i] for i in order]
 
 
+def test_the_number_format_is_settled_named_and_kept(whisper: Path, voices: Any, tmp_path: Path) -> None:
+    folder, output, made = tmp_path / "in", tmp_path / "out", []
+    folder.mkdir()
+    for precision, name in (("int8", "fox.wav"), ("auto", "later.wav")):
+        (folder / name).write_bytes(encode(voices[1][0]))
+        run(folder, output, model=whisper, precision=precision)
+        made.append(json.loads((output / "run.json").read_text())["results"]["precision"])
+    assert made == ["int8-w8a8-bf16" if "bf16" in cpu_features() else "int8-w8a8"] * 2
+    first, later = ((row["text"], row["avg_logprob"]) for row in rows(output, "segments"))
+    assert first == later, "the part that came later was computed as the first"
+    run(folder, tmp_path / "fine", model=whisper, precision="fp32")
+    (fine, _) = ((row["text"], row["avg_logprob"]) for row in rows(tmp_path / "fine", "segments"))
+    assert fine[0] == first[0] and fine[1] != first[1]
+
+
 @pytest.mark.parametrize("capacity", [1, 4, 64])
 def test_rows_that_wait_and_join_get_what_they_get_at_once(
     whisper: Path, clips: list[Utterance], capacity: int
@@ -60,7 +82,7 @@ def test_rows_that_wait_and_join_get_what_they_get_at_once(
     assert [[each.tokens for each in row] for row in results(model, clips)] == expected
 
 
-@pytest.mark.parametrize("capacity", [2, 8])
+@pytest.mark.parametrize("capacity", [2, pytest.param(8, marks=pytest.mark.nightly)])
 def test_fixed_shapes_as_on_a_gpu_give_the_same_texts(whisper: Path, clips: list[Utterance], capacity: int) -> None:
     model = loaded(whisper, "fp32")
     expected = results(model, clips)
@@ -74,6 +96,10 @@ def test_fixed_shapes_as_on_a_gpu_give_the_same_texts(whisper: Path, clips: list
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
 def test_coarser_products_change_few_words(whisper: Path, clips: list[Utterance], precision: str) -> None:
+    if precision == "bf16" and "bf16" not in cpu_features():
+        with pytest.raises(ModelError, match="has no bf16 products"):
+            loaded(whisper, precision)
+        return
     model, fine = loaded(whisper, precision), loaded(whisper, "fp32")
     ours = [each.text for each in model.transcripts(clips[:3], model.decode(clips[:3], SHORT))]
     assert ours == [each.text for each in fine.transcripts(clips[:3], fine.decode(clips[:3], SHORT))]

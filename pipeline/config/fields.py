@@ -18,6 +18,7 @@ def option(
     help_text: str,
     *,
     choices: tuple[str, ...] = (),
+    settled: tuple[str, ...] = (),
     results: bool = False,
     several: bool = False,
     otherwise: str = "",
@@ -29,6 +30,7 @@ def option(
         default: its value when nothing is said.
         help_text: what the option does, for `--help`.
         choices: allowed values, if few.
+        settled: values that a run puts in the place of a choice, and that its workers are told.
         results: True when another value gives other output rows.
         several: the flag may be given several times; values are joined by commas.
         otherwise: what happens where the default is None, for `--help`.
@@ -36,6 +38,7 @@ def option(
     metadata = {
         "help": help_text,
         "choices": choices,
+        "settled": settled,
         "results": results,
         "several": several,
         "otherwise": otherwise,
@@ -57,7 +60,7 @@ class Validated:
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):  # type: ignore[arg-type]
             choices, value = each.metadata.get("choices"), getattr(self, each.name)
-            if choices and value not in choices:
+            if choices and value not in (*choices, *each.metadata["settled"]):
                 raise UsageError(f"--{flag(each.name)} {value}: expected one of {', '.join(choices)}")
         self.check()
 

@@ -56,10 +56,14 @@ class ForecastConfig(Validated):
     price: str | None = option(
         None, "What an hour costs, such as gpu=2.5/h and cpu=0.04/h (a core); several times or by comma.", several=True
     )
-    search: bool = option(True, "Look for the best --batch-seconds of this device.")
+    search: bool = option(True, "Try other --batch-seconds on this device, where the sample fills more than one batch.")
+    limit_seconds: float = option(
+        120.0,
+        "Measure no longer than this (one part of the sample is always finished), and forecast from what there is.",
+    )
 
     def check(self) -> None:
-        self.require_positive("sample_minutes", "cores_per_gpu")
+        self.require_positive("sample_minutes", "cores_per_gpu", "limit_seconds")
         numbers(self.gpus, "gpus")
         numbers(self.cores, "cores")
         prices(self.price)

@@ -127,8 +127,9 @@ class ModelConfig(Validated):
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     precision: str = option(
         "auto",
-        "auto: fp16 on GPU; on CPU fp32, for Whisper's text int8 or bf16 where the CPU is much faster with them. int8: Whisper on CPU.",
+        "auto: fp16 on GPU; on CPU fp32, and int8 for the text of Whisper where the processor has VNNI. int8: Whisper on CPU.",
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
+        settled=("int8-w8a8", "int8-w8a8-bf16"),
     )
     batch_seconds: float | None = option(
         None,

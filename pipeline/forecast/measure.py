@@ -16,12 +16,13 @@ from rich.console import Console
 
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.segment import whole_spec
+from audiomill.config.forecast import ForecastConfig
 from audiomill.config.jobs import JobConfig
 from audiomill.config.stages import DecodeConfig
-from audiomill.forecast.rates import BatchSize, Point, audio_of, best, curve, search, seconds_for
+from audiomill.forecast.rates import BatchSize, Budget, Point, audio_of, best, curve, search, seconds_for
 from audiomill.forecast.sizes import Growth, growth
 from audiomill.forecast.strata import Drawn
-from audiomill.models.device import device_name
+from audiomill.models.device import device_name, usable_cores
 from audiomill.models.load import load_tasks
 from audiomill.runs.engine import open_engine
 from audiomill.runs.job import run_job
@@ -37,8 +38,8 @@ from audiomill.tables.outputs import table_names
 from audiomill.watch.meter import BEFORE_INFER
 from audiomill.watch.summary import Summary
 
-NUM_PARTS = 3
-"""Of the sample run: decoding runs ahead of the models from the second one on."""
+NUM_PARTS = 6
+"""Of the sample run: decoding runs ahead of the models from the second one on, and it can end after any."""
 MAX_CONTENTION = 1.5
 UNSURE_S = 5.0
 """A comparison of less than this is mostly noise, and is believed less."""
@@ -50,7 +51,8 @@ class Measured:
     """What the sample told. `rows`: of the sampled recordings, see `_outcomes`; `stage_s`: seconds of each stage before
     the models for a second of audio; `opening_s`: until a new decode process is at work; `fixed_s`: before the first part
     is decoded; `contention`: how much slower the
-    models ran beside the decoders than alone; `growth`: of each table, see `audiomill.forecast.sizes`."""
+    models ran beside the decoders than alone; `growth`: of each table, see `audiomill.forecast.sizes`; `is_cut`: time was
+    over before the sample was."""
 
     device: str
     machine: str
@@ -70,6 +72,7 @@ class Measured:
     best_batch_seconds: float
     growth: dict[str, Growth]
     part_seconds: float
+    is_cut: bool
 
 
 class _Ran(NamedTuple):
@@ -92,13 +95,15 @@ class _Timed(NamedTuple):
     default: float
 
 
-def measure(config: JobConfig, drawn: Sequence[Drawn], do_search: bool, import_s: float, console: Console) -> Measured:
-    """Runs the sample through the engine once, then the stages alone.
+def measure(
+    config: JobConfig, drawn: Sequence[Drawn], wanted: ForecastConfig, import_s: float, console: Console
+) -> Measured:
+    """Runs the sample through the engine once, then the stages alone on some of it: no longer than that again.
 
     Args:
         config: the job; its output is not touched.
         drawn: the sample.
-        do_search: look for the best batch size.
+        wanted: whether batch sizes are tried, and how long all may take.
         import_s: what a run in a fresh process spends on loading libraries, and this one no longer does.
         console: is told what goes on.
     """
@@ -107,9 +112,19 @@ def measure(config: JobConfig, drawn: Sequence[Drawn], do_search: bool, import_s
         if not config.output.quiet:
             console.print(text, highlight=False, soft_wrap=True)
 
+    deadline = time.monotonic() + wanted.limit_seconds
     entries = [_entry(each) for each in drawn]
-    ran = _through_the_engine(config, drawn, entries, told)
-    alone = _alone(config, entries, do_search, told)
+    ran = _through_the_engine(config, drawn, entries, told, lambda: time.monotonic() > deadline)
+    heard = {id for name in ("recordings", "rejections") for id in ran.tables[name].column("id").to_pylist()}
+    is_cut = len(heard) < len(entries)
+    drawn = [each for each, entry in zip(drawn, entries, strict=True) if entry.id in heard]
+    entries = [entry for entry in entries if entry.id in heard]
+    if is_cut:
+        told(
+            f"--limit-seconds {wanted.limit_seconds:g} is over: forecasting from {len(entries)} recordings of the sample"
+        )
+    budget = min(ran.summary["seconds"].get("infer", 0.0), max(0.0, deadline - time.monotonic()))
+    alone = _alone(config, entries, Budget(budget), wanted.search, told)
     ids = ran.tables["recordings"].column("id").to_pylist()
     audio_s = max(ran.summary["duration_s"], 1e-9)
     device = alone.spec.device
@@ -118,7 +133,7 @@ def measure(config: JobConfig, drawn: Sequence[Drawn], do_search: bool, import_s
         machine=device_name(device),
         precision=alone.spec.precisions[0],
         engine=config.engine.engine,
-        cores=os.cpu_count() or 1,
+        cores=usable_cores(),
         rows=_outcomes(drawn, entries, ran.tables, config.plan.storage_options),
         audio_s=audio_s,
         model_s=alone.model_s,
@@ -132,24 +147,32 @@ def measure(config: JobConfig, drawn: Sequence[Drawn], do_search: bool, import_s
         best_batch_seconds=best(alone.tried, alone.default),
         growth={name: growth(table, _key(name), ids) for name, table in ran.tables.items()},
         part_seconds=alone.spec.part_seconds,
+        is_cut=is_cut,
     )
 
 
 def _through_the_engine(
-    config: JobConfig, drawn: Sequence[Drawn], entries: Sequence[Entry], told: Callable[[str], None]
+    config: JobConfig,
+    drawn: Sequence[Drawn],
+    entries: Sequence[Entry],
+    told: Callable[[str], None],
+    enough: Callable[[], bool],
 ) -> _Ran:
     """The job on the sample, in a folder that goes away."""
     total = sum(entry.span_duration_s or each.row["planned_s"] for entry, each in zip(entries, drawn, strict=True))
     told(f"running {len(entries)} recordings, about {total / 60:.1f} min, through the engine")
     with tempfile.TemporaryDirectory(prefix="audiomill-plan-") as folder, open(os.devnull, "w") as nowhere:
         output = Place(str(Path(folder) / "out"))
-        summary = run_job(_for_sample(config, output.url, total), Console(file=nowhere), Listing(list(entries)))
+        sample = _for_sample(config, output.url, total)
+        summary = run_job(sample, Console(file=nowhere), Listing(list(entries)), enough)
         names = [name for name in table_names() if output.join(name).names()]
         tables = {name: ledger.tables(output, name) for name in names}
         return _Ran(summary, tables, list(ledger.entries(output)))
 
 
-def _alone(config: JobConfig, entries: Sequence[Entry], do_search: bool, told: Callable[[str], None]) -> _Timed:
+def _alone(
+    config: JobConfig, entries: Sequence[Entry], budget: Budget, do_search: bool, told: Callable[[str], None]
+) -> _Timed:
     """Decoding, then the models, with nothing beside them."""
     engine = dataclasses.replace(config.engine, engine="local")
     with open_engine(dataclasses.replace(config, engine=engine)) as opened:
@@ -158,8 +181,8 @@ def _alone(config: JobConfig, entries: Sequence[Entry], do_search: bool, told: C
     loaded = load_tasks(spec.tasks, config.plan.storage_options)
     piece, stage_s, opening_s = _decoded(entries, spec)
     has_audio = bool(piece.column("cuts")[0].as_py())
-    tried = search(piece, loaded, spec, told) if do_search and has_audio else []
-    points = curve(piece, loaded, spec, told) if has_audio else [Point(1.0, 0.0)]
+    points = curve(piece, loaded, spec, budget, told) if has_audio else [Point(1.0, 0.0)]
+    tried = search(piece, loaded, spec, budget, told) if do_search and has_audio else []
     default = seconds_from_samples(spec.tasks[0].batch_samples)
     return _Timed(spec, stage_s, opening_s, audio_of(piece), points, tried, default)
 

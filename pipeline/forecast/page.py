@@ -87,7 +87,7 @@ def _basis(found: Forecast) -> str:
 def _advice(found: Forecast) -> str:
     batch = found["batch_seconds"]
     if not batch["tried"]:
-        return "Not searched."
+        return f"Not tried: the sample does not fill several batches, or there was no time; default {batch['default']:g} s."
     if batch["best"] == batch["default"]:
         return f"The default of {batch['default']:g} s is as fast as any."
     return f"Fastest: --batch-seconds {batch['best']:g} (default {batch['default']:g})."

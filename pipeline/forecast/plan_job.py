@@ -72,12 +72,17 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
         )
     config = _for_this_machine(config)
     drawn = _with_whole_rows(draw(strata, seconds, wanted.seed), plan)
-    measured = measure(config, drawn, wanted.search, max(0.0, times[0] - times[1]), console)
+    measured = measure(config, drawn, wanted, max(0.0, times[0] - times[1]), console)
     if not measured.audio_s > 1e-6 or not measured.model_s:
         console.print(
             "warning: the sample holds nothing for the models; try --sample-minutes with more", highlight=False
         )
     found = forecast(plan, strata, measured, wanted, config.engine.actors)
+    if measured.is_cut:
+        found["notes"].append(
+            f"--limit-seconds {wanted.limit_seconds:g} was over before the sample was: made from "
+            f"{measured.audio_s / 60:.1f} min of it"
+        )
     found["job"] = config.name
     found["models"] = [without_credentials(task.model.model) for task in config.tasks]
     found["inputs"] = [without_credentials(url) for url in config.inputs]

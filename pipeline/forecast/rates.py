@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +20,13 @@ from audiomill.models.task import LoadedTask
 from audiomill.stages.infer import infer_piece
 from audiomill.stages.spec import RunSpec
 
-LONG_S = 45.0
-"""A measurement that would take longer is made on less audio."""
-SHORT_S = 5.0
-"""Of each batch size that is tried."""
-COPIES = 3
-"""Of the sample, laid end to end, for the upper end of the curve."""
-STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the default batch that are tried."""
+SHARES = (1 / 6, 1 / 2)
+"""Of the sample that the models are timed on alone: small parts fill batches less well."""
+SEARCH_SHARE = 1 / 6
+STEPS = (0.25, 0.5, 1.0, 2.0)
+"""Of the default batch that are tried, where the sample fills more than one."""
+TOLD_BYTES = 16_000_000
+"""Smaller differences of a process's memory are noise."""
 WORTH_IT = 0.93
 """Another batch size is named best if it takes less than this share of the default's time: below lies noise."""
 MEMORY_SHARE = 0.8
@@ -86,16 +84,37 @@ def timed(piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec) -> Point:
     return Point(audio_of(piece), time.perf_counter() - before)
 
 
-def curve(piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, told: Callable[[str], None]) -> list[Point]:
-    """Times of a third of the sample, all of it, and three copies: small parts fill batches less well."""
-    timed(shortened(piece, 0.1), tasks, spec)  # the first call of all is slower
+class Budget:
+    """Seconds that measurements may take, as they are spent.
+
+    Args:
+        seconds: in all.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left, self._rate = seconds, 0.0
+
+    def allows(self, audio_s: float) -> bool:
+        """Whether the models may be given so much audio, by what they have taken so far."""
+        return self._rate * audio_s <= self._left
+
+    def spent(self, point: Point) -> Point:
+        self._left -= point.seconds
+        self._rate = point.seconds / max(point.audio_s, 1e-9)
+        return point
+
+
+def curve(
+    piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, budget: Budget, told: Callable[[str], None]
+) -> list[Point]:
+    """Times of shares of the sample, the smallest always."""
     points: list[Point] = []
-    for name, share in (("a third of the sample", 1 / 3), ("the sample", 1.0), ("three copies of it", float(COPIES))):
-        if points and points[-1].seconds * share / (points[-1].audio_s / audio_of(piece)) > LONG_S:
+    for share in SHARES:
+        chosen = shortened(piece, share)
+        if points and (audio_of(chosen) <= points[-1].audio_s or not budget.allows(audio_of(chosen))):
             break
-        told(f"timing the models on {name}")
-        chosen = shortened(piece, share) if share < 1 else repeated(piece, int(share)) if share > 1 else piece
-        points.append(min((timed(chosen, tasks, spec) for _ in range(2)), key=lambda point: point.seconds))
+        told(f"timing the models alone on {audio_of(chosen):.0f} s")
+        points.append(budget.spent(timed(chosen, tasks, spec)))
     return points
 
 
@@ -111,13 +130,16 @@ def seconds_for(points: Sequence[Point], audio_s: float) -> float:
     return max(low.seconds + slope * (audio_s - low.audio_s), points[0].seconds * audio_s / points[0].audio_s * 0.1)
 
 
-def search(piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, told: Callable[[str], None]) -> list[BatchSize]:
-    """Tries batch sizes from small to large while memory is predicted to hold the next one."""
+def search(
+    piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, budget: Budget, told: Callable[[str], None]
+) -> list[BatchSize]:
+    """Tries batch sizes around the default, from small to large, while the budget lasts and memory is predicted to hold
+    the next one. None where the audio fits one batch of any: they are all the same then."""
     default = tasks[0].spec.batch_samples / MODEL_SAMPLE_RATE
-    timed(shortened(piece, 0.1), tasks, spec)  # the first call of all is slower
-    once = timed(piece, tasks, spec)
-    copies = min(math.ceil(2 * default / once.audio_s), int(SHORT_S / max(once.seconds, 1e-3)))
-    piece = repeated(piece, copies) if copies > 1 else piece
+    piece = shortened(piece, SEARCH_SHARE)
+    audio_s = audio_of(piece)
+    if audio_s <= STEPS[0] * default:
+        return []
     free, found = device_memory(spec.device), list[BatchSize]()
     for step in STEPS:
         size = default * step
@@ -125,12 +147,15 @@ def search(piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, told: Ca
         if predicted is not None and predicted > MEMORY_SHARE * free:
             found.append(BatchSize(size, None, None, predicted))
             continue
-        told(f"trying batches of {size:g} s")
+        if not budget.allows(audio_s):
+            break
+        told(f"trying batches of {size:g} s on {audio_s:.0f} s")
         resized = [_with_batch(task, size) for task in tasks]
         with _peak(spec.device) as peak:
-            point = timed(piece, resized, spec)
-        found.append(BatchSize(size, point.seconds, peak(), predicted))
-        if size >= audio_of(piece):
+            point = budget.spent(timed(piece, resized, spec))
+        used = peak()
+        found.append(BatchSize(size, point.seconds, used if used >= TOLD_BYTES else None, predicted))
+        if size >= audio_s:
             break  # one batch holds all of it: larger ones are the same
     return found
 

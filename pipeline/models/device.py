@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
 from audiomill.errors import ModelError
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Of Linux: version 2 keeps a quota in `cpu.max`, version 1 in `cpu/cpu.cfs_quota_us`."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those it may run on, within the quota of its container."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _quota(CGROUP))))
+
+
+def _quota(group: Path) -> float:
+    """Cores that a container may use up in a period; infinite without a limit."""
+    try:
+        quota, period = (group / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (group / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return math.inf
+    return int(quota) / int(period) if quota.isdigit() and int(period) > 0 else math.inf
 
 
 def resolve_device(device: str) -> str:
@@ -34,7 +59,7 @@ def device_name(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name(device if ":" in device else 0)
-    return f"{psutil.cpu_count()} CPU cores"
+    return f"{usable_cores()} CPU cores"
 
 
 def num_devices(device: str) -> int:
@@ -43,7 +68,7 @@ def num_devices(device: str) -> int:
         import torch
 
         return 1 if ":" in device else max(1, torch.cuda.device_count())
-    return psutil.cpu_count() or 1
+    return usable_cores()
 
 
 def device_memory(device: str) -> int:

@@ -47,13 +47,19 @@ NUM_PASSES = 2
 """Over the parts, before those that workers die on are taken apart."""
 
 
-def run_job(config: JobConfig, console: Console, listing: Listing | None = None) -> Summary:
+def run_job(
+    config: JobConfig,
+    console: Console,
+    listing: Listing | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> Summary:
     """Runs a job; the same call again does only what is left.
 
     Args:
         config: the job, see `audiomill.config.jobs`.
         console: for progress and notes.
         listing: recordings to run in place of what the inputs hold.
+        enough: asked after each part; the run ends there, unfinished, if it says so.
 
     Returns:
         Counts and times, as in OUTPUT/ledger/run-*.json.
@@ -90,7 +96,9 @@ def run_job(config: JobConfig, console: Console, listing: Listing | None = None)
             if config.output.retry_rejected:
                 todo, gained_s = retry(plan, spec, engine, console)
             else:
-                todo = _run(plan, spec, engine, console, config, traced)
+                todo = _run(plan, spec, engine, console, config, traced, enough)
+            if enough():
+                return summarise(list(ledger.entries(output)), todo, started, gained_s, spec)
             summary = _finish(output, todo, started, gained_s, spec)
     tell(console, "run_finished", **{name: value for name, value in summary.items() if name != "codes_usage"})
     return summary
@@ -127,6 +135,7 @@ def _run(
     console: Console,
     config: JobConfig,
     traced: Callable[[Mapping[str, Any]], None],
+    enough: Callable[[], bool],
 ) -> dict[int, pa.Table]:
     """Runs the parts that are not in the ledger; returns them."""
     done = ledger.done_parts(spec.output)
@@ -152,6 +161,8 @@ def _run(
         for entry in _passes(todo, spec, engine, meter, console):
             traced(entry)
             progress.part_done(entry["duration_s"], planned_s[entry["part"]], entry["num_rejections"], entry["began"])
+            if enough():
+                return todo
         done = ledger.done_parts(spec.output)
         for part, rows in todo.items():
             if part not in done:

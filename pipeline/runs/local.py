@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from audiomill import schema
 from audiomill.errors import UsageError
+from audiomill.models.device import usable_cores
 from audiomill.models.load import load_tasks
 from audiomill.stages.cut import cut_part
 from audiomill.stages.heartbeat import Heartbeat
@@ -81,7 +81,7 @@ class _Pieces:
         self._todo: queue.SimpleQueue[Part] = queue.SimpleQueue()
         for part in parts:
             self._todo.put(part)
-        wanted = spec.engine.decode_workers or max(1, (os.cpu_count() or 1) - 1)
+        wanted = spec.engine.decode_workers or max(1, usable_cores() - 1)
         self._num_threads = max(1, min(wanted, len(parts)))
         self._ready: queue.Queue[pa.Table | BaseException | None] = queue.Queue(PIECES_AHEAD)
         self._stopping = threading.Event()

@@ -1,9 +1,9 @@
 """Engine on Ray Data, one machine or a cluster. The only file that imports Ray.
 
 One part is one row: a CPU task reads, decodes and segments it, a pool of model actors runs the models over it, a
-small task writes it. Only counts come back. Retries are finite and errored blocks are let go, because the
-ledger decides what is done; pools have a fixed size, because automatic ones ramp late or never; the stages'
-resources differ, so that Ray does not fuse them into one.
+small task writes it. Only counts come back. Retries are finite and errored blocks are let go, because the ledger decides
+what is done; pools have a fixed size, because automatic ones ramp late or never; the stages' resources differ, so that
+Ray does not fuse them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import tempfile
@@ -34,6 +35,7 @@ import ray.util.scheduling_strategies
 from audiomill import schema
 from audiomill.config.run import EngineConfig
 from audiomill.errors import RunFailed, UsageError
+from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import LoadedTask
 from audiomill.runs.shipping import code_to_ship
@@ -64,19 +66,19 @@ def session(engine: EngineConfig, verbose: bool) -> Iterator[None]:
         return
     address = engine.ray_address or os.environ.get("RAY_ADDRESS") or "local"
     _check_reachable(address)
-    level = logging.INFO if verbose else logging.ERROR
-    options: dict[str, Any] = {"address": address, "log_to_driver": verbose, "logging_level": level}
+    options: dict[str, Any] = {"address": address, "log_to_driver": verbose}
+    options["logging_level"] = logging.INFO if verbose else logging.ERROR
     if address == "local":
-        # Model actors wait for decoded audio most of the time that decoders work, so they get CPUs of their own in Ray's count.
-        extra = -(-engine.actors * engine.cpus_per_actor // 1)
-        options |= {"num_cpus": (os.cpu_count() or 1) + int(extra) + 1, "include_dashboard": False}
+        # Model actors mostly wait for decoded audio while decoders work, so they get CPUs of their own in Ray's count.
+        extra = math.ceil(engine.actors * engine.cpus_per_actor)
+        options |= {"num_cpus": usable_cores() + extra + 1, "include_dashboard": False}
     if engine.ship_code:
         options["runtime_env"] = {"py_modules": [str(code_to_ship())]}
     if not verbose:
         warnings.filterwarnings("ignore", module="ray")
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise _no_cluster(address, error) from error
     try:
         _configure(engine, verbose)
@@ -97,9 +99,9 @@ def _check_reachable(address: str) -> None:
 
 
 def _no_cluster(address: str, error: Exception) -> UsageError:
-    return UsageError(
-        f"--ray-address {address}: cannot connect ({str(error).splitlines()[0]}); start a cluster with `ray start --head`, or use --engine local"
-    )
+    reason = f"{str(error).splitlines()[0]}{'; set TMPDIR=/tmp' if 'AF_UNIX' in str(error) else ''}"
+    hint = "start a cluster with `ray start --head`, or use --engine local"
+    return UsageError(f"--ray-address {address}: cannot connect ({reason}); {hint}")
 
 
 def cluster_has_gpus() -> bool:
@@ -210,8 +212,7 @@ def _reported(part: int, notes: Place) -> Iterator[None]:
 
 
 class Board:
-    """What waits between the stages, counted by an actor that all workers tell. If its node dies it starts anew; the
-    numbers are for people to watch.
+    """What waits between the stages, for people: counted by an actor, which starts anew if its node dies.
 
     Args:
         num_parts: of the run.
@@ -226,11 +227,9 @@ class Board:
 
     def waiting(self) -> dict[str, int]:
         """Parts before the decoders, pieces before the models and before the writers; nothing if the actor is away."""
-        try:
-            found: dict[str, int] = ray.get(self._actor.waiting.remote(), timeout=1.0)
-        except ray.exceptions.RayError:
-            return {}
-        return found
+        with contextlib.suppress(ray.exceptions.RayError):
+            return dict[str, int](ray.get(self._actor.waiting.remote(), timeout=1.0))
+        return {}
 
 
 def _passed(board: Board | None, stage: str, way: str) -> None:
@@ -321,9 +320,8 @@ class _Write:
 
 def _threads_per_actor(spec: RunSpec) -> int:
     """Cores of a node shared by the actors that find room on it."""
-    num_nodes = max(1, sum(1 for node in ray.nodes() if node["Alive"]))
-    actors_here = -(-spec.engine.actors // num_nodes)
-    return max(1, int(spec.engine.cpus_per_actor), (os.cpu_count() or 1) // actors_here)
+    actors_here = -(-spec.engine.actors // max(1, sum(bool(node["Alive"]) for node in ray.nodes())))
+    return max(1, int(spec.engine.cpus_per_actor), usable_cores() // actors_here)
 
 
 def train(function: Callable[[], None], workers: int, device: str, address: str | None) -> None:

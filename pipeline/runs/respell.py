@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from audiomill.models.base import Transcript
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch, decoder_prints
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.top_tokens import TopTokens, dequantized
+from audiomill.models.device import usable_cores
 from audiomill.stages.write import declare_complete, write_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
@@ -140,7 +140,7 @@ def _seconds(place: Place, part: int) -> float:
 
 
 def _done(jobs: list[tuple[Any, ...]], workers: int | None) -> Iterator[tuple[int, int]]:
-    with processes(min(workers or os.cpu_count() or 1, max(1, len(jobs)))) as pool:
+    with processes(min(workers or usable_cores(), max(1, len(jobs)))) as pool:
         for future in [pool.submit(_respell_part, *job) for job in jobs]:
             yield future.result()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from rich.console import Console
 from audiomill.config.respell import TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
+from audiomill.models.device import usable_cores
 from audiomill.runs.respell import KeptPosteriors, decoder_of, processes, texts_of
 from audiomill.sources.references import read_references
 from audiomill.storage import ledger
@@ -56,7 +56,7 @@ def tune(config: TuneJobConfig, console: Console) -> dict[str, Any]:
     parts = sorted(ledger.done_parts(place))
     decoder_of(start, source)  # tells what cannot be used
     trials: list[Trial] = []
-    with processes(min(config.storage.workers or os.cpu_count() or 1, max(1, len(parts) * 4))) as pool:
+    with processes(min(config.storage.workers or usable_cores(), max(1, len(parts) * 4))) as pool:
         for number, values in enumerate(_proposed(start, names, config.tune.trials, trials)):
             decoder = dataclasses.replace(start, **values)
             slices = [(part, at) for part in parts for at in range(_SLICES)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -15,6 +14,7 @@ from audiomill import schema
 from audiomill.audio.segment import whole_spec
 from audiomill.config.defaults import LEAST_PART_S, MOST_PART_S, NUM_PARTS
 from audiomill.config.stages import DecodeConfig
+from audiomill.models.device import usable_cores
 from audiomill.sources.entry import Entry, suffix
 from audiomill.sources.shards import HEADER_IS_CHEAP, KNOWS_SIZE
 from audiomill.stages.sandbox import Decoder
@@ -124,7 +124,7 @@ def header_durations(entries: Sequence[Entry], storage_options: dict[str, Any]) 
         finally:
             decoder.close()
 
-    size = max(MIN_PROBED, -(-len(wanted) // (os.cpu_count() or 1)))
+    size = max(MIN_PROBED, -(-len(wanted) // usable_cores()))
     chunks = [wanted[at : at + size] for at in range(0, len(wanted), size)]
     with ThreadPoolExecutor(max(1, len(chunks))) as pool:
         for indices, durations in zip(chunks, pool.map(probe, chunks), strict=True):

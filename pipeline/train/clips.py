@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
 from audiomill.audio.segment import SegmentSpec, whole_spec
 from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.models.device import usable_cores
 from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.cut import cut_part
@@ -173,7 +174,7 @@ def prepare(
             )
             parts = split_by_part(table)
             first_part += len(parts)
-            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            with ThreadPoolExecutor(usable_cores()) as pool:
                 for kept, lost in pool.map(decoded, parts.keys(), parts.values()):
                     tables.append(kept)
                     dropped += [Dropped(**row) for row in lost.to_pylist()]

@@ -53,13 +53,27 @@ def word_spans(
     tokens, owner = _tokens(words, vocabulary)
     if not tokens or len(tokens) + sum(a == b for a, b in pairwise(tokens)) > len(logprobs_FV):
         return None
-    states = np.full(2 * len(tokens) + 1, vocabulary.blank)
+    return token_spans(tokens, owner, logprobs_FV, vocabulary.blank)
+
+
+def token_spans(
+    tokens: Sequence[int], owner: Sequence[int], logprobs_FV: NDArray[np.float32], blank: int
+) -> list[WordSpan]:
+    """Spans of the words that tokens belong to.
+
+    Args:
+        tokens: at least one; with the blanks between equal ones no more than there are frames.
+        owner: number of each token's word, every word in turn from 0; -1 for what stands between words.
+        logprobs_FV: natural logarithms of the model's probabilities.
+        blank: its number.
+    """
+    states = np.full(2 * len(tokens) + 1, blank)
     states[1::2] = tokens
-    emitted_FS = _emitted(states, logprobs_FV, vocabulary.blank)
+    emitted_FS = _emitted(states, logprobs_FV, blank)
     path_F = _best_path(emitted_FS, states)
     along_F = emitted_FS[np.arange(len(path_F)), path_F]
     spans = []
-    for word in range(len(words)):
+    for word in range(max(owner) + 1):
         own = [2 * at + 1 for at, each in enumerate(owner) if each == word]
         at = np.flatnonzero((path_F >= own[0]) & (path_F <= own[-1]))
         spoken = at[path_F[at] % 2 == 1]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from audiomill.config.search import SearchConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Candidate, TimedText, Transcript, Utterance
-from audiomill.models.ctc.align import WordSpan, word_spans
+from audiomill.models.ctc.align import WordSpan, token_spans
 from audiomill.models.ctc.beam import Found, search
 from audiomill.models.ctc.context import Context, Weights
 from audiomill.models.ctc.greedy import CtcVocabulary, core_frames
@@ -127,11 +127,27 @@ class BeamDecoder:
 
     def words(self, tokens: Sequence[int]) -> list[str]:
         """Words that tokens write."""
-        names, vocabulary = [self._vocabulary.tokens[token] for token in tokens], self._vocabulary
-        if vocabulary.spaced:
-            return names
-        text = "".join(" " if name == vocabulary.delimiter else name for name in names)
-        return (text.lower() if vocabulary.lower else text).split()
+        owners, names = self._owners(tokens), [self._vocabulary.tokens[token] for token in tokens]
+        words = [""] * (max(owners, default=-1) + 1)
+        for owner, name in zip(owners, names, strict=True):
+            if owner >= 0:
+                words[owner] += name
+        is_lowered = self._vocabulary.lower and not self._vocabulary.spaced
+        return [word.lower() for word in words] if is_lowered else words
+
+    def _owners(self, tokens: Sequence[int]) -> list[int]:
+        """The word that each token is a part of, by its number in `words`; -1 for what writes none."""
+        if self._vocabulary.spaced:
+            return list(range(len(tokens)))
+        owners: list[int] = []
+        word, goes_on = -1, False
+        for token in tokens:
+            name = self._vocabulary.tokens[token]
+            is_part = name != self._vocabulary.delimiter and bool(name.strip())
+            word += is_part and not goes_on
+            owners.append(word if is_part else -1)
+            goes_on = is_part
+        return owners
 
     def _split(
         self,
@@ -146,14 +162,15 @@ class BeamDecoder:
         chosen = candidates[0][0] if candidates else None
         tokens = chosen.prefix.tokens() if chosen is not None else ()
         words = self.words(tokens)
-        spans = word_spans(words, dense(top, len(self._vocabulary.tokens)), self._vocabulary) if words else []
+        logprobs_FV = dense(top, len(self._vocabulary.tokens))
+        spans = token_spans(tokens, self._owners(tokens), logprobs_FV, self._vocabulary.blank) if words else []
         starts = np.concatenate([stretches[at].first + hop * np.arange(len(stretches[at].top.tokens_FC)) for at in run])
         per_token = chosen.acoustic / max(1, len(tokens)) if chosen is not None else None
         edges = [stretches[at].start for at in run[1:]]
         for number, at in enumerate(run):
             mine = [
                 (word, span)
-                for word, span in zip(words, spans or [], strict=True)
+                for word, span in zip(words, spans, strict=True)
                 if np.searchsorted(edges, starts[span.first], side="right") == number
             ]
             timed = tuple(_timed(word, span, starts, hop, stretches[at].start) for word, span in mine)

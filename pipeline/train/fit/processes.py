@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessException, spawn
 
 from audiomill.errors import RunFailed, UsageError
-from audiomill.models.device import resolve_device
+from audiomill.models.device import resolve_device, usable_cores
 from audiomill.train.fit.worker import Worker
 
 TIMEOUT = datetime.timedelta(minutes=30)
@@ -61,7 +61,7 @@ def spawned(function: Callable[[Any, Worker], None], training: Any, workers: int
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_cores() // workers)
     try:
         spawn(_joining, (function, training, workers, device, port, threads), nprocs=workers)  # type: ignore[no-untyped-call]
     except ProcessException as error:
