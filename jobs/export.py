@@ -28,11 +28,10 @@ Examples:
   audiomill export out/ --format jsonl > transcripts.jsonl
   audiomill export units/ --format txt --to units.txt
 """
-ONE_FILE_EACH = ("srt", "vtt", "txt")
+ONE_FILE_EACH = ("srt", "vtt", "txt", "json")
 CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s", "language", "confidence", "text")
-SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-
-
+UNSAFE = frozenset('<>:"/\\|?*')
+"""In no file name that every system takes."""
 TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "envelope_s")]
 """Columns of a recording that are text or numbers."""
 
@@ -45,7 +44,7 @@ TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "en
 @click.option(
     "--to",
     metavar="PLACE",
-    help="Folder for srt, vtt, txt [default: OUTPUT/export]; file for jsonl, csv [default: standard output].",
+    help="Folder for srt, vtt, txt, json [default: OUTPUT/export]; file for jsonl, csv [default: standard output].",
 )
 @click.option(
     "--codes",
@@ -67,8 +66,10 @@ def export(
 ) -> None:
     """Write transcripts or codes in other formats.
 
-    srt, vtt and txt: one file a recording, named after it. jsonl: one line a recording with its segments.
-    csv: one row a segment. txt of codes: one file, one line of units a recording, codebooks side by side as 12-45.
+    srt, vtt, txt and json: one file a recording, named after it: fox.srt; fox.mp4.srt beside fox.webm.srt; a short id
+    behind it where names are still equal. json: segments with words as WhisperX writes them. jsonl: one line a recording
+    with its segments. csv: one row a segment. txt of codes: one file, one line of units a recording, codebooks side by
+    side as 12-45.
     """
     place = Place(output, storage_options or {})
     if kind == "txt" and (as_units or _has_only_codes(place)):
@@ -130,20 +131,26 @@ def _export_units(place: Place, to: Place | None, quantizer: str | None, ids: bo
 
 def _names(recordings: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """File names that say which recording it is, each used once, none leading out of the folder."""
-    wanted = [_safe(stem((r["member"] or r["source"]).rsplit("/", 1)[-1])) for r in recordings]
+    files = [(r["member"] or r["source"]).rsplit("/", 1)[-1] for r in recordings]
+    stems = [_safe(stem(name)) for name in files]
+    count = Counter(name.lower() for name in stems)
+    wanted = [name if count[name.lower()] == 1 else _safe(file) for name, file in zip(stems, files, strict=True)]
     count = Counter(name.lower() for name in wanted)
     for name, recording in zip(wanted, recordings, strict=True):
         yield (name if count[name.lower()] == 1 else f"{name}-{recording['id'][:8]}"), recording
 
 
 def _safe(name: str) -> str:
-    kept = "".join(c if c in SAFE or c.isalnum() else "_" for c in name).lstrip(".")
+    """Blanks and marks stay: players look for the very name."""
+    kept = "".join("_" if c in UNSAFE or not c.isprintable() else c for c in name).lstrip(".")
     return kept or "recording"
 
 
 def _file(kind: str, recording: dict[str, Any], segments: list[dict[str, Any]]) -> str:
     if kind == "txt":
         return "\n".join(segment["text"] for segment in segments if segment["text"]) + "\n"
+    if kind == "json":
+        return json.dumps(_as_whisperx(recording, segments), ensure_ascii=False, indent=1) + "\n"
     cues = [cue for segment in segments for cue in _cues(segment)]
     return srt(cues) if kind == "srt" else vtt(cues)
 
@@ -158,6 +165,23 @@ def _cues(segment: dict[str, Any]) -> list[Cue]:
     else:
         cues = [Cue(segment["start_s"], segment["stop_s"], segment["text"])] if segment["text"] else []
     return [cue._replace(text=prefix + cue.text) for cue in cues]
+
+
+def _as_whisperx(recording: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields that WhisperX writes (github.com/m-bain/whisperX): seconds, words with their score."""
+    found, all_words = [], []
+    for segment in segments:
+        if not segment["text"]:
+            continue
+        words = [
+            {"word": w["word"], "start": w["start_s"], "end": w["stop_s"], "score": w["confidence"]}
+            for w in segment["words"] or []
+        ]
+        speaker = {} if segment["channel"] is None else {"speaker": f"CHANNEL_{segment['channel']}"}
+        told = {"start": segment["start_s"], "end": segment["stop_s"], "text": segment["text"]}
+        found.append({**told, **speaker, "words": words})
+        all_words += words
+    return {"segments": found, "word_segments": all_words, "language": recording["language"]}
 
 
 def _jsonl(recordings: list[dict[str, Any]], segments: dict[str, list[dict[str, Any]]]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from audiomill.audio.recording import Cut
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected
+from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
 from tests.synth import RATE, cutting, encode, tone
 
@@ -37,6 +40,14 @@ def decoder() -> Any:
 
 
 @pytest.fixture
+def impatient() -> Any:
+    """Kills a decoder that has waited for three seconds."""
+    made = Decoder(DecodeConfig(decode_timeout=0.3), SPEC, {})
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def recording(tmp_path: Path) -> Path:
     (tmp_path / "long.flac").write_bytes(encode(np.random.default_rng(0).normal(0, 0.1, RATE * 300), RATE, "FLAC"))
     return tmp_path / "long.flac"
@@ -53,19 +64,34 @@ def test_segments_pass_through_unchanged(decoder: Decoder, tmp_path: Path) -> No
     assert np.array_equal(samples(events), pcm) and events[-1].ending.num_samples == len(pcm)
 
 
-def test_a_hanging_read_is_killed_and_named(decoder: Decoder, tmp_path: Path) -> None:
+def test_a_hanging_read_is_killed_and_named_and_the_next_recording_is_read(impatient: Decoder, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")  # opening it blocks until somebody writes
-    with pytest.raises(Rejected) as caught:
-        list(decoder.read(row(tmp_path / "pipe.wav")))
-    assert caught.value.reason == "time_limit"
-
-
-def test_the_next_recording_is_read_after_a_hang(decoder: Decoder, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "ok.wav").write_bytes(encode(tone(1.0)))
-    with pytest.raises(Rejected):
-        list(decoder.read(row(tmp_path / "pipe.wav")))
-    assert len(list(decoder.read(row(tmp_path / "ok.wav")))) == 2
+    with pytest.raises(Rejected, match=r"within 10 times 0\.3 s") as caught:
+        list(impatient.read(row(tmp_path / "pipe.wav")))
+    assert caught.value.reason == "time_limit"
+    assert len(list(impatient.read(row(tmp_path / "ok.wav")))) == 2
+
+
+@pytest.mark.parametrize(("doing", "ended_by"), [("pass", signal.SIGPROF), ("time.sleep(60)", signal.SIGALRM)])
+def test_what_computes_without_progress_is_ended_and_what_waits_only_much_later(doing: str, ended_by: int) -> None:
+    code = f"import time; from audiomill.stages import decode_worker as w; w._expect_progress_within(0.2)\nwhile 1: {doing}"
+    before = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -ended_by
+    assert ended_by == signal.SIGPROF or time.monotonic() - before > 2
+
+
+def test_a_machine_that_is_busy_with_something_else_rejects_nothing(impatient: Decoder, recording: Path) -> None:
+    events, process = [], None
+    for event in impatient.read(row(recording)):
+        events.append(event)
+        if process is None:
+            process = impatient._process
+            assert process is not None
+            process.send_signal(signal.SIGSTOP)
+            threading.Timer(1.0, process.send_signal, [signal.SIGCONT]).start()
+    assert impatient._process is process, "one process read all of it"
+    assert isinstance(events[-1], Finished)
 
 
 def test_too_little_memory_is_a_rejection(recording: Path) -> None:

@@ -16,3 +16,6 @@ NUM_PARTS = 20
 least would leave batches less full."""
 REPEATING_RATIO = 2.4
 """Texts that zlib makes so much shorter repeat themselves. Source: Whisper's `compression_ratio_threshold`."""
+
+WALL_FACTOR = 10
+"""Seconds by the wall clock that a decoder may wait, for each that it may compute."""

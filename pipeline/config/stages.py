@@ -64,7 +64,9 @@ class DecodeConfig(Validated):
     )
     max_recording_hours: float = option(100.0, "Longer recordings are rejected as too_long.", results=True)
     decode_timeout: float = option(
-        60.0, "Seconds without progress after which a decoder is killed and its recording rejected."
+        60.0,
+        "Seconds that a decoder may compute without progress (and ten times as many that it may wait) before it is killed "
+        "and its recording rejected: a busy machine rejects nothing.",
     )
     decode_memory_gb: float = option(
         4.0, "Address space of a decode process, in GB (Linux); beyond it the recording is rejected."

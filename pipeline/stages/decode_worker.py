@@ -1,8 +1,9 @@
 """The decode process, started by `audiomill.stages.sandbox`. A crash, hang or memory bomb ends only this.
 
 Protocol, without pickle: JSON lines on stdin (first the settings, then a question each); on stdout one
-JSON line per event, followed by the event's PCM bytes if it has any. An alarm without handler ends the
-process when a decoder makes no progress, even inside C code.
+JSON line per event, followed by the event's PCM bytes if it has any. A timer without handler ends the process
+when a decoder makes no progress, even inside C code. It counts the seconds that the process computes, which a busy
+machine does not make more; the wall clock, ten times as patient, ends what waits for ever.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import IO, Any
 from audiomill.audio.decode import header_duration_s
 from audiomill.audio.recording import Cut, StageClock
 from audiomill.audio.segment import SegmentSpec
+from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected
 from audiomill.sources.shards import ShardReader
@@ -32,7 +34,8 @@ def main() -> None:
         limit = int(decode.decode_memory_gb * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
     reader = ShardReader(settings["storage_options"])
     for line in requests:
         question = json.loads(line)
@@ -44,34 +47,40 @@ def main() -> None:
 
 def _duration(row: dict[str, Any], reader: ShardReader, timeout_s: float) -> float | None:
     """Seconds by a recording's header; the read stage will name what is wrong with it."""
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    _expect_progress_within(timeout_s)
     try:
         with reader.open(row["source"], row["kind"], row["position"], row["size"]) as handle:
             return header_duration_s(handle)
     except (OSError, ValueError):
         return None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _expect_progress_within(0)
+
+
+def _expect_progress_within(seconds: float) -> None:
+    """Starts the timers anew; 0: stops them."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * seconds)
 
 
 def _serve(
     row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, answers: IO[bytes]
 ) -> None:
     def progress() -> None:
-        signal.setitimer(signal.ITIMER_REAL, decode.decode_timeout)
+        _expect_progress_within(decode.decode_timeout)
 
     progress()
     try:
         for event in read_recording(row, reader, decode, segments, StageClock(on_progress=progress)):
-            signal.setitimer(signal.ITIMER_REAL, 0)  # a busy reader of our answers is no hang
+            _expect_progress_within(0)  # a busy reader of our answers is no hang
             _answer(event, answers)
             progress()
     except Rejected as rejected:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _expect_progress_within(0)
         _send(
             answers, {"kind": "rejected", "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}
         )
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    _expect_progress_within(0)
 
 
 def _answer(event: Cut | Finished, answers: IO[bytes]) -> None:

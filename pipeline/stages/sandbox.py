@@ -16,6 +16,7 @@ import numpy as np
 
 from audiomill.audio.recording import Cut, Ending, StageClock
 from audiomill.audio.segment import SegmentSpec
+from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected, WorkerDied
 from audiomill.sources.shards import ShardReader
@@ -98,12 +99,10 @@ class Decoder:
             self._process = None
 
     def _verdict(self, death: WorkerDied, num_deaths: int) -> Rejected:
-        if death.returncode == -signal.SIGALRM:
-            return Rejected(
-                "decode",
-                "time_limit",
-                f"expected progress within {self._decode.decode_timeout:g} s, got none in {num_deaths} tries",
-            )
+        limits = {-signal.SIGPROF: "{:g} s of computing", -signal.SIGALRM: f"{WALL_FACTOR} times {{:g}} s"}
+        if death.returncode in limits:
+            limit = limits[death.returncode].format(self._decode.decode_timeout)
+            return Rejected("decode", "time_limit", f"expected progress within {limit}, got none in {num_deaths} tries")
         name = signal.Signals(-death.returncode).name if death.returncode < 0 else f"exit status {death.returncode}"
         return Rejected(
             "decode", "decoder_crashed", f"expected decoded audio, got a dead decoder ({name}) in {num_deaths} tries"
