@@ -160,6 +160,26 @@ def test_longer_texts_are_kept_a_few_times_and_held_out_ones_never() -> None:
     assert leaked_texts(rows, held | {"yes"}) == [True, False]
 
 
+@given(st.integers(0, 10_000))
+def test_the_first_that_sounds_the_same_is_found_as_by_comparing_all(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    kinds = random.integers(-(2**63), 2**63 - 1, 5)
+    flips = [sum(1 << int(bit) for bit in random.choice(63, random.integers(0, 7), replace=False)) for _ in range(60)]
+    prints = np.where(random.random(60) < 0.1, 0, random.choice(kinds, 60) ^ np.array(flips, np.int64))
+    lengths = random.choice([0.5, 1.99, 2.0, 2.03, 10.0, 10.2, 10.21], 60)
+    mine, others = slice(0, 25), slice(20, 60)
+
+    def is_same(a: int, b: int) -> bool:
+        bits = (int(prints[a]) ^ int(prints[b])) & (2**64 - 1)
+        longer, shorter = max(lengths[a], lengths[b]), min(lengths[a], lengths[b])
+        close = bits.bit_count() <= (4 if lengths[a] >= 2 else 2) and longer <= shorter * 1.02
+        return close and prints[a] != 0 and prints[b] != 0
+
+    expected = [next((b - 20 for b in range(20, 60) if is_same(a, b)), -1) for a in range(25)]
+    found = same_sound(prints[mine], lengths[mine], prints[others], lengths[others])
+    assert found.tolist() == expected
+
+
 def test_the_same_sound_is_known_in_other_encodings_and_others_are_not(voices: list[Any]) -> None:
     clips = [pcm for pcm, _ in voices] + [noise(60_000, seed) for seed in range(4)]
     prints = np.array([fingerprint(clip) for clip in clips])

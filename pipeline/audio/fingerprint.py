@@ -6,6 +6,9 @@ here over a fixed grid of bands and stretches of the segment. T samples.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,15 +43,23 @@ def fingerprint(pcm_T: NDArray[np.int16]) -> int:
     return int(packed[0])
 
 
+BYTE_PAIRS = ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5), (6, 7))
+"""Two prints within four bits share at least four of eight bytes, and any four bytes hold one of these pairs: they fall
+into three groups, whose pairs these are."""
+AT_ONCE = 4_000_000
+"""Pairs of segments that are compared in one step of the arrays."""
+
+
 def same_sound(
     prints: NDArray[np.int64],
     lengths: NDArray[np.float64],
     others: NDArray[np.int64],
     other_lengths: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """For each segment the number of one of the others that sounds the same, or -1.
+    """For each segment the first of the others that sounds the same, or -1.
 
-    Two within a few bits share at least one of eight bytes, so only those are compared.
+    Only those are compared that share a pair of bytes and are about as long; equal ones of equal length count once. So
+    time and memory grow with the number of segments, not with its square.
 
     Args:
         prints: fingerprints.
@@ -56,21 +67,60 @@ def same_sound(
         others: fingerprints to look among.
         other_lengths: seconds.
     """
-    found = np.full(len(prints), -1, np.int64)
-    mine, theirs = (each.astype(">i8").view(np.uint8).reshape(-1, 8) for each in (prints, others))
-    for byte in range(8):
-        order = np.argsort(theirs[:, byte], kind="stable")
-        first = np.searchsorted(theirs[order, byte], np.arange(257))
-        for at in np.flatnonzero((found < 0) & (prints != 0)).tolist():
-            value = int(mine[at, byte])
-            near = order[first[value] : first[value + 1]]
-            near = near[(others[near] != 0) & _alike(lengths[at], other_lengths[near])]
-            differing = np.unpackbits(mine[at] ^ theirs[near], axis=-1).sum(-1)
-            close = near[differing <= (MAX_DIFFERING_BITS if lengths[at] >= SHORT_S else MAX_DIFFERING_SHORT)]
-            if len(close):
-                found[at] = close.min()
+    none = np.iinfo(np.int64).max
+    distinct, _, which = _distinct(prints, lengths)
+    among, number, _ = _distinct(others, other_lengths)
+    found = np.full(len(distinct), none, np.int64)
+    for high, low in BYTE_PAIRS:
+        place, spot = (_places(each, high, low) for each in (among, distinct))
+        order = np.argsort(place, kind="stable")
+        slack = 1e-3
+        start = np.searchsorted(place[order], spot - distinct["length"] * (1 - 1 / MAX_LENGTH_RATIO) - slack)
+        stop = np.searchsorted(place[order], spot + distinct["length"] * (MAX_LENGTH_RATIO - 1) + slack)
+        for rows in _chunks(stop - start):
+            counts = (stop - start)[rows]
+            mine = np.repeat(rows, counts)
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            theirs = order[np.repeat(start[rows], counts) + within]
+            is_same = _sound_alike(distinct[mine], among[theirs])
+            np.minimum.at(found, mine[is_same], number[theirs[is_same]])
+    return np.where(found == none, -1, found)[which]
+
+
+def _distinct(
+    prints: NDArray[np.int64], lengths: NDArray[np.float64]
+) -> tuple[NDArray[np.void], NDArray[np.int64], NDArray[np.int64]]:
+    """Each print and length once, the number of its first segment, and which of them each segment has."""
+    both = np.empty(len(prints), [("print", np.uint64), ("length", np.float64)])
+    both["print"], both["length"] = prints.view(np.uint64), lengths
+    found, first, which = np.unique(both, return_index=True, return_inverse=True)
+    return found, first, which
+
+
+def _places(each: NDArray[np.void], high: int, low: int) -> NDArray[np.float64]:
+    """Numbers that lie near each other where two bytes are equal and lengths are alike."""
+    pair = (each["print"] >> np.uint64(8 * high) & np.uint64(255)) << np.uint64(8) | (
+        each["print"] >> np.uint64(8 * low) & np.uint64(255)
+    )
+    found: NDArray[np.float64] = pair.astype(np.float64) * 1e7 + each["length"]
     return found
 
 
-def _alike(length: float, others: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return (others <= length * MAX_LENGTH_RATIO) & (length <= others * MAX_LENGTH_RATIO)
+def _chunks(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Rows that have about `AT_ONCE` pairs together."""
+    total = np.cumsum(counts)
+    most = int(total[-1]) if len(total) else 0
+    edges = np.searchsorted(total, np.arange(AT_ONCE, most, AT_ONCE), "right").tolist()
+    for begin, end in pairwise([0, *edges, len(counts)]):
+        if end > begin:
+            yield np.arange(begin, end)
+
+
+def _sound_alike(mine: NDArray[np.void], theirs: NDArray[np.void]) -> NDArray[np.bool_]:
+    differing = np.bitwise_count(mine["print"] ^ theirs["print"])
+    allowed = np.where(mine["length"] >= SHORT_S, MAX_DIFFERING_BITS, MAX_DIFFERING_SHORT)
+    near = (theirs["length"] <= mine["length"] * MAX_LENGTH_RATIO) & (
+        mine["length"] <= theirs["length"] * MAX_LENGTH_RATIO
+    )
+    found: NDArray[np.bool_] = near & (differing <= allowed) & (mine["print"] != 0) & (theirs["print"] != 0)
+    return found
