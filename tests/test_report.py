@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
 import io
 import json
 import re
@@ -147,6 +148,22 @@ def test_charts_say_in_text_what_they_show() -> None:
     assert histogram("Speech", "share", (0, 0.5, 1), [4, 2], "recordings").count('class="bar"') == 2
     assert 'points="52.0,' in line("T", "h", "x", [(0, 1), (1, 2)])
     assert [shown(value) for value in (3, 12345.6, 0.1234)] == ["3", "12,346", "0.123"]
+
+
+def test_the_time_between_two_runs_is_not_drawn_as_standstill() -> None:
+    day = 24 * 3600.0
+    entries = [
+        {"began": start + n + 1e-3, "finished": _stamp(start + n + 1), "duration_s": 100.0}
+        for start in (0.0, day)
+        for n in range(20)
+    ]
+    points = throughput(entries)
+    assert len(points) >= 20 and points[-1][0] < 41 / 3600
+    assert all(speed == pytest.approx(100, rel=0.6) for _, speed in points[:-1])
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
 
 
 def test_reliability_speed_and_throughput_of_known_cases() -> None:

@@ -262,7 +262,7 @@ def _charts(entries: Sequence[Row], found: Gathered) -> list[str]:
         )
     speed = throughput(entries)
     if len(speed) > 2:
-        charts.append(line("Throughput", "hours since the first part began", "x real time", speed))
+        charts.append(line("Throughput", "hours at work", "x real time", speed))
     return charts
 
 

@@ -144,10 +144,9 @@ def reliability(calibration: Sequence[tuple[float, float, int]]) -> list[tuple[f
 
 
 def throughput(entries: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Hours since the first part began against audio seconds a second, in up to forty stretches."""
-    spans = sorted(
-        (entry["began"], _time(entry["finished"]), entry["duration_s"]) for entry in entries if entry["began"]
-    )
+    """Hours at work, without the time between runs, against audio seconds a second, in up to forty stretches."""
+    timed = [(entry["began"], _time(entry["finished"]), entry["duration_s"]) for entry in entries if entry["began"]]
+    spans = list(_without_gaps(sorted(timed)))
     if not spans:
         return []
     first, last = spans[0][0], max(stop for _, stop, _ in spans)
@@ -158,6 +157,15 @@ def throughput(entries: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]
         for cell in cells:
             done[cell] += seconds / len(cells)
     return [((cell + 0.5) * width / 3600, done[cell] / width) for cell in range(max(done) + 1)]
+
+
+def _without_gaps(spans: Sequence[tuple[float, float, float]]) -> Iterator[tuple[float, float, float]]:
+    """Moved together where nothing was under way."""
+    gone, reached = 0.0, spans[0][0] if spans else 0.0
+    for began, stop, seconds in spans:
+        gone += max(0.0, began - reached)
+        reached = max(reached, stop)
+        yield began - gone, max(stop, began) - gone, seconds
 
 
 def busy_seconds(entries: Sequence[Mapping[str, Any]]) -> float:
