@@ -25,6 +25,7 @@ from audiomill.errors import ModelError, RunFailed, UsageError
 from audiomill.models.ctc.labels import form_of, num_frames_needed, plain_letters, save_tokenizer, vocabulary_of
 from audiomill.models.masks import span_mask
 from audiomill.train.fit.batches import epoch_batches, updates
+from audiomill.train.fit.history import nothing_learnt
 from audiomill.train.fit.schedule import rate_share
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import RATE, save_ctc_checkpoint, tar_bytes
@@ -376,3 +377,19 @@ def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: l
 
     WhisperForConditionalGeneration.from_pretrained(tmp_path / "out" / "checkpoint")
     WhisperProcessor.from_pretrained(tmp_path / "out" / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"loss": 3.0}, {"loss": 1.0, "dev_wer": 0.4}], None),
+        ([{"loss": 3.0}, {"loss": 1.0, "dev_wer": 1.0}], "no update reached a dev WER below 100%"),
+        ([{"loss": 3.0}, {"loss": 3.0}], "the loss went from 3 to 3"),
+        ([{"loss": 3.0}, {"loss": float("nan")}], "the loss went from 3 to nan"),
+        ([{"loss": 3.0}], None),
+        ([], None),
+    ],
+)
+def test_a_training_that_learnt_nothing_says_so(rows: list[dict[str, float]], said: str | None) -> None:
+    found = nothing_learnt(rows)
+    assert (found is None) if said is None else said in str(found)

@@ -28,7 +28,7 @@ from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
 from audiomill.train.fit.claim import claim, clear, fields_of
-from audiomill.train.fit.history import Recorder, read_metrics
+from audiomill.train.fit.history import Recorder, nothing_learnt, read_metrics
 from audiomill.train.fit.processes import first_alone
 from audiomill.train.fit.state import States
 from audiomill.train.fit.updating import Labelled, fit
@@ -304,6 +304,7 @@ def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Rep
         "last_dev_wer": progress["dev_wer"],
         "dropped": drop_counts(dropped),
         "seed": training.config.seed,
+        "nothing_learnt": nothing_learnt(rows),
         **_codebook_health(rows),
     }
     (output / "report.html").write_text(training_page(report, training_charts(rows)))
@@ -331,6 +332,8 @@ def report_lines(report: Report, output: str) -> list[str]:
     if "codebook_perplexity" in report:
         warning = ": collapsed, lower --learning-rate or raise --batch-seconds" if report["collapsed"] else ""
         lines.append(f"codebook perplexity at the end: {report['codebook_perplexity']:.1f}{warning}")
+    if report["nothing_learnt"]:
+        lines.append(f"warning: {report['nothing_learnt']}; more labels or updates, or another --learning-rate")
     if report["dropped"]:
         lines.append("dropped: " + ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items()))
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -81,3 +82,17 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return found
+
+
+def nothing_learnt(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why a training was of no use, for people; None where it learnt something: some words of the dev set are right, and
+    the loss of the last tenth of the rows lies below that of the first."""
+    wers = [row["dev_wer"] for row in rows if "dev_wer" in row]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    if wers and min(wers) >= 1.0:
+        return f"nothing was learnt: no update reached a dev WER below {100 * min(wers):.0f}%"
+    tenth = max(1, len(losses) // 10)
+    first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
+    if len(losses) > 1 and not last < first:
+        return f"nothing was learnt: the loss went from {first:.3g} to {last:.3g}"
+    return None
