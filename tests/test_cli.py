@@ -64,6 +64,23 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(audiomill_process: Any,
     assert len(done.stderr.strip().splitlines()) == 1 and "cannot connect" in done.stderr
 
 
+def test_names_are_printed_where_the_terminal_cannot_show_them(audiomill_process: Any, workplace: Path) -> None:
+    (workplace / "in" / "fox.wav").rename(workplace / "in" / "\u2692 \u4e2d.wav")
+    base = audiomill_process("transcribe", "in", "--output", "o", "--model", "fake://", PYTHONIOENCODING="ascii")
+    shown = audiomill_process("inspect", "o", PYTHONIOENCODING="ascii")
+    assert base.returncode == shown.returncode == 0, base.stderr + shown.stderr
+    assert "\\u2692 \\u4e2d.wav" in shown.stdout
+
+
+def test_where_rays_sockets_have_no_room_the_fix_is_named(audiomill_process: Any, workplace: Path) -> None:
+    folder = workplace / ("x" * 90)
+    folder.mkdir()
+    done = audiomill_process(
+        "transcribe", "in", "--output", "o", "--model", "fake://", "--engine", "ray", TMPDIR=str(folder)
+    )
+    assert done.returncode == 2 and "set TMPDIR=/tmp" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_whole_session(audiomill: Any, workplace: Path, whisper: Path) -> None:
     """Transcribe, rerun, refuse, overwrite, inspect, score, export: what a first day looks like."""
     base = ["transcribe", "in", "--output", "out", "--model", str(whisper), "--engine", "local"]
