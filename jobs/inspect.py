@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -97,8 +100,9 @@ def _codes(console: Console, entries: list[dict[str, Any]]) -> None:
 
 def _languages(console: Console, place: Place) -> None:
     seconds: defaultdict[str, float] = defaultdict(float)
-    for row in ledger.tables(place, "recordings", ["language", "speech_s"]).to_pylist():
-        seconds[row["language"] or "none"] += row["speech_s"]
+    for part in ledger.each_part(place, "recordings", ["language", "speech_s"]):
+        for row in part.group_by("language").aggregate([("speech_s", "sum")]).to_pylist():
+            seconds[row["language"] or "none"] += row["speech_s_sum"]
     if seconds:
         ordered = sorted(seconds.items(), key=lambda pair: -pair[1])
         console.print(
@@ -107,49 +111,55 @@ def _languages(console: Console, place: Place) -> None:
 
 
 def _damaged(console: Console, place: Place, limit: int | None) -> None:
-    rows = [r for r in ledger.tables(place, "recordings", ["source", "member", "error"]).to_pylist() if r["error"]]
-    if rows:
-        table = Table("recording", "what is missing", title=f"used in part: {len(rows)}", title_justify="left")
-        for row in rows[:limit]:
+    count, shown = 0, list[dict[str, Any]]()
+    for part in ledger.each_part(place, "recordings", ["source", "member", "error"]):
+        found = part.filter(pc.is_valid(part.column("error")))
+        count += found.num_rows
+        shown += found.slice(0, None if limit is None else limit - len(shown)).to_pylist()
+    if count:
+        table = Table("recording", "what is missing", title=f"used in part: {count}", title_justify="left")
+        for row in shown:
             table.add_row(_name(row), row["error"])
         console.print(table)
 
 
 def _rejections(console: Console, place: Place, limit: int | None) -> None:
-    rows = ledger.tables(place, "rejections").to_pylist()
-    if not rows:
+    by_reason: Counter[str] = Counter()
+    shown: list[dict[str, Any]] = []
+    for part in ledger.each_part(place, "rejections", ["source", "member", "stage", "reason", "detail"]):
+        for row in part.group_by(["stage", "reason"], use_threads=False).aggregate([([], "count_all")]).to_pylist():
+            by_reason[f"{row['stage']}: {row['reason']}"] += row["count_all"]
+        shown += part.slice(0, None if limit is None else limit - len(shown)).to_pylist()
+    if not by_reason:
         return
-    by_reason: defaultdict[str, int] = defaultdict(int)
-    for row in rows:
-        by_reason[f"{row['stage']}: {row['reason']}"] += 1
-    console.print(
-        "rejected: "
-        + ", ".join(f"{count} {reason}" for reason, count in sorted(by_reason.items(), key=lambda pair: -pair[1]))
-    )
+    console.print("rejected: " + ", ".join(f"{count} {reason}" for reason, count in by_reason.most_common()))
     table = Table(
         "recording",
         "stage",
         "reason",
         "detail",
-        title=f"rejections ({min(len(rows), limit or len(rows))} of {len(rows)})",
+        title=f"rejections ({len(shown)} of {by_reason.total()})",
         title_justify="left",
     )
-    for row in rows[:limit]:
+    for row in shown:
         table.add_row(_name(row), row["stage"], row["reason"], row["detail"])
     console.print(table)
     console.print("run the same command with --retry-rejected to try only these again")
 
 
 def _worst(console: Console, place: Place) -> None:
-    rows = ledger.tables(place, "segments", ["recording_id", "start_s", "stop_s", "confidence", "text"]).to_pylist()
-    rated = sorted((row for row in rows if row["confidence"] is not None), key=lambda row: row["confidence"])[
-        :NUM_WORST
-    ]
+    rated: list[dict[str, Any]] = []
+    for part in ledger.each_part(place, "segments", ["recording_id", "start_s", "stop_s", "confidence", "text"]):
+        known = part.filter(pc.is_valid(part.column("confidence")))
+        order = np.argsort(known.column("confidence").to_numpy(), kind="stable")[:NUM_WORST]
+        rated = sorted([*rated, *known.take(order).to_pylist()], key=lambda row: row["confidence"])[:NUM_WORST]
     if not rated:
         return
-    names = {
-        row["id"]: _name(row) for row in ledger.tables(place, "recordings", ["id", "source", "member"]).to_pylist()
-    }
+    names: dict[str, str] = {}
+    wanted = pa.array({row["recording_id"] for row in rated})
+    for part in ledger.each_part(place, "recordings", ["id", "source", "member"]):
+        found = part.filter(pc.is_in(part.column("id"), wanted)).to_pylist()
+        names |= {row["id"]: _name(row) for row in found}
     table = Table(
         "confidence", "recording", "from s", "to s", "text", title="least confident segments", title_justify="left"
     )

@@ -193,3 +193,9 @@ def tables(output: Place, table: str, columns: list[str] | None = None, parts: S
     if not found:
         return pa.table({name: [] for name in columns or ()}) if expected is None else expected.empty_table()
     return pa.concat_tables(found)
+
+
+def each_part(output: Place, table: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Some columns of one output table, part after part: a corpus may have more rows than fit the memory."""
+    for part in sorted(done_parts(output)):
+        yield tables(output, table, columns, [part])
