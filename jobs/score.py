@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -25,6 +27,12 @@ Examples:
 """
 NUM_WORST = 5
 COUNTS = ("substitutions", "deletions", "insertions")
+NAMES = ("id", "source", "member", "language")
+SCORES = pa.schema(
+    [(name, pa.string()) for name in (*NAMES, "reference", "hypothesis")]
+    + [(name, pa.float64()) for name in ("wer", "cer")]
+    + [(name, pa.int64()) for name in ("num_words", *COUNTS)]
+)
 
 
 @click.command(cls=WithExamples, epilog=EXAMPLES)
@@ -41,61 +49,82 @@ def score(output: str, references: str | None, language: str | None, storage_opt
     paper does it, other languages with its basic normaliser. Saves OUTPUT/scores.parquet and scores.json.
     """
     place = Place(output, storage_options or {})
-    recordings = ledger.tables(place, "recordings").to_pylist()
-    if not recordings:
-        raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
-    if recordings and all(recording["text"] is None for recording in recordings):
-        raise InputError(f"{output}: holds no text to score; expected the --output of a transcribe run")
     given = read_references(Place(references, storage_options or {})) if references else None
-    scored, unused = _scored(recordings, given, language)
-    if not scored:
+    found = _Found()
+    for part in ledger.each_part(place, "recordings", [*NAMES, "text", "reference"]):
+        found.take(part.to_pylist(), given, language)
+    if not found.num_recordings:
+        raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
+    if not found.num_texts:
+        raise InputError(f"{output}: holds no text to score; expected the --output of a transcribe run")
+    if not found.tables:
+        if given is not None:
+            raise InputError(
+                f"{references}: {len(given)} texts, none of a recording here by id, member, path or file name"
+            )
         raise InputError(
             f"{output}: no recording has a reference; give --references FILE with an id, member or path column"
         )
-    total = _total(scored)
-    place.join("scores.parquet").write(to_bytes(pa.Table.from_pylist([_row(*each) for each in scored])))
+    total = found.total()
+    place.join("scores.parquet").write(to_bytes(pa.concat_tables(found.tables)))
     place.join("scores.json").write(json.dumps(total, indent=1).encode())
-    _show(total, scored, len(recordings) - len(scored), unused)
+    _show(total, found, 0 if given is None else len(given) - len(found.used))
 
 
 Scored = tuple[dict[str, Any], str, Errors, Errors]
 
 
-def _scored(
-    recordings: list[dict[str, Any]], given: References | None, language: str | None
-) -> tuple[list[Scored], int]:
-    """Recordings with a reference, and how many references fit no recording."""
-    found: list[Scored] = []
-    used: set[int] = set()
-    for recording in recordings:
-        if given is None:
+@dataclass
+class _Found:
+    """Recordings with a reference, part after part. `tables`: their scores; `worst`: a few; `used`: references."""
+
+    num_recordings: int = 0
+    num_texts: int = 0
+    num_scored: int = 0
+    words: Errors = NO_ERRORS
+    characters: Errors = NO_ERRORS
+    tables: list[pa.Table] = field(default_factory=list)
+    worst: list[Scored] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)
+
+    def take(self, recordings: list[dict[str, Any]], given: References | None, language: str | None) -> None:
+        """One part of the recordings table."""
+        self.num_recordings += len(recordings)
+        self.num_texts += sum(recording["text"] is not None for recording in recordings)
+        scored = list(self._scored(recordings, given, language))
+        if scored:
+            self.num_scored += len(scored)
+            self.words = sum((words for _, _, words, _ in scored), self.words)
+            self.characters = sum((characters for _, _, _, characters in scored), self.characters)
+            self.tables.append(pa.Table.from_pylist([_row(*each) for each in scored], schema=SCORES))
+            self.worst = sorted([*self.worst, *scored], key=lambda each: -each[2].rate)[:NUM_WORST]
+
+    def _scored(
+        self, recordings: list[dict[str, Any]], given: References | None, language: str | None
+    ) -> Iterator[Scored]:
+        for recording in recordings:
             reference = recording["reference"]
-        else:
-            number = given.find(recording)
-            reference = None if number is None else given.text(number)
-            used |= set() if number is None else {number}
-        if reference is not None:
-            found.append(
-                (recording, reference, *score_pair(reference, recording["text"], language or recording["language"]))
-            )
-    return found, 0 if given is None else len(given) - len(used)
+            if given is not None:
+                number = given.find(recording)
+                reference = None if number is None else given.text(number)
+                self.used |= set() if number is None else {number}
+            if reference is not None:
+                errors = score_pair(reference, recording["text"], language or recording["language"])
+                yield recording, reference, *errors
 
-
-def _total(scored: list[Scored]) -> dict[str, Any]:
-    words = sum((words for _, _, words, _ in scored), NO_ERRORS)
-    characters = sum((characters for _, _, _, characters in scored), NO_ERRORS)
-    return {
-        "num_recordings": len(scored),
-        "wer": words.rate,
-        "cer": characters.rate,
-        "num_words": words.num_reference,
-        **{name: getattr(words, name) for name in COUNTS},
-    }
+    def total(self) -> dict[str, Any]:
+        return {
+            "num_recordings": self.num_scored,
+            "wer": self.words.rate,
+            "cer": self.characters.rate,
+            "num_words": self.words.num_reference,
+            **{name: getattr(self.words, name) for name in COUNTS},
+        }
 
 
 def _row(recording: dict[str, Any], reference: str, words: Errors, characters: Errors) -> dict[str, Any]:
     return {
-        **{name: recording[name] for name in ("id", "source", "member", "language")},
+        **{name: recording[name] for name in NAMES},
         "reference": reference,
         "hypothesis": recording["text"],
         "wer": words.rate,
@@ -105,7 +134,8 @@ def _row(recording: dict[str, Any], reference: str, words: Errors, characters: E
     }
 
 
-def _show(total: dict[str, Any], scored: list[Scored], num_without: int, num_unused: int) -> None:
+def _show(total: dict[str, Any], found: _Found, num_unused: int) -> None:
+    num_without = found.num_recordings - found.num_scored
     click.echo(
         f"WER {100 * total['wer']:.2f}%  CER {100 * total['cer']:.2f}%  "
         f"({total['num_words']} words in {total['num_recordings']} recordings: "
@@ -116,7 +146,7 @@ def _show(total: dict[str, Any], scored: list[Scored], num_without: int, num_unu
             f"{num_without} recordings without a reference, {num_unused} references without a transcript (rejected or not in this output)"
         )
     table = Table("WER %", "recording", "reference", "transcript", title="worst recordings", title_justify="left")
-    for recording, reference, words, _ in sorted(scored, key=lambda each: -each[2].rate)[:NUM_WORST]:
+    for recording, reference, words, _ in found.worst:
         name = (recording["member"] or recording["source"]).rsplit("/", 1)[-1]
         table.add_row(f"{100 * words.rate:.1f}", name, _short(reference), _short(recording["text"]))
     Console().print(table)
