@@ -81,6 +81,13 @@ def test_where_rays_sockets_have_no_room_the_fix_is_named(audiomill_process: Any
     assert done.returncode == 2 and "set TMPDIR=/tmp" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_references_of_other_recordings_are_told(audiomill: Any, workplace: Path) -> None:
+    (workplace / "r.csv").write_text("path,text\nother.wav,hello\n")
+    assert audiomill("transcribe", "in", "--output", "o", "--model", "fake://").returncode == 0
+    done = audiomill("score", "o", "--references", "r.csv")
+    assert done.returncode and "r.csv: 1 texts, none of a recording here" in done.stderr
+
+
 def test_a_whole_session(audiomill: Any, workplace: Path, whisper: Path) -> None:
     """Transcribe, rerun, refuse, overwrite, inspect, score, export: what a first day looks like."""
     base = ["transcribe", "in", "--output", "out", "--model", str(whisper), "--engine", "local"]
