@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/audiomill demo
 
 # Two processes; one thread each, or they would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) lint
 	$(PYTEST)

@@ -30,19 +30,14 @@ settings.load_profile("shared machines are slow at times")
 
 
 LONGEST_FIRST = (
-    "cluster/test_on_ray", "test_laws", "test_self_training", "test_train", "test_docs", "test_forecast", "test_watch",
+    "cluster/test_on_ray", "test_laws", "test_gates", "test_whisper_engine", "test_train", "test_docs", "test_watch",
+    "test_self_training", "test_whisper",
 )  # fmt: skip
 """Files that take longest: two processes end at the same time if these begin first."""
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay in one process, because they share what is slow to make; what needs Ray is together."""
-    for item in items:
-        stem = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
-        if not list(item.iter_markers("xdist_group")):
-            name = "cluster/test_on_ray" if list(item.iter_markers("ray")) else stem
-            item.add_marker(pytest.mark.xdist_group(name))
+    """Order of the files; each stays in one process, because its tests share what is slow to make."""
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
 
     def key(item: pytest.Item) -> tuple[int, str]:

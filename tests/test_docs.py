@@ -119,7 +119,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.timeout(300)
 def test_the_demo_transcribes_scores_and_names_what_comes_next(place: Path) -> None:
     shown = (place / "shown.txt").read_text()
@@ -130,7 +129,6 @@ def test_the_demo_transcribes_scores_and_names_what_comes_next(place: Path) -> N
     assert "nothing to do" in in_process(place, "demo").stdout
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", ["README.md", "docs/transcripts.md", "docs/running.md", "docs/representations.md"])
 def test_the_blocks_run_one_after_the_other(place: Path, page: str) -> None:
@@ -143,7 +141,6 @@ def test_the_blocks_run_one_after_the_other(place: Path, page: str) -> None:
         assert list((place / "subtitles").glob("*.srt"))
 
 
-@pytest.mark.xdist_group("tone-model")
 @pytest.mark.timeout(300)
 def test_the_guide_to_training_runs(tmp_path: Path, tone_model: Path) -> None:
     """In one folder, with tones for speech; the hub's checkpoint is a small one of that name that reads them."""

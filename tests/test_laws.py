@@ -195,6 +195,7 @@ def test_killed_at_random_and_run_again_gives_the_same_bytes(
     check_accounts(tmp_path / "killed")
 
 
+@pytest.mark.nightly
 def test_a_killed_run_with_real_weights_ends_byte_identical(tmp_path: Path, few: Path, whisper: Path) -> None:
     args = [str(few), "--model", str(whisper), "--engine", "local", "--part-seconds", "20", "--output"]
     assert start([*args, "whole"], tmp_path).wait() == 0

@@ -129,6 +129,7 @@ def test_a_killed_decoder_task_and_actor_change_nothing(
     assert part_files(tmp_path / "killed") == part_files(undisturbed)
 
 
+@pytest.mark.nightly
 def test_a_recording_that_kills_its_workers_is_rejected_alone(
     ray_session: Any, tmp_path: Path, folder: Path, voices: Any
 ) -> None:
