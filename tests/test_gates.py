@@ -26,7 +26,7 @@ TEXT = TranscriptConfig()
 GOOD = Signals(-0.3, 0.01, 1.2, 1, 12.0, True, 0.0, None)
 
 
-@pytest.mark.parametrize("segment", ["vad", "fixed", "none"])
+@pytest.mark.parametrize("segment", ["vad", "fixed", pytest.param("none", marks=pytest.mark.nightly)])
 def test_not_one_word_is_made_of_nothing(tmp_path: Path, whisper: Path, segment: str) -> None:
     (tmp_path / "in").mkdir()
     for seconds, seed in ((0.4, 0), (3.0, 1), (31.5, 2)) if segment != "vad" else ((1.9, 2), (8.0, 5), (65.0, 3)):

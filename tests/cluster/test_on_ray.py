@@ -64,6 +64,7 @@ def test_local_equals_ray_to_the_byte_also_for_a_recording_in_pieces(
     check_accounts(tmp_path / "ray")
 
 
+@pytest.mark.nightly
 def test_vectors_codes_and_codebooks_are_the_same_on_both_engines(
     ray_session: Any, tmp_path: Path, folder: Path, wav2vec2_folder: Path
 ) -> None:
