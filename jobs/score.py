@@ -49,6 +49,8 @@ def score(output: str, references: str | None, language: str | None, storage_opt
     paper does it, other languages with its basic normaliser. Saves OUTPUT/scores.parquet and scores.json.
     """
     place = Place(output, storage_options or {})
+    if not ledger.done_parts(place):
+        raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
     given = read_references(Place(references, storage_options or {})) if references else None
     found = _Found()
     for part in ledger.each_part(place, "recordings", [*NAMES, "text", "reference"]):
