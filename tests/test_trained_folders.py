@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from audiomill.config.train import TrainConfig
+from audiomill.models.wav2vec2.pretrainer import load_pretrainer
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import save_ctc_checkpoint
 from tests.tone_language import spoken, write_corpus
@@ -97,3 +99,13 @@ def test_a_folder_that_an_earlier_version_wrote_is_read_and_said_once(
     trained(clips, tmp_path / "on", model=str(folder), from_scratch=False, max_updates=1)
     _, told = logits_of_transformers(tmp_path / "on" / "checkpoint")
     assert not told["missing_keys"] and not told["unexpected_keys"]
+
+
+def test_pretraining_goes_on_from_a_folder_that_an_earlier_version_wrote(tmp_path: Path) -> None:
+    folder = save_ctc_checkpoint(tmp_path / "old", "wav2vec2-group")
+    weights = load_file(folder / "model.safetensors")
+    (name,) = (each for each in weights if each.endswith("conv_layers.0.layer_norm.weight"))
+    weights[name.replace("layer_norm.", "layer_norm._norm.")] = torch.full_like(weights.pop(name), 2.0)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    model = load_pretrainer(folder, TrainConfig(), torch.device("cpu")).model
+    assert (model.wav2vec2.feature_extractor.conv_layers[0].layer_norm.weight == 2.0).all()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
 from audiomill.models.frames.inputs import FrameInputs, normalizes
+from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.masks import numpy_seeded, span_mask
 from audiomill.models.wav2vec2.learner import save_preparation
@@ -105,7 +106,9 @@ def load_pretrainer(folder: Path, config: TrainConfig, device: torch.device) -> 
         model = Wav2Vec2ForPreTraining(settings)
     else:
         try:
-            model = Wav2Vec2ForPreTraining.from_pretrained(folder, config=settings, dtype=torch.float32)
+            model = Wav2Vec2ForPreTraining.from_pretrained(
+                with_real_names(folder), config=settings, dtype=torch.float32
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"--model {config.model}: cannot be loaded ({error}); expected wav2vec2 weights"
