@@ -87,9 +87,9 @@ def run_job(
         ledger.guard(output, fields, run_record(config))
         if asked.plan.part_seconds is None:  # another run may have claimed the output a moment before
             first = with_part_seconds(asked, listing, ledger.claim_of(output), opened.device)[0]
-            spec, _ = settle(
-                dataclasses.replace(config, plan=first.plan), tasks, opened.device, opened.features, fields
-            )
+            if first.plan != config.plan:
+                config = dataclasses.replace(config, plan=first.plan)
+                spec, _ = settle(config, tasks, opened.device, opened.features, fields)
         plan = plan_of(listing, spec, output, console, config, durations)
         with tracer(config.watch.traces, console) as traced:
             gained_s: float | None = None
