@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
@@ -100,8 +99,8 @@ def _codes(console: Console, entries: list[dict[str, Any]]) -> None:
 
 def _languages(console: Console, place: Place) -> None:
     seconds: defaultdict[str, float] = defaultdict(float)
-    for part in ledger.each_part(place, "recordings", ["language", "speech_s"]):
-        for row in part.group_by("language").aggregate([("speech_s", "sum")]).to_pylist():
+    for _, part in ledger.each_part(place, "recordings", ["language", "speech_s"]):
+        for row in part.group_by("language", use_threads=False).aggregate([("speech_s", "sum")]).to_pylist():
             seconds[row["language"] or "none"] += row["speech_s_sum"]
     if seconds:
         ordered = sorted(seconds.items(), key=lambda pair: -pair[1])
@@ -112,7 +111,7 @@ def _languages(console: Console, place: Place) -> None:
 
 def _damaged(console: Console, place: Place, limit: int | None) -> None:
     count, shown = 0, list[dict[str, Any]]()
-    for part in ledger.each_part(place, "recordings", ["source", "member", "error"]):
+    for _, part in ledger.each_part(place, "recordings", ["source", "member", "error"]):
         found = part.filter(pc.is_valid(part.column("error")))
         count += found.num_rows
         shown += found.slice(0, None if limit is None else limit - len(shown)).to_pylist()
@@ -126,7 +125,7 @@ def _damaged(console: Console, place: Place, limit: int | None) -> None:
 def _rejections(console: Console, place: Place, limit: int | None) -> None:
     by_reason: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
-    for part in ledger.each_part(place, "rejections", ["source", "member", "stage", "reason", "detail"]):
+    for _, part in ledger.each_part(place, "rejections", ["source", "member", "stage", "reason", "detail"]):
         for row in part.group_by(["stage", "reason"], use_threads=False).aggregate([([], "count_all")]).to_pylist():
             by_reason[f"{row['stage']}: {row['reason']}"] += row["count_all"]
         shown += part.slice(0, None if limit is None else limit - len(shown)).to_pylist()
@@ -149,17 +148,18 @@ def _rejections(console: Console, place: Place, limit: int | None) -> None:
 
 def _worst(console: Console, place: Place) -> None:
     rated: list[dict[str, Any]] = []
-    for part in ledger.each_part(place, "segments", ["recording_id", "start_s", "stop_s", "confidence", "text"]):
+    for number, part in ledger.each_part(
+        place, "segments", ["recording_id", "start_s", "stop_s", "confidence", "text"]
+    ):
         known = part.filter(pc.is_valid(part.column("confidence")))
         order = np.argsort(known.column("confidence").to_numpy(), kind="stable")[:NUM_WORST]
-        rated = sorted([*rated, *known.take(order).to_pylist()], key=lambda row: row["confidence"])[:NUM_WORST]
+        found = [{**row, "part": number} for row in known.take(order).to_pylist()]
+        rated = sorted([*rated, *found], key=lambda row: row["confidence"])[:NUM_WORST]
     if not rated:
         return
-    names: dict[str, str] = {}
-    wanted = pa.array({row["recording_id"] for row in rated})
-    for part in ledger.each_part(place, "recordings", ["id", "source", "member"]):
-        found = part.filter(pc.is_in(part.column("id"), wanted)).to_pylist()
-        names |= {row["id"]: _name(row) for row in found}
+    parts = sorted({row["part"] for row in rated})
+    recordings = ledger.tables(place, "recordings", ["id", "source", "member"], parts).to_pylist()
+    names = {row["id"]: _name(row) for row in recordings}
     table = Table(
         "confidence", "recording", "from s", "to s", "text", title="least confident segments", title_justify="left"
     )

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,8 @@ from audiomill.errors import OutputMismatch, UsageError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, to_bytes
 
+AT_ONCE = 16
+"""Files that are fetched side by side."""
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
     r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|[^/]*\.prom|ledger|_pieces|export|scores\..*|"
@@ -164,13 +167,16 @@ def entries(output: Place, parts: Sequence[int] | None = None) -> Iterator[dict[
     """The ledger entries of `parts`, or all in part order, fetched in parallel."""
     numbers = sorted(done_parts(output)) if parts is None else parts
     places = [output.join("ledger", part_name(part) + ".json") for part in numbers]
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         for content in pool.map(Place.read, places):
             yield json.loads(content)
 
 
-def tables(output: Place, table: str, columns: list[str] | None = None, parts: Sequence[int] | None = None) -> pa.Table:
-    """All finished rows of one output table.
+def each_part(
+    output: Place, table: str, columns: list[str] | None = None, parts: Sequence[int] | None = None
+) -> Iterator[tuple[int, pa.Table]]:
+    """Part numbers and finished rows of one output table, part after part, a few read ahead: a corpus may have more rows
+    than fit the memory.
 
     Args:
         output: the output folder.
@@ -178,24 +184,33 @@ def tables(output: Place, table: str, columns: list[str] | None = None, parts: S
         columns: projection, all by default.
         parts: which ones, all by default.
     """
-    numbers = sorted(done_parts(output)) if parts is None else parts
-    places = [output.join(table, part_name(part) + ".parquet") for part in numbers]
-    expected = schema.TABLES.get(table)
-    if expected is not None and columns is not None:
-        expected = pa.schema([expected.field(name) for name in columns])
+    expected = _schema_of(table, columns)
 
-    def load(place: Place) -> pa.Table:
-        found = read_table(place, columns)
+    def load(part: int) -> pa.Table:
+        found = read_table(output.join(table, part_name(part) + ".parquet"), columns)
         return found if expected is None else found.cast(expected)
 
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(load, places))
-    if not found:
-        return pa.table({name: [] for name in columns or ()}) if expected is None else expected.empty_table()
-    return pa.concat_tables(found)
+    waiting: deque[tuple[int, Future[pa.Table]]] = deque()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for part in sorted(done_parts(output)) if parts is None else parts:
+            waiting.append((part, pool.submit(load, part)))
+            if len(waiting) > AT_ONCE:
+                number, rows = waiting.popleft()
+                yield number, rows.result()
+        for number, rows in waiting:
+            yield number, rows.result()
 
 
-def each_part(output: Place, table: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Some columns of one output table, part after part: a corpus may have more rows than fit the memory."""
-    for part in sorted(done_parts(output)):
-        yield tables(output, table, columns, [part])
+def tables(output: Place, table: str, columns: list[str] | None = None, parts: Sequence[int] | None = None) -> pa.Table:
+    """All that `each_part` gives, as one table."""
+    found = [rows for _, rows in each_part(output, table, columns, parts)]
+    if found:
+        return pa.concat_tables(found)
+    expected = _schema_of(table, columns)
+    return pa.table({name: [] for name in columns or ()}) if expected is None else expected.empty_table()
+
+
+def _schema_of(table: str, columns: list[str] | None) -> pa.Schema | None:
+    """None for tables whose schema depends on the run."""
+    expected = schema.TABLES.get(table)
+    return expected if expected is None or columns is None else pa.schema([expected.field(name) for name in columns])
