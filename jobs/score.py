@@ -14,7 +14,7 @@ from rich.table import Table
 
 from audiomill.errors import InputError
 from audiomill.jobs.options import JsonMapping, WithExamples
-from audiomill.sources.references import References, read_references
+from audiomill.sources.references import References, read_references, reference_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
@@ -49,14 +49,15 @@ def score(output: str, references: str | None, language: str | None, storage_opt
     paper does it, other languages with its basic normaliser. Saves OUTPUT/scores.parquet and scores.json.
     """
     place = Place(output, storage_options or {})
+    nothing = InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
     if not ledger.done_parts(place):
-        raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
+        raise nothing
     given = read_references(Place(references, storage_options or {})) if references else None
     found = _Found()
-    for part in ledger.each_part(place, "recordings", [*NAMES, "text", "reference"]):
+    for _, part in ledger.each_part(place, "recordings", [*NAMES, "text", "reference"]):
         found.take(part.to_pylist(), given, language)
     if not found.num_recordings:
-        raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
+        raise nothing
     if not found.num_texts:
         raise InputError(f"{output}: holds no text to score; expected the --output of a transcribe run")
     if not found.tables:
@@ -70,7 +71,7 @@ def score(output: str, references: str | None, language: str | None, storage_opt
     total = found.total()
     place.join("scores.parquet").write(to_bytes(pa.concat_tables(found.tables)))
     place.join("scores.json").write(json.dumps(total, indent=1).encode())
-    _show(total, found, 0 if given is None else len(given) - len(found.used))
+    _show(total, found, 0 if given is None else given.num_unused)
 
 
 Scored = tuple[dict[str, Any], str, Errors, Errors]
@@ -78,41 +79,29 @@ Scored = tuple[dict[str, Any], str, Errors, Errors]
 
 @dataclass
 class _Found:
-    """Recordings with a reference, part after part. `tables`: their scores; `worst`: a few; `used`: references."""
+    """Recordings with a reference, part after part. `tables`: their scores; `worst`: a few."""
 
     num_recordings: int = 0
     num_texts: int = 0
-    num_scored: int = 0
     words: Errors = NO_ERRORS
     characters: Errors = NO_ERRORS
     tables: list[pa.Table] = field(default_factory=list)
     worst: list[Scored] = field(default_factory=list)
-    used: set[int] = field(default_factory=set)
+
+    @property
+    def num_scored(self) -> int:
+        return sum(table.num_rows for table in self.tables)
 
     def take(self, recordings: list[dict[str, Any]], given: References | None, language: str | None) -> None:
         """One part of the recordings table."""
         self.num_recordings += len(recordings)
         self.num_texts += sum(recording["text"] is not None for recording in recordings)
-        scored = list(self._scored(recordings, given, language))
+        scored = list(_scored(recordings, given, language))
         if scored:
-            self.num_scored += len(scored)
             self.words = sum((words for _, _, words, _ in scored), self.words)
             self.characters = sum((characters for _, _, _, characters in scored), self.characters)
             self.tables.append(pa.Table.from_pylist([_row(*each) for each in scored], schema=SCORES))
             self.worst = sorted([*self.worst, *scored], key=lambda each: -each[2].rate)[:NUM_WORST]
-
-    def _scored(
-        self, recordings: list[dict[str, Any]], given: References | None, language: str | None
-    ) -> Iterator[Scored]:
-        for recording in recordings:
-            reference = recording["reference"]
-            if given is not None:
-                number = given.find(recording)
-                reference = None if number is None else given.text(number)
-                self.used |= set() if number is None else {number}
-            if reference is not None:
-                errors = score_pair(reference, recording["text"], language or recording["language"])
-                yield recording, reference, *errors
 
     def total(self) -> dict[str, Any]:
         return {
@@ -122,6 +111,14 @@ class _Found:
             "num_words": self.words.num_reference,
             **{name: getattr(self.words, name) for name in COUNTS},
         }
+
+
+def _scored(recordings: list[dict[str, Any]], given: References | None, language: str | None) -> Iterator[Scored]:
+    for recording in recordings:
+        reference = reference_of(recording, given)
+        if reference is not None:
+            errors = score_pair(reference, recording["text"], language or recording["language"])
+            yield recording, reference, *errors
 
 
 def _row(recording: dict[str, Any], reference: str, words: Errors, characters: Errors) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.device import usable_cores
 from audiomill.runs.respell import KeptPosteriors, decoder_of, processes, texts_of
-from audiomill.sources.references import read_references
+from audiomill.sources.references import read_references, reference_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
@@ -87,9 +87,8 @@ def _references(place: Place, config: TuneJobConfig, options: dict[str, Any]) ->
     """Reference text by recording id."""
     given = read_references(Place(config.tune.references, options)) if config.tune.references else None
     found = {}
-    for row in ledger.tables(place, "recordings").to_pylist():
-        number = None if given is None else given.find(row)
-        text = row["reference"] if given is None else None if number is None else given.text(number)
+    for row in ledger.tables(place, "recordings", ["id", "source", "member", "reference"]).to_pylist():
+        text = reference_of(row, given)
         if text is not None:
             found[row["id"]] = text
     if not found:

@@ -16,6 +16,7 @@ class References:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
+        self._used: set[int] = set()
         self._by_key: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
 
     def __len__(self) -> int:
@@ -27,8 +28,21 @@ class References:
             self._by_key[kind, key].add(len(self._texts))
         self._texts.append(text)
 
+    @property
+    def num_unused(self) -> int:
+        """Texts that `text_of` has not given out."""
+        return len(self._texts) - len(self._used)
+
+    def text_of(self, recording: dict[str, Any]) -> str | None:
+        """The text for a row of the recordings table; None without one, or with several of equal standing."""
+        number = self.find(recording)
+        if number is None:
+            return None
+        self._used.add(number)
+        return self.text(number)
+
     def find(self, recording: dict[str, Any]) -> int | None:
-        """Number of the text for a row of the recordings table; None without one, or with several of equal standing."""
+        """Number of the text for a row of the recordings table."""
         name = (recording["member"] or recording["source"]).rsplit("/", 1)[-1]
         keys = [("id", recording["id"])]
         if recording["member"]:
@@ -44,6 +58,12 @@ class References:
 
     def text(self, number: int) -> str:
         return self._texts[number]
+
+
+def reference_of(recording: dict[str, Any], given: References | None) -> str | None:
+    """The text given for a recording; where none are given, the one that came with the audio."""
+    own: str | None = recording["reference"]
+    return own if given is None else given.text_of(recording)
 
 
 def read_references(place: Place) -> References:
