@@ -13,9 +13,8 @@ from rich.console import Console
 
 from audiomill.errors import RunFailed, UsageError
 from audiomill.stages.spec import RunSpec
-from audiomill.stages.write import failure_place, replace_recordings, saved_results, write_part
+from audiomill.stages.write import failure_of, replace_recordings, saved_results, write_part
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
 from audiomill.tables.assemble import assemble
 from audiomill.tables.result import Result
@@ -30,7 +29,7 @@ def isolate(
     Returns:
         The ledger entry, and the rejections.
     """
-    why = _failure(spec.output, part)
+    why = failure_of(spec.output, part)
     if why is not None:
         # An error that Python could raise is ours or the environment's, not a poisonous recording.
         raise RunFailed(f"part {part} failed: {why}; fix it and run the same command again")
@@ -51,7 +50,7 @@ def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> lis
     for number in sorted(set(range(len(rows))) - saved_results(folder).keys()):
         engine.run_isolated({number: rows[number]}, spec, folder)
     saved = saved_results(folder)
-    found = [saved.get(number) or [_failed(row, _failure(folder, number))] for number, row in enumerate(rows)]
+    found = [saved.get(number) or [_failed(row, failure_of(folder, number))] for number, row in enumerate(rows)]
     folder.remove(recursive=True)
     return found
 
@@ -64,12 +63,6 @@ def _failed(row: dict[str, Any], why: str | None) -> Result:
     rejection = {**named, **told, "detail": f"expected an answer, got {why or dead}"}
     empty: dict[str, Any] = {name: [] for name in ("segments", "lost", "failures", "endings", "seconds", "planned")}
     return Result({**empty, "rejections": [rejection], "began": None, "canary": None}, {})
-
-
-def _failure(output: Place, part: int) -> str | None:
-    """Last line of the traceback that a worker left."""
-    place = failure_place(output, part)
-    return place.read().decode().strip().splitlines()[-1] if place.exists() else None
 
 
 def retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -> tuple[dict[int, pa.Table], float]:

@@ -26,7 +26,7 @@ from audiomill.sources.entry import Entry
 from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sample import Reservoir, sample_of
 from audiomill.stages.spec import RunSpec
-from audiomill.stages.write import failure_place
+from audiomill.stages.write import failure_of
 from audiomill.storage.fs import Place, absolute
 from audiomill.storage.ledger import split_by_part
 from audiomill.watch.journal import without_credentials
@@ -133,8 +133,7 @@ def _drawn(
                     missing.discard(part)
                     progress.part_done(seconds, planned_s[part], sum(found.values()))
     if missing:
-        place = failure_place(spec.output, min(missing))
-        why = place.read().decode().strip().splitlines()[-1] if place.exists() else "its workers died"
+        why = failure_of(spec.output, min(missing)) or "its workers died"
         raise RunFailed(
             f"part {min(missing)} failed: {why}; take its recordings out, or see `audiomill embed` for which it is"
         )

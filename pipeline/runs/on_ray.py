@@ -141,7 +141,7 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
     Args:
         rows: plan rows by a number that stands for them.
         spec: the run.
-        folder: takes the results, under the row's number in place of a part's; see `commit.saved_results`.
+        folder: takes the results, under the row's number in place of a part's; see `stages.write.saved_results`.
     """
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
     # One at a time in an actor: what waits there with a recording that kills it would be taken down with it. Errors are

@@ -19,6 +19,11 @@ SUFFIX = ".progress.json"
 LOCAL_EVERY_S, REMOTE_EVERY_S = 2.0, 15.0
 
 
+def progress_place(output: Place, part: int, piece: int) -> Place:
+    """Where it is written how far a piece is."""
+    return output.join("_pieces", f"{part_name(part)}-{piece:05d}{SUFFIX}")
+
+
 class Heartbeat:
     """Counts what models have heard of one piece; writes at most every few seconds, and nothing for quick pieces.
 
@@ -29,7 +34,7 @@ class Heartbeat:
 
     def __init__(self, output: Place, piece: pa.Table) -> None:
         (part, number, cuts) = (piece.column(name)[0].as_py() for name in ("part", "piece", "cuts"))
-        self._place = output.join("_pieces", f"{part_name(part)}-{number:05d}{SUFFIX}")
+        self._place = progress_place(output, part, number)
         self._every_s = LOCAL_EVERY_S if output.is_local else REMOTE_EVERY_S
         self._segments, self._audio = len(cuts), sum(cut["stop"] - cut["start"] for cut in cuts)
         self._segments_done = self._audio_done = 0

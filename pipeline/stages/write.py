@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from audiomill.errors import RunFailed
 from audiomill.stages.canary import Difference, largest
-from audiomill.stages.heartbeat import SUFFIX as HEARTBEAT
+from audiomill.stages.heartbeat import progress_place
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, write_table
@@ -64,9 +64,8 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
     tables = assemble(results, wanted)
     planned = [name for each in results for name in each.row["planned"]]
     entry = write_part(output, part, planned, tables, results, wanted, digest, before)
-    for each in output.join("_pieces").names():
-        if each.startswith(part_name(part)) and each.endswith(HEARTBEAT):
-            output.join("_pieces", each).remove()
+    for each in results:
+        progress_place(output, part, each.row["piece"]).remove()
     if not (piece == 0 and last):
         output.join("_pieces", f"{part_name(part)}-{pieces_key}").remove(recursive=True)
     return _counts(part, entry, tables["rejections"].slice(0, MAX_NAMED).to_pylist())
@@ -95,6 +94,12 @@ def saved_results(folder: Place) -> dict[int, list[Result]]:
 def failure_place(output: Place, part: int) -> Place:
     """Where a worker leaves the traceback of a part that failed."""
     return output.join("_pieces", part_name(part) + FAILED_SUFFIX)
+
+
+def failure_of(output: Place, part: int) -> str | None:
+    """Last line of the traceback that a worker left; None if it left none."""
+    place = failure_place(output, part)
+    return place.read().decode().strip().splitlines()[-1] if place.exists() else None
 
 
 def write_part(
