@@ -133,11 +133,18 @@ def _names(recordings: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, An
     """File names that say which recording it is, each used once, none leading out of the folder."""
     files = [(r["member"] or r["source"]).rsplit("/", 1)[-1] for r in recordings]
     stems = [_safe(stem(name)) for name in files]
-    count = Counter(name.lower() for name in stems)
-    wanted = [name if count[name.lower()] == 1 else _safe(file) for name, file in zip(stems, files, strict=True)]
-    count = Counter(name.lower() for name in wanted)
-    for name, recording in zip(wanted, recordings, strict=True):
-        yield (name if count[name.lower()] == 1 else f"{name}-{recording['id'][:8]}"), recording
+    wanted = _unless_shared(stems, [_safe(name) for name in files])
+    yield from zip(
+        _unless_shared(wanted, [f"{name}-{r['id'][:8]}" for name, r in zip(wanted, recordings, strict=True)]),
+        recordings,
+        strict=True,
+    )
+
+
+def _unless_shared(names: list[str], longer: list[str]) -> list[str]:
+    """Names, the longer one where several would be the same on some systems."""
+    count = Counter(name.lower() for name in names)
+    return [name if count[name.lower()] == 1 else other for name, other in zip(names, longer, strict=True)]
 
 
 def _safe(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Config dataclasses -> command-line options and back. Every default comes from `audiomill.config.stages`."""
+"""Config dataclasses -> command-line options and back. Every default comes from `audiomill.config`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def tune_decoder(inputs: tuple[str, ...], config_file: str | None, **flags: Any)
     """Find the decoder's weights on a dev set.
 
     OUTPUT is the --output of `transcribe --keep-posteriors` on audio with reference texts. Writes OUTPUT/decoder.yaml, which
-    `transcribe` and `decode` take with --config, and every trial.
+    `transcribe` and `respell` take with --config, and every trial.
     """
     from audiomill.runs.tune import tune
 

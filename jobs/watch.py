@@ -12,8 +12,9 @@ from rich.table import Table
 from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.storage.fs import Place
 from audiomill.watch.follow import Follower, check_planned
+from audiomill.watch.inside import Inside
 from audiomill.watch.journal import PlainConsole
-from audiomill.watch.progress import audio_text, counted, duration_text
+from audiomill.watch.progress import audio_text, duration_text, inside_text
 
 LEFT_OPEN_S = 120.0
 EXAMPLES = """\
@@ -57,20 +58,11 @@ def _line(found: dict[str, Any]) -> str:
     state = "complete" if found["is_complete"] else f"last part {_ago(found)}"
     if _is_left_open(found):
         state = "every part is done, but no run has closed the output: start it again"
+    within = inside_text(Inside(**found["inside"]))
     return (
         f"{audio_text(3600 * found['done_hours'])} of {audio_text(3600 * found['planned_hours'])}, "
-        f"parts {found['parts_done']}/{found['parts']}{_within(found)}, "
+        f"parts {found['parts_done']}/{found['parts']}{within}, "
         f"{found['x_real_time']:.1f}x real time{eta}, {sum(found['rejections'].values())} rejected, {state}"
-    )
-
-
-def _within(found: dict[str, Any]) -> str:
-    """How far the next parts are, where their workers say so."""
-    within = found["inside"]
-    return (
-        f" ({within['segments_done']} of {counted(within['segments'], 'segment')} of the next)"
-        if within["segments"]
-        else ""
     )
 
 
@@ -89,7 +81,7 @@ def _picture(output: str, found: dict[str, Any]) -> Table:
     share = found["parts_done"] / max(1, found["parts"])
     table.add_row("parts", f"{'█' * int(30 * share):░<30} {found['parts_done']}/{found['parts']}")
     audio = f"{audio_text(3600 * found['done_hours'])} of about {audio_text(3600 * found['planned_hours'])}"
-    table.add_row("audio", audio + _within(found))
+    table.add_row("audio", audio + inside_text(Inside(**found["inside"])))
     table.add_row("speed", f"{found['x_real_time']:.1f}x real time")
     table.add_row("time left", "" if found["eta_s"] is None else duration_text(found["eta_s"]))
     table.add_row("last part", _ago(found))

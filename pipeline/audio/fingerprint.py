@@ -46,6 +46,8 @@ def fingerprint(pcm_T: NDArray[np.int16]) -> int:
 BYTE_PAIRS = ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5), (6, 7))
 """Two prints within four bits share at least four of eight bytes, and any four bytes hold one of these pairs: they fall
 into three groups, whose pairs these are."""
+SLACK_S = 1e-3
+"""More than floats lose of a length that stands behind a large number."""
 AT_ONCE = 4_000_000
 """Pairs of segments that are compared in one step of the arrays."""
 
@@ -72,16 +74,15 @@ def same_sound(
     among, number, _ = _distinct(others, other_lengths)
     found = np.full(len(distinct), none, np.int64)
     for high, low in BYTE_PAIRS:
-        place, spot = (_places(each, high, low) for each in (among, distinct))
-        order = np.argsort(place, kind="stable")
-        slack = 1e-3
-        start = np.searchsorted(place[order], spot - distinct["length"] * (1 - 1 / MAX_LENGTH_RATIO) - slack)
-        stop = np.searchsorted(place[order], spot + distinct["length"] * (MAX_LENGTH_RATIO - 1) + slack)
-        for rows in _chunks(stop - start):
-            counts = (stop - start)[rows]
-            mine = np.repeat(rows, counts)
-            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-            theirs = order[np.repeat(start[rows], counts) + within]
+        places, spots = _places(among, high, low), _places(distinct, high, low)
+        order = np.argsort(places, kind="stable")
+        places = places[order]
+        start = np.searchsorted(places, spots - distinct["length"] * (1 - 1 / MAX_LENGTH_RATIO) - SLACK_S)
+        counts = np.searchsorted(places, spots + distinct["length"] * (MAX_LENGTH_RATIO - 1) + SLACK_S) - start
+        for rows in _chunks(counts):
+            mine = np.repeat(rows, counts[rows])
+            within = np.arange(len(mine)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
+            theirs = order[np.repeat(start[rows], counts[rows]) + within]
             is_same = _sound_alike(distinct[mine], among[theirs])
             np.minimum.at(found, mine[is_same], number[theirs[is_same]])
     return np.where(found == none, -1, found)[which]

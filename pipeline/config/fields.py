@@ -22,7 +22,6 @@ def option(
     results: bool = False,
     several: bool = False,
     otherwise: str = "",
-    common: bool = False,
 ) -> Any:
     """A dataclass field that is also a command-line option.
 
@@ -42,7 +41,6 @@ def option(
         "results": results,
         "several": several,
         "otherwise": otherwise,
-        "common": common,
     }
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)

@@ -12,6 +12,8 @@ from typing import Any
 
 from audiomill.config.defaults import (
     FRAMES_BATCH_S,
+    INT8,
+    INT8_BF16,
     LEAST_PART_S,
     MOST_PART_S,
     SPEECH_SEGMENT_S,
@@ -131,7 +133,7 @@ class ModelConfig(Validated):
         "auto",
         "auto: fp16 on GPU; on CPU fp32, and int8 for the text of Whisper where the processor has VNNI. int8: Whisper on CPU.",
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
-        settled=("int8-w8a8", "int8-w8a8-bf16"),
+        settled=(INT8, INT8_BF16),
     )
     batch_seconds: float | None = option(
         None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -236,16 +237,19 @@ def _outcomes(
     """What became of each sampled recording: stratum, planned and true seconds, speech, language, or why rejected."""
     recordings = {row["id"]: row for row in tables["recordings"].to_pylist()}
     rejected = {row["id"]: row["reason"] for row in tables["rejections"].to_pylist()}
-    decoder = Decoder(DecodeConfig(), whole_spec(1.0), options)
+    with contextlib.closing(Decoder(DecodeConfig(), whole_spec(1.0), options)) as decoder:
+        true = [
+            _true_seconds(each, recordings.get(entry.id), entry, decoder)
+            for each, entry in zip(drawn, entries, strict=True)
+        ]
     found = []
-    for each, entry in zip(drawn, entries, strict=True):
+    for each, entry, true_s in zip(drawn, entries, true, strict=True):
         row = recordings.get(entry.id)
-        whole = _true_seconds(each, row, entry, decoder)
         found.append(
             {
                 "stratum": each.stratum,
                 "planned_s": each.row["planned_s"],
-                "true_s": whole,
+                "true_s": true_s,
                 "measured_s": 0.0 if row is None else row["duration_s"],
                 "speech_s": 0.0 if row is None else row["speech_s"],
                 "failed_s": 0.0 if row is None else row["failed_s"],
@@ -254,7 +258,6 @@ def _outcomes(
                 "reason": rejected.get(entry.id),
             }
         )
-    decoder.close()
     return found
 
 

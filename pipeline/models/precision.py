@@ -19,9 +19,9 @@ import os
 from collections.abc import Mapping
 from functools import cache
 
+from audiomill.config.defaults import INT8, INT8_BF16
 from audiomill.errors import ModelError
 
-INT8, INT8_BF16 = "int8-w8a8", "int8-w8a8-bf16"
 NEEDS = {"fp32": (), "fp16": (), "bf16": ("bf16",), INT8: (), INT8_BF16: ("bf16",)}
 """Number formats, and what a CPU must have to compute in them. Without VNNI int8 has the same sums, but is no faster."""
 

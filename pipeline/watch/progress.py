@@ -46,6 +46,12 @@ def audio_text(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.2f} h"
 
 
+def inside_text(inside: Inside) -> str:
+    """How far the next parts are, where their workers say so; to go behind the number of parts."""
+    done = f" ({inside.segments_done} of {counted(inside.segments, 'segment')} of the next)"
+    return done if inside.segments else ""
+
+
 class RunProgress:
     """Audio done and planned, speed, time left, rejections; also inside the parts that are being worked on.
 
@@ -133,8 +139,7 @@ class RunProgress:
         inside = self._inside
         done_s = min(self._planned_s, self._done_planned_s + inside.audio_done_s)
         text = f"{audio_text(done_s)} of {audio_text(self._planned_s)}, parts {self._done_parts}/{self._num_parts}"
-        if inside.segments:
-            text += f" ({inside.segments_done} of {counted(inside.segments, 'segment')} of the next)"
+        text += inside_text(inside)
         elapsed = time.time() - (self._began or self._opened)
         if done_s > 0 and self._began is not None and elapsed > MEASURABLE_S:
             heard_s = self._done_s + inside.audio_done_s

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiomill.models.precision import INT8_BF16, is_int8
+from audiomill.config.defaults import INT8_BF16
+from audiomill.models.precision import is_int8
 from audiomill.models.projection import Projection, fused, projection
 
 Function = Callable[[Tensor], Tensor]
