@@ -53,12 +53,24 @@ class Rejected(AudiomillError):
 
 
 class WorkerDied(AudiomillError):
-    """The decode process ended without an answer (signal, crash, hang).
+    """A decode or model process ended without an answer (signal, crash).
 
     Args:
         returncode: exit status as `subprocess` gives it; negative is a signal.
     """
 
     def __init__(self, returncode: int) -> None:
-        super().__init__(f"decode process ended with status {returncode}")
+        super().__init__(f"process ended with status {returncode}")
         self.returncode = returncode
+
+
+class WorkerHung(WorkerDied):
+    """A model process was killed, because it gave no sign of life for too long.
+
+    Args:
+        detail: what was expected and what was found.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(-9)
+        self.args = (detail,)

@@ -181,6 +181,7 @@ REASONS = {
     "memory_limit": "decoding needed more than --decode-memory-gb",
     "decoder_crashed": "the decoder brought its process down",
     "worker_crashed": "the recording brought model workers down repeatedly",
+    "hung": "the model gave no sign of life for --model-timeout seconds, also on this recording alone",
     "model_failed": "the model raised an error on this recording alone",
 }
 """Every value of `rejections.reason` with its meaning."""

@@ -113,7 +113,7 @@ class TraceConfig(Stages):
         "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
         "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "context_seconds", "device", "batch_seconds",
         "engine", "ray_address", "ship_code", "actors", "gpus_per_actor", "cpus_per_actor", "decode_workers",
-        "canary", "shard", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",
+        "canary", "shard", "model_timeout", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",
         "quiet", "metrics", "log_format", "traces", "report", "report_clips", "second_model", "min_avg_logprob",
         "max_compression_ratio", "max_no_speech_prob", "low_confidence", "agreement", "keep_posteriors", "num_best",
     ))  # fmt: skip

@@ -51,12 +51,17 @@ class EngineConfig(Validated):
         "I/N: of N processes that share one output, this is number I (from 0) and works parts I, I + N, I + 2N ... No Ray needed "
         "between them; `inspect --missing-shards N` names the numbers to start again.",
     )
+    model_timeout: float = option(
+        300.0,
+        "Seconds that a model may compute, on all its cores, without a sign of life (and ten times as many that it may wait) "
+        "before it is killed, and the recording that it hangs on rejected: a busy machine rejects nothing.",
+    )
     no_progress_timeout: float = option(
         3600.0, "Ray: seconds without any block moving after which the run fails (GPU nodes may take long to come)."
     )
 
     def check(self) -> None:
-        self.require_positive("actors", "gpus_per_actor", "decode_workers", "no_progress_timeout")
+        self.require_positive("actors", "gpus_per_actor", "decode_workers", "model_timeout", "no_progress_timeout")
         if self.canary < 0:
             raise UsageError(f"--canary {self.canary}: expected 0 (off) or a number of segments")
         if self.shard is not None:

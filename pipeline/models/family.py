@@ -103,6 +103,11 @@ def families() -> tuple[Family, ...]:
     return tuple(importlib.import_module(f"audiomill.models.{name}.family").FAMILY for name in folders)
 
 
+def has_files(model: str) -> bool:
+    """Whether a name stands for files with weights."""
+    return not any(family.scheme is not None and model.startswith(family.scheme) for family in families())
+
+
 def objectives() -> dict[str, list[str]]:
     """Objective -> names of the families that learn by it."""
     found: dict[str, list[str]] = {}

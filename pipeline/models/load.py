@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import torch
-import transformers
+from typing import TYPE_CHECKING, Any
 
 from audiomill.models.base import CONV, CodesWant, SpeechModel
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint
 from audiomill.models.device import resolve_device
 from audiomill.models.family import Loading
 from audiomill.models.precision import check_precision, cpu_features
-from audiomill.models.readout import Quantizer
 from audiomill.models.task import LoadedTask, TaskSpec
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+
+    from audiomill.models.readout import Quantizer
 
 
-def load_tasks(tasks: tuple[TaskSpec, ...], storage_options: dict[str, Any]) -> list[LoadedTask]:
-    """Every model of a run."""
-    return [LoadedTask(task, load_model(task, storage_options)) for task in tasks]
+def import_libraries() -> None:
+    """What every checkpoint needs, and takes seconds to import."""
+    import torch  # noqa: F401
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
 
 
-def load_model(task: TaskSpec, storage_options: dict[str, Any]) -> SpeechModel:
+def dtype_of(precision: str) -> torch.dtype:
+    """torch's name of a number format."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def load_tasks(
+    tasks: tuple[TaskSpec, ...], storage_options: dict[str, Any], threads: int | None = None
+) -> list[LoadedTask]:
+    """Every model of a run.
+
+    Args:
+        tasks: what is wanted of each.
+        storage_options: fsspec options.
+        threads: that compute on a CPU; None: as torch chooses.
+    """
+    return [LoadedTask(task, load_model(task, storage_options, threads)) for task in tasks]
+
+
+def load_model(task: TaskSpec, storage_options: dict[str, Any], threads: int | None = None) -> SpeechModel:
     """The model of one task, with the quantizers that it needs.
 
     Raises:
         ModelError: the checkpoint cannot be loaded, or this processor lacks the run's number format.
     """
-    transformers.utils.logging.disable_progress_bar()
     checkpoint = find_checkpoint(task.model, storage_options)
+    if checkpoint.family.scheme is not None:
+        nowhere: Any = None  # without weights there is nothing to put on a device
+        return checkpoint.family.load(Loading(Path(checkpoint.path), task, nowhere, {}, storage_options))
+    import_libraries()
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
     device = torch.device(resolve_device(task.model.device))
     check_precision(task.model.precision, device.type, cpu_features())
     quantizers = {
         want.name: _quantizer(want, checkpoint, device, storage_options)
         for want in task.wants.codes
-        if want.layer is not None and checkpoint.family.scheme is None
+        if want.layer is not None
     }
     return checkpoint.family.load(Loading(Path(checkpoint.path), task, device, quantizers, storage_options))
 

@@ -12,9 +12,12 @@ import pyarrow as pa
 from rich.console import Console
 
 from audiomill.errors import RunFailed, UsageError
+from audiomill.stages.failures import failure_of, hung_on
+from audiomill.stages.heartbeat import forget_progress
 from audiomill.stages.spec import RunSpec
-from audiomill.stages.write import failure_of, replace_recordings, saved_results, write_part
+from audiomill.stages.write import replace_recordings, saved_results, write_part
 from audiomill.storage import ledger
+from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
 from audiomill.tables.assemble import assemble
 from audiomill.tables.result import Result
@@ -33,10 +36,13 @@ def isolate(
     if why is not None:
         # An error that Python could raise is ours or the environment's, not a poisonous recording.
         raise RunFailed(f"part {part} failed: {why}; fix it and run the same command again")
+    forget_progress(spec.output, part)
     results = [result for found in _apart(rows, spec, engine) for result in found]
-    num_crashed = sum(r["reason"] == "worker_crashed" for result in results for r in result.row["rejections"])
-    if num_crashed == len(rows) > 1:
-        raise RunFailed(f"part {part}: its workers died on every recording; run again with --verbose to see why")
+    reasons = [r["reason"] for result in results for r in result.row["rejections"]]
+    num_crashed, num_hung = reasons.count("worker_crashed"), reasons.count("hung")
+    if num_crashed + num_hung == len(rows) > 1:
+        what = "died" if num_crashed else "hung"
+        raise RunFailed(f"part {part}: its workers {what} on every recording; run again with --verbose to see why")
     tables = assemble(results, spec.tables)
     planned = [row["id"] for row in rows]
     entry = write_part(spec.output, part, planned, tables, results, spec.tables, spec.digest, time.perf_counter())
@@ -44,23 +50,32 @@ def isolate(
 
 
 def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> list[list[Result]]:
-    """Result rows of each recording, run apart from the others; one that killed its workers twice is rejected."""
+    """Result rows of each recording, run apart from the others; one that killed its workers twice, or on which a
+    model hung, is rejected."""
     folder = spec.output.join("_pieces", f"apart-{uuid.uuid4().hex[:12]}")  # other processes may do the same
     engine.run_isolated(dict(enumerate(rows)), spec, folder)
     for number in sorted(set(range(len(rows))) - saved_results(folder).keys()):
+        if hung_on(folder, number) is not None:
+            continue
         engine.run_isolated({number: rows[number]}, spec, folder)
     saved = saved_results(folder)
-    found = [saved.get(number) or [_failed(row, failure_of(folder, number))] for number, row in enumerate(rows)]
+    found = [saved.get(number) or [_failed(row, folder, number)] for number, row in enumerate(rows)]
     folder.remove(recursive=True)
     return found
 
 
-def _failed(row: dict[str, Any], why: str | None) -> Result:
-    """The rejection of a recording that never gave a result; `why`: the error that its worker left, if it left one."""
+def _failed(row: dict[str, Any], notes: Place, number: int) -> Result:
+    """The rejection of a recording that never gave a result, by what its worker left in the notes."""
     named = {name: row[name] for name in ("id", "source", "member")}
-    dead = "dead workers each time this recording was run, also alone"
-    told = {"stage": "infer", "reason": "worker_crashed" if why is None else "model_failed"}
-    rejection = {**named, **told, "detail": f"expected an answer, got {why or dead}"}
+    error, hung = failure_of(notes, number), hung_on(notes, number)
+    if hung is not None:
+        reason, detail = "hung", f"{hung}, also alone"
+    elif error is not None:
+        reason, detail = "model_failed", f"expected an answer, got {error}"
+    else:
+        reason = "worker_crashed"
+        detail = "expected an answer, got dead workers each time this recording was run, also alone"
+    rejection = {**named, "stage": "infer", "reason": reason, "detail": detail}
     empty: dict[str, Any] = {name: [] for name in ("segments", "lost", "failures", "endings", "seconds", "planned")}
     return Result({**empty, "rejections": [rejection], "began": None, "canary": None}, {})
 

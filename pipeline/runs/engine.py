@@ -13,7 +13,9 @@ from audiomill.config.jobs import JobConfig
 from audiomill.config.run import EngineConfig
 from audiomill.errors import UsageError
 from audiomill.models.device import num_devices, resolve_device
+from audiomill.models.family import has_files
 from audiomill.models.precision import cpu_features
+from audiomill.stages.models_apart import start_ahead
 from audiomill.storage.fs import protocol
 
 
@@ -73,6 +75,8 @@ def open_engine(config: JobConfig) -> Iterator[Opened]:
     if config.engine.engine == "local":
         from audiomill.runs import local
 
+        if any(has_files(task.model.model) for task in config.tasks):
+            start_ahead(config.output.verbose)
         yield Opened(local, resolve_device(wanted), cpu_features())
         return
     from audiomill.runs import on_ray

@@ -26,8 +26,9 @@ from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.listing import Listing, list_inputs
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.canary import Difference, spread, verdict
+from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
-from audiomill.stages.write import declare_complete, failure_place, write_result
+from audiomill.stages.write import declare_complete, write_result
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute, remove_stale_temporaries
 from audiomill.storage.ledger import split_by_part
@@ -143,7 +144,7 @@ def _run(
     if not todo:
         return todo
     for part in todo:
-        failure_place(spec.output, part).remove()  # of an earlier run
+        forget_failures(spec.output, part)
     if done and not config.output.quiet:
         _tell_done(console, plan, done)
     spec = dataclasses.replace(spec, canary=spread(list(todo), config.engine.canary, spec.digest))
@@ -188,7 +189,7 @@ def _tell_done(console: Console, plan: pa.Table, done: set[int]) -> None:
 def _passes(
     todo: dict[int, pa.Table], spec: RunSpec, engine: ModuleType, meter: Meter, console: Console
 ) -> Iterator[dict[str, Any]]:
-    """Runs the parts, what is missing once more; yields the ledger entries of finished ones."""
+    """Runs the parts, what is missing once more (but where a model hung: that would take as long again); yields the ledger entries of finished ones."""
 
     def write(result: pa.Table) -> pa.Table:
         return write_result(result, spec.output, spec.tables, spec.digest, spec.pieces_key)
@@ -207,6 +208,7 @@ def _passes(
         done = ledger.done_parts(spec.output)
         missing = {part: rows for part, rows in todo.items() if part not in done}
         meter.parts_failed = len(missing)
+        missing = {part: rows for part, rows in missing.items() if hung_on(spec.output, part) is None}
         if not missing:
             break
 

@@ -23,10 +23,10 @@ from audiomill.runs.engine import check_places, open_engine, with_engine
 from audiomill.runs.job import listed
 from audiomill.runs.settle import FoundTask, found_tasks, settle
 from audiomill.sources.entry import Entry
+from audiomill.stages.failures import failure_of
 from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sample import Reservoir, sample_of
 from audiomill.stages.spec import RunSpec
-from audiomill.stages.write import failure_of
 from audiomill.storage.fs import Place, absolute
 from audiomill.storage.ledger import split_by_part
 from audiomill.watch.journal import without_credentials

@@ -1,7 +1,9 @@
-"""Engine in this process: decode processes ahead, the model here, parts written as they finish."""
+"""Engine on this machine: decode processes ahead, the models in one more, parts written here as they finish."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from audiomill import schema
-from audiomill.errors import UsageError
+from audiomill.errors import UsageError, WorkerDied
 from audiomill.models.device import usable_cores
-from audiomill.models.load import load_tasks
 from audiomill.stages.cut import cut_part
+from audiomill.stages.failures import reported
 from audiomill.stages.heartbeat import Heartbeat
-from audiomill.stages.infer import infer_piece
+from audiomill.stages.models_apart import ModelsApart, models_apart
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec, canary_of
 from audiomill.stages.write import save_result
@@ -37,15 +39,22 @@ def run_parts(
         waiting: kept up to date with what waits for each stage.
 
     Yields:
-        What `write` returns.
+        What `write` returns. Parts whose workers die or hang are missing.
     """
-    tasks = load_tasks(spec.tasks, spec.storage_options)
-    with _Pieces(parts, spec) as pieces:
+    with models_apart(spec) as models, _Pieces(parts, spec) as pieces:
         for piece in pieces:
             if waiting is not None:
                 waiting.update(pieces.waiting)
-            result = infer_piece(piece, tasks, spec.tables, canary_of(piece, spec), Heartbeat(spec.output, piece).heard)
-            yield write(result)
+            result = _inferred(piece, models, spec, spec.output)
+            if result is not None:
+                yield write(result)
+
+
+def _inferred(piece: pa.Table, models: ModelsApart, spec: RunSpec, notes: Place) -> pa.Table | None:
+    """What the models made of a piece; None where they died or hung, of which notes are left."""
+    with contextlib.suppress(WorkerDied), reported(piece.column("part")[0].as_py(), notes):
+        return models.infer(piece, canary_of(piece, spec), Heartbeat(notes, piece).heard)
+    return None
 
 
 def publisher(target: str | None, address: str | None) -> None:
@@ -66,11 +75,13 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
         spec: the run.
         folder: takes the results, under the row's number in place of a part's; see `stages.write.saved_results`.
     """
-    tasks = load_tasks(spec.tasks, spec.storage_options)
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
-    with _Pieces(parts, spec) as pieces:
+    spec = dataclasses.replace(spec, canary={})
+    with models_apart(spec) as models, _Pieces(parts, spec) as pieces:
         for piece in pieces:
-            save_result(infer_piece(piece, tasks, spec.tables, 0), folder)
+            result = _inferred(piece, models, spec, folder)
+            if result is not None:
+                save_result(result, folder)
 
 
 class _Pieces:

@@ -9,16 +9,15 @@ Ray does not fuse them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
 import os
 import socket
 import tempfile
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -37,14 +36,14 @@ from audiomill.config.run import EngineConfig
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features
-from audiomill.models.task import LoadedTask
 from audiomill.runs.shipping import code_to_ship
 from audiomill.stages.cut import cut_part
+from audiomill.stages.failures import reported
 from audiomill.stages.heartbeat import Heartbeat
-from audiomill.stages.infer import infer_piece
+from audiomill.stages.models_apart import ModelsApart
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec, canary_of
-from audiomill.stages.write import failure_place, save_result
+from audiomill.stages.write import save_result
 from audiomill.storage.fs import Place
 from audiomill.watch.meter import METRICS, StageCounts
 
@@ -146,6 +145,7 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
     # One at a time in an actor: what waits there with a recording that kills it would be taken down with it. Errors are
     # noted in the folder: the numbers here are not those of parts.
+    spec = dataclasses.replace(spec, canary={})
     for _ in _stream(parts, spec, lambda result: save_result(result, folder), folder, num_waiting=1):
         pass
 
@@ -199,16 +199,6 @@ def _configure(engine: EngineConfig, verbose: bool) -> None:
     context.execution_no_progress_timeout_s = engine.no_progress_timeout
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
-
-
-@contextlib.contextmanager
-def _reported(part: int, notes: Place) -> Iterator[None]:
-    """Leaves the traceback of a failing part where the driver finds it: Ray drops the block and its error."""
-    try:
-        yield
-    except Exception:
-        failure_place(notes, part).write(traceback.format_exc().encode())
-        raise
 
 
 class Board:
@@ -265,7 +255,7 @@ class _Decode:
         decoder = Decoder(spec.decode, spec.segments, spec.storage_options, spec.verbose)
         _passed(self._board, "decode", "in")
         try:
-            with _reported(part, self._notes):
+            with reported(part, self._notes):
                 for piece in cut_part(part, json.loads(rows), decoder, spec.piece_samples):
                     _passed(self._board, "decode", "out")
                     yield piece
@@ -274,34 +264,17 @@ class _Decode:
 
 
 class _Infer:
-    """Model actor: a piece -> its result.
-
-    Ray constructs and calls an actor from different threads. OpenMP keeps a team of threads for each thread that
-    computes, and with two teams its threads sleep at every barrier instead of spinning: a tenth of the speed on
-    CPU, measured. So everything that computes runs in one thread of our own.
-    """
+    """Model actor: a piece -> its result. The models compute in a process of its own, as on the local engine."""
 
     def __init__(self, spec: RunSpec, notes: Place, board: Board | None) -> None:
         self._spec, self._notes, self._board = spec, notes, board
-        self._thread = ThreadPoolExecutor(1)
-        self._tasks = self._thread.submit(self._load).result()
-
-    def _load(self) -> list[LoadedTask]:
-        # Only here: torch in every decode and write worker would cost seconds of CPU and hundreds of MB each.
-        import torch
-
-        from audiomill.models.load import load_tasks
-
-        if self._spec.device == "cpu":
-            torch.set_num_threads(_threads_per_actor(self._spec))
-        return load_tasks(self._spec.tasks, self._spec.storage_options)
+        self._models = ModelsApart(spec, _threads_per_actor(spec) if spec.device == "cpu" else None)
 
     def __call__(self, piece: pa.Table) -> pa.Table:
-        with _reported(piece.column("part")[0].as_py(), self._notes):
-            canary = canary_of(piece, self._spec)
+        with reported(piece.column("part")[0].as_py(), self._notes):
             _passed(self._board, "infer", "in")
-            told = Heartbeat(self._spec.output, piece).heard
-            result = self._thread.submit(infer_piece, piece, self._tasks, self._spec.tables, canary, told).result()
+            told = Heartbeat(self._notes, piece).heard
+            result = self._models.infer(piece, canary_of(piece, self._spec), told)
             _passed(self._board, "infer", "out")
             return result
 
@@ -314,7 +287,7 @@ class _Write:
 
     def __call__(self, result: pa.Table) -> pa.Table:
         _passed(self._board, "write", "in")
-        with _reported(result.column("part")[0].as_py(), self._notes):
+        with reported(result.column("part")[0].as_py(), self._notes):
             return self._write(result)
 
 

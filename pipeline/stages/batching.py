@@ -11,6 +11,7 @@ import numpy as np
 
 from audiomill.audio.bucket import budget_batches
 from audiomill.models.base import Answer, SpeechModel, Utterance
+from audiomill.models.pulse import beat
 
 
 class Batched(NamedTuple):
@@ -59,6 +60,7 @@ def run_batches(
                 continue
             found, failed = _one_by_one(batch, forward)
             errors |= {int(rows[at]): failure for at, failure in failed.items()}
+        beat()
         assert len(found) == len(rows), "one answer per utterance"
         num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
         for index, answer in zip(rows.tolist(), found, strict=True):
@@ -82,6 +84,7 @@ def _one_by_one(
     for at, utterance in enumerate(batch):
         try:
             answers += forward([utterance])
+            beat()
         except Exception as alone:
             answers.append(None)
             errors[at] = alone

@@ -24,6 +24,13 @@ def progress_place(output: Place, part: int, piece: int) -> Place:
     return output.join("_pieces", f"{part_name(part)}-{piece:05d}{SUFFIX}")
 
 
+def forget_progress(output: Place, part: int) -> None:
+    """Of pieces that were given up."""
+    for name in output.join("_pieces").names():
+        if name.startswith(part_name(part)) and name.endswith(SUFFIX):
+            output.join("_pieces", name).remove()
+
+
 class Heartbeat:
     """Counts what models have heard of one piece; writes at most every few seconds, and nothing for quick pieces.
 

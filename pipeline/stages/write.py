@@ -22,7 +22,6 @@ from audiomill.tables.assemble import assemble, in_order_of
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, from_ipc, to_ipc, unpack
 
-FAILED_SUFFIX = ".failed.txt"
 COUNTS = pa.schema(
     [
         ("part", pa.int32()),
@@ -89,17 +88,6 @@ def saved_results(folder: Place) -> dict[int, list[Result]]:
         for part, results in found.items()
         if results[-1].row["last"] and len(results) == results[-1].row["piece"] + 1
     }
-
-
-def failure_place(output: Place, part: int) -> Place:
-    """Where a worker leaves the traceback of a part that failed."""
-    return output.join("_pieces", part_name(part) + FAILED_SUFFIX)
-
-
-def failure_of(output: Place, part: int) -> str | None:
-    """Last line of the traceback that a worker left; None if it left none."""
-    place = failure_place(output, part)
-    return place.read().decode().strip().splitlines()[-1] if place.exists() else None
 
 
 def write_part(

@@ -63,5 +63,10 @@ def to_ipc(packed: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def stream_table(content: bytes) -> pa.Table:
+    """The table of an Arrow stream."""
+    return pa.ipc.open_stream(content).read_all()
+
+
 def from_ipc(content: bytes) -> Result:
-    return unpack(pa.ipc.open_stream(content).read_all())
+    return unpack(stream_table(content))

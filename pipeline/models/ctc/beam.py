@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from audiomill.models.ctc.context import Context, Prefix
 from audiomill.models.ctc.top_tokens import TopTokens
+from audiomill.models.pulse import beat
 
 NEVER = -np.inf
 BATCH = 48
@@ -45,6 +46,7 @@ def search(rows: Sequence[TopTokens], context: Context, beam_size: int, num_best
     found: list[list[Found]] = [[] for _ in rows]
     order = sorted(range(len(rows)), key=lambda at: -len(rows[at].logprobs_FC))
     for start in range(0, len(order), BATCH):
+        beat()
         chosen = order[start : start + BATCH]
         for at, best in zip(chosen, _searched([rows[at] for at in chosen], context, beam_size), strict=True):
             found[at] = best[:num_best]

@@ -1,8 +1,10 @@
 """A deterministic stand-in for a model: its answers are a function of the samples alone.
 
 For tests of everything around a model: `--model fake://`, `fake://slow` (which takes as long as a model), `fake://device` (longer, and like a GPU leaves the CPU alone),
-`fake://poison` (which ends its process when it meets a second of the sample value 12345), `fake://leaky` (whose
-answers change with the padding, as those of a faulty model do) or `fake://greedy` (whose memory holds two rows).
+`fake://leaky` (whose answers change with the padding, as those of a faulty model do), `fake://greedy` (whose memory
+holds two rows) or `fake://poison`, which does harm when it meets a second of one sample value: at 12345 it ends its
+process, at 12346 it computes for ever, at 12347 it waits for ever, at 12348 it raises an error, at 12349 it asks for more
+memory than there is.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomill.errors import ModelError
 from audiomill.models.base import (
     Aligner,
     Answer,
@@ -31,9 +36,16 @@ from audiomill.models.base import (
 )
 from audiomill.models.shape import Shape
 
-SLOWNESS = {"": 0.0, "slow": 0.02, "device": 0.25, "poison": 0.0, "leaky": 0.0, "greedy": 0.0}
+SLOWNESS = {"slow": 0.02, "device": 0.25}
 """Seconds per segment, by name."""
-POISON = 12_345
+HARM: dict[int, Callable[[], object]] = {
+    12_345: lambda: os.kill(os.getpid(), signal.SIGKILL),
+    12_346: lambda: _compute_for_ever(),
+    12_347: lambda: threading.Event().wait(),
+    12_348: lambda: _raise(ValueError("fake fault")),
+    12_349: lambda: _raise(MemoryError("fake memory")),
+}
+NAMES = ("", "leaky", "greedy", "poison", *SLOWNESS)
 FAKE_SHAPE = Shape(width=8, num_layers=2, hop=320, quantizer=(2, 16))
 WORDS = [
     "alpha",
@@ -53,6 +65,22 @@ WORDS = [
     "oscar",
     "papa",
 ]
+
+
+def _do_harm(batch: Sequence[Utterance]) -> None:
+    for utterance in batch:
+        value, count = Counter(utterance.pcm_T[8_000:24_000].tolist()).most_common(1)[0]
+        if value in HARM and count > 15_000:
+            HARM[value]()
+
+
+def _compute_for_ever() -> None:
+    while True:
+        pass
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 class Digest(NamedTuple):
@@ -80,7 +108,9 @@ class FakeModel:
     pads_rows_alone = False
 
     def __init__(self, name: str, wants: Wants) -> None:
-        self._delay_s, self._is_mortal, self._wants = SLOWNESS[name], name == "poison", wants
+        if name not in NAMES:
+            raise ModelError(f"--model fake://{name}: expected one of {', '.join(f'fake://{each}' for each in NAMES)}")
+        self._delay_s, self._is_poisonable, self._wants = SLOWNESS.get(name, 0.0), name == "poison", wants
         self._leaks, self._is_greedy = name == "leaky", name == "greedy"
 
     def padded_length(self, num_samples: int) -> int:
@@ -94,8 +124,8 @@ class FakeModel:
         time.sleep(self._delay_s * len(batch))
         if self._is_greedy and len(batch) > 2:
             raise RuntimeError("fake device out of memory")
-        if self._is_mortal and any((u.pcm_T[8_000:24_000] == POISON).sum() > 15_000 for u in batch):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self._is_poisonable:
+            _do_harm(batch)
         digests = [Digest(hashlib.sha256(u.pcm_T.tobytes()).digest()) for u in batch]
         longest = max(len(u.pcm_T) for u in batch)
         padding = [(longest - len(u.pcm_T)) * self._leaks for u in batch]

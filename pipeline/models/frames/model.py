@@ -26,6 +26,7 @@ from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.fbank import KaldiFbank
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
 from audiomill.models.frames.renamed import with_real_names
+from audiomill.models.pulse import beat
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.taps import LayerTaps, without_layers_above
 
@@ -167,6 +168,7 @@ class FrameModel:
         assert self._vocabulary is not None, "a model with a CTC head"
         found: list[list[tuple[int, int]] | None] = []
         for utterance, text, said in zip(utterances, texts, words, strict=True):
+            beat()
             assert text.emitted_FV is not None, "alignment was wanted"
             spans = word_frames(said, text.emitted_FV, self._vocabulary)
             hop, left = self.text_hop, utterance.left

@@ -67,13 +67,13 @@ def _has_convolutions(path: Path) -> bool:
 
 def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.frames.model import load_frame_model
-    from audiomill.models.load import DTYPES
+    from audiomill.models.load import dtype_of
 
     config = loading.task.model
     return load_frame_model(
         loading.path,
         loading.device,
-        DTYPES[config.precision],
+        dtype_of(config.precision),
         loading.task.wants,
         loading.quantizers,
         config.trust_remote_code,

@@ -23,11 +23,11 @@ def _shape(path: Path) -> Shape:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.load import DTYPES
+    from audiomill.models.load import dtype_of
     from audiomill.models.wav2vec1.fairseq import load_fairseq
     from audiomill.models.wav2vec1.model import Wav2VecModel
 
-    model = load_fairseq(loading.path).to(device=loading.device, dtype=DTYPES[loading.task.model.precision])
+    model = load_fairseq(loading.path).to(device=loading.device, dtype=dtype_of(loading.task.model.precision))
     return Wav2VecModel(model, loading.task.wants, loading.quantizers)
 
 

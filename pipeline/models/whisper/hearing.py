@@ -19,6 +19,7 @@ from torch import Tensor
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Utterance, side_by_side
 from audiomill.models.mel import HOP_SAMPLES, LogMel
+from audiomill.models.pulse import beat
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.heard import STAMP_SAMPLES, Heard, How, Stretch
 from audiomill.models.whisper.network.cross import Crossed, crossed
@@ -198,6 +199,7 @@ class Hearing:
         return torch.cat([self._encode_together(names[at : at + size]) for at in range(0, len(names), size)])
 
     def _encode_together(self, names: Sequence[int]) -> Tensor:
+        beat()
         passes = [self._passes[name] for name in names]
         context, device = self._contexts[passes[0][0]], self._weights.decoder.device
         pcm_BT = torch.from_numpy(side_by_side([self._utterances[row] for row, _ in passes], context))
@@ -303,6 +305,7 @@ class Hearing:
             frames = len(self._hidden[spoken[0]])
             names = [name for name in spoken[:ALIGNED_AT_ONCE] if len(self._hidden[name]) == frames]
             spoken = spoken[len(names) :]
+            beat()
             costs += token_costs(
                 self._weights.decoder,
                 torch.stack([self._hidden.pop(name) for name in names]),

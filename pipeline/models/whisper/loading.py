@@ -12,7 +12,7 @@ import torch
 from audiomill.models.base import SpeechModel, Wants
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.family import Loading
-from audiomill.models.load import DTYPES
+from audiomill.models.load import dtype_of
 from audiomill.models.readout import Quantizer
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.ladder import WhisperLadder
@@ -52,7 +52,7 @@ def load_whisper(
         generation["suppress_tokens"] = [*(generation.get("suppress_tokens") or ()), *numerals]
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
     # CPUs have fast products in bf16 and int8, and nothing else: activations stay in float32.
-    model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else DTYPES[precision]).eval()
+    model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else dtype_of(precision)).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
     heads = heads_of(generation.get("alignment_heads"), *shape)
     found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision, memory_fraction)

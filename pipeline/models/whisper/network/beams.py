@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from audiomill.models.pulse import beat
 from audiomill.models.whisper.network.cross import Crossed
 from audiomill.models.whisper.network.slots import DecoderState
 from audiomill.models.whisper.network.table import Decoded, Search
@@ -61,6 +62,7 @@ def decode_with_beams(
     finished: list[list[_Hypothesis]] = [[] for _ in prompts]
     done = [False] * num_rows  # what runs on only for its neighbours' sake changes no more
     for _ in range(max_new):
+        beat()
         logprobs = rules.mask(logits, rows).log_softmax(-1).double().view(num_rows, num_beams, -1)
         totals = (scores_BK[..., None] + logprobs).flatten(1)
         best = totals.topk(2 * num_beams, dim=-1)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from audiomill.models.pulse import beat
 from audiomill.models.whisper.network.cross import Crossed
 from audiomill.models.whisper.network.slots import DecoderState
 from audiomill.models.whisper.network.table import Decoded, Entry, Table
@@ -55,5 +56,6 @@ def decode(
             return
         while table.num_running > (1 - REFILL_SHARE) * len(table):
             table.step(between)
+            beat()
         for name, decoded in table.leave():
             done(name, decoded)

@@ -1,0 +1,81 @@
+"""The model process, started by `audiomill.stages.models_apart`. A crash or a hang ends only this.
+
+Protocol: Python values over a socket between a process and its own child, so pickle meets nothing foreign; Arrow tables
+travel as bytes of an Arrow stream. Asked `load` it answers `loaded`, asked `infer` it answers `heard` (how far it is, and
+that it lives) any number of times and then `result`; `failed` tells an error.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from audiomill.models.load import import_libraries, load_tasks
+from audiomill.models.pulse import felt
+from audiomill.models.task import LoadedTask
+from audiomill.stages.infer import infer_piece
+from audiomill.tables.result import stream_table, to_ipc
+
+BEAT_EVERY_S = 0.2
+
+
+def main() -> None:
+    """Serves until the parent is gone."""
+    channel: Any = Connection(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    requests: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(channel, requests), daemon=True).start()
+    tasks: list[LoadedTask] = []
+    while True:
+        kind, *given = requests.get()
+        try:
+            if kind == "import":
+                import_libraries()
+            elif kind == "load":
+                tasks = []  # before the next ones need the memory
+                tasks = _loaded(*given)
+                channel.send(("loaded",))
+            else:
+                channel.send(("result", _inferred(channel, tasks, *given)))
+        except Exception as error:
+            channel.send(("failed", type(error).__name__, str(error), traceback.format_exc()))
+
+
+def _listen(channel: Any, requests: queue.SimpleQueue[tuple[Any, ...]]) -> None:
+    """Ends this process with its parent, whatever it computes."""
+    try:
+        while True:
+            requests.put(channel.recv())
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _loaded(
+    folder: str, environment: dict[str, str], specs: Any, options: Any, threads: int | None
+) -> list[LoadedTask]:
+    """The models, under the folder and the environment that the parent has now."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    return load_tasks(specs, options, threads)
+
+
+def _inferred(channel: Any, tasks: list[LoadedTask], piece: bytes, tables: Any, canary: int) -> bytes:
+    told, sent = [0, 0], time.monotonic()
+
+    def heard(num_segments: int, num_samples: int) -> None:
+        nonlocal sent
+        told[:] = told[0] + num_segments, told[1] + num_samples
+        if time.monotonic() - sent >= BEAT_EVERY_S:
+            channel.send(("heard", *told))
+            told[:], sent = (0, 0), time.monotonic()
+
+    with felt(lambda: heard(0, 0)):
+        return to_ipc(infer_piece(stream_table(piece), tasks, tables, canary, heard))
