@@ -29,7 +29,7 @@ GOOD = Signals(-0.3, 0.01, 1.2, 1, 12.0, True, 0.0, None)
 @pytest.mark.parametrize("segment", ["vad", "fixed", pytest.param("none", marks=pytest.mark.nightly)])
 def test_not_one_word_is_made_of_nothing(tmp_path: Path, whisper: Path, segment: str) -> None:
     (tmp_path / "in").mkdir()
-    for seconds, seed in ((0.4, 0), (3.0, 1), (31.5, 2)) if segment != "vad" else ((1.9, 2), (8.0, 5), (65.0, 3)):
+    for seconds, seed in ((0.4, 0), (31.5, 2)) if segment != "vad" else ((1.9, 2), (8.0, 5), (65.0, 3)):
         for name, pcm in nothing_said(seconds, seed).items():
             (tmp_path / "in" / f"{name}-{seconds}.wav").write_bytes(encode(pcm))
     run(tmp_path / "in", tmp_path / "out", model=whisper, segment=segment)
@@ -38,7 +38,7 @@ def test_not_one_word_is_made_of_nothing(tmp_path: Path, whisper: Path, segment:
     assert said == {}
     if segment != "vad":
         gates = [row["gates"] for row in rows(tmp_path / "out", "segments")]
-        assert len(gates) >= 36 and sum(each == ["silence"] for each in gates) > 30
+        assert len(gates) >= 24 and sum(each == ["silence"] for each in gates) > 20
 
 
 @pytest.mark.parametrize("segment", ["vad", "fixed"])
@@ -184,7 +184,7 @@ def test_a_second_model_is_the_last_rung(whisper: Path, clips: list[Utterance], 
     assert [each.text.tokens for each in again] == [each.tokens for each in model.decode(clips[:2])]
     assert {each.text.rung for each in again} == {5}
     same = [Answer(each.text._replace(is_agreed=True)) for each in again]
-    assert model.ladder.failing(clips[:2], same) == [0, 1], "two rungs may agree: the second model is still asked"
+    assert model.ladder.failing(clips[:2], same, 5) == [0, 1], "two rungs may agree: the second model is still asked"
 
 
 def test_a_second_model_that_cannot_be_asked_is_said_at_once(

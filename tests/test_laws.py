@@ -41,9 +41,9 @@ def many(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def few(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What real weights read in seconds: ten recordings, a tar, the broken ones."""
+    """What real weights read in seconds: five recordings, a tar, the broken ones."""
     folder = tmp_path_factory.mktemp("few")
-    for name in [f"r{n:02d}.flac" for n in range(10)]:
+    for name in [f"r{n:02d}.flac" for n in range(5)]:
         (folder / name).write_bytes((many / name).read_bytes())
     (folder / "shard.tar").write_bytes((many / "shard.tar").read_bytes())
     shutil.copytree(many / "broken", folder / "broken")
@@ -99,16 +99,13 @@ def test_segments_lie_inside_their_recording_and_do_not_overlap(tmp_path: Path, 
 
 def test_text_is_the_same_whatever_the_batch_and_the_part(tmp_path: Path, few: Path, whisper: Path) -> None:
     texts, logprobs = [], []
-    for number, options in enumerate(
-        [{}, {"batch_seconds": 30, "part_seconds": 15}, {"batch_seconds": 150, "part_seconds": 60}]
-    ):
+    for number, options in enumerate([{}, {"batch_seconds": 30, "part_seconds": 15}]):
         run(few, tmp_path / str(number), model=str(whisper), **options)
         found = rows(tmp_path / str(number), "segments")
         texts.append({s["id"]: (s["text"], s["start_s"], s["stop_s"]) for s in found})
         logprobs.append({s["id"]: s["avg_logprob"] for s in found})
-    assert texts[0] == texts[1] == texts[2]
-    for other in logprobs[1:]:
-        assert all(abs(other[i] - value) < 2e-4 for i, value in logprobs[0].items())
+    assert texts[0] == texts[1]
+    assert all(abs(logprobs[1][i] - value) < 2e-4 for i, value in logprobs[0].items())
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-bert"])

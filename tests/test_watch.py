@@ -90,6 +90,7 @@ def test_four_processes_at_once_make_one_output_and_missing_shards_are_found(fol
     assert part_files(tmp_path / "out") == part_files(tmp_path / "one")
 
 
+@pytest.mark.nightly  # daily: the laws kill whole runs, and four shards make one output
 def test_a_shard_that_dies_leaves_its_parts_to_its_next_run(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     common = [
@@ -178,6 +179,7 @@ def test_every_metric_has_its_kind_in_its_name() -> None:
     }
 
 
+@pytest.mark.nightly  # daily: test_a_live_run_is_scraped_and_every_documented_metric_is_there
 def test_metrics_reach_rays_exporter(ray_session: Any, folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "out", engine="ray", part_seconds=20, metrics="ray", no_progress_timeout=60)
     ports = [node["MetricsExportPort"] for node in ray_session.nodes()]

@@ -52,6 +52,7 @@ def clips(voices: Any) -> list[Any]:
 @pytest.mark.parametrize("timestamps", [True, False])
 def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[Any], timestamps: bool) -> None:
     transcriber = loaded(whisper, transcripts=TranscriptConfig(timestamps=timestamps))
+    clips = clips if timestamps else clips[:5]  # long ones take as long as all others
     expected = [hf_tokens(transcriber, pcm, timestamps) for pcm in clips]
     alone = [transcriber.decode([utterance(pcm)])[0].tokens for pcm in clips]
     assert alone == expected
@@ -80,8 +81,8 @@ def test_real_speech_is_read_without_error(tiny_en: Any, voices: Any) -> None:
 
 
 def test_phrases_lie_in_order_inside_the_segment(tiny_en: Any, clips: list[Any]) -> None:
-    utterances = [utterance(pcm) for pcm in clips]
-    for clip, transcript in zip(clips, tiny_en.transcripts(utterances, tiny_en.decode(utterances)), strict=True):
+    utterances = [utterance(pcm) for pcm in clips[:6]]
+    for clip, transcript in zip(clips[:6], tiny_en.transcripts(utterances, tiny_en.decode(utterances)), strict=True):
         assert transcript.phrases
         edges = [edge for phrase in transcript.phrases for edge in (phrase.start, phrase.stop)]
         assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= len(clip)

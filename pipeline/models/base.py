@@ -191,8 +191,8 @@ class Ladder(Protocol):
     @property
     def num_rungs(self) -> int: ...
 
-    def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[int]:
-        """Indices of the answers to try again."""
+    def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer], rung: int) -> list[int]:
+        """Indices of the answers to try again on this rung."""
         ...
 
     def told(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Utterance]:

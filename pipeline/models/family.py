@@ -63,6 +63,7 @@ class Family:
         batch_seconds: padded audio a batch, by device.
         precisions: that `--precision` may name, by device.
         vocabulary_size: where texts that it is unsure of may be read again by a larger model of the same vocabulary.
+        only_language: of checkpoints that know one alone, for people.
         quantizes_itself: codes of its own quantizer come out of its forward pass, not from hidden states.
         lends_quantizer: its quantizers read the output of convolutions, which a fine-tuned checkpoint may share.
         shows_convolutions: `trace` can show them.
@@ -86,6 +87,7 @@ class Family:
         default_factory=lambda: {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
     )
     vocabulary_size: Callable[[Path], int] | None = None
+    only_language: Callable[[Path], str | None] = lambda path: None
     quantizes_itself: bool = False
     lends_quantizer: bool = False
     shows_convolutions: Callable[[Path], bool] = lambda path: False

@@ -298,9 +298,9 @@ def _climbed(task: LoadedTask, utterances: Sequence[Utterance], answers: Sequenc
     for i, answer in _heard_again(utterances, retold, task, 0):
         found[i] = ladder.replaced(found[i], answer)
     for rung in range(1, ladder.num_rungs + 1):
-        failing = ladder.failing(utterances, found)
-        if not failing:
-            break
+        failing = ladder.failing(utterances, found, rung)
+        if not failing:  # a higher rung may still be for others
+            continue
         pairs = _heard_again(utterances, failing, task, rung)
         chosen = [i for i, _ in pairs]
         kept = ladder.better([utterances[i] for i in chosen], [found[i] for i in chosen], [a for _, a in pairs])

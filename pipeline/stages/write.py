@@ -170,17 +170,23 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
     return {
         "part": part,
         "digest": digest,
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
         "num_recordings": recordings.num_rows,
         "num_segments": tables["segments"].num_rows,
         "num_rejections": tables["rejections"].num_rows,
         "rejections": dict(sorted(_counted(tables["rejections"], "reason").items())),
         **sums,
         "languages": _language_seconds(recordings),
+        "num_doubtful": sum(_is_doubtful(gates) for gates in tables["segments"].column("gates").to_pylist()),
         "rungs": {str(rung): count for rung, count in sorted(_counted(tables["segments"], "rung").items())},
         **{name: value for each in counted for name, value in each.items()},
         "seconds": {stage: round(value, 6) for stage, value in sorted(seconds.items())},
     }
+
+
+def _is_doubtful(gates: list[str] | None) -> bool:
+    """Whether a segment's text fails a check and is kept."""
+    return bool(gates) and gates != ["silence"]
 
 
 def _counted(table: pa.Table, column: str) -> Counter[Any]:

@@ -123,6 +123,8 @@ class RunProgress:
                 self._inside = self._look()
             except Exception:  # noqa: S112  (a look that fails is made again; the run itself tells what is wrong)
                 continue
+            if self._stop.is_set():  # nothing is said after the end
+                return
             if self._inside.segments_done and self._began is None:
                 self._began = time.time() - LOOK_EVERY_S
             self._show()
@@ -173,6 +175,11 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
                 f"{count} {reason}"
                 for reason, count in sorted(summary["rejections"].items(), key=lambda pair: -pair[1])
             )
+        )
+    if summary["only_language"] is not None:
+        lines.append(
+            f"doubtful: the model does not trust its text of {summary['num_doubtful']} of {counted(summary['num_segments'], 'segment')} "
+            f"(segments.gates); it knows {summary['only_language']} alone, other languages need a multilingual model"
         )
     lines += [
         f"codes of {each['quantizer']}, codebook {each['codebook']}: {each['num_used']} of {each['num_entries']} entries used, "

