@@ -30,6 +30,8 @@ Examples:
 """
 ONE_FILE_EACH = ("srt", "vtt", "txt", "json")
 CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s", "language", "confidence", "text")
+MAX_NAME_BYTES = 255 - len(".jsonl")
+"""Most systems take 255 bytes, the suffix included."""
 UNSAFE = frozenset('<>:"/\\|?*')
 """In no file name that every system takes."""
 TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "envelope_s")]
@@ -134,11 +136,22 @@ def _names(recordings: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, An
     files = [(r["member"] or r["source"]).rsplit("/", 1)[-1] for r in recordings]
     stems = [_safe(stem(name)) for name in files]
     wanted = _unless_shared(stems, [_safe(name) for name in files])
+    fitting = [_fitting(name, r["id"]) for name, r in zip(wanted, recordings, strict=True)]
     yield from zip(
-        _unless_shared(wanted, [f"{name}-{r['id'][:8]}" for name, r in zip(wanted, recordings, strict=True)]),
+        _unless_shared(
+            fitting, [_fitting(name, r["id"], always=True) for name, r in zip(wanted, recordings, strict=True)]
+        ),
         recordings,
         strict=True,
     )
+
+
+def _fitting(name: str, id: str, always: bool = False) -> str:
+    """A name with a short id behind it, where it would be too long for a file, or always."""
+    tail, content = f"-{id[:8]}", name.encode()
+    if not always and len(content) <= MAX_NAME_BYTES:
+        return name
+    return content[: MAX_NAME_BYTES - len(tail)].decode("utf-8", "ignore") + tail
 
 
 def _unless_shared(names: list[str], longer: list[str]) -> list[str]:

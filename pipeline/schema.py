@@ -90,6 +90,12 @@ RECORDINGS = pa.schema(
         column(
             "error", pa.string(), "what is missing and why (a truncated file); null when all was used", nullable=True
         ),
+        column(
+            "notes",
+            pa.string(),
+            "what was done with unusual sound (channels that cancel); null: nothing",
+            nullable=True,
+        ),
         column("reference", pa.string(), "reference text from manifest or shard", nullable=True),
         column("metadata", pa.string(), "other manifest columns or the shard's .json, as JSON", nullable=True),
         column("envelope", pa.binary(), "waveform's outline: a byte a stretch, 255 x the square root of its peak"),
@@ -202,6 +208,7 @@ ENDING = pa.struct(
         ("metadata", pa.string()),
         ("envelope", pa.binary()),
         ("envelope_s", pa.float64()),
+        ("notes", pa.string()),
     ]
 )
 """What is known when the last sample of a recording was read. Counts at the model's rate."""

@@ -34,7 +34,8 @@ FAULTS = {
 }
 WAITING = {"read-hang"}
 """Takes long by nature: daily it is tried in test_sandbox."""
-QUICK = FAULTS.keys() - WAITING - {"infer-computes"}
+ON_RAY = FAULTS.keys() - {"infer-computes", "infer-killed"}
+"""Daily: those that do not take a part apart, which starts Ray's pipeline anew for every try."""
 GOOD = ("a-good", "z-good")
 PATIENCE: dict[str, Any] = {"segment": "none", "model_timeout": 1.0, "decode_timeout": 0.3}
 
@@ -106,7 +107,7 @@ def test_a_fault_costs_its_recording_and_no_other(tmp_path: Path, faults: Collec
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("faults", "part_seconds"), [(QUICK, MANY), ALL_AT_ONCE, ALL_APART])
+@pytest.mark.parametrize(("faults", "part_seconds"), [(ON_RAY, MANY), ALL_AT_ONCE, ALL_APART])
 def test_faults_cost_the_same_on_ray(
     ray_session: Any, tmp_path: Path, faults: Collection[str], part_seconds: float
 ) -> None:

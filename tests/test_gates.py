@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.whisper.gates import Signals, failed_gates, is_silence
+from audiomill.models.whisper.gates import Signals, failed_gates, is_hopeless, is_silence
 from audiomill.models.whisper.heard import How
 from audiomill.models.whisper.watching import LoopWatch, Sampler
 from audiomill.text.repetition import num_repeats
@@ -87,6 +87,14 @@ def test_every_gate_has_a_text_that_fails_it_and_only_it() -> None:
     assert is_silence(GOOD._replace(no_speech_prob=0.7, avg_logprob=-1.1), TEXT)
     assert is_silence(GOOD._replace(no_speech_prob=0.8, avg_logprob=-0.9), TEXT)
     assert is_silence(GOOD._replace(speech_s=0.0), TEXT) and not is_silence(GOOD._replace(speech_s=0.4), TEXT)
+
+
+def test_what_is_merely_unlikely_is_given_up_and_what_looped_is_tried_on() -> None:
+    unlikely, looped = GOOD._replace(avg_logprob=-1.1), GOOD._replace(avg_logprob=-1.4, num_repeats=9)
+    gates = failed_gates(unlikely, TEXT)
+    assert [is_hopeless(unlikely, gates, rung) for rung in (1, 2, 4)] == [False, True, True]
+    assert is_hopeless(unlikely._replace(avg_logprob=-1.4), gates, 1)
+    assert not any(is_hopeless(looped, failed_gates(looped, TEXT), rung) for rung in (1, 2, 4))
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=5), st.integers(1, 8), st.integers(1, 9))

@@ -14,10 +14,27 @@ from rich.console import Console
 
 from audiomill.config.fields import Validated, build, flat_fields
 from audiomill.config.forecast import PlanJobConfig
-from audiomill.config.jobs import EmbedConfig, EncodeConfig, KmeansJobConfig, RunConfig, TraceConfig, TranscribeConfig
+from audiomill.config.jobs import (
+    EmbedConfig,
+    EncodeConfig,
+    JobConfig,
+    KmeansJobConfig,
+    RunConfig,
+    TraceConfig,
+    TranscribeConfig,
+)
 from audiomill.config.respell import RespellConfig, TuneJobConfig
 from audiomill.config.select import SelectJobConfig
 from audiomill.config.train import FinetuneConfig
+from audiomill.models.load import load_tasks
+from audiomill.models.precision import cpu_features
+from audiomill.runs.job import run_job
+from audiomill.runs.settle import found_tasks, settle
+from audiomill.sources.listing import list_inputs
+from audiomill.stages.cut import cut_part
+from audiomill.stages.infer import infer_piece
+from audiomill.stages.plan import planned_table
+from audiomill.stages.sandbox import Decoder
 from tests.command_line import command_of
 from tests.synth import encode, noise
 
@@ -88,6 +105,24 @@ REPORTED = {"report", "report_clips", "strict", "log_format"}
 """Read by the command around the run."""
 
 
+def heard_here(job: JobConfig) -> None:
+    """One piece through the models in this process: in a run they have one of their own, where nobody sees them read."""
+    tasks = found_tasks(job)
+    spec, _ = settle(job, tasks, "cpu", cpu_features())
+    entries = list_inputs(job.inputs, {}, None, job.output.output).entries
+    plan = planned_table(entries, [None] * len(entries), first_part=0, part_seconds=60.0)
+    decoder = Decoder(spec.decode, spec.segments, {})
+    piece = next(cut_part(0, plan.to_pylist(), decoder, spec.piece_samples))
+    decoder.close()
+    infer_piece(piece, load_tasks(spec.tasks, {}), spec.tables, 0)
+
+
+def run_here(config: Any) -> None:
+    """The run, and what its models do, seen from here."""
+    run_job(config.job(), Console(quiet=True))
+    heard_here(config.job())
+
+
 def run_all(kind: type, settings: list[dict[str, Any]], clip: Path, output: Path, job: Any) -> set[str]:
     with reads() as found:
         for number, each in enumerate(settings):
@@ -97,29 +132,23 @@ def run_all(kind: type, settings: list[dict[str, Any]], clip: Path, output: Path
 
 
 def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wav2vec2_folder: Path) -> None:
-    from audiomill.runs.job import run_job
-
     (tmp_path / "words.txt").write_text("the\nquick\n")
     settings = [
         {"model": "fake://", "report": False},
         {"model": str(whisper), "report": False, "prompt": "fox"},
         {"model": str(wav2vec2_folder), "beam_size": 2, "hotwords": "fox", "keep_posteriors": 2, "segment": "fixed"},
     ]
-    found = run_all(
-        TranscribeConfig, settings, clip, tmp_path / "out", lambda config: run_job(config.job(), Console(quiet=True))
-    )
+    found = run_all(TranscribeConfig, settings, clip, tmp_path / "out", run_here)
     # --low-confidence is looked at where a text passes no rung: tests/test_gates.py.
     assert unread(TranscribeConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | {"low_confidence"}
 
 
 @pytest.mark.parametrize("kind", [EmbedConfig, EncodeConfig])
 def test_embed_and_encode_read_what_they_show(kind: type, clip: Path, tmp_path: Path, whisper: Path) -> None:
-    from audiomill.runs.job import run_job
-
     settings: list[dict[str, Any]] = [{"model": "fake://", "layers": "1"}]
     if kind is EmbedConfig:
         settings.append({"model": str(whisper), "layers": "1"})
-    found = run_all(kind, settings, clip, tmp_path / "out", lambda config: run_job(config.job(), Console(quiet=True)))
+    found = run_all(kind, settings, clip, tmp_path / "out", run_here)
     # --memory-fraction is Whisper's and --trust-remote-code is that of transformers' models; --codebook-layer is for .npy files.
     left = RUN_ELSEWHERE | REPORTED | {"memory_fraction", "trust_remote_code", "codebook_layer"}
     assert unread(kind, found) <= left
@@ -130,7 +159,12 @@ def test_kmeans_reads_what_it_shows(clip: Path, tmp_path: Path, wav2vec2_folder:
 
     settings = [{"model": str(wav2vec2_folder), "layer": 1, "clusters": 2, "output": str(tmp_path / "km.safetensors")}]
     found = run_all(KmeansJobConfig, settings, clip, tmp_path, lambda config: fit_codebook(config, Console(quiet=True)))
-    assert unread(KmeansJobConfig, found) <= RUN_ELSEWHERE | {"memory_fraction", "overwrite", "actors"}
+    assert unread(KmeansJobConfig, found) <= RUN_ELSEWHERE | {
+        "memory_fraction",
+        "overwrite",
+        "actors",
+        "trust_remote_code",
+    }
 
 
 def test_trace_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wav2vec2_folder: Path) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, resampled_length, samples_from_seconds
-from audiomill.audio.decode import Audio, open_audio
+from audiomill.audio.decode import open_audio
 from audiomill.audio.envelope import Envelope
+from audiomill.audio.mixing import Mixing, mixing_of
+from audiomill.audio.opened import Audio
 from audiomill.audio.resample import resample
 from audiomill.audio.segment import Segmenter, SegmentSpec, Span, segmenter
 from audiomill.audio.vad import speech_samples
@@ -41,7 +43,7 @@ class Cut(NamedTuple):
 
 class Ending(NamedTuple):
     """The account of a recording that was read to its end. Counts: samples at 16 kHz; `envelope`: a level for each
-    `envelope_s` seconds, see `audiomill.audio.envelope`."""
+    `envelope_s` seconds, see `audiomill.audio.envelope`; `notes`: what was done with unusual sound."""
 
     origin: int
     num_samples: int
@@ -52,6 +54,7 @@ class Ending(NamedTuple):
     error: str | None
     envelope: bytes
     envelope_s: float
+    notes: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ class RecordingSpec:
     duration_s: float | None
     min_s: float
     max_s: float
+    track: str = "default"
 
 
 @dataclass
@@ -99,11 +103,14 @@ def cut_recording(
         Rejected: nothing of it can be used. Segments yielded before that do not count.
     """
     start_s = spec.start_s or 0.0
-    with open_audio(handle, start_s) as audio:
+    longest_s = spec.max_s if spec.duration_s is None else min(spec.max_s, spec.duration_s)
+    is_mixed = spec.channels == "mix"
+    mixing = mixing_of(handle, start_s, longest_s, spec.track, clock.on_progress) if is_mixed else Mixing()
+    with open_audio(handle, start_s, spec.track) as audio:
         limit = None if spec.duration_s is None else int(spec.duration_s * audio.sample_rate + 0.5)
         if audio.num_announced is not None:
             _check_length(audio.num_announced if limit is None else min(limit, audio.num_announced), audio, spec)
-        source = _Source(audio, limit, spec)
+        source = _Source(audio, limit, spec, mixing)
         picked = clock.timed("decode", source.blocks())
         num_picked = 1 if spec.channels != "split" else audio.num_channels
         channels = [None] if spec.channels == "mix" else list(range(num_picked))
@@ -129,8 +136,8 @@ def cut_recording(
 class _Source:
     """Decoded blocks of the chosen span and channels, checked and counted as they pass."""
 
-    def __init__(self, audio: Audio, limit: int | None, spec: RecordingSpec) -> None:
-        self._audio, self._limit, self._spec = audio, limit, spec
+    def __init__(self, audio: Audio, limit: int | None, spec: RecordingSpec, mixing: Mixing) -> None:
+        self._audio, self._limit, self._spec, self._mixing = audio, limit, spec, mixing
         self.num_decoded = 0
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -148,7 +155,12 @@ class _Source:
                 )
             self.num_decoded += len(block)
             _check_length(self.num_decoded, self._audio, self._spec, only_longest=True)
-            yield _pick_channels(block, self._spec.channels)
+            yield self._picked(block)
+
+    def _picked(self, block_TC: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._spec.channels == "mix":
+            return self._mixing.mixed(block_TC)
+        return block_TC[:, :1] if self._spec.channels == "first" else block_TC
 
     def check(self) -> None:
         """Raises Rejected when too little came out."""
@@ -185,10 +197,14 @@ class _Source:
             error = f"truncated: expected {expected / rate:.3f} s, got {self.num_decoded / rate:.3f} s{_because(audio)}"
         elif audio.problems:
             error = f"damaged: {'; '.join(audio.problems)}"
+        if audio.left_out is not None:
+            error = audio.left_out if error is None else f"{error}; {audio.left_out}"
         decoded = resampled_length(self.num_decoded, rate)
         total = resampled_length(expected, rate) if is_cut_off else decoded
         speech, failed = min(speech_samples, decoded), total - decoded
-        return Ending(origin, total, speech, failed, rate, audio.num_channels, error, *envelope.finish())
+        return Ending(
+            origin, total, speech, failed, rate, audio.num_channels, error, *envelope.finish(), self._mixing.notes
+        )
 
 
 class _Track:
@@ -249,12 +265,6 @@ def _check_length(num_samples: int, audio: Audio, spec: RecordingSpec, only_long
         )
     if not only_longest and 0 < seconds < spec.min_s:
         raise Rejected("decode", "too_short", f"expected at least {spec.min_s} s, got {seconds:.4f} s")
-
-
-def _pick_channels(block_TC: NDArray[np.float32], channels: str) -> NDArray[np.float32]:
-    if channels == "mix":
-        return block_TC.mean(axis=1, keepdims=True, dtype=np.float32) if block_TC.shape[1] > 1 else block_TC
-    return block_TC[:, :1] if channels == "first" else block_TC
 
 
 def _to_int16(block: NDArray[np.float32]) -> NDArray[np.int16]:

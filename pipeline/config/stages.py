@@ -61,6 +61,12 @@ class DecodeConfig(Validated):
         choices=("mix", "split", "first"),
         results=True,
     )
+    track: str = option(
+        "default",
+        "Audio track of containers with several: default (the one marked so), first, a number from 1, or a language as the file "
+        "names it, such as eng.",
+        results=True,
+    )
     min_recording_seconds: float = option(
         0.025, "Shorter recordings are rejected as too_short: 25 ms is one frame of the models.", results=True
     )

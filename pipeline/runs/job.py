@@ -91,6 +91,7 @@ def run_job(
             if first.plan != config.plan:
                 config = dataclasses.replace(config, plan=first.plan)
                 spec, _ = settle(config, tasks, opened.device, opened.features, fields)
+        _withdraw_damaged(output, console)
         plan = plan_of(listing, spec, output, console, config, durations)
         with tracer(config.watch.traces, console) as traced:
             gained_s: float | None = None
@@ -175,6 +176,13 @@ def _run(
         meter.parts_failed = 0
         meter.waiting.update(dict.fromkeys(meter.waiting, 0))
     return todo
+
+
+def _withdraw_damaged(output: Place, console: Console) -> None:
+    """Parts whose files were damaged since they were written are made anew."""
+    for part, why in ledger.damaged(output).items():
+        console.print(f"warning: part {part} is made anew: {why}", highlight=False, soft_wrap=True)
+        ledger.withdraw(output, part)
 
 
 def _tell_done(console: Console, plan: pa.Table, done: set[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
+from audiomill import schema
 from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
 from audiomill.errors import RunFailed
@@ -63,6 +64,8 @@ def plan_of(
     for _ in range(MAX_TRIES):
         names = ledger.plan_files(output)
         plan = ledger.load_plan(output, names)
+        if plan is not None:
+            plan = _as_they_are_now(plan, listing, output, console)
         known = set(plan.column("id").to_pylist()) if plan is not None else set()
         fresh = [entry for entry in listing.entries if entry.id not in known]
         if plan is not None and not fresh:
@@ -79,6 +82,37 @@ def plan_of(
             output.join("_SUCCESS").remove()
             return addition if plan is None else pa.concat_tables([plan, addition])
     raise RunFailed(f"{output.url}: the plan could not be written in {MAX_TRIES} tries; is the place writable?")
+
+
+def _as_they_are_now(plan: pa.Table, listing: Listing, output: Place, console: Console) -> pa.Table:
+    """The plan with places and sizes as they are listed now: a shard may have been written anew since it was planned."""
+    now = {entry.id: entry for entry in listing.entries}
+    names = ("position", "size", "sidecars")
+    before = {name: plan.column(name).to_pylist() for name in names}
+    after = {name: list(values) for name, values in before.items()}
+    changed: list[int] = []
+    for row, id in enumerate(plan.column("id").to_pylist()):
+        entry = now.get(id)
+        if entry is None or entry.reason is not None:
+            continue
+        sidecars = [each._asdict() for each in entry.sidecars] if entry.sidecars else None
+        found = dict(zip(names, (entry.position, entry.size, sidecars), strict=True))
+        if any(found[name] != before[name][row] for name in names):
+            changed.append(row)
+            for name in names:
+                after[name][row] = found[name]
+    if not changed:
+        return plan
+    done = ledger.done_parts(output)
+    late = [row for row in changed if plan.column("part")[row].as_py() in done]
+    if late:
+        source = plan.column("source")[late[0]].as_py()
+        text = f"warning: {counted(len(late), 'recording')} changed after they were done, the first in {source}; --overwrite makes all anew"
+        console.print(text, highlight=False, soft_wrap=True)
+    for name in names:
+        at = schema.PLAN.get_field_index(name)
+        plan = plan.set_column(at, schema.PLAN.field(at), pa.array(after[name], schema.PLAN.field(at).type))
+    return plan
 
 
 def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from audiomill.storage.names import readable
 
 _SUFFIXES = (
     "wav wave flac mp3 ogg oga opus aac m4a m4b mp4 mov mkv webm avi 3gp aif aiff aifc au snd caf sph nist amr awb wma "
@@ -42,6 +44,15 @@ class Entry(NamedTuple):
     """Lhotse recording id, to join supervisions; not stored."""
 
     @property
+    def as_text(self) -> Entry:
+        """With names and texts that any table can hold, see `audiomill.storage.names.readable`."""
+        texts = ("source", "member", "reference", "language", "metadata", "detail")
+        found: dict[str, Any] = {
+            name: readable(value) for name in texts if (value := getattr(self, name)) and not value.isascii()
+        }
+        return self._replace(**found) if found else self
+
+    @property
     def id(self) -> str:
         """Stable and content-free: from source, member and span alone."""
         span = "" if self.span_start_s is None else f"{self.span_start_s!r}+{self.span_duration_s!r}"
@@ -59,3 +70,8 @@ def suffix(name: str) -> str:
 def stem(name: str) -> str:
     """`a/b.c.wav` -> `a/b.c`."""
     return name[: len(name) - len(suffix(name)) - 1] if suffix(name) else name
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder on the way to it, is one that systems and editors hide."""
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.split("/"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from audiomill.errors import InputError
-from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, stem, suffix
+from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, is_hidden, stem, suffix
 from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES
 from audiomill.sources.shards import shard_of
@@ -44,7 +46,9 @@ def list_inputs(inputs: tuple[str, ...], options: dict[str, Any], audio_root: st
         for found in _expand(Place(text, options), audio_root, absolute(output), listing):
             if isinstance(found, Supervision):
                 supervisions[found.recording_id].append(found)
-            elif found.id in seen:
+                continue
+            found = found.as_text
+            if found.id in seen:
                 listing.num_duplicates += 1
             else:
                 seen.add(found.id)
@@ -77,14 +81,14 @@ def _expand(place: Place, audio_root: str | None, output: str, listing: Listing)
         if not matches:
             raise InputError(f"{place.url}: nothing matches this pattern")
         for folder in sorted(match for match, detail in matches.items() if detail.get("type") == "directory"):
-            yield from _folder(place, retried(lambda folder=folder: fs.find(folder, detail=True)), output, listing)  # type: ignore[misc]
+            yield from _folder(place, _found(place, folder, listing), output, listing)
         manifests = {_url(place, match) for match in matches if is_manifest(match)}
         for manifest in sorted(manifests):
             yield from read_manifest(Place(manifest, place.options), audio_root)
         others = {match: detail for match, detail in matches.items() if _url(place, match) not in manifests}
         yield from _folder(place, others, output, listing)
     elif kind == "folder":
-        yield from _folder(place, retried(lambda: fs.find(path, detail=True)), output, listing)
+        yield from _folder(place, _found(place, path, listing), output, listing)
     else:
         try:
             yield from _file(place, fs.size(path) if kind == "file" else None, audio_root)
@@ -120,15 +124,64 @@ def _file(place: Place, size: int | None, audio_root: str | None) -> Iterator[En
     yield from (entry._replace(size=size) for entry in entries) if shard is SINGLE else entries
 
 
+def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, Any]]:
+    """Files below a folder, with type and size; links to folders are followed, each folder once."""
+    if not place.is_local:
+        return dict(retried(lambda: place.fs.find(folder, detail=True)))
+    found: dict[str, dict[str, Any]] = {}
+    root = os.path.realpath(folder)
+    seen, waiting, linked = {root}, [folder], list[str]()
+    while waiting or linked:  # a folder keeps its own name, wherever links to it are
+        try:
+            with os.scandir(waiting.pop() if waiting else linked.pop(0)) as each:
+                children = list(each)
+        except PermissionError:
+            listing.ignored["(folder without permission)"] += 1
+            continue
+        for child in children:
+            if not _is_folder(child):
+                found[child.path] = {"type": "file", "size": _size(child)}
+                continue
+            real = os.path.realpath(child.path)
+            if real in seen or f"{root}/".startswith(f"{real}/"):
+                listing.ignored["(link to a folder that is here already)"] += 1
+            elif child.is_symlink():
+                linked.append(child.path)
+            else:
+                seen.add(real)
+                waiting.append(child.path)
+        if not waiting:
+            linked = [path for path in linked if os.path.realpath(path) not in seen]
+            seen |= {os.path.realpath(path) for path in linked[:1]}
+    return found
+
+
+def _is_folder(child: os.DirEntry[str]) -> bool:
+    try:
+        return child.is_dir()
+    except OSError:
+        return False
+
+
+def _size(child: os.DirEntry[str]) -> int:
+    """0 for a link to nothing: reading it says so."""
+    try:
+        return child.stat().st_size
+    except OSError:
+        return 0
+
+
 def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing: Listing) -> Iterator[Entry]:
     """Audio files and shards below a folder, or what a glob matched; the rest is counted as ignored."""
     sizes = {
         _url(place, path): detail.get("size") for path, detail in found.items() if detail.get("type") != "directory"
     }
+    named = re.split(r"[*?\[]", place.path, maxsplit=1)  # the user's own words, whatever they name, hide nothing
+    root = _url(place, named[0] if len(named) == 1 else named[0].rpartition("/")[0])
     audio_stems = {stem(url) for url in sizes if suffix(url) in AUDIO_SUFFIXES}
     for url in sorted(sizes):
         each = Place(url, place.options)
-        if url.rsplit("/", 1)[-1].startswith(".") or url.startswith(output.rstrip("/") + "/"):
+        if is_hidden(url.removeprefix(root)) or url.startswith(output.rstrip("/") + "/"):
             continue
         shard = shard_of(url)
         entries = None if shard is SINGLE else shard.entries(each, url)

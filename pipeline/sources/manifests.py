@@ -11,11 +11,12 @@ import io
 import json
 import math
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
 from audiomill.sources.entry import Entry
+from audiomill.sources.kaldi import is_kaldi, kaldi_rows
 from audiomill.storage.fs import Place, absolute, protocol, retried
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
@@ -35,7 +36,13 @@ PATH_COLUMNS = (
 ID_COLUMNS = ("id", "member")
 """Name a recording in a references file; a manifest of inputs needs a path."""
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "reference", "normalized_text")
-OFFSET_COLUMNS = ("offset", "start", "start_s")
+START_COLUMNS = (
+    "offset", "start", "start_s", "start_time", "begin_time", "begin", "start_seconds",
+    "offset_ms", "start_ms", "start_time_ms", "begin_ms",
+)  # fmt: skip
+END_COLUMNS = ("end", "end_s", "end_time", "stop", "stop_s", "end_seconds", "end_ms", "end_time_ms", "stop_ms")
+DURATION_COLUMNS = ("duration", "duration_s", "dur", "duration_seconds", "duration_ms")
+"""Times in seconds, or h:mm:ss; those that end in _ms in milliseconds."""
 LANGUAGE_COLUMNS = ("language", "lang", "source_lang", "locale")
 
 
@@ -56,7 +63,7 @@ class BadRow(ValueError):
 
 
 def is_manifest(name: str) -> bool:
-    return name.lower().endswith(MANIFEST_SUFFIXES)
+    return name.lower().endswith(MANIFEST_SUFFIXES) or is_kaldi(name)
 
 
 def read_manifest(place: Place, audio_root: str | None) -> Iterator[Entry | Supervision]:
@@ -78,6 +85,9 @@ def read_manifest(place: Place, audio_root: str | None) -> Iterator[Entry | Supe
 
 def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """Rows of a JSON-lines, JSON, CSV or TSV file (also gzipped) with their line numbers."""
+    if is_kaldi(place.url):
+        yield from ((number, BadRow(row) if isinstance(row, str) else row) for number, row in kaldi_rows(place))
+        return
     with retried(lambda: place.fs.open(place.path, "rb", compression="infer")) as handle:
         lines = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="replace", newline="")
         plain = place.url.lower().removesuffix(".gz")
@@ -89,24 +99,42 @@ def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 
 
 def _json(lines: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """JSON lines; a single JSON array of objects is read as well."""
+    """JSON lines; an array of objects and objects over several lines are read as well."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        if number == 1 and line.lstrip().startswith("["):
-            yield from _array(line + lines.read())
+        if number == 1 and (line.lstrip().startswith("[") or line.strip() == "{"):
+            yield from _values(line + lines.read())
             return
         yield number, _object(line)
 
 
-def _array(text: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        yield 1, BadRow(f"expected JSON lines or an array of objects, got: {error}")
+def _values(text: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """Objects one after the other, or in an array; numbered by the line they begin in."""
+    if text.lstrip().startswith("["):
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            yield 1, BadRow(f"expected JSON lines or an array of objects, got: {error}")
+            return
+        for number, value in enumerate(values, 1):
+            yield (
+                number,
+                value if isinstance(value, dict) else BadRow(f"expected an object, got {type(value).__name__}"),
+            )
         return
-    for number, value in enumerate(values, 1):
+    parser, at, number = json.JSONDecoder(), 0, 1
+    while at < len(text):
+        begun = at
+        try:
+            value, at = parser.raw_decode(text, at)
+        except ValueError as error:
+            yield number, BadRow(f"expected a JSON object, got: {error}")
+            return
         yield number, value if isinstance(value, dict) else BadRow(f"expected an object, got {type(value).__name__}")
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        number += text.count("\n", begun, at)
 
 
 def _object(line: str) -> dict[str, Any] | BadRow:
@@ -123,6 +151,9 @@ def _delimited(lines: io.TextIOWrapper, place: Place, delimiter: str) -> Iterato
     else:
         reader = csv.DictReader(lines, delimiter=delimiter)
     names = reader.fieldnames or []
+    if len(names) == 1 and names[0].count("|") in (1, 2) and not any(name in names for name in PATH_COLUMNS):
+        yield from _ljspeech([names[0], *lines])
+        return
     if not any(name in names for name in (*PATH_COLUMNS, *ID_COLUMNS)):
         raise InputError(
             f"{place.url}: expected a column named one of {', '.join(PATH_COLUMNS)}; got {', '.join(names) or 'nothing'}"
@@ -141,6 +172,14 @@ def _delimited(lines: io.TextIOWrapper, place: Place, delimiter: str) -> Iterato
         )
 
 
+def _ljspeech(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """`id|text|normalised text` without a header, beside a folder wavs/. Source: keithito.com/LJ-Speech-Dataset."""
+    for number, line in enumerate(lines, 1):
+        name, *texts = line.rstrip("\r\n").split("|")
+        if name:
+            yield number, {"audio_filepath": f"wavs/{name}.wav", "text": texts[-1] if texts else ""}
+
+
 def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str | None) -> Entry | Supervision:
     if isinstance(row.get("sources"), list):
         return _lhotse_recording(row, manifest, audio_root)
@@ -155,12 +194,12 @@ def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str
         raise BadRow(
             f"expected a path in one of {', '.join(PATH_COLUMNS)}; got columns {', '.join(map(str, row)) or 'none'}"
         )
-    offset_name = next((name for name in OFFSET_COLUMNS if row.get(name) is not None), None)
-    start = _number(row, offset_name) if offset_name else None
-    duration = _number(row, "duration")
+    if "client_id" in row and "/" not in path:  # Common Voice keeps its clips in a folder of their own
+        path = f"clips/{path}"
+    start, duration = _span(row)
     text = _first(row, TEXT_COLUMNS)
     language = _first(row, LANGUAGE_COLUMNS)
-    known = {*PATH_COLUMNS, *TEXT_COLUMNS, *OFFSET_COLUMNS, *LANGUAGE_COLUMNS, "duration"}
+    known = {*PATH_COLUMNS, *TEXT_COLUMNS, *START_COLUMNS, *END_COLUMNS, *LANGUAGE_COLUMNS, *DURATION_COLUMNS}
     extra = {name: value for name, value in row.items() if name not in known}
     return Entry(
         resolve(path, manifest, audio_root),
@@ -171,6 +210,23 @@ def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str
         language=str(language) if language else None,
         metadata=json.dumps(extra, ensure_ascii=False, default=str) if extra else None,
     )
+
+
+def _span(row: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Start and length of what a row means, None where it says neither; an end counts, however the length is called."""
+    start, end, duration = (_first_number(row, names) for names in (START_COLUMNS, END_COLUMNS, DURATION_COLUMNS))
+    if end is None:
+        return start, duration
+    start = start or 0.0
+    if end <= start:
+        raise BadRow(f"expected an end behind the start, got {start:g} to {end:g} s")
+    return start, round(end - start, 6)
+
+
+def _first_number(row: dict[str, Any], names: tuple[str, ...]) -> float | None:
+    name = next((name for name in names if row.get(name) is not None), None)
+    value = None if name is None else _number(row, name)
+    return value / 1000 if value is not None and name is not None and name.endswith("_ms") else value
 
 
 def _lhotse_recording(row: dict[str, Any], manifest: Place, audio_root: str | None) -> Entry:
@@ -246,12 +302,20 @@ def _first(row: dict[str, Any], names: tuple[str, ...]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
+def _clock(text: str) -> float:
+    """`1:02:03.5` -> 3723.5."""
+    total = 0.0
+    for each in text.replace(",", ".").split(":"):
+        total = 60 * total + float(each)
+    return total
+
+
 def _number(row: dict[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None:
         return None
     try:
-        number = float(value)
+        number = _clock(value) if isinstance(value, str) and ":" in value else float(value)
     except (TypeError, ValueError):
         raise BadRow(f"expected a number in {name}, got {value!r}") from None
     if not math.isfinite(number) or number < 0:

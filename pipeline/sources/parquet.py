@@ -6,7 +6,7 @@ import io
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +19,16 @@ from audiomill.storage.fs import Place
 KIND = "parquet"
 AUDIO_COLUMNS = ("audio", "bytes", "wav", "flac", "mp3", "audio_bytes", "content", "speech")
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "reference")
+OTHER_MEDIA = ("image", "img", "video", "png", "jpg", "jpeg", "thumbnail", "mask", "embedding")
+"""Words in the names of columns that hold something else."""
 PLAIN_COLUMNS = ("duration", "language", "lang", "id", "speaker_id", "file")
+
+
+class SeveralColumns(InputError):
+    """More than one column may be the audio."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(f"expected one column with audio, or one named audio, got {', '.join(names)}; rename the one")
 
 
 def list_parquet(place: Place, source: str) -> Iterator[Entry] | None:
@@ -38,18 +47,34 @@ def list_parquet(place: Place, source: str) -> Iterator[Entry] | None:
         return iter(
             [Entry(source, "", KIND, reason="unreadable_shard", detail=f"expected a Parquet file, got: {error}")]
         )
-    if audio_column(arrow) is None:
-        return None
+    try:
+        if audio_column(arrow) is None:
+            return None
+    except SeveralColumns as several:
+        return iter([Entry(source, "", KIND, reason="unreadable_shard", detail=str(several))])
     return _parquet_rows(place, source)
 
 
 def audio_column(arrow: pa.Schema) -> str | None:
-    """The column with encoded audio: a struct with `bytes`, or a binary one with a usual name."""
-    for column in arrow:
-        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-            return str(column.name)
-    binaries = [c.name for c in arrow if pa.types.is_binary(c.type) or pa.types.is_large_binary(c.type)]
-    return next((name for name in AUDIO_COLUMNS if name in binaries), binaries[0] if len(binaries) == 1 else None)
+    """The column with encoded audio: a struct with `bytes`, or else bytes; of several the one with a usual name."""
+    structs = [c.name for c in arrow if pa.types.is_struct(c.type) and c.type.get_field_index("bytes") >= 0]
+    binaries = [c.name for c in arrow if _holds_bytes(c.type)]
+    for candidates in (structs, binaries):
+        usual = next((name for name in AUDIO_COLUMNS if name in candidates), None)
+        named = [name for name in candidates if not any(word in name.lower() for word in OTHER_MEDIA)]
+        if usual is not None or len(named) == 1:
+            return usual or named[0]
+        if len(named) > 1:
+            raise SeveralColumns(named)
+    return None
+
+
+def _holds_bytes(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return bool(pa.types.is_uint8(kind.value_type))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _parquet_rows(place: Place, source: str) -> Iterator[Entry]:
@@ -101,6 +126,7 @@ class _OpenParquet:
             self._group = (position, file.read_row_group(position, columns=[audio_column(file.schema_arrow)]))
         value = self._group[1].column(0)[size].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
+        content = bytes(content) if isinstance(content, list) else content
         if content is None and isinstance(value, dict) and value.get("path"):
             return confined(value["path"], self._place).open()
         return io.BytesIO(content or b"")

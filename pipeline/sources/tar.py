@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
+import posixpath
 import tarfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
-from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, stem, suffix
+from audiomill.audio.links import Window
+from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, is_hidden, stem, suffix
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, Shard
 from audiomill.storage.fs import Place
 
@@ -20,67 +24,45 @@ COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 HEADER_BLOCK_BYTES = 1 << 16
 
 
-class Window(io.RawIOBase):
-    """A read-only view of `size` bytes of an open file, from `start`."""
-
-    def __init__(self, handle: IO[bytes], start: int, size: int) -> None:
-        self._handle, self._start, self._size, self._at = handle, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
-        self._handle.seek(self._start + self._at)
-        content = self._handle.read(count)
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
-
-
 def is_tar(name: str) -> bool:
     return name.lower().endswith((*TAR_SUFFIXES, *COMPRESSED_TAR_SUFFIXES))
 
 
 class _Member(NamedTuple):
-    """A file in a tar. `position`: byte offset, or its number where the tar is compressed; `text`: of a sidecar there."""
+    """A file in a tar. `position`: byte offset of its content, uncompressed; `text`: of a sidecar in a compressed one;
+    `problem`: why it cannot be read."""
 
     name: str
     position: int
     size: int
-    text: str | None
+    text: str | None = None
+    problem: str | None = None
 
 
 def list_tar(place: Place, source: str) -> Iterator[Entry]:
     """Audio members of a tar with the .txt and .json of the same stem beside them, in tar order.
 
-    A tar that breaks off gives its readable members and one entry with reason `unreadable_shard`.
+    A link is a recording of its own, with the content that it leads to inside the tar. A tar that breaks off gives its
+    readable members and one entry with reason `unreadable_shard`.
     """
     is_compressed = place.url.lower().endswith(COMPRESSED_TAR_SUFFIXES)
     with place.open(HEADER_BLOCK_BYTES) as handle:
         members, problem = _members(handle, is_compressed)
     beside: defaultdict[str, list[_Member]] = defaultdict(list)
     for member in members:
-        if suffix(member.name) in SIDECAR_SUFFIXES and member.size <= MAX_SIDECAR_BYTES:
+        if suffix(member.name) in SIDECAR_SUFFIXES and member.size <= MAX_SIDECAR_BYTES and member.problem is None:
             beside[stem(member.name)].append(member)
     seen: Counter[str] = Counter()
+    kind = COMPRESSED if is_compressed else PLAIN
     for member in members:
-        if suffix(member.name) not in AUDIO_SUFFIXES:
+        if suffix(member.name) not in AUDIO_SUFFIXES or is_hidden(member.name):
             continue
         seen[member.name] += 1
         name = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
-        entry = Entry(source, name, COMPRESSED if is_compressed else PLAIN, member.position, member.size)
+        if member.problem is not None:
+            yield Entry(source, name, kind, reason="unreadable", detail=member.problem)
+            continue
+        entry = Entry(source, name, kind, member.position, member.size)
         texts = beside.get(stem(member.name), [])
         if is_compressed:
             found = {suffix(text.name): text.text for text in texts}
@@ -93,29 +75,78 @@ def list_tar(place: Place, source: str) -> Iterator[Entry]:
 
 
 def _members(handle: IO[bytes], is_compressed: bool) -> tuple[list[_Member], str | None]:
-    """Files of a tar, and what is wrong with it. Texts in a compressed one are read now: later means again."""
+    """Files of a tar (or of several, one behind the other), and what is wrong with it. Texts in a compressed one are read
+    now: later means again."""
     members: list[_Member] = []
+    links: list[tuple[int, tarfile.TarInfo]] = []
     try:
-        with tarfile.open(fileobj=handle, mode="r|*" if is_compressed else "r:") as shard:
-            while (each := shard.next()) is not None:
-                shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header it has seen
-                if not each.isfile():
-                    continue
-                content = None
-                if is_compressed and suffix(each.name) in SIDECAR_SUFFIXES and each.size <= MAX_SIDECAR_BYTES:
-                    content = shard.extractfile(each)
-                text = content.read().decode("utf-8-sig", "replace").strip() if content is not None else None
-                members.append(_Member(each.name, len(members) if is_compressed else each.offset_data, each.size, text))
-            return members, None if is_compressed else _tail_problem(handle, shard.offset)
+        stream = _plain(handle) if is_compressed else handle
+        while True:
+            with tarfile.open(fileobj=stream, mode="r:") as shard:
+                while (each := shard.next()) is not None:
+                    shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header it has seen
+                    if each.islnk() or each.issym():
+                        links.append((len(members), each))
+                        members.append(_Member(each.name, 0, 0))
+                    elif each.isfile():
+                        members.append(_member(each, shard, is_compressed))
+                end = shard.offset
+            begin, problem = _next_archive(stream, end)
+            if begin is None:
+                return _resolved(members, links), problem
+            stream.seek(begin)
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
-        return members, str(error)
+        return _resolved(members, links), str(error)
 
 
-def _tail_problem(handle: IO[bytes], offset: int) -> str | None:
-    """tarfile takes a broken header for the end; the end is a block of zeros, or nothing at all."""
+def _member(each: tarfile.TarInfo, shard: tarfile.TarFile, is_compressed: bool) -> _Member:
+    if each.issparse():
+        return _Member(each.name, 0, 0, problem="expected plain content, got a sparse member; pack it without --sparse")
+    text = None
+    if is_compressed and suffix(each.name) in SIDECAR_SUFFIXES and each.size <= MAX_SIDECAR_BYTES:
+        content = shard.extractfile(each)
+        text = content.read().decode("utf-8-sig", "replace").strip() if content is not None else None
+    return _Member(each.name, each.offset_data, each.size, text)
+
+
+def _resolved(members: list[_Member], links: list[tuple[int, tarfile.TarInfo]]) -> list[_Member]:
+    """Links with the content that they lead to; links to links, and out of the tar, say so."""
+    numbers = {number for number, _ in links}
+    by_name = {posixpath.normpath(m.name): m for number, m in enumerate(members) if number not in numbers}
+    for number, link in links:
+        at = link.linkname if link.islnk() else posixpath.join(posixpath.dirname(link.name), link.linkname)
+        target = by_name.get(posixpath.normpath(at))
+        if target is None:
+            problem = f"expected a link to a file of this tar, got {link.linkname!r}"
+            members[number] = _Member(link.name, 0, 0, problem=problem)
+        else:
+            members[number] = target._replace(name=link.name)
+    return members
+
+
+def _next_archive(handle: IO[bytes], offset: int) -> tuple[int | None, str | None]:
+    """Where another tar begins behind this one's end, and what is wrong there. The end is blocks of zeros, or nothing."""
     handle.seek(offset)
-    tail = handle.read(tarfile.BLOCKSIZE)
-    return f"no valid header at byte {offset}" if tail.strip(b"\0") else None
+    while block := handle.read(tarfile.BLOCKSIZE):
+        if block.strip(b"\0"):
+            try:
+                tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+            except tarfile.HeaderError:
+                return None, f"no valid header at byte {offset}"
+            return offset, None
+        offset += len(block)
+    return None, None
+
+
+def _plain(handle: IO[bytes]) -> IO[bytes]:
+    """The tar inside a compressed file, which may have been compressed in several pieces."""
+    magic = handle.read(6)
+    handle.seek(0)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(handle)
+    if magic.startswith(b"\xfd7zXZ"):
+        return lzma.LZMAFile(handle)
+    return gzip.GzipFile(fileobj=handle)  # type: ignore[return-value]
 
 
 class _OpenTar:
@@ -123,14 +154,26 @@ class _OpenTar:
 
     def __init__(self, place: Place) -> None:
         self._handle = place.open()
-        self._stream: tarfile.TarFile | None = None
-        self._stream_at = 0
+        self._stream: IO[bytes] | None = None
 
     def member(self, kind: str, position: int, size: int | None) -> IO[bytes]:
-        if kind == COMPRESSED:
-            return self._compressed_member(position)
         assert size is not None, "the listing knows it"
+        if kind == COMPRESSED:  # forwards without a cost; backwards it is read from its start
+            self._stream = self._stream or _plain(self._handle)
+            return io.BytesIO(Window(self._stream, position, size).readall())
+        self._check(position, size)
         return io.BufferedReader(Window(self._handle, position, size), 1 << 16)
+
+    def _check(self, position: int, size: int) -> None:
+        """Raises OSError where there is no member of that size any more: the archive was packed anew meanwhile."""
+        self._handle.seek(position - tarfile.BLOCKSIZE)
+        header = self._handle.read(tarfile.BLOCKSIZE)
+        try:
+            found = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").size
+        except tarfile.HeaderError as error:
+            raise OSError(f"no member at byte {position} ({error}): the tar has changed since it was listed") from error
+        if found != size and found != 0:  # a pax header may hold the size
+            raise OSError(f"{found} bytes at byte {position}, not {size}: the tar has changed since it was listed")
 
     def sidecar(self, kind: str, sidecar: Sidecar) -> bytes:
         with self.member(kind, sidecar.position, sidecar.size) as handle:
@@ -140,22 +183,6 @@ class _OpenTar:
         if self._stream is not None:
             self._stream.close()
         self._handle.close()
-
-    def _compressed_member(self, index: int) -> IO[bytes]:
-        """A compressed tar can only be read forwards; going back starts over."""
-        if self._stream is None or index < self._stream_at:
-            self._handle.seek(0)
-            self._stream, self._stream_at = tarfile.open(fileobj=self._handle, mode="r|*"), 0  # noqa: SIM115  (closed by close)
-        while (member := self._stream.next()) is not None:
-            self._stream.members = []  # type: ignore[attr-defined]
-            if not member.isfile():
-                continue
-            self._stream_at += 1
-            if self._stream_at == index + 1:
-                content = self._stream.extractfile(member)
-                assert content is not None
-                return io.BytesIO(content.read())
-        raise FileNotFoundError(f"member {index} is gone from the archive")
 
 
 TAR = Shard(

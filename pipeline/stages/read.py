@@ -65,6 +65,7 @@ def _read_once(
     before = time.perf_counter()
     spec = RecordingSpec(
         channels=decode.channels,
+        track=decode.track,
         start_s=row["span_start_s"],
         duration_s=row["span_duration_s"],
         min_s=decode.min_recording_seconds,

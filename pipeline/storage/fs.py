@@ -17,6 +17,7 @@ import fsspec
 import psutil
 
 from audiomill.errors import InputError
+from audiomill.storage.names import on_disk
 
 T = TypeVar("T")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
@@ -26,6 +27,8 @@ NUM_ATTEMPTS = 6
 FIRST_DELAY_S = 0.2
 FINAL_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 READ_AHEAD_BYTES = 1 << 20
+MAX_SHOWN_BYTES = 100
+"""Of a file's name in that of its temporary one: most systems take 255 in all."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Place:
 
     @property
     def path(self) -> str:
-        return str(_resolve(self.url, self.options)[1])
+        path = str(_resolve(self.url, self.options)[1])
+        return on_disk(path) if self.is_local else path
 
     @property
     def is_local(self) -> bool:
@@ -110,15 +114,26 @@ class Place:
         with contextlib.suppress(FileNotFoundError):
             retried(lambda: self.fs.rm(self.path, recursive=recursive))
 
+    def sizes(self) -> dict[str, int | None]:
+        """Base names of the files in this folder with their bytes; empty if there is no folder. One request."""
+        return {_base(each["name"]): each.get("size") for each in self._listed(detail=True)}
+
     def names(self) -> list[str]:
         """Sorted base names of the files in this folder; empty if there is no folder."""
+        return sorted(map(_base, self._listed(detail=False)))
+
+    def _listed(self, detail: bool) -> list[Any]:
+        """Never what a listing before has seen."""
         try:
-            found = retried(lambda: self.fs.ls(self.path, detail=False, refresh=True))
+            return list(retried(lambda: self.fs.ls(self.path, detail=detail, refresh=True)))
         except TypeError:  # file systems without a listing cache take no `refresh`
-            found = retried(lambda: self.fs.ls(self.path, detail=False))
+            return list(retried(lambda: self.fs.ls(self.path, detail=detail)))
         except FileNotFoundError:
             return []
-        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+
+def _base(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _status(error: BaseException | None) -> int | None:
@@ -202,6 +217,7 @@ def _temporary(path: str, content: bytes) -> Iterator[str]:
     """A synced file beside `path`; its name tells who wrote it, so that what a kill leaves can be removed."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     folder, name = os.path.split(path)
+    name = name.encode("utf-8", "surrogateescape")[:MAX_SHOWN_BYTES].decode("utf-8", "ignore")
     temporary = os.path.join(folder, f".{name}.tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     with open(temporary, "wb") as handle:
         handle.write(content)

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from audiomill import schema
-from audiomill.errors import OutputMismatch, UsageError
+from audiomill.errors import OutputMismatch, RunFailed, UsageError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, to_bytes
 
@@ -168,8 +168,45 @@ def entries(output: Place, parts: Sequence[int] | None = None) -> Iterator[dict[
     numbers = sorted(done_parts(output)) if parts is None else parts
     places = [output.join("ledger", part_name(part) + ".json") for part in numbers]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for content in pool.map(Place.read, places):
-            yield json.loads(content)
+        for place, content in zip(places, pool.map(Place.read, places), strict=True):
+            yield _entry(place, content)
+
+
+def _entry(place: Place, content: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(content))
+    except ValueError as error:
+        raise RunFailed(
+            f"{place.url}: expected JSON, got: {error}; run the same command again, which makes the part anew"
+        ) from error
+
+
+def damaged(output: Place) -> dict[int, str]:
+    """Finished parts whose files are not as they were written, with what is wrong. One listing a table.
+
+    Files may have been cut short by a full disk or a broken copy.
+    """
+    found: dict[int, str] = {}
+    sizes: dict[str, dict[str, int | None]] = {}
+    parts = sorted(done_parts(output))
+    places = [output.join("ledger", part_name(part) + ".json") for part in parts]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        contents = list(pool.map(Place.read, places))
+    for part, place, content in zip(parts, places, contents, strict=True):
+        try:
+            entry = _entry(place, content)
+        except RunFailed as error:
+            found[part] = str(error).split(";")[0]
+            continue
+        for table, written in entry["bytes"].items():
+            if table not in sizes:
+                sizes[table] = output.join(table).sizes()
+            name = part_name(part) + ".parquet"
+            there = sizes[table].get(name, -1)
+            if there is not None and there != written:
+                what = "it is gone" if there < 0 else f"got {there}"
+                found[part] = f"{output.join(table, name).url}: expected {written} bytes, {what}"
+    return found
 
 
 def each_part(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audiomill.errors import RunFailed
 from audiomill.storage.fs import Place
 
 PART_NAME = "part-{:06d}"
@@ -61,4 +62,11 @@ def read_table(place: Place, columns: list[str] | None = None) -> pa.Table:
     In this thread alone, and not by `pyarrow.parquet.read_table`: that scans with threads of its own, which abort a
     process that ends right after they were started (pyarrow 26); callers read many files side by side anyway.
     """
-    return pq.ParquetFile(pa.BufferReader(place.read())).read(columns=columns, use_threads=False)
+    try:
+        return pq.ParquetFile(pa.BufferReader(place.read())).read(columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise RunFailed(
+            f"{place.url}: expected a Parquet file, got: {error}; run the same command again, which makes the part anew"
+        ) from error

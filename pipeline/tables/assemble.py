@@ -82,7 +82,17 @@ def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost:
     return {
         **{
             name: ending[name]
-            for name in ("id", "source", "member", "sample_rate", "num_channels", "reference", "metadata", *ENVELOPE)
+            for name in (
+                "id",
+                "source",
+                "member",
+                "sample_rate",
+                "num_channels",
+                "notes",
+                "reference",
+                "metadata",
+                *ENVELOPE,
+            )
         },
         "span_start_s": seconds_from_samples(ending["origin"]),
         "duration_s": seconds_from_samples(ending["num_samples"]),

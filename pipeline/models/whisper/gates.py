@@ -65,8 +65,8 @@ def is_silence(signals: Signals, text: TranscriptConfig) -> bool:
 def is_hopeless(signals: Signals, gates: tuple[str, ...], rung: int) -> bool:
     """Whether a text that fails these gates would not become better on this rung.
 
-    What is merely unlikely, and did not loop or break off, stays as wrong: of 14 segments of English in noise the first
-    attempt had 238 words wrong, the full window 245, samples 240 and beam search 297.
+    What is merely unlikely, and did not loop or break off, stays as wrong: in 67 such segments of English in noise (934
+    words, tiny.en) the first attempt had 862 words wrong, the full window 880, samples 844 and 939, beam search 1,424.
     """
     return gates == ("avg_logprob",) and (rung > 1 or signals.avg_logprob < HOPELESS_LOGPROB)
 

@@ -1,0 +1,121 @@
+"""Streams that follow each other in one file: chained Ogg (Icecast, `cat a.ogg b.ogg`), joined FLAC and WAV files.
+
+libsndfile reads the first one alone. Each one here starts with its own header, so it is decoded as a file of its own.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from audiomill.audio.opened import Audio
+
+SCAN_BYTES = 1 << 20
+FLAC_START = b"fLaC\x00\x00\x00\x22"
+OGG_PAGE = b"OggS\x00"
+BEGINS = 2
+"""Flag of an Ogg page that begins a stream."""
+
+
+class Window(io.RawIOBase):
+    """A read-only view of `size` bytes of an open file, from `start`."""
+
+    def __init__(self, handle: IO[bytes], start: int, size: int) -> None:
+        self._handle, self._start, self._size, self._at = handle, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        self._handle.seek(self._start + self._at)
+        content = self._handle.read(count)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
+    """Byte at which another stream of the same kind begins, at or behind `start`; None: there is none.
+
+    Args:
+        handle: the file; its position is kept.
+        head: its first bytes.
+        start: more than 0.
+    """
+    find = {b"OggS": _ogg_begin, b"fLaC": _flac_begin, b"RIFF": _wav_begin}.get(head[:4])
+    if find is None:
+        return None
+    position = handle.tell()
+    try:
+        handle.seek(start)
+        at, kept = start, b""
+        while block := handle.read(SCAN_BYTES):
+            content = kept + block
+            found = find(content)
+            if found is not None:
+                return at - len(kept) + found
+            kept, at = content[-64:], at + len(block)
+        return None
+    finally:
+        handle.seek(position)
+
+
+def _flac_begin(content: bytes) -> int | None:
+    at = content.find(FLAC_START)
+    return at if at >= 0 else None
+
+
+def _wav_begin(content: bytes) -> int | None:
+    at = content.find(b"WAVEfmt ")
+    return at - 8 if at >= 8 and content[at - 8 : at - 4] == b"RIFF" else None
+
+
+def _ogg_begin(content: bytes) -> int | None:
+    at = content.find(OGG_PAGE)
+    while at >= 0:
+        if at + 5 < len(content) and content[at + 5] & BEGINS:
+            return at
+        at = content.find(OGG_PAGE, at + 1)
+    return None
+
+
+def as_the_first(audio: Audio, sample_rate: int, num_channels: int) -> Iterator[NDArray[np.float32]]:
+    """Blocks of a stream at the rate and with the channels of the one before it."""
+    stream = soxr.ResampleStream(audio.sample_rate, sample_rate, num_channels, dtype="float32")
+    for block in audio.blocks_TK:
+        fitted = with_channels(block, num_channels)
+        yield fitted if audio.sample_rate == sample_rate else stream.resample_chunk(fitted)
+    if audio.sample_rate != sample_rate:
+        yield stream.resample_chunk(np.zeros((0, num_channels), np.float32), last=True)
+
+
+def with_channels(block_TC: NDArray[np.float32], num_channels: int) -> NDArray[np.float32]:
+    """As many channels: the same ones, the mean of all, or the first ones and silence."""
+    have = block_TC.shape[1]
+    if have == num_channels:
+        return block_TC
+    if num_channels == 1:
+        mixed: NDArray[np.float32] = block_TC.mean(axis=1, keepdims=True, dtype=np.float32)
+        return mixed
+    if have == 1:
+        return np.repeat(block_TC, num_channels, axis=1)
+    fitted = np.zeros((len(block_TC), num_channels), np.float32)
+    fitted[:, : min(have, num_channels)] = block_TC[:, :num_channels]
+    return fitted

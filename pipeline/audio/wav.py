@@ -1,0 +1,53 @@
+"""What a WAV header says: libsndfile hides it where the data is cut short."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import IO
+
+FIXED_SIZE_TAGS = (1, 3, 6, 7, 0xFFFE)
+"""PCM, float, A-law, mu-law, extensible: the same number of bytes a frame."""
+PLACEHOLDERS = (0, 1 << 31, 1 << 32)
+PLACEHOLDER_MARGIN = 1 << 16
+"""Writers to a pipe, or killed ones, leave a size of 0, or one just below or at 2 or 4 GiB: 0x7ffff000 (SoX), 0x80000000
+(arecord), 0xffffffff, each less the header."""
+
+
+def is_placeholder(size: int) -> bool:
+    """Whether a stated size of data means that nobody knew it."""
+    return any(abs(size - each) <= (PLACEHOLDER_MARGIN if each else 0) for each in PLACEHOLDERS)
+
+
+def is_wav(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[8:12] == b"WAVE"
+
+
+def _chunks(handle: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
+    """Name, stated size and first bytes of each chunk of a RIFF file."""
+    handle.seek(12)
+    while len(chunk := handle.read(8)) == 8:
+        name, size = struct.unpack("<4sI", chunk)
+        start = handle.tell()
+        yield name, size, handle.read(min(size, 64))
+        handle.seek(start + size + size % 2)
+
+
+def stated_format(handle: IO[bytes]) -> tuple[int, int]:
+    """Sample rate and channels as the header states them; (0, 0) without a format chunk."""
+    for name, _, content in _chunks(handle):
+        if name == b"fmt " and len(content) >= 8:
+            return struct.unpack_from("<I", content, 4)[0], struct.unpack_from("<H", content, 2)[0]
+    return 0, 0
+
+
+def stated_frames(handle: IO[bytes]) -> int | None:
+    """Frames in the data chunk, where a frame has a fixed number of bytes and the size is no placeholder."""
+    block_align = 0
+    for name, size, content in _chunks(handle):
+        if name == b"fmt " and len(content) >= 14:
+            tag = struct.unpack_from("<H", content)[0]
+            block_align = struct.unpack_from("<H", content, 12)[0] if tag in FIXED_SIZE_TAGS else 0
+        elif name == b"data":
+            return size // block_align if block_align and not is_placeholder(size) else None
+    return None

@@ -1,0 +1,72 @@
+"""Kaldi data folders: `wav.scp` with `segments`, `text` and `utt2spk` beside it, as rows of a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from audiomill.storage.fs import Place
+
+NAME = "wav.scp"
+Rows = Iterator[tuple[int, dict[str, Any] | str]]
+
+
+def is_kaldi(name: str) -> bool:
+    return name.rsplit("/", 1)[-1].lower() == NAME
+
+
+def kaldi_rows(place: Place) -> Rows:
+    """Utterances of a data folder; whole recordings where there are no segments.
+
+    Args:
+        place: its wav.scp.
+
+    Yields:
+        Line number, and a manifest row, or what is wrong with the line.
+    """
+    folder = Place(place.url.rsplit("/", 1)[0] if "/" in place.url else ".", place.options)
+    paths = {number: line for number, line in _lines(place)}
+    by_id = {line.split(None, 1)[0]: (number, line) for number, line in paths.items()}
+    texts, speakers = (_pairs(folder.join(name)) for name in ("text", "utt2spk"))
+    segments = folder.join("segments")
+    if not segments.exists():
+        for name, (number, line) in by_id.items():
+            yield number, _row(name, line, {}, texts, speakers)
+        return
+    for number, line in _lines(segments):
+        fields = line.split()
+        if len(fields) != 4 or fields[1] not in by_id:
+            yield number, f"segments: expected an utterance, a recording of {NAME}, start and end, got {line[:80]!r}"
+            continue
+        name, recording, start, end = fields
+        span = {"start": start} if float_or(end) < 0 else {"start": start, "end": end}
+        yield number, _row(name, by_id[recording][1], span, texts, speakers)
+
+
+def float_or(text: str, otherwise: float = 0.0) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise
+
+
+def _row(
+    name: str, line: str, span: dict[str, str], texts: dict[str, str], speakers: dict[str, str]
+) -> dict[str, Any] | str:
+    path = line.split(None, 1)[1].strip() if len(line.split(None, 1)) == 2 else ""
+    if not path or path.endswith("|") or path.startswith("|"):
+        return f"{NAME}: expected a path, got {path[:80]!r} (commands are never run)"
+    told = {"text": texts.get(name), "utterance_id": name, "speaker": speakers.get(name)}
+    return {"audio_filepath": path, **span, **{key: value for key, value in told.items() if value is not None}}
+
+
+def _lines(place: Place) -> Iterator[tuple[int, str]]:
+    text = place.read().decode("utf-8-sig", "replace")
+    yield from ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+
+
+def _pairs(place: Place) -> dict[str, str]:
+    if not place.exists():
+        return {}
+    split = (line.split(None, 1) for _, line in _lines(place))
+    return {fields[0]: fields[1].strip() for fields in split if len(fields) == 2}
