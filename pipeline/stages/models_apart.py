@@ -31,7 +31,7 @@ LOOK_S = 1.0
 START = "import sys; sys.path += sys.argv[1:]; from audiomill.stages.model_worker import main; main()"
 """Isolated, see `audiomill.stages.sandbox`."""
 
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AVX2,STRICT"}
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AUTO,STRICT"}
 """Threads sleep while they wait for each other: spinning ones would take the cores from whatever else runs. Products of
 matrices have the same bits for any number of threads: MKL's conditional numerical reproducibility."""
 

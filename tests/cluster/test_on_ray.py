@@ -47,7 +47,7 @@ def test_local_equals_ray_with_real_weights(ray_session: Any, tmp_path: Path, fo
             tmp_path / engine,
             engine=engine,
             model=str(whisper),
-            part_seconds=10,
+            part_seconds=100,
             no_progress_timeout=60,
         )
     check_accounts(tmp_path / "ray")
