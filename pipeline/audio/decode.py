@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import IO, Any
 
 import numpy as np
@@ -45,11 +46,21 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
     if not head:
         raise Rejected("read", "empty", "expected encoded audio, got 0 bytes")
     try:
+        if wav.is_wav(head) and wav.hides_data(handle):
+            raise RuntimeError("a data chunk without a size")
         file = soundfile.SoundFile(handle)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         if wav.is_wav(head):
             handle.seek(0)
             check_header(*wav.stated_format(handle))
+            begin = next_link(handle, head, 1)
+            if begin is not None:  # libsndfile knows no WAV behind another
+                with open_audio(io.BufferedReader(Window(handle, 0, begin))) as audio:
+                    audio.num_announced = None
+                    joined = chain(audio.blocks_TK, _link_blocks(handle, begin, audio))
+                    audio.blocks_TK = _without_first(joined, int(start_s * audio.sample_rate + 0.5))
+                    yield audio
+                return
         handle.seek(0)
         with open_with_ffmpeg(handle, start_s, track, str(error).split(">: ")[-1].rstrip(".")) as audio:
             yield audio
@@ -96,16 +107,25 @@ def _with_further_links(
     handle: IO[bytes], head: bytes, file: Any, audio: Audio, first: int, start_s: float
 ) -> Iterator[NDArray[np.float32]]:
     """The blocks of a stream, and of those that were written behind it in one file, all as the first one is."""
-    yield from _soundfile_blocks(file, audio, first)
+    num_given, is_damaged = first, bool(audio.problems)
+    for block in _soundfile_blocks(file, audio, first):
+        num_given += len(block)
+        yield block
     begin = next_link(handle, head, max(1, handle.tell() - LOOK_BACK_BYTES))
     if begin is None:
         return
     audio.num_announced = None  # of the first one alone
-    skip = max(0, int(start_s * audio.sample_rate + 0.5) - int(file.frames))
-    blocks: Iterator[NDArray[np.float32]] = _link_blocks(handle, begin, audio)
+    if num_given >= file.frames and not is_damaged:
+        audio.problems.clear()  # the decoder took what follows for a part of the first one
+    left = max(0, int(start_s * audio.sample_rate + 0.5) - int(file.frames))
+    yield from _without_first(_link_blocks(handle, begin, audio), left)
+
+
+def _without_first(blocks: Iterator[NDArray[np.float32]], count: int) -> Iterator[NDArray[np.float32]]:
     for block in blocks:
-        yield block[skip:]
-        skip = max(0, skip - len(block))
+        if len(block) > count:
+            yield block[count:]
+        count = max(0, count - len(block))
 
 
 def _link_blocks(handle: IO[bytes], begin: int, audio: Audio) -> Iterator[NDArray[np.float32]]:

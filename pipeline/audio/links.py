@@ -17,6 +17,7 @@ from audiomill.audio.opened import Audio
 
 SCAN_BYTES = 1 << 20
 FLAC_START = b"fLaC\x00\x00\x00\x22"
+WAV_START = b"WAVEfmt "
 OGG_PAGE = b"OggS\x00"
 BEGINS = 2
 """Flag of an Ogg page that begins a stream."""
@@ -83,8 +84,12 @@ def _flac_begin(content: bytes) -> int | None:
 
 
 def _wav_begin(content: bytes) -> int | None:
-    at = content.find(b"WAVEfmt ")
-    return at - 8 if at >= 8 and content[at - 8 : at - 4] == b"RIFF" else None
+    at = content.find(WAV_START)
+    while at >= 0:
+        if at >= 8 and content[at - 8 : at - 4] == b"RIFF":
+            return at - 8
+        at = content.find(WAV_START, at + 1)
+    return None
 
 
 def _ogg_begin(content: bytes) -> int | None:

@@ -33,6 +33,19 @@ def _chunks(handle: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
         handle.seek(start + size + size % 2)
 
 
+def hides_data(handle: IO[bytes]) -> bool:
+    """Whether sound follows a data chunk that is said to be empty: its writer never came to fill in the size."""
+    at = handle.tell()
+    try:
+        for name, size, _ in _chunks(handle):
+            if name == b"data" and size == 0:
+                behind = handle.read(8)
+                return len(behind) == 8 and not behind[:4].isalnum()
+        return False
+    finally:
+        handle.seek(at)
+
+
 def stated_format(handle: IO[bytes]) -> tuple[int, int]:
     """Sample rate and channels as the header states them; (0, 0) without a format chunk."""
     for name, _, content in _chunks(handle):

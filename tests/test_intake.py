@@ -1,0 +1,361 @@
+"""What people really have: inputs out of public bug reports, each with the right value."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import struct
+import tarfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from audiomill.audio.decode import header_duration_s
+from audiomill.audio.mixing import mixing_by
+from audiomill.audio.wav import is_placeholder
+from audiomill.sources.listing import list_inputs
+from audiomill.storage.fs import Place
+from audiomill.storage.names import on_disk, readable
+from tests.jobs_by_hand import check_accounts, rows, run
+from tests.synth import RATE, encode, noise, tar_bytes, tone
+from tests.test_audio import FIXED, cut, whole
+
+
+def listed(place: Any, root: str | None = None) -> list[Any]:
+    return list_inputs((str(place),), {}, root, "/nowhere").entries
+
+
+# -------------------------------------------------------------------------------------- all the audio, at its time
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", None), ("WAV", None)])
+def test_streams_joined_in_one_file_are_all_read(kind: str, subtype: str | None) -> None:
+    """`cat a.ogg b.ogg`: Icecast recordings (lewton#18, OGVKit#165)."""
+    joined = b"".join(encode(tone(s, f), RATE, kind, subtype) for f, s in ((300, 3.0), (500, 4.0), (700, 1.0)))
+    _, ending = cut(joined)
+    assert abs(ending.num_samples - 8 * RATE) < 0.1 * RATE and ending.error is None and ending.failed_samples == 0
+    pcm = whole(joined).astype(float)
+    for start, frequency in ((1, 300), (5, 500)):
+        second = np.abs(np.fft.rfft(pcm[start * RATE : (start + 1) * RATE]))
+        assert abs(int(second.argmax()) - frequency) <= 2
+
+
+def test_a_joined_stream_of_another_rate_and_layout_is_fitted_to_the_first() -> None:
+    other = np.stack([tone(2.0, 500, 44_100)] * 2, 1)
+    _, ending = cut(encode(tone(2.0, 300), RATE, "FLAC") + encode(other, 44_100, "FLAC"))
+    assert abs(ending.num_samples - 4 * RATE) < 0.05 * RATE and ending.num_channels == 1
+
+
+def test_a_span_in_a_later_stream_is_found() -> None:
+    joined = encode(tone(2.0, 300), RATE, "FLAC") + encode(tone(2.0, 500), RATE, "FLAC")
+    cuts, ending = cut(joined, FIXED, start_s=2.5, duration_s=1.0)
+    assert ending.num_samples == RATE
+    assert int(np.abs(np.fft.rfft(cuts[0].pcm_T.astype(float))).argmax()) == 500
+
+
+def container(tracks: list[NDArray[np.float32]], delay_s: float = 0.0, gap_s: float = 0.0, **metadata: str) -> bytes:
+    """Matroska with PCM tracks that start late, with a gap after their first second."""
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="matroska") as out:
+        streams = [out.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in tracks]
+        for stream, language in zip(streams, metadata.values(), strict=False):
+            stream.metadata["language"] = language
+        packets = []
+        for stream, waveform in zip(streams, tracks, strict=True):
+            for at in range(0, len(waveform), 1_000):
+                chunk = np.rint(waveform[None, at : at + 1_000] * 32767).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(chunk, format="s16", layout="mono")
+                frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+                frame.pts = int(delay_s * RATE) + at + (int(gap_s * RATE) if at >= RATE else 0)
+                packets += [(frame.pts, packet) for packet in stream.encode(frame)]
+        for _, packet in sorted(packets, key=lambda pair: pair[0]):
+            out.mux(packet)
+    return sink.getvalue()
+
+
+def test_a_track_that_starts_late_keeps_its_time() -> None:
+    """subgen PR #305: every time was early by six seconds, and the file was called truncated."""
+    cuts, ending = cut(container([tone(3.0)], delay_s=6.0), FIXED)
+    pcm = np.concatenate([each.pcm_T for each in cuts])
+    assert abs(ending.num_samples - 9 * RATE) < 200 and ending.failed_samples == 0 and ending.error is None
+    assert np.abs(pcm[: 6 * RATE - 100]).max() == 0 < np.abs(pcm[6 * RATE + 100 : 7 * RATE]).max()
+    cuts, ending = cut(container([tone(3.0)], delay_s=6.0), FIXED, start_s=7.0, duration_s=1.0)
+    assert ending.num_samples == RATE and np.abs(cuts[0].pcm_T).max() > 10_000
+
+
+def test_time_without_packets_is_silence() -> None:
+    cuts, ending = cut(container([tone(3.0)], gap_s=2.0), FIXED)
+    pcm = np.concatenate([each.pcm_T for each in cuts])
+    assert abs(ending.num_samples - 5 * RATE) < 200 and ending.failed_samples == 0
+    assert np.abs(pcm[RATE + 100 : 3 * RATE - 100]).max() == 0 < np.abs(pcm[4 * RATE :]).max()
+
+
+@pytest.mark.parametrize(("track", "frequency"), [("default", 300), ("first", 300), ("2", 500), ("fra", 500)])
+def test_a_track_is_chosen_and_the_others_are_told(track: str, frequency: int) -> None:
+    content = container([tone(2.0, 300), tone(2.0, 500)], a="eng", b="fra")
+    cuts, ending = cut(content, FIXED, track=track)
+    spectrum = np.abs(np.fft.rfft(cuts[0].pcm_T[:RATE].astype(float)))
+    assert int(spectrum.argmax()) == frequency
+    assert ending.error is not None and "of 2 audio tracks only" in ending.error
+
+
+def test_a_track_that_is_not_there_is_a_named_rejection(tmp_path: Path) -> None:
+    (tmp_path / "a.mkv").write_bytes(container([tone(1.0)]))
+    run(tmp_path / "a.mkv", tmp_path / "out", track="3")
+    (row,) = rows(tmp_path / "out", "rejections")
+    assert row["reason"] == "no_audio_stream" and "expected audio track 3" in row["detail"]
+
+
+# ---------------------------------------------------------------------------------------------- channels that cancel
+
+
+def test_channels_that_cancel_are_not_silence() -> None:
+    """whisperX PR #750: a stereo file whose right channel is the left inverted was empty."""
+    left = tone(2.0)
+    cuts, ending = cut(encode(np.stack([left, -left], 1)), FIXED)
+    assert np.abs(cuts[0].pcm_T).max() > 16_000 and ending.notes is not None and "cancel" in ending.notes
+
+
+@given(st.floats(-1, 1), st.floats(0.01, 1.0))
+def test_a_mix_never_keeps_less_than_a_tenth_of_the_energy(correlation: float, level: float) -> None:
+    gram = np.array([[1.0, correlation * level], [correlation * level, level**2]])
+    mixing = mixing_by(gram)
+    weights = np.full(2, 0.5) if mixing.weights_C is None else mixing.weights_C.astype(float)
+    heard = np.diag(gram)[np.diag(gram) > 1e-4]
+    assert weights @ gram @ weights >= 0.0999 * heard.mean() or level < 0.02
+
+
+def test_a_silent_channel_does_not_halve_the_other() -> None:
+    cuts, ending = cut(encode(np.stack([tone(1.0), np.zeros(RATE, np.float32)], 1)), FIXED)
+    assert np.abs(cuts[0].pcm_T).max() > 16_000 and ending.notes == "silent channels left out of the mix: 1"
+    _, plain = cut(encode(np.stack([tone(1.0), tone(1.0, 300)], 1)), FIXED)
+    assert plain.notes is None
+
+
+# -------------------------------------------------------------------------------------------------- headers that lie
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF - 36, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFF - 44])
+@pytest.mark.parametrize("subtype", ["PCM_16", "ULAW"])
+def test_a_size_that_nobody_knew_is_no_promise(size: int, subtype: str) -> None:
+    """SoX and arecord into a pipe (rs1729/RS#39, kaldi#1567)."""
+    content = bytearray(encode(tone(2.0), RATE, "WAV", subtype))
+    at = bytes(content).find(b"data") + 4
+    content[at : at + 4] = struct.pack("<I", size)
+    _, ending = cut(bytes(content))
+    assert ending.num_samples == 2 * RATE and ending.failed_samples == 0 and ending.error is None
+    assert header_duration_s(io.BytesIO(bytes(content))) is None
+    assert is_placeholder(size) and not is_placeholder(3 * 10**9)
+
+
+# ------------------------------------------------------------------------------------------------------------ shards
+
+
+def tar_with_links(folder: Path, mode: str) -> Path:
+    """As GNU tar packs a folder with a hard link, a symbolic one, and ones that lead nowhere."""
+    for name, frequency in (("a.wav", 300), ("sub/b.wav", 500)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode(tone(1.0, frequency)))
+    os.link(folder / "a.wav", folder / "hard.wav")
+    os.symlink("b.wav", folder / "sub" / "sym.wav")
+    os.symlink("../../etc/passwd", folder / "out.wav")
+    place = folder.with_suffix(".tar" if mode == "w" else ".tar.gz")
+    with tarfile.open(place, mode) as shard:  # type: ignore[call-overload]
+        for name in ("a.wav", "sub/b.wav", "hard.wav", "sub/sym.wav", "out.wav"):
+            shard.add(folder / name, name)
+    return place
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_links_in_a_tar_are_recordings_and_lead_nowhere_else(tmp_path: Path, mode: str) -> None:
+    """ratarmount#28: files with two names were gone."""
+    run(tar_with_links(tmp_path / "src", mode), tmp_path / "out", segment="none")
+    texts = {row["member"]: row["text"] for row in rows(tmp_path / "out", "recordings")}
+    assert sorted(texts) == ["a.wav", "hard.wav", "sub/b.wav", "sub/sym.wav"]
+    assert texts["a.wav"] == texts["hard.wav"] != texts["sub/b.wav"] == texts["sub/sym.wav"]
+    (row,) = rows(tmp_path / "out", "rejections")
+    assert row["member"] == "out.wav" and "link to a file of this tar" in row["detail"]
+    check_accounts(tmp_path / "out")
+
+
+def test_archives_joined_and_compressed_in_pieces_are_read_to_the_end(tmp_path: Path) -> None:
+    one, two = (tar_bytes({f"{name}.wav": encode(tone(0.5))}) for name in "ab")
+    (tmp_path / "j.tar").write_bytes(one + two)
+    (tmp_path / "p.tar.gz").write_bytes(gzip.compress(one[: len(one) // 2]) + gzip.compress(one[len(one) // 2 :] + two))
+    for name in ("j.tar", "p.tar.gz"):
+        assert [entry.member for entry in listed(tmp_path / name)] == ["a.wav", "b.wav"]
+        run(tmp_path / name, tmp_path / f"out-{name}", segment="none")
+        assert len(rows(tmp_path / f"out-{name}", "recordings")) == 2
+
+
+def test_what_macos_puts_beside_files_is_no_recording(tmp_path: Path) -> None:
+    members = dict.fromkeys(("./._a.wav", "__MACOSX/a.wav", ".Trash/a.wav"), b"\0\5\x16\7Mac OS X")
+    (tmp_path / "s.tar").write_bytes(tar_bytes({**members, "./a.wav": encode(tone(1.0))}))
+    assert [entry.member for entry in listed(tmp_path / "s.tar")] == ["./a.wav"]
+
+
+def test_a_tar_packed_anew_gives_every_member_its_own_text(tmp_path: Path) -> None:
+    members = {f"s{number}.wav": encode(noise(RATE, seed=number)) for number in range(4)}
+    (tmp_path / "s.tar").write_bytes(tar_bytes(members))
+    run(tmp_path / "s.tar", tmp_path / "fresh", segment="none")
+    run(tmp_path / "s.tar", tmp_path / "out", segment="none", part_seconds=1)
+    (tmp_path / "out" / "ledger" / "part-000001.json").unlink()
+    (tmp_path / "out" / "ledger" / "part-000002.json").unlink()
+    (tmp_path / "s.tar").write_bytes(tar_bytes(dict(reversed(members.items()))))
+    run(tmp_path / "s.tar", tmp_path / "out", segment="none", part_seconds=1)
+    texts = [{row["member"]: row["text"] for row in rows(tmp_path / name, "recordings")} for name in ("fresh", "out")]
+    assert texts[0] == texts[1]
+
+
+def struct_column(contents: list[bytes], names: list[str]) -> pa.Array:
+    return pa.StructArray.from_arrays([pa.array(contents, pa.binary()), pa.array(names)], ["bytes", "path"])
+
+
+def test_the_audio_column_is_found_by_name_and_type(tmp_path: Path) -> None:
+    """hub-docs PR #1360: an image column before the audio."""
+    wav = encode(tone(1.0))
+    tables = {
+        "image": {"image": struct_column([b"\x89PNG"], ["i.png"]), "audio": struct_column([wav], ["a.wav"])},
+        "prompt": {"prompt_audio": struct_column([b"x"], ["p.wav"]), "audio": struct_column([wav], ["a.wav"])},
+        "lists": {"speech": pa.array([list(wav)], pa.list_(pa.uint8()))},
+        "dictionary": {"audio": pa.array([wav], pa.binary()).dictionary_encode()},
+        "large": {"audio": pa.array([wav], pa.large_binary()), "thumbnail": pa.array([b"x"], pa.binary())},
+    }
+    for name, columns in tables.items():
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    run([tmp_path / f"{name}.parquet" for name in tables], tmp_path / "out", segment="none")
+    assert rows(tmp_path / "out", "rejections") == [] and len(rows(tmp_path / "out", "recordings")) == len(tables)
+
+
+def test_several_audio_columns_are_one_error_that_names_them(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"question": struct_column([b"x"], ["q"]), "answer": struct_column([b"y"], ["a"])}),
+        tmp_path / "s.parquet",
+    )
+    (entry,) = listed(tmp_path / "s.parquet")
+    assert entry.reason == "unreadable_shard" and "question, answer" in entry.detail
+
+
+# --------------------------------------------------------------------------------------------------------- manifests
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "spans"),
+    [
+        ("m.csv", "path,start,end\na.wav,1.0,3.0\na.wav,5,6.5\n", [(1.0, 2.0), (5.0, 1.5)]),
+        ("m.tsv", "path\tbegin_time\tend_time\na.wav\t0:01:03.5\t0:01:04\n", [(63.5, 0.5)]),
+        ("m.jsonl", '{"audio_filepath": "a.wav", "start_time": 1, "end_time": 3}\n', [(1.0, 2.0)]),
+        ("m.jsonl", '{"audio": "a.wav", "start_ms": 500, "end_ms": 1750}\n', [(0.5, 1.25)]),
+        ("m.jsonl", '{"audio": "a.wav", "offset": 2, "duration": 0.5}\n', [(2.0, 0.5)]),
+        ("m.json", '{\n "audio": "a.wav",\n "start": 1,\n "end": 2\n}\n{\n "audio": "a.wav"\n}\n', [(1.0, 1.0), (None, None)]),
+    ],
+)  # fmt: skip
+def test_spans_are_read_as_people_write_them(
+    tmp_path: Path, name: str, text: str, spans: list[tuple[float | None, float | None]]
+) -> None:
+    """GigaSpeech#125: two spans became one recording of twenty seconds."""
+    (tmp_path / name).write_text(text)
+    found = listed(tmp_path / name)
+    assert [(entry.span_start_s, entry.span_duration_s) for entry in found] == spans
+    assert {entry.reason for entry in found} == {None} and {entry.metadata for entry in found} == {None}
+
+
+def test_an_end_before_the_start_is_a_named_rejection(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,start,end\na.wav,3.0,1.0\n")
+    (entry,) = listed(tmp_path / "m.csv")
+    assert entry.reason == "bad_manifest_row" and "3 to 1 s" in entry.detail
+
+
+def test_kaldi_folders_common_voice_and_ljspeech_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "wav.scp").write_text("r1 a/one.wav\nr2 sox x.wav -t wav - |\n")
+    (tmp_path / "segments").write_text("u1 r1 0.5 2.0\nu2 r1 2.0 -1\nu3 r2 0 1\n")
+    (tmp_path / "text").write_text("u1 hello world\n")
+    first, rest, command = listed(tmp_path / "wav.scp")
+    assert (first.span_start_s, first.span_duration_s, first.reference) == (0.5, 1.5, "hello world")
+    assert (rest.span_start_s, rest.span_duration_s) == (2.0, None) and "never run" in command.detail
+    (tmp_path / "train.tsv").write_text("client_id\tpath\tsentence\nx\tc.mp3\tHi\n")
+    (voice,) = listed(tmp_path / "train.tsv")
+    assert voice.source == str(tmp_path / "clips" / "c.mp3") and voice.reference == "Hi"
+    (tmp_path / "metadata.csv").write_text("LJ1|In 1465|In fourteen sixty five\nLJ2|b|b\n")
+    one, _ = listed(tmp_path / "metadata.csv")
+    assert one.source == str(tmp_path / "wavs" / "LJ1.wav") and one.reference == "In fourteen sixty five"
+
+
+# --------------------------------------------------------------------------------------------------- names and links
+
+
+@given(st.binary(min_size=1, max_size=20))
+def test_every_name_has_a_text(name: bytes) -> None:
+    text = readable(os.fsdecode(name))
+    text.encode()
+    if b"\\" not in name:
+        assert os.fsencode(on_disk(f"/nowhere/{text}")) == b"/nowhere/" + name
+
+
+def test_a_name_that_is_no_text_is_a_row(tmp_path: Path) -> None:
+    """mutagen#648: one Latin-1 name ended the whole run."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "ok.wav").write_bytes(encode(tone(1.0)))
+    with open(os.fsencode(folder) + b"/caf\xe9.wav", "wb") as handle:
+        handle.write(encode(tone(1.0, 300)))
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "in/ok.wav", "text": "\\ud83d"}\n')
+    run([folder, tmp_path / "m.jsonl"], tmp_path / "out", segment="none")
+    assert sorted(Path(row["source"]).name for row in rows(tmp_path / "out", "recordings")) == [
+        "caf\\xe9.wav",
+        "ok.wav",
+    ]
+    check_accounts(tmp_path / "out")
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    for name in ("disk/b.wav", "in/a.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    os.symlink("../disk", tmp_path / "in" / "part")
+    os.symlink("../disk", tmp_path / "in" / "again")
+    os.symlink("..", tmp_path / "in" / "loop")
+    found = list_inputs((str(tmp_path / "in"),), {}, None, "/nowhere")
+    assert sorted(Path(entry.source).name for entry in found.entries) == ["a.wav", "b.wav"]
+    assert any("link to a folder" in name for name in found.ignored)
+
+
+def test_hidden_folders_are_left_out_unless_they_are_named(tmp_path: Path) -> None:
+    for name in (".Trash/a.wav", "b.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [Path(entry.source).name for entry in listed(tmp_path)] == ["b.wav"]
+    assert [Path(entry.source).name for entry in listed(tmp_path / ".Trash")] == ["a.wav"]
+    assert [Path(entry.source).name for entry in listed(tmp_path / ".Trash" / "*.wav")] == ["a.wav"]
+
+
+# ------------------------------------------------------------------------------------------------------ damaged outputs
+
+
+@pytest.mark.parametrize(
+    "name", ["segments/part-000000.parquet", "recordings/part-000001.parquet", "ledger/part-000000.json"]
+)
+def test_a_damaged_part_is_named_and_made_anew(tmp_path: Path, audiomill: Any, name: str) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.wav").write_bytes(encode(noise(RATE, seed=number)))
+    asked = ["transcribe", "0.wav", "1.wav", "--model", "fake://", "--segment", "none", "--part-seconds", "1"]
+    assert audiomill(*asked, "--output", "out").returncode == 0
+    place = Place(str(tmp_path / "out")).join(name)
+    whole_bytes = place.read()
+    place.write(whole_bytes[: len(whole_bytes) // 2])
+    told = audiomill("inspect", "out")
+    assert told.returncode == 1 and name.rsplit("/", 1)[-1] in told.stderr and "Traceback" not in told.stderr
+    again = audiomill(*asked, "--output", "out")
+    assert again.returncode == 0 and "made anew" in again.stderr
+    assert place.read() == whole_bytes or name.startswith("ledger")
+    assert audiomill("inspect", "out").returncode == 0
