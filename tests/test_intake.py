@@ -142,6 +142,13 @@ def test_a_silent_channel_does_not_halve_the_other() -> None:
     assert plain.notes is None
 
 
+def test_what_is_clipped_or_missing_of_a_span_is_told() -> None:
+    _, loud = cut(encode(40.0 * tone(1.0), RATE, "WAV", "FLOAT"))
+    assert loud.notes == "louder than full scale (peak 20): clipped"
+    _, short = cut(encode(tone(3.0)), FIXED, start_s=2.0, duration_s=5.0)
+    assert short.num_samples == RATE and short.notes is not None and "5.000 s asked for, 1.000 s there" in short.notes
+
+
 # -------------------------------------------------------------------------------------------------- headers that lie
 
 
@@ -337,6 +344,16 @@ def test_hidden_folders_are_left_out_unless_they_are_named(tmp_path: Path) -> No
     assert [Path(entry.source).name for entry in listed(tmp_path)] == ["b.wav"]
     assert [Path(entry.source).name for entry in listed(tmp_path / ".Trash")] == ["a.wav"]
     assert [Path(entry.source).name for entry in listed(tmp_path / ".Trash" / "*.wav")] == ["a.wav"]
+
+
+def test_an_earlier_output_in_the_input_is_left_out_and_output_is_no_input(tmp_path: Path, audiomill: Any) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(tone(1.0)))
+    run(tmp_path / "a.wav", tmp_path / "old", segment="none")
+    found = list_inputs((str(tmp_path),), {}, None, str(tmp_path / "new"))
+    assert [Path(entry.source).name for entry in found.entries] == ["a.wav"]
+    assert found.ignored["(output of an earlier run)"] == 1
+    done = audiomill("transcribe", ".", "--model", "fake://", "--output", ".")
+    assert done.returncode == 2 and "is the input and the --output" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------ damaged outputs

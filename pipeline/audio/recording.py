@@ -24,6 +24,8 @@ from audiomill.errors import Rejected
 MIN_MISSING_S = 0.1
 """A decoded length this close to the announced one is complete: encoders pad and trim by some frames."""
 MIN_MISSING_SHARE = 0.005
+LOUDEST = 1.5
+"""Decoders of lossy formats go a little beyond full scale; more was written so."""
 MAX_OBSOLETE = 10 * MODEL_SAMPLE_RATE
 """Samples that may stay in memory although nobody will ask for them: dropping them costs a copy."""
 
@@ -138,7 +140,7 @@ class _Source:
 
     def __init__(self, audio: Audio, limit: int | None, spec: RecordingSpec, mixing: Mixing) -> None:
         self._audio, self._limit, self._spec, self._mixing = audio, limit, spec, mixing
-        self.num_decoded = 0
+        self.num_decoded, self._peak = 0, 0.0
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         for block in self._audio.blocks_TK:
@@ -154,6 +156,7 @@ class _Source:
                     f"expected finite samples, got NaN or infinity at {at / self._audio.sample_rate:.3f} s",
                 )
             self.num_decoded += len(block)
+            self._peak = max(self._peak, float(block.max()), -float(block.min()))
             _check_length(self.num_decoded, self._audio, self._spec, only_longest=True)
             yield self._picked(block)
 
@@ -161,6 +164,16 @@ class _Source:
         if self._spec.channels == "mix":
             return self._mixing.mixed(block_TC)
         return block_TC[:, :1] if self._spec.channels == "first" else block_TC
+
+    def _notes(self) -> str | None:
+        """What the row says of sound that was changed, or is not as it was asked for."""
+        notes, rate = [self._mixing.notes] if self._mixing.notes else [], self._audio.sample_rate
+        if self._peak > LOUDEST:
+            notes.append(f"louder than full scale (peak {self._peak:.3g}): clipped")
+        if self._limit is not None and self.num_decoded < self._limit - MIN_MISSING_S * rate:
+            asked, there = self._limit / rate, self.num_decoded / rate
+            notes.append(f"the span ends behind the audio: {asked:.3f} s asked for, {there:.3f} s there")
+        return "; ".join(notes) or None
 
     def check(self) -> None:
         """Raises Rejected when too little came out."""
@@ -202,9 +215,7 @@ class _Source:
         decoded = resampled_length(self.num_decoded, rate)
         total = resampled_length(expected, rate) if is_cut_off else decoded
         speech, failed = min(speech_samples, decoded), total - decoded
-        return Ending(
-            origin, total, speech, failed, rate, audio.num_channels, error, *envelope.finish(), self._mixing.notes
-        )
+        return Ending(origin, total, speech, failed, rate, audio.num_channels, error, *envelope.finish(), self._notes())
 
 
 class _Track:

@@ -17,6 +17,9 @@ from audiomill.sources.shards import shard_of
 from audiomill.sources.single import SINGLE
 from audiomill.storage.fs import Place, absolute, protocol, retried
 
+OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
+"""A folder with these was written by a run; what is in it is no input."""
+
 
 @dataclass
 class Listing:
@@ -43,6 +46,8 @@ def list_inputs(inputs: tuple[str, ...], options: dict[str, Any], audio_root: st
     supervisions: defaultdict[str, list[Supervision]] = defaultdict(list)
     seen: set[str] = set()
     for text in inputs:
+        if absolute(text).rstrip("/") == absolute(output).rstrip("/"):
+            raise InputError(f"{text}: is the input and the --output; name another folder for the tables")
         for found in _expand(Place(text, options), audio_root, absolute(output), listing):
             if isinstance(found, Supervision):
                 supervisions[found.recording_id].append(found)
@@ -137,6 +142,9 @@ def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, A
                 children = list(each)
         except PermissionError:
             listing.ignored["(folder without permission)"] += 1
+            continue
+        if {child.name for child in children} >= OUTPUT_FILES:
+            listing.ignored["(output of an earlier run)"] += 1
             continue
         for child in children:
             if not _is_folder(child):

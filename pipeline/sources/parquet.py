@@ -19,7 +19,7 @@ from audiomill.storage.fs import Place
 KIND = "parquet"
 AUDIO_COLUMNS = ("audio", "bytes", "wav", "flac", "mp3", "audio_bytes", "content", "speech")
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "reference")
-OTHER_MEDIA = ("image", "img", "video", "png", "jpg", "jpeg", "thumbnail", "mask", "embedding")
+OTHER_MEDIA = ("image", "img", "video", "png", "jpg", "jpeg", "thumbnail", "mask", "embedding", "envelope")
 """Words in the names of columns that hold something else."""
 PLAIN_COLUMNS = ("duration", "language", "lang", "id", "speaker_id", "file")
 
