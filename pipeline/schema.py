@@ -53,6 +53,7 @@ PLAN = pa.schema(
             "span_start_s", pa.float64(), "start of the selected span in the source; null: whole recording", "s", True
         ),
         column("span_duration_s", pa.float64(), "length of the selected span; null: to the end", "s", True),
+        column("track", pa.int32(), "audio track of a container, from 1; null: as --track says", nullable=True),
         column("reference", pa.string(), "reference text from manifest or shard", nullable=True),
         column("language", pa.string(), "language given by the manifest", nullable=True),
         column("metadata", pa.string(), "other manifest columns as JSON", nullable=True),
@@ -76,6 +77,7 @@ RECORDINGS = pa.schema(
         column("duration_s", pa.float64(), "speech_s + non_speech_s + failed_s", "s"),
         column("sample_rate", pa.int32(), "of the source", "Hz"),
         column("num_channels", pa.int32(), "of the source"),
+        column("track", pa.int32(), "audio track, from 1, of a container with several; else null", nullable=True),
         column(
             "text",
             pa.string(),
@@ -203,6 +205,7 @@ ENDING = pa.struct(
         ("failed_samples", pa.int64()),
         ("sample_rate", pa.int32()),
         ("num_channels", pa.int32()),
+        ("track", pa.int32()),
         ("error", pa.string()),
         ("reference", pa.string()),
         ("metadata", pa.string()),

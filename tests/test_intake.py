@@ -109,6 +109,21 @@ def test_a_track_is_chosen_and_the_others_are_told(track: str, frequency: int) -
     assert ending.error is not None and "of 2 audio tracks only" in ending.error
 
 
+def test_all_tracks_are_recordings_and_the_default_keeps_the_file_s_id(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "two.mkv").write_bytes(container([tone(1.0, 300), tone(1.0, 500)], a="eng", b="fra"))
+    (tmp_path / "in" / "one.wav").write_bytes(encode(tone(1.0)))
+    for track in ("all", "default"):
+        run(tmp_path / "in", tmp_path / track, segment="none", track=track)
+        check_accounts(tmp_path / track)
+    every, default = (rows(tmp_path / track, "recordings") for track in ("all", "default"))
+    found = [(Path(row["source"]).name, row["track"]) for row in every]
+    assert found == [("one.wav", None), ("two.mkv", 1), ("two.mkv", 2)]
+    assert [row["id"] for row in default] == [row["id"] for row in every[:2]] and len({row["id"] for row in every}) == 3
+    assert [row["error"] for row in every] == [None] * 3 and default[1]["error"] is not None
+    assert every[1]["text"] == default[1]["text"] != every[2]["text"]
+
+
 def test_a_track_that_is_not_there_is_a_named_rejection(tmp_path: Path) -> None:
     (tmp_path / "a.mkv").write_bytes(container([tone(1.0)]))
     run(tmp_path / "a.mkv", tmp_path / "out", track="3")

@@ -70,7 +70,8 @@ def open_with_ffmpeg(handle: IO[bytes], start_s: float, track: str, why_not_sndf
                 "no_audio_stream",
                 f"expected an audio stream, got a {container.format.long_name} file without one",
             )
-        stream, left_out = _chosen(container, track)
+        stream = _chosen(container, track)
+        number, left_out = _told(container, stream)
         problems: list[str] = []
         clock = _Clock(container, stream)
         if start_s > SEEK_MARGIN_S:
@@ -86,13 +87,37 @@ def open_with_ffmpeg(handle: IO[bytes], start_s: float, track: str, why_not_sndf
         check_header(first.sample_rate, first.layout.nb_channels)
         announced = _ffmpeg_duration_s(container, stream, clock)
         num_announced = None if announced is None else max(0, int((announced - start_s) * first.sample_rate))
-        audio = Audio(first.sample_rate, first.layout.nb_channels, num_announced, iter(()), False, problems, left_out)
+        audio = Audio(
+            first.sample_rate, first.layout.nb_channels, num_announced, iter(()), False, problems, number, left_out
+        )
         audio.blocks_TK = _ffmpeg_blocks(first, frames, start_s, clock)
         yield audio
 
 
-def _chosen(container: Any, track: str) -> tuple[Any, str | None]:
-    """The audio track that is asked for, and what is said of the others.
+def tracks_of(handle: IO[bytes]) -> tuple[int, int]:
+    """Number of audio tracks, and which one is the default, from 1; (0, 0) for what is no container."""
+    try:
+        with av.open(
+            _Nameless(handle), metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
+        ) as found:
+            tracks = list(found.streams.audio)
+            return (len(tracks), tracks.index(_chosen(found, "default")) + 1) if tracks else (0, 0)
+    except (av.FFmpegError, ValueError, UnicodeDecodeError):
+        return 0, 0
+
+
+def _told(container: Any, stream: Any) -> tuple[int | None, str | None]:
+    """Number of a track where there are several, and what is said of the others."""
+    tracks = list(container.streams.audio)
+    if len(tracks) == 1:
+        return None, None
+    number = tracks.index(stream) + 1
+    names = f"{number} ({stream.language or 'no language'})"
+    return number, f"of {len(tracks)} audio tracks only {names} was read; --track names another, or all"
+
+
+def _chosen(container: Any, track: str) -> Any:
+    """The audio track that is asked for.
 
     Raises:
         Rejected: there is none of that number or language.
@@ -107,12 +132,10 @@ def _chosen(container: Any, track: str) -> tuple[Any, str | None]:
         chosen = tracks[int(track) - 1] if 0 < int(track) <= len(tracks) else None
     else:
         chosen = next((each for each in tracks if (each.language or "").lower() == track.lower()), None)
-    names = [f"{number} ({each.language or 'no language'})" for number, each in enumerate(tracks, 1)]
     if chosen is None:
-        raise Rejected("decode", "no_audio_stream", f"expected audio track {track}, got {', '.join(names)}")
-    if len(tracks) == 1:
-        return chosen, None
-    return chosen, f"of {len(tracks)} audio tracks only {names[tracks.index(chosen)]} was read; --track names another"
+        names = ", ".join(f"{number} ({each.language or 'no language'})" for number, each in enumerate(tracks, 1))
+        raise Rejected("decode", "no_audio_stream", f"expected audio track {track}, got {names}")
+    return chosen
 
 
 class _Clock:

@@ -26,6 +26,8 @@ class Audio:
     """Whether the announced length is exact to the sample; lossy codecs pad and trim by some frames."""
     problems: list[str] = field(default_factory=list)
     """What went wrong while decoding, filled as blocks are read."""
+    track: int | None = None
+    """Of a container with several audio tracks, from 1."""
     left_out: str | None = None
     """Sound of the file that was not asked for."""
 

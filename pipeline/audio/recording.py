@@ -53,6 +53,7 @@ class Ending(NamedTuple):
     failed_samples: int
     sample_rate: int
     num_channels: int
+    track: int | None
     error: str | None
     envelope: bytes
     envelope_s: float
@@ -69,6 +70,7 @@ class RecordingSpec:
     min_s: float
     max_s: float
     track: str = "default"
+    is_every_track: bool = False
 
 
 @dataclass
@@ -210,12 +212,13 @@ class _Source:
             error = f"truncated: expected {expected / rate:.3f} s, got {self.num_decoded / rate:.3f} s{_because(audio)}"
         elif audio.problems:
             error = f"damaged: {'; '.join(audio.problems)}"
-        if audio.left_out is not None:
+        if audio.left_out is not None and not self._spec.is_every_track:
             error = audio.left_out if error is None else f"{error}; {audio.left_out}"
         decoded = resampled_length(self.num_decoded, rate)
         total = resampled_length(expected, rate) if is_cut_off else decoded
         speech, failed = min(speech_samples, decoded), total - decoded
-        return Ending(origin, total, speech, failed, rate, audio.num_channels, error, *envelope.finish(), self._notes())
+        told = audio.num_channels, audio.track, error
+        return Ending(origin, total, speech, failed, rate, *told, *envelope.finish(), self._notes())
 
 
 class _Track:

@@ -63,8 +63,8 @@ class DecodeConfig(Validated):
     )
     track: str = option(
         "default",
-        "Audio track of containers with several: default (the one marked so), first, a number from 1, or a language as the file "
-        "names it, such as eng.",
+        "Audio track of containers with several: default (the one marked so), first, all (a recording of each), a number from 1, or "
+        "a language as the file names it, such as eng.",
         results=True,
     )
     min_recording_seconds: float = option(

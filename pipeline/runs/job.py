@@ -28,6 +28,7 @@ from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.canary import Difference, spread, verdict
 from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
+from audiomill.stages.tracks import with_every_track
 from audiomill.stages.write import declare_complete, write_result
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute, remove_stale_temporaries
@@ -127,7 +128,10 @@ def run_by_name(job: str, inputs: Sequence[str], options: Mapping[str, Any]) -> 
 
 def listed(config: JobConfig) -> Listing:
     """What the inputs hold."""
-    return list_inputs(config.inputs, config.plan.storage_options, config.plan.audio_root, config.output.output)
+    listing = list_inputs(config.inputs, config.plan.storage_options, config.plan.audio_root, config.output.output)
+    if config.decode.track == "all":
+        listing.entries = with_every_track(listing.entries, config.plan.storage_options)
+    return listing
 
 
 def _run(

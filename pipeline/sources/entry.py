@@ -40,6 +40,9 @@ class Entry(NamedTuple):
     sidecars: tuple[Sidecar, ...] | None = None
     reason: str | None = None
     detail: str | None = None
+    track: int | None = None
+    is_further_track: bool = False
+    """Not the container's default one, which keeps the id of the file."""
     key: str | None = None
     """Lhotse recording id, to join supervisions; not stored."""
 
@@ -54,10 +57,11 @@ class Entry(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Stable and content-free: from source, member and span alone."""
+        """Stable and content-free: from source, member, span and further track alone."""
         span = "" if self.span_start_s is None else f"{self.span_start_s!r}+{self.span_duration_s!r}"
+        further = (f"track {self.track}",) if self.is_further_track else ()
         return hashlib.sha256(
-            "\0".join((self.source, self.member, span)).encode("utf-8", "surrogateescape")
+            "\0".join((self.source, self.member, span, *further)).encode("utf-8", "surrogateescape")
         ).hexdigest()[:20]
 
 

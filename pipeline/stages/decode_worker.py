@@ -13,9 +13,11 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import IO, Any
 
 from audiomill.audio.decode import header_duration_s
+from audiomill.audio.ffmpeg import tracks_of
 from audiomill.audio.recording import Cut, StageClock
 from audiomill.audio.segment import SegmentSpec
 from audiomill.config.defaults import WALL_FACTOR
@@ -39,20 +41,30 @@ def main() -> None:
     reader = ShardReader(settings["storage_options"])
     for line in requests:
         question = json.loads(line)
-        if question["ask"] == "durations":
-            _send(answers, {"seconds": [_duration(row, reader, decode.decode_timeout) for row in question["rows"]]})
+        if question["ask"] in LOOKS:
+            look, otherwise = LOOKS[question["ask"]]
+            found = [_looked_at(row, reader, decode.decode_timeout, look, otherwise) for row in question["rows"]]
+            _send(answers, {question["ask"]: found})
         else:
             _serve(question["row"], reader, decode, segments, answers)
 
 
-def _duration(row: dict[str, Any], reader: ShardReader, timeout_s: float) -> float | None:
-    """Seconds by a recording's header; the read stage will name what is wrong with it."""
+LOOKS: dict[str, tuple[Callable[[IO[bytes]], Any], Any]] = {
+    "durations": (header_duration_s, None),
+    "tracks": (tracks_of, (0, 0)),
+}
+"""What headers are asked, and the answer of those that cannot be read: the read stage will name what is wrong."""
+
+
+def _looked_at(
+    row: dict[str, Any], reader: ShardReader, timeout_s: float, look: Callable[[IO[bytes]], Any], otherwise: Any
+) -> Any:
     _expect_progress_within(timeout_s)
     try:
         with reader.open(row["source"], row["kind"], row["position"], row["size"]) as handle:
-            return header_duration_s(handle)
+            return look(handle)
     except (OSError, ValueError):
-        return None
+        return otherwise
     finally:
         _expect_progress_within(0)
 

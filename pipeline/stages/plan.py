@@ -55,7 +55,7 @@ def planned_table(
 
 
 _PASSED_ON = (
-    "source", "member", "kind", "position", "size", "span_start_s", "span_duration_s", "reference", "language", "metadata", "reason", "detail",
+    "source", "member", "kind", "position", "size", "span_start_s", "span_duration_s", "track", "reference", "language", "metadata", "reason", "detail",
 )  # fmt: skip
 
 

@@ -65,7 +65,8 @@ def _read_once(
     before = time.perf_counter()
     spec = RecordingSpec(
         channels=decode.channels,
-        track=decode.track,
+        track=decode.track if row["track"] is None else str(row["track"]),
+        is_every_track=row["track"] is not None,
         start_s=row["span_start_s"],
         duration_s=row["span_duration_s"],
         min_s=decode.min_recording_seconds,

@@ -78,14 +78,20 @@ class Decoder:
         Args:
             rows: with source, kind, position and size, as in `schema.PLAN`.
         """
+        return self._asked_of_each("durations", rows, None)
+
+    def tracks(self, rows: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
+        """Audio tracks of each recording, and the number of the default one; (0, 0) where that cannot be told."""
+        return [(count, default) for count, default in self._asked_of_each("tracks", rows, (0, 0))]
+
+    def _asked_of_each(self, what: str, rows: Sequence[dict[str, Any]], otherwise: Any) -> list[Any]:
         try:
-            found: list[float | None] = self._exchange({"ask": "durations", "rows": list(rows)})["seconds"]
-            return found
+            return list(self._exchange({"ask": what, "rows": list(rows)})[what])
         except WorkerDied:
             if len(rows) == 1:
-                return [None]
+                return [otherwise]
             half = len(rows) // 2
-            return self.durations(rows[:half]) + self.durations(rows[half:])
+            return self._asked_of_each(what, rows[:half], otherwise) + self._asked_of_each(what, rows[half:], otherwise)
 
     def close(self) -> None:
         """Ends the child process."""

@@ -88,6 +88,7 @@ def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost:
                 "member",
                 "sample_rate",
                 "num_channels",
+                "track",
                 "notes",
                 "reference",
                 "metadata",
