@@ -157,6 +157,20 @@ def test_a_silent_channel_does_not_halve_the_other() -> None:
     assert plain.notes is None
 
 
+def test_a_very_quiet_recording_is_raised_and_a_silent_one_is_not() -> None:
+    cuts, ending = cut(encode(0.005 * tone(6.0)), FIXED)
+    assert ending.notes == "very quiet (peak -52 dB): raised by 32 dB"
+    assert abs(np.abs(cuts[0].pcm_T).max() - 3_277) < 100
+    for waveform in (
+        0.05 * tone(1.0),
+        np.zeros(RATE, np.float32),
+        np.concatenate([np.zeros(6 * RATE, np.float32), tone(1.0)]),
+    ):
+        cuts, ending = cut(encode(waveform), FIXED)
+        assert ending.notes is None
+        assert np.abs(np.concatenate([each.pcm_T for each in cuts]) - np.rint(32768 * waveform)).max() <= 1
+
+
 def test_what_is_clipped_or_missing_of_a_span_is_told() -> None:
     _, loud = cut(encode(40.0 * tone(1.0), RATE, "WAV", "FLOAT"))
     assert loud.notes == "louder than full scale (peak 20): clipped"

@@ -1,4 +1,4 @@
-"""How the channels of a recording become one: their mean, unless that would lose the sound.
+"""How the channels of a recording become one: their mean, unless that would lose the sound; and how loud it is made.
 
 Decided once a recording, by the energies of the whole of it. G: products of channels summed over all samples (C, C).
 """
@@ -6,7 +6,7 @@ Decided once a recording, by the energies of the whole of it. G: products of cha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 import numpy as np
@@ -19,29 +19,32 @@ SILENT = 1e-4
 """A channel with less of the loudest one's energy (-40 dB) is silent."""
 CANCELLED = 0.1
 """A mean that keeps less of the channels' mean energy: for two of them a correlation below -0.8."""
+QUIET, NOTHING, RAISED_TO = 0.01, 1e-4, 0.1
+"""Peaks: below -40 dB voice activity misses speech, so a recording is raised to -20 dB; below -80 dB there is nothing."""
 MAX_LOOKED_AT = 32
 """Channels; beyond, the mean is taken."""
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """`weights_C`: of each channel; None: the mean. `notes`: why it is not the mean."""
+    """`weights_C`: of each channel; None: the mean. `gain`: of all. `notes`: why it is not the mean as it is."""
 
     weights_C: NDArray[np.float32] | None = None
     notes: str | None = None
+    gain: float = 1.0
 
     def mixed(self, block_TC: NDArray[np.float32]) -> NDArray[np.float32]:
         """One channel."""
-        if block_TC.shape[1] == 1:
-            return block_TC
-        if self.weights_C is None:
-            mean: NDArray[np.float32] = block_TC.mean(axis=1, keepdims=True, dtype=np.float32)
-            return mean
-        return block_TC @ self.weights_C[:, None]
+        mixed: NDArray[np.float32] = block_TC
+        if block_TC.shape[1] > 1 and self.weights_C is None:
+            mixed = block_TC.mean(axis=1, keepdims=True, dtype=np.float32)
+        elif self.weights_C is not None:
+            mixed = block_TC @ self.weights_C[:, None]
+        return mixed if self.gain == 1.0 else mixed * np.float32(self.gain)
 
 
 def mixing_of(handle: IO[bytes], start_s: float, longest_s: float, track: str, progress: Callable[[], None]) -> Mixing:
-    """Reads a recording of several channels once for its energies.
+    """Reads a recording of several channels, or one that begins very quietly, once for its energies and its peak.
 
     Args:
         handle: encoded audio at its start, where it is left again.
@@ -52,21 +55,31 @@ def mixing_of(handle: IO[bytes], start_s: float, longest_s: float, track: str, p
     """
     try:
         with open_audio(handle, start_s, track) as audio:
-            if not 1 < audio.num_channels <= MAX_LOOKED_AT:
+            if audio.num_channels > MAX_LOOKED_AT:
                 return Mixing()
-            left, gram_CC = int(longest_s * audio.sample_rate), np.zeros((audio.num_channels,) * 2)
+            left, gram_CC, peak = int(longest_s * audio.sample_rate), np.zeros((audio.num_channels,) * 2), 0.0
             for block in audio.blocks_TK:
                 used = block[:left].astype(np.float64)
                 left -= len(used)
                 gram_CC += used.T @ used
+                peak = max(peak, float(np.abs(used).max(initial=0.0)))
                 progress()
-                if left <= 0:
+                if left <= 0 or (audio.num_channels == 1 and peak >= QUIET):
                     break
-            return mixing_by(gram_CC)
+            return raised(mixing_by(gram_CC), peak)
     except Rejected:  # told by the pass that follows
         return Mixing()
     finally:
         handle.seek(0)
+
+
+def raised(mixing: Mixing, peak: float) -> Mixing:
+    """With the gain that a recording of this peak needs."""
+    if not NOTHING < peak < QUIET:
+        return mixing
+    gain = RAISED_TO / peak
+    told = f"very quiet (peak {20 * np.log10(peak):.0f} dB): raised by {20 * np.log10(gain):.0f} dB"
+    return replace(mixing, gain=gain, notes=told if mixing.notes is None else f"{mixing.notes}; {told}")
 
 
 def mixing_by(gram_CC: NDArray[np.float64]) -> Mixing:
