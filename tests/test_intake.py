@@ -27,7 +27,7 @@ from audiomill.sources.listing import list_inputs
 from audiomill.storage.fs import Place
 from audiomill.storage.names import on_disk, readable
 from tests.jobs_by_hand import check_accounts, rows, run
-from tests.synth import RATE, encode, noise, tar_bytes, tone
+from tests.synth import RATE, encode, encode_with_ffmpeg, noise, tar_bytes, tone
 from tests.test_audio import FIXED, cut, whole
 
 
@@ -38,13 +38,15 @@ def listed(place: Any, root: str | None = None) -> list[Any]:
 # -------------------------------------------------------------------------------------- all the audio, at its time
 
 
-@pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", None), ("WAV", None)])
+@pytest.mark.parametrize(
+    ("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", None), ("WAV", None), ("MP3", None)]
+)
 def test_streams_joined_in_one_file_are_all_read(kind: str, subtype: str | None) -> None:
     """`cat a.ogg b.ogg`: Icecast recordings (lewton#18, OGVKit#165)."""
     joined = b"".join(encode(tone(s, f), RATE, kind, subtype) for f, s in ((300, 3.0), (500, 4.0), (700, 1.0)))
     _, ending = cut(joined)
     assert abs(ending.num_samples - 8 * RATE) < 0.1 * RATE and ending.error is None and ending.failed_samples == 0
-    pcm = whole(joined).astype(float)
+    pcm = whole(joined).astype(float)  # getID3#120: players showed the first one's length alone
     for start, frequency in ((1, 300), (5, 500)):
         second = np.abs(np.fft.rfft(pcm[start * RATE : (start + 1) * RATE]))
         assert abs(int(second.argmax()) - frequency) <= 2
@@ -54,6 +56,21 @@ def test_a_joined_stream_of_another_rate_and_layout_is_fitted_to_the_first() -> 
     other = np.stack([tone(2.0, 500, 44_100)] * 2, 1)
     _, ending = cut(encode(tone(2.0, 300), RATE, "FLAC") + encode(other, 44_100, "FLAC"))
     assert abs(ending.num_samples - 4 * RATE) < 0.05 * RATE and ending.num_channels == 1
+
+
+def test_a_stream_that_changes_its_rate_is_read_to_the_end() -> None:
+    parts = (encode_with_ffmpeg(tone(3.0, f, rate), rate, "adts", "aac") for f, rate in ((300, 44_100), (500, 22_050)))
+    _, ending = cut(b"".join(parts))
+    assert abs(ending.num_samples - 6 * RATE) < 0.3 * RATE
+    joined = encode(tone(3.0, 300, 44_100), 44_100, "MP3") + encode(tone(4.0, 500, 22_050), 22_050, "MP3")
+    _, ending = cut(joined)
+    assert abs(ending.num_samples - 7 * RATE) < 0.2 * RATE and ending.failed_samples == 0
+
+
+def test_a_transport_stream_s_clock_begins_with_the_recording() -> None:
+    """TS captures begin at 1.4 s of a clock of their own; subtitles were early by it (fliks PR #576)."""
+    cuts, ending = cut(encode_with_ffmpeg(tone(3.0), RATE, "mpegts", "aac"), FIXED)
+    assert abs(ending.num_samples - 3 * RATE) < 0.15 * RATE and np.abs(cuts[0].pcm_T[: RATE // 4]).max() > 10_000
 
 
 def test_a_span_in_a_later_stream_is_found() -> None:
@@ -292,6 +309,7 @@ def test_several_audio_columns_are_one_error_that_names_them(tmp_path: Path) -> 
         ("m.tsv", "path\tbegin_time\tend_time\na.wav\t0:01:03.5\t0:01:04\n", [(63.5, 0.5)]),
         ("m.jsonl", '{"audio_filepath": "a.wav", "start_time": 1, "end_time": 3}\n', [(1.0, 2.0)]),
         ("m.jsonl", '{"audio": "a.wav", "start_ms": 500, "end_ms": 1750}\n', [(0.5, 1.25)]),
+        ("m.csv", "path;start;end\na.wav;1.0;3.0\n", [(1.0, 2.0)]),
         ("m.jsonl", '{"audio": "a.wav", "offset": 2, "duration": 0.5}\n', [(2.0, 0.5)]),
         ("m.json", '{\n "audio": "a.wav",\n "start": 1,\n "end": 2\n}\n{\n "audio": "a.wav"\n}\n', [(1.0, 1.0), (None, None)]),
     ],

@@ -190,7 +190,7 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
     """Planar float blocks of about `BLOCK_FRAMES`, all at the first frame's rate and layout, each frame at its time: what
     lies before the start is left out, and where there are no packets there is silence."""
     rate, layout = first.sample_rate, first.layout
-    convert = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+    convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), kind_of(first)
     has_sought = start_s > SEEK_MARGIN_S
     at = clock.sample_of(first) if has_sought or clock.is_told else None
     position = int(start_s * rate + 0.5)  # of the next sample that is given
@@ -209,6 +209,9 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
     for frame in _chain(first, frames):
         told = clock.sample_of(frame) if clock.is_told and frame.sample_rate == rate else None
         gap = 0 if told is None else told - reached
+        if kind_of(frame) != kind:  # a station changes its rate or layout between two programmes
+            waiting += [placed(each.to_ndarray().T) for each in convert.resample(None)]
+            convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), kind_of(frame)
         if MIN_GAP_S * rate < gap < MAX_GAP_S * rate:
             waiting += [placed(each.to_ndarray().T) for each in convert.resample(None)]
             convert = av.AudioResampler(format="fltp", layout=layout, rate=rate)
@@ -220,6 +223,10 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
     waiting += [placed(converted.to_ndarray().T) for converted in convert.resample(None)]
     if sum(map(len, waiting)):
         yield np.concatenate(waiting)
+
+
+def kind_of(frame: Any) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.layout.name, frame.format.name
 
 
 def _silence(count: int, num_channels: int) -> Iterator[NDArray[np.float32]]:

@@ -18,6 +18,10 @@ from audiomill.audio.opened import Audio
 SCAN_BYTES = 1 << 20
 FLAC_START = b"fLaC\x00\x00\x00\x22"
 WAV_START = b"WAVEfmt "
+ID3_STARTS = (b"ID3\x02\x00", b"ID3\x03\x00", b"ID3\x04\x00")
+LENGTH_TAGS = (b"Xing\x00\x00\x00", b"Info\x00\x00\x00")
+TAG_OFFSETS = (36, 21, 13)
+"""Bytes from an MPEG frame's start to its length tag: MPEG 1 stereo, mono or MPEG 2 stereo, MPEG 2 mono."""
 OGG_PAGE = b"OggS\x00"
 BEGINS = 2
 """Flag of an Ogg page that begins a stream."""
@@ -61,6 +65,8 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
         start: more than 0.
     """
     find = {b"OggS": _ogg_begin, b"fLaC": _flac_begin, b"RIFF": _wav_begin}.get(head[:4])
+    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1] >= 0xE0):
+        find = _mp3_begin
     if find is None:
         return None
     position = handle.tell()
@@ -90,6 +96,24 @@ def _wav_begin(content: bytes) -> int | None:
             return at - 8
         at = content.find(WAV_START, at + 1)
     return None
+
+
+def _mp3_begin(content: bytes) -> int | None:
+    """A frame with the tag that tells the length of an MP3, or the ID3 tag before one: libsndfile believes the first."""
+    found = [at for at in map(content.find, ID3_STARTS) if at >= 0]
+    for tag in LENGTH_TAGS:
+        at = content.find(tag)
+        while at >= 0:
+            frame = next((at - n for n in TAG_OFFSETS if at >= n and _is_sync(content[at - n : at - n + 2])), None)
+            if frame is not None:
+                found.append(frame)
+                break
+            at = content.find(tag, at + 1)
+    return min(found, default=None)
+
+
+def _is_sync(two: bytes) -> bool:
+    return len(two) == 2 and two[0] == 0xFF and two[1] & 0xE0 == 0xE0
 
 
 def _ogg_begin(content: bytes) -> int | None:

@@ -12,6 +12,7 @@ import json
 import math
 import posixpath
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
@@ -89,7 +90,10 @@ def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         yield from ((number, BadRow(row) if isinstance(row, str) else row) for number, row in kaldi_rows(place))
         return
     with retried(lambda: place.fs.open(place.path, "rb", compression="infer")) as handle:
-        lines = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="replace", newline="")
+        head = handle.read(2)
+        handle.seek(0)
+        encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        lines = io.TextIOWrapper(handle, encoding=encoding, errors="replace", newline="")
         plain = place.url.lower().removesuffix(".gz")
         yield from (
             _delimited(lines, place, "\t" if plain.endswith(".tsv") else ",")
@@ -146,10 +150,11 @@ def _object(line: str) -> dict[str, Any] | BadRow:
 
 
 def _delimited(lines: io.TextIOWrapper, place: Place, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    if delimiter == "\t":
-        reader = csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.DictReader(lines, delimiter=delimiter)
+    first = lines.readline()
+    if delimiter == "," and "," not in first and ";" in first:  # as spreadsheets write it where commas are decimal
+        delimiter = ";"
+    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    reader = csv.DictReader(chain([first], lines), delimiter=delimiter, quoting=quoting)
     names = reader.fieldnames or []
     if len(names) == 1 and names[0].count("|") in (1, 2) and not any(name in names for name in PATH_COLUMNS):
         yield from _ljspeech([names[0], *lines])
