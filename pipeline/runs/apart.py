@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from audiomill.errors import RunFailed, UsageError
@@ -92,8 +93,8 @@ def retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -
         raise UsageError(
             f"--retry-rejected: {num_unfinished} parts of {spec.output.url} are not finished; run without it first"
         )
-    rejected = set(ledger.tables(spec.output, "rejections", ["id"]).column("id").to_pylist())
-    todo = [row for row in plan.to_pylist() if row["id"] in rejected]
+    rejected = ledger.tables(spec.output, "rejections", ["id"]).column("id")
+    todo = plan.filter(pc.is_in(plan.column("id"), value_set=rejected.combine_chunks())).to_pylist()
     console.print(f"retrying {len(todo)} rejected recordings", highlight=False, soft_wrap=True)
     results_of: defaultdict[int, list[Result]] = defaultdict(list)
     for row, results in zip(todo, _apart(todo, spec, engine) if todo else [], strict=True):
