@@ -1,8 +1,8 @@
 """The model process, started by `audiomill.stages.models_apart`. A crash or a hang ends only this.
 
 Protocol: Python values over a socket between a process and its own child, so pickle meets nothing foreign; Arrow tables
-travel as bytes of an Arrow stream. Asked `load` it answers `loaded`, asked `infer` it answers `heard` (how far it is, and
-that it lives) any number of times and then `result`; `failed` tells an error.
+travel as bytes of an Arrow stream. Told `import` or `forget` it says nothing. Asked `load` it answers `loaded`; asked
+`infer` it answers `heard` (how far it is, and that it lives) any number of times and then `result`. `failed` tells an error.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def main() -> None:
         try:
             if kind == "import":
                 import_libraries()
+            elif kind == "forget":
+                tasks = []
             elif kind == "load":
                 tasks = []  # before the next ones need the memory
                 tasks = _loaded(*given)

@@ -97,7 +97,11 @@ class ModelsApart:
         self._spec, self._threads = spec, threads
         self._process: _Process | None = None
         self._is_busy = False
-        self._loaded()
+        try:
+            self._loaded()
+        except BaseException:
+            self.close()
+            raise
 
     def infer(self, piece: pa.Table, canary: int, heard: OnHeard) -> pa.Table:
         """See `audiomill.stages.infer.infer_piece`.
@@ -118,12 +122,16 @@ class ModelsApart:
             heard(*told)
 
     def close(self) -> None:
-        """The process is kept for the next run, unless it is at work."""
-        if self._process is not None and not self._is_busy:
-            _idle.append(self._process)
-        elif self._process is not None:
-            self._process.end()
-        self._process = None
+        """The process is kept for the next run, without its models, unless it is at work or holds a GPU."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if self._is_busy or self._spec.device.startswith("cuda"):
+            process.end()
+            return
+        with contextlib.suppress(OSError):  # dead: whoever wants it next will see
+            process.channel.send(("forget",))
+        _idle.append(process)
 
     def _loaded(self) -> _Process:
         if self._process is None or self._process.child.poll() is not None:
