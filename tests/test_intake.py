@@ -58,6 +58,15 @@ def test_a_joined_stream_of_another_rate_and_layout_is_fitted_to_the_first() -> 
     assert abs(ending.num_samples - 4 * RATE) < 0.05 * RATE and ending.num_channels == 1
 
 
+@pytest.mark.parametrize("size", [0, 300, 100_000])
+def test_the_tag_of_an_mp3_is_no_second_stream(size: int) -> None:
+    """ID3 before the audio, as cover pictures make it long."""
+    tag = b"ID3\x04\x00\x00" + bytes((size >> shift) & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+    for content in (tag + encode(tone(2.0), RATE, "MP3"), encode(tone(2.0), RATE, "MP3")):
+        _, ending = cut(content)
+        assert abs(ending.num_samples - 2 * RATE) < 0.1 * RATE
+
+
 def test_a_stream_that_changes_its_rate_is_read_to_the_end() -> None:
     parts = (encode_with_ffmpeg(tone(3.0, f, rate), rate, "adts", "aac") for f, rate in ((300, 44_100), (500, 22_050)))
     _, ending = cut(b"".join(parts))

@@ -19,6 +19,8 @@ SCAN_BYTES = 1 << 20
 FLAC_START = b"fLaC\x00\x00\x00\x22"
 WAV_START = b"WAVEfmt "
 ID3_STARTS = (b"ID3\x02\x00", b"ID3\x03\x00", b"ID3\x04\x00")
+MP3_HEADER_BYTES = 4_096
+"""The first frame, which holds the length, is in them."""
 LENGTH_TAGS = (b"Xing\x00\x00\x00", b"Info\x00\x00\x00")
 TAG_OFFSETS = (36, 21, 13)
 """Bytes from an MPEG frame's start to its length tag: MPEG 1 stereo, mono or MPEG 2 stereo, MPEG 2 mono."""
@@ -66,7 +68,7 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
     """
     find = {b"OggS": _ogg_begin, b"fLaC": _flac_begin, b"RIFF": _wav_begin}.get(head[:4])
     if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1] >= 0xE0):
-        find = _mp3_begin
+        find, start = _mp3_begin, max(start, _mp3_header_end(head))
     if find is None:
         return None
     position = handle.tell()
@@ -110,6 +112,12 @@ def _mp3_begin(content: bytes) -> int | None:
                 break
             at = content.find(tag, at + 1)
     return min(found, default=None)
+
+
+def _mp3_header_end(head: bytes) -> int:
+    """Behind the first piece's own tags: the size of ID3 has seven bits a byte."""
+    size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+    return (10 + size if head[:3] == b"ID3" else 0) + MP3_HEADER_BYTES
 
 
 def _is_sync(two: bytes) -> bool:
