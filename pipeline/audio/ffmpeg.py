@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import IO, Any
 
 import av
@@ -112,8 +113,11 @@ def _told(container: Any, stream: Any) -> tuple[int | None, str | None]:
     if len(tracks) == 1:
         return None, None
     number = tracks.index(stream) + 1
-    names = f"{number} ({stream.language or 'no language'})"
-    return number, f"of {len(tracks)} audio tracks only {names} was read; --track names another, or all"
+    return number, f"of {len(tracks)} audio tracks only {_name(number, stream)} was read; --track names another, or all"
+
+
+def _name(number: int, stream: Any) -> str:
+    return f"{number} ({stream.language or 'no language'})"
 
 
 def _chosen(container: Any, track: str) -> Any:
@@ -133,7 +137,7 @@ def _chosen(container: Any, track: str) -> Any:
     else:
         chosen = next((each for each in tracks if (each.language or "").lower() == track.lower()), None)
     if chosen is None:
-        names = ", ".join(f"{number} ({each.language or 'no language'})" for number, each in enumerate(tracks, 1))
+        names = ", ".join(_name(number, each) for number, each in enumerate(tracks, 1))
         raise Rejected("decode", "no_audio_stream", f"expected audio track {track}, got {names}")
     return chosen
 
@@ -190,7 +194,7 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
     """Planar float blocks of about `BLOCK_FRAMES`, all at the first frame's rate and layout, each frame at its time: what
     lies before the start is left out, and where there are no packets there is silence."""
     rate, layout = first.sample_rate, first.layout
-    convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), kind_of(first)
+    convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), _kind(first)
     has_sought = start_s > SEEK_MARGIN_S
     at = clock.sample_of(first) if has_sought or clock.is_told else None
     position = int(start_s * rate + 0.5)  # of the next sample that is given
@@ -206,15 +210,14 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
 
     yield from _silence(reached - position, layout.nb_channels)
     position = max(position, reached)
-    for frame in _chain(first, frames):
+    for frame in chain([first], frames):
         told = clock.sample_of(frame) if clock.is_told and frame.sample_rate == rate else None
         gap = 0 if told is None else told - reached
-        if kind_of(frame) != kind:  # a station changes its rate or layout between two programmes
+        is_gap = MIN_GAP_S * rate < gap < MAX_GAP_S * rate
+        if is_gap or _kind(frame) != kind:  # a station changes its rate or layout between two programmes
             waiting += [placed(each.to_ndarray().T) for each in convert.resample(None)]
-            convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), kind_of(frame)
-        if MIN_GAP_S * rate < gap < MAX_GAP_S * rate:
-            waiting += [placed(each.to_ndarray().T) for each in convert.resample(None)]
-            convert = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), _kind(frame)
+        if is_gap:
             waiting += [placed(each) for each in _silence(gap, layout.nb_channels)]
         waiting += [placed(converted.to_ndarray().T) for converted in convert.resample(frame)]
         if sum(map(len, waiting)) >= BLOCK_FRAMES:
@@ -225,15 +228,10 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
         yield np.concatenate(waiting)
 
 
-def kind_of(frame: Any) -> tuple[int, str, str]:
+def _kind(frame: Any) -> tuple[int, str, str]:
     return frame.sample_rate, frame.layout.name, frame.format.name
 
 
 def _silence(count: int, num_channels: int) -> Iterator[NDArray[np.float32]]:
     for done in range(0, max(0, count), BLOCK_FRAMES):
         yield np.zeros((min(BLOCK_FRAMES, count - done), num_channels), np.float32)
-
-
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest

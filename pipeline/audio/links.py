@@ -1,4 +1,4 @@
-"""Streams that follow each other in one file: chained Ogg (Icecast, `cat a.ogg b.ogg`), joined FLAC and WAV files.
+"""Streams that follow each other in one file: chained Ogg (Icecast, `cat a.ogg b.ogg`), joined MP3, FLAC and WAV files.
 
 libsndfile reads the first one alone. Each one here starts with its own header, so it is decoded as a file of its own.
 """
@@ -6,6 +6,7 @@ libsndfile reads the first one alone. Each one here starts with its own header, 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -16,17 +17,19 @@ from numpy.typing import NDArray
 from audiomill.audio.opened import Audio
 
 SCAN_BYTES = 1 << 20
-FLAC_START = b"fLaC\x00\x00\x00\x22"
-WAV_START = b"WAVEfmt "
-ID3_STARTS = (b"ID3\x02\x00", b"ID3\x03\x00", b"ID3\x04\x00")
 MP3_HEADER_BYTES = 4_096
-"""The first frame, which holds the length, is in them."""
-LENGTH_TAGS = (b"Xing\x00\x00\x00", b"Info\x00\x00\x00")
-TAG_OFFSETS = (36, 21, 13)
-"""Bytes from an MPEG frame's start to its length tag: MPEG 1 stereo, mono or MPEG 2 stereo, MPEG 2 mono."""
-OGG_PAGE = b"OggS\x00"
-BEGINS = 2
-"""Flag of an Ogg page that begins a stream."""
+"""The first frame of an MP3, which holds its length, is in them."""
+BEGINS = b"[" + re.escape(bytes(flags for flags in range(256) if flags & 2)) + b"]"
+"""Flags of an Ogg page that begins a stream."""
+STARTS = {
+    b"OggS": re.compile(rb"OggS\x00" + BEGINS, re.S),
+    b"fLaC": re.compile(rb"fLaC\x00\x00\x00\x22"),
+    b"RIFF": re.compile(rb"RIFF.{4}WAVEfmt ", re.S),
+}
+"""How a stream of each kind begins, by the first bytes of the file."""
+MP3_START = re.compile(rb"ID3[\x02-\x04]\x00|\xff[\xe0-\xff](?:.{34}|.{19}|.{11})(?:Xing|Info)\x00\x00\x00", re.S)
+"""The tag before an MP3, or its first frame with the length that libsndfile believes: MPEG 1 stereo, MPEG 1 mono or MPEG 2
+stereo, MPEG 2 mono."""
 
 
 class Window(io.RawIOBase):
@@ -66,10 +69,10 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
         head: its first bytes.
         start: more than 0.
     """
-    find = {b"OggS": _ogg_begin, b"fLaC": _flac_begin, b"RIFF": _wav_begin}.get(head[:4])
+    pattern = STARTS.get(head[:4])
     if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1] >= 0xE0):
-        find, start = _mp3_begin, max(start, _mp3_header_end(head))
-    if find is None:
+        pattern, start = MP3_START, max(start, _mp3_header_end(head))
+    if pattern is None:
         return None
     position = handle.tell()
     try:
@@ -77,60 +80,19 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
         at, kept = start, b""
         while block := handle.read(SCAN_BYTES):
             content = kept + block
-            found = find(content)
+            found = pattern.search(content)
             if found is not None:
-                return at - len(kept) + found
+                return at - len(kept) + found.start()
             kept, at = content[-64:], at + len(block)
         return None
     finally:
         handle.seek(position)
 
 
-def _flac_begin(content: bytes) -> int | None:
-    at = content.find(FLAC_START)
-    return at if at >= 0 else None
-
-
-def _wav_begin(content: bytes) -> int | None:
-    at = content.find(WAV_START)
-    while at >= 0:
-        if at >= 8 and content[at - 8 : at - 4] == b"RIFF":
-            return at - 8
-        at = content.find(WAV_START, at + 1)
-    return None
-
-
-def _mp3_begin(content: bytes) -> int | None:
-    """A frame with the tag that tells the length of an MP3, or the ID3 tag before one: libsndfile believes the first."""
-    found = [at for at in map(content.find, ID3_STARTS) if at >= 0]
-    for tag in LENGTH_TAGS:
-        at = content.find(tag)
-        while at >= 0:
-            frame = next((at - n for n in TAG_OFFSETS if at >= n and _is_sync(content[at - n : at - n + 2])), None)
-            if frame is not None:
-                found.append(frame)
-                break
-            at = content.find(tag, at + 1)
-    return min(found, default=None)
-
-
 def _mp3_header_end(head: bytes) -> int:
     """Behind the first piece's own tags: the size of ID3 has seven bits a byte."""
     size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
     return (10 + size if head[:3] == b"ID3" else 0) + MP3_HEADER_BYTES
-
-
-def _is_sync(two: bytes) -> bool:
-    return len(two) == 2 and two[0] == 0xFF and two[1] & 0xE0 == 0xE0
-
-
-def _ogg_begin(content: bytes) -> int | None:
-    at = content.find(OGG_PAGE)
-    while at >= 0:
-        if at + 5 < len(content) and content[at + 5] & BEGINS:
-            return at
-        at = content.find(OGG_PAGE, at + 1)
-    return None
 
 
 def as_the_first(audio: Audio, sample_rate: int, num_channels: int) -> Iterator[NDArray[np.float32]]:

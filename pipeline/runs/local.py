@@ -17,7 +17,7 @@ from audiomill.models.device import usable_cores
 from audiomill.stages.cut import cut_part
 from audiomill.stages.failures import reported
 from audiomill.stages.heartbeat import Heartbeat
-from audiomill.stages.models_apart import ModelsApart, models_apart
+from audiomill.stages.models_apart import ModelsApart
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec, canary_of
 from audiomill.stages.write import save_result
@@ -41,7 +41,7 @@ def run_parts(
     Yields:
         What `write` returns. Parts whose workers die or hang are missing.
     """
-    with models_apart(spec) as models, _Pieces(parts, spec) as pieces:
+    with contextlib.closing(ModelsApart(spec)) as models, _Pieces(parts, spec) as pieces:
         for piece in pieces:
             if waiting is not None:
                 waiting.update(pieces.waiting)
@@ -77,7 +77,7 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
     """
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
     spec = dataclasses.replace(spec, canary={})
-    with models_apart(spec) as models, _Pieces(parts, spec) as pieces:
+    with contextlib.closing(ModelsApart(spec)) as models, _Pieces(parts, spec) as pieces:
         for piece in pieces:
             result = _inferred(piece, models, spec, folder)
             if result is not None:

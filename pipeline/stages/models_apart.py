@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -213,13 +212,3 @@ def _raised(name: str, message: str, trace: str) -> Exception:
     error = RunFailed(f"the model process failed: {name}: {message}")
     error.add_note(trace)
     return error
-
-
-@contextlib.contextmanager
-def models_apart(spec: RunSpec) -> Iterator[ModelsApart]:
-    """The models of a run, while it needs them."""
-    models = ModelsApart(spec)
-    try:
-        yield models
-    finally:
-        models.close()

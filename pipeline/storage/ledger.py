@@ -165,11 +165,14 @@ def withdraw(output: Place, part: int) -> None:
 
 def entries(output: Place, parts: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
     """The ledger entries of `parts`, or all in part order, fetched in parallel."""
-    numbers = sorted(done_parts(output)) if parts is None else parts
-    places = [output.join("ledger", part_name(part) + ".json") for part in numbers]
+    for _, place, content in _contents(output, sorted(done_parts(output)) if parts is None else parts):
+        yield _entry(place, content)
+
+
+def _contents(output: Place, parts: Sequence[int]) -> Iterator[tuple[int, Place, bytes]]:
+    places = [output.join("ledger", part_name(part) + ".json") for part in parts]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for place, content in zip(places, pool.map(Place.read, places), strict=True):
-            yield _entry(place, content)
+        yield from zip(parts, places, pool.map(Place.read, places), strict=True)
 
 
 def _entry(place: Place, content: bytes) -> dict[str, Any]:
@@ -188,11 +191,7 @@ def damaged(output: Place) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     sizes: dict[str, dict[str, int | None]] = {}
-    parts = sorted(done_parts(output))
-    places = [output.join("ledger", part_name(part) + ".json") for part in parts]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        contents = list(pool.map(Place.read, places))
-    for part, place, content in zip(parts, places, contents, strict=True):
+    for part, place, content in _contents(output, sorted(done_parts(output))):
         try:
             entry = _entry(place, content)
         except RunFailed as error:
