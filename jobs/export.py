@@ -7,10 +7,11 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
+import pyarrow as pa
 
 from audiomill import schema
 from audiomill.errors import InputError
@@ -18,9 +19,9 @@ from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.sources.entry import stem
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.storage.part_files import part_name, read_table
 from audiomill.text.subtitles import Cue, cues_of_words, srt, vtt
 from audiomill.text.units import unit_lines
+from audiomill.watch.progress import counted
 
 EXAMPLES = """\
 Examples:
@@ -77,25 +78,55 @@ def export(
     if kind == "txt" and (as_units or _has_only_codes(place)):
         _export_units(place, Place(to, storage_options or {}) if to else None, quantizer, ids)
         return
-    recordings = ledger.tables(place, "recordings", TOLD).to_pylist()
-    if not recordings:
-        raise InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
-    if kind != "jsonl" and all(recording["text"] is None for recording in recordings):
-        raise InputError(f"{output}: holds no text; expected the --output of a transcribe run (codes: --format txt)")
-    segments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for segment in ledger.tables(place, "segments").to_pylist():
-        segments[segment["recording_id"]].append(segment)
+    names = _names(_with_text(place, kind))
     if kind in ONE_FILE_EACH:
         folder = Place(to, storage_options or {}) if to else place.join("export")
-        for name, recording in _names(recordings):
-            folder.join(f"{name}.{kind}").write(_file(kind, recording, segments[recording["id"]]).encode())
-        click.echo(f"{len(recordings)} files in {folder.url}")
+        for recording, segments in _told(place):
+            folder.join(f"{names[recording['id']]}.{kind}").write(_file(kind, recording, segments).encode())
+        click.echo(f"{counted(len(names), 'file')} in {folder.url}")
         return
-    text = _jsonl(recordings, segments) if kind == "jsonl" else _csv(recordings, segments)
-    if to:
-        Place(to, storage_options or {}).write(text.encode())
-    else:
-        click.echo(text, nl=False)
+    lines = _jsonl(_told(place)) if kind == "jsonl" else _csv(_told(place))
+    _write(lines, Place(to, storage_options or {}) if to else None)
+
+
+def _write(texts: Iterable[str], to: Place | None) -> int:
+    """One after the other, to standard output without a place; returns how many there were."""
+    count = 0
+    with to.open_for_writing() if to is not None else contextlib.nullcontext() as handle:
+        for text in texts:
+            count += 1
+            if handle is None:
+                click.echo(text, nl=False)
+            else:
+                handle.write(text.encode())
+    return count
+
+
+def _with_text(place: Place, kind: str) -> pa.Table:
+    """What names the recordings of an output that has something to export.
+
+    Raises:
+        InputError: nothing is finished, or it holds no text.
+    """
+    recordings = ledger.tables(place, "recordings", ["id", "source", "member"])
+    if not recordings.num_rows:
+        raise InputError(f"{place.url}: no finished recordings; expected the --output of a transcribe run")
+    if kind != "jsonl" and not any(
+        texts.column("text").null_count < texts.num_rows for _, texts in ledger.each_part(place, "recordings", ["text"])
+    ):
+        raise InputError(f"{place.url}: holds no text; expected the --output of a transcribe run (codes: --format txt)")
+    return recordings
+
+
+def _told(place: Place) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Recordings with their segments, part by part: a corpus may be larger than memory."""
+    parts = zip(ledger.each_part(place, "recordings", TOLD), ledger.each_part(place, "segments"), strict=True)
+    for (_, recordings), (_, rows) in parts:
+        segments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        for segment in rows.to_pylist():
+            segments[segment["recording_id"]].append(segment)
+        for recording in recordings.to_pylist():
+            yield recording, segments[recording["id"]]
 
 
 def _has_only_codes(place: Place) -> bool:
@@ -106,44 +137,34 @@ def _has_only_codes(place: Place) -> bool:
 
 
 def _export_units(place: Place, to: Place | None, quantizer: str | None, ids: bool) -> None:
-    """Part by part: a corpus of units may be larger than memory."""
-    count = 0
     if not place.join("codes").names():
         raise InputError(f"{place.url}: no codes; expected the --output of an encode run")
-    with to.open_for_writing() if to is not None else contextlib.nullcontext() as handle:
-        for part in sorted(ledger.done_parts(place)):
-            codes, segments = (
-                read_table(place.join(name, part_name(part) + ".parquet")) for name in ("codes", "segments")
-            )
-            for recording, line in unit_lines(codes, segments, quantizer):
-                count += 1
-                text = f"{recording}\t{line}\n" if ids else f"{line}\n"
-                if handle is None:
-                    click.echo(text, nl=False)
-                else:
-                    handle.write(text.encode())
+    count = _write(_unit_lines(place, quantizer, ids), to)
     if count == 0:
         found = sorted(set(ledger.tables(place, "codes", ["quantizer"]).column("quantizer").to_pylist()))
         raise InputError(
             f"{place.url}: no codes of {quantizer!r}; there are those of {', '.join(found) or 'nothing yet'}"
         )
     if to is not None:
-        click.echo(f"{count} lines in {to.url}")
+        click.echo(f"{counted(count, 'line')} in {to.url}")
 
 
-def _names(recordings: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """File names that say which recording it is, each used once, none leading out of the folder."""
-    files = [(r["member"] or r["source"]).rsplit("/", 1)[-1] for r in recordings]
-    stems = [_safe(stem(name)) for name in files]
-    wanted = _unless_shared(stems, [_safe(name) for name in files])
-    fitting = [_fitting(name, r["id"]) for name, r in zip(wanted, recordings, strict=True)]
-    yield from zip(
-        _unless_shared(
-            fitting, [_fitting(name, r["id"], always=True) for name, r in zip(wanted, recordings, strict=True)]
-        ),
-        recordings,
-        strict=True,
-    )
+def _unit_lines(place: Place, quantizer: str | None, ids: bool) -> Iterator[str]:
+    """Part by part, see `_told`."""
+    parts = zip(ledger.each_part(place, "codes"), ledger.each_part(place, "segments"), strict=True)
+    for (_, codes), (_, segments) in parts:
+        for recording, line in unit_lines(codes, segments, quantizer):
+            yield f"{recording}\t{line}\n" if ids else f"{line}\n"
+
+
+def _names(recordings: pa.Table) -> dict[str, str]:
+    """File names by recording id that say which one it is, each used once, none leading out of the folder."""
+    ids, sources, members = (recordings.column(name).to_pylist() for name in ("id", "source", "member"))
+    files = [(member or source).rsplit("/", 1)[-1] for source, member in zip(sources, members, strict=True)]
+    wanted = _unless_shared([_safe(stem(name)) for name in files], [_safe(name) for name in files])
+    fitting = [_fitting(name, id) for name, id in zip(wanted, ids, strict=True)]
+    longer = [_fitting(name, id, always=True) for name, id in zip(wanted, ids, strict=True)]
+    return dict(zip(ids, _unless_shared(fitting, longer), strict=True))
 
 
 def _fitting(name: str, id: str, always: bool = False) -> str:
@@ -204,18 +225,17 @@ def _as_whisperx(recording: dict[str, Any], segments: list[dict[str, Any]]) -> d
     return {"segments": found, "word_segments": all_words, "language": recording["language"]}
 
 
-def _jsonl(recordings: list[dict[str, Any]], segments: dict[str, list[dict[str, Any]]]) -> str:
-    lines = [
-        json.dumps({**recording, "segments": segments[recording["id"]]}, ensure_ascii=False) for recording in recordings
-    ]
-    return "".join(line + "\n" for line in lines)
+def _jsonl(told: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:
+    for recording, segments in told:
+        yield json.dumps({**recording, "segments": segments}, ensure_ascii=False) + "\n"
 
 
-def _csv(recordings: list[dict[str, Any]], segments: dict[str, list[dict[str, Any]]]) -> str:
+def _csv(told: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for recording in recordings:
-        for segment in segments[recording["id"]]:
-            writer.writerow({**segment, "source": recording["source"], "member": recording["member"]})
-    return sink.getvalue()
+    for recording, segments in told:
+        writer.writerows({**each, "source": recording["source"], "member": recording["member"]} for each in segments)
+        yield sink.getvalue()
+        sink.seek(0)
+        sink.truncate()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from audiomill.jobs.export import _names
@@ -25,8 +26,8 @@ from tests.synth import encode
     ],
 )
 def test_files_are_called_as_the_recording_and_each_name_is_used_once(files: list[str], names: list[str]) -> None:
-    recordings = [{"id": str(number), "source": file, "member": None} for number, file in enumerate(files)]
-    assert [name for name, _ in _names(recordings)] == names
+    ids = [str(number) for number in range(len(files))]
+    assert list(_names(pa.table({"id": ids, "source": files, "member": [""] * len(files)})).values()) == names
 
 
 def test_json_has_segments_and_words_as_whisperx_writes_them(

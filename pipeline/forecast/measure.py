@@ -28,6 +28,7 @@ from audiomill.models.load import load_tasks
 from audiomill.runs.engine import open_engine
 from audiomill.runs.job import run_job
 from audiomill.runs.settle import found_tasks, settle
+from audiomill.sources.entries import Entries
 from audiomill.sources.entry import Entry, Sidecar
 from audiomill.sources.listing import Listing
 from audiomill.stages.cut import cut_part
@@ -165,7 +166,7 @@ def _through_the_engine(
     with tempfile.TemporaryDirectory(prefix="audiomill-plan-") as folder, open(os.devnull, "w") as nowhere:
         output = Place(str(Path(folder) / "out"))
         sample = _for_sample(config, output.url, total)
-        summary = run_job(sample, Console(file=nowhere), Listing(list(entries)), enough)
+        summary = run_job(sample, Console(file=nowhere), Listing(Entries(entries)), enough)
         names = [name for name in table_names() if output.join(name).names()]
         tables = {name: ledger.tables(output, name) for name in names}
         return _Ran(summary, tables, list(ledger.entries(output)))

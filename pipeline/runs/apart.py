@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,10 @@ from audiomill.storage.ledger import split_by_part
 from audiomill.tables.assemble import assemble
 from audiomill.tables.result import Result
 from audiomill.watch.journal import tell_part
+from audiomill.watch.progress import counted
+
+AT_ONCE = 1_000
+"""Rejected recordings that are tried again before their results are written."""
 
 
 def isolate(
@@ -94,15 +99,28 @@ def retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -
             f"--retry-rejected: {num_unfinished} parts of {spec.output.url} are not finished; run without it first"
         )
     rejected = ledger.tables(spec.output, "rejections", ["id"]).column("id")
-    todo = plan.filter(pc.is_in(plan.column("id"), value_set=rejected.combine_chunks())).to_pylist()
-    console.print(f"retrying {len(todo)} rejected recordings", highlight=False, soft_wrap=True)
-    results_of: defaultdict[int, list[Result]] = defaultdict(list)
-    for row, results in zip(todo, _apart(todo, spec, engine) if todo else [], strict=True):
-        results_of[row["part"]] += results
+    todo = plan.filter(pc.is_in(plan.column("id"), value_set=rejected.combine_chunks()))
+    console.print(f"retrying {counted(todo.num_rows, 'rejected recording')}", highlight=False, soft_wrap=True)
     gained_s = 0.0
-    for part, results in results_of.items():
-        order, fresh = parts[part].column("id").to_pylist(), assemble(results, spec.tables)
-        gained_s += sum(fresh["recordings"].column("duration_s").to_pylist())
-        entry = replace_recordings(spec.output, part, order, fresh, results, spec.tables, spec.digest)
-        tell_part(console, entry, fresh["rejections"].to_pylist())
-    return {part: parts[part] for part in results_of}, gained_s
+    for rows in _together(split_by_part(todo).values()):
+        results_of: defaultdict[int, list[Result]] = defaultdict(list)
+        for row, results in zip(rows, _apart(rows, spec, engine), strict=True):
+            results_of[row["part"]] += results
+        for part, results in results_of.items():
+            order, fresh = parts[part].column("id").to_pylist(), assemble(results, spec.tables)
+            gained_s += sum(fresh["recordings"].column("duration_s").to_pylist())
+            entry = replace_recordings(spec.output, part, order, fresh, results, spec.tables, spec.digest)
+            tell_part(console, entry, fresh["rejections"].to_pylist())
+    return {part: parts[part] for part in split_by_part(todo)}, gained_s
+
+
+def _together(tables: Iterable[pa.Table]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of whole parts, enough of them to keep all workers busy, few enough for the memory."""
+    rows: list[dict[str, Any]] = []
+    for table in tables:
+        rows += table.to_pylist()
+        if len(rows) >= AT_ONCE:
+            yield rows
+            rows = []
+    if rows:
+        yield rows

@@ -22,7 +22,7 @@ from audiomill.models.wanted import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
 from audiomill.runs.job import listed
 from audiomill.runs.settle import FoundTask, found_tasks, settle
-from audiomill.sources.entry import Entry
+from audiomill.sources.entries import Entries
 from audiomill.stages.failures import failure_of
 from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sample import Reservoir, sample_of
@@ -91,12 +91,11 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
     return _fit(frames, heard, task, spec, kmeans, place, console if not job.output.quiet else Console(quiet=True))
 
 
-def _picked(entries: list[Entry], kmeans: KmeansConfig) -> list[Entry]:
+def _picked(entries: Entries, kmeans: KmeansConfig) -> Entries:
     """In random order where only some hours are wanted."""
     if kmeans.audio_hours is None:
         return entries
-    order = np.random.default_rng(kmeans.seed).permutation(len(entries))
-    return [entries[i] for i in order]
+    return entries.take(pa.array(np.random.default_rng(kmeans.seed).permutation(len(entries))))
 
 
 def _first_hours(plan: pa.Table, hours: float) -> pa.Table:

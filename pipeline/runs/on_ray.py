@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -45,6 +44,7 @@ from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec, canary_of
 from audiomill.stages.write import save_result
 from audiomill.storage.fs import Place
+from audiomill.tables.result import stream_table, to_ipc
 from audiomill.watch.meter import METRICS, StageCounts
 
 Part = tuple[int, pa.Table]
@@ -159,7 +159,7 @@ def _stream(
     waiting: dict[str, int] | None = None,
 ) -> Iterator[pa.Table]:
     board = Board(len(parts)) if waiting is not None and spec.is_watched else None
-    items = [{"part": part, "rows": json.dumps(rows.to_pylist())} for part, rows in parts]
+    items = [{"part": part, "rows": to_ipc(rows, "zstd")} for part, rows in parts]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_INPUT_BLOCKS))
     dataset = dataset.repartition(target_num_rows_per_block=1)
     dataset = _mapped(dataset, _Decode(spec, notes, board), num_cpus=1, max_retries=MAX_RETRIES)
@@ -256,7 +256,7 @@ class _Decode:
         _passed(self._board, "decode", "in")
         try:
             with reported(part, self._notes):
-                for piece in cut_part(part, json.loads(rows), decoder, spec.piece_samples):
+                for piece in cut_part(part, stream_table(rows).to_pylist(), decoder, spec.piece_samples):
                     _passed(self._board, "decode", "out")
                     yield piece
         finally:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from audiomill import schema
 from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
 from audiomill.errors import RunFailed
+from audiomill.sources.entries import CHUNK
 from audiomill.sources.listing import Listing
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.stages.spec import RunSpec
@@ -27,18 +30,17 @@ MAX_TRIES = 20
 
 def with_part_seconds(
     config: JobConfig, listing: Listing, claim: Mapping[str, Any], device: str
-) -> tuple[JobConfig, dict[str, float | None]]:
+) -> tuple[JobConfig, list[float | None] | None]:
     """The job with its part size settled: as asked, as the output was begun, or as the corpus wants it.
 
     Returns:
-        The job, and the durations that had to be looked at for it, by recording id.
+        The job, and the durations of the listed recordings where they had to be looked at for it.
     """
     kept = claim.get("part_seconds")
-    durations: dict[str, float | None] = {}
+    durations: list[float | None] | None = None
     if config.plan.part_seconds is None and kept is None:
-        found = header_durations(listing.entries, config.plan.storage_options)
-        durations = {entry.id: each for entry, each in zip(listing.entries, found, strict=True)}
-        kept = part_seconds_for(listing.entries, found, device)
+        durations = header_durations(listing.entries, config.plan.storage_options)
+        kept = part_seconds_for(listing.entries, durations, device)
     chosen = config.plan.part_seconds or kept
     return dataclasses.replace(config, plan=dataclasses.replace(config.plan, part_seconds=chosen)), durations
 
@@ -49,7 +51,7 @@ def plan_of(
     output: Place,
     console: Console,
     config: JobConfig,
-    durations: Mapping[str, float | None],
+    durations: Sequence[float | None] | None,
 ) -> pa.Table:
     """The plan on file, with new inputs added to it; planned again if another run was faster.
 
@@ -59,20 +61,22 @@ def plan_of(
         output: its folder.
         console: for what is planned.
         config: the job.
-        durations: those that are known already, by recording id; empty: none was looked at.
+        durations: of the listed recordings; None: none was looked at.
     """
     for _ in range(MAX_TRIES):
         names = ledger.plan_files(output)
         plan = ledger.load_plan(output, names)
         if plan is not None:
             plan = _as_they_are_now(plan, listing, output, console)
-        known = set(plan.column("id").to_pylist()) if plan is not None else set()
-        fresh = [entry for entry in listing.entries if entry.id not in known]
-        if plan is not None and not fresh:
-            return plan
-        first_part = int(plan.column("part")[-1].as_py()) + 1 if plan is not None else 0
-        new = [durations.get(entry.id) for entry in fresh]
-        if not durations:
+        fresh, new, first_part = listing.entries, durations, 0
+        if plan is not None:
+            is_known = pc.is_in(listing.entries.table.column("id"), value_set=plan.column("id").combine_chunks())
+            at = pc.indices_nonzero(pc.invert(is_known))
+            if not len(at):
+                return plan
+            fresh, first_part = listing.entries.take(at), int(plan.column("part")[-1].as_py()) + 1
+            new = None if durations is None else [durations[number] for number in at.to_pylist()]
+        if new is None:
             new = header_durations(fresh, config.plan.storage_options)
         addition = planned_table(fresh, new, first_part=first_part, part_seconds=spec.part_seconds)
         if ledger.add_to_plan(output, addition, len(names)):
@@ -86,21 +90,14 @@ def plan_of(
 
 def _as_they_are_now(plan: pa.Table, listing: Listing, output: Place, console: Console) -> pa.Table:
     """The plan with places and sizes as they are listed now: a shard may have been written anew since it was planned."""
-    now = {entry.id: entry for entry in listing.entries}
-    names = ("position", "size", "sidecars")
-    before = {name: plan.column(name).to_pylist() for name in names}
-    after = {name: list(values) for name, values in before.items()}
-    changed: list[int] = []
-    for row, id in enumerate(plan.column("id").to_pylist()):
-        entry = now.get(id)
-        if entry is None or entry.reason is not None:
-            continue
-        sidecars = [each._asdict() for each in entry.sidecars] if entry.sidecars else None
-        found = dict(zip(names, (entry.position, entry.size, sidecars), strict=True))
-        if any(found[name] != before[name][row] for name in names):
-            changed.append(row)
-            for name in names:
-                after[name][row] = found[name]
+    names = ["position", "size", "sidecars"]
+    now = listing.entries.table
+    found = pc.index_in(plan.column("id"), value_set=now.column("id").combine_chunks())
+    found = pc.if_else(pc.is_null(now.column("reason").take(found)), found, None)
+    listed = now.select(names).take(found)
+    is_here = pc.is_valid(found).to_numpy()
+    pairs = zip(_rows(plan, names), _rows(listed, names), strict=True)
+    changed = [number for number, (before, after) in enumerate(pairs) if before != after and is_here[number]]
     if not changed:
         return plan
     done = ledger.done_parts(output)
@@ -109,15 +106,24 @@ def _as_they_are_now(plan: pa.Table, listing: Listing, output: Place, console: C
         source = plan.column("source")[late[0]].as_py()
         text = f"warning: {counted(len(late), 'recording')} changed after they were done, the first in {source}; --overwrite makes all anew"
         console.print(text, highlight=False, soft_wrap=True)
+    is_changed = np.zeros(plan.num_rows, bool)
+    is_changed[changed] = True
     for name in names:
         at = schema.PLAN.get_field_index(name)
-        plan = plan.set_column(at, schema.PLAN.field(at), pa.array(after[name], schema.PLAN.field(at).type))
+        mended = pc.if_else(pa.array(is_changed), listed.column(name), plan.column(name))
+        plan = plan.set_column(at, schema.PLAN.field(at), mended)
     return plan
 
 
+def _rows(table: pa.Table, names: list[str]) -> Iterator[tuple[Any, ...]]:
+    """Rows of some columns, a few at a time."""
+    for batch in table.select(names).to_batches(max_chunksize=CHUNK):
+        yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+
+
 def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:
-    hours = sum(addition.column("planned_s").to_pylist()) / 3600
-    parts = len(set(addition.column("part").to_pylist()))
+    hours = pc.sum(addition.column("planned_s")).as_py() / 3600
+    parts = pc.count_distinct(addition.column("part")).as_py()
     what = "new recording" if before is not None else "recording"
     text = f"planned {counted(addition.num_rows, what)}, about {audio_text(3600 * hours)}, in {counted(parts, 'part')}"
     if listing.num_duplicates:
@@ -130,7 +136,7 @@ def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Tab
 
 def _tell_sizes(console: Console, addition: pa.Table, spec: RunSpec, config: JobConfig) -> None:
     """Bytes of the tables of frames, before they are paid for. Durations that headers do not tell are estimates."""
-    hours = sum(addition.column("planned_s").to_pylist()) / 3600
+    hours = pc.sum(addition.column("planned_s")).as_py() / 3600
     total = 0.0
     for name, per_second in spec.bytes_per_second.items():
         total += 3600 * per_second * hours

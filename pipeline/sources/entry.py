@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     @property
     def as_text(self) -> Entry:
         """With names and texts that any table can hold, see `audiomill.storage.names.readable`."""
-        texts = ("source", "member", "reference", "language", "metadata", "detail")
+        texts = ("source", "member", "reference", "language", "metadata", "detail", "key")
         found: dict[str, Any] = {
             name: readable(value) for name in texts if (value := getattr(self, name)) and not value.isascii()
         }

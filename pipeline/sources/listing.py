@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audiomill.errors import InputError
+from audiomill.sources.entries import Entries
 from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, is_hidden, stem, suffix
 from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES
 from audiomill.sources.shards import shard_of
 from audiomill.sources.single import SINGLE
 from audiomill.storage.fs import Place, absolute, protocol, retried
+from audiomill.storage.names import readable
 
 OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
 """A folder with these was written by a run; what is in it is no input."""
@@ -25,7 +27,7 @@ OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
 class Listing:
     """What the inputs hold. `ignored`: files in folders that are no audio, by suffix."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: Entries = field(default_factory=Entries)
     ignored: Counter[str] = field(default_factory=Counter)
     num_duplicates: int = 0
 
@@ -44,22 +46,23 @@ def list_inputs(inputs: tuple[str, ...], options: dict[str, Any], audio_root: st
     """
     listing = Listing()
     supervisions: defaultdict[str, list[Supervision]] = defaultdict(list)
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     for text in inputs:
         if absolute(text).rstrip("/") == absolute(output).rstrip("/"):
             raise InputError(f"{text}: is the input and the --output; name another folder for the tables")
         for found in _expand(Place(text, options), audio_root, absolute(output), listing):
             if isinstance(found, Supervision):
-                supervisions[found.recording_id].append(found)
+                supervisions[readable(found.recording_id)].append(found)
                 continue
             found = found.as_text
-            if found.id in seen:
+            key = bytes.fromhex(found.id)
+            if key in seen:
                 listing.num_duplicates += 1
             else:
-                seen.add(found.id)
+                seen.add(key)
                 listing.entries.append(found)
     if supervisions:
-        listing.entries = [_with_reference(entry, supervisions) for entry in listing.entries]
+        listing.entries = Entries(_with_reference(entry, supervisions) for entry in listing.entries)
     if not listing.entries:
         hint = f" ({sum(listing.ignored.values())} other files ignored)" if listing.ignored else ""
         raise InputError(

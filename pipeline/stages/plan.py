@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from audiomill import schema
 from audiomill.audio.segment import whole_spec
 from audiomill.config.defaults import LEAST_PART_S, MOST_PART_S, NUM_PARTS
 from audiomill.config.stages import DecodeConfig
 from audiomill.models.device import usable_cores
+from audiomill.sources.entries import CHUNK, Entries
 from audiomill.sources.entry import Entry, suffix
 from audiomill.sources.shards import HEADER_IS_CHEAP, KNOWS_SIZE
 from audiomill.stages.sandbox import Decoder
@@ -34,7 +38,7 @@ MIN_PROBED = 500
 
 
 def planned_table(
-    entries: Sequence[Entry], durations: Sequence[float | None], *, first_part: int, part_seconds: float
+    entries: Iterable[Entry], durations: Sequence[float | None], *, first_part: int, part_seconds: float
 ) -> pa.Table:
     """The rows of `schema.PLAN` for new recordings.
 
@@ -44,24 +48,20 @@ def planned_table(
         first_part: number of the first new part.
         part_seconds: audio seconds a part aims at.
     """
-    planned = [_planned_s(entry, duration) for entry, duration in zip(entries, durations, strict=True)]
-    parts = assign_parts([entry.source for entry in entries], planned, part_seconds)
-    columns: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in _PASSED_ON}
-    columns["id"] = [entry.id for entry in entries]
-    columns["part"] = [first_part + part for part in parts]
-    columns["duration_s"], columns["planned_s"] = durations, planned
-    columns["sidecars"] = [[s._asdict() for s in entry.sidecars] if entry.sidecars else None for entry in entries]
-    return pa.table([pa.array(columns[field.name], field.type) for field in schema.PLAN], schema=schema.PLAN)
+    table = Entries.of(entries).table
+    planned = planned_seconds(table, durations)
+    parts = assign_parts(table.column("source").to_pylist(), planned, part_seconds)
+    added = {"part": [first_part + part for part in parts], "duration_s": durations, "planned_s": planned}
+    columns = [
+        pa.chunked_array([pa.array(added[field.name], field.type)]) if field.name in added else table.column(field.name)
+        for field in schema.PLAN
+    ]
+    return pa.Table.from_arrays(columns, schema=schema.PLAN)
 
 
-_PASSED_ON = (
-    "source", "member", "kind", "position", "size", "span_start_s", "span_duration_s", "track", "reference", "language", "metadata", "reason", "detail",
-)  # fmt: skip
-
-
-def part_seconds_for(entries: Sequence[Entry], durations: Sequence[float | None], device: str) -> float:
+def part_seconds_for(entries: Iterable[Entry], durations: Sequence[float | None], device: str) -> float:
     """Audio of a part for a corpus: a twentieth of it, within the bounds of the device."""
-    total = sum(_planned_s(entry, duration) for entry, duration in zip(entries, durations, strict=True))
+    total = sum(planned_seconds(Entries.of(entries).table, durations))
     least = LEAST_PART_S["cuda" if device.startswith("cuda") else "cpu"]
     return min(MOST_PART_S, max(least, total / NUM_PARTS))
 
@@ -93,41 +93,49 @@ def _atoms(sources: Sequence[str], planned_s: Sequence[float], part_seconds: flo
             yield from ([i] for i in indices)
 
 
-def _planned_s(entry: Entry, duration_s: float | None) -> float:
-    if entry.reason is not None:
-        return 0.0
-    known = entry.span_duration_s if entry.span_duration_s is not None else duration_s
-    if known is None and entry.size is not None and entry.kind in KNOWS_SIZE:
-        known = entry.size / BYTES_PER_SECOND.get(suffix(entry.member or entry.source), DEFAULT_BYTES_PER_SECOND)
-    return max(MIN_PLANNED_S, DEFAULT_SECONDS if known is None else known)
+def planned_seconds(table: pa.Table, durations: Sequence[float | None]) -> list[float]:
+    """What is known of the length of each recording, or a guess by its size; only the balance of parts depends on it.
+
+    Args:
+        table: see `audiomill.sources.entries.LISTED`.
+        durations: see `header_durations`.
+    """
+    names = ("source", "member", "kind", "size", "span_duration_s", "reason")
+    found: list[float] = []
+    for batch in table.select(names).to_batches(max_chunksize=CHUNK):
+        rows = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+        for source, member, kind, size, span_s, reason in rows:
+            known = durations[len(found)] if span_s is None else span_s
+            if known is None and size is not None and kind in KNOWS_SIZE:
+                known = size / BYTES_PER_SECOND.get(suffix(member or source), DEFAULT_BYTES_PER_SECOND)
+            usual = DEFAULT_SECONDS if known is None else known
+            found.append(0.0 if reason is not None else max(MIN_PLANNED_S, usual))
+    return found
 
 
-def header_durations(entries: Sequence[Entry], storage_options: dict[str, Any]) -> list[float | None]:
+def header_durations(entries: Iterable[Entry], storage_options: dict[str, Any]) -> list[float | None]:
     """Durations already known, or by header where that costs no request: local files and tar members."""
-    found = [entry.duration_s for entry in entries]
-    wanted = [
-        i
-        for i, e in enumerate(entries)
-        if e.duration_s is None
-        and e.reason is None
-        and e.kind in HEADER_IS_CHEAP
-        and protocol(e.source) in ("file", "local")
+    table = Entries.of(entries).table
+    found: list[float | None] = table.column("duration_s").to_pylist()
+    is_open = pc.and_(pc.is_null(table.column("duration_s")), pc.is_null(table.column("reason")))
+    is_cheap = pc.is_in(table.column("kind"), value_set=pa.array(sorted(HEADER_IS_CHEAP)))
+    at = pc.indices_nonzero(pc.and_(is_open, is_cheap))
+    rows = table.select(["source", "kind", "position", "size"]).take(at)
+    wanted = [  # a pipe could keep us waiting for ever
+        row
+        for row, source in enumerate(rows.column("source").to_pylist())
+        if protocol(source) in ("file", "local") and Path(source).is_file()
     ]
+    at, rows = at.take(pa.array(wanted, pa.int64())), rows.take(pa.array(wanted, pa.int64()))
 
-    wanted = [i for i in wanted if Path(entries[i].source).is_file()]  # a pipe could keep us waiting for ever
-
-    def probe(indices: list[int]) -> list[float | None]:
-        names = ("source", "kind", "position", "size")
-        decoder = Decoder(DecodeConfig(), whole_spec(1.0), storage_options)
-        try:
-            return decoder.durations([{name: getattr(entries[i], name) for name in names} for i in indices])
-        finally:
-            decoder.close()
+    def probe(rows: pa.Table) -> list[float | None]:
+        with contextlib.closing(Decoder(DecodeConfig(), whole_spec(1.0), storage_options)) as decoder:
+            return decoder.durations(rows.to_pylist())
 
     size = max(MIN_PROBED, -(-len(wanted) // usable_cores()))
-    chunks = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+    chunks = [rows.slice(start, size) for start in range(0, len(wanted), size)]
     with ThreadPoolExecutor(max(1, len(chunks))) as pool:
-        for indices, durations in zip(chunks, pool.map(probe, chunks), strict=True):
-            for index, duration in zip(indices, durations, strict=True):
-                found[index] = duration
+        durations = itertools.chain.from_iterable(pool.map(probe, chunks))
+        for index, duration in zip(at.to_pylist(), durations, strict=True):
+            found[index] = duration
     return found

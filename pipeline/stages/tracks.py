@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from audiomill.audio.segment import whole_spec
 from audiomill.config.stages import DecodeConfig
-from audiomill.sources.entry import Entry, suffix
+from audiomill.sources.entries import Entries
+from audiomill.sources.entry import suffix
 from audiomill.stages.sandbox import Decoder
 
 CONTAINERS = frozenset(
@@ -16,7 +16,7 @@ CONTAINERS = frozenset(
 """What may hold several tracks, by name."""
 
 
-def with_every_track(entries: Sequence[Entry], storage_options: dict[str, Any]) -> list[Entry]:
+def with_every_track(entries: Entries, storage_options: dict[str, Any]) -> Entries:
     """The default track of each container keeps the file's id; the others follow it.
 
     Args:
@@ -31,7 +31,7 @@ def with_every_track(entries: Sequence[Entry], storage_options: dict[str, Any]) 
     finally:
         decoder.close()
     counts = {entry.id: found for entry, found in zip(asked, told, strict=True)}
-    every: list[Entry] = []
+    every = Entries()
     for entry in entries:
         count, default = counts.get(entry.id, (1, 1))
         if count < 2:
@@ -39,5 +39,6 @@ def with_every_track(entries: Sequence[Entry], storage_options: dict[str, Any]) 
             continue
         further = [number for number in range(1, count + 1) if number != default]
         every.append(entry._replace(track=default))
-        every += [entry._replace(track=number, is_further_track=True) for number in further]
+        for number in further:
+            every.append(entry._replace(track=number, is_further_track=True))
     return every

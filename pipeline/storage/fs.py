@@ -81,8 +81,14 @@ class Place:
         """A stream for content that may be larger than memory; there only when closed without an error."""
         if self.is_local:
             os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
-        with self.fs.open(self.path, "wb") as handle:
+        handle = self.fs.open(self.path, "wb", autocommit=False)
+        try:
             yield handle
+        except BaseException:
+            handle.discard()
+            raise
+        handle.close()
+        handle.commit()
 
     def create(self, content: bytes) -> bool:
         """Writes the object only if there is none yet.

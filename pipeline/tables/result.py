@@ -55,11 +55,11 @@ def unpack(packed: pa.Table) -> Result:
     return Result(row, frames)
 
 
-def to_ipc(packed: pa.Table) -> bytes:
+def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
     """Bytes of an Arrow stream."""
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, packed.schema) as writer:
-        writer.write_table(packed)
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table)
     return sink.getvalue()
 
 
