@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import socket
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -44,6 +44,10 @@ def poisoned(value: int) -> bytes:
     return encode(np.concatenate([noise(RATE // 2), np.full(RATE, value, np.int16), noise(RATE)]))
 
 
+SILENT = socket.create_server(("127.0.0.1", 0))
+"""Takes connections and never answers."""
+
+
 def write_faults(folder: Path, faults: Collection[str]) -> Path:
     """A recording a fault between two good ones, named by it; gives their manifest, because a search through folders
     takes files alone."""
@@ -53,12 +57,13 @@ def write_faults(folder: Path, faults: Collection[str]) -> Path:
     for name, (value, _) in POISONS.items():
         (folder / f"{name}.wav").write_bytes(poisoned(value))
     (folder / "read-error.wav").mkdir()
-    os.mkfifo(folder / "read-hang.wav")  # opening it blocks until somebody writes
     (folder / "decode-error.flac").write_bytes(encode(noise(RATE), RATE, "FLAC")[:100])
     (folder / "decode-killed.flac").write_bytes(encode(noise(300 * RATE), RATE, "FLAC"))
     place = folder.with_suffix(".jsonl")
-    names = sorted(path.name for path in folder.iterdir() if path.stem in {*faults, *GOOD})
-    place.write_text("".join(f'{{"audio_filepath": "{folder.name}/{name}"}}\n' for name in names))
+    paths = [f"{folder.name}/{path.name}" for path in folder.iterdir()]
+    paths.append(f"http://127.0.0.1:{SILENT.getsockname()[1]}/read-hang.wav")
+    chosen = sorted((path for path in paths if Path(path).stem in {*faults, *GOOD}), key=lambda path: Path(path).stem)
+    place.write_text("".join(f'{{"audio_filepath": "{path}"}}\n' for path in chosen))
     return place
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 
 from audiomill.audio.recording import Cut
 from audiomill.config.stages import DecodeConfig
-from audiomill.errors import Rejected
+from audiomill.errors import InputError, Rejected
+from audiomill.sources.listing import list_inputs
 from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
 from tests.synth import RATE, cutting, encode, tone
@@ -65,12 +67,25 @@ def test_segments_pass_through_unchanged(decoder: Decoder, tmp_path: Path) -> No
 
 
 def test_a_hanging_read_is_killed_and_named_and_the_next_recording_is_read(impatient: Decoder, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.wav")  # opening it blocks until somebody writes
     (tmp_path / "ok.wav").write_bytes(encode(tone(1.0)))
-    with pytest.raises(Rejected, match=r"within 10 times 0\.3 s") as caught:
-        list(impatient.read(row(tmp_path / "pipe.wav")))
+    (tmp_path / "x.wav").write_bytes(encode(tone(1.0)))
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us when somebody wants the file
+    with (tmp_path / "x.wav").open("r+b") as leased:  # opening it blocks until we give the lease back
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        with pytest.raises(Rejected, match=r"within 10 times 0\.3 s") as caught:
+            list(impatient.read(row(tmp_path / "x.wav")))
     assert caught.value.reason == "time_limit"
     assert len(list(impatient.read(row(tmp_path / "ok.wav")))) == 2
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_named_and_not_waited_for(decoder: Decoder, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(Rejected, match="a pipe; write its audio to a file") as caught:
+        list(decoder.read(row(tmp_path / "pipe.wav")))
+    assert caught.value.reason == "unreadable"
+    with pytest.raises(InputError, match="got a pipe"):
+        list_inputs((str(tmp_path / "pipe.wav"),), {}, None, "/nowhere")
 
 
 @pytest.mark.parametrize(("doing", "ended_by"), [("pass", signal.SIGPROF), ("time.sleep(60)", signal.SIGALRM)])

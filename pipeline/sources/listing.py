@@ -16,7 +16,7 @@ from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES
 from audiomill.sources.shards import shard_of
 from audiomill.sources.single import SINGLE
-from audiomill.storage.fs import Place, absolute, protocol, retried
+from audiomill.storage.fs import Place, absolute, protocol, retried, special_kind
 from audiomill.storage.names import readable
 
 OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
@@ -116,6 +116,9 @@ def _kind(place: Place) -> str:
         return "folder"
     if has_magic:
         return "glob"
+    special = special_kind(place)
+    if special is not None:
+        raise InputError(f"{place.url}: expected a file or folder, got {special}; write its audio to a file first")
     raise InputError(f"{place.url}: no such file or folder; check the path")
 
 

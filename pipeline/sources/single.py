@@ -7,7 +7,7 @@ from typing import IO
 
 from audiomill.sources.entry import Entry, Sidecar, stem
 from audiomill.sources.shard import Shard
-from audiomill.storage.fs import Place
+from audiomill.storage.fs import Place, special_kind
 
 
 class _OpenFile:
@@ -17,6 +17,9 @@ class _OpenFile:
         self._place = place
 
     def member(self, kind: str, position: int, size: int | None) -> IO[bytes]:
+        special = special_kind(self._place)
+        if special is not None:  # opening a pipe could keep us waiting for ever
+            raise OSError(f"{special}; write its audio to a file first")
         return self._place.open()
 
     def sidecar(self, kind: str, sidecar: Sidecar) -> bytes:

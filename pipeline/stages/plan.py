@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -121,11 +120,8 @@ def header_durations(entries: Iterable[Entry], storage_options: dict[str, Any]) 
     is_cheap = pc.is_in(table.column("kind"), value_set=pa.array(sorted(HEADER_IS_CHEAP)))
     at = pc.indices_nonzero(pc.and_(is_open, is_cheap))
     rows = table.select(["source", "kind", "position", "size"]).take(at)
-    wanted = [  # a pipe could keep us waiting for ever
-        row
-        for row, source in enumerate(rows.column("source").to_pylist())
-        if protocol(source) in ("file", "local") and Path(source).is_file()
-    ]
+    sources = rows.column("source").to_pylist()
+    wanted = [row for row, source in enumerate(sources) if protocol(source) in ("file", "local")]
     at, rows = at.take(pa.array(wanted, pa.int64())), rows.take(pa.array(wanted, pa.int64()))
 
     def probe(rows: pa.Table) -> list[float | None]:

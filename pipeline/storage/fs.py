@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ NUM_ATTEMPTS = 6
 FIRST_DELAY_S = 0.2
 FINAL_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 READ_AHEAD_BYTES = 1 << 20
+SPECIAL_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 MAX_SHOWN_BYTES = 100
 """Of a file's name in that of its temporary one: most systems take 255 in all."""
 
@@ -152,6 +154,15 @@ def _status(error: BaseException | None) -> int | None:
                 return found
         error = error.__cause__
     return None
+
+
+def special_kind(place: Place) -> str | None:
+    """What a local path is that is neither file nor folder nor nothing."""
+    try:
+        mode = os.stat(place.path).st_mode if place.is_local else stat.S_IFREG
+    except OSError:
+        return None
+    return SPECIAL_KINDS.get(stat.S_IFMT(mode))
 
 
 def protocol(url: str) -> str:
