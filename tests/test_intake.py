@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import struct
 import tarfile
@@ -23,7 +24,10 @@ from numpy.typing import NDArray
 from audiomill.audio.decode import header_duration_s
 from audiomill.audio.mixing import mixing_by
 from audiomill.audio.wav import is_placeholder
+from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.errors import InputError
 from audiomill.sources.listing import list_inputs
+from audiomill.stages import listed as stages
 from audiomill.storage.fs import Place
 from audiomill.storage.names import on_disk, readable
 from tests.jobs_by_hand import check_accounts, rows, run
@@ -32,7 +36,7 @@ from tests.test_audio import FIXED, cut, whole
 
 
 def listed(place: Any, root: str | None = None) -> list[Any]:
-    return list_inputs((str(place),), {}, root, "/nowhere").entries
+    return list(stages.listed((str(place),), PlanConfig(audio_root=root), DecodeConfig(), "/nowhere").entries)
 
 
 # -------------------------------------------------------------------------------------- all the audio, at its time
@@ -299,13 +303,46 @@ def test_the_audio_column_is_found_by_name_and_type(tmp_path: Path) -> None:
     assert rows(tmp_path / "out", "rejections") == [] and len(rows(tmp_path / "out", "recordings")) == len(tables)
 
 
-def test_several_audio_columns_are_one_error_that_names_them(tmp_path: Path) -> None:
-    pq.write_table(
-        pa.table({"question": struct_column([b"x"], ["q"]), "answer": struct_column([b"y"], ["a"])}),
-        tmp_path / "s.parquet",
-    )
+def test_of_several_audio_columns_the_user_chooses(tmp_path: Path) -> None:
+    wav = encode(tone(1.0))
+    columns = {"question": struct_column([b"x"], ["q"]), "answer": struct_column([wav], ["a"]), "speaker": ["s7"]}
+    pq.write_table(pa.table(columns), tmp_path / "s.parquet")
     (entry,) = listed(tmp_path / "s.parquet")
-    assert entry.reason == "unreadable_shard" and "question, answer" in entry.detail
+    assert entry.reason == "unreadable_shard" and "question, answer; choose with --audio-column" in entry.detail
+    run(tmp_path / "s.parquet", tmp_path / "out", segment="none", audio_column="answer")
+    (row,) = rows(tmp_path / "out", "recordings")
+    assert row["duration_s"] == 1.0 and json.loads(row["metadata"]) == {"speaker": "s7"}
+    with pytest.raises(InputError, match="no audio column"):
+        run(tmp_path / "s.parquet", tmp_path / "none", audio_column="speaker")
+
+
+def test_pages_of_parquet_are_opened_in_the_decode_process_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: Any, **__: Any) -> None:
+        raise AssertionError("pages were read in this process")
+
+    table = pa.table(
+        {"audio": struct_column([encode(tone(1.0))] * 3, ["x/a.wav", "b.wav", "a.wav"]), "text": ["1", "2", "3"]}
+    )
+    pq.write_table(table, tmp_path / "s.parquet", row_group_size=2)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", opened)
+    found = [(entry.member, entry.position, entry.size, entry.reference) for entry in listed(tmp_path / "s.parquet")]
+    assert found == [("a.wav", 0, 0, "1"), ("b.wav", 0, 1, "2"), ("a.wav#2", 1, 0, "3")]
+
+
+def test_rows_of_a_damaged_parquet_page_are_rejections(tmp_path: Path) -> None:
+    wavs = [encode(noise(RATE, seed=number)) for number in range(4)]
+    pq.write_table(
+        pa.table({"audio": struct_column(wavs, list("abcd"))}), tmp_path / "s.parquet",
+        row_group_size=2, compression="none", use_dictionary=False,
+    )  # fmt: skip
+    content = bytearray((tmp_path / "s.parquet").read_bytes())
+    content[4:40] = b"\xff" * 36  # the header of the first page
+    (tmp_path / "s.parquet").write_bytes(content)
+    run(tmp_path / "s.parquet", tmp_path / "out", segment="none")
+    lost, kept = rows(tmp_path / "out", "rejections"), rows(tmp_path / "out", "recordings")
+    assert len(kept) == 2 and len(lost) == 2 and {row["stage"] for row in lost} == {"read"}, lost
 
 
 # --------------------------------------------------------------------------------------------------------- manifests

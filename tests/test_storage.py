@@ -14,11 +14,13 @@ import pyarrow as pa
 import pytest
 
 from audiomill import schema
+from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import InputError, OutputMismatch, UsageError
 from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
 from audiomill.sources.shards import ShardReader
 from audiomill.sources.tar import Window
+from audiomill.stages import listed as stages
 from audiomill.stages.plan import assign_parts, header_durations, planned_table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, is_transient, remove_stale_temporaries, retried
@@ -30,7 +32,7 @@ from tests.synth import encode, tar_bytes, tone
 
 
 def listed(*inputs: str, audio_root: str | None = None) -> list[Entry]:
-    return list_inputs(inputs, {}, audio_root, "/nowhere/out").entries
+    return list(stages.listed(inputs, PlanConfig(audio_root=audio_root), DecodeConfig(), "/nowhere/out").entries)
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,9 @@ class DecodeConfig(Validated):
         "a language as the file names it, such as eng.",
         results=True,
     )
+    audio_column: str | None = option(
+        None, "Column of Parquet shards that holds the audio.", otherwise="found by name and type", results=True
+    )
     min_recording_seconds: float = option(
         0.025, "Shorter recordings are rejected as too_short: 25 ms is one frame of the models.", results=True
     )

@@ -23,7 +23,7 @@ from audiomill.forecast.strata import Drawn, draw, strata_of
 from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.precision import cpu_features
 from audiomill.runs.engine import check_places, with_engine
-from audiomill.runs.job import listed
+from audiomill.runs.planning import listing_of
 from audiomill.runs.settle import found_tasks, settle
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.storage.fs import Place, absolute
@@ -50,7 +50,7 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
     config = with_engine(config)
     check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
-    listing = listed(config)
+    listing = listing_of(config)
     times = []
     for _ in range(2):  # the first time loads libraries
         before = time.perf_counter()

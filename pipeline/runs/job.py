@@ -20,15 +20,14 @@ from audiomill.config.run import shard_of
 from audiomill.errors import RunFailed, UsageError
 from audiomill.runs.apart import isolate, retry
 from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
-from audiomill.runs.planning import plan_of, with_part_seconds
+from audiomill.runs.planning import listing_of, plan_of, with_part_seconds
 from audiomill.runs.record import record_canary, run_record
 from audiomill.runs.settle import found_tasks, settle
-from audiomill.sources.listing import Listing, list_inputs
+from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.canary import Difference, spread, verdict
 from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
-from audiomill.stages.tracks import with_every_track
 from audiomill.stages.write import declare_complete, write_result
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute, remove_stale_temporaries
@@ -74,7 +73,7 @@ def run_job(
     asked, config = config, with_engine(config)
     check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
-    listing = listed(config) if listing is None else listing
+    listing = listing_of(config) if listing is None else listing
     tasks = found_tasks(config)
     with open_engine(config) as opened:
         engine = opened.module
@@ -124,14 +123,6 @@ def run_by_name(job: str, inputs: Sequence[str], options: Mapping[str, Any]) -> 
         raise UsageError("INPUT is missing: name a file, folder, glob, shard or manifest")
     config: Any = build(kind, {**options, "inputs": tuple(inputs)})
     return run_job(config.job(), Console(stderr=True))
-
-
-def listed(config: JobConfig) -> Listing:
-    """What the inputs hold."""
-    listing = list_inputs(config.inputs, config.plan.storage_options, config.plan.audio_root, config.output.output)
-    if config.decode.track == "all":
-        listing.entries = with_every_track(listing.entries, config.plan.storage_options)
-    return listing
 
 
 def _run(

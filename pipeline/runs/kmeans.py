@@ -20,7 +20,7 @@ from audiomill.errors import RunFailed, UsageError
 from audiomill.models.checkpoint import fingerprint
 from audiomill.models.wanted import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
-from audiomill.runs.job import listed
+from audiomill.runs.planning import listing_of
 from audiomill.runs.settle import FoundTask, found_tasks, settle
 from audiomill.sources.entries import Entries
 from audiomill.stages.failures import failure_of
@@ -59,7 +59,7 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
         raise UsageError(f"--output {job.output.output}: expected a file name that ends with .safetensors")
     if place.exists() and not job.output.overwrite:
         raise UsageError(f"--output {job.output.output}: exists; choose another name or --overwrite it")
-    entries = _picked(listed(job).entries, kmeans)
+    entries = _picked(listing_of(job).entries, kmeans)
     (task,) = found_tasks(job)
     layer_numbers(str(kmeans.layer), task.shape, "--layer")
     with open_engine(job) as opened:

@@ -17,6 +17,7 @@ from audiomill.config.run import size_in_bytes
 from audiomill.errors import RunFailed
 from audiomill.sources.entries import CHUNK
 from audiomill.sources.listing import Listing
+from audiomill.stages.listed import listed
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.stages.spec import RunSpec
 from audiomill.storage import ledger
@@ -26,6 +27,11 @@ from audiomill.watch.progress import audio_text, counted, size_text
 
 MAX_TRIES = 20
 """Each is lost to another run that plans at the same time."""
+
+
+def listing_of(config: JobConfig) -> Listing:
+    """What the inputs of a job hold."""
+    return listed(config.inputs, config.plan, config.decode, config.output.output)
 
 
 def with_part_seconds(
@@ -94,9 +100,9 @@ def _as_they_are_now(plan: pa.Table, listing: Listing, output: Place, console: C
     now = listing.entries.table
     found = pc.index_in(plan.column("id"), value_set=now.column("id").combine_chunks())
     found = pc.if_else(pc.is_null(now.column("reason").take(found)), found, None)
-    listed = now.select(names).take(found)
+    fresh = now.select(names).take(found)
     is_here = pc.is_valid(found).to_numpy()
-    pairs = zip(_rows(plan, names), _rows(listed, names), strict=True)
+    pairs = zip(_rows(plan, names), _rows(fresh, names), strict=True)
     changed = [number for number, (before, after) in enumerate(pairs) if before != after and is_here[number]]
     if not changed:
         return plan
@@ -110,7 +116,7 @@ def _as_they_are_now(plan: pa.Table, listing: Listing, output: Place, console: C
     is_changed[changed] = True
     for name in names:
         at = schema.PLAN.get_field_index(name)
-        mended = pc.if_else(pa.array(is_changed), listed.column(name), plan.column(name))
+        mended = pc.if_else(pa.array(is_changed), fresh.column(name), plan.column(name))
         plan = plan.set_column(at, schema.PLAN.field(at), mended)
     return plan
 

@@ -25,14 +25,17 @@ OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
 
 @dataclass
 class Listing:
-    """What the inputs hold. `ignored`: files in folders that are no audio, by suffix."""
+    """What the inputs hold. `ignored`: files in folders that are no audio, by suffix; `column`: see `list_inputs`."""
 
     entries: Entries = field(default_factory=Entries)
     ignored: Counter[str] = field(default_factory=Counter)
     num_duplicates: int = 0
+    column: str | None = None
 
 
-def list_inputs(inputs: tuple[str, ...], options: dict[str, Any], audio_root: str | None, output: str) -> Listing:
+def list_inputs(
+    inputs: tuple[str, ...], options: dict[str, Any], audio_root: str | None, output: str, column: str | None = None
+) -> Listing:
     """Every recording that the inputs name, once each, in input order and sorted inside folders.
 
     Args:
@@ -40,11 +43,12 @@ def list_inputs(inputs: tuple[str, ...], options: dict[str, Any], audio_root: st
         options: fsspec options.
         audio_root: see `manifests.resolve`.
         output: the output folder, left out when it lies inside an input.
+        column: of Parquet shards, with the audio; None: by name and type.
 
     Raises:
         InputError: an input does not exist, or nothing is left to do.
     """
-    listing = Listing()
+    listing = Listing(column=column)
     supervisions: defaultdict[str, list[Supervision]] = defaultdict(list)
     seen: set[bytes] = set()
     for text in inputs:
@@ -99,7 +103,7 @@ def _expand(place: Place, audio_root: str | None, output: str, listing: Listing)
         yield from _folder(place, _found(place, path, listing), output, listing)
     else:
         try:
-            yield from _file(place, fs.size(path) if kind == "file" else None, audio_root)
+            yield from _file(place, fs.size(path) if kind == "file" else None, audio_root, listing.column)
         except FileNotFoundError as error:
             raise InputError(f"{place.url}: not found ({error}); check the address") from error
 
@@ -122,14 +126,14 @@ def _kind(place: Place) -> str:
     raise InputError(f"{place.url}: no such file or folder; check the path")
 
 
-def _file(place: Place, size: int | None, audio_root: str | None) -> Iterator[Entry | Supervision]:
+def _file(place: Place, size: int | None, audio_root: str | None, column: str | None) -> Iterator[Entry | Supervision]:
     """A file named outright: a manifest, a shard, or else a recording whatever its suffix."""
     source = absolute(place.url)
     if is_manifest(place.url):
         yield from read_manifest(place, audio_root)
         return
     shard = shard_of(place.url)
-    entries = shard.entries(place, source)
+    entries = shard.entries(place, source, column)
     if entries is None:
         raise InputError(f"{place.url}: {shard.missing}")
     yield from (entry._replace(size=size) for entry in entries) if shard is SINGLE else entries
@@ -198,7 +202,7 @@ def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing
         if is_hidden(url.removeprefix(root)) or url.startswith(output.rstrip("/") + "/"):
             continue
         shard = shard_of(url)
-        entries = None if shard is SINGLE else shard.entries(each, url)
+        entries = None if shard is SINGLE else shard.entries(each, url, listing.column)
         if entries is not None:
             yield from entries
         elif suffix(url) in AUDIO_SUFFIXES:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,49 +17,57 @@ from audiomill.sources.entry import Entry, Sidecar
 from audiomill.sources.shard import Shard
 from audiomill.storage.fs import Place
 
-KIND = "parquet"
+KIND, GROUP = "parquet", "parquet_group"
 AUDIO_COLUMNS = ("audio", "bytes", "wav", "flac", "mp3", "audio_bytes", "content", "speech")
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "reference")
 OTHER_MEDIA = ("image", "img", "video", "png", "jpg", "jpeg", "thumbnail", "mask", "embedding", "envelope")
 """Words in the names of columns that hold something else."""
-PLAIN_COLUMNS = ("duration", "language", "lang", "id", "speaker_id", "file")
+LANGUAGE_COLUMNS = ("language", "lang", "locale")
+DURATION_COLUMNS = ("duration", "duration_s")
 
 
 class SeveralColumns(InputError):
     """More than one column may be the audio."""
 
     def __init__(self, names: list[str]) -> None:
-        super().__init__(f"expected one column with audio, or one named audio, got {', '.join(names)}; rename the one")
+        super().__init__(
+            f"expected one column with audio, or one named audio, got {', '.join(names)}; choose with --audio-column"
+        )
 
 
-def list_parquet(place: Place, source: str) -> Iterator[Entry] | None:
-    """Rows of a Parquet shard with audio bytes (`struct<bytes, path>` or a binary column).
+def list_parquet(place: Place, source: str, column: str | None) -> Iterator[Entry] | None:
+    """Row groups of a Parquet shard with audio bytes, by its footer alone: rows are read in the decode process, see
+    `rows_of`.
 
     Returns:
         None if it has no audio column (it is some other table).
     """
     try:
         with place.open() as handle:
-            file = pq.ParquetFile(handle)
-            arrow = file.schema_arrow
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        return iter(
-            [Entry(source, "", KIND, reason="unreadable_shard", detail=f"expected a Parquet file, got: {error}")]
-        )
-    try:
-        if audio_column(arrow) is None:
-            return None
+            metadata = pq.ParquetFile(handle).metadata
+            is_audio = audio_column(metadata.schema.to_arrow_schema(), column) is not None
+    except FileNotFoundError:
+        raise
     except SeveralColumns as several:
         return iter([Entry(source, "", KIND, reason="unreadable_shard", detail=str(several))])
-    return _parquet_rows(place, source)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        detail = f"expected a Parquet file, got: {error}"
+        return iter([Entry(source, "", KIND, reason="unreadable_shard", detail=detail)])
+    if not is_audio:
+        return None
+    return (
+        Entry(source, f"group-{group}", GROUP, group, metadata.row_group(group).num_rows)
+        for group in range(metadata.num_row_groups)
+    )
 
 
-def audio_column(arrow: pa.Schema) -> str | None:
-    """The column with encoded audio: a struct with `bytes`, or else bytes; of several the one with a usual name."""
+def audio_column(arrow: pa.Schema, asked: str | None) -> str | None:
+    """The column with encoded audio: the one asked for, or a struct with `bytes`, or else bytes; of several the one with
+    a usual name."""
     structs = [c.name for c in arrow if pa.types.is_struct(c.type) and c.type.get_field_index("bytes") >= 0]
     binaries = [c.name for c in arrow if _holds_bytes(c.type)]
+    if asked is not None:
+        return asked if asked in structs + binaries else None
     for candidates in (structs, binaries):
         usual = next((name for name in AUDIO_COLUMNS if name in candidates), None)
         named = [name for name in candidates if not any(word in name.lower() for word in OTHER_MEDIA)]
@@ -77,53 +86,54 @@ def _holds_bytes(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _parquet_rows(place: Place, source: str) -> Iterator[Entry]:
-    with place.open() as handle:
-        file = pq.ParquetFile(handle)
-        column = audio_column(file.schema_arrow)
-        field = file.schema_arrow.field(column)
-        is_struct = pa.types.is_struct(field.type)
-        has_path = is_struct and field.type.get_field_index("path") >= 0
-        texts = [c for c in TEXT_COLUMNS if c in file.schema_arrow.names]
-        plain = [c for c in PLAIN_COLUMNS if c in file.schema_arrow.names and c != column]
-        wanted = texts[:1] + plain + ([f"{column}.path"] if has_path else [])
-        seen: Counter[str] = Counter()
-        for group in range(file.num_row_groups):
-            rows = (
-                file.read_row_group(group, columns=wanted).to_pylist()
-                if wanted
-                else [{}] * file.metadata.row_group(group).num_rows
-            )
-            for row, values in enumerate(rows):
-                name = (values.get(column) or {}).get("path") if has_path else None
-                name = posixpath.basename(name) if name else f"row-{group}-{row}"
-                seen[name] += 1
-                member = name if seen[name] == 1 else f"{name}#{seen[name]}"
-                duration = values.get("duration")
-                yield Entry(
-                    source,
-                    member,
-                    KIND,
-                    group,
-                    row,
-                    duration_s=float(duration) if isinstance(duration, (int, float)) else None,
-                    reference=values.get(texts[0]) if texts else None,
-                    language=values.get("language") or values.get("lang"),
-                )
+class Row(NamedTuple):
+    """What a row says beside its audio."""
+
+    name: str | None = None
+    reference: str | None = None
+    language: str | None = None
+    duration_s: float | None = None
+    metadata: str | None = None
 
 
-class _OpenParquet:
+def rows_of(group: Entry, rows: Sequence[Row] | None, seen: Counter[str]) -> Iterator[Entry]:
+    """The recordings of a row group.
+
+    Args:
+        group: as `list_parquet` lists it.
+        rows: as `OpenShard.rows` gives them; None where it could not, which reading them will name.
+        seen: names in this shard so far.
+    """
+    assert group.size is not None, "rows of the group"
+    for number, row in enumerate(rows or [Row()] * group.size):
+        name = row.name or f"row-{group.position}-{number}"
+        seen[name] += 1
+        yield Entry(
+            group.source,
+            name if seen[name] == 1 else f"{name}#{seen[name]}",
+            KIND,
+            group.position,
+            number,
+            duration_s=row.duration_s,
+            reference=row.reference,
+            language=row.language,
+            metadata=row.metadata,
+        )
+
+
+class OpenParquet:
     """See `OpenShard`; keeps the last row group."""
 
-    def __init__(self, place: Place) -> None:
-        self._place, self._handle = place, place.open()
+    def __init__(self, place: Place, column: str | None) -> None:
+        self._place, self._handle, self._asked = place, place.open(), column
         self._group: tuple[int, pa.Table] | None = None
 
     def member(self, kind: str, position: int, size: int | None) -> IO[bytes]:
         assert size is not None, "the row in its group"
         if self._group is None or self._group[0] != position:
             file = pq.ParquetFile(self._handle)
-            self._group = (position, file.read_row_group(position, columns=[audio_column(file.schema_arrow)]))
+            column = audio_column(file.schema_arrow, self._asked)
+            self._group = (position, file.read_row_group(position, columns=[column]))
         value = self._group[1].column(0)[size].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         content = bytes(content) if isinstance(content, list) else content
@@ -131,11 +141,46 @@ class _OpenParquet:
             return confined(value["path"], self._place).open()
         return io.BytesIO(content or b"")
 
+    def rows(self, position: int) -> list[Row]:
+        file = pq.ParquetFile(self._handle)
+        column = audio_column(file.schema_arrow, self._asked)
+        assert column is not None, "the listing has seen it"
+        field = file.schema_arrow.field(column)
+        has_path = pa.types.is_struct(field.type) and field.type.get_field_index("path") >= 0
+        told = [c.name for c in file.schema_arrow if c.name != column and _is_plain(c.type)]
+        wanted = told + ([f"{column}.path"] if has_path else [])
+        if not wanted:
+            return [Row()] * file.metadata.row_group(position).num_rows
+        return [_row(values, column) for values in file.read_row_group(position, columns=wanted).to_pylist()]
+
     def sidecar(self, kind: str, sidecar: Sidecar) -> bytes:
         raise AssertionError("texts are columns")
 
     def close(self) -> None:
         self._handle.close()
+
+
+def _is_plain(kind: Any) -> bool:
+    """Text, numbers and truth values; the rest would be too large to keep beside every recording."""
+    if pa.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(is_text or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _row(values: dict[str, Any], column: str) -> Row:
+    path = (values.pop(column, None) or {}).get("path")
+    texts = [values.pop(name, None) for name in TEXT_COLUMNS]
+    languages = [values.pop(name, None) for name in LANGUAGE_COLUMNS]
+    durations = [values.pop(name, None) for name in DURATION_COLUMNS]
+    extra = {name: value for name, value in values.items() if value is not None}
+    return Row(
+        name=posixpath.basename(path) if path else None,
+        reference=next((str(text) for text in texts if text is not None), None),
+        language=next((str(language) for language in languages if language), None),
+        duration_s=next((float(each) for each in durations if isinstance(each, (int, float))), None),
+        metadata=json.dumps(extra, ensure_ascii=False) if extra else None,
+    )
 
 
 def confined(path: str, shard: Place) -> Place:
@@ -151,9 +196,9 @@ def confined(path: str, shard: Place) -> Place:
 
 
 PARQUET = Shard(
-    kinds=(KIND,),
+    kinds=(KIND, GROUP),
     is_one=lambda name: name.lower().endswith(".parquet"),
     entries=list_parquet,
-    opened=_OpenParquet,
-    missing="no audio column; expected struct<bytes, path> or a binary column",
+    opened=OpenParquet,
+    missing="no audio column; expected struct<bytes, path> or a binary column (--audio-column names it)",
 )

@@ -38,8 +38,9 @@ class Shard:
     Attributes:
         kinds: what `plan.kind` may say of its members.
         is_one: whether a file name looks like one.
-        entries: its recordings, in its order; None where it holds none of this kind after all.
-        opened: for reading.
+        entries: its recordings, in its order; None where it holds none of this kind after all. Takes its place, its name,
+            and the column of the audio where one was asked for.
+        opened: for reading; takes its place and that column.
         missing: what a file that was named outright should have had, where `entries` gives None.
         knows_size: kinds whose `plan.size` is in bytes.
         header_is_cheap: kinds whose headers cost no request, on a local disk.
@@ -47,8 +48,8 @@ class Shard:
 
     kinds: tuple[str, ...]
     is_one: Callable[[str], bool]
-    entries: Callable[[Place, str], Iterator[Entry] | None]
-    opened: Callable[[Place], OpenShard]
+    entries: Callable[[Place, str, str | None], Iterator[Entry] | None]
+    opened: Callable[[Place, str | None], OpenShard]
     missing: str = ""
     knows_size: tuple[str, ...] = ()
     header_is_cheap: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import IO, Any
 
 from audiomill.sources.entry import Sidecar
-from audiomill.sources.parquet import PARQUET
+from audiomill.sources.parquet import GROUP, PARQUET, OpenParquet, Row
 from audiomill.sources.shard import OpenShard, Shard
 from audiomill.sources.single import SINGLE
 from audiomill.sources.tar import TAR
@@ -25,14 +25,20 @@ def shard_of(name: str) -> Shard:
 class ShardReader:
     """Opens planned members; keeps the last shard open, because a part reads its members in order."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options = options
+    def __init__(self, options: dict[str, Any], column: str | None = None) -> None:
+        self._options, self._column = options, column
         self._name: tuple[str, Shard] | None = None
         self._shard: OpenShard | None = None
 
     def open(self, source: str, kind: str, position: int, size: int | None) -> IO[bytes]:
         """Encoded bytes of one recording as a seekable file. `position`, `size`: as in `schema.PLAN`."""
         return self._opened(source, kind).member(kind, position, size)
+
+    def rows(self, source: str, position: int) -> list[Row]:
+        """What a row group of a Parquet shard says beside its audio."""
+        shard = self._opened(source, GROUP)
+        assert isinstance(shard, OpenParquet), "no other shard has row groups"
+        return shard.rows(position)
 
     def sidecar(self, source: str, kind: str, sidecar: Sidecar) -> bytes:
         """Bytes of the text beside a recording."""
@@ -47,5 +53,5 @@ class ShardReader:
         name = (source, next(shard for shard in SHARDS if kind in shard.kinds))
         if self._shard is None or self._name != name:
             self.close()
-            self._shard, self._name = name[1].opened(Place(source, self._options)), name
+            self._shard, self._name = name[1].opened(Place(source, self._options), self._column), name
         return self._shard

@@ -13,7 +13,7 @@ from audiomill.storage.fs import Place, special_kind
 class _OpenFile:
     """See `OpenShard`."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, column: str | None) -> None:
         self._place = place
 
     def member(self, kind: str, position: int, size: int | None) -> IO[bytes]:
@@ -29,7 +29,7 @@ class _OpenFile:
         """Nothing is kept open: the recording's handle is the caller's."""
 
 
-def _entries(place: Place, source: str) -> Iterator[Entry]:
+def _entries(place: Place, source: str, column: str | None) -> Iterator[Entry]:
     yield Entry(source)
 
 

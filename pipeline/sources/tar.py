@@ -39,7 +39,7 @@ class _Member(NamedTuple):
     problem: str | None = None
 
 
-def list_tar(place: Place, source: str) -> Iterator[Entry]:
+def list_tar(place: Place, source: str, column: str | None = None) -> Iterator[Entry]:
     """Audio members of a tar with the .txt and .json of the same stem beside them, in tar order.
 
     A link is a recording of its own, with the content that it leads to inside the tar. A tar that breaks off gives its
@@ -152,7 +152,7 @@ def _plain(handle: IO[bytes]) -> IO[bytes]:
 class _OpenTar:
     """See `OpenShard`."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, column: str | None = None) -> None:
         self._handle = place.open()
         self._stream: IO[bytes] | None = None
 

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
+import pyarrow as pa
+
 from audiomill.audio.decode import header_duration_s
 from audiomill.audio.ffmpeg import tracks_of
 from audiomill.audio.recording import Cut, StageClock
@@ -38,7 +40,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
-    reader = ShardReader(settings["storage_options"])
+    reader = ShardReader(settings["storage_options"], decode.audio_column)
     for line in requests:
         question = json.loads(line)
         if question["ask"] in LOOKS:
@@ -49,21 +51,30 @@ def main() -> None:
             _serve(question["row"], reader, decode, segments, answers)
 
 
-LOOKS: dict[str, tuple[Callable[[IO[bytes]], Any], Any]] = {
-    "durations": (header_duration_s, None),
-    "tracks": (tracks_of, (0, 0)),
-}
-"""What headers are asked, and the answer of those that cannot be read: the read stage will name what is wrong."""
+Look = Callable[[dict[str, Any], ShardReader], Any]
 
 
-def _looked_at(
-    row: dict[str, Any], reader: ShardReader, timeout_s: float, look: Callable[[IO[bytes]], Any], otherwise: Any
-) -> Any:
-    _expect_progress_within(timeout_s)
-    try:
+def _at_header(look: Callable[[IO[bytes]], Any]) -> Look:
+    def looked(row: dict[str, Any], reader: ShardReader) -> Any:
         with reader.open(row["source"], row["kind"], row["position"], row["size"]) as handle:
             return look(handle)
-    except (OSError, ValueError):
+
+    return looked
+
+
+LOOKS: dict[str, tuple[Look, Any]] = {
+    "durations": (_at_header(header_duration_s), None),
+    "tracks": (_at_header(tracks_of), (0, 0)),
+    "rows": (lambda row, reader: reader.rows(row["source"], row["position"]), None),
+}
+"""What is asked before recordings are read, and the answer where that fails: the read stage will name what is wrong."""
+
+
+def _looked_at(row: dict[str, Any], reader: ShardReader, timeout_s: float, look: Look, otherwise: Any) -> Any:
+    _expect_progress_within(timeout_s)
+    try:
+        return look(row, reader)
+    except (OSError, ValueError, pa.ArrowException):
         return otherwise
     finally:
         _expect_progress_within(0)

@@ -19,6 +19,7 @@ from audiomill.audio.segment import SegmentSpec
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected, WorkerDied
+from audiomill.sources.parquet import Row
 from audiomill.sources.shards import ShardReader
 from audiomill.stages.read import Finished, read_recording
 from audiomill.storage.fs import protocol
@@ -47,7 +48,7 @@ class Decoder:
     ) -> None:
         self._decode, self._segments, self._options, self._verbose = decode, segments, storage_options, verbose
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader = ShardReader(storage_options)
+        self._reader = ShardReader(storage_options, decode.audio_column)
 
     def read(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
         """Events of one plan row, see `audiomill.stages.read.read_recording`.
@@ -83,6 +84,11 @@ class Decoder:
     def tracks(self, rows: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
         """Audio tracks of each recording, and the number of the default one; (0, 0) where that cannot be told."""
         return [(count, default) for count, default in self._asked_of_each("tracks", rows, (0, 0))]
+
+    def rows(self, groups: Sequence[dict[str, Any]]) -> list[list[Row] | None]:
+        """What the rows of each row group of Parquet shards say beside their audio; None where that cannot be told."""
+        found = self._asked_of_each("rows", groups, None)
+        return [None if rows is None else [Row(*row) for row in rows] for rows in found]
 
     def _asked_of_each(self, what: str, rows: Sequence[dict[str, Any]], otherwise: Any) -> list[Any]:
         try:

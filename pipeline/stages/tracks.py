@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from audiomill.audio.segment import whole_spec
-from audiomill.config.stages import DecodeConfig
 from audiomill.sources.entries import Entries
 from audiomill.sources.entry import suffix
 from audiomill.stages.sandbox import Decoder
@@ -16,20 +12,16 @@ CONTAINERS = frozenset(
 """What may hold several tracks, by name."""
 
 
-def with_every_track(entries: Entries, storage_options: dict[str, Any]) -> Entries:
+def with_every_track(entries: Entries, decoder: Decoder) -> Entries:
     """The default track of each container keeps the file's id; the others follow it.
 
     Args:
         entries: of a listing.
-        storage_options: fsspec options.
+        decoder: looks into them.
     """
     asked = [e for e in entries if e.reason is None and suffix(e.member or e.source) in CONTAINERS]
-    decoder = Decoder(DecodeConfig(), whole_spec(1.0), storage_options)
     names = ("source", "kind", "position", "size")
-    try:
-        told = decoder.tracks([{name: getattr(entry, name) for name in names} for entry in asked])
-    finally:
-        decoder.close()
+    told = decoder.tracks([{name: getattr(entry, name) for name in names} for entry in asked])
     counts = {entry.id: found for entry, found in zip(asked, told, strict=True)}
     every = Entries()
     for entry in entries:

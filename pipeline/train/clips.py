@@ -26,8 +26,8 @@ from audiomill.audio.segment import SegmentSpec, whole_spec
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.models.device import usable_cores
 from audiomill.sources.entry import Entry
-from audiomill.sources.listing import list_inputs
 from audiomill.stages.cut import cut_part
+from audiomill.stages.listed import listed
 from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import Place
@@ -159,7 +159,7 @@ def prepare(
     for source in sources:
         tables = [CLIP.empty_table()]
         first_part = 0
-        for channel, entries in _entries(source, plan, folder).items():
+        for channel, entries in _entries(source, plan, decode, folder).items():
             durations = header_durations(entries, plan.storage_options)
             table = planned_table(entries, durations, first_part=first_part, part_seconds=PART_SECONDS)
             decoded = partial(
@@ -187,7 +187,7 @@ def drop_counts(dropped: Sequence[Dropped]) -> dict[str, int]:
     return dict(Counter(each.reason for each in dropped).most_common())
 
 
-def _entries(source: Source, plan: PlanConfig, folder: Path) -> dict[int | None, list[Entry]]:
+def _entries(source: Source, plan: PlanConfig, decode: DecodeConfig, folder: Path) -> dict[int | None, list[Entry]]:
     """Recordings or spans with their text, by the channel that is meant (None: as decoded)."""
     found: defaultdict[int | None, list[Entry]] = defaultdict(list)
     plain = []
@@ -201,7 +201,7 @@ def _entries(source: Source, plan: PlanConfig, folder: Path) -> dict[int | None,
         else:
             plain.append(name)
     if plain:
-        found[None] += list_inputs(tuple(plain), plan.storage_options, plan.audio_root, str(folder)).entries
+        found[None] += listed(tuple(plain), plan, decode, str(folder)).entries
     return found
 
 

@@ -25,7 +25,7 @@ from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import TaskSpec
 from audiomill.runs.settle import FoundTask, found_tasks, settle
-from audiomill.sources.listing import list_inputs
+from audiomill.stages.listed import listed
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.waveform import waveform_of
 
@@ -115,7 +115,7 @@ def _asked(config: TraceConfig) -> ModelTask:
 
 def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int16], bool]:
     """The first seconds as 16 kHz mono."""
-    listing = list_inputs((url,), job.plan.storage_options, job.plan.audio_root, "")
+    listing = listed((url,), job.plan, job.decode, "")
     (row, *others) = [{**entry._asdict(), "id": entry.id} for entry in listing.entries]
     if others:
         raise InputError(f"{url}: holds {1 + len(others)} recordings; name one audio file")

@@ -1,0 +1,53 @@
+"""INPUT arguments -> every recording that they hold, with what only the decode process may look at."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, defaultdict
+from itertools import islice
+
+from audiomill.audio.segment import whole_spec
+from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.sources.entries import Entries
+from audiomill.sources.listing import Listing, list_inputs
+from audiomill.sources.parquet import GROUP, rows_of
+from audiomill.stages.sandbox import Decoder
+from audiomill.stages.tracks import with_every_track
+
+GROUPS_AT_ONCE = 8
+"""Row groups whose texts travel together."""
+
+
+def listed(inputs: tuple[str, ...], plan: PlanConfig, decode: DecodeConfig, output: str) -> Listing:
+    """What the inputs hold; see `audiomill.sources.listing.list_inputs`, also for errors.
+
+    Args:
+        inputs: paths and URLs as typed.
+        plan: storage options and audio root.
+        decode: which column and tracks are meant.
+        output: the output folder, left out when it lies inside an input.
+    """
+    listing = list_inputs(inputs, plan.storage_options, plan.audio_root, output, decode.audio_column)
+    looking = DecodeConfig(audio_column=decode.audio_column)
+    with contextlib.closing(Decoder(looking, whole_spec(1.0), plan.storage_options)) as decoder:
+        if GROUP in listing.entries.table.column("kind").unique().to_pylist():
+            listing.entries = _with_rows(listing.entries, decoder)
+        if decode.track == "all":
+            listing.entries = with_every_track(listing.entries, decoder)
+    return listing
+
+
+def _with_rows(entries: Entries, decoder: Decoder) -> Entries:
+    """With the rows of Parquet shards in place of their row groups."""
+    seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    every, waiting = Entries(), iter(entries)
+    while chunk := list(islice(waiting, GROUPS_AT_ONCE)):
+        asked = [{"source": e.source, "position": e.position} for e in chunk if e.kind == GROUP]
+        told = iter(decoder.rows(asked) if asked else ())
+        for entry in chunk:
+            if entry.kind != GROUP:
+                every.append(entry)
+                continue
+            for row in rows_of(entry, next(told), seen[entry.source]):
+                every.append(row.as_text)
+    return every
