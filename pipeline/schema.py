@@ -47,6 +47,7 @@ PLAN = pa.schema(
         column("kind", pa.string(), "file, tar, tarz (compressed tar) or parquet"),
         column("position", pa.int64(), "tar: byte offset of the member; parquet: row group; else 0"),
         column("size", pa.int64(), "bytes of encoded audio; parquet: row in the row group", nullable=True),
+        column("version", pa.string(), "ETag or time of the file when it was listed; null: not told", nullable=True),
         column("duration_s", pa.float64(), "duration by header or manifest; null where not cheap to know", "s", True),
         column("planned_s", pa.float64(), "duration used to balance parts (header, manifest or estimate by size)", "s"),
         column(
@@ -54,6 +55,9 @@ PLAN = pa.schema(
         ),
         column("span_duration_s", pa.float64(), "length of the selected span; null: to the end", "s", True),
         column("track", pa.int32(), "audio track of a container, from 1; null: as --track says", nullable=True),
+        column(
+            "channel", pa.int32(), "channel that a manifest row means, from 0; null: as --channels says", nullable=True
+        ),
         column("reference", pa.string(), "reference text from manifest or shard", nullable=True),
         column("language", pa.string(), "language given by the manifest", nullable=True),
         column("metadata", pa.string(), "other manifest columns as JSON", nullable=True),
@@ -100,6 +104,11 @@ RECORDINGS = pa.schema(
         ),
         column("reference", pa.string(), "reference text from manifest or shard", nullable=True),
         column("metadata", pa.string(), "other manifest columns or the shard's .json, as JSON", nullable=True),
+        column(
+            "checksum",
+            pa.int64(),
+            "CRC-32 of the samples as the model hears them (16 kHz, 16 bits): the same sound, the same number",
+        ),
         column("envelope", pa.binary(), "waveform's outline: a byte a stretch, 255 x the square root of its peak"),
         column("envelope_s", pa.float64(), "length of a stretch: 0.1, more where that gave over 1,000", "s"),
     ]
@@ -212,6 +221,7 @@ ENDING = pa.struct(
         ("envelope", pa.binary()),
         ("envelope_s", pa.float64()),
         ("notes", pa.string()),
+        ("checksum", pa.int64()),
     ]
 )
 """What is known when the last sample of a recording was read. Counts at the model's rate."""

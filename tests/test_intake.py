@@ -20,12 +20,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rich.console import Console
 
 from audiomill.audio.decode import header_duration_s
 from audiomill.audio.mixing import mixing_by
 from audiomill.audio.wav import is_placeholder
+from audiomill.config.fields import build
+from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import InputError
+from audiomill.runs.job import run_job
 from audiomill.sources.listing import list_inputs
 from audiomill.stages import listed as stages
 from audiomill.storage.fs import Place
@@ -348,6 +352,105 @@ def test_rows_of_a_damaged_parquet_page_are_rejections(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- manifests
 
 
+def test_metadata_in_a_folder_tells_of_the_files_beside_it(tmp_path: Path) -> None:
+    """Hugging Face's audiofolder; what it does not name is read, what is not there is a rejection."""
+    for name in ("train/a.wav", "train/b.wav", "c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode(tone(1.0)))
+    (tmp_path / "train" / "metadata.csv").write_text(
+        "file_name,transcription,speaker\na.wav,hello there,s1\nno.wav,gone,s2\n"
+    )
+    found = {entry.source.rsplit("/", 1)[-1]: entry for entry in listed(tmp_path)}
+    assert {name: entry.reference for name, entry in found.items()} == {
+        "a.wav": "hello there", "b.wav": None, "c.wav": None, "no.wav": "gone",
+    }  # fmt: skip
+    assert found["a.wav"].metadata == '{"speaker": "s1"}' and found["a.wav"].size == found["b.wav"].size
+    assert found["a.wav"].id == listed(tmp_path / "train" / "a.wav")[0].id, "as without metadata"
+
+
+def test_metadata_that_means_something_else_hides_no_audio(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(tone(1.0)))
+    (tmp_path / "metadata.csv").write_text("name,value\nx,1\n")
+    assert [entry.source.rsplit("/", 1)[-1] for entry in listed(tmp_path)] == ["a.wav"]
+
+
+def test_a_folder_with_nothing_but_a_manifest_says_so(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "a.wav").write_bytes(encode(tone(2.0)))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "wav.scp").write_text(f"r {tmp_path}/audio/a.wav\n")
+    (tmp_path / "data" / "segments").write_text("u1 r 0.5 1.25\nu2 r 1.0 -1\n")
+    with pytest.raises(InputError, match=r"data/wav\.scp is a manifest: name it as INPUT"):
+        listed(tmp_path / "data")
+    for name in ("wav.scp", "segments"):
+        spans = [(entry.span_start_s, entry.span_duration_s) for entry in listed(tmp_path / "data" / name)]
+        assert spans == [(0.5, 0.75), (1.0, None)]
+    (tmp_path / "segments").write_text("u1 r 0.5 1.25\n")
+    with pytest.raises(InputError, match=r"expected a wav\.scp beside it"):
+        listed(tmp_path / "segments")
+
+
+@pytest.mark.parametrize(
+    ("row", "channel", "note"),
+    [
+        ({"channel": 1}, 1, None),
+        ({"channel_selector": "0"}, 0, None),
+        ({"channel": "B"}, 1, None),
+        ({"channel": "right"}, 1, None),
+        ({"channel": "youtube"}, None, None),
+        ({"channel": 7}, None, "the manifest means channel 7 of 2: all are taken"),
+        ({"channel": [0, 1]}, None, None),
+    ],
+)
+def test_a_manifest_row_may_mean_one_channel(
+    tmp_path: Path, row: dict[str, Any], channel: int | None, note: str
+) -> None:
+    stereo = np.stack([tone(1.0, 300), tone(1.0, 700)], axis=1)
+    (tmp_path / "call.wav").write_bytes(encode(stereo))
+    place = tmp_path / "m.jsonl"
+    place.write_text(json.dumps({"audio_filepath": "call.wav", "start": 0, "duration": 1.0, **row}))
+    (entry,) = listed(place)
+    (heard,), ending = cut((tmp_path / "call.wav").read_bytes(), FIXED, duration_s=1.0, channel=entry.channel)
+    loudest = int(np.abs(np.fft.rfft(heard.pcm_T)).argmax())
+    assert (heard.channel, ending.notes) == (channel, note)
+    assert loudest == {0: 300, 1: 700}.get(channel, loudest), "one bin a hertz"
+
+
+def test_two_rows_of_two_channels_are_two_recordings(tmp_path: Path) -> None:
+    (tmp_path / "call.wav").write_bytes(encode(np.stack([noise(RATE), noise(RATE, seed=1)], axis=1)))
+    (tmp_path / "m.csv").write_text("path,channel\ncall.wav,0\ncall.wav,1\n")
+    run(tmp_path / "m.csv", tmp_path / "out", segment="none")
+    assert [row["channel"] for row in rows(tmp_path / "out", "segments")] == [0, 1]
+    assert len({row["text"] for row in rows(tmp_path / "out", "segments")}) == 2
+
+
+def lhotse_cut(**fields: Any) -> dict[str, Any]:
+    source = {"type": "file", "channels": [0, 1], "source": "call.wav"}
+    recording = {"id": "r", "sources": [source], "sampling_rate": RATE, "num_samples": RATE, "duration": 1.0}
+    return {
+        "id": "c",
+        "start": 0.0,
+        "duration": 0.5,
+        "type": "MonoCut",
+        "recording": recording,
+        "supervisions": [],
+        **fields,
+    }
+
+
+def test_lhotse_cuts_mean_their_channel_and_a_padded_one_its_only_track(tmp_path: Path) -> None:
+    padding = {"id": "p", "duration": 1.0, "sampling_rate": RATE, "feat_value": 0.0, "type": "PaddingCut"}
+    tracks = [{"type": "MonoCut", "cut": lhotse_cut(channel=1), "offset": 0.0}, {"cut": padding, "offset": 0.5}]
+    mix = [{"cut": lhotse_cut(channel=0), "offset": 0.0}, {"cut": lhotse_cut(channel=1), "offset": 0.1}]
+    cuts = [lhotse_cut(channel=1), lhotse_cut(channel=[0, 1], type="MultiCut")]
+    cuts += [{"id": name, "type": "MixedCut", "tracks": each} for name, each in (("padded", tracks), ("mix", mix))]
+    (tmp_path / "cuts.jsonl").write_text("".join(json.dumps(cut) + "\n" for cut in cuts))
+    found = listed(tmp_path / "cuts.jsonl")
+    # the third names the same audio as the first
+    assert [(entry.channel, entry.span_duration_s) for entry in found[:2]] == [(1, 0.5), (None, 0.5)]
+    assert found[2].reason == "bad_manifest_row" and "a mix of 2 tracks" in found[2].detail and len(found) == 3
+
+
 @pytest.mark.parametrize(
     ("name", "text", "spans"),
     [
@@ -450,6 +553,43 @@ def test_an_earlier_output_in_the_input_is_left_out_and_output_is_no_input(tmp_p
 
 
 # ------------------------------------------------------------------------------------------------------ damaged outputs
+
+
+def told_by(folder: Path, output: Path) -> str:
+    """What a run says."""
+    console = Console(file=io.StringIO(), width=1000)
+    values = {
+        "inputs": (str(folder),),
+        "output": str(output),
+        "model": "fake://",
+        "segment": "none",
+        "part_seconds": 1.0,
+    }
+    config: Any = build(TranscribeConfig, {**values, "engine": "local"})
+    run_job(config.job(), console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_changed_since_it_was_done_is_made_anew_and_what_was_only_touched_is_not(tmp_path: Path) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.wav").write_bytes(encode(noise(RATE, seed=number)))
+    told_by(folder, output)
+    before = {row["source"][-5:]: row["text"] for row in rows(output, "recordings")}
+    (folder / "0.wav").write_bytes(encode(noise(RATE, seed=9)))  # of the same size
+    os.utime(folder / "1.wav", (1, 1))
+    (folder / "2.wav").unlink()
+    told = told_by(folder, output)
+    assert "1 recording changed since done" in told and "1 part made anew" in told and "0.wav" in told
+    assert "1 planned recording no longer in" in told and "2.wav" in told
+    after = {row["source"][-5:]: row["text"] for row in rows(output, "recordings")}
+    assert {name for name in before if before[name] != after[name]} == {"0.wav"}
+    again = told_by(folder, output)
+    assert "since done" not in again
+    run(folder, tmp_path / "fresh", segment="none", part_seconds=1.0)
+    fresh = {row["source"][-5:]: row["text"] for row in rows(tmp_path / "fresh", "recordings")}
+    assert {**after, **fresh} == after, "as if it had never been otherwise"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.synth import RATE, cutting, encode, tone
 SPEC = cutting("fixed")
 BLANK = {
     "id": "x", "member": "", "kind": "file", "position": 0, "size": None, "span_start_s": None, "span_duration_s": None,
-    "track": None, "reference": None, "language": None, "metadata": None, "sidecars": None, "reason": None, "detail": None,
+    "track": None, "channel": None, "reference": None, "language": None, "metadata": None, "sidecars": None, "reason": None, "detail": None,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -45,7 +46,8 @@ class Cut(NamedTuple):
 
 class Ending(NamedTuple):
     """The account of a recording that was read to its end. Counts: samples at 16 kHz; `envelope`: a level for each
-    `envelope_s` seconds, see `audiomill.audio.envelope`; `notes`: what was done with unusual sound."""
+    `envelope_s` seconds, see `audiomill.audio.envelope`; `notes`: what was done with unusual sound;
+    `checksum`: CRC-32 of all samples."""
 
     origin: int
     num_samples: int
@@ -58,11 +60,12 @@ class Ending(NamedTuple):
     envelope: bytes
     envelope_s: float
     notes: str | None = None
+    checksum: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingSpec:
-    """What to read of a recording, and its limits."""
+    """What to read of a recording, and its limits. `channel`: the only one that is meant, where there are that many."""
 
     channels: str
     start_s: float | None
@@ -71,6 +74,7 @@ class RecordingSpec:
     max_s: float
     track: str = "default"
     is_every_track: bool = False
+    channel: int | None = None
 
 
 @dataclass
@@ -108,25 +112,25 @@ def cut_recording(
     """
     start_s = spec.start_s or 0.0
     longest_s = spec.max_s if spec.duration_s is None else min(spec.max_s, spec.duration_s)
-    is_mixed = spec.channels == "mix"
+    is_mixed = spec.channels == "mix" and spec.channel is None
     mixing = mixing_of(handle, start_s, longest_s, spec.track, clock.on_progress) if is_mixed else Mixing()
     with open_audio(handle, start_s, spec.track) as audio:
         limit = None if spec.duration_s is None else int(spec.duration_s * audio.sample_rate + 0.5)
         if audio.num_announced is not None:
             _check_length(audio.num_announced if limit is None else min(limit, audio.num_announced), audio, spec)
-        source = _Source(audio, limit, spec, mixing)
-        picked = clock.timed("decode", source.blocks())
-        num_picked = 1 if spec.channels != "split" else audio.num_channels
-        channels = [None] if spec.channels == "mix" else list(range(num_picked))
+        channels = _channels(spec, audio.num_channels)
+        source = _Source(audio, limit, spec, mixing, channels)
+        picked, num_picked = clock.timed("decode", source.blocks()), len(channels)
         origin = samples_from_seconds(start_s)
         tracks = [_Track(channel, segments, origin) for channel in channels]
-        envelope = Envelope()
+        envelope, checksum = Envelope(), 0
         for block in clock.timed("resample", resample(picked, audio.sample_rate, num_picked)):
             pcm_TK = _to_int16(block)
             before = time.perf_counter()
             cuts = [cut for index, track in enumerate(tracks) for cut in track.push(pcm_TK[:, index])]
             clock.seconds["segment"] += time.perf_counter() - before
             envelope.push(pcm_TK)
+            checksum = zlib.crc32(np.ascontiguousarray(pcm_TK).data, checksum)
             yield from cuts
         source.check()
         before = time.perf_counter()
@@ -134,14 +138,25 @@ def cut_recording(
         clock.seconds["segment"] += time.perf_counter() - before
         yield from cuts
         speech = _union_length([span for track in tracks for span in track.spans])
-        yield source.ending(origin, speech, envelope)
+        yield source.ending(origin, speech, envelope)._replace(checksum=checksum)
+
+
+def _channels(spec: RecordingSpec, count: int) -> list[int | None]:
+    """Those that are cut one by one; None: all of them mixed."""
+    if spec.channel is not None and spec.channel < count:
+        return [spec.channel]
+    if spec.channels == "mix":
+        return [None]
+    return [0] if spec.channels == "first" else list(range(count))
 
 
 class _Source:
     """Decoded blocks of the chosen span and channels, checked and counted as they pass."""
 
-    def __init__(self, audio: Audio, limit: int | None, spec: RecordingSpec, mixing: Mixing) -> None:
-        self._audio, self._limit, self._spec, self._mixing = audio, limit, spec, mixing
+    def __init__(
+        self, audio: Audio, limit: int | None, spec: RecordingSpec, mixing: Mixing, channels: list[int | None]
+    ) -> None:
+        self._audio, self._limit, self._spec, self._mixing, self._channels = audio, limit, spec, mixing, channels
         self.num_decoded, self._peak = 0, 0.0
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -163,13 +178,17 @@ class _Source:
             yield self._picked(block)
 
     def _picked(self, block_TC: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._spec.channels == "mix":
+        if self._channels == [None]:
             return self._mixing.mixed(block_TC)
-        return block_TC[:, :1] if self._spec.channels == "first" else block_TC
+        return block_TC[:, [channel or 0 for channel in self._channels]]
 
     def _notes(self) -> str | None:
         """What the row says of sound that was changed, or is not as it was asked for."""
         notes, rate = [self._mixing.notes] if self._mixing.notes else [], self._audio.sample_rate
+        if self._spec.channel is not None and self._channels != [self._spec.channel]:
+            notes.append(
+                f"the manifest means channel {self._spec.channel} of {self._audio.num_channels}: all are taken"
+            )
         if self._peak > LOUDEST:
             notes.append(f"louder than full scale (peak {self._peak:.3g}): clipped")
         if self._limit is not None and self.num_decoded < self._limit - MIN_MISSING_S * rate:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from audiomill import schema
 from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
 from audiomill.errors import RunFailed
-from audiomill.sources.entries import CHUNK
+from audiomill.runs.changes import as_they_are_now
 from audiomill.sources.listing import Listing
 from audiomill.stages.listed import listed
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
@@ -73,7 +71,7 @@ def plan_of(
         names = ledger.plan_files(output)
         plan = ledger.load_plan(output, names)
         if plan is not None:
-            plan = _as_they_are_now(plan, listing, output, console)
+            plan = as_they_are_now(plan, names, listing, output, spec, config, console)
         fresh, new, first_part = listing.entries, durations, 0
         if plan is not None:
             is_known = pc.is_in(listing.entries.table.column("id"), value_set=plan.column("id").combine_chunks())
@@ -92,39 +90,6 @@ def plan_of(
             output.join("_SUCCESS").remove()
             return addition if plan is None else pa.concat_tables([plan, addition])
     raise RunFailed(f"{output.url}: the plan could not be written in {MAX_TRIES} tries; is the place writable?")
-
-
-def _as_they_are_now(plan: pa.Table, listing: Listing, output: Place, console: Console) -> pa.Table:
-    """The plan with places and sizes as they are listed now: a shard may have been written anew since it was planned."""
-    names = ["position", "size", "sidecars"]
-    now = listing.entries.table
-    found = pc.index_in(plan.column("id"), value_set=now.column("id").combine_chunks())
-    found = pc.if_else(pc.is_null(now.column("reason").take(found)), found, None)
-    fresh = now.select(names).take(found)
-    is_here = pc.is_valid(found).to_numpy()
-    pairs = zip(_rows(plan, names), _rows(fresh, names), strict=True)
-    changed = [number for number, (before, after) in enumerate(pairs) if before != after and is_here[number]]
-    if not changed:
-        return plan
-    done = ledger.done_parts(output)
-    late = [row for row in changed if plan.column("part")[row].as_py() in done]
-    if late:
-        source = plan.column("source")[late[0]].as_py()
-        text = f"warning: {counted(len(late), 'recording')} changed after they were done, the first in {source}; --overwrite makes all anew"
-        console.print(text, highlight=False, soft_wrap=True)
-    is_changed = np.zeros(plan.num_rows, bool)
-    is_changed[changed] = True
-    for name in names:
-        at = schema.PLAN.get_field_index(name)
-        mended = pc.if_else(pa.array(is_changed), fresh.column(name), plan.column(name))
-        plan = plan.set_column(at, schema.PLAN.field(at), mended)
-    return plan
-
-
-def _rows(table: pa.Table, names: list[str]) -> Iterator[tuple[Any, ...]]:
-    """Rows of some columns, a few at a time."""
-    for batch in table.select(names).to_batches(max_chunksize=CHUNK):
-        yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
 
 
 def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:

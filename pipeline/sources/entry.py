@@ -41,6 +41,9 @@ class Entry(NamedTuple):
     reason: str | None = None
     detail: str | None = None
     track: int | None = None
+    version: str | None = None
+    channel: int | None = None
+    """The one that a manifest row means."""
     is_further_track: bool = False
     """Not the container's default one, which keeps the id of the file."""
     key: str | None = None
@@ -57,9 +60,10 @@ class Entry(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Stable and content-free: from source, member, span and further track alone."""
+        """Stable and content-free: from source, member, span, further track and channel alone."""
         span = "" if self.span_start_s is None else f"{self.span_start_s!r}+{self.span_duration_s!r}"
-        further = (f"track {self.track}",) if self.is_further_track else ()
+        further = [f"track {self.track}"] if self.is_further_track else []
+        further += [] if self.channel is None else [f"channel {self.channel}"]
         return hashlib.sha256(
             "\0".join((self.source, self.member, span, *further)).encode("utf-8", "surrogateescape")
         ).hexdigest()[:20]

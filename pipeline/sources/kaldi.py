@@ -5,30 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from audiomill.errors import InputError
 from audiomill.storage.fs import Place
 
-NAME = "wav.scp"
+NAME, SEGMENTS = "wav.scp", "segments"
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
 
 
 def is_kaldi(name: str) -> bool:
-    return name.rsplit("/", 1)[-1].lower() == NAME
+    return name.rsplit("/", 1)[-1].lower() in (NAME, SEGMENTS)
 
 
 def kaldi_rows(place: Place) -> Rows:
     """Utterances of a data folder; whole recordings where there are no segments.
 
     Args:
-        place: its wav.scp.
+        place: its wav.scp, or its segments.
+
+    Raises:
+        InputError: segments without a wav.scp.
 
     Yields:
         Line number, and a manifest row, or what is wrong with the line.
     """
     folder = Place(place.url.rsplit("/", 1)[0] if "/" in place.url else ".", place.options)
-    paths = {number: line for number, line in _lines(place)}
+    if not folder.join(NAME).exists():
+        raise InputError(f"{place.url}: expected a {NAME} beside it, which names the files; got none")
+    paths = {number: line for number, line in _lines(folder.join(NAME))}
     by_id = {line.split(None, 1)[0]: (number, line) for number, line in paths.items()}
     texts, speakers = (_pairs(folder.join(name)) for name in ("text", "utt2spk"))
-    segments = folder.join("segments")
+    segments = folder.join(SEGMENTS)
     if not segments.exists():
         for name, (number, line) in by_id.items():
             yield number, _row(name, line, {}, texts, speakers)
@@ -39,15 +45,8 @@ def kaldi_rows(place: Place) -> Rows:
             yield number, f"segments: expected an utterance, a recording of {NAME}, start and end, got {line[:80]!r}"
             continue
         name, recording, start, end = fields
-        span = {"start": start} if float_or(end) < 0 else {"start": start, "end": end}
+        span = {"start": start} if end.startswith("-") else {"start": start, "end": end}
         yield number, _row(name, by_id[recording][1], span, texts, speakers)
-
-
-def float_or(text: str, otherwise: float = 0.0) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return otherwise
 
 
 def _row(

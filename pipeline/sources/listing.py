@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
 from audiomill.sources.entries import Entries
@@ -16,21 +17,24 @@ from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES
 from audiomill.sources.shards import shard_of
 from audiomill.sources.single import SINGLE
-from audiomill.storage.fs import Place, absolute, protocol, retried, special_kind
+from audiomill.storage.fs import Place, absolute, protocol, retried, special_kind, version_of
 from audiomill.storage.names import readable
 
+METADATA_FILES = {"metadata.csv", "metadata.tsv", "metadata.jsonl"}
 OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
 """A folder with these was written by a run; what is in it is no input."""
 
 
 @dataclass
 class Listing:
-    """What the inputs hold. `ignored`: files in folders that are no audio, by suffix; `column`: see `list_inputs`."""
+    """What the inputs hold. `ignored`: files in folders that are no audio, by suffix; `manifest`: the last of
+    them that is one; `column`: see `list_inputs`."""
 
     entries: Entries = field(default_factory=Entries)
     ignored: Counter[str] = field(default_factory=Counter)
     num_duplicates: int = 0
     column: str | None = None
+    manifest: str | None = None
 
 
 def list_inputs(
@@ -69,6 +73,8 @@ def list_inputs(
         listing.entries = Entries(_with_reference(entry, supervisions) for entry in listing.entries)
     if not listing.entries:
         hint = f" ({sum(listing.ignored.values())} other files ignored)" if listing.ignored else ""
+        if listing.manifest is not None:
+            hint += f"; {listing.manifest} is a manifest: name it as INPUT"
         raise InputError(
             f"{', '.join(inputs)}: no audio found{hint}; expected audio files, tar or Parquet shards, or a manifest"
         )
@@ -103,7 +109,8 @@ def _expand(place: Place, audio_root: str | None, output: str, listing: Listing)
         yield from _folder(place, _found(place, path, listing), output, listing)
     else:
         try:
-            yield from _file(place, fs.size(path) if kind == "file" else None, audio_root, listing.column)
+            detail = retried(lambda: fs.info(path)) if kind == "file" else {}
+            yield from _file(place, detail, audio_root, listing.column)
         except FileNotFoundError as error:
             raise InputError(f"{place.url}: not found ({error}); check the address") from error
 
@@ -126,7 +133,9 @@ def _kind(place: Place) -> str:
     raise InputError(f"{place.url}: no such file or folder; check the path")
 
 
-def _file(place: Place, size: int | None, audio_root: str | None, column: str | None) -> Iterator[Entry | Supervision]:
+def _file(
+    place: Place, detail: dict[str, Any], audio_root: str | None, column: str | None
+) -> Iterator[Entry | Supervision]:
     """A file named outright: a manifest, a shard, or else a recording whatever its suffix."""
     source = absolute(place.url)
     if is_manifest(place.url):
@@ -136,7 +145,9 @@ def _file(place: Place, size: int | None, audio_root: str | None, column: str | 
     entries = shard.entries(place, source, column)
     if entries is None:
         raise InputError(f"{place.url}: {shard.missing}")
-    yield from (entry._replace(size=size) for entry in entries) if shard is SINGLE else entries
+    for entry in entries:
+        size = detail.get("size") if shard is SINGLE else entry.size
+        yield entry._replace(size=size, version=version_of(detail))
 
 
 def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, Any]]:
@@ -158,7 +169,7 @@ def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, A
             continue
         for child in children:
             if not _is_folder(child):
-                found[child.path] = {"type": "file", "size": _size(child)}
+                found[child.path] = _details(child)
                 continue
             real = os.path.realpath(child.path)
             if real in seen or f"{root}/".startswith(f"{real}/"):
@@ -181,34 +192,62 @@ def _is_folder(child: os.DirEntry[str]) -> bool:
         return False
 
 
-def _size(child: os.DirEntry[str]) -> int:
-    """0 for a link to nothing: reading it says so."""
+def _details(child: os.DirEntry[str]) -> dict[str, Any]:
+    """As fsspec gives them. Size 0 for a link to nothing: reading it says so."""
     try:
-        return child.stat().st_size
+        found = child.stat()
     except OSError:
-        return 0
+        return {"type": "file", "size": 0}
+    return {"type": "file", "size": found.st_size, "mtime": found.st_mtime}
 
 
 def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing: Listing) -> Iterator[Entry]:
     """Audio files and shards below a folder, or what a glob matched; the rest is counted as ignored."""
-    sizes = {
-        _url(place, path): detail.get("size") for path, detail in found.items() if detail.get("type") != "directory"
-    }
+    details = {_url(place, path): each for path, each in found.items() if each.get("type") != "directory"}
+    sizes = {url: each.get("size") for url, each in details.items()}
+    versions = {url: version_of(each) for url, each in details.items()}
     named = re.split(r"[*?\[]", place.path, maxsplit=1)  # the user's own words, whatever they name, hide nothing
     root = _url(place, named[0] if len(named) == 1 else named[0].rpartition("/")[0])
     audio_stems = {stem(url) for url in sizes if suffix(url) in AUDIO_SUFFIXES}
-    for url in sorted(sizes):
+    shown = [url for url in sorted(sizes) if not is_hidden(url.removeprefix(root))]
+    told = _metadata_rows([url for url in shown if url.rsplit("/", 1)[-1].lower() in METADATA_FILES], place.options)
+    for url in shown:
         each = Place(url, place.options)
-        if is_hidden(url.removeprefix(root)) or url.startswith(output.rstrip("/") + "/"):
+        if url.startswith(output.rstrip("/") + "/") or url in told.files:
             continue
         shard = shard_of(url)
         entries = None if shard is SINGLE else shard.entries(each, url, listing.column)
         if entries is not None:
-            yield from entries
+            yield from (entry._replace(version=versions[url]) for entry in entries)
         elif suffix(url) in AUDIO_SUFFIXES:
-            yield Entry(url, size=sizes[url], sidecars=_sidecars(url, sizes))
+            for row in told.rows.pop(url, [Entry(url)]):
+                yield row._replace(size=sizes[url], version=versions[url], sidecars=_sidecars(url, sizes))
         elif not (suffix(url) in SIDECAR_SUFFIXES and stem(url) in audio_stems):
             listing.ignored[suffix(url) or "(none)"] += 1
+            listing.manifest = url if is_manifest(url) else listing.manifest
+    yield from itertools.chain.from_iterable(told.rows.values())
+
+
+class _Told(NamedTuple):
+    """What metadata files in a folder say, by the file that it is said of. `files`: their own names."""
+
+    files: set[str]
+    rows: dict[str, list[Entry]]
+
+
+def _metadata_rows(urls: list[str], options: dict[str, Any]) -> _Told:
+    """Rows of Hugging Face's audiofolder layout (huggingface.co/docs/datasets/audio_load): they tell of files beside
+    them, and name those that should be there. A file of that name that holds something else tells nothing."""
+    told = _Told(set(), {})
+    for url in urls:
+        try:
+            rows = [entry for entry in read_manifest(Place(url, options), None) if isinstance(entry, Entry)]
+        except InputError:
+            continue
+        told.files.add(url)
+        for row in rows:
+            told.rows.setdefault(row.source, []).append(row)
+    return told
 
 
 def _sidecars(url: str, sizes: dict[str, Any]) -> tuple[Sidecar, ...] | None:

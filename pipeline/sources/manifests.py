@@ -45,6 +45,9 @@ END_COLUMNS = ("end", "end_s", "end_time", "stop", "stop_s", "end_seconds", "end
 DURATION_COLUMNS = ("duration", "duration_s", "dur", "duration_seconds", "duration_ms")
 """Times in seconds, or h:mm:ss; those that end in _ms in milliseconds."""
 LANGUAGE_COLUMNS = ("language", "lang", "source_lang", "locale")
+CHANNEL_COLUMNS = ("channel", "channel_selector")
+SIDES = {"a": 0, "left": 0, "b": 1, "right": 1}
+"""Names of channels in telephone corpora and editors; numbers count from 0."""
 
 
 class Supervision(NamedTuple):
@@ -204,17 +207,27 @@ def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str
     start, duration = _span(row)
     text = _first(row, TEXT_COLUMNS)
     language = _first(row, LANGUAGE_COLUMNS)
+    channel = _channel(_first(row, CHANNEL_COLUMNS))
     known = {*PATH_COLUMNS, *TEXT_COLUMNS, *START_COLUMNS, *END_COLUMNS, *LANGUAGE_COLUMNS, *DURATION_COLUMNS}
+    known |= set(CHANNEL_COLUMNS) if channel is not None else set()
     extra = {name: value for name, value in row.items() if name not in known}
     return Entry(
         resolve(path, manifest, audio_root),
         duration_s=duration,
         span_start_s=start,
         span_duration_s=duration if start is not None else None,
+        channel=channel,
         reference=str(text) if text is not None else None,
         language=str(language) if language else None,
         metadata=json.dumps(extra, ensure_ascii=False, default=str) if extra else None,
     )
+
+
+def _channel(value: Any) -> int | None:
+    """The one channel that is meant; None for all, and for a word that means something else."""
+    if isinstance(value, str):
+        value = int(value) if value.isdecimal() else SIDES.get(value.strip().lower())
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _span(row: dict[str, Any]) -> tuple[float | None, float | None]:
@@ -244,6 +257,7 @@ def _lhotse_recording(row: dict[str, Any], manifest: Place, audio_root: str | No
 
 
 def _lhotse_cut(row: dict[str, Any], manifest: Place, audio_root: str | None) -> Entry:
+    row = _only_track(row)
     recording = row.get("recording")
     if not isinstance(recording, dict):
         raise BadRow(f"expected a cut with a recording, got type {row.get('type')!r}")
@@ -259,10 +273,30 @@ def _lhotse_cut(row: dict[str, Any], manifest: Place, audio_root: str | None) ->
         duration_s=duration,
         span_start_s=start,
         span_duration_s=duration,
+        channel=_channel(row.get("channel")) if _num_channels(recording) > 1 else None,
         reference=text or None,
         language=str(languages[0]) if languages else None,
         metadata=json.dumps({"cut_id": row.get("id"), "recording_id": recording.get("id")}),
     )
+
+
+def _only_track(row: dict[str, Any]) -> dict[str, Any]:
+    """The cut in a cut of several tracks, where the others are padding."""
+    tracks = row.get("tracks")
+    if not isinstance(tracks, list):
+        return row
+    cuts = [each.get("cut") if isinstance(each, dict) else None for each in tracks]
+    heard = [cut for cut in cuts if not (isinstance(cut, dict) and cut.get("type") == "PaddingCut")]
+    if len(heard) == 1 and isinstance(heard[0], dict):
+        return heard[0]
+    raise BadRow(f"expected a cut of one recording, got a mix of {len(heard)} tracks; save the mix as audio first")
+
+
+def _num_channels(recording: dict[str, Any]) -> int:
+    """By whichever field of Lhotse's tells it; a recording that tells nothing has one."""
+    sources = recording.get("sources")
+    named = [recording.get("channel_ids"), *(s.get("channels") for s in sources or () if isinstance(s, dict))]
+    return max((len(each) for each in named if isinstance(each, list)), default=1)
 
 
 def _lhotse_source(recording: dict[str, Any], manifest: Place, audio_root: str | None) -> str:

@@ -114,6 +114,7 @@ def rows_of(group: Entry, rows: Sequence[Row] | None, seen: Counter[str]) -> Ite
             KIND,
             group.position,
             number,
+            version=group.version,
             duration_s=row.duration_s,
             reference=row.reference,
             language=row.language,

@@ -67,6 +67,7 @@ def _read_once(
         channels=decode.channels,
         track=decode.track if row["track"] is None else str(row["track"]),
         is_every_track=row["track"] is not None,
+        channel=row["channel"],
         start_s=row["span_start_s"],
         duration_s=row["span_duration_s"],
         min_s=decode.min_recording_seconds,

@@ -30,7 +30,7 @@ def waveform_of(
     """
     row = {**planned, "span_start_s": start_s, "span_duration_s": seconds, "sidecars": None}
     cuts = [event for event in decoder.read(row) if isinstance(event, Cut)]
-    mine = [cut.pcm_T for cut in cuts if cut.channel == channel]
+    mine = [cut.pcm_T for cut in cuts if cut.channel == (planned["channel"] if channel is None else channel)]
     if not mine:
         raise Rejected("read", "no_samples", "the recording has no audio there any more")
     return np.concatenate(mine)

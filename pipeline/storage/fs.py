@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -28,6 +28,7 @@ NUM_ATTEMPTS = 6
 FIRST_DELAY_S = 0.2
 FINAL_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 READ_AHEAD_BYTES = 1 << 20
+VERSIONS = ("ETag", "etag", "e_tag", "generation", "LastModified", "last_modified", "mtime")
 SPECIAL_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 MAX_SHOWN_BYTES = 100
 """Of a file's name in that of its temporary one: most systems take 255 in all."""
@@ -154,6 +155,12 @@ def _status(error: BaseException | None) -> int | None:
                 return found
         error = error.__cause__
     return None
+
+
+def version_of(detail: Mapping[str, Any]) -> str | None:
+    """What a listing says that changes with a file's content: its ETag, or else its time."""
+    found = next((detail[name] for name in VERSIONS if detail.get(name)), None)
+    return None if found is None else str(found)
 
 
 def special_kind(place: Place) -> str | None:

@@ -9,6 +9,7 @@ OUTPUT/_SUCCESS                 every planned part is in the ledger
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import deque
@@ -17,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from audiomill import schema
 from audiomill.errors import OutputMismatch, RunFailed, UsageError
@@ -124,6 +126,19 @@ def add_to_plan(output: Place, addition: pa.Table, num_before: int) -> bool:
     """
     name = "plan.parquet" if num_before == 0 else f"plan-{num_before:04d}.parquet"
     return output.join(name).create(to_bytes(addition.cast(schema.PLAN)))
+
+
+def rewrite_plan(output: Place, names: Sequence[str], plan: pa.Table) -> None:
+    """Writes the plan files `names`, which hold the plan's first rows, where they say something else."""
+    start = 0
+    for name in names:
+        place = output.join(name)
+        before = place.read()
+        count = pq.read_metadata(io.BytesIO(before)).num_rows
+        content = to_bytes(plan.slice(start, count).cast(schema.PLAN))
+        if content != before:
+            place.write(content)
+        start += count
 
 
 def done_parts(output: Place) -> set[int]:

@@ -92,6 +92,7 @@ def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost:
                 "notes",
                 "reference",
                 "metadata",
+                "checksum",
                 *ENVELOPE,
             )
         },

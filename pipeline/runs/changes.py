@@ -1,0 +1,152 @@
+"""Inputs that changed since they were planned: the plan follows them, and what was made of their old content is made anew.
+
+A size or a text beside the audio that changed is a change. A time, an ETag or a place in a shard that changed may mean
+nothing: then the sound is compared with the checksum that `recordings` keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from audiomill import schema
+from audiomill.config.jobs import JobConfig
+from audiomill.errors import Rejected
+from audiomill.models.device import usable_cores
+from audiomill.sources.entries import CHUNK
+from audiomill.sources.listing import Listing
+from audiomill.sources.shards import KNOWS_SIZE
+from audiomill.stages.read import Finished
+from audiomill.stages.sandbox import Decoder
+from audiomill.stages.spec import RunSpec
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place, absolute
+from audiomill.watch.progress import counted
+
+NAMES = ["position", "size", "sidecars", "version"]
+"""What a listing says of a recording's bytes."""
+
+
+def as_they_are_now(
+    plan: pa.Table,
+    files: list[str],
+    listing: Listing,
+    output: Place,
+    spec: RunSpec,
+    config: JobConfig,
+    console: Console,
+) -> pa.Table:
+    """The plan with what the listing says now; parts with recordings that are not what they were are withdrawn.
+
+    Args:
+        plan: as it is on file.
+        files: names of its files.
+        listing: what the inputs hold now.
+        output: the output folder.
+        spec: the run.
+        config: its job.
+        console: for what is found.
+    """
+    now = listing.entries.table
+    at = pc.index_in(plan.column("id"), value_set=now.column("id").combine_chunks())
+    _tell_gone(plan.filter(pc.is_null(at)), config, console)
+    at = pc.if_else(pc.is_null(now.column("reason").take(at)), at, None)
+    fresh = now.select(NAMES).take(at)
+    is_here = pc.is_valid(at).to_numpy()
+    pairs = zip(_rows(plan), _rows(fresh), strict=True)
+    changed = [number for number, (before, after) in enumerate(pairs) if before != after and is_here[number]]
+    if not changed:
+        return plan
+    done = ledger.done_parts(output)
+    numbers = pa.array([row for row in changed if plan.column("part")[row].as_py() in done], pa.int64())
+    before, after = plan.take(numbers), _with(plan, fresh, changed).take(numbers)
+    other = [row["id"] for row in _other(before.to_pylist(), after.to_pylist(), output, spec, config)]
+    is_other = pc.is_in(before.column("id"), value_set=pa.array(other, pa.string()))
+    _withdraw(before.filter(is_other), output, console)
+    mended = _with(plan, fresh, changed)
+    ledger.rewrite_plan(output, files, mended)
+    return mended
+
+
+def _tell_gone(rows: pa.Table, config: JobConfig, console: Console) -> None:
+    """Planned recordings that the folders of this run do not hold any more; those of other inputs may well be elsewhere."""
+    for text in config.inputs:
+        folder = f"{absolute(text).rstrip('/')}/"
+        gone = rows.filter(pc.starts_with(rows.column("source"), folder))
+        if gone.num_rows and not config.output.quiet:
+            told = f"note: {counted(gone.num_rows, 'planned recording')} no longer in {text}, the first "
+            told += f"{gone.column('source')[0].as_py()}; what was made of them stays"
+            console.print(told, highlight=False, soft_wrap=True)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """A few at a time."""
+    for batch in table.select(NAMES).to_batches(max_chunksize=CHUNK):
+        yield from zip(*(batch.column(name).to_pylist() for name in NAMES), strict=True)
+
+
+def _with(plan: pa.Table, fresh: pa.Table, changed: Sequence[int]) -> pa.Table:
+    is_changed = np.zeros(plan.num_rows, bool)
+    is_changed[list(changed)] = True
+    for name in NAMES:
+        at = schema.PLAN.get_field_index(name)
+        mended = pc.if_else(pa.array(is_changed), fresh.column(name), plan.column(name))
+        plan = plan.set_column(at, schema.PLAN.field(at), mended)
+    return plan
+
+
+def _other(
+    before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], output: Place, spec: RunSpec, config: JobConfig
+) -> Iterator[dict[str, Any]]:
+    """The rows, of finished recordings, that no longer hold what was heard."""
+    open_rows = []
+    for old, new in zip(before, after, strict=True):
+        has_other_size = (
+            old["kind"] in KNOWS_SIZE and None not in (old["size"], new["size"]) and old["size"] != new["size"]
+        )
+        if has_other_size or old["sidecars"] != new["sidecars"]:
+            yield new
+        else:
+            open_rows.append(new)
+    if not open_rows:
+        return
+    parts = sorted({row["part"] for row in open_rows})
+    heard: dict[str, int] = {}
+    for _, table in ledger.each_part(output, "recordings", ["id", "checksum"], parts):
+        heard |= zip(table.column("id").to_pylist(), table.column("checksum").to_pylist(), strict=True)
+
+    def checksums(rows: Sequence[dict[str, Any]]) -> list[int | None]:
+        with contextlib.closing(Decoder(spec.decode, spec.segments, config.plan.storage_options)) as decoder:
+            return [_checksum(decoder, row) for row in rows]
+
+    share = -(-len(open_rows) // usable_cores())
+    shares = [open_rows[start : start + share] for start in range(0, len(open_rows), share)]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        for rows, found in zip(shares, pool.map(checksums, shares), strict=True):
+            yield from (row for row, checksum in zip(rows, found, strict=True) if checksum != heard.get(row["id"]))
+
+
+def _checksum(decoder: Decoder, row: dict[str, Any]) -> int | None:
+    """As `recordings.checksum`; None where the recording is rejected."""
+    try:
+        return next(event.ending.checksum for event in decoder.read(row) if isinstance(event, Finished))
+    except Rejected:
+        return None
+
+
+def _withdraw(rows: pa.Table, output: Place, console: Console) -> None:
+    if not rows.num_rows:
+        return
+    parts = rows.column("part").unique().to_pylist()
+    text = f"warning: {counted(rows.num_rows, 'recording')} changed since done, the first in "
+    text += f"{rows.column('source')[0].as_py()}; {counted(len(parts), 'part')} made anew"
+    console.print(text, highlight=False, soft_wrap=True)
+    for part in parts:
+        ledger.withdraw(output, part)
