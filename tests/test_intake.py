@@ -75,6 +75,19 @@ def test_the_tag_of_an_mp3_is_no_second_stream(size: int) -> None:
         assert abs(ending.num_samples - 2 * RATE) < 0.1 * RATE
 
 
+def test_a_tag_behind_the_sound_is_no_damage() -> None:
+    """ID3v1 at the end of a FLAC: "lost sync", with every sample there."""
+    cuts, ending = cut(encode(noise(RATE), RATE, "FLAC") + b"TAG" + bytes(125), FIXED)
+    assert ending.error is None and np.array_equal(np.concatenate([each.pcm_T for each in cuts]), noise(RATE))
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_the_shortest_mp3s_are_joined_too(rate: int) -> None:
+    """The second begins where the first one's header might still be."""
+    _, ending = cut(encode(tone(0.5, rate=rate), rate, "MP3") * 2)
+    assert abs(ending.num_samples - RATE) < 2400 * RATE / rate and ending.failed_samples == 0
+
+
 def test_a_stream_that_changes_its_rate_is_read_to_the_end() -> None:
     parts = (encode_with_ffmpeg(tone(3.0, f, rate), rate, "adts", "aac") for f, rate in ((300, 44_100), (500, 22_050)))
     _, ending = cut(b"".join(parts))

@@ -111,12 +111,12 @@ def _with_further_links(
     for block in _soundfile_blocks(file, audio, first):
         num_given += len(block)
         yield block
+    if num_given >= file.frames and not is_damaged:
+        audio.problems.clear()  # the decoder took what follows (a tag, another stream) for a part of this one
     begin = next_link(handle, head, max(1, handle.tell() - LOOK_BACK_BYTES))
     if begin is None:
         return
     audio.num_announced = None  # of the first one alone
-    if num_given >= file.frames and not is_damaged:
-        audio.problems.clear()  # the decoder took what follows for a part of the first one
     left = max(0, int(start_s * audio.sample_rate + 0.5) - int(file.frames))
     yield from _without_first(_link_blocks(handle, begin, audio), left)
 

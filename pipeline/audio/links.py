@@ -18,7 +18,9 @@ from audiomill.audio.opened import Audio
 
 SCAN_BYTES = 1 << 20
 MP3_HEADER_BYTES = 4_096
-"""The first frame of an MP3, which holds its length, is in them."""
+"""The first frame of an MP3, which holds its length, is in them, behind its tags."""
+MP3_PADDING_BYTES = 512
+"""May lie between them."""
 BEGINS = b"[" + re.escape(bytes(flags for flags in range(256) if flags & 2)) + b"]"
 """Flags of an Ogg page that begins a stream."""
 STARTS = {
@@ -69,13 +71,14 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
         head: its first bytes.
         start: more than 0.
     """
-    pattern = STARTS.get(head[:4])
-    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1] >= 0xE0):
-        pattern, start = MP3_START, max(start, _mp3_header_end(head))
+    is_mp3 = head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1] >= 0xE0)
+    pattern = MP3_START if is_mp3 else STARTS.get(head[:4])
     if pattern is None:
         return None
     position = handle.tell()
     try:
+        if is_mp3:
+            start = max(start, _mp3_header_end(handle))
         handle.seek(start)
         at, kept = start, b""
         while block := handle.read(SCAN_BYTES):
@@ -89,10 +92,17 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
         handle.seek(position)
 
 
-def _mp3_header_end(head: bytes) -> int:
-    """Behind the first piece's own tags: the size of ID3 has seven bits a byte."""
-    size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
-    return (10 + size if head[:3] == b"ID3" else 0) + MP3_HEADER_BYTES
+def _mp3_header_end(handle: IO[bytes]) -> int:
+    """Behind the first piece's own tags (the size of ID3 has seven bits a byte) and its frame with the length."""
+    at = 0
+    while True:
+        handle.seek(at)
+        head = handle.read(MP3_HEADER_BYTES)
+        if head[:3] != b"ID3" or len(head) < 10:
+            break
+        at += 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    own = MP3_START.search(head)
+    return at + (own.end() if own is not None and own.start() < MP3_PADDING_BYTES else 1)
 
 
 def as_the_first(audio: Audio, sample_rate: int, num_channels: int) -> Iterator[NDArray[np.float32]]:
