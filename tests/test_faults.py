@@ -34,8 +34,8 @@ FAULTS = {
 }
 WAITING = {"read-hang"}
 """Takes long by nature: daily it is tried in test_sandbox."""
-ON_RAY = FAULTS.keys() - {"infer-computes", "infer-killed"}
-"""Daily: those that do not take a part apart, which starts Ray's pipeline anew for every try."""
+ON_RAY = FAULTS.keys() - {"infer-computes", "infer-killed", *WAITING}
+"""Daily: those that neither wait nor take a part apart, which starts Ray's pipeline anew for every try."""
 GOOD = ("a-good", "z-good")
 PATIENCE: dict[str, Any] = {"segment": "none", "model_timeout": 1.0, "decode_timeout": 0.3}
 

@@ -26,7 +26,9 @@ TEXT = TranscriptConfig()
 GOOD = Signals(-0.3, 0.01, 1.2, 1, 12.0, True, 0.0, None)
 
 
-@pytest.mark.parametrize("segment", ["vad", "fixed", pytest.param("none", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "segment", ["vad", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("fixed", "none"))]
+)
 def test_not_one_word_is_made_of_nothing(tmp_path: Path, whisper: Path, segment: str) -> None:
     (tmp_path / "in").mkdir()
     for seconds, seed in ((0.4, 0), (31.5, 2)) if segment != "vad" else ((1.9, 2), (8.0, 5), (65.0, 3)):

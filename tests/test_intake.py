@@ -75,6 +75,23 @@ def test_the_tag_of_an_mp3_is_no_second_stream(size: int) -> None:
         assert abs(ending.num_samples - 2 * RATE) < 0.1 * RATE
 
 
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [
+        ("WAV", "PCM_16"), ("WAV", "IMA_ADPCM"), ("RF64", "PCM_24"), ("W64", "PCM_16"), ("AIFF", "PCM_24"), ("AIFF", "ULAW"),
+        ("AU", "PCM_16"), ("NIST", "PCM_16"),
+    ],
+)  # fmt: skip
+def test_sound_that_a_header_states_and_that_is_cut_off_is_missed(kind: str, subtype: str) -> None:
+    """libsndfile tells the shorter length of such files as if it were whole."""
+    content = encode(tone(3.0), RATE, kind, subtype)
+    _, ending = cut(content)
+    assert ending.error is None and abs(ending.num_samples - 3 * RATE) < 1_000, "ADPCM has blocks"
+    _, ending = cut(content[: len(content) // 2])
+    assert abs(ending.num_samples - 3 * RATE) < 1_000 and ending.failed_samples > RATE
+    assert ending.error is not None and ending.error.startswith("truncated: expected 3.0")
+
+
 def test_a_tag_behind_the_sound_is_no_damage() -> None:
     """ID3v1 at the end of a FLAC: "lost sync", with every sample there."""
     cuts, ending = cut(encode(noise(RATE), RATE, "FLAC") + b"TAG" + bytes(125), FIXED)

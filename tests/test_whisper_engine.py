@@ -54,12 +54,12 @@ def expected(whisper: Path, clips: list[Utterance]) -> list[Any]:
 
 
 def test_in_int8_every_row_has_the_same_bits_whatever_is_beside_it(whisper: Path, clips: list[Utterance]) -> None:
-    model = loaded(whisper, "int8")
-    alone = [results(model, [clip])[0] for clip in clips]
-    assert results(model, clips) == alone
-    model._capacity = 3  # rows wait, and join others that are further on
-    order = np.random.default_rng(0).permutation(len(clips)).tolist()
-    assert results(model, [clips[i] for i in order]) == [alone[i] for i in order]
+    model, few = loaded(whisper, "int8"), clips[:5]
+    alone = [results(model, [clip])[0] for clip in few]
+    assert results(model, few) == alone
+    model._capacity = 2  # rows wait, and join others that are further on
+    order = np.random.default_rng(0).permutation(len(few)).tolist()
+    assert results(model, [few[i] for i in order]) == [alone[i] for i in order]
 
 
 def test_the_number_format_is_settled_named_and_kept(whisper: Path, voices: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from audiomill.audio import wav
 from audiomill.audio.ffmpeg import open_with_ffmpeg
 from audiomill.audio.links import Window, as_the_first, next_link
 from audiomill.audio.opened import BLOCK_FRAMES, Audio, check_header
+from audiomill.audio.stated import STATES, stated_frames
 from audiomill.errors import Rejected
 
 LOOK_BACK_BYTES = 1 << 18
@@ -93,7 +94,7 @@ def header_duration_s(handle: IO[bytes]) -> float | None:
     handle.seek(0)
     if head[:4] not in (b"RIFF", b"fLaC", b"FORM", b"RF64", b".snd"):
         return None
-    if wav.is_wav(head) and wav.stated_frames(handle) is None:
+    if stated_frames(handle, head) is None and not head.startswith(b"fLaC"):
         return None  # a placeholder
     handle.seek(0)
     try:
@@ -178,13 +179,9 @@ def _frames_before_error(file: Any, block_TC: NDArray[np.float32], num_read: int
 
 
 def _announced_frames(handle: IO[bytes], head: bytes, file: Any) -> int | None:
-    """Frames that the header promises: libsndfile hides it when a WAV's data is cut short."""
-    if wav.is_wav(head):
-        at = handle.tell()
-        try:
-            return wav.stated_frames(handle)
-        finally:
-            handle.seek(at)
+    """Frames that the header promises, also where the data is cut short."""
+    if head[:4] in STATES:
+        return stated_frames(handle, head)
     return int(file.frames) if 0 < file.frames < 1 << 48 else None
 
 

@@ -55,12 +55,24 @@ def stated_format(handle: IO[bytes]) -> tuple[int, int]:
 
 
 def stated_frames(handle: IO[bytes]) -> int | None:
-    """Frames in the data chunk, where a frame has a fixed number of bytes and the size is no placeholder."""
-    block_align = 0
+    """Frames in the data chunk, or by the fact chunk where a frame has no fixed number of bytes; None for placeholders."""
+    width = fact = 0
     for name, size, content in _chunks(handle):
         if name == b"fmt " and len(content) >= 14:
-            tag = struct.unpack_from("<H", content)[0]
-            block_align = struct.unpack_from("<H", content, 12)[0] if tag in FIXED_SIZE_TAGS else 0
+            width = _width(content)
+        elif name == b"fact" and len(content) >= 4:
+            fact = struct.unpack_from("<I", content)[0]
         elif name == b"data":
-            return size // block_align if block_align and not is_placeholder(size) else None
+            frames = size // width if width else fact
+            return None if is_placeholder(size) or not frames or (fact and is_placeholder(frames)) else frames
     return None
+
+
+def block_align(handle: IO[bytes]) -> int:
+    """Bytes of a frame; 0 where frames differ or there is no format chunk."""
+    return next((_width(content) for name, _, content in _chunks(handle) if name == b"fmt " and len(content) >= 14), 0)
+
+
+def _width(fmt: bytes) -> int:
+    is_fixed = struct.unpack_from("<H", fmt)[0] in FIXED_SIZE_TAGS
+    return int(struct.unpack_from("<H", fmt, 12)[0]) if is_fixed else 0
