@@ -200,7 +200,8 @@ def _cues(segment: dict[str, Any]) -> list[Cue]:
     """The finest times there are: words, or else phrases, or else the segment's own."""
     prefix = "" if segment["channel"] is None else f"[{segment['channel']}] "
     if segment["words"]:
-        cues = cues_of_words([Cue(w["start_s"], w["stop_s"], w["word"]) for w in segment["words"]])
+        words = [Cue(w["start_s"], w["stop_s"], w["word"]) for w in segment["words"]]
+        cues = cues_of_words(words, segment["text"] or "")
     elif segment["phrases"]:
         cues = [Cue(p["start_s"], p["stop_s"], p["text"]) for p in segment["phrases"]]
     else:

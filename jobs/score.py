@@ -18,6 +18,7 @@ from audiomill.sources.references import References, read_references, reference_
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
+from audiomill.text.scripts import is_unspaced
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 
 EXAMPLES = """\
@@ -46,7 +47,8 @@ def score(output: str, references: str | None, language: str | None, storage_opt
     """Score transcripts: WER, CER, insertions, deletions, substitutions.
 
     References are joined by id, source or file name, never by position. English is normalised as the Whisper
-    paper does it, other languages with its basic normaliser. Saves OUTPUT/scores.parquet and scores.json.
+    paper does it, other languages with its basic normaliser, which keeps combining marks; where a language puts no
+    blanks between words (Chinese, Japanese, Thai, ...), each letter counts as a word. Saves OUTPUT/scores.parquet and scores.json.
     """
     place = Place(output, storage_options or {})
     nothing = InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
@@ -83,10 +85,18 @@ class _Found:
 
     num_recordings: int = 0
     num_texts: int = 0
+    num_spaced: int = 0
+    num_unspaced: int = 0
     words: Errors = NO_ERRORS
     characters: Errors = NO_ERRORS
     tables: list[pa.Table] = field(default_factory=list)
     worst: list[Scored] = field(default_factory=list)
+
+    @property
+    def word(self) -> str:
+        """What counts as one."""
+        kinds = [kind for kind, count in (("word", self.num_spaced), ("letter", self.num_unspaced)) if count]
+        return " or ".join(kinds) or "word"
 
     @property
     def num_scored(self) -> int:
@@ -98,6 +108,8 @@ class _Found:
         self.num_texts += sum(recording["text"] is not None for recording in recordings)
         scored = list(_scored(recordings, given, language))
         if scored:
+            unspaced = sum(is_unspaced(reference) for _, reference, _, _ in scored)
+            self.num_unspaced, self.num_spaced = self.num_unspaced + unspaced, self.num_spaced + len(scored) - unspaced
             self.words = sum((words for _, _, words, _ in scored), self.words)
             self.characters = sum((characters for _, _, _, characters in scored), self.characters)
             self.tables.append(pa.Table.from_pylist([_row(*each) for each in scored], schema=SCORES))
@@ -109,6 +121,7 @@ class _Found:
             "wer": self.words.rate,
             "cer": self.characters.rate,
             "num_words": self.words.num_reference,
+            "word": self.word,
             **{name: getattr(self.words, name) for name in COUNTS},
         }
 
@@ -140,6 +153,10 @@ def _show(total: dict[str, Any], found: _Found, num_unused: int) -> None:
         f"({total['num_words']} words in {total['num_recordings']} recordings: "
         f"{total['substitutions']} substituted, {total['deletions']} deleted, {total['insertions']} inserted)"
     )
+    if "letter" in total["word"]:
+        click.echo(
+            "languages that put no blanks between words: each letter counts as a word, so WER is a character error rate"
+        )
     if num_without or num_unused:
         click.echo(
             f"{num_without} recordings without a reference, {num_unused} references without a transcript (rejected or not in this output)"

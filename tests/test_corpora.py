@@ -67,7 +67,7 @@ def files(draw: Any) -> Made:
         content = b"ID3\x04\0\0" + bytes([0, 0, 1, 0]) + b"\0" * 128 + content
     elif lie == "joined" and suffix in ("ogg", "opus", "flac", "mp3"):
         content, length = content * 2, 2 * length
-    elif lie == "cut short" and suffix in {*LOSSLESS} - {"caf"}:
+    elif lie == "cut short" and suffix in {*LOSSLESS} - {"caf"} and (suffix != "flac" or seconds > 1):
         content, is_cut = content[: -len(content) // 3], True
     at_rate = resampled_length(length, rate) / RATE
     return Made(

@@ -92,6 +92,12 @@ def test_sound_that_a_header_states_and_that_is_cut_off_is_missed(kind: str, sub
     assert ending.error is not None and ending.error.startswith("truncated: expected 3.0")
 
 
+def test_a_flac_that_breaks_off_in_its_second_block_keeps_what_came_before() -> None:
+    content = encode(tone(2.143, 440, 48_000), 48_000, "FLAC")
+    _, ending = cut(content[: 2 * len(content) // 3])
+    assert ending.num_samples == 34_288 and RATE // 2 < ending.failed_samples < RATE
+
+
 def test_a_tag_behind_the_sound_is_no_damage() -> None:
     """ID3v1 at the end of a FLAC: "lost sync", with every sample there."""
     cuts, ending = cut(encode(noise(RATE), RATE, "FLAC") + b"TAG" + bytes(125), FIXED)

@@ -109,6 +109,6 @@ def test_subtitle_formats_are_exact() -> None:
 
 def test_words_become_cues_that_fit_and_keep_every_word() -> None:
     words = [Cue(n * 0.4, n * 0.4 + 0.3, f"word{n}" + ("." if n % 13 == 12 else "")) for n in range(60)]
-    cues = cues_of_words(words)
+    cues = cues_of_words(words, " ".join(word.text for word in words))
     assert " ".join(c.text for c in cues).split() == [w.text for w in words]
     assert all(len(c.text) <= 84 and c.stop_s - c.start_s <= 7 for c in cues) and len(cues) > 4

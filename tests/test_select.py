@@ -22,6 +22,7 @@ from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
 from audiomill.text.bootstrap import compared
 from audiomill.text.calibrate import cross_fitted, fit, reliability
+from audiomill.text.scripts import scripts_of
 from audiomill.train.pseudo import read_selection
 from audiomill.train.select.rules import (
     KEPT,
@@ -32,7 +33,6 @@ from audiomill.train.select.rules import (
     judged,
     leaked_texts,
     same_texts,
-    scripts_of,
     within_budget,
 )
 from audiomill.train.select.selection import select

@@ -15,6 +15,7 @@ from audiomill import schema
 from audiomill.report.classes import Worst
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table
+from audiomill.text.scripts import units
 from audiomill.text.wer import NO_ERRORS, Errors, errors_by_piece, score_pair
 
 MAX_PARTS = 2_000
@@ -124,7 +125,7 @@ def _score(found: Gathered, recording: Row, segments: Sequence[Row]) -> None:
     pieces = errors_by_piece(recording["reference"], [row["text"] or "" for row in segments], recording["language"])
     for row, piece in zip(segments, pieces, strict=True):
         row["wer"], row["reference"] = piece.rate, piece.reference
-    rated = [(row["confidence"], len((row["text"] or "").split())) for row in segments if row["confidence"] is not None]
+    rated = [(row["confidence"], len(units(row["text"] or ""))) for row in segments if row["confidence"] is not None]
     num_words = sum(count for _, count in rated)
     if num_words:
         said = sum(confidence * count for confidence, count in rated) / num_words

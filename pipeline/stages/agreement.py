@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.perturb import at_speed, in_noise
 from audiomill.models.base import Transcript, Utterance
+from audiomill.text.scripts import units
 from audiomill.text.wer import word_edits
 
 Hear = Callable[[Sequence[Utterance]], Sequence[Transcript | None]]
@@ -41,8 +42,8 @@ def with_agreement(
         heard = hear([_changed(utterance, change) for utterance in utterances])
         for at, (text, other) in enumerate(zip(texts, heard, strict=True)):
             if text is not None and other is not None:
-                words = text.text.split()
-                edits = word_edits(words, other.text.split())
+                words = units(text.text)
+                edits = word_edits(words, units(other.text))
                 scores[number, at] = max(0.0, 1 - edits / max(1, len(words)))
     means = scores.mean(0).tolist()
     return [None if text is None else text._replace(agreement=mean) for text, mean in zip(texts, means, strict=True)]

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-MAX_CUE_CHARACTERS = 84
-"""Two lines of 42, the usual limit of broadcasters."""
+from audiomill.text.scripts import CLOSING, SENTENCE_ENDS, blanks_between, glues, width
+
+LINE_WIDTH = 42
+"""Columns, the usual limit of broadcasters; a letter of Chinese or Japanese takes two."""
+MAX_LINES = 2
 MAX_CUE_S = 7.0
 
 
@@ -21,27 +24,51 @@ class Cue(NamedTuple):
     text: str
 
 
-def cues_of_words(words: Sequence[Cue]) -> list[Cue]:
-    """Joins timed words into cues of readable size, broken at pauses and punctuation where there are any."""
+def cues_of_words(words: Sequence[Cue], text: str) -> list[Cue]:
+    """Joins timed words into cues of readable size, broken at pauses and ends of sentences where there are any.
+
+    Args:
+        words: in time order; empty ones are left out.
+        text: that they are the words of: it says where blanks are.
+    """
+    words = [word._replace(text=word.text.strip()) for word in words if word.text.strip()]
     cues: list[Cue] = []
-    for word in words:
+    for word, blank in zip(words, blanks_between([word.text for word in words], text), strict=True):
         last = cues[-1] if cues else None
-        if last is not None and _fits(last, word):
-            cues[-1] = Cue(last.start_s, word.stop_s, f"{last.text} {word.text}")
+        # a piece of a word, or a sign that closes, stays with what stands before it
+        if last is not None and _fits(last, word, blank, MAX_CUE_S):
+            cues[-1] = Cue(last.start_s, word.stop_s, f"{last.text}{blank}{word.text}")
         else:
             cues.append(word)
     return cues
 
 
-def _fits(cue: Cue, word: Cue) -> bool:
-    is_short = len(cue.text) + 1 + len(word.text) <= MAX_CUE_CHARACTERS and word.stop_s - cue.start_s <= MAX_CUE_S
-    return is_short and word.start_s - cue.stop_s < 1.0 and not cue.text.endswith((".", "?", "!"))
+def _fits(cue: Cue, word: Cue, blank: str, max_s: float) -> bool:
+    joined = f"{cue.text}{blank}{word.text}"
+    is_short = width(joined) <= MAX_LINES * LINE_WIDTH and word.stop_s - cue.start_s <= max_s
+    if word.text[0] in CLOSING:
+        return is_short
+    return is_short and word.start_s - cue.stop_s < 1.0 and not cue.text.endswith(SENTENCE_ENDS)
+
+
+def in_lines(text: str) -> str:
+    """A text in two lines where one would be too wide, as even as its blanks (or its letters, without any) allow."""
+    text = " ".join(text.split())
+    if width(text) <= LINE_WIDTH:
+        return text
+    places = [
+        at for at, each in enumerate(text) if each == " " or (at and glues(text[at - 1], each) and each not in CLOSING)
+    ]
+    if not places:
+        return text
+    at = min(places, key=lambda place: abs(width(text[:place]) - width(text[place:])))
+    return f"{text[:at]}\n{text[at:].lstrip()}"
 
 
 def srt(cues: Iterable[Cue]) -> str:
     """One SubRip file."""
     blocks = [
-        f"{number}\n{_stamp(cue.start_s, ',')} --> {_stamp(cue.stop_s, ',')}\n{cue.text}\n"
+        f"{number}\n{_stamp(cue.start_s, ',')} --> {_stamp(cue.stop_s, ',')}\n{in_lines(cue.text)}\n"
         for number, cue in enumerate(cues, 1)
     ]
     return "\n".join(blocks)
@@ -49,7 +76,9 @@ def srt(cues: Iterable[Cue]) -> str:
 
 def vtt(cues: Iterable[Cue]) -> str:
     """One WebVTT file."""
-    blocks = [f"{_stamp(cue.start_s, '.')} --> {_stamp(cue.stop_s, '.')}\n{_escaped(cue.text)}\n" for cue in cues]
+    blocks = [
+        f"{_stamp(cue.start_s, '.')} --> {_stamp(cue.stop_s, '.')}\n{_escaped(in_lines(cue.text))}\n" for cue in cues
+    ]
     return "\n".join(["WEBVTT\n", *blocks])
 
 

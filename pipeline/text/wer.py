@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import jiwer
 
-from audiomill.text.normalize import normalizer
+from audiomill.text.normalize import units_of
+from audiomill.text.scripts import joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,14 @@ NO_ERRORS = Errors(num_reference=0, substitutions=0, deletions=0, insertions=0)
 
 
 def score_pair(reference: str, hypothesis: str, language: str | None) -> tuple[Errors, Errors]:
-    """Word and character errors of one text after normalisation; blanks do not count as characters.
+    """Word and character errors of one text after normalisation; blanks do not count as characters. Each letter of a
+    script without blanks is a word, see `audiomill.text.scripts.units`.
 
     >>> words, _ = score_pair("Mr. Smith's colour", "mister smith is color", "en")
     >>> words.rate
     0.0
     """
-    clean = normalizer(language)
-    expected, got = clean(reference).split(), clean(hypothesis).split()
+    expected, got = units_of(reference, language), units_of(hypothesis, language)
     return _errors(expected, got), _errors(list("".join(expected)), list("".join(got)))
 
 
@@ -74,11 +75,12 @@ class PieceErrors:
     """Edits inside one piece of a hypothesis, and the words of the reference that stand against it."""
 
     num_edits: int
+    num_reference: int
     reference: str
 
     @property
     def rate(self) -> float:
-        return self.num_edits / max(1, len(self.reference.split()))
+        return self.num_edits / max(1, self.num_reference)
 
 
 def errors_by_piece(reference: str, pieces: Sequence[str], language: str | None) -> list[PieceErrors]:
@@ -89,12 +91,11 @@ def errors_by_piece(reference: str, pieces: Sequence[str], language: str | None)
     >>> [each.num_edits for each in errors_by_piece("a b c d e", ["a x", "c d e"], None)]
     [1, 0]
     """
-    clean = normalizer(language)
-    expected, parts = clean(reference).split(), [clean(piece).split() for piece in pieces]
+    expected, parts = units_of(reference, language), [units_of(piece, language) for piece in pieces]
     owner = [number for number, words in enumerate(parts) for _ in words]
     edits, against = [0] * len(parts), [list[str]() for _ in parts]
     if not expected or not owner:
-        return [PieceErrors(num_edits=len(words), reference="") for words in parts]
+        return [PieceErrors(num_edits=len(words), num_reference=0, reference="") for words in parts]
     found = jiwer.process_words(" ".join(expected), " ".join(word for words in parts for word in words))
     for chunk in found.alignments[0]:
         mine = expected[chunk.ref_start_idx : chunk.ref_end_idx]
@@ -104,5 +105,6 @@ def errors_by_piece(reference: str, pieces: Sequence[str], language: str | None)
             edits[at] += chunk.type != "equal"
             against[at] += mine[number : number + 1]
     return [
-        PieceErrors(num_edits=count, reference=" ".join(words)) for count, words in zip(edits, against, strict=True)
+        PieceErrors(num_edits=count, num_reference=len(words), reference=joined(words))
+        for count, words in zip(edits, against, strict=True)
     ]

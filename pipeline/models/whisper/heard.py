@@ -17,6 +17,7 @@ from audiomill.models.whisper.network.table import Decoded
 from audiomill.models.whisper.tokens import TIMESTAMP_STEP_S, WhisperTokens
 from audiomill.models.whisper.words import TimedToken
 from audiomill.text.repetition import compression_ratio, num_repeats
+from audiomill.text.scripts import units
 
 STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 
@@ -88,7 +89,7 @@ def signals_of(
                 avg_logprob=mean_logprob(heard),
                 no_speech_prob=decoded[0].no_speech_prob,
                 compression_ratio=compression_ratio(text.strip()),
-                num_repeats=num_repeats(text.lower().split()),
+                num_repeats=num_repeats(units(text.lower())),
                 chars_per_second=chars_per_second(text.strip(), seconds),
                 is_finished=all(each.is_finished for each in decoded),
                 overrun_s=_last_beginning(heard, tokens) - seconds,

@@ -18,9 +18,11 @@ from audiomill.models.ctc.ngram import NgramModel, local_file
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.calibrate import cross_fitted, fit, log_odds, reliability
+from audiomill.text.normalize import units_of
 from audiomill.text.repetition import num_repeats
+from audiomill.text.scripts import joined, units
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
-from audiomill.train.select.rules import Label, plain
+from audiomill.train.select.rules import Label
 
 MIN_CALIBRATION = 20
 """Fewer labelled segments say nothing about how far signs of doubt can be trusted."""
@@ -140,7 +142,7 @@ def _label(
     segment: dict[str, Any], row: dict[str, Any], model: NgramModel | None, second: dict[str, Any] | None
 ) -> Label:
     text = segment["text"] or ""
-    words = plain(text, segment["language"]).split()
+    words = units_of(text, segment["language"])
     is_shard = bool(row["member"])
     return Label(
         id=row["id"],
@@ -178,7 +180,7 @@ def _timed_words(row: dict[str, Any]) -> list[tuple[float, str]]:
     """Words with the middle of their time; spread evenly where the times are not known."""
     if row["words"]:
         return [((word["start_s"] + word["stop_s"]) / 2, word["word"].strip()) for word in row["words"]]
-    words = (row["text"] or "").split()
+    words = units(row["text"] or "")
     step = (row["stop_s"] - row["start_s"]) / max(1, len(words))
     return [(row["start_s"] + (at + 0.5) * step, word) for at, word in enumerate(words)]
 
@@ -190,7 +192,7 @@ def _disagreement(segment: dict[str, Any], text: str, second: dict[str, Any]) ->
         track = second["tracks"].get((segment["recording_id"], segment["channel"]))
         if track is None:
             return None
-        other = " ".join(word for at, word in track if segment["start_s"] <= at < segment["stop_s"])
+        other = joined([word for at, word in track if segment["start_s"] <= at < segment["stop_s"]])
     return min(1.0, score_pair(text, other, segment["language"])[0].rate)
 
 
@@ -241,7 +243,7 @@ def calibrated(found: Candidates, config: SelectConfig, options: dict[str, Any])
     ]
     rows = [{**row, "expected_wer": float(value)} for row, value in zip(found.rows, expected, strict=True)]
     words = frozenset(
-        word for at in numbers for word in plain(known.rows[at]["reference"], known.rows[at]["language"]).split()
+        word for at in numbers for word in units_of(known.rows[at]["reference"], known.rows[at]["language"])
     )
     told = {"num_segments": len(numbers), "wer": known.true_wer(numbers), "bins": bins, "error": error}
     return dataclasses.replace(found, rows=rows, labels=labels, words=words), told

@@ -5,13 +5,13 @@ Everything here is a function of plain rows. Every row that is not kept has the 
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from audiomill.text.normalize import normalizer
+from audiomill.text.normalize import normalizer, units_of
+from audiomill.text.scripts import scripts_of, units
 
 MIN_SAME_WORDS = 4
 MIN_LEAK_WORDS = 6
@@ -110,7 +110,7 @@ def _judged_words(label: Label, rules: Rules) -> Verdict | None:
         if others:
             return Verdict("script", f"expected {', '.join(sorted(rules.scripts))}, got {others[0]}")
     if rules.words is not None:
-        words = plain(label.text, label.language).split()
+        words = units_of(label.text, label.language)
         unknown = [word for word in words if word not in rules.words]
         if not words or len(unknown) / len(words) > rules.max_unknown_words:
             return Verdict("vocabulary", f"expected known words, got {' '.join(unknown[:5])!r}")
@@ -145,7 +145,7 @@ def same_texts(labels: Sequence[Label], kept: Sequence[bool], most: int) -> list
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for at in ranked(labels):
         text = plain(labels[at].text, labels[at].language)
-        if kept[at] and len(text.split()) >= MIN_SAME_WORDS:
+        if kept[at] and len(units(text)) >= MIN_SAME_WORDS:
             groups[text].append(at)
     dropped = {at for group in groups.values() for at in group[most:]}
     return [at in dropped for at in range(len(labels))]
@@ -154,7 +154,7 @@ def same_texts(labels: Sequence[Label], kept: Sequence[bool], most: int) -> list
 def leaked_texts(labels: Sequence[Label], held_out: frozenset[str]) -> list[bool]:
     """True where a longer text is one of the held-out ones (plain, see `plain`)."""
     found = [plain(label.text, label.language) for label in labels]
-    return [len(text.split()) >= MIN_LEAK_WORDS and text in held_out for text in found]
+    return [len(units(text)) >= MIN_LEAK_WORDS and text in held_out for text in found]
 
 
 def ranked(labels: Sequence[Label]) -> list[int]:
@@ -203,7 +203,7 @@ def _sure_enough(labels: Sequence[Label], order: list[int], most: float, dropped
     errors = words = 0.0
     found = []
     for at in order:
-        count = max(1, len(labels[at].text.split()))
+        count = max(1, len(units(labels[at].text)))
         errors, words = errors + count * doubt(labels[at]), words + count
         if errors / words > most:
             dropped[at] = Verdict(
@@ -267,13 +267,3 @@ def group_of(label: Label, balance: Sequence[str]) -> tuple[str, ...]:
 def plain(text: str, language: str | None) -> str:
     """Normalised as for scoring."""
     return " ".join(normalizer(language)(text).split())
-
-
-def scripts_of(text: str) -> set[str]:
-    """Scripts of the letters, by the first word of their Unicode names: `{"latin"}`; CJK is called han."""
-    found = set()
-    for character in set(text):
-        if character.isalpha():
-            name = unicodedata.name(character, "UNKNOWN").split()[0].split("-")[0].lower()
-            found.add({"cjk": "han"}.get(name, name))
-    return found

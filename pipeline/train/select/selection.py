@@ -26,6 +26,8 @@ from audiomill.errors import InputError, UsageError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
 from audiomill.text.calibrate import reliability
+from audiomill.text.normalize import units_of
+from audiomill.text.scripts import units
 from audiomill.train.select.candidates import Candidates, calibrated, read_candidates
 from audiomill.train.select.exported import exported
 from audiomill.train.select.held_out import HeldOut, read_held_out
@@ -37,7 +39,6 @@ from audiomill.train.select.rules import (
     doubt,
     judged,
     leaked_texts,
-    plain,
     same_texts,
     within_budget,
 )
@@ -168,7 +169,7 @@ def _words(vocabulary: str | None, found: Candidates) -> frozenset[str] | None:
     place = Place(vocabulary, {})
     if not place.exists():
         raise InputError(f"--vocabulary {vocabulary}: no such file; expected a word a line, or `calibrate`")
-    return frozenset(word for line in place.read().decode().splitlines() for word in plain(line, None).split())
+    return frozenset(word for line in place.read().decode().splitlines() for word in units_of(line, None))
 
 
 def _drop_leaks(found: Candidates, verdicts: list[Verdict], held_out: HeldOut) -> None:
@@ -197,7 +198,7 @@ def _drop_same_audio(found: Candidates, verdicts: list[Verdict]) -> None:
 def _report(found: Candidates, verdicts: Sequence[Verdict], calibration: Report | None) -> Report:
     """Counts and hours; where references came with the audio, the true errors of what is kept, which nothing used."""
     kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
-    words = [max(1, len(found.labels[at].text.split())) for at in kept]
+    words = [max(1, len(units(found.labels[at].text))) for at in kept]
     doubts = [doubt(found.labels[at]) for at in kept]
     counts = Counter(verdict.reason for verdict in verdicts if verdict is not KEPT)
     hours: Counter[str] = Counter()
