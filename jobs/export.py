@@ -33,6 +33,7 @@ ONE_FILE_EACH = ("srt", "vtt", "txt", "json")
 CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s", "language", "confidence", "text")
 MAX_NAME_BYTES = 255 - len(".jsonl")
 """Most systems take 255 bytes, the suffix included."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 UNSAFE = frozenset('<>:"/\\|?*')
 """In no file name that every system takes."""
 TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "envelope_s")]
@@ -231,12 +232,18 @@ def _jsonl(told: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Itera
         yield json.dumps({**recording, "segments": segments}, ensure_ascii=False) + "\n"
 
 
+def _unless_formula(value: Any) -> Any:
+    """A text that a spreadsheet would run, with a quote before it. Source: OWASP, "CSV Injection"."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
 def _csv(told: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for recording, segments in told:
-        writer.writerows({**each, "source": recording["source"], "member": recording["member"]} for each in segments)
+        cells = [{**each, "source": recording["source"], "member": recording["member"]} for each in segments]
+        writer.writerows({name: _unless_formula(value) for name, value in each.items()} for each in cells)
         yield sink.getvalue()
         sink.seek(0)
         sink.truncate()

@@ -120,7 +120,7 @@ def test_vocabularies_of_any_script_are_saved_and_read_back(
     save_tokenizer(vocabulary, tmp_path)
     from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 
-    assert ctc_vocabulary(ctc_tokenizer(tmp_path, False), len(vocabulary.tokens), 0) == vocabulary
+    assert ctc_vocabulary(ctc_tokenizer(tmp_path, None, False), len(vocabulary.tokens), 0) == vocabulary
     form = form_of(vocabulary, False)
     assert isinstance(form.tokens(texts[0]), list)
     assert form.tokens("  !") == ("unknown_characters" if by_token else "empty_text")

@@ -43,7 +43,9 @@ class Mixing:
         return mixed if self.gain == 1.0 else mixed * np.float32(self.gain)
 
 
-def mixing_of(handle: IO[bytes], start_s: float, longest_s: float, track: str, progress: Callable[[], None]) -> Mixing:
+def mixing_of(
+    handle: IO[bytes], start_s: float, longest_s: float, track: str, raises: bool, progress: Callable[[], None]
+) -> Mixing:
     """Reads a recording of several channels, or one that begins very quietly, once for its energies and its peak.
 
     Args:
@@ -51,11 +53,12 @@ def mixing_of(handle: IO[bytes], start_s: float, longest_s: float, track: str, p
         start_s: seconds to leave out at the beginning.
         longest_s: seconds to look at.
         track: see `open_audio`.
+        raises: a very quiet recording is made louder.
         progress: told of every step.
     """
     try:
         with open_audio(handle, start_s, track) as audio:
-            if audio.num_channels > MAX_LOOKED_AT:
+            if audio.num_channels > MAX_LOOKED_AT or (audio.num_channels == 1 and not raises):
                 return Mixing()
             left, gram_CC, peak = int(longest_s * audio.sample_rate), np.zeros((audio.num_channels,) * 2), 0.0
             for block in audio.blocks_TK:
@@ -66,7 +69,8 @@ def mixing_of(handle: IO[bytes], start_s: float, longest_s: float, track: str, p
                 progress()
                 if left <= 0 or (audio.num_channels == 1 and peak >= QUIET):
                     break
-            return raised(mixing_by(gram_CC), peak)
+            mixing = mixing_by(gram_CC)
+            return raised(mixing, peak) if raises else mixing
     except Rejected:  # told by the pass that follows
         return Mixing()
     finally:

@@ -26,6 +26,8 @@ class Learner(Protocol):
     """A model that can be trained. Labels are whatever `labels` makes of a text."""
 
     model: Any
+    notes: tuple[str, ...]
+    """What its user should know before it learns."""
 
     def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[Any]:
         """Of each clip its label, or a string: the reason why it has none."""

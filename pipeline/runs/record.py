@@ -41,7 +41,9 @@ def _vocabulary(config: JobConfig) -> dict[str, Any]:
     for task in config.tasks:
         if task.transcripts is not None and task.transcripts.decoder.keep_posteriors:
             found = vocabulary_of(
-                find_checkpoint(task.model, config.plan.storage_options), task.model.trust_remote_code
+                find_checkpoint(task.model, config.plan.storage_options),
+                task.transcripts.language,
+                task.model.trust_remote_code,
             )
             return {"ctc_vocabulary": dataclasses.asdict(found)}
     return {}

@@ -15,6 +15,7 @@ from audiomill.config.jobs import JobConfig, ModelTask
 from audiomill.config.stages import SegmentConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Wants
+from audiomill.models.beside import prints
 from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, fingerprint, shape_of
 from audiomill.models.ctc.beam_search import decoder_prints
 from audiomill.models.family import ALIGNMENT
@@ -92,15 +93,7 @@ def settle(
             task, device, features, options, (before or {}).get(f"{prefix}precision"), task is aligner
         )
         specs.append(spec)
-        found = {
-            **_task_fields(task.config),
-            "model": fingerprint(task.checkpoint),
-            "precision": spec.model.precision,
-            **({"codebook": codes} if codes else {}),
-            **({"align": True} if task is aligner else {}),
-            **({"second-model": fingerprint(task.second)} if task.second is not None else {}),
-            **_decoder_fields(task.config, options),
-        }
+        found = _model_fields(task, spec, codes, task is aligner, options)
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
     segments = segment_spec(config.segment, tasks)
@@ -124,6 +117,24 @@ def settle(
         is_watched=config.watch.metrics is not None or config.engine.ray_address not in (None, "local"),
     )
     return run, fields
+
+
+def _model_fields(
+    task: FoundTask, spec: TaskSpec, codes: list[str], is_aligner: bool, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What changes the results of one model."""
+    found = {
+        **_task_fields(task.config),
+        "model": fingerprint(task.checkpoint),
+        "model-files": prints(Path(task.checkpoint.path)),
+        "precision": spec.model.precision,
+        **({"codebook": codes} if codes else {}),
+        **({"align": True} if is_aligner else {}),
+        **_decoder_fields(task.config, options),
+    }
+    if task.second is not None:
+        found |= {"second-model": fingerprint(task.second), "second-model-files": prints(Path(task.second.path))}
+    return found
 
 
 def _check_told_apart(specs: Sequence[TaskSpec]) -> None:

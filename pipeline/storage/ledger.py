@@ -54,6 +54,9 @@ def guard(output: Place, fields: dict[str, Any], record: dict[str, Any]) -> None
 
     def shown(values: dict[str, Any], origin: dict[str, Any], name: str) -> str:
         value = values.get(name)
+        if isinstance(value, dict):
+            one, two = before.get(name) or {}, fields.get(name) or {}
+            return str({each: of for each, of in value.items() if one.get(each) != two.get(each)})
         return f"{origin.get('model_name')} (weights {value})" if name == "model" else repr(value)
 
     differing = [

@@ -35,7 +35,7 @@ def spelled(phrase: str, vocabulary: CtcVocabulary, option: str) -> list[int]:
 
 
 def words_of_lexicon(path: Path, vocabulary: CtcVocabulary) -> Iterator[list[int]]:
-    """Spellings of a lexicon: a word a line, or a word, a tab and its tokens with blanks between (flashlight's form).
+    """Spellings of a lexicon: a word a line, or a word and its tokens with blanks between (flashlight's form).
 
     Raises:
         InputError: no words, or a token that the model does not have.
@@ -43,7 +43,7 @@ def words_of_lexicon(path: Path, vocabulary: CtcVocabulary) -> Iterator[list[int
     number = {token: at for at, token in enumerate(vocabulary.tokens)}
     num_words = 0
     for line in path.read_text(encoding="utf-8").splitlines():
-        word, _, tokens = line.partition("\t")
+        word, tokens = _word_and_tokens(line, vocabulary, number)
         if not word.strip():
             continue
         num_words += 1
@@ -57,6 +57,20 @@ def words_of_lexicon(path: Path, vocabulary: CtcVocabulary) -> Iterator[list[int
         yield [number[name] for name in names]
     if not num_words:
         raise InputError(f"--lexicon {path.name}: expected a word a line, got none")
+
+
+def _word_and_tokens(line: str, vocabulary: CtcVocabulary, number: dict[str, int]) -> tuple[str, str]:
+    """A tab says where the tokens begin; without one, what follows the word is its spelling where it spells it (or, for
+    phonemes, where it is nothing but tokens)."""
+    word, tab, tokens = line.partition("\t")
+    if tab or len(line.split()) < 2:
+        return word, tokens
+    word, *names = line.split()
+    letters = [name for name in names if name != vocabulary.delimiter]
+    spells = "".join(letters).strip("\u2581").casefold() == word.casefold()
+    if letters and all(name in number for name in letters) and (spells or vocabulary.spaced):
+        return word, " ".join(names)
+    return line, ""
 
 
 def phrases(text: str, options: dict[str, Any]) -> list[str]:

@@ -11,30 +11,59 @@ from audiomill.models.checkpoint import Checkpoint
 from audiomill.models.ctc.greedy import CtcVocabulary
 
 
-def vocabulary_of(checkpoint: Checkpoint, trust_remote_code: bool) -> CtcVocabulary:
-    """Of a checkpoint with a CTC head."""
+def vocabulary_of(checkpoint: Checkpoint, language: str | None, trust_remote_code: bool) -> CtcVocabulary:
+    """Of a checkpoint with a CTC head, and of the language whose adapter it loads, see `ctc_tokenizer`."""
     folder = Path(checkpoint.path)
     config = json.loads((folder / "config.json").read_text())
-    tokenizer = ctc_tokenizer(folder, trust_remote_code)
-    return ctc_vocabulary(
-        tokenizer, config.get("vocab_size", len(tokenizer)), config.get("pad_token_id", tokenizer.pad_token_id)
-    )
+    tokenizer = ctc_tokenizer(folder, language, trust_remote_code)
+    is_adapted = bool(language) and bool(config.get("adapter_attn_dim"))
+    size = None if is_adapted else config.get("vocab_size")
+    return ctc_vocabulary(tokenizer, size, config.get("pad_token_id"))
 
 
-def ctc_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
+def ctc_tokenizer(folder: Path, language: str | None, trust_remote_code: bool) -> Any:
+    """transformers' own tokenizer; for a checkpoint with tokens by language (MMS), set to `language`.
 
+    Raises:
+        ModelError: there is none, or it has no such language.
+    """
+    from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer
+
+    # a vocabulary alone says enough, but not to transformers where the model's type has no tokenizer of its own
+    is_alone = (folder / "vocab.json").exists() and not (folder / "tokenizer_config.json").exists()
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        if is_alone and not (folder / "tokenizer.json").exists():
+            tokenizer: Any = Wav2Vec2CTCTokenizer.from_pretrained(folder)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{folder}: no tokenizer for its CTC head ({error}); expected vocab.json beside the weights"
+            f"{folder}: no tokenizer for its CTC head ({reason}); expected vocab.json beside the weights"
         ) from error
+    by_language = getattr(tokenizer, "vocab", None)
+    if language and isinstance(by_language, dict) and any(isinstance(each, dict) for each in by_language.values()):
+        if language not in by_language:
+            known = ", ".join(sorted(by_language)[:20])
+            raise ModelError(f"--language {language}: {folder} has no tokens of it; expected one of {known}")
+        tokenizer.set_target_lang(language)
+    return tokenizer
 
 
-def ctc_vocabulary(tokenizer: Any, size: int, blank: int) -> CtcVocabulary:
+def ctc_vocabulary(tokenizer: Any, size: int | None, pad: int | None) -> CtcVocabulary:
+    """The tokens of a head.
+
+    Args:
+        tokenizer: see `ctc_tokenizer`.
+        size: tokens of the head; None: as many as the tokenizer has.
+        pad: what the configuration says of the blank; transformers writes texts by the tokenizer's, which comes first.
+    """
     names = {number: token for token, number in tokenizer.get_vocab().items()}
+    size = max(names) + 1 if size is None else size
     tokens = tuple(names.get(number, "") for number in range(size))
+    blank = tokenizer.pad_token_id
+    if blank is None or blank >= size:
+        blank = pad if pad is not None and pad < size else 0
     delimiter = getattr(tokenizer, "word_delimiter_token", None) or "|"
     spaced = hasattr(tokenizer, "phone_delimiter_token")
     return CtcVocabulary(tokens, blank, delimiter, bool(getattr(tokenizer, "do_lower_case", False)), spaced)

@@ -1,8 +1,9 @@
 """Batches of wav2vec2-family models that give what each row gives alone.
 
-Hugging Face's forward pass lets padding leak into results in four places: the group normalisation over time
+Hugging Face's forward pass lets padding leak into results in five places: the group normalisation over time
 of the first convolution (wav2vec2-base, hubert-base, WavLM-base: hidden states half wrong), the stacked
-positional convolutions of data2vec, and the convolutions of adapters. Each is given a mask here. What
+positional convolutions of data2vec, the batch normalisation before those of some HuBERTs (mHuBERT-147), and the
+convolutions of adapters. Each is given a mask here. What
 remains is the rounding of sums.
 
 B batch, C channels, F frames.
@@ -86,6 +87,10 @@ def make_exact(base: Any) -> RowLengths:
             layer.register_forward_hook(
                 lambda _module, _args, out: out * frame_mask(lengths.frames_B, out.shape[-1])[:, None]
             )
+    if getattr(config, "conv_pos_batch_norm", False):  # what was zero behind a row's end is not, once normalised
+        base.encoder.pos_conv_embed.batch_norm.register_forward_hook(
+            lambda _module, _args, out: out * frame_mask(lengths.frames_B, out.shape[-1])[:, None]
+        )
     if getattr(base, "adapter", None) is not None:
         _mask_adapter(base.adapter, config, lengths)
     return lengths

@@ -5,7 +5,6 @@ B batch, T samples, F frames.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from audiomill.models.beside import feature_extractor
 from audiomill.models.frames.exact import adapter_frames, frame_mask, make_exact
 from audiomill.models.frames.fbank import KaldiFbank, num_mel_frames
 from audiomill.models.shape import receptive_field
@@ -112,16 +112,13 @@ def fbank_of(folder: Path, model: Any) -> KaldiFbank | None:
         return None
     from transformers import SeamlessM4TFeatureExtractor
 
-    has_settings = (folder / "preprocessor_config.json").exists()
-    extractor = SeamlessM4TFeatureExtractor.from_pretrained(folder) if has_settings else SeamlessM4TFeatureExtractor()
+    extractor = feature_extractor(folder) or SeamlessM4TFeatureExtractor()
     return KaldiFbank(extractor.num_mel_bins, extractor.padding_value, model.device)
 
 
 def normalizes(folder: Path) -> bool:
     """Whether a checkpoint wants zero mean and unit variance; yes where it does not say."""
-    path = folder / "preprocessor_config.json"
-    settings = json.loads(path.read_text()) if path.exists() else {}
-    return bool(settings.get("do_normalize", True))
+    return bool(getattr(feature_extractor(folder), "do_normalize", True))
 
 
 def _normalized(waveform_BT: Tensor, mask_BT: Tensor, samples_B: Tensor) -> Tensor:

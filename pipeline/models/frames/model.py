@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from audiomill.config.search import SearchConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import CONV, Aligner, Answer, Ladder, OnHeard, Packer, Readout, Transcript, Utterance, Wants
+from audiomill.models.beside import check_finite
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
 from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts
@@ -215,11 +216,12 @@ def load_frame_model(
         )
     vocabulary = None
     if wants.transcripts is not None or wants.aligns:
-        tokenizer = ctc_tokenizer(folder, trust_remote_code)
-        if hasattr(tokenizer, "set_target_lang") and getattr(model.config, "adapter_attn_dim", None) and language:
-            tokenizer.set_target_lang(language)
-            model.load_adapter(language)
+        adapted = language if getattr(model.config, "adapter_attn_dim", None) else None
+        tokenizer = ctc_tokenizer(folder, adapted, trust_remote_code)
+        if adapted:
+            load_adapter(model, adapted, folder)
         vocabulary = ctc_vocabulary(tokenizer, model.config.vocab_size, model.config.pad_token_id)
+    check_finite(model, folder)
     with_plain_weights(model)
     model = model.to(device=device, dtype=dtype).eval()
     fbank, normalize = fbank_of(folder, model), normalizes(folder)
@@ -233,3 +235,17 @@ def load_frame_model(
         language=language,
         storage_options=storage_options,
     )
+
+
+def load_adapter(model: Any, language: str, folder: Path) -> None:
+    """The adapter and head of a language (MMS), in place.
+
+    Raises:
+        ModelError: the folder has none of it.
+    """
+    try:
+        model.load_adapter(language)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"--language {language}: {folder} has no adapter of it; expected adapter.{language}.safetensors"
+        ) from error

@@ -5,7 +5,6 @@ B batch, F frames, V vocabulary. Source: Graves et al. 2006; recipe of wav2vec 2
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
+from audiomill.models.beside import feature_extractor
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.labels import LabelForm, form_of, num_frames_needed, save_tokenizer, vocabulary_of
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
+from audiomill.models.frames.model import load_adapter
 from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.masks import numpy_seeded, span_mask
@@ -36,10 +38,13 @@ class CtcLearner:
         folder: it came from.
         form: how texts become tokens.
         config: what learns when.
+        is_new: the tokens are those of the labels, not the checkpoint's.
     """
 
-    def __init__(self, model: Any, folder: Path, form: LabelForm, config: TrainConfig) -> None:
-        self.model, self._folder, self._form, self._config = model, folder, form, config
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, model: Any, folder: Path, form: LabelForm, config: TrainConfig, is_new: bool) -> None:
+        self.model, self._folder, self._form, self._config, self._is_new = model, folder, form, config, is_new
         self._inputs = FrameInputs(model, fbank_of(folder, model), normalizes(folder))
         self._fastest = 1 + config.speed_augment
 
@@ -103,14 +108,16 @@ class CtcLearner:
 
     def save(self, folder: Path) -> None:
         """Weights, configuration, tokens, and how audio is prepared."""
-        save_tokenizer(self._form.vocabulary, folder) if self._is_new() else ctc_tokenizer(
-            self._folder, self._config.trust_remote_code
-        ).save_pretrained(folder)
+        if self._is_new:
+            save_tokenizer(self._form.vocabulary, folder)
+        else:
+            adapted = _adapted(self.model.config, self._config)
+            ctc_tokenizer(self._folder, adapted, self._config.trust_remote_code).save_pretrained(folder)
+            if adapted:
+                adapter = {name: tensor.detach().contiguous() for name, tensor in self.model._get_adapters().items()}
+                save_file(adapter, folder / f"adapter.{adapted}.safetensors", {"format": "pt"})
         self.model.save_pretrained(folder, safe_serialization=True)
         save_preparation(self._folder, folder)
-
-    def _is_new(self) -> bool:
-        return self._form.vocabulary.tokens[0] == "<pad>" and not (self._folder / "vocab.json").exists()
 
 
 def written(labels_F: NDArray[Any], vocabulary: CtcVocabulary) -> str:
@@ -123,9 +130,10 @@ def written(labels_F: NDArray[Any], vocabulary: CtcVocabulary) -> str:
 
 def save_preparation(source: Path, folder: Path) -> None:
     """How the checkpoint takes audio: as before, or normalised where it does not say."""
-    path = source / "preprocessor_config.json"
-    normalised = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True, "sampling_rate": 16_000}
-    (folder / "preprocessor_config.json").write_text(path.read_text() if path.exists() else json.dumps(normalised))
+    from transformers import Wav2Vec2FeatureExtractor
+
+    found = feature_extractor(source) or Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    found.save_pretrained(folder)
 
 
 def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: torch.device) -> CtcLearner:
@@ -141,16 +149,18 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: to
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: no configuration to train from ({error}); expected config.json") from error
-    has_tokens = (folder / "vocab.json").exists()
+    has_tokens = any((folder / name).exists() for name in ("vocab.json", "tokenizer.json"))
     if config.vocabulary == "checkpoint" and not has_tokens:
         raise ModelError(f"--vocabulary checkpoint: {config.model} has no vocab.json; use --vocabulary labels")
     keeps_form = config.text_form == "as-is"
     is_own = has_tokens and config.vocabulary != "labels"
     if is_own:
-        tokenizer = ctc_tokenizer(folder, config.trust_remote_code)
-        vocabulary = ctc_vocabulary(tokenizer, max(tokenizer.get_vocab().values()) + 1, tokenizer.pad_token_id)
+        tokenizer = ctc_tokenizer(folder, _adapted(settings, config), config.trust_remote_code)
+        # tokens beyond a trained head (<s>, </s>) are no letters: the head stays as it is
+        vocabulary = ctc_vocabulary(tokenizer, _head_size(settings, config), settings.pad_token_id)
     else:
         vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form)
+    num_before = settings.vocab_size
     settings.update(_changed(settings, config, vocabulary))
     if config.from_scratch:
         model = AutoModelForCTC.from_config(settings, trust_remote_code=config.trust_remote_code)
@@ -167,9 +177,32 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: to
             raise ModelError(
                 f"--model {config.model}: cannot be loaded ({error}); expected weights, or --from-scratch for a configuration alone"
             ) from error
+        adapted = _adapted(settings, config)
+        if is_own and adapted:
+            load_adapter(model, adapted, folder)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    return CtcLearner(model.to(device), folder, form_of(vocabulary, keeps_form), config)
+    learner = CtcLearner(model.to(device), folder, form_of(vocabulary, keeps_form), config, is_new=not is_own)
+    if _has_head(settings) and not is_own and not config.from_scratch:
+        learner.notes = (
+            f"the checkpoint's head of {num_before} tokens is replaced by a new one of {len(vocabulary.tokens)}, made of the "
+            "labels; --vocabulary checkpoint keeps it",
+        )
+    return learner
+
+
+def _adapted(settings: Any, config: TrainConfig) -> str | None:
+    """The language whose adapter learns (MMS)."""
+    return config.language if getattr(settings, "adapter_attn_dim", None) else None
+
+
+def _head_size(settings: Any, config: TrainConfig) -> int | None:
+    """Tokens of the trained head; None where there is none, or an adapter brings its own."""
+    return settings.vocab_size if _has_head(settings) and not _adapted(settings, config) else None
+
+
+def _has_head(settings: Any) -> bool:
+    return any(str(each).endswith("ForCTC") for each in settings.architectures or ())
 
 
 def _changed(settings: Any, config: TrainConfig, vocabulary: CtcVocabulary) -> dict[str, Any]:

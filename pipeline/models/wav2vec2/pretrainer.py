@@ -39,6 +39,8 @@ class Pretrainer:
         config: how it learns.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, model: Any, folder: Path, config: TrainConfig) -> None:
         self.model, self._folder, self._config = model, folder, config
         self._inputs = FrameInputs(model, None, normalizes(folder))

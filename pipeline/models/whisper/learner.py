@@ -54,6 +54,8 @@ class WhisperLearner:
         config: what learns when.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, model: Any, folder: Path, generation: dict[str, Any], config: TrainConfig) -> None:
         self.model, self._folder, self._generation, self._config = model, folder, generation, config
         self._tokenizer = tokenizer_of(folder)
@@ -202,10 +204,11 @@ def _precision(model: Any) -> str:
 
 
 def _save_tokenizer_settings(folder: Path) -> None:
-    from transformers import PreTrainedTokenizerFast
+    """Of the class that transformers' pipeline asks for times."""
+    from transformers import WhisperTokenizerFast
 
     end = "<|endoftext|>"
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = WhisperTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), bos_token=end, eos_token=end, unk_token=end, pad_token=end
     )
     tokenizer.save_pretrained(folder)

@@ -122,6 +122,8 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
         clips["dev"].table if "dev" in clips else None, config.plan.storage_options, config.output.quiet,
     )  # fmt: skip
     learner = load_learner(training, resolve_device(train.device))
+    for note in learner.notes:
+        quiet.print(f"note: {note}", highlight=False, soft_wrap=True)
     training, lost = _learnable(training, learner)
     dropped += lost
     table = pa.Table.from_pylist([each._asdict() for each in dropped], schema=DROPPED)

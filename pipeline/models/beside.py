@@ -1,0 +1,81 @@
+"""What lies beside the weights of a checkpoint and changes what comes out: read as transformers reads it, and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from audiomill.errors import ModelError
+
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+FILES = (
+    "config.json", PREPROCESSOR, PROCESSOR, "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt",
+    "added_tokens.json", "special_tokens_map.json", "generation_config.json", "normalizer.json", "vocabulary.json", "vocabulary.txt",
+)  # fmt: skip
+SAYS_NOTHING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
+"""In these files, but changes nothing here."""
+
+
+def prints(folder: Path) -> dict[str, str]:
+    """Hash of each file by name; of JSON, of what it says, however it is written down."""
+    return {name: _print(folder / name) for name in FILES if (folder / name).is_file()}
+
+
+def _print(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        value = json.loads(content) if path.suffix == ".json" else None
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        told = {name: each for name, each in value.items() if name not in SAYS_NOTHING}
+        content = json.dumps(told, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def feature_extractor(folder: Path) -> Any | None:
+    """transformers' own, by whichever file says what it does; None where none does.
+
+    Raises:
+        ModelError: a file cannot be read, or wants another sample rate than models get here.
+    """
+    from transformers import AutoFeatureExtractor
+
+    from audiomill.audio.clock import MODEL_SAMPLE_RATE
+
+    is_told = (folder / PREPROCESSOR).exists() or "feature_extractor" in _settings(folder / PROCESSOR)
+    if not is_told:
+        return None
+    try:
+        found = AutoFeatureExtractor.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{folder}: {PREPROCESSOR} or {PROCESSOR} cannot be read ({reason})") from error
+    rate = getattr(found, "sampling_rate", MODEL_SAMPLE_RATE)
+    if rate != MODEL_SAMPLE_RATE:
+        raise ModelError(f"{folder}: hears {rate} Hz; expected a model of {MODEL_SAMPLE_RATE} Hz")
+    return found
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ModelError(f"{path}: expected JSON, got: {error}; take the checkpoint's own file") from error
+    return found if isinstance(found, dict) else {}
+
+
+def check_finite(model: Any, folder: Path) -> None:
+    """Raises ModelError for weights that are not finite, with the first one's name.
+
+    Args:
+        model: a torch module.
+        folder: it came from.
+    """
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{folder}: {name} holds values that are not finite; take a whole checkpoint")

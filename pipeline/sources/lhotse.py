@@ -1,0 +1,72 @@
+"""Lhotse's recordings and cuts as entries. Source: lhotse.readthedocs.io, "Cuts"."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from audiomill.sources.entry import Entry
+from audiomill.sources.fields import BadRow, channel_of, number_of, resolve
+from audiomill.storage.fs import Place
+
+
+def recording_entry(row: dict[str, Any], manifest: Place, audio_root: str | None) -> Entry:
+    return Entry(
+        _source(row, manifest, audio_root),
+        duration_s=number_of(row, "duration"),
+        metadata=json.dumps({"recording_id": row.get("id")}),
+        key=str(row.get("id")),
+    )
+
+
+def cut_entry(row: dict[str, Any], manifest: Place, audio_root: str | None) -> Entry:
+    row = _only_track(row)
+    recording = row.get("recording")
+    if not isinstance(recording, dict):
+        raise BadRow(f"expected a cut with a recording, got type {row.get('type')!r}")
+    start, duration = number_of(row, "start"), number_of(row, "duration")
+    if start is None or duration is None:
+        raise BadRow("expected a cut with start and duration")
+    supervisions = [s for s in row.get("supervisions") or [] if isinstance(s, dict)]
+    ordered = sorted(supervisions, key=lambda s: float(s.get("start") or 0))
+    text = " ".join(str(s["text"]) for s in ordered if s.get("text"))
+    languages = [s["language"] for s in ordered if s.get("language")]
+    return Entry(
+        _source(recording, manifest, audio_root),
+        duration_s=duration,
+        span_start_s=start,
+        span_duration_s=duration,
+        channel=channel_of(row.get("channel")) if _num_channels(recording) > 1 else None,
+        reference=text or None,
+        language=str(languages[0]) if languages else None,
+        metadata=json.dumps({"cut_id": row.get("id"), "recording_id": recording.get("id")}),
+    )
+
+
+def _only_track(row: dict[str, Any]) -> dict[str, Any]:
+    """The cut in a cut of several tracks, where the others are padding."""
+    tracks = row.get("tracks")
+    if not isinstance(tracks, list):
+        return row
+    cuts = [each.get("cut") if isinstance(each, dict) else None for each in tracks]
+    heard = [cut for cut in cuts if not (isinstance(cut, dict) and cut.get("type") == "PaddingCut")]
+    if len(heard) == 1 and isinstance(heard[0], dict):
+        return heard[0]
+    raise BadRow(f"expected a cut of one recording, got a mix of {len(heard)} tracks; save the mix as audio first")
+
+
+def _num_channels(recording: dict[str, Any]) -> int:
+    """By whichever field of Lhotse's tells it; a recording that tells nothing has one."""
+    sources = recording.get("sources")
+    named = [recording.get("channel_ids"), *(s.get("channels") for s in sources or () if isinstance(s, dict))]
+    return max((len(each) for each in named if isinstance(each, list)), default=1)
+
+
+def _source(recording: dict[str, Any], manifest: Place, audio_root: str | None) -> str:
+    sources = recording.get("sources")
+    if not isinstance(sources, list) or len(sources) != 1 or not isinstance(sources[0], dict):
+        raise BadRow("expected a recording with exactly one source")
+    source = sources[0]
+    if source.get("type") not in ("file", "url") or not isinstance(source.get("source"), str):
+        raise BadRow(f"expected a source of type file or url, got {source.get('type')!r} (commands are never run)")
+    return resolve(source["source"], manifest, audio_root)

@@ -1,0 +1,231 @@
+"""Checkpoints as people save them: family, way of saving and quirk, against transformers' own processor, model and text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from audiomill.errors import ModelError, OutputMismatch
+from audiomill.models.base import Utterance
+from tests.jobs_by_hand import loaded, rows, run
+from tests.synth import RATE, TINY, encode, noise
+
+LETTERS = ["|", *"etaonihsrdlumwcfgypbvkxjqz'"]
+PLAIN = ["<pad>", "<s>", "</s>", "<unk>", *LETTERS]
+BLANK_LAST = [*LETTERS, "[UNK]", "[PAD]"]
+QUIET = (noise(2 * RATE) // 20).astype(np.int16)
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "wav2vec2": ("Wav2Vec2", {"feat_extract_norm": "group"}),
+    "hubert": ("Hubert", {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}),
+    "hubert-batch-norm": ("Hubert", {"conv_pos_batch_norm": True}),
+    "wavlm": ("WavLM", {"num_buckets": 32, "max_bucket_distance": 80}),
+    "data2vec": ("Data2VecAudio", {"num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 19}),
+    "unispeech-sat": ("UniSpeechSat", {}),
+}
+
+
+def model_of(folder: Path, family: str, size: int, **other: Any) -> Any:
+    name, settings = FAMILIES[family]
+    torch.manual_seed(1)
+    config = getattr(transformers, f"{name}Config")(**{**TINY, **settings, "vocab_size": size, **other})
+    model = getattr(transformers, f"{name}ForCTC")(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight *= 40
+    model.save_pretrained(folder)
+
+
+def write_vocabulary(folder: Path, tokens: list[str]) -> None:
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+
+
+def tokenizer_of(folder: Path, tokens: list[str], **special: Any) -> Any:
+    write_vocabulary(folder, tokens)
+    return transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), **{"word_delimiter_token": "|", **special})
+
+
+def as_version_5(folder: Path, family: str, normalize: bool) -> None:
+    """One processor_config.json."""
+    model_of(folder, family, len(PLAIN))
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True)
+    transformers.Wav2Vec2Processor(extractor, tokenizer_of(folder, PLAIN)).save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists()
+
+
+def as_version_4(folder: Path, family: str, normalize: bool) -> None:
+    """Files as transformers 4.40 wrote them."""
+    model_of(folder, family, len(PLAIN))
+    write_vocabulary(folder, PLAIN)
+    files = {
+        "preprocessor_config.json": {
+            "do_normalize": normalize, "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_side": "right",
+            "padding_value": 0.0, "return_attention_mask": True, "sampling_rate": 16000, "processor_class": "Wav2Vec2Processor",
+        },
+        "tokenizer_config.json": {
+            "added_tokens_decoder": {
+                str(number): {"content": token, "lstrip": True, "normalized": False, "rstrip": True, "single_word": False, "special": False}
+                for number, token in enumerate(PLAIN[:4])
+            },
+            "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "word_delimiter_token": "|",
+            "clean_up_tokenization_spaces": True, "do_lower_case": False, "target_lang": None, "replace_word_delimiter_char": " ",
+            "model_max_length": 1000000000000000019884624838656, "tokenizer_class": "Wav2Vec2CTCTokenizer",
+        },
+        "special_tokens_map.json": {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"},
+    }  # fmt: skip
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+
+
+def by_hand(folder: Path, family: str, normalize: bool) -> None:
+    """Weights, a vocabulary, and how audio is prepared: no word about the tokenizer."""
+    model_of(folder, family, len(PLAIN))
+    write_vocabulary(folder, PLAIN)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
+
+
+def with_blank_last(folder: Path, family: str, normalize: bool) -> None:
+    """config.json says another blank than the tokenizer, which writes the text."""
+    model_of(folder, family, len(BLANK_LAST), pad_token_id=0)
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": None, "eos_token": None}
+    tokenizer_of(folder, BLANK_LAST, **special).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
+
+
+def with_tokens_beyond_the_head(folder: Path, family: str, normalize: bool) -> None:
+    """The tokenizer adds <s> and </s> to a head that was trained without them."""
+    tokens = ["<pad>", "<unk>", *LETTERS]
+    model_of(folder, family, len(tokens), bos_token_id=None, eos_token_id=None)
+    tokenizer_of(folder, tokens).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
+
+
+WAYS: tuple[Callable[[Path, str, bool], None], ...] = (
+    as_version_5,
+    as_version_4,
+    by_hand,
+    with_blank_last,
+    with_tokens_beyond_the_head,
+)
+TABLE = [
+    *((way, family, False) for way in WAYS[:3] for family in FAMILIES),
+    *((way, "wav2vec2", True) for way in WAYS),
+    *((way, "wavlm", False) for way in WAYS[3:]),
+]
+
+
+def theirs(folder: Path) -> tuple[torch.Tensor, str]:
+    """Logits and text of plain transformers."""
+    model = transformers.AutoModelForCTC.from_pretrained(folder).eval()
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    is_alone = not (folder / "tokenizer_config.json").exists()
+    kind = transformers.Wav2Vec2CTCTokenizer if is_alone else transformers.AutoTokenizer
+    tokenizer = kind.from_pretrained(folder)
+    heard = transformers.pipeline(
+        "automatic-speech-recognition", model=model, tokenizer=tokenizer, feature_extractor=extractor
+    )
+    waveform = QUIET.astype(np.float32) / 32768
+    with torch.inference_mode():
+        logits = model(**extractor(waveform, sampling_rate=RATE, return_tensors="pt")).logits[0]
+    return logits, heard({"raw": waveform, "sampling_rate": RATE})["text"].strip()
+
+
+@pytest.mark.parametrize(
+    ("way", "family", "normalize"), TABLE, ids=[f"{way.__name__}-{family}-{norm}" for way, family, norm in TABLE]
+)
+def test_a_checkpoint_means_what_transformers_says(
+    tmp_path: Path, way: Callable[[Path, str, bool], None], family: str, normalize: bool
+) -> None:
+    way(tmp_path, family, normalize)
+    logits, text = theirs(tmp_path)
+    model, utterance = loaded(tmp_path), Utterance(QUIET, 0, 0, ("a", None), 0, None)
+    probabilities, _ = model.posteriors(utterance)
+    assert np.abs(np.log(probabilities) - logits.log_softmax(-1).numpy()).max() < 1e-3
+    (ours,) = model.transcripts([utterance], [model.forward([utterance])[0].text])
+    assert ours.text == text and len(text) > 10
+
+
+def test_quiet_audio_gives_the_vectors_of_transformers(tmp_path: Path) -> None:
+    """Nothing is made louder for a model that was not trained on normalised audio."""
+    as_version_5(tmp_path / "m", "wavlm", normalize=False)
+    (tmp_path / "a.wav").write_bytes(encode(QUIET))
+    run(tmp_path / "a.wav", tmp_path / "out", "embed", model=tmp_path / "m", layers="2", pool="mean", dtype="fp32")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "m").eval()
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "m")
+    inputs = processor(QUIET.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model(**inputs, output_hidden_states=True).hidden_states[2][0].mean(0).numpy()
+    (row,) = rows(tmp_path / "out", "embeddings")
+    assert np.linalg.norm(np.array(row["values"]) - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def test_what_lies_beside_the_weights_belongs_to_the_output(tmp_path: Path) -> None:
+    by_hand(tmp_path / "m", "wav2vec2", normalize=True)
+    (tmp_path / "a.wav").write_bytes(encode(QUIET))
+    run(tmp_path / "a.wav", tmp_path / "out", model=tmp_path / "m")
+    settings = json.loads((tmp_path / "m" / "vocab.json").read_text())
+    (tmp_path / "m" / "vocab.json").write_text(json.dumps(settings, indent=3))
+    run(tmp_path / "a.wav", tmp_path / "out", model=tmp_path / "m")  # says the same
+    settings["e"], settings["t"] = settings["t"], settings["e"]
+    (tmp_path / "m" / "vocab.json").write_text(json.dumps(settings))
+    with pytest.raises(OutputMismatch, match=r"--model-files was \{'vocab.json': '\w+'\}, now \{'vocab.json': '\w+'\}"):
+        run(tmp_path / "a.wav", tmp_path / "out", model=tmp_path / "m")
+
+
+@pytest.mark.parametrize("kind", ["transcribe", "embed"])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, kind: str) -> None:
+    by_hand(tmp_path / "m", "hubert", normalize=True)
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    name = next(name for name in sorted(weights) if "feed_forward.output_dense.weight" in name)
+    weights[name][0, 0] = torch.nan
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "a.wav").write_bytes(encode(QUIET))
+    with pytest.raises(ModelError, match=r"feed_forward\.output_dense\.weight holds values that are not finite"):
+        run(tmp_path / "a.wav", tmp_path / "out", kind, model=tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("preprocessor_config.json", '{"do_normalize": tru', "cannot be read"),
+        ("preprocessor_config.json", '{"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 8000}', "hears 8000 Hz"),
+        ("vocab.json", None, "no tokenizer for its CTC head"),
+        ("tokenizer_config.json", "{", "no tokenizer for its CTC head"),
+    ],
+)  # fmt: skip
+def test_a_broken_folder_is_one_error_that_names_the_file(
+    tmp_path: Path, name: str, content: str | None, told: str
+) -> None:
+    by_hand(tmp_path, "wav2vec2", normalize=True)
+    (tmp_path / name).unlink(missing_ok=True) if content is None else (tmp_path / name).write_text(content)
+    with pytest.raises(ModelError, match=told):
+        loaded(tmp_path)
+
+
+def test_a_language_of_mms_is_that_of_its_adapter_also_when_it_is_decoded_again(tmp_path: Path) -> None:
+    from audiomill.models.checkpoint import find_checkpoint
+    from audiomill.models.ctc.vocabulary import vocabulary_of
+    from tests.jobs_by_hand import ModelConfig
+
+    own = ["<pad>", "<s>", "</s>", "<unk>", "|", *"zyxwvutsrqponmlkjihgfedcba'é"]
+    model_of(tmp_path, "wav2vec2", len(PLAIN), adapter_attn_dim=8, do_stable_layer_norm=True)
+    numbers = [{token: number for number, token in enumerate(tokens)} for tokens in (PLAIN, own)]
+    (tmp_path / "vocab.json").write_text(json.dumps({"eng": numbers[0], "fra": numbers[1]}))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), target_lang="eng")
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_text(json.dumps({"eng": numbers[0], "fra": numbers[1]}))
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path)
+    adapter = {name: tensor.detach().clone() for name, tensor in model._get_adapters().items()}
+    adapter["lm_head.weight"], adapter["lm_head.bias"] = torch.randn(len(own), 32), torch.zeros(len(own))
+    save_file(adapter, tmp_path / "adapter.fra.safetensors", {"format": "pt"})
+    checkpoint = find_checkpoint(ModelConfig(model=str(tmp_path)), {})
+    assert vocabulary_of(checkpoint, "fra", False).tokens == tuple(own)
+    assert vocabulary_of(checkpoint, None, False).tokens == tuple(PLAIN)
+    with pytest.raises(ModelError, match="has no tokens of it; expected one of eng, fra"):
+        vocabulary_of(checkpoint, "deu", False)
