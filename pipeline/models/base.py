@@ -185,6 +185,15 @@ class Answer(NamedTuple):
         return found + list(self.readout.codes)
 
 
+class Parity(NamedTuple):
+    """Of a model here with transformers' own, on one utterance: relative distances (L2) of what the model is given and of
+    what comes out. `note`: what was not compared, and why."""
+
+    inputs: float = 0.0
+    outputs: float = 0.0
+    note: str = ""
+
+
 class Ladder(Protocol):
     """How a model tries again what does not pass its own checks. Rungs count from 1."""
 
@@ -272,6 +281,10 @@ class SpeechModel(Protocol):
 
     def spare_memory(self) -> None:
         """Use half as much from now on: a batch did not fit."""
+        ...
+
+    def parity(self, utterance: Utterance) -> Parity:
+        """What transformers' own processor and model make of an utterance alone, beside what this makes of it."""
         ...
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:

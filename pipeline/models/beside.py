@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audiomill.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 FILES = (
@@ -16,6 +19,8 @@ FILES = (
 )  # fmt: skip
 SAYS_NOTHING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
 """In these files, but changes nothing here."""
+MAX_COMPARED_PARAMETERS = 500_000_000
+"""A larger model beside the one that runs would take its memory, and minutes."""
 
 
 def prints(folder: Path) -> dict[str, str]:
@@ -79,3 +84,13 @@ def check_finite(model: Any, folder: Path) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{folder}: {name} holds values that are not finite; take a whole checkpoint")
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    """Distance (L2) in the length of theirs; infinite for other shapes."""
+    import torch
+
+    one, other = ours.detach().double().cpu(), theirs.detach().double().cpu()
+    if one.shape != other.shape:
+        return float("inf")
+    return float(torch.linalg.vector_norm(one - other) / torch.linalg.vector_norm(other).clamp_min(1e-12))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audiomill.config.stages import ModelConfig
-from audiomill.models.base import SpeechModel, Wants
+from audiomill.models.base import Parity, SpeechModel, Wants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +20,10 @@ class TaskSpec:
     text_hop: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedTask:
-    """A task with its model on the device."""
+    """A task with its model on the device. `parity`: with transformers' own, once it was looked at."""
 
     spec: TaskSpec
     model: SpeechModel
+    parity: Parity | None = None

@@ -25,7 +25,7 @@ from audiomill.runs.record import record_canary, run_record
 from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
-from audiomill.stages.canary import Difference, spread, verdict
+from audiomill.stages.canary import Difference, spread, unlike_transformers, verdict
 from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import declare_complete, write_result
@@ -239,6 +239,13 @@ def _check_canary(difference: Difference, spec: RunSpec) -> None:
         raise RunFailed(
             f"canary: segments give something else in a batch than alone: {wrong}. Results cannot be trusted; "
             "try --precision fp32 or another version of torch, or turn the check off with --canary 0"
+        )
+    unlike = unlike_transformers(difference, loosest)
+    if unlike is not None:
+        record_canary(spec.output, difference)
+        raise RunFailed(
+            f"canary: {unlike}. The checkpoint is read otherwise here than there: please report it with its config.json and "
+            "preprocessor files; --canary 0 turns the check off"
         )
 
 

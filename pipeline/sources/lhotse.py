@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from audiomill.sources.entry import Entry
-from audiomill.sources.fields import BadRow, channel_of, number_of, resolve
+from audiomill.sources.manifest_row import BadRow, channel_of, number_of, resolve
 from audiomill.storage.fs import Place
 
 

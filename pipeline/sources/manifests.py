@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
 from audiomill.sources.entry import Entry
-from audiomill.sources.fields import BadRow, channel_of, first_of, number_of, resolve
 from audiomill.sources.kaldi import is_kaldi, kaldi_rows
 from audiomill.sources.lhotse import cut_entry, recording_entry
+from audiomill.sources.manifest_row import BadRow, channel_of, first_of, number_of, resolve
 from audiomill.storage.fs import Place, absolute, retried
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")

@@ -7,7 +7,7 @@ from typing import Any
 
 from audiomill.errors import InputError
 from audiomill.sources.entry import Entry, stem
-from audiomill.sources.fields import BadRow
+from audiomill.sources.manifest_row import BadRow
 from audiomill.sources.manifests import PATH_COLUMNS, TEXT_COLUMNS, read_manifest, read_rows
 from audiomill.storage.fs import Place, absolute
 

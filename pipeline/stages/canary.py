@@ -1,7 +1,8 @@
 """The canary: a few random segments of a run, computed again alone, compared with what their batch gave.
 
 It proves law 2 on the run's own audio, checkpoint and device, and notices a padding leak, a wrong kernel or a
-broken card.
+broken card. One segment also goes through transformers' own processor and model: that a batch gives what a segment gives
+alone says nothing if both are wrong.
 """
 
 from __future__ import annotations
@@ -13,23 +14,31 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.models.base import Answer, SpeechModel, Utterance
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.models.base import Answer, Parity, SpeechModel, Utterance
 from audiomill.models.precision import kind_of
 
 Array = NDArray[np.float64]
 MAX_RELATIVE_L2 = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02, "int8": 0.02}
 MAX_DIFFERING_SHARE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.02}
 """Rounding may turn a tie between two codes or letters: a share that no leak of padding stays under."""
+MAX_INPUTS_APART = 1e-3
+MAX_OUTPUTS_APART = {"fp32": 1e-3, "bf16": 0.2, "fp16": 0.05, "int8": 0.3}
+"""Beside fp32, relative distances of hidden states or logits: a wrong weight or processor gives more."""
 
 
 class Difference(NamedTuple):
     """Between batch and alone. `relative_l2`: of vectors and probabilities, the largest of all segments;
-    `num_differing` of `num_compared` codes, letters and tokens."""
+    `num_differing` of `num_compared` codes, letters and tokens. `inputs_apart`, `outputs_apart`, `not_compared`: between a
+    model here and transformers' own, see `audiomill.models.base.Parity`."""
 
     num_segments: int = 0
     relative_l2: float = 0.0
     num_differing: int = 0
     num_compared: int = 0
+    inputs_apart: float = 0.0
+    outputs_apart: float = 0.0
+    not_compared: str = ""
 
 
 def spread(parts: Sequence[int], num_wanted: int, seed: str) -> dict[int, int]:
@@ -70,7 +79,32 @@ def largest(differences: Iterable[Difference]) -> Difference:
         max((each.relative_l2 for each in found), default=0.0),
         sum(each.num_differing for each in found),
         sum(each.num_compared for each in found),
+        max((each.inputs_apart for each in found), default=0.0),
+        max((each.outputs_apart for each in found), default=0.0),
+        next((each.not_compared for each in found if each.not_compared), ""),
     )
+
+
+def beside_transformers(model: SpeechModel, utterances: Sequence[Utterance]) -> Parity:
+    """One of the utterances through transformers' own processor and model: the shortest of those of a second or more."""
+    long = [each for each in utterances if len(each.pcm_T) >= MODEL_SAMPLE_RATE] or list(utterances)
+    try:
+        return model.parity(min(long, key=lambda each: (len(each.pcm_T), str(each.track), each.start)))
+    except Exception as error:  # theirs may raise anything; the run does not depend on it
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        return Parity(note=f"transformers raised {reason}")
+
+
+def unlike_transformers(difference: Difference, precision: str) -> str | None:
+    """What is wrong beside transformers, or None."""
+    if not difference.inputs_apart <= MAX_INPUTS_APART:
+        return f"what the model is given is {difference.inputs_apart:.1e} from what transformers' processor gives"
+    most = MAX_OUTPUTS_APART[kind_of(precision)]
+    if not difference.outputs_apart <= most:
+        return (
+            f"what comes out is {difference.outputs_apart:.1e} from transformers' own (at most {most:g} in {precision})"
+        )
+    return None
 
 
 def verdict(difference: Difference, precision: str) -> str | None:

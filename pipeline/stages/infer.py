@@ -20,7 +20,7 @@ from audiomill.models.base import Answer, OnHeard, SpeechModel, Transcript, Utte
 from audiomill.models.task import LoadedTask
 from audiomill.stages.agreement import with_agreement
 from audiomill.stages.batching import Batched, run_batches
-from audiomill.stages.canary import Difference, compare, largest
+from audiomill.stages.canary import Difference, beside_transformers, compare, largest
 from audiomill.tables.output import Answered
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, pack
@@ -178,6 +178,10 @@ def _canary(
     if count == 0 or not compared[0][0]:
         return None
     found = [compare(task.model, *each, count, seed) for task, each in zip(tasks, compared, strict=True)]
+    for task, (utterances, _) in zip(tasks, compared, strict=True):
+        task.parity = task.parity or beside_transformers(task.model, utterances)
+        inputs, outputs, note = task.parity
+        found.append(Difference(inputs_apart=inputs, outputs_apart=outputs, not_compared=note))
     return largest(found)._replace(num_segments=found[0].num_segments)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -159,6 +159,11 @@ def speed_text(summary: dict[str, Any]) -> str:
     return f"{summary['x_real_time']:.1f}x real time"
 
 
+def _beside_transformers(canary: Mapping[str, Any]) -> str:
+    told = f"beside transformers: input {canary['inputs_apart']:.1e}, output {canary['outputs_apart']:.1e} apart"
+    return f"{told}; not compared: {canary['not_compared']}" if canary["not_compared"] else told
+
+
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """The end of a run, for people."""
     stages = summary["seconds"]
@@ -189,9 +194,10 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     canary = summary["canary"]
     if canary["num_segments"]:
         lines.append(
-            f"canary: {canary['num_segments']} segments computed again alone, largest difference {canary['relative_l2']:.1e}, "
+            f"canary: {counted(canary['num_segments'], 'segment')} computed again alone, largest difference {canary['relative_l2']:.1e}, "
             f"{canary['num_differing']} of {canary['num_compared']} codes or tokens differ"
         )
+        lines.append(_beside_transformers(canary))
     if summary["num_halved_batches"]:
         lines.append(
             "memory: a batch did not fit and was halved; lower --batch-seconds (Whisper: --memory-fraction) to avoid that"

@@ -28,6 +28,7 @@ from audiomill.models.base import (
     Ladder,
     OnHeard,
     Packer,
+    Parity,
     Readout,
     Transcript,
     Utterance,
@@ -118,6 +119,10 @@ class FakeModel:
 
     def spare_memory(self) -> None:
         """Nothing is kept between batches."""
+
+    def parity(self, utterance: Utterance) -> Parity:
+        """There is nothing else that it should be."""
+        return Parity()
 
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
         """A hash of the samples of each utterance; frame means as vectors, their signs as codes."""

@@ -16,7 +16,19 @@ from torch import Tensor, nn
 
 from audiomill.config.search import SearchConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import CONV, Aligner, Answer, Ladder, OnHeard, Packer, Readout, Transcript, Utterance, Wants
+from audiomill.models.base import (
+    CONV,
+    Aligner,
+    Answer,
+    Ladder,
+    OnHeard,
+    Packer,
+    Parity,
+    Readout,
+    Transcript,
+    Utterance,
+    Wants,
+)
 from audiomill.models.beside import check_finite
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
@@ -26,6 +38,7 @@ from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.fbank import KaldiFbank
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
+from audiomill.models.frames.parity import parity_of
 from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.pulse import beat
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
@@ -47,6 +60,8 @@ class FrameModel:
         normalize: zero mean and unit variance per utterance, as the checkpoint was trained.
         language: reported in the rows.
         storage_options: for the files of the decoder.
+        folder: the checkpoint's, to compare with transformers.
+        trust_remote_code: for the same.
     """
 
     on_heard: OnHeard | None = None
@@ -67,7 +82,10 @@ class FrameModel:
         normalize: bool,
         language: str | None,
         storage_options: dict[str, Any] | None = None,
+        folder: Path,
+        trust_remote_code: bool = False,
     ) -> None:
+        self._folder, self._trust_remote_code = folder, trust_remote_code
         self._model, self._base, self._vocabulary = model, model.base_model, vocabulary
         self._wants, self._quantizers = wants, quantizers
         self._language = language
@@ -92,6 +110,14 @@ class FrameModel:
 
     def spare_memory(self) -> None:
         """Nothing is kept between batches."""
+
+    @torch.inference_mode()
+    def parity(self, utterance: Utterance) -> Parity:
+        """With transformers' own processor and forward pass."""
+        language = self._language if getattr(self._model.config, "adapter_attn_dim", None) else None
+        found = parity_of(self._folder, self._model, self._inputs, utterance, language, self._trust_remote_code)
+        self._taps.taken()
+        return found
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
@@ -234,6 +260,8 @@ def load_frame_model(
         normalize=normalize,
         language=language,
         storage_options=storage_options,
+        folder=folder,
+        trust_remote_code=trust_remote_code,
     )
 
 

@@ -10,7 +10,18 @@ from typing import Any
 
 import torch
 
-from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Transcript, Utterance, Wants, side_by_side
+from audiomill.models.base import (
+    Aligner,
+    Answer,
+    Ladder,
+    OnHeard,
+    Packer,
+    Parity,
+    Transcript,
+    Utterance,
+    Wants,
+    side_by_side,
+)
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wav2vec1.network import Wav2Vec, num_frames
 
@@ -41,6 +52,10 @@ class Wav2VecModel:
 
     def spare_memory(self) -> None:
         """Nothing is kept between batches."""
+
+    def parity(self, utterance: Utterance) -> Parity:
+        """Nobody to compare with."""
+        return Parity(note="input and forward pass: transformers has no model that reads fairseq's files")
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:

@@ -57,7 +57,7 @@ def load_whisper(
     model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else dtype_of(precision)).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
     heads = heads_of(generation.get("alignment_heads"), *shape)
-    found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision, memory_fraction)
+    found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision, memory_fraction, folder)
     if wants.transcripts is not None and wants.transcripts.retry:
         found.ladder = WhisperLadder(found, wants.transcripts)
     return found

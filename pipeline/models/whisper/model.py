@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from audiomill.models.base import (
     Ladder,
     OnHeard,
     Packer,
+    Parity,
     Readout,
     TimedText,
     Transcript,
@@ -38,6 +40,7 @@ from audiomill.models.whisper.network.memory import free_bytes, rows_that_fit, s
 from audiomill.models.whisper.network.stepping import decode
 from audiomill.models.whisper.network.table import Decoded, Search, Table
 from audiomill.models.whisper.pack import Packer as WhisperPacker
+from audiomill.models.whisper.parity import parity_of
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
 from audiomill.models.whisper.words import TimedToken, words_of
@@ -68,6 +71,7 @@ class WhisperModel:
         heads: of the decoder, that tell when a token was said.
         precision: of the matrix products.
         memory_fraction: share of the device's free memory to plan for.
+        folder: the checkpoint's, to compare with transformers.
     """
 
     def __init__(
@@ -80,7 +84,9 @@ class WhisperModel:
         heads: Heads,
         precision: str,
         memory_fraction: float = 0.8,
+        folder: Path | None = None,
     ) -> None:
+        self._folder = folder
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
         self._wants, self._quantizers = wants, quantizers
         text = wants.transcripts or TranscriptConfig()
@@ -115,6 +121,12 @@ class WhisperModel:
         encoder_frames = ENCODER_SECONDS[device.type] * MODEL_SAMPLE_RATE // WHISPER_HOP
         budget = memory_fraction * free_bytes(device)
         return rows_that_fit(shapes, budget, WINDOW_SAMPLES // WHISPER_HOP, encoder_frames, MAX_ROWS[device.type])
+
+    @torch.inference_mode()
+    def parity(self, utterance: Utterance) -> Parity:
+        """With transformers' own feature extractor and encoder."""
+        assert self._folder is not None, "loaded from a folder"
+        return parity_of(self._folder, self._model, self._weights, utterance)
 
     def spare_memory(self) -> None:
         """Half the rows at a time."""

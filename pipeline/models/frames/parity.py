@@ -1,0 +1,60 @@
+"""A model of the wav2vec2 family beside transformers' own: the same audio through their processor and their forward pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.models.base import Parity, Utterance
+from audiomill.models.beside import MAX_COMPARED_PARAMETERS, PREPROCESSOR, feature_extractor, relative
+from audiomill.models.frames.inputs import FrameInputs
+from audiomill.models.frames.renamed import with_real_names
+
+
+def parity_of(
+    folder: Path, model: Any, inputs: FrameInputs, utterance: Utterance, language: str | None, trust_remote_code: bool
+) -> Parity:
+    """Compares what is given to the model, and the logits (without a head: what enters its last layer here).
+
+    Args:
+        folder: of the checkpoint.
+        model: as it runs here, masks and all.
+        inputs: feeds it.
+        utterance: alone, longer than what the model can hear.
+        language: of the adapter that was loaded.
+        trust_remote_code: see `--trust-remote-code`.
+    """
+    extractor = feature_extractor(folder)
+    if extractor is None:
+        return Parity(note=f"input and forward pass: no {PREPROCESSOR} says how transformers prepares audio")
+    ours = inputs([utterance.pcm_T])
+    waveform = utterance.pcm_T.astype(np.float32) / 32768.0
+    theirs = extractor(waveform, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt")
+    name = "input_features" if "input_features" in ours else "input_values"
+    frames = min(ours[name].shape[1], theirs[name].shape[1])  # theirs drops an odd mel frame
+    apart = relative(ours[name][:, :frames], theirs[name][:, :frames])
+    if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:
+        return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
+    plain = (
+        type(model)
+        .from_pretrained(with_real_names(folder), dtype=torch.float32, trust_remote_code=trust_remote_code)
+        .eval()
+    )
+    if language:
+        plain.load_adapter(language)
+    return Parity(apart, relative(_heard(model, ours, model), _heard(plain, theirs, model)))
+
+
+def _heard(model: Any, inputs: Any, running: Any) -> Tensor:
+    """Logits, or the hidden states before the last layer that runs here."""
+    if hasattr(model, "lm_head"):
+        found: Tensor = model(**inputs).logits
+        return found
+    kept = len(running.base_model.encoder.layers) - 1
+    states: Tensor = model(**inputs, output_hidden_states=True).hidden_states[kept]
+    return states

@@ -1,0 +1,45 @@
+"""Whisper beside transformers' own: the same audio through their feature extractor and their encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.models.base import Parity, Utterance, side_by_side
+from audiomill.models.beside import MAX_COMPARED_PARAMETERS, feature_extractor, relative
+from audiomill.models.whisper import ctranslate2
+from audiomill.models.whisper.hearing import Weights
+from audiomill.models.whisper.network.encoder import encode
+
+WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
+
+
+def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) -> Parity:
+    """Compares the log-mel of a full window, and what the encoder makes of it.
+
+    Args:
+        folder: of the checkpoint.
+        model: `WhisperForConditionalGeneration`, from which the weights were taken.
+        weights: what computes here.
+        utterance: alone.
+    """
+    from transformers import WhisperFeatureExtractor
+
+    extractor = feature_extractor(folder) or WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+    waveform = utterance.pcm_T[:WINDOW_SAMPLES].astype(np.float32) / 32768.0
+    theirs = extractor(waveform, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt").input_features
+    pcm_BT = torch.from_numpy(side_by_side([utterance], WINDOW_SAMPLES)).to(model.device)
+    ours = weights.mel(pcm_BT.float() / 32768.0)
+    apart = relative(ours, theirs)
+    if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:
+        return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
+    hidden = encode(weights.encoder, ours.to(weights.encoder.dtype))[len(weights.encoder.layers)]
+    expected = model.model.encoder(theirs.to(model.device, model.dtype)).last_hidden_state
+    note = (
+        "weights: a CTranslate2 folder, which transformers does not read" if ctranslate2.is_ctranslate2(folder) else ""
+    )
+    return Parity(apart, relative(hidden, expected), note)
