@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -14,6 +15,7 @@ import click
 from audiomill import __version__
 from audiomill.errors import AudiomillError, UsageError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 JOBS = {
@@ -115,6 +117,9 @@ def main() -> None:
     except Exception as error:
         if "--verbose" in sys.argv:
             raise
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            text = f"{error.filename or 'the disk'}: {error.strerror}; make room and run the same command again"
+            sys.exit(_fail(text, EXIT_FAILED, state))
         code = _fail(
             f"{type(error).__name__}: {error} (run again with --verbose for the traceback)", EXIT_FAILED, state
         )

@@ -182,6 +182,7 @@ def test_trace_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wa
 OF_CTC = {
     "beam_tokens",
     "context_seconds",
+    "drop_special_tokens",
     "hotword_score",
     "lm_weight",
     "num_best",

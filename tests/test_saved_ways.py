@@ -229,3 +229,61 @@ def test_a_language_of_mms_is_that_of_its_adapter_also_when_it_is_decoded_again(
     assert vocabulary_of(checkpoint, None, False).tokens == tuple(PLAIN)
     with pytest.raises(ModelError, match="has no tokens of it; expected one of eng, fra"):
         vocabulary_of(checkpoint, "deu", False)
+
+
+def test_special_tokens_are_told_and_can_be_dropped(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from audiomill.runs.job import run_job
+    from audiomill.watch.progress import summary_lines
+    from tests.jobs_by_hand import job
+
+    by_hand(tmp_path / "m", "wav2vec2", normalize=True)
+    (tmp_path / "a.wav").write_bytes(encode(QUIET))
+    found = []
+    for drops in (False, True):
+        config = job(
+            tmp_path / "a.wav",
+            tmp_path / f"out-{drops}",
+            model=tmp_path / "m",
+            segment="none",
+            drop_special_tokens=drops,
+        )
+        lines = summary_lines(run_job(config, Console(quiet=True)))
+        (row,) = rows(tmp_path / f"out-{drops}", "segments")
+        found.append((row["text"], any("--drop-special-tokens" in line for line in lines), row["words"]))
+    (text, is_told, _), (without, is_told_again, words) = found
+    assert "<unk>" in text and is_told and not is_told_again
+    assert without == " ".join(text.replace("<unk>", "").replace("<s>", "").replace("</s>", "").split())
+    assert " ".join(word["word"] for word in words) == without
+
+
+@pytest.mark.parametrize("wrong", ["processor", "weights"])
+def test_the_canary_asks_transformers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    """What is wrong alone and in a batch alike is noticed beside transformers alone."""
+    from audiomill.models.frames import model as frame_model
+    from audiomill.stages.canary import Difference, beside_transformers, unlike_transformers
+
+    by_hand(tmp_path / "m", "wavlm", normalize=False)
+    utterance = Utterance(QUIET, 0, 0, ("a", None), 0, None)
+    parity = beside_transformers(loaded(tmp_path / "m"), [utterance])
+    assert parity.inputs < 1e-6 and parity.outputs < 1e-5 and parity.note == ""
+    if wrong == "processor":
+        monkeypatch.setattr(frame_model, "normalizes", lambda folder: True)
+        model = loaded(tmp_path / "m")
+    else:
+        model = loaded(tmp_path / "m")
+        with torch.no_grad():
+            model._model.lm_head.weight[3] *= 1.5
+    inputs, outputs, _ = beside_transformers(model, [utterance])
+    told = unlike_transformers(Difference(inputs_apart=inputs, outputs_apart=outputs), "fp32")
+    assert told is not None and ("processor gives" if wrong == "processor" else "transformers' own") in told
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    from audiomill.stages.canary import beside_transformers
+
+    by_hand(tmp_path, "wav2vec2", normalize=True)
+    (tmp_path / "preprocessor_config.json").unlink()
+    utterance = Utterance(QUIET, 0, 0, ("a", None), 0, None)
+    assert "no preprocessor_config.json" in beside_transformers(loaded(tmp_path), [utterance]).note

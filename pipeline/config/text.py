@@ -35,6 +35,11 @@ class TranscriptConfig(Validated):
         None, "Whisper: text that it is told came before, for names, spellings and style.", results=True
     )
     suppress_numerals: bool = option(False, "Whisper: write numbers as words.", results=True)
+    drop_special_tokens: bool = option(
+        False,
+        "CTC: leave out <unk> and other special tokens, which say that the model has no letter for a sound.",
+        results=True,
+    )
     word_times: bool = option(
         True, "Whisper: when each word was said, from the decoder's attention (CTC models always tell).", results=True
     )

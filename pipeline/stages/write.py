@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ COUNTS = pa.schema(
 """What returns to the driver of a run: counts, never rows. `entry`: of the ledger, as JSON; `rejected`: the first
 `MAX_NAMED` rejections without their details, for logs."""
 MAX_NAMED = 50
+
+SPECIAL = re.compile(r"<(unk|pad|s|/s|mask)>|\[(UNK|PAD|CLS|SEP|MASK)\]")
+"""Tokens of CTC vocabularies that stand for no letter."""
 
 
 def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, pieces_key: str) -> pa.Table:
@@ -177,6 +181,7 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
         "rejections": dict(sorted(_counted(tables["rejections"], "reason").items())),
         **sums,
         "languages": _language_seconds(recordings),
+        "num_special": sum(bool(SPECIAL.search(text or "")) for text in tables["segments"].column("text").to_pylist()),
         "num_doubtful": sum(_is_doubtful(gates) for gates in tables["segments"].column("gates").to_pylist()),
         "rungs": {str(rung): count for rung, count in sorted(_counted(tables["segments"], "rung").items())},
         **{name: value for each in counted for name, value in each.items()},

@@ -243,12 +243,15 @@ def _temporary(path: str, content: bytes) -> Iterator[str]:
     folder, name = os.path.split(path)
     name = name.encode("utf-8", "surrogateescape")[:MAX_SHOWN_BYTES].decode("utf-8", "ignore")
     temporary = os.path.join(folder, f".{name}.tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    with open(temporary, "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
     try:
+        with open(temporary, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
         yield temporary
+    except OSError as error:
+        error.filename = error.filename or path  # "no space left" does not say where
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)

@@ -186,6 +186,11 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             f"doubtful: the model does not trust its text of {summary['num_doubtful']} of {counted(summary['num_segments'], 'segment')} "
             f"(segments.gates); it knows {summary['only_language']} alone, other languages need a multilingual model"
         )
+    if summary["num_special"]:
+        lines.append(
+            f"{summary['num_special']} of {counted(summary['num_segments'], 'segment')} have special tokens such as <unk> in their "
+            "text: sounds that the model has no letter for; --drop-special-tokens leaves them out"
+        )
     lines += [
         f"codes of {each['quantizer']}, codebook {each['codebook']}: {each['num_used']} of {each['num_entries']} entries used, "
         f"perplexity {each['perplexity']:.1f}, {each['bits_a_frame']:.2f} bits a frame ({each['num_frames']} frames)"

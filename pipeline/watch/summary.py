@@ -71,6 +71,7 @@ def summarise(
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **{name: int(value) if name.startswith("num_") else value for name, value in sums.items()},
         "num_doubtful": num_doubtful,
+        "num_special": sum(entry.get("num_special", 0) for entry in entries),
         "only_language": _only_language(spec) if num_doubtful > DOUBTFUL_SHARE * sums["num_segments"] else None,
         "rejections": dict(reasons),
         "bytes": dict(num_bytes),

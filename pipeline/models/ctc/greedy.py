@@ -23,13 +23,15 @@ MAX_WORD_SAMPLES = 48_000
 
 @dataclass(frozen=True)
 class CtcVocabulary:
-    """Tokens by id. `delimiter`: the token between words; `spaced`: tokens are words of their own (phonemes)."""
+    """Tokens by id. `delimiter`: the token between words; `spaced`: tokens are words of their own (phonemes); `special`:
+    tokens that stand for no letter, but may come out (<unk>)."""
 
     tokens: tuple[str, ...]
     blank: int
     delimiter: str
     lower: bool = False
     spaced: bool = False
+    special: tuple[str, ...] = ()
 
 
 class FrameLabels(NamedTuple):
@@ -90,6 +92,19 @@ def transcripts(
             within = (starts >= utterances[index].start) & ((starts < edges[number]) if number < len(edges) else True)
             found[index] = _transcript(mine, utterances[index].start, language, float(logprobs[within].sum()))
     return [found[index] for index in range(len(utterances))]
+
+
+def without_special(transcript: Transcript, special: Sequence[str]) -> Transcript:
+    """A transcript without some tokens; words that were nothing else are gone."""
+
+    def cleaned(text: str) -> str:
+        for token in special:
+            text = text.replace(token, "")
+        return " ".join(text.split())
+
+    words = [word._replace(text=cleaned(word.text)) for word in transcript.words or ()]
+    kept = tuple(word for word in words if word.text)
+    return transcript._replace(text=cleaned(transcript.text), words=None if transcript.words is None else kept)
 
 
 def contiguous(utterances: Sequence[Utterance]) -> Iterator[list[int]]:

@@ -66,4 +66,7 @@ def ctc_vocabulary(tokenizer: Any, size: int | None, pad: int | None) -> CtcVoca
         blank = pad if pad is not None and pad < size else 0
     delimiter = getattr(tokenizer, "word_delimiter_token", None) or "|"
     spaced = hasattr(tokenizer, "phone_delimiter_token")
-    return CtcVocabulary(tokens, blank, delimiter, bool(getattr(tokenizer, "do_lower_case", False)), spaced)
+    lower = bool(getattr(tokenizer, "do_lower_case", False))
+    special = {number for number in tokenizer.all_special_ids if number < size} - {blank}
+    named = tuple(sorted(tokens[number] for number in special if tokens[number] != delimiter))
+    return CtcVocabulary(tokens, blank, delimiter, lower, spaced, named)

@@ -32,13 +32,13 @@ from audiomill.models.base import (
 from audiomill.models.beside import check_finite
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
-from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts
+from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts, without_special
 from audiomill.models.ctc.top_tokens import TopTokens
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.fbank import KaldiFbank
+from audiomill.models.frames.frame_parity import parity_of
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
-from audiomill.models.frames.parity import parity_of
 from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.pulse import beat
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
@@ -140,8 +140,17 @@ class FrameModel:
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""
         assert self._vocabulary is not None, "text is wanted"
+        found = self._transcripts(utterances, texts, self._vocabulary)
+        wanted = self._wants.transcripts
+        if wanted is None or not wanted.drop_special_tokens:
+            return found
+        return [without_special(each, self._vocabulary.special) for each in found]
+
+    def _transcripts(
+        self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels], vocabulary: CtcVocabulary
+    ) -> list[Transcript]:
         if self._beam is None:
-            return transcripts(utterances, texts, self._vocabulary, self.text_hop, self._language)
+            return transcripts(utterances, texts, vocabulary, self.text_hop, self._language)
         order = [(at, number > 0) for run in contiguous(utterances) for number, at in enumerate(run)]
         stretches = [stretch_of(utterances[at], texts[at].top, self.text_hop, joins) for at, joins in order]
         found = self._beam.transcripts(stretches, self.text_hop, self._language)

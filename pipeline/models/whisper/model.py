@@ -40,9 +40,9 @@ from audiomill.models.whisper.network.memory import free_bytes, rows_that_fit, s
 from audiomill.models.whisper.network.stepping import decode
 from audiomill.models.whisper.network.table import Decoded, Search, Table
 from audiomill.models.whisper.pack import Packer as WhisperPacker
-from audiomill.models.whisper.parity import parity_of
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
+from audiomill.models.whisper.whisper_parity import parity_of
 from audiomill.models.whisper.words import TimedToken, words_of
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
