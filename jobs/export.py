@@ -19,7 +19,7 @@ from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.sources.entry import stem
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.text.subtitles import Cue, cues_of_words, srt, vtt
+from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, srt, vtt
 from audiomill.text.units import unit_lines
 from audiomill.watch.progress import counted
 
@@ -193,7 +193,9 @@ def _file(kind: str, recording: dict[str, Any], segments: list[dict[str, Any]]) 
         return "\n".join(segment["text"] for segment in segments if segment["text"]) + "\n"
     if kind == "json":
         return json.dumps(_as_whisperx(recording, segments), ensure_ascii=False, indent=1) + "\n"
-    cues = [cue for segment in segments for cue in _cues(segment)]
+    cues = sorted(
+        (cue for segment in segments for cue in _cues(segment)), key=lambda cue: cue.start_s
+    )  # of all channels
     return srt(cues) if kind == "srt" else vtt(cues)
 
 
@@ -204,9 +206,10 @@ def _cues(segment: dict[str, Any]) -> list[Cue]:
         words = [Cue(w["start_s"], w["stop_s"], w["word"]) for w in segment["words"]]
         cues = cues_of_words(words, segment["text"] or "")
     elif segment["phrases"]:
-        cues = [Cue(p["start_s"], p["stop_s"], p["text"]) for p in segment["phrases"]]
+        phrases = [Cue(p["start_s"], p["stop_s"], p["text"]) for p in segment["phrases"]]
+        cues = [cue for phrase in phrases for cue in cues_of_text(phrase)]
     else:
-        cues = [Cue(segment["start_s"], segment["stop_s"], segment["text"])] if segment["text"] else []
+        cues = cues_of_text(Cue(segment["start_s"], segment["stop_s"], segment["text"] or ""))
     return [cue._replace(text=prefix + cue.text) for cue in cues]
 
 

@@ -287,3 +287,11 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").unlink()
     utterance = Utterance(QUIET, 0, 0, ("a", None), 0, None)
     assert "no preprocessor_config.json" in beside_transformers(loaded(tmp_path), [utterance]).note
+
+
+def test_a_beam_search_knows_tokens_that_the_head_lacks(tmp_path: Path) -> None:
+    """<s> and </s> of the tokenizer alone made decoders refuse the model (transformers#15392)."""
+    with_tokens_beyond_the_head(tmp_path / "m", "wav2vec2", normalize=True)
+    (tmp_path / "a.wav").write_bytes(encode(QUIET))
+    run(tmp_path / "a.wav", tmp_path / "out", model=tmp_path / "m", segment="none", beam_size=4)
+    assert rows(tmp_path / "out", "segments")[0]["text"]

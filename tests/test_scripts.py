@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiomill.config.stages import ModelConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import ModelError
+from audiomill.models.checkpoint import check_options, find_checkpoint
+from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.labels import form_of, plain_letters
 from audiomill.text.normalize import normalizer, units_of
 from audiomill.text.repetition import num_repeats
 from audiomill.text.scripts import blanks_between, is_unspaced, joined, lowered, scripts_of, units, uppered, width
-from audiomill.text.subtitles import Cue, cues_of_words, in_lines, srt
+from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, in_lines, srt
 from audiomill.text.wer import errors_by_piece, score_pair
 
 SAME = [
@@ -36,6 +43,8 @@ SAME = [
     ("hi", "दिन की पानी। १२", "दिन की पानी 12"),
     ("bn", "আমি বাংলায় কথা বলি।", unicodedata.normalize("NFD", "আমি বাংলায় কথা বলি")),
     ("ta", "தமிழ் மொழி!", "தமிழ் மொழி"),
+    ("ml", "എന്റെ കമ്പ്യൂട്ടറിനു് എന്റെ ഭാഷ", "എന്റെ കമ്പ്യൂട്ടറിനു് എന്റെ ഭാഷ!"),
+    ("pl", "w\u00a0domu\ti\r\nw pracy", "w domu i w pracy"),
     ("ko", "안녕하세요, 여러분!", unicodedata.normalize("NFD", "안녕하세요 여러분")),
     ("zh", "今天，天气很好！", "今天天气很好"),
     ("zh", "ＡＢＣ公司", "abc公司"),
@@ -49,6 +58,10 @@ SAME = [
 ]
 OTHER = [
     ("hi", "दिन की पानी", "दन का पन", 3, 3),
+    ("ml", "എന്റെ കമ്പ്യൂട്ടറിനു് എന്റെ ഭാഷ", "എന്റെ കമ്പ്യൂട്ടർ എന്റെ ഭാഷ", 4, 1),
+    ("hi", "प्राचीन संस्कृतियों और जनजातियों", "प्राचीन संस्कृतियों और जनजाति", 4, 1),
+    ("zh", "宋朝末年年间定居粉岭围。", "宋朝末年年间定居分定为", 11, 3),
+    ("ja", "これは日本語です", "これは日本話です", 8, 1),
     ("ta", "மொழி", "மொழ", 1, 1),
     ("th", "กำไร", "กาไร", 4, 1),
     ("zh", "今天天气很好", "今天天汽很好", 6, 1),
@@ -130,6 +143,21 @@ def test_lines_are_as_wide_as_a_screen_and_break_where_the_script_allows() -> No
     assert in_lines("short") == "short" and in_lines("x" * 60) == "x" * 60
 
 
+def test_a_long_text_without_times_of_words_becomes_cues_that_can_be_read() -> None:
+    """Continuous speech became single cues of 20 to 60 s (rescript PR #98)."""
+    text = " ".join(f"word{n}" for n in range(80))
+    cues = cues_of_text(Cue(10.0, 40.0, text))
+    assert " ".join(cue.text for cue in cues) == text and len(cues) >= 5
+    assert all(cue.stop_s - cue.start_s <= 7 + 1e-9 and width(cue.text) <= 84 for cue in cues)
+    assert (cues[0].start_s, round(cues[-1].stop_s, 6)) == (10.0, 40.0)
+    assert cues_of_text(Cue(0.0, 1.0, " ")) == [] and cues_of_text(Cue(0.0, 1.0, "yes")) == [Cue(0.0, 1.0, "yes")]
+
+
+def test_a_blank_line_in_a_text_ends_no_cue() -> None:
+    """Memento#69: players stop reading there."""
+    assert srt([Cue(0.0, 2.0, "帝国軍\n\n中央の第４艦隊を撃破")]).count("\n\n") == 0
+
+
 def test_no_cue_is_empty_and_chinese_sentences_end_cues() -> None:
     words = [Cue(n * 0.2, n * 0.2 + 0.2, word) for n, word in enumerate(["你", "好", "。", " ", "再", "见"])]
     cues = cues_of_words(words, "你好。再见")
@@ -142,3 +170,31 @@ def test_normalising_twice_changes_nothing_and_units_hold_all_letters(text: str)
     once = clean(text)
     assert clean(once).split() == once.split()
     assert "".join(units(text)) == "".join(each for each in text if not each.isspace()) or not text.isprintable()
+
+
+def test_labels_have_the_letters_of_their_language() -> None:
+    assert plain_letters("IŞIK, İSTANBUL", "tr") == "ışık istanbul"
+    assert plain_letters("दिन की पानी।", "hi") == "दिन की पानी"
+    german = form_of(CtcVocabulary(("<pad>", "|", *"STRAE"), 0, "|"), False, "de")
+    assert german.is_upper and german.tokens("Straße") == [2, 3, 4, 5, 2, 2, 6]
+    turkish = form_of(CtcVocabulary(("<pad>", "|", *"Iİ"), 0, "|"), False, "tr")
+    assert turkish.tokens("ıi I") == [2, 3, 1, 2]
+
+
+@pytest.mark.parametrize("prompt", ["hello hello hello hello hello", "谢谢谢谢谢谢谢谢", "go on go on go on go on"])
+def test_a_prompt_that_repeats_itself_is_refused(whisper: Path, prompt: str) -> None:
+    checkpoint = find_checkpoint(ModelConfig(model=str(whisper)), {})
+    check_options(checkpoint, "w", TranscriptConfig(prompt="Mr. Smith said hello, hello."))
+    with pytest.raises(ModelError, match="says the same more than 3 times in a row"):
+        check_options(checkpoint, "w", TranscriptConfig(prompt=prompt))
+
+
+def test_a_whisper_folder_without_its_vocabulary_is_one_error(whisper: Path, tmp_path: Path) -> None:
+    for path in whisper.iterdir():
+        if path.name not in ("tokenizer.json", "vocab.json", "vocabulary.txt", "vocabulary.json", "merges.txt"):
+            (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(ModelError, match=r"no tokenizer; expected tokenizer\.json"):
+        check_options(find_checkpoint(ModelConfig(model=str(tmp_path)), {}), "w", TranscriptConfig())
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="tokenizer cannot be read"):
+        check_options(find_checkpoint(ModelConfig(model=str(tmp_path)), {}), "w", TranscriptConfig())

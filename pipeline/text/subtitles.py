@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from audiomill.text.scripts import CLOSING, SENTENCE_ENDS, blanks_between, glues, width
+from audiomill.text.scripts import CLOSING, SENTENCE_ENDS, blanks_between, glues, units, width
 
 LINE_WIDTH = 42
 """Columns, the usual limit of broadcasters; a letter of Chinese or Japanese takes two."""
@@ -49,6 +49,20 @@ def _fits(cue: Cue, word: Cue, blank: str, max_s: float) -> bool:
     if word.text[0] in CLOSING:
         return is_short
     return is_short and word.start_s - cue.stop_s < 1.0 and not cue.text.endswith(SENTENCE_ENDS)
+
+
+def cues_of_text(cue: Cue) -> list[Cue]:
+    """A text without times of its words, as cues of readable size; its time is shared out by width."""
+    pieces = units(cue.text)
+    total = sum(width(piece) for piece in pieces)
+    if not total:
+        return []
+    step, at, words = (cue.stop_s - cue.start_s) / total, cue.start_s, []
+    for piece in pieces:
+        stop = at + step * width(piece)
+        words.append(Cue(at, stop, piece))
+        at = stop
+    return cues_of_words(words, cue.text)
 
 
 def in_lines(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from audiomill.errors import UsageError
 from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.text.scripts import lowered, uppered
 
 PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 APOSTROPHES = "'’ʼ"
@@ -28,37 +29,39 @@ class LabelForm:
     by_token: bool
     keeps_form: bool
     is_upper: bool
+    language: str | None = None
 
     def tokens(self, text: str) -> list[int] | str:
         """Token numbers of a text, or the reason why there are none: empty_text or unknown_characters."""
-        symbols = symbols_of(text, self.by_token, self.keeps_form)
+        symbols = symbols_of(text, self.by_token, self.keeps_form, self.language)
         if not symbols:
             return "empty_text"
         number = {token: index for index, token in enumerate(self.vocabulary.tokens)}
         found = []
+        if self.is_upper:  # one letter may have two capitals: ß
+            symbols = [each for symbol in symbols for each in uppered(symbol, self.language)]
         for symbol in symbols:
-            each = DELIMITER if symbol == " " else symbol.upper() if self.is_upper else symbol
-            each = self.vocabulary.delimiter if each == DELIMITER else each
+            each = self.vocabulary.delimiter if symbol in (" ", DELIMITER) else symbol
             if each not in number:
                 return "unknown_characters"
             found.append(number[each])
         return found
 
 
-def symbols_of(text: str, by_token: bool, keeps_form: bool) -> list[str]:
+def symbols_of(text: str, by_token: bool, keeps_form: bool, language: str | None) -> list[str]:
     """A text as the symbols that tokens stand for; a blank stands between words."""
     if by_token:
         return text.split()
-    return list(" ".join((text if keeps_form else plain_letters(text)).split()))
+    return list(" ".join((text if keeps_form else plain_letters(text, language)).split()))
 
 
-def plain_letters(text: str) -> str:
-    """Lower case, composed characters, no punctuation but apostrophes inside words.
+def plain_letters(text: str, language: str | None = None) -> str:
+    """Small letters as the language writes them, composed characters, no punctuation but apostrophes inside words.
 
     >>> plain_letters("It’s  ten—o'clock, Zoë!")
     "it's ten o'clock zoë"
     """
-    text = unicodedata.normalize("NFC", text).lower()
+    text = lowered(unicodedata.normalize("NFC", text), language)
     kept = []
     for at, character in enumerate(text):
         inside = 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum()
@@ -69,13 +72,13 @@ def plain_letters(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def vocabulary_of(texts: Iterable[str], by_token: bool, keeps_form: bool) -> CtcVocabulary:
+def vocabulary_of(texts: Iterable[str], by_token: bool, keeps_form: bool, language: str | None = None) -> CtcVocabulary:
     """The tokens that the labels need, sorted.
 
     Raises:
         UsageError: no label has a symbol, or they have absurdly many kinds.
     """
-    counts = Counter(symbol for text in texts for symbol in symbols_of(text, by_token, keeps_form))
+    counts = Counter(symbol for text in texts for symbol in symbols_of(text, by_token, keeps_form, language))
     if not counts:
         raise UsageError("no label has a letter in it: expected text beside the audio or in a manifest's text column")
     if len(counts) > MAX_NEW_TOKENS:
@@ -106,11 +109,11 @@ def save_tokenizer(vocabulary: CtcVocabulary, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def form_of(vocabulary: CtcVocabulary, keeps_form: bool) -> LabelForm:
+def form_of(vocabulary: CtcVocabulary, keeps_form: bool, language: str | None = None) -> LabelForm:
     """How texts are written with a vocabulary: in capitals, where it has no small letters."""
     letters = [token for token in vocabulary.tokens if len(token) == 1 and token.isalpha()]
     is_upper = any(each.isupper() for each in letters) and not any(each.islower() for each in letters)
-    return LabelForm(vocabulary, vocabulary.spaced, keeps_form, is_upper)
+    return LabelForm(vocabulary, vocabulary.spaced, keeps_form, is_upper, language)
 
 
 def num_frames_needed(tokens: Sequence[int]) -> int:

@@ -159,7 +159,7 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: to
         # tokens beyond a trained head (<s>, </s>) are no letters: the head stays as it is
         vocabulary = ctc_vocabulary(tokenizer, _head_size(settings, config), settings.pad_token_id)
     else:
-        vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form)
+        vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form, config.language)
     num_before = settings.vocab_size
     settings.update(_changed(settings, config, vocabulary))
     if config.from_scratch:
@@ -182,7 +182,9 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: to
             load_adapter(model, adapted, folder)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    learner = CtcLearner(model.to(device), folder, form_of(vocabulary, keeps_form), config, is_new=not is_own)
+    learner = CtcLearner(
+        model.to(device), folder, form_of(vocabulary, keeps_form, config.language), config, is_new=not is_own
+    )
     if _has_head(settings) and not is_own and not config.from_scratch:
         learner.notes = (
             f"the checkpoint's head of {num_before} tokens is replaced by a new one of {len(vocabulary.tokens)}, made of the "

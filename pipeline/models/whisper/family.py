@@ -14,6 +14,8 @@ from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Family, L
 from audiomill.models.shape import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import shape_of, vocabulary_size
+from audiomill.text.repetition import num_repeats
+from audiomill.text.scripts import units
 
 ENGLISH_VOCABULARY = 51_864
 """Tokens of the English-only checkpoints; the others have more."""
@@ -35,6 +37,10 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
     from audiomill.models.whisper.loading import tokenizer_of
     from audiomill.models.whisper.tokens import tokens_of
 
+    if text.prompt and num_repeats(units(text.prompt.lower())) > MOST_REPEATS:
+        raise ModelError(
+            f"--prompt: says the same more than {MOST_REPEATS} times in a row, which makes Whisper go on with it; say it once"
+        )
     languages = tokens_of(tokenizer_of(path), vocabulary_size(path), {}).languages
     if text.task == "translate" and not languages:
         raise ModelError(f"--task translate: {model} is an English-only checkpoint; use a multilingual one")
@@ -62,6 +68,8 @@ def _learner(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
     return load_whisper_learner(path, config, device)
 
 
+MOST_REPEATS = 3
+"""Of words in a prompt."""
 FAMILY = Family(
     name="whisper",
     checkpoints="Whisper (Hugging Face or CTranslate2 folders)",

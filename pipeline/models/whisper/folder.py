@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from audiomill.errors import ModelError
 from audiomill.models.shape import Shape
 
 WHISPER_HOP = 320
@@ -25,4 +26,9 @@ def vocabulary_size(folder: Path) -> int:
     listed = folder / "vocabulary.json"
     if listed.exists():
         return len(json.loads(listed.read_text()))
-    return (folder / "vocabulary.txt").read_text(encoding="utf-8").count("\n")
+    lines = folder / "vocabulary.txt"
+    if not lines.exists():
+        raise ModelError(
+            f"{folder}: no vocabulary; expected vocab_size in config.json, vocabulary.json or vocabulary.txt"
+        )
+    return lines.read_text(encoding="utf-8").count("\n")

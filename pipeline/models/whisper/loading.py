@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel, Wants
 from audiomill.models.beside import check_finite
 from audiomill.models.checkpoint import find_checkpoint
@@ -79,11 +80,24 @@ def whisper_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def tokenizer_of(folder: Path) -> Any:
-    """The fast tokenizer, made from vocab.json and merges.txt where there is no tokenizer.json."""
-    from tokenizers import Tokenizer
+    """The fast tokenizer, made from vocab.json and merges.txt where there is no tokenizer.json.
 
-    if (folder / "tokenizer.json").exists():
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    from tokenizers import Tokenizer
     from transformers import WhisperTokenizerFast
 
-    return WhisperTokenizerFast.from_pretrained(folder).backend_tokenizer
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        raise ModelError(
+            f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt, beside the weights"
+        )
+    try:
+        if (folder / "tokenizer.json").exists():
+            return Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return WhisperTokenizerFast.from_pretrained(folder).backend_tokenizer
+    except Exception as error:  # tokenizers raises nothing narrower
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{folder}: its tokenizer cannot be read ({reason}); take the checkpoint's own files"
+        ) from error
