@@ -68,6 +68,14 @@ class EngineConfig(Validated):
             shard_of(self.shard)
 
 
+def is_mine(part: int, shard: str | None) -> bool:
+    """Whether this process works the part: all of them without `--shard`."""
+    if shard is None:
+        return True
+    number, of = shard_of(shard)
+    return part % of == number
+
+
 def shard_of(text: str) -> tuple[int, int]:
     """`2/8` -> (2, 8).
 

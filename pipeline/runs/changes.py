@@ -18,6 +18,7 @@ from rich.console import Console
 
 from audiomill import schema
 from audiomill.config.jobs import JobConfig
+from audiomill.config.run import is_mine
 from audiomill.errors import Rejected
 from audiomill.models.device import usable_cores
 from audiomill.sources.entries import CHUNK
@@ -64,7 +65,7 @@ def as_they_are_now(
     changed = [number for number, (before, after) in enumerate(pairs) if before != after and is_here[number]]
     if not changed:
         return plan
-    done = ledger.done_parts(output)
+    done = {part for part in ledger.done_parts(output) if is_mine(part, config.engine.shard)}
     numbers = pa.array([row for row in changed if plan.column("part")[row].as_py() in done], pa.int64())
     before, after = plan.take(numbers), _with(plan, fresh, changed).take(numbers)
     other = [row["id"] for row in _other(before.to_pylist(), after.to_pylist(), output, spec, config)]
@@ -106,21 +107,21 @@ def _other(
     before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], output: Place, spec: RunSpec, config: JobConfig
 ) -> Iterator[dict[str, Any]]:
     """The rows, of finished recordings, that no longer hold what was heard."""
+    heard: dict[str, int] = {}
+    for _, table in ledger.each_part(output, "recordings", ["id", "checksum"], sorted({row["part"] for row in after})):
+        heard |= zip(table.column("id").to_pylist(), table.column("checksum").to_pylist(), strict=True)
     open_rows = []
     for old, new in zip(before, after, strict=True):
-        has_other_size = (
-            old["kind"] in KNOWS_SIZE and None not in (old["size"], new["size"]) and old["size"] != new["size"]
-        )
+        if config.output.retry_rejected and new["id"] not in heard:
+            continue  # it is about to be tried again
+        sizes = (old["size"], new["size"])
+        has_other_size = old["kind"] in KNOWS_SIZE and None not in sizes and sizes[0] != sizes[1]
         if has_other_size or old["sidecars"] != new["sidecars"]:
             yield new
         else:
             open_rows.append(new)
     if not open_rows:
         return
-    parts = sorted({row["part"] for row in open_rows})
-    heard: dict[str, int] = {}
-    for _, table in ledger.each_part(output, "recordings", ["id", "checksum"], parts):
-        heard |= zip(table.column("id").to_pylist(), table.column("checksum").to_pylist(), strict=True)
 
     def checksums(rows: Sequence[dict[str, Any]]) -> list[int | None]:
         with contextlib.closing(Decoder(spec.decode, spec.segments, config.plan.storage_options)) as decoder:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from audiomill.config.fields import build, flat_fields
 from audiomill.config.jobs import BY_NAME, JobConfig
-from audiomill.config.run import shard_of
+from audiomill.config.run import is_mine
 from audiomill.errors import RunFailed, UsageError
 from audiomill.runs.apart import isolate, retry
 from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
@@ -136,7 +136,11 @@ def _run(
 ) -> dict[int, pa.Table]:
     """Runs the parts that are not in the ledger; returns them."""
     done = ledger.done_parts(spec.output)
-    todo = {part: rows for part, rows in split_by_part(plan).items() if part not in done and is_mine(part, config)}
+    todo = {
+        part: rows
+        for part, rows in split_by_part(plan).items()
+        if part not in done and is_mine(part, config.engine.shard)
+    }
     if not todo:
         return todo
     for part in todo:
@@ -214,14 +218,6 @@ def _passes(
         missing = {part: rows for part, rows in missing.items() if hung_on(spec.output, part) is None}
         if not missing:
             break
-
-
-def is_mine(part: int, config: JobConfig) -> bool:
-    """Whether this process works the part: all of them without `--shard`."""
-    if config.engine.shard is None:
-        return True
-    number, of = shard_of(config.engine.shard)
-    return part % of == number
 
 
 def _bytes(rows: pa.Table) -> int:
