@@ -85,7 +85,7 @@ def vocabulary_of(texts: Iterable[str], by_token: bool, keeps_form: bool, langua
         raise UsageError(f"the labels have {len(counts)} kinds of tokens; expected at most {MAX_NEW_TOKENS}")
     symbols = sorted(counts.keys() - {" ", PAD, UNKNOWN, DELIMITER})
     tokens = (PAD, UNKNOWN, DELIMITER, *symbols)
-    return CtcVocabulary(tokens, blank=0, delimiter=DELIMITER, spaced=by_token)
+    return CtcVocabulary(tokens, blank=0, delimiter=DELIMITER, spaced=by_token, special=(UNKNOWN,))
 
 
 def save_tokenizer(vocabulary: CtcVocabulary, folder: Path) -> None:
