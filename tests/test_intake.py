@@ -98,6 +98,22 @@ def test_a_flac_that_breaks_off_in_its_second_block_keeps_what_came_before() -> 
     assert ending.num_samples == 34_288 and RATE // 2 < ending.failed_samples < RATE
 
 
+@pytest.mark.parametrize(("kind", "most"), [("FLAC", 0.6), ("MP3", 1.2)])
+def test_sound_behind_a_damaged_place_is_kept_at_its_time(kind: str, most: float) -> None:
+    """libsndfile gives up at the first damaged frame: half of a recording was lost for 3 kB."""
+    waveform = np.concatenate([tone(12.0, 300), tone(8.0, 700)]) + noise(20 * RATE) / 300_000
+    content = bytearray(encode(waveform, RATE, kind))
+    content[len(content) // 2 : len(content) // 2 + 3_000] = b"\xa5" * 3_000
+    cuts, ending = cut(bytes(content), FIXED)
+    pcm = np.concatenate([each.pcm_T for each in cuts])
+    assert abs(ending.num_samples - 20 * RATE) < 0.1 * RATE and 0 < ending.failed_samples < most * RATE
+    assert ending.error is not None and "nothing between" in ending.error
+    loudest = [
+        int(np.abs(np.fft.rfft(pcm[at * RATE : (at + 1) * RATE].astype(float))).argmax()) for at in (2, 11, 12, 18)
+    ]
+    assert loudest == [300, 300, 700, 700], "what follows keeps its time"
+
+
 def test_a_tag_behind_the_sound_is_no_damage() -> None:
     """ID3v1 at the end of a FLAC: "lost sync", with every sample there."""
     cuts, ending = cut(encode(noise(RATE), RATE, "FLAC") + b"TAG" + bytes(125), FIXED)

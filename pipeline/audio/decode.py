@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from audiomill.audio import wav
 from audiomill.audio.ffmpeg import open_with_ffmpeg
-from audiomill.audio.links import Window, as_the_first, next_link
+from audiomill.audio.links import Window, as_the_first, next_link, with_channels
 from audiomill.audio.opened import BLOCK_FRAMES, Audio, check_header
 from audiomill.audio.stated import STATES, stated_frames
 from audiomill.errors import Rejected
 
 LOOK_BACK_BYTES = 1 << 18
 """libsndfile reads ahead of what it has given."""
+RESYNCHRONISED = ("FLAC", "MP3", "MPEG")
+"""Formats whose frames can be found again behind a damaged place."""
 LOSSY_FORMATS = ("MP3", "MPEG", "OGG")
 
 
@@ -112,7 +114,11 @@ def _with_further_links(
     for block in _soundfile_blocks(file, audio, first):
         num_given += len(block)
         yield block
-    if num_given >= file.frames and not is_damaged:
+    if audio.problems and not is_damaged and file.format in RESYNCHRONISED and num_given < file.frames:
+        for block in _behind_the_damage(handle, audio, num_given, int(file.frames)):
+            num_given += len(block)
+            yield block
+    if num_given >= file.frames and not is_damaged and not audio.num_lost:
         audio.problems.clear()  # the decoder took what follows (a tag, another stream) for a part of this one
     begin = next_link(handle, head, max(1, handle.tell() - LOOK_BACK_BYTES))
     if begin is None:
@@ -120,6 +126,41 @@ def _with_further_links(
     audio.num_announced = None  # of the first one alone
     left = max(0, int(start_s * audio.sample_rate + 0.5) - int(file.frames))
     yield from _without_first(_link_blocks(handle, begin, audio), left)
+
+
+def _behind_the_damage(
+    handle: IO[bytes], audio: Audio, num_given: int, num_frames: int
+) -> Iterator[NDArray[np.float32]]:
+    """What FFmpeg still finds behind a place where libsndfile gave up, with silence for what is lost in between.
+
+    Frames of these formats do not say reliably when they sound, but the end does: what is missing of the announced length is
+    missing here. It is counted in a first pass.
+    """
+    start_s = num_given / audio.sample_rate
+
+    def rest() -> Iterator[NDArray[np.float32]]:
+        handle.seek(0)
+        with open_with_ffmpeg(handle, start_s, "default", "damaged") as found:
+            if found.sample_rate == audio.sample_rate:
+                for block in found.blocks_TK:
+                    yield with_channels(block, audio.num_channels)
+
+    at = handle.tell()
+    try:
+        found = min(num_frames - num_given, sum(map(len, rest())))
+        if not found:
+            return
+        audio.num_lost = num_frames - num_given - found
+        audio.problems.append(f"nothing between {start_s:.3f} and {start_s + audio.num_lost / audio.sample_rate:.3f} s")
+        for start in range(0, audio.num_lost, BLOCK_FRAMES):
+            yield np.zeros((min(BLOCK_FRAMES, audio.num_lost - start), audio.num_channels), np.float32)
+        for block in rest():
+            yield block[:found]
+            found -= min(found, len(block))
+    except Rejected:
+        return  # nothing more is there
+    finally:
+        handle.seek(at)
 
 
 def _without_first(blocks: Iterator[NDArray[np.float32]], count: int) -> Iterator[NDArray[np.float32]]:

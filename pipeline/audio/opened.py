@@ -30,6 +30,8 @@ class Audio:
     """Of a container with several audio tracks, from 1."""
     left_out: str | None = None
     """Sound of the file that was not asked for."""
+    num_lost: int = 0
+    """Frames that could not be decoded and are given as silence, so that what follows keeps its time."""
 
 
 def check_header(sample_rate: int, num_channels: int) -> None:

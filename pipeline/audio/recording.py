@@ -238,7 +238,8 @@ class _Source:
             error = audio.left_out if error is None else f"{error}; {audio.left_out}"
         decoded = resampled_length(self.num_decoded, rate)
         total = resampled_length(expected, rate) if is_cut_off else decoded
-        speech, failed = min(speech_samples, decoded), total - decoded
+        lost = resampled_length(audio.num_lost, rate)
+        speech, failed = min(speech_samples, decoded - lost), total - decoded + lost
         told = audio.num_channels, audio.track, error
         return Ending(origin, total, speech, failed, rate, *told, *envelope.finish(), self._notes())
 
