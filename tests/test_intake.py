@@ -428,6 +428,12 @@ def test_metadata_that_means_something_else_hides_no_audio(tmp_path: Path) -> No
     assert [entry.source.rsplit("/", 1)[-1] for entry in listed(tmp_path)] == ["a.wav"]
 
 
+def test_a_folder_that_is_called_like_a_manifest_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "segments" / "a.wav").write_bytes(encode(tone(1.0)))
+    assert [entry.source.rsplit("/", 1)[-1] for entry in listed(f"{tmp_path}/*")] == ["a.wav"]
+
+
 def test_a_folder_with_nothing_but_a_manifest_says_so(tmp_path: Path) -> None:
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio" / "a.wav").write_bytes(encode(tone(2.0)))

@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiomill.audio import wav
-from audiomill.audio.ffmpeg import open_with_ffmpeg
+from audiomill.audio.ffmpeg import open_with_ffmpeg, silence
 from audiomill.audio.links import Window, as_the_first, next_link, with_channels
 from audiomill.audio.opened import BLOCK_FRAMES, Audio, check_header
 from audiomill.audio.stated import STATES, stated_frames
@@ -152,8 +152,7 @@ def _behind_the_damage(
             return
         audio.num_lost = num_frames - num_given - found
         audio.problems.append(f"nothing between {start_s:.3f} and {start_s + audio.num_lost / audio.sample_rate:.3f} s")
-        for start in range(0, audio.num_lost, BLOCK_FRAMES):
-            yield np.zeros((min(BLOCK_FRAMES, audio.num_lost - start), audio.num_channels), np.float32)
+        yield from silence(audio.num_lost, audio.num_channels)
         for block in rest():
             yield block[:found]
             found -= min(found, len(block))

@@ -208,7 +208,7 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
         position = max(position, reached)
         return kept
 
-    yield from _silence(reached - position, layout.nb_channels)
+    yield from silence(reached - position, layout.nb_channels)
     position = max(position, reached)
     for frame in chain([first], frames):
         told = clock.sample_of(frame) if clock.is_told and frame.sample_rate == rate else None
@@ -218,7 +218,7 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
             waiting += [placed(each.to_ndarray().T) for each in convert.resample(None)]
             convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), _kind(frame)
         if is_gap:
-            waiting += [placed(each) for each in _silence(gap, layout.nb_channels)]
+            waiting += [placed(each) for each in silence(gap, layout.nb_channels)]
         waiting += [placed(converted.to_ndarray().T) for converted in convert.resample(frame)]
         if sum(map(len, waiting)) >= BLOCK_FRAMES:
             yield np.concatenate(waiting)
@@ -232,6 +232,6 @@ def _kind(frame: Any) -> tuple[int, str, str]:
     return frame.sample_rate, frame.layout.name, frame.format.name
 
 
-def _silence(count: int, num_channels: int) -> Iterator[NDArray[np.float32]]:
+def silence(count: int, num_channels: int) -> Iterator[NDArray[np.float32]]:
     for done in range(0, max(0, count), BLOCK_FRAMES):
         yield np.zeros((min(BLOCK_FRAMES, count - done), num_channels), np.float32)

@@ -67,11 +67,11 @@ def as_they_are_now(
         return plan
     done = {part for part in ledger.done_parts(output) if is_mine(part, config.engine.shard)}
     numbers = pa.array([row for row in changed if plan.column("part")[row].as_py() in done], pa.int64())
-    before, after = plan.take(numbers), _with(plan, fresh, changed).take(numbers)
+    mended = _with(plan, fresh, changed)
+    before, after = plan.take(numbers), mended.take(numbers)
     other = [row["id"] for row in _other(before.to_pylist(), after.to_pylist(), output, spec, config)]
     is_other = pc.is_in(before.column("id"), value_set=pa.array(other, pa.string()))
     _withdraw(before.filter(is_other), output, console)
-    mended = _with(plan, fresh, changed)
     ledger.rewrite_plan(output, files, mended)
     return mended
 

@@ -100,7 +100,8 @@ def _expand(place: Place, audio_root: str | None, output: str, listing: Listing)
             raise InputError(f"{place.url}: nothing matches this pattern")
         for folder in sorted(match for match, detail in matches.items() if detail.get("type") == "directory"):
             yield from _folder(place, _found(place, folder, listing), output, listing)
-        manifests = {_url(place, match) for match in matches if is_manifest(match)}
+        files = (match for match, detail in matches.items() if detail.get("type") != "directory")
+        manifests = {_url(place, match) for match in files if is_manifest(match)}
         for manifest in sorted(manifests):
             yield from read_manifest(Place(manifest, place.options), audio_root)
         others = {match: detail for match, detail in matches.items() if _url(place, match) not in manifests}
