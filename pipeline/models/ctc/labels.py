@@ -39,7 +39,8 @@ class LabelForm:
         number = {token: index for index, token in enumerate(self.vocabulary.tokens)}
         found = []
         if self.is_upper:  # one letter may have two capitals: ß
-            symbols = [each for symbol in symbols for each in uppered(symbol, self.language)]
+            capitals = [uppered(symbol, self.language) for symbol in symbols]
+            symbols = capitals if self.by_token else list("".join(capitals))
         for symbol in symbols:
             each = self.vocabulary.delimiter if symbol in (" ", DELIMITER) else symbol
             if each not in number:
