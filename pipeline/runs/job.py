@@ -227,22 +227,21 @@ def _bytes(rows: pa.Table) -> int:
 
 
 def _check_canary(difference: Difference, spec: RunSpec) -> None:
-    """Raises RunFailed when a batch gave something else than its segments give alone."""
+    """Raises RunFailed when a batch gave something else than its segments give alone, or a model than transformers' own."""
     loosest = max(spec.precisions, key=lambda name: name != "fp32")
-    wrong = verdict(difference, loosest)
+    wrong, unlike = verdict(difference, loosest), unlike_transformers(difference, loosest)
+    if wrong is None and unlike is None:
+        return
+    record_canary(spec.output, difference)
     if wrong is not None:
-        record_canary(spec.output, difference)
         raise RunFailed(
             f"canary: segments give something else in a batch than alone: {wrong}. Results cannot be trusted; "
             "try --precision fp32 or another version of torch, or turn the check off with --canary 0"
         )
-    unlike = unlike_transformers(difference, loosest)
-    if unlike is not None:
-        record_canary(spec.output, difference)
-        raise RunFailed(
-            f"canary: {unlike}. The checkpoint is read otherwise here than there: please report it with its config.json and "
-            "preprocessor files; --canary 0 turns the check off"
-        )
+    raise RunFailed(
+        f"canary: {unlike}. The checkpoint is read otherwise here than there: please report it with its config.json and "
+        "preprocessor files; --canary 0 turns the check off"
+    )
 
 
 def _finish(output: Place, todo: dict[int, pa.Table], started: float, gained_s: float | None, spec: RunSpec) -> Summary:
