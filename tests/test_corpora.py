@@ -65,9 +65,9 @@ def files(draw: Any) -> Made:
         content += b"\0" * draw(st.integers(1, 3000))
     elif lie == "tag before" and suffix in ("mp3", "flac"):
         content = b"ID3\x04\0\0" + bytes([0, 0, 1, 0]) + b"\0" * 128 + content
-    elif lie == "joined" and suffix in ("ogg", "opus", "flac", "mp3"):
+    elif lie == "joined" and suffix in ("ogg", "opus", "flac", "mp3", "aiff", "au", "caf", "rf64"):
         content, length = content * 2, 2 * length
-    elif lie == "cut short" and suffix in {*LOSSLESS} - {"caf"} and (suffix != "flac" or seconds > 1):
+    elif lie == "cut short" and suffix in LOSSLESS and (suffix != "flac" or seconds > 1):
         content, is_cut = content[: -len(content) // 3], True
     at_rate = resampled_length(length, rate) / RATE
     return Made(

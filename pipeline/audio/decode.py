@@ -56,8 +56,9 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
         if wav.is_wav(head):
             handle.seek(0)
             check_header(*wav.stated_format(handle))
+        if head[:4] in (b"RIFF", b"FORM"):
             begin = next_link(handle, head, 1)
-            if begin is not None:  # libsndfile knows no WAV behind another
+            if begin is not None:  # libsndfile knows none of these behind another
                 with open_audio(io.BufferedReader(Window(handle, 0, begin))) as audio:
                     audio.num_announced = None
                     joined = chain(audio.blocks_TK, _link_blocks(handle, begin, audio))
@@ -66,6 +67,9 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
                 return
         handle.seek(0)
         with open_with_ffmpeg(handle, start_s, track, str(error).split(">: ")[-1].rstrip(".")) as audio:
+            stated = stated_frames(handle, head)
+            if stated is not None:  # FFmpeg takes the file's size for what the header says
+                audio.num_announced = max(0, stated - int(start_s * audio.sample_rate + 0.5))
             yield audio
         return
     with file:
@@ -140,7 +144,7 @@ def _behind_the_damage(
 
     def rest() -> Iterator[NDArray[np.float32]]:
         handle.seek(0)
-        with open_with_ffmpeg(handle, start_s, "default", "damaged") as found:
+        with open_with_ffmpeg(handle, start_s, "default", "damaged", fills=False) as found:
             if found.sample_rate == audio.sample_rate:
                 for block in found.blocks_TK:
                     yield with_channels(block, audio.num_channels)

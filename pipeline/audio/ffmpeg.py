@@ -6,9 +6,10 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import av
+import av.logging
 import av.stream
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ from audiomill.errors import Rejected
 SEEK_MARGIN_S = 1.0
 MIN_GAP_S, MAX_GAP_S = 0.1, 6 * 3600.0
 """Gaps between packets that are silence: shorter ones are rounding, longer ones a clock that was set anew."""
+MAX_PROBLEMS = 3
+"""Packets that are named; a damaged file may have thousands."""
+MAX_CLUSTER_HEADER_BYTES = 512
+"""Of Matroska, between two packets of a file with one track."""
 TIMED_FORMATS = ("mov", "matroska", "asf", "avi", "mpegts", "mpeg", "flv")
 """Containers whose packets carry the time at which they are to be heard."""
 ARBITRARY_START = ("mpegts", "mpeg", "asf", "flv")
@@ -55,7 +60,10 @@ class _Nameless(io.RawIOBase):
 
 
 @contextmanager
-def open_with_ffmpeg(handle: IO[bytes], start_s: float, track: str, why_not_sndfile: str) -> Iterator[Audio]:
+def open_with_ffmpeg(
+    handle: IO[bytes], start_s: float, track: str, why_not_sndfile: str, *, fills: bool = True
+) -> Iterator[Audio]:
+    """Opens a container. `fills`: packets that cannot be decoded are silence as long as they say that they are."""
     try:
         container = av.open(
             _Nameless(handle), mode="r", metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
@@ -64,7 +72,8 @@ def open_with_ffmpeg(handle: IO[bytes], start_s: float, track: str, why_not_sndf
         raise Rejected(
             "decode", "not_audio", f"libsndfile: {why_not_sndfile}; FFmpeg: {getattr(error, 'strerror', None) or error}"
         ) from error
-    with container:
+    av.logging.set_level(av.logging.ERROR)
+    with container, av.logging.Capture() as complaints:
         if not container.streams.audio:
             raise Rejected(
                 "decode",
@@ -77,8 +86,12 @@ def open_with_ffmpeg(handle: IO[bytes], start_s: float, track: str, why_not_sndf
         clock = _Clock(container, stream)
         if start_s > SEEK_MARGIN_S:
             container.seek(int((start_s - SEEK_MARGIN_S + clock.zero_s) / stream.time_base), stream=stream)
-        frames = _ffmpeg_frames(container, stream, problems)
-        first = next(frames, None)
+        frames = _ffmpeg_frames(container, stream, problems, complaints)
+        if not fills:
+            frames = (frame for frame in frames if not isinstance(frame, _Lost))
+        lost_s, first = 0.0, next(frames, None)
+        while isinstance(first, _Lost):
+            lost_s, first = lost_s + first.seconds, next(frames, None)
         if first is None:
             raise Rejected(
                 "decode",
@@ -91,7 +104,7 @@ def open_with_ffmpeg(handle: IO[bytes], start_s: float, track: str, why_not_sndf
         audio = Audio(
             first.sample_rate, first.layout.nb_channels, num_announced, iter(()), False, problems, number, left_out
         )
-        audio.blocks_TK = _ffmpeg_blocks(first, frames, start_s, clock)
+        audio.blocks_TK = _ffmpeg_blocks(first, frames, start_s, clock, audio, lost_s)
         yield audio
 
 
@@ -172,9 +185,28 @@ def _ffmpeg_duration_s(container: Any, stream: Any, clock: _Clock) -> float | No
     return container.duration / av.time_base if container.duration is not None else None
 
 
-def _ffmpeg_frames(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
-    """Frames in order; a packet that cannot be decoded is noted and left out."""
-    packets = container.demux(stream)
+class _Lost(NamedTuple):
+    """A packet that could not be decoded, with the seconds that it should have given; or, with 0 s, a place at which the
+    container itself is damaged."""
+
+    seconds: float
+    problem: str
+
+
+def _ffmpeg_frames(container: Any, stream: Any, problems: list[str], complaints: list[Any]) -> Iterator[Any]:
+    """Frames in order, and what is lost between them.
+
+    Args:
+        container: an open one.
+        stream: of it.
+        problems: here packets that could not be decoded are noted.
+        complaints: what FFmpeg has logged: name of who speaks and its message behind its level. A container says only there
+            that it skips what it cannot read.
+    """
+    codec, packets = stream.codec_context, container.demux(stream)
+    usual_s = codec.frame_size / (codec.sample_rate or 1)
+    is_dense = "matroska" in container.format.name and len(container.streams) == 1
+    end: int | None = None  # of the packet before
     while True:
         try:
             packet = next(packets)
@@ -183,16 +215,31 @@ def _ffmpeg_frames(container: Any, stream: Any, problems: list[str]) -> Iterator
         except (av.FFmpegError, OSError) as error:
             problems.append(str(error))
             return
+        yield from [_Lost(0.0, message.strip()) for _, name, message in complaints if name == container.format.name]
+        complaints.clear()
+        if is_dense and packet.pos is not None:
+            if end is not None and packet.pos - end > MAX_CLUSTER_HEADER_BYTES:
+                yield _Lost(0.0, f"{packet.pos - end} bytes that are no audio")
+            end = packet.pos + packet.size
         try:
             yield from packet.decode()
         except (av.FFmpegError, ValueError) as error:
-            if len(problems) < 3:
-                problems.append(f"packet at {float((packet.pts or 0) * stream.time_base):.3f} s: {error}")
+            why = getattr(error, "strerror", None) or error
+            problem = f"packet at {float((packet.pts or 0) * stream.time_base):.3f} s: {why}"
+            if len(problems) < MAX_PROBLEMS:
+                problems.append(problem)
+            yield _Lost(float((packet.duration or 0) * stream.time_base) or usual_s, problem)
 
 
-def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Clock) -> Iterator[NDArray[np.float32]]:
+def _ffmpeg_blocks(
+    first: Any, frames: Iterator[Any], start_s: float, clock: _Clock, audio: Audio, lost_s: float
+) -> Iterator[NDArray[np.float32]]:
     """Planar float blocks of about `BLOCK_FRAMES`, all at the first frame's rate and layout, each frame at its time: what
-    lies before the start is left out, and where there are no packets there is silence."""
+    lies before the start is left out, and where there are no packets, or none that can be decoded, there is silence.
+
+    Args:
+        lost_s: seconds of packets before the first frame that could not be decoded.
+    """
     rate, layout = first.sample_rate, first.layout
     convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), _kind(first)
     has_sought = start_s > SEEK_MARGIN_S
@@ -208,9 +255,23 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
         position = max(position, reached)
         return kept
 
+    if not has_sought:
+        lost = round(lost_s * rate)
+        reached = max(reached, lost)
+        audio.num_lost += max(0, lost - position)
     yield from silence(reached - position, layout.nb_channels)
-    position = max(position, reached)
+    position, damage = max(position, reached), None
     for frame in chain([first], frames):
+        if isinstance(frame, _Lost):
+            damage = frame.problem
+            if not frame.seconds:
+                continue
+            waiting += [placed(each.to_ndarray().T) for each in convert.resample(None)]
+            convert = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            lost = [placed(each) for each in silence(round(frame.seconds * rate), layout.nb_channels)]
+            audio.num_lost += sum(map(len, lost))
+            waiting += lost
+            continue
         told = clock.sample_of(frame) if clock.is_told and frame.sample_rate == rate else None
         gap = 0 if told is None else told - reached
         is_gap = MIN_GAP_S * rate < gap < MAX_GAP_S * rate
@@ -218,7 +279,13 @@ def _ffmpeg_blocks(first: Any, frames: Iterator[Any], start_s: float, clock: _Cl
             waiting += [placed(each.to_ndarray().T) for each in convert.resample(None)]
             convert, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), _kind(frame)
         if is_gap:
-            waiting += [placed(each) for each in silence(gap, layout.nb_channels)]
+            skipped = [placed(each) for each in silence(gap, layout.nb_channels)]
+            waiting += skipped
+            if damage is not None:  # the container lost its thread there; else the recording has a pause
+                audio.num_lost += sum(map(len, skipped))
+                told_s = (told or 0) / rate
+                audio.problems.append(f"nothing between {told_s - gap / rate:.3f} and {told_s:.3f} s ({damage})")
+        damage = None
         waiting += [placed(converted.to_ndarray().T) for converted in convert.resample(frame)]
         if sum(map(len, waiting)) >= BLOCK_FRAMES:
             yield np.concatenate(waiting)

@@ -1,4 +1,5 @@
-"""Streams that follow each other in one file: chained Ogg (Icecast, `cat a.ogg b.ogg`), joined MP3, FLAC and WAV files.
+"""Streams that follow each other in one file: chained Ogg (Icecast, `cat a.ogg b.ogg`), joined MP3, FLAC, WAV, AIFF, CAF
+and AU files.
 
 libsndfile reads the first one alone. Each one here starts with its own header, so it is decoded as a file of its own.
 """
@@ -27,6 +28,10 @@ STARTS = {
     b"OggS": re.compile(rb"OggS\x00" + BEGINS, re.S),
     b"fLaC": re.compile(rb"fLaC\x00\x00\x00\x22"),
     b"RIFF": re.compile(rb"RIFF.{4}WAVEfmt ", re.S),
+    b"RF64": re.compile(rb"RF64\xff{4}WAVEds64"),
+    b"FORM": re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER)", re.S),
+    b"caff": re.compile(rb"caff\x00\x01\x00\x00desc"),
+    b".snd": re.compile(rb"\.snd\x00\x00\x00[\x18-\xff].{4}\x00\x00\x00[\x01-\x1b]", re.S),
 }
 """How a stream of each kind begins, by the first bytes of the file."""
 MP3_START = re.compile(rb"ID3[\x02-\x04]\x00|\xff[\xe0-\xff](?:.{34}|.{19}|.{11})(?:Xing|Info)\x00\x00\x00", re.S)

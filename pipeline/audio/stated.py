@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -77,10 +78,10 @@ def _of_w64(handle: IO[bytes]) -> int | None:
         name, size = struct.unpack("<4s12xQ", chunk)
         if name == b"fmt ":
             width = struct.unpack_from("<12xH", handle.read(14))[0]
-            handle.seek(-14, 1)
+            handle.seek(-14, io.SEEK_CUR)
         elif name == b"data":
             return int((size - W64_HEADER_BYTES) // width) if W64_HEADER_BYTES < size < 1 << 62 else None
-        handle.seek(-(-size // 8) * 8 - W64_HEADER_BYTES, 1)
+        handle.seek(-(-size // 8) * 8 - W64_HEADER_BYTES, io.SEEK_CUR)
     return None
 
 
@@ -88,6 +89,37 @@ def _of_nist(handle: IO[bytes]) -> int | None:
     handle.seek(0)
     found = NIST_COUNT.search(handle.read(1024))
     return None if found is None else int(found.group(1)) or None
+
+
+def _of_caf(handle: IO[bytes]) -> int | None:
+    """Source: Apple, "Core Audio Format": chunks with sizes in 64 bits, -1 for data that goes on to the end of the file; the
+    data begins with a count of edits."""
+    handle.seek(8)
+    width = 0
+    while len(chunk := handle.read(12)) == 12:
+        name, size = struct.unpack(">4sq", chunk)
+        if name == b"desc":
+            width = struct.unpack_from(">16xI", handle.read(20))[0]
+            handle.seek(-20, io.SEEK_CUR)
+        elif name == b"data":
+            return None if size < 4 or not width else _unless_placeholder((size - 4) // width, width)
+        handle.seek(size, io.SEEK_CUR)
+    return None
+
+
+def _of_voc(handle: IO[bytes]) -> int | None:
+    """Source: "Creative Voice File": blocks with sizes in 24 bits. The first one with sound counts, as libsndfile reads it."""
+    handle.seek(20)
+    handle.seek(struct.unpack("<H", handle.read(2))[0])
+    while len(chunk := handle.read(4)) == 4:
+        kind, size = chunk[0], int.from_bytes(chunk[1:], "little")
+        if kind == 1:  # rate, codec, then one channel of 8 bits
+            return size - 2
+        if kind == 9:  # rate in 4 bytes, bits, channels, codec and 4 bytes of nothing
+            bits, channels = struct.unpack_from("<4xBB", handle.read(6))
+            return int((size - 12) // (bits // 8 * channels))
+        handle.seek(size, io.SEEK_CUR)
+    return None
 
 
 def _unless_placeholder(frames: int, width: int) -> int | None:
@@ -105,5 +137,7 @@ STATES: dict[bytes, Callable[[IO[bytes]], int | None]] = {
     b"RF64": _of_rf64,
     b"riff": _of_w64,
     b"NIST": _of_nist,
+    b"caff": _of_caf,
+    b"Crea": _of_voc,
 }
 """Kinds of which the header is read here, by the first bytes of a file."""
