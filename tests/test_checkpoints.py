@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.errors import ModelError
+from audiomill.errors import ModelError, RunFailed
 from audiomill.models.base import Utterance
 from audiomill.models.checkpoint import check_options, find_checkpoint, fingerprint
 from audiomill.models.whisper import ctranslate2
@@ -104,6 +106,17 @@ def test_detected_languages_equal_hugging_face_with_their_probability(multilingu
             assert row.language == SPECIALS[token - len(WORDS)][2:-2] and 1 / 3 <= row.language_probability <= 1
         else:
             assert row.language == "fr" and row.language_probability is None
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_logits_that_are_not_finite_are_no_text(multilingual: Path, tmp_path: Path, part: str) -> None:
+    shutil.copytree(multilingual, tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    name = f"model.{part}.layers.1.fc1.weight"
+    weights[name] = torch.full_like(weights[name], 1e30)
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RunFailed, match="not finite, first at the decoder's logits"):
+        load(tmp_path / "m").decode(utterances(["de", "en"]))
 
 
 def test_the_language_option_overrides_what_rows_say(multilingual: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from audiomill.errors import ModelError, OutputMismatch
+from audiomill.errors import ModelError, OutputMismatch, RunFailed
 from audiomill.models.base import Utterance
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import RATE, TINY, encode, noise
@@ -188,6 +188,33 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, kind: str) -> Non
     (tmp_path / "a.wav").write_bytes(encode(QUIET))
     with pytest.raises(ModelError, match=r"feed_forward\.output_dense\.weight holds values that are not finite"):
         run(tmp_path / "a.wav", tmp_path / "out", kind, model=tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("transcribe", {"segment": "fixed"}),
+        ("embed", {"layer": 2}),
+        ("encode", {"codebook": "book.npy", "codebook_layer": 2}),
+    ],
+)
+def test_outputs_that_are_not_finite_stop_the_job_with_their_name(
+    tmp_path: Path, kind: str, options: dict[str, Any]
+) -> None:
+    """Weights that are numbers may still overflow: every code was 0, or the recordings were lost one by one."""
+    by_hand(tmp_path / "m", "hubert", normalize=True)
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    for name in weights:
+        if "layers.1.feed_forward" in name and name.endswith("weight"):
+            weights[name] = torch.full_like(weights[name], 1e30)
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.wav").write_bytes(encode(QUIET))
+    width = json.loads((tmp_path / "m" / "config.json").read_text())["hidden_size"]
+    np.save(tmp_path / "book.npy", np.eye(4, width, dtype=np.float32))
+    options = {name: tmp_path / value if name == "codebook" else value for name, value in options.items()}
+    with pytest.raises(RunFailed, match=r"not finite, first at .*(layers\.1\.|layer 2)"):
+        run([tmp_path / "a.wav", tmp_path / "b.wav"], tmp_path / "out", kind, model=tmp_path / "m", **options)
 
 
 @pytest.mark.parametrize(

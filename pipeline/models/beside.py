@@ -72,20 +72,6 @@ def _settings(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check_finite(model: Any, folder: Path) -> None:
-    """Raises ModelError for weights that are not finite, with the first one's name.
-
-    Args:
-        model: a torch module.
-        folder: it came from.
-    """
-    import torch
-
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{folder}: {name} holds values that are not finite; take a whole checkpoint")
-
-
 def relative(ours: Tensor, theirs: Tensor) -> float:
     """Distance (L2) in the length of theirs; infinite for other shapes."""
     import torch

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiomill.models.base import CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
+from audiomill.models.base import CONV, CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
+from audiomill.models.finite import is_finite, not_finite
 
 Quantizer = Callable[[Tensor], Tensor]
 """hidden_ND -> codes_NK."""
@@ -66,8 +67,14 @@ def read_out(
         own_codes_BFK: of the checkpoint's own quantizer, where its codes need the whole batch.
         quantizers: by name of the want; see `Quantizer`.
         core: which frames count.
+
+    Raises:
+        RunFailed: a hidden state holds no numbers.
     """
     taken = {layer: core.take(hidden[layer]) for layer in wants.layers}
+    for layer, values in taken.items():
+        if not is_finite(values):
+            raise not_finite("the convolutions" if layer == CONV else f"layer {layer}")
     vectors = [_vectors(taken[want.layer], want, core) for want in wants.vectors]
     codes = [_codes(taken, own_codes_BFK, want, quantizers, core) for want in wants.codes]
     return [Readout(tuple(v[row] for v in vectors), tuple(c[row] for c in codes)) for row in range(len(core.counts))]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audiomill.audio.bucket import budget_batches
+from audiomill.errors import RunFailed
 from audiomill.models.base import Answer, SpeechModel, Utterance
 from audiomill.models.pulse import beat
 
@@ -52,6 +53,8 @@ def run_batches(
         found: list[Answer | None]
         try:
             found = list(forward(batch))
+        except RunFailed:
+            raise
         except Exception as failure:
             if is_out_of_memory(failure) and num_halved == 0 and len(rows) > 1:
                 num_halved = 1

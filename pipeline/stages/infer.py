@@ -44,7 +44,8 @@ def infer_piece(
         is lost for all. An error costs the recording that it comes from and no other.
 
     Raises:
-        RunFailed: several recordings, and every one of them failed in the same way: the fault is not in the audio.
+        RunFailed: several recordings, and every one of them failed in the same way, or values that are not finite: the fault
+            is not in the audio.
     """
     began, before = time.time(), time.perf_counter()
     passed_on = ("part", "piece", "last", "endings", "rejections", "planned")
@@ -55,6 +56,8 @@ def infer_piece(
     tasks[0].model.on_heard = heard
     try:
         found = _heard(cuts, utterances, tasks, wanted, canary, row["part"])
+    except RunFailed:
+        raise
     except Exception as error:
         found = _heard_apart(cuts, utterances, tasks, wanted, error)
     _check_some_work(cuts, found)

@@ -29,12 +29,12 @@ from audiomill.models.base import (
     Utterance,
     Wants,
 )
-from audiomill.models.beside import check_finite
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
 from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts, without_special
 from audiomill.models.ctc.top_tokens import TopTokens
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
+from audiomill.models.finite import check_weights, first_not_finite, is_finite, not_finite
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.fbank import KaldiFbank
 from audiomill.models.frames.frame_parity import parity_of
@@ -125,7 +125,10 @@ class FrameModel:
         inputs = self._inputs([utterance.pcm_T for utterance in batch])
         texts: Sequence[FrameLabels | None] = [None] * len(batch)
         if self._vocabulary is not None:
-            texts = self._labels(self._model(**inputs).logits)
+            logits_BFV = self._model(**inputs).logits
+            if not is_finite(logits_BFV):
+                raise not_finite(first_not_finite(self._model, lambda: self._model(**inputs)) or "the logits")
+            texts = self._labels(logits_BFV)
         elif self._stack:
             self._base(**inputs)
         else:  # only codes of the convolutions: the transformer, most of the work, is not run
@@ -256,7 +259,7 @@ def load_frame_model(
         if adapted:
             load_adapter(model, adapted, folder)
         vocabulary = ctc_vocabulary(tokenizer, model.config.vocab_size, model.config.pad_token_id)
-    check_finite(model, folder)
+    check_weights(model, folder)
     with_plain_weights(model)
     model = model.to(device=device, dtype=dtype).eval()
     fbank, normalize = fbank_of(folder, model), normalizes(folder)

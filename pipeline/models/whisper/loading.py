@@ -11,9 +11,9 @@ import torch
 
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel, Wants
-from audiomill.models.beside import check_finite
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.family import Loading
+from audiomill.models.finite import check_weights
 from audiomill.models.load import dtype_of
 from audiomill.models.readout import Quantizer
 from audiomill.models.whisper import ctranslate2
@@ -52,7 +52,7 @@ def load_whisper(
     if wants.transcripts is not None and wants.transcripts.suppress_numerals:
         numerals = numeral_tokens(tokenizer, tokenizer.token_to_id("<|endoftext|>"))
         generation["suppress_tokens"] = [*(generation.get("suppress_tokens") or ()), *numerals]
-    check_finite(model, folder)
+    check_weights(model, folder)
     tokens = tokens_of(tokenizer, model.config.vocab_size, generation)
     # CPUs have fast products in bf16 and int8, and nothing else: activations stay in float32.
     model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else dtype_of(precision)).eval()
