@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from audiomill.models import device
+from audiomill.models.precision import cpu_features, flagged, told_by_torch
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,30 @@ def test_a_containers_quota_counts_as_cores(
     monkeypatch.setattr(device, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert device.usable_cores() == (cores or 64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu avx2 avx512f avx512_vnni avx512_bf16", {"vnni", "bf16"}),
+        ("fpu avx2 avx_vnni", {"vnni"}),
+        ("fpu avx2", set()),
+        (None, None),
+    ],
+)
+def test_the_processor_is_known_without_torch(flags: str | None, expected: set[str] | None) -> None:
+    cpuinfo = "processor : 0\n" + (f"flags\t\t: {flags}\n" if flags else "Features : fp asimd\n")
+    assert flagged(cpuinfo) == expected
+
+
+def test_this_processor_is_what_torch_says_it_is() -> None:
+    found = flagged(Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
+    assert found in (None, told_by_torch()) and cpu_features() <= told_by_torch()
+
+
+def test_without_a_driver_the_device_is_known_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "NVIDIA_DRIVER", "libnothing.so")
+    monkeypatch.setattr(device, "AMD_DRIVER", Path("/none"))
+    monkeypatch.setattr(device.sys, "platform", "linux")
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it would fail
+    assert device.resolve_device("auto") == "cpu"

@@ -130,7 +130,16 @@ def test_the_demo_transcribes_scores_and_names_what_comes_next(place: Path) -> N
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", ["README.md", "docs/transcripts.md", "docs/running.md", "docs/representations.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        *(
+            pytest.param(f"docs/{name}.md", marks=pytest.mark.nightly)
+            for name in ("transcripts", "running", "representations")
+        ),
+    ],
+)
 def test_the_blocks_run_one_after_the_other(place: Path, page: str) -> None:
     for language, text in blocks(page):
         run_block(language, text, place)
@@ -141,6 +150,7 @@ def test_the_blocks_run_one_after_the_other(place: Path, page: str) -> None:
         assert list((place / "subtitles").glob("*.srt"))
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_the_guide_to_training_runs(tmp_path: Path, tone_model: Path) -> None:
     """In one folder, with tones for speech; the hub's checkpoint is a small one of that name that reads them."""

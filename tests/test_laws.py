@@ -21,6 +21,7 @@ import pytest
 from audiomill import schema
 from tests import corpus
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
+from tests.scale import daily
 from tests.synth import RATE, encode, noise, save_ctc_checkpoint, tar_bytes
 
 
@@ -40,13 +41,16 @@ def many(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def few(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What real weights read in seconds: five recordings, a tar, the broken ones."""
+def few(many: Path, tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
+    """What real weights read in seconds: some recordings, a tar, broken ones."""
     folder = tmp_path_factory.mktemp("few")
-    for name in [f"r{n:02d}.flac" for n in range(5)]:
+    for name in [f"r{n:02d}.flac" for n in range(daily(3, 5))]:
         (folder / name).write_bytes((many / name).read_bytes())
-    (folder / "shard.tar").write_bytes((many / "shard.tar").read_bytes())
-    shutil.copytree(many / "broken", folder / "broken")
+    members = {f"m{n}.wav": encode(voices[n % 2][0]) for n in range(daily(3, 12))}
+    (folder / "shard.tar").write_bytes(tar_bytes(members))
+    (folder / "broken").mkdir()
+    for path in sorted((many / "broken").iterdir())[: daily(4, 99)]:
+        (folder / "broken" / path.name).write_bytes(path.read_bytes())
     return folder
 
 
@@ -175,7 +179,7 @@ def test_killed_at_random_and_run_again_gives_the_same_bytes(
 ) -> None:
     args = [str(many), "--model", "fake://slow", "--engine", "local", "--part-seconds", "12", "--output"]
     random_ = random.Random(victim)
-    for _ in range(3):
+    for _ in range(daily(1, 3)):
         process = start([*args, "killed"], tmp_path)
         time.sleep(random_.uniform(1.0, 3.5))
         targets = [process] if victim == "driver" else psutil.Process(process.pid).children()

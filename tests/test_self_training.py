@@ -22,10 +22,11 @@ from audiomill.errors import UsageError
 from audiomill.storage.fs import Place
 from audiomill.train.fit.finetune import finetune
 from audiomill.train.loop.self_training import _transcribe, best_of, config_of, decided, scored, self_train, why_ended
+from tests.scale import daily
 from tests.tone_language import save_config, write_corpus
 
 INPUTS = ("labelled", "unlabelled", "dev", "test")
-ROUNDS = 2 if os.environ.get("AUDIOMILL_TESTS") == "all" else 1
+ROUNDS = daily(1, 2)
 SECTIONS: dict[str, dict[str, Any]] = {
     "loop": {"rounds": ROUNDS, "start": "teacher", "patience": 3},
     "label": {"segment": "none", "agreement": 2, "engine": "local", "canary": 0},

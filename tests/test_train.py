@@ -28,6 +28,7 @@ from audiomill.train.fit.batches import epoch_batches, updates
 from audiomill.train.fit.history import nothing_learnt
 from audiomill.train.fit.schedule import rate_share
 from tests.jobs_by_hand import loaded, rows, run
+from tests.scale import daily
 from tests.synth import RATE, save_ctc_checkpoint, tar_bytes
 from tests.tone_language import save_config, sentence, spoken, write_corpus
 from tests.training import trained
@@ -168,7 +169,7 @@ trained(Path(sys.argv[1]) / "labelled", Path(sys.argv[2]), model=sys.argv[1] + "
 """
 
 
-KILLS = 2 if os.environ.get("AUDIOMILL_TESTS") == "all" else 1
+KILLS = daily(1, 2)
 
 
 def test_a_killed_training_ends_with_the_same_weights(tones: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from audiomill.models.base import Utterance
 from audiomill.models.whisper.model import WhisperModel
 from audiomill.text.wer import score_pair
 from tests.jobs_by_hand import loaded
+from tests.scale import daily
 
 
 def utterance(pcm: Any, language: str | None = None) -> Utterance:
@@ -45,14 +46,16 @@ def clips(voices: Any) -> list[Any]:
     (hello, _), (fox, _) = voices
     pause = np.zeros(8000, np.int16)
     pair = np.concatenate([hello, pause, fox])
-    long = np.concatenate([fox, pause, hello, pause] * 6)[: 16_000 * 30]
+    long = np.concatenate([fox, pause, hello, pause] * 6)[: 16_000 * daily(12, 30)]
     return [hello, fox, pair, fox[:20_000], np.concatenate([pause, hello, pause]), long, long[: 16_000 * 17]]
 
 
 @pytest.mark.parametrize("timestamps", [True, False])
 def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[Any], timestamps: bool) -> None:
     transcriber = loaded(whisper, transcripts=TranscriptConfig(timestamps=timestamps))
-    clips = clips if timestamps else clips[:5]  # long ones take as long as all others
+    clips = (
+        daily([clips[0], clips[2], clips[5]], clips) if timestamps else clips[: daily(2, 5)]
+    )  # long ones take longest
     expected = [hf_tokens(transcriber, pcm, timestamps) for pcm in clips]
     alone = [transcriber.decode([utterance(pcm)])[0].tokens for pcm in clips]
     assert alone == expected
@@ -109,6 +112,7 @@ def test_a_prompt_and_suppressed_numerals_change_what_is_written(whisper: Any) -
 def test_a_prompted_decode_equals_generate(whisper: Any, clips: list[Any]) -> None:
     model = loaded(whisper, transcripts=TranscriptConfig(prompt="Brown foxes, lazy dogs.", timestamps=False))
     ids = torch.tensor(model._asked.before)
-    for clip, heard in zip(clips[:3], model.decode([utterance(c) for c in clips[:3]]), strict=True):
+    clips = clips[: daily(1, 3)]
+    for clip, heard in zip(clips, model.decode([utterance(c) for c in clips]), strict=True):
         theirs = hf_tokens(model, clip, False, prompt_ids=ids, max_new_tokens=100)
         assert heard.tokens == [token for token in theirs[-len(heard.tokens) :] if token < model._tokens.end]

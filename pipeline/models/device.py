@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from audiomill.errors import ModelError
 
 CGROUP = Path("/sys/fs/cgroup")
 """Of Linux: version 2 keeps a quota in `cpu.max`, version 1 in `cpu/cpu.cfs_quota_us`."""
+
+
+NVIDIA_DRIVER, AMD_DRIVER = "libcuda.so.1", Path("/dev/kfd")
 
 
 def usable_cores() -> int:
@@ -40,8 +45,8 @@ def resolve_device(device: str) -> str:
     Raises:
         ModelError: CUDA was asked for and is not there.
     """
-    if device == "cpu":
-        return device
+    if device == "cpu" or (device == "auto" and not _has_driver()):
+        return "cpu"
     import torch
 
     if device == "auto":
@@ -51,6 +56,17 @@ def resolve_device(device: str) -> str:
             f"--device {device}: torch {torch.__version__} sees no CUDA device; use --device cpu or install a CUDA build of torch"
         )
     return device
+
+
+def _has_driver() -> bool:
+    """Whether a GPU's driver may be there: where there is none, torch, which takes seconds to import, need not be asked."""
+    if sys.platform != "linux" or AMD_DRIVER.exists():
+        return True
+    try:
+        ctypes.CDLL(NVIDIA_DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 def device_name(device: str) -> str:

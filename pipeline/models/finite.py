@@ -37,7 +37,8 @@ def check_weights(model: Any, folder: Path) -> None:
 
 
 def is_finite(values: Tensor) -> bool:
-    return bool(torch.isfinite(values).all())
+    """One sum tells it, four times as fast, unless the sum overflows."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def first_not_finite(model: torch.nn.Module, forward: Callable[[], object]) -> str | None:

@@ -16,8 +16,10 @@ int8-w8a8: weights and activations of 8 bits, exact integer sums, attention in f
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 from audiomill.config.defaults import INT8, INT8_BF16
 from audiomill.errors import ModelError
@@ -43,14 +45,29 @@ def cpu_features() -> frozenset[str]:
     return lowered(_processor(), os.environ)
 
 
+CPUINFO = Path("/proc/cpuinfo")
+FLAGS = {"vnni": ("avx512_vnni", "avx_vnni"), "bf16": ("avx512_bf16",)}
+
+
+def flagged(cpuinfo: str) -> frozenset[str] | None:
+    """What Linux says of an x86 processor; None where it says nothing."""
+    found = re.search(r"^flags\s*:(.*)$", cpuinfo, re.M)
+    flags = set() if found is None else set(found.group(1).split())
+    return frozenset(name for name, any_of in FLAGS.items() if flags & {*any_of}) if flags else None
+
+
 @cache
 def _processor() -> frozenset[str]:
+    """Without torch where that is possible: importing it takes seconds of a run that computes in another process."""
+    found = flagged(CPUINFO.read_text()) if CPUINFO.exists() else None
+    return told_by_torch() if found is None else found
+
+
+def told_by_torch() -> frozenset[str]:
+    """The same, as torch sees it."""
     import torch
 
-    look = {
-        "vnni": ("_is_vnni_supported", "avx512_vnni", "avx_vnni"),
-        "bf16": ("_is_avx512_bf16_supported", "avx512_bf16"),
-    }
+    look = {"vnni": ("_is_vnni_supported", *FLAGS["vnni"]), "bf16": ("_is_avx512_bf16_supported", *FLAGS["bf16"])}
     told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return frozenset(
         name

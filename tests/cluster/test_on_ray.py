@@ -22,6 +22,7 @@ from audiomill.runs.kmeans import fit_codebook
 from audiomill.storage.fs import Place
 from tests import corpus
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
+from tests.scale import daily
 from tests.synth import RATE, encode
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -29,21 +30,22 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
-    """Twenty recordings, one of several pieces, and broken ones."""
+    """Recordings, one of several pieces, and broken ones."""
     made = tmp_path_factory.mktemp("ray")
-    for number in range(20):
+    for number in range(daily(8, 20)):
         (made / f"r{number:02d}.flac").write_bytes(
             encode(np.concatenate([voices[number % 2][0]] * (1 + number % 3)), RATE, "FLAC")
         )
-    (made / "long.flac").write_bytes(encode(np.concatenate([voices[1][0]] * 30), RATE, "FLAC"))
+    (made / "long.flac").write_bytes(encode(np.concatenate([voices[1][0]] * daily(12, 30)), RATE, "FLAC"))
     corpus.write_broken(made / "broken", voices[1][0])
     return made
 
 
 def test_local_equals_ray_with_real_weights(ray_session: Any, tmp_path: Path, folder: Path, whisper: Path) -> None:
+    some = [folder / "broken" / name for name in ("voice.ogg", "cut.flac", "text.wav")]
     for engine in ("local", "ray"):
         run(
-            folder / "broken",
+            daily(some, [folder / "broken"]),
             tmp_path / engine,
             engine=engine,
             model=str(whisper),
