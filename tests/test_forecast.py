@@ -25,6 +25,7 @@ from audiomill.forecast.strata import MAX_SPAN_S, draw, strata_of
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
 from tests.jobs_by_hand import job, run
+from tests.scale import daily
 from tests.synth import RATE, encode
 
 pytestmark = pytest.mark.timeout(240)
@@ -158,11 +159,14 @@ def test_nodes_that_go_away_lose_work_but_no_part(seed: int, nodes: int) -> None
         assert spot.lost_s <= spot.num_preemptions * 40.0 * 1.6, "at most the part under way"
 
 
+NUM_GOOD = daily(20, 40)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
     """Forty recordings of two kinds, and broken ones."""
     made, random = tmp_path_factory.mktemp("forecast"), np.random.default_rng(0)
-    for number in range(40):
+    for number in range(NUM_GOOD):
         kind = "calls" if number % 2 else "radio"
         (made / kind).mkdir(exist_ok=True)
         pause = np.zeros(int(random.uniform(0.5, 6) * RATE), np.int16)
@@ -183,7 +187,7 @@ def test_the_forecast_of_a_corpus_is_what_comes_out(folder: Path, tmp_path: Path
     for name, tolerance in {"hours of audio": 0.01, "speech share": 0.25, "bytes in all": 0.2}.items():
         said, came = rows[name]
         assert said == pytest.approx(came, rel=tolerance), name
-    assert found["parts"] == summary["num_parts_this_run"] and found["recordings"] == 44
+    assert found["parts"] == summary["num_parts_this_run"] and found["recordings"] == NUM_GOOD + 4
     assert found["rejections"].keys() <= {"not_audio"} and sum(found["rejections"].values()) <= 12
     assert found["machines"] and all(row["money"] > 0 for row in found["machines"])
     page = (tmp_path / "out" / "forecast.html").read_text()

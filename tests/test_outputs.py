@@ -41,6 +41,44 @@ def test_duckdb_joins_the_tables(output: Path) -> None:
     assert len(duckdb.sql(query).fetchall()) == 2
 
 
+def test_polars_opens_every_table(output: Path) -> None:
+    import polars
+
+    for name, expected in schema.TABLES.items():
+        table = polars.scan_parquet(output / name / "*.parquet")
+        assert table.collect_schema().names() == expected.names
+        assert table.select(polars.len()).collect().item() == len(rows(output, name))
+
+
+def test_datasets_reads_a_table_with_its_nested_columns(output: Path, tmp_path: Path) -> None:
+    import datasets
+
+    found = datasets.load_dataset(
+        "parquet", data_files=f"{output}/segments/*.parquet", split="train", cache_dir=str(tmp_path)
+    )
+    expected = rows(output, "segments")
+    assert found["id"][:] == [row["id"] for row in expected]
+    assert found[0]["words"] == expected[0]["words"] and expected[0]["words"]
+
+
+@pytest.mark.parametrize("suffix", ["srt", "vtt"])
+def test_ffmpeg_reads_the_subtitles(tmp_path: Path, suffix: str) -> None:
+    import av
+
+    cues = [Cue(0.5, 1.25, "one <b> & 2"), Cue(3661.0, 3662.5, "漢字 second line"), Cue(36_610.0, 36_611.0, "--> no")]
+    path = tmp_path / f"a.{suffix}"
+    path.write_text((srt if suffix == "srt" else vtt)(cues), encoding="utf-8")
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.subtitles
+        found = [packet for packet in container.demux(stream) if packet.size]
+    assert [float(packet.pts * packet.time_base) for packet in found] == [cue.start_s for cue in cues]
+    assert [float(packet.duration * packet.time_base) for packet in found] == [
+        pytest.approx(cue.stop_s - cue.start_s) for cue in cues
+    ]
+    said = [bytes(packet).decode() for packet in found]
+    assert said[1] == "漢字 second line" and said[2].endswith(" no")
+
+
 def test_pyarrow_reads_the_folder_and_finds_the_units(output: Path) -> None:
     import pyarrow.parquet as pq
 

@@ -106,7 +106,7 @@ def test_a_retried_text_keeps_what_the_first_attempt_wrote(tmp_path: Path, voice
     (tmp_path / "a.wav").write_bytes(encode(voices[1][0]))
     found = {}
     for name, options in {"strict": {"min_avg_logprob": -0.01}, "usual": {}}.items():
-        run(tmp_path / "a.wav", tmp_path / name, model=str(whisper), **options)
+        run(tmp_path / "a.wav", tmp_path / name, model=str(whisper), max_new_tokens=20, **options)
         (found[name],) = rows(tmp_path / name, "segments")
     assert found["strict"]["rung"] > 0 and found["usual"]["rung"] == 0
     assert found["strict"]["first_text"] == found["usual"]["text"] and found["usual"]["first_text"] is None
@@ -197,7 +197,7 @@ def test_a_run_without_text_has_a_report_too(tmp_path: Path, voices: Any) -> Non
 def test_a_source_that_has_gone_is_said_where_its_sound_would_be(tmp_path: Path, voices: Any, whisper: Path) -> None:
     source = tmp_path / "a.wav"
     source.write_bytes(encode(voices[1][0]))
-    run(source, tmp_path / "out", model=str(whisper), min_avg_logprob=-0.01, low_confidence="keep")
+    run(source, tmp_path / "out", model=str(whisper), min_avg_logprob=-0.01, max_new_tokens=8)
     source.unlink()
     write_report(Place(str(tmp_path / "out")), 4, {})
     sounds = list(facts(tmp_path / "out")["sounds"].values())

@@ -164,8 +164,8 @@ COMMAND = """
 import sys
 from pathlib import Path
 from tests.training import trained
-trained(Path(sys.argv[1]) / "labelled", Path(sys.argv[2]), model=sys.argv[1] + "/config", max_updates=36, dev=sys.argv[1] + "/dev",
-    evaluate_every=9, save_minutes=0.002, average_decay=0.9, speed_augment=0.1, noise_snr=10.0, mask_time=0.01, patience=50)
+trained(Path(sys.argv[1]) / "labelled", Path(sys.argv[2]), model=sys.argv[1] + "/config", max_updates=20, dev=sys.argv[1] + "/dev",
+    evaluate_every=5, save_minutes=0.002, average_decay=0.9, speed_augment=0.1, noise_snr=10.0, mask_time=0.01, patience=50)
 """
 
 
@@ -213,7 +213,7 @@ def test_another_seed_gives_other_weights_and_the_same_the_same(tones: Path, tmp
 
 
 def test_two_workers_take_the_steps_of_one_with_batches_twice_as_many(tones: Path, tmp_path: Path) -> None:
-    options = {"model": str(tones / "config"), "max_updates": 6, "dropout": 0.0}
+    options = {"model": str(tones / "config"), "max_updates": daily(2, 6), "dropout": 0.0}
     trained(tones / "labelled", tmp_path / "one", accumulate=2, **options)
     trained(tones / "labelled", tmp_path / "two", workers=2, **options)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -317,13 +317,13 @@ def test_pretraining_learns_what_is_hidden_and_its_codes_stay_alive(tones: Path,
         tmp_path / "out",
         model=str(tones / "config"),
         objective="pretrain",
-        max_updates=220,
+        max_updates=daily(80, 220),
         batch_seconds=16.0,
         learning_rate=2e-3,
     )
     told = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").open()]
     assert report["codebook_perplexity"] > 4 and not report["collapsed"]
-    assert told[-1]["loss"] < told[0]["loss"] - 0.2
+    assert told[-1]["loss"] < told[0]["loss"] - daily(0.1, 0.2)
     from transformers import Wav2Vec2ForPreTraining
 
     Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "out" / "checkpoint")
@@ -361,8 +361,8 @@ def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: l
         soundfile.write(corpus / f"{number}.wav", pcm, RATE)
         (corpus / f"{number}.txt").write_text(text.upper())
     report = trained(
-        corpus, tmp_path / "out", from_scratch=False, model=str(whisper), dev=str(corpus), freeze_encoder=True, max_updates=6,
-        learning_rate=1e-4, evaluate_every=3, batch_seconds=60.0, warmup_share=0.0,
+        corpus, tmp_path / "out", from_scratch=False, model=str(whisper), dev=str(corpus), freeze_encoder=True, max_updates=4,
+        learning_rate=1e-4, evaluate_every=2, batch_seconds=60.0, warmup_share=0.0,
     )  # fmt: skip
     assert report["objective"] == "whisper" and report["best_dev_wer"] < 0.2
     told = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").open()]

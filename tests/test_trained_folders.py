@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import pipeline
 
 from audiomill.config.train import TrainConfig
 from audiomill.models.wav2vec2.pretrainer import load_pretrainer
 from tests.jobs_by_hand import loaded, rows, run
+from tests.scale import daily
 from tests.synth import save_ctc_checkpoint
 from tests.tone_language import spoken, write_corpus
 from tests.training import trained
@@ -66,7 +69,57 @@ def test_a_trained_ctc_folder_is_read_by_transformers_and_by_us(clips: Path, tmp
     ours = logprobs_of_ours(folder)
     assert float((logits.log_softmax(-1) - ours).abs().max()) < 1e-3
     run(clips, tmp_path / "texts", model=folder, segment="none")
-    assert len(rows(tmp_path / "texts", "recordings")) == 4
+    read = pipeline("automatic-speech-recognition", str(folder))
+    for row in rows(tmp_path / "texts", "recordings"):
+        waveform, rate = soundfile.read(row["source"], dtype="float32")
+        assert read({"raw": waveform, "sampling_rate": rate})["text"].strip() == row["text"]
+
+
+@pytest.fixture(scope="module")
+def trained_whisper(tmp_path_factory: pytest.TempPathFactory, whisper: Path, voices: Any) -> Path:
+    """Whisper that has learnt to write capitals: its checkpoint, and two clips."""
+    root = tmp_path_factory.mktemp("whisper")
+    (root / "in").mkdir()
+    for number, (pcm, text) in enumerate(voices[: daily(1, 2)]):
+        soundfile.write(root / "in" / f"{number}.wav", pcm, 16_000)
+        (root / "in" / f"{number}.txt").write_text(text.upper())
+    trained(
+        root / "in", root / "out", model=str(whisper), from_scratch=False, freeze_encoder=True, max_updates=8,
+        learning_rate=1e-4, warmup_share=0.0,
+    )  # fmt: skip
+    return root
+
+
+def texts_of(inputs: Path, output: Path, model: Path) -> list[str]:
+    run(inputs, output, model=model, precision="fp32")
+    return [row["text"] for row in sorted(rows(output, "recordings"), key=lambda row: row["source"])]
+
+
+def test_a_trained_whisper_writes_the_same_in_transformers_pipeline(trained_whisper: Path, tmp_path: Path) -> None:
+    """Which shows it full windows, where we show it as much as there is to hear."""
+    folder, clips = trained_whisper / "out" / "checkpoint", trained_whisper / "in"
+    ours = texts_of(clips, tmp_path / "out", folder)
+    assert all(text.isupper() for text in ours)
+    read = pipeline("automatic-speech-recognition", str(folder))
+    for path, text in zip(sorted(clips.glob("*.wav")), ours, strict=True):
+        waveform, rate = soundfile.read(path, dtype="float32")
+        for asked in ({}, {"return_timestamps": True}, {"return_timestamps": "word"}):
+            found = read({"raw": waveform, "sampling_rate": rate}, **asked)
+            assert found["text"].strip() == text, asked
+        assert len(found["chunks"]) == len(text.split())
+
+
+@pytest.mark.nightly  # daily: the pipeline reads it, and CTranslate2's own folder is read everywhere
+def test_a_trained_whisper_goes_through_ctranslate2_s_converter(trained_whisper: Path, tmp_path: Path) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    folder = trained_whisper / "out" / "checkpoint"
+    copied = ["tokenizer.json", "preprocessor_config.json"]
+    TransformersConverter(str(folder), copy_files=copied).convert(str(tmp_path / "ct2"), quantization="float32")
+    one, other = (
+        texts_of(trained_whisper / "in", tmp_path / str(n), model) for n, model in enumerate((folder, tmp_path / "ct2"))
+    )
+    assert one == other
 
 
 def test_a_pretrained_folder_is_read_by_transformers_and_embedded_by_us(clips: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from transformers import WhisperFeatureExtractor
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Utterance
 from audiomill.models.whisper.model import WhisperModel
+from audiomill.models.whisper.parts import transformers_parts
 from audiomill.text.wer import score_pair
 from tests.jobs_by_hand import loaded
 from tests.scale import daily
@@ -21,9 +24,16 @@ def utterance(pcm: Any, language: str | None = None) -> Utterance:
     return Utterance(np.asarray(pcm, np.int16), 0, 0, ("r", None), 0, language)
 
 
+@cache
+def generating(folder: Path) -> Any:
+    """transformers' own model."""
+    return transformers_parts(folder)[0]
+
+
 def hf_tokens(transcriber: WhisperModel, pcm: Any, timestamps: bool, **options: Any) -> list[int]:
     """What `generate` gives for one segment alone, prompt and end stripped."""
-    model, tokens = transcriber._model, transcriber._tokens
+    assert transcriber._folder is not None
+    model, tokens = generating(transcriber._folder), transcriber._tokens
     extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
     inputs = extractor(
         pcm.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True

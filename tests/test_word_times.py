@@ -16,6 +16,7 @@ from audiomill.models.base import Utterance
 from audiomill.models.whisper.timing import heads_of, warp
 from audiomill.models.whisper.words import TimedToken, words_of
 from tests.jobs_by_hand import loaded, rows, run
+from tests.scale import daily
 from tests.synth import RATE, encode
 
 
@@ -73,6 +74,7 @@ def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Utteran
 
 def test_word_times_do_not_depend_on_the_batch(whisper: Path, spoken: list[Utterance]) -> None:
     model = loaded(whisper, transcripts=TranscriptConfig(retry=False))
+    spoken = spoken[: daily(3, 99)]
     together = model.transcripts(spoken, [answer.text for answer in model.forward(spoken)])
     for utterance, ours in zip(spoken, together, strict=True):
         alone = model.transcripts([utterance], [model.forward([utterance])[0].text])[0]
@@ -93,8 +95,9 @@ def test_the_table_holds_words_in_source_time_unless_turned_off(tmp_path: Path, 
 
 def test_an_hour_on_words_are_still_where_they_are(tmp_path: Path, whisper: Path, voices: Any) -> None:
     fox = voices[1][0]
-    pcm = np.random.default_rng(0).normal(0, 3, 3_600 * RATE).astype(np.int16)
-    places = [10, 1_500, 3_595]
+    seconds = daily(600, 3_600)
+    pcm = np.random.default_rng(0).normal(0, 3, seconds * RATE).astype(np.int16)
+    places = [10, seconds // 2, seconds - 5]
     for at in places:
         pcm[at * RATE : at * RATE + len(fox)] += fox
     (tmp_path / "in").mkdir()

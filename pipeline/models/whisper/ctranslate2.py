@@ -1,4 +1,4 @@
-"""CTranslate2 Whisper folders (what faster-whisper users have) -> a torch `WhisperForConditionalGeneration`.
+"""CTranslate2 Whisper folders (what faster-whisper users have) -> weights by the names of transformers.
 
 Format: opennmt.net CTranslate2 `model_spec.py::_serialize`, binary version 6: a header, then name, shape, type
 and bytes of every array, then aliases. No pickle: arrays are views of the file.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from audiomill.errors import ModelError
 from audiomill.models.shape import Shape
 from audiomill.models.whisper.folder import WHISPER_HOP
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DTYPES: dict[int, Any] = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}
 BFLOAT16 = 5
@@ -32,15 +35,14 @@ def is_ctranslate2(folder: Path) -> bool:
     )
 
 
-def load_whisper(folder: Path) -> Any:
-    """The same weights as a float32 torch model, in evaluation mode.
+def config_and_weights(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """`WhisperConfig`, and the same weights in float32 by the names of transformers.
 
     Raises:
         ModelError: not a CTranslate2 Whisper model, or one quantised in a way that we do not read.
     """
     import torch
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
-    from transformers.models.whisper.modeling_whisper import sinusoids
+    from transformers import WhisperConfig
 
     arrays = read_arrays(folder / "model.bin")
     if "encoder/conv1/weight" not in arrays:
@@ -62,20 +64,11 @@ def load_whisper(folder: Path) -> Any:
         eos_token_id=50256 if vocabulary_size == 51864 else 50257,
         decoder_start_token_id=50257 if vocabulary_size == 51864 else 50258,
     )
-    with torch.device("meta"):  # random weights would take a second
-        model = WhisperForConditionalGeneration(config)
-    state = {
-        name: torch.from_numpy(np.ascontiguousarray(array, np.float32))
-        for name, array in _torch_names(arrays, width).items()
-    }
-    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
-    state.setdefault("model.encoder.embed_positions.weight", sinusoids(config.max_source_positions, width))
-    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
-    assert not unexpected, unexpected
-    if missing:
-        raise ModelError(f"{folder}: expected every Whisper weight, {len(missing)} are missing, e.g. {missing[0]}")
-    model.tie_weights()
-    return model.eval()
+    try:
+        named = _torch_names(arrays, width)
+    except KeyError as error:
+        raise ModelError(f"{folder}: expected every Whisper weight, {error.args[0]} is missing") from error
+    return config, {name: torch.from_numpy(np.ascontiguousarray(each, np.float32)) for name, each in named.items()}
 
 
 def shape_of(folder: Path) -> Shape:
@@ -85,10 +78,15 @@ def shape_of(folder: Path) -> Shape:
     return Shape(width=width, num_layers=_num_layers(arrays, "encoder"), hop=WHISPER_HOP)
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The converter's config.json: suppressed tokens and alignment heads."""
+def generation_settings(folder: Path) -> dict[str, Any]:
+    """Suppressed tokens and alignment heads of the converter's config.json, by the names of transformers."""
     path = folder / "config.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    return {
+        "suppress_tokens": settings.get("suppress_ids"),
+        "begin_suppress_tokens": settings.get("suppress_ids_begin"),
+        "alignment_heads": settings.get("alignment_heads"),
+    }
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

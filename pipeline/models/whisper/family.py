@@ -34,7 +34,7 @@ def _shape(path: Path) -> Shape:
 
 
 def _check(path: Path, model: str, text: TranscriptConfig) -> None:
-    from audiomill.models.whisper.loading import tokenizer_of
+    from audiomill.models.whisper.parts import tokenizer_of
     from audiomill.models.whisper.tokens import tokens_of
 
     if text.prompt and num_repeats(units(text.prompt.lower())) > MOST_REPEATS:

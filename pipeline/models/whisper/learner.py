@@ -23,9 +23,9 @@ from audiomill.models.base import Utterance, Wants
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.masks import span_mask
 from audiomill.models.mel import LogMel
-from audiomill.models.whisper.loading import tokenizer_of, whisper_parts
-from audiomill.models.whisper.model import WhisperModel, short_context
-from audiomill.models.whisper.tokens import TIMESTAMP_STEP_S, WhisperTokens, tokens_of
+from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperModel, short_context
+from audiomill.models.whisper.parts import tokenizer_of, transformers_parts
+from audiomill.models.whisper.tokens import BEFORE, TIMESTAMP_STEP_S, WhisperTokens, tokens_of
 
 MAX_TEXT_TOKENS = 440
 """Of 448 positions, with room for the prompt and two timestamps."""
@@ -50,7 +50,7 @@ class WhisperLearner:
     Args:
         model: `WhisperForConditionalGeneration` on its device.
         folder: it came from.
-        generation: settings of the checkpoint, see `audiomill.models.whisper.loading.whisper_parts`.
+        generation: settings of the checkpoint, see `audiomill.models.whisper.parts.transformers_parts`.
         config: what learns when.
     """
 
@@ -95,11 +95,33 @@ class WhisperLearner:
         whisper.encoder.embed_positions.requires_grad_(False)
 
     def loss(self, rows: Rows, labels: Sequence[Label], weights: NDArray[np.float32], seed: int) -> Loss:
-        """Negative log-likelihood of text and end; half of the clips have timestamps around their text."""
+        """Negative log-likelihood of text and end; half of the clips have timestamps around their text.
+
+        Some clips are shown in a full window, as other programs show all of them: their windows have as many samples
+        as the others' together, so that a batch never needs more than twice its memory.
+        """
         random = np.random.default_rng([seed, 4])
-        is_frozen = self._config.freeze_encoder
-        with torch.set_grad_enabled(not is_frozen):
-            hidden_BFD = self._encoded(rows, random)
+        context = short_context(max(len(row) for row in rows))
+        num_full = int(len(rows) * context / WINDOW_SAMPLES + random.random())
+        order = random.permutation(len(rows)).tolist()
+        total, size = torch.zeros((), device=self.model.device), 0.0
+        for chosen, samples in ((order[:num_full], WINDOW_SAMPLES), (order[num_full:], context)):
+            if chosen:
+                clips, texts = [rows[at] for at in chosen], [labels[at] for at in chosen]
+                part = self._loss(clips, texts, weights[chosen], samples, random)
+                total, size = total + part.total, size + part.size
+        return Loss(total, size, {})
+
+    def _loss(
+        self,
+        rows: Rows,
+        labels: Sequence[Label],
+        weights: NDArray[np.float32],
+        context: int,
+        random: np.random.Generator,
+    ) -> Loss:
+        with torch.set_grad_enabled(not self._config.freeze_encoder):
+            hidden_BFD = self._encoded(rows, context, random)
         inputs_BL, targets_BL = self._pairs(labels, random.random(len(labels)) < 0.5)
         decoded_BLD = self.model.model.decoder(input_ids=inputs_BL, encoder_hidden_states=hidden_BFD).last_hidden_state
         logits_BLV = self.model.proj_out(decoded_BLD).float()
@@ -110,9 +132,8 @@ class WhisperLearner:
         counts_B = (targets_BL != IGNORED).sum(-1)
         return Loss((losses_BL.sum(-1) * weights_B).sum(), float((counts_B * weights_B).sum()), {})
 
-    def _encoded(self, rows: Rows, random: np.random.Generator) -> Tensor:
-        """hidden_BFD of a context that holds every row, as inference would show it; mel bands and times masked."""
-        context = short_context(max(len(row) for row in rows))
+    def _encoded(self, rows: Rows, context: int, random: np.random.Generator) -> Tensor:
+        """hidden_BFD of a context that holds every row; mel bands and times masked."""
         pcm_BT = np.zeros((len(rows), context), np.int16)
         for number, row in enumerate(rows):
             pcm_BT[number, : len(row)] = row[:context]
@@ -163,13 +184,14 @@ class WhisperLearner:
                 "begin_suppress_tokens": list(tokens.begin_suppress),
                 "alignment_heads": self._generation.get("alignment_heads"),
                 "no_timestamps_token_id": tokens.no_timestamps,
+                "max_initial_timestamp_index": tokens.max_initial_timestamp,
+                "prev_sot_token_id": self._tokenizer.token_to_id(BEFORE),
                 "decoder_start_token_id": tokens.start,
                 "eos_token_id": tokens.end,
                 "pad_token_id": tokens.end,
                 "max_length": 448,
                 "is_multilingual": bool(tokens.languages),
-                "lang_to_id": {f"<|{code}|>": token for code, token in tokens.languages.items()},
-                "task_to_id": {"transcribe": tokens.transcribe, "translate": tokens.translate},
+                **_languages_of(tokens),
             }
         )
         self.model.save_pretrained(folder, safe_serialization=True)
@@ -182,6 +204,16 @@ class WhisperLearner:
             _save_tokenizer_settings(folder)
         if not (folder / "preprocessor_config.json").exists():
             WhisperFeatureExtractor(feature_size=self.model.config.num_mel_bins).save_pretrained(folder)
+
+
+def _languages_of(tokens: WhisperTokens) -> dict[str, Any]:
+    """Of English-only checkpoints nothing: an empty table makes `generate` write timestamps without a text."""
+    if not tokens.languages:
+        return {}
+    return {
+        "lang_to_id": {f"<|{code}|>": token for code, token in tokens.languages.items()},
+        "task_to_id": {"transcribe": tokens.transcribe, "translate": tokens.translate},
+    }
 
 
 def encoded(encoder: Any, mel_BMF: Tensor) -> Tensor:
@@ -226,7 +258,7 @@ def load_whisper_learner(folder: Path, config: TrainConfig, device: torch.device
         generation: dict[str, Any] = {}
         model = WhisperForConditionalGeneration(AutoConfig.from_pretrained(folder))
     else:
-        model, generation = whisper_parts(folder)
+        model, generation = transformers_parts(folder)
     if config.dropout is not None:
         for module in model.modules():
             if hasattr(module, "dropout") and isinstance(module.dropout, float):

@@ -23,6 +23,10 @@ ENGLISH_ONLY_SIZE = 51_864
 """Vocabulary of the .en checkpoints: their tokenizers list languages too, but the models do not know them."""
 
 
+BEFORE = "<|startofprev|>"
+"""Precedes text that is said to come before."""
+
+
 @dataclass(frozen=True)
 class WhisperTokens:
     """Ids of one checkpoint's special tokens. `languages`: code -> id, empty for English-only models."""
@@ -67,7 +71,7 @@ def numeral_tokens(tokenizer: Any, end: int) -> list[int]:
 def prompt_tokens(tokenizer: Any, text: str) -> list[int]:
     """Tokens that say that `text` came before: the last ones, if there are too many."""
     ids = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
-    return [tokenizer.token_to_id("<|startofprev|>"), *ids[-MAX_PROMPT_TOKENS:]]
+    return [tokenizer.token_to_id(BEFORE), *ids[-MAX_PROMPT_TOKENS:]]
 
 
 def tokens_of(tokenizer: Any, vocabulary_size: int, generation: dict[str, Any]) -> WhisperTokens:

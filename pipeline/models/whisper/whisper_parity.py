@@ -11,9 +11,11 @@ import torch
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Parity, Utterance, side_by_side
 from audiomill.models.beside import MAX_COMPARED_PARAMETERS, feature_extractor, relative
+from audiomill.models.taps import without_layers_above
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.hearing import Weights
 from audiomill.models.whisper.network.encoder import encode
+from audiomill.models.whisper.parts import transformers_parts
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
 
@@ -22,8 +24,8 @@ def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) 
     """Compares the log-mel of a full window, and what the encoder makes of it.
 
     Args:
-        folder: of the checkpoint.
-        model: `WhisperForConditionalGeneration`, from which the weights were taken.
+        folder: of the checkpoint, from which theirs is loaded again.
+        model: what computes here.
         weights: what computes here.
         utterance: alone.
     """
@@ -38,7 +40,10 @@ def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) 
     if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:
         return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
     hidden = encode(weights.encoder, ours.to(weights.encoder.dtype))[len(weights.encoder.layers)]
-    expected = model.model.encoder(theirs.to(model.device, model.dtype)).last_hidden_state
+    beside, _ = transformers_parts(folder)
+    encoder = beside.model.encoder.to(model.device, model.dtype)
+    without_layers_above(encoder, len(weights.encoder.layers))
+    expected = encoder(theirs.to(model.device, model.dtype)).last_hidden_state
     note = (
         "weights: a CTranslate2 folder, which transformers does not read" if ctranslate2.is_ctranslate2(folder) else ""
     )

@@ -1,0 +1,114 @@
+"""What lies in a Whisper folder, Hugging Face's or CTranslate2's: weights, generation settings, tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiomill.errors import ModelError
+from audiomill.models.whisper import ctranslate2
+from audiomill.models.whisper.network.skeleton import TIED, Skeleton
+
+
+def whisper_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """What computes here, float32: a `Skeleton`, or transformers' own model where it alone understands the folder; and its
+    suppressed tokens and alignment heads.
+
+    Raises:
+        ModelError: weights are missing.
+    """
+    if ctranslate2.is_ctranslate2(folder):
+        config, weights = ctranslate2.config_and_weights(folder)
+        return _skeleton(folder, config, weights), ctranslate2.generation_settings(folder)
+    from transformers import GenerationConfig, WhisperConfig
+
+    config = WhisperConfig.from_pretrained(folder)
+    found = None if getattr(config, "quantization_config", None) else _safetensors(folder)
+    if found is None:
+        return transformers_parts(folder)
+    generation = (
+        GenerationConfig.from_pretrained(folder)
+        if (folder / "generation_config.json").exists()
+        else GenerationConfig.from_model_config(config)
+    )
+    try:
+        return Skeleton(config, found), generation.to_dict()
+    except KeyError:  # other names, which transformers may know
+        return transformers_parts(folder)
+
+
+def transformers_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """A float32 `WhisperForConditionalGeneration`, to compare with and to train; and the same settings.
+
+    Raises:
+        ModelError: weights are missing.
+    """
+    from transformers import WhisperForConditionalGeneration
+
+    if ctranslate2.is_ctranslate2(folder):
+        config, weights = ctranslate2.config_and_weights(folder)
+        with torch.device("meta"):
+            model = WhisperForConditionalGeneration(config)
+        model.load_state_dict(_skeleton(folder, config, weights).state_dict(), assign=True)
+        model.tie_weights()
+        return model.requires_grad_(True).eval(), ctranslate2.generation_settings(folder)
+    model, told = WhisperForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+    )
+    if missing := sorted(set(told["missing_keys"]) - TIED.keys()):
+        raise ModelError(
+            f"{folder}: the weights lack {len(missing)} tensors, the first is {missing[0]}; expected a whole checkpoint"
+        )
+    return model, model.generation_config.to_dict()
+
+
+def _skeleton(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -> Skeleton:
+    try:
+        return Skeleton(config, weights)
+    except KeyError as error:
+        raise ModelError(
+            f"{folder}: expected every Whisper weight, {error.args[0]} is missing or of another shape"
+        ) from error
+
+
+def _safetensors(folder: Path) -> dict[str, torch.Tensor] | None:
+    """Weights as `save_pretrained` writes them, in one file or several, in float32; None where they are not so."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        index = folder / "model.safetensors.index.json"
+        told = json.loads(index.read_text())["weight_map"].values() if index.exists() else ["model.safetensors"]
+        files = [load_file(folder / Path(name).name) for name in sorted(set(told))]
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None
+    return {name: weight.float() for each in files for name, weight in each.items()}
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The fast tokenizer, made from vocab.json and merges.txt where there is no tokenizer.json.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        raise ModelError(
+            f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt, beside the weights"
+        )
+    try:
+        if (folder / "tokenizer.json").exists():
+            return Tokenizer.from_file(str(folder / "tokenizer.json"))
+        from transformers import WhisperTokenizerFast
+
+        return WhisperTokenizerFast.from_pretrained(folder).backend_tokenizer
+    except Exception as error:  # tokenizers raises nothing narrower
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{folder}: its tokenizer cannot be read ({reason}); take the checkpoint's own files"
+        ) from error
