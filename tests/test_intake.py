@@ -679,6 +679,30 @@ def test_what_changed_since_it_was_done_is_made_anew_and_what_was_only_touched_i
     assert {**after, **fresh} == after, "as if it had never been otherwise"
 
 
+def test_what_a_manifest_names_is_watched_and_so_is_what_it_says(tmp_path: Path) -> None:
+    """A text corrected in the manifest left the old one in `recordings`, and a file written again its old text."""
+    manifest, output = tmp_path / "m.jsonl", tmp_path / "out"
+
+    def write(texts: list[str]) -> None:
+        rows_ = [{"audio_filepath": f"{number}.wav", "text": text} for number, text in enumerate(texts)]
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows_))
+
+    for number in range(3):
+        (tmp_path / f"{number}.wav").write_bytes(encode(noise(RATE, seed=number)))
+    write(["one", "two", "three", "late"])  # the last one is not there yet
+    told_by(manifest, output)
+    (tmp_path / "0.wav").write_bytes(encode(noise(RATE, seed=9)))
+    (tmp_path / "3.wav").write_bytes(encode(noise(RATE, seed=3)))
+    os.utime(tmp_path / "2.wav", (1, 1))
+    write(["one", "too", "three", "late"])
+    assert "3 recordings changed since done" in told_by(manifest, output)
+    assert "since done" not in told_by(manifest, output)
+    run(manifest, tmp_path / "fresh", segment="none", part_seconds=1.0)
+    for table in ("recordings", "rejections"):
+        found, fresh = ([{**row, "part": 0} for row in rows(each, table)] for each in (output, tmp_path / "fresh"))
+        assert found == fresh, "as if it had never been otherwise"
+
+
 @pytest.mark.parametrize(
     "name", ["segments/part-000000.parquet", "recordings/part-000001.parquet", "ledger/part-000000.json"]
 )

@@ -31,8 +31,10 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
 from audiomill.watch.progress import counted
 
-NAMES = ["position", "size", "sidecars", "version"]
-"""What a listing says of a recording's bytes."""
+SAID = ["sidecars", "reference", "language"]
+"""What is said beside a recording, and becomes a part of its rows."""
+NAMES = ["position", "size", "version", *SAID]
+"""What a listing says of a recording that may change."""
 
 
 def as_they_are_now(
@@ -116,7 +118,7 @@ def _other(
             continue  # it is about to be tried again
         sizes = (old["size"], new["size"])
         has_other_size = old["kind"] in KNOWS_SIZE and None not in sizes and sizes[0] != sizes[1]
-        if has_other_size or old["sidecars"] != new["sidecars"]:
+        if has_other_size or any(old[name] != new[name] for name in SAID):
             yield new
         else:
             open_rows.append(new)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -18,7 +20,8 @@ from audiomill.sources.entry import Entry
 from audiomill.sources.kaldi import is_kaldi, kaldi_rows
 from audiomill.sources.lhotse import cut_entry, recording_entry
 from audiomill.sources.manifest_row import BadRow, channel_of, first_of, number_of, resolve
-from audiomill.storage.fs import Place, absolute, retried
+from audiomill.storage.fs import Place, absolute, retried, version_of
+from audiomill.storage.names import on_disk
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 PATH_COLUMNS = (
@@ -67,14 +70,27 @@ def read_manifest(place: Place, audio_root: str | None) -> Iterator[Entry | Supe
         place: the manifest.
         audio_root: folder that its paths are relative to and confined to; None: its own folder.
     """
-    source = absolute(place.url)
+    source, looked_at = absolute(place.url), cache(_look)
     for number, row in read_rows(place):
         try:
             if isinstance(row, BadRow):
                 raise row
-            yield _from_row(row, source, place, audio_root)
+            entry = _from_row(row, source, place, audio_root)
+            if isinstance(entry, Entry) and place.is_local and entry.source.startswith("/"):
+                size, version = looked_at(entry.source)
+                entry = entry._replace(size=size, version=version)
+            yield entry
         except BadRow as error:
             yield Entry(source, f"row {number}", reason=error.reason, detail=str(error))
+
+
+def _look(path: str) -> tuple[int | None, str | None]:
+    """Size and version of a local file, so that a later run sees that it changed; reading it says that it is not there."""
+    try:
+        found = os.stat(on_disk(path))
+    except (OSError, ValueError):
+        return None, None
+    return found.st_size, version_of({"mtime": found.st_mtime})
 
 
 def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
