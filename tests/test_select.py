@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from rich.console import Console
 from audiomill.audio.fingerprint import fingerprint, same_sound
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
 from audiomill.errors import InputError, UsageError
+from audiomill.models.ctc.ngram import NgramModel
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
 from audiomill.text.bootstrap import compared
 from audiomill.text.calibrate import cross_fitted, fit, reliability
 from audiomill.text.scripts import scripts_of
 from audiomill.train.pseudo import read_selection
+from audiomill.train.select.candidates import _lm_score
 from audiomill.train.select.rules import (
     KEPT,
     Label,
@@ -325,3 +328,13 @@ def test_what_cannot_be_selected_from_is_told(transcripts: Path, tmp_path: Path)
         with pytest.raises(UsageError, match=r"--|needs"):
             SelectConfig(**wrong)
     assert SelectConfig(budget="90m").budget_seconds() == 5400
+
+
+def test_a_model_of_letters_scores_scripts_without_blanks_by_letters(tmp_path: Path) -> None:
+    """As one word of the whole sentence every text was unknown."""
+    lines = ["\\data\\", "ngram 1=5", "ngram 2=1", "", "\\1-grams:", "-1\t<unk>", "0\t<s>\t0", "-0.5\t</s>"]
+    lines += ["-0.25\t你\t0", "-0.25\t好\t0", "", "\\2-grams:", "-0.1\t你 好", "", "\\end\\", ""]
+    (tmp_path / "letters.arpa").write_text("\n".join(lines), encoding="utf-8")
+    model = NgramModel(tmp_path / "letters.arpa")
+    assert _lm_score("你好", model) == _lm_score("你 好", model) == pytest.approx(math.log(10) * -0.85 / 2, rel=1e-4)
+    assert _lm_score("hello", model) < _lm_score("你好", model)

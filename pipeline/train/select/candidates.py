@@ -20,7 +20,7 @@ from audiomill.storage.fs import Place
 from audiomill.text.calibrate import cross_fitted, fit, log_odds, reliability
 from audiomill.text.normalize import units_of
 from audiomill.text.repetition import num_repeats
-from audiomill.text.scripts import joined, units
+from audiomill.text.scripts import is_unspaced, joined, units
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 from audiomill.train.select.rules import Label
 
@@ -155,13 +155,21 @@ def _label(
         confidence=segment["confidence"],
         agreement=segment["agreement"],
         disagreement=None if second is None else _disagreement(segment, text, second),
-        lm_score=None if model is None else model.score(text.split()) / max(1, len(text.split())),
+        lm_score=None if model is None else _lm_score(text, model),
         language_probability=segment["language_probability"],
         rung=segment["rung"],
         gates=tuple(segment["gates"] or ()),
         compression_ratio=segment["compression_ratio"],
         repeats=num_repeats(words),
     )
+
+
+def _lm_score(text: str, model: NgramModel) -> float:
+    """Natural logarithm a word; a letter where a script has no blanks and the text was not cut into words either."""
+    words = text.split()
+    if len(words) == 1 and is_unspaced(text):
+        words = units(text)
+    return model.score(words) / max(1, len(words))
 
 
 def _texts_of(place: Place) -> dict[str, Any]:
