@@ -81,12 +81,12 @@ def transformers_pipeline(model: str) -> System:
     """`automatic-speech-recognition` in chunks of 30 s, batches of 8, float32."""
     from transformers import WhisperFeatureExtractor, WhisperTokenizerFast, pipeline
 
-    from audiomill.models.whisper import ctranslate2
+    from audiomill.models.whisper.parts import transformers_parts
 
     tokenizer = WhisperTokenizerFast(tokenizer_file=str(Path(model) / "tokenizer.json"), pad_token="<|endoftext|>")
     loaded = pipeline(
         "automatic-speech-recognition",
-        model=ctranslate2.load_whisper(Path(model)),
+        model=transformers_parts(Path(model))[0],
         tokenizer=tokenizer,
         feature_extractor=WhisperFeatureExtractor(),
         chunk_length_s=30,

@@ -111,21 +111,6 @@ def test_a_fault_costs_its_recording_and_no_other(tmp_path: Path, faults: Collec
     check_accounts(tmp_path / "out")
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize(("faults", "part_seconds"), [(ON_RAY, MANY), ALL_AT_ONCE, ALL_APART])
-def test_faults_cost_the_same_on_ray(
-    ray_session: Any, tmp_path: Path, faults: Collection[str], part_seconds: float
-) -> None:
-    made = write_faults(tmp_path / "in", faults)
-    with killed_while_reading(tmp_path / "in" / "decode-killed.flac"):
-        run(
-            made, tmp_path / "out", model="fake://poison", engine="ray", part_seconds=part_seconds,
-            no_progress_timeout=60, **PATIENCE,
-        )  # fmt: skip
-    assert reasons(tmp_path / "out") == {name: FAULTS[name] for name in faults}
-    check_accounts(tmp_path / "out")
-
-
 @pytest.mark.nightly
 def test_a_model_that_waits_for_ever_is_ended_by_the_wall_clock(tmp_path: Path) -> None:
     (tmp_path / "only.wav").write_bytes(poisoned(12_347))

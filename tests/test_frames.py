@@ -131,12 +131,12 @@ def test_long_recordings_are_stitched_so_that_every_frame_comes_once(
 
 
 def test_whisper_gives_its_encoders_frames_without_the_padding(tmp_path: Path, corpus: Path, whisper: Path) -> None:
-    from audiomill.models.whisper.ctranslate2 import load_whisper
+    from audiomill.models.whisper.parts import transformers_parts
 
     lengths = LENGTHS[0], LENGTHS[3]  # each is looked at in a window of 30 s
     chosen = [corpus / f"{LENGTHS.index(length)}.wav" for length in lengths]
     found = embed(chosen, tmp_path / "out", whisper, layers="2,-1", dtype="fp32")
-    model, extractor = load_whisper(whisper), transformers.WhisperFeatureExtractor()
+    (model, _), extractor = transformers_parts(whisper), transformers.WhisperFeatureExtractor()
     for number, length in enumerate(lengths):
         pcm = noise(length, seed=length).astype(np.float32) / 32768
         with torch.inference_mode():

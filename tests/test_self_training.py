@@ -32,8 +32,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "label": {"segment": "none", "agreement": 2, "engine": "local", "canary": 0},
     "select": {"max_expected_wer": 0.3},
     "train": {
-        "max_updates": 80,
-        "evaluate_every": 40,
+        "max_updates": daily(30, 80),
+        "evaluate_every": daily(15, 40),
         "batch_seconds": 4.0,
         "learning_rate": 1e-3,
         "mask_time": 0.0,
@@ -48,9 +48,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, tone_model: Path) -> Path:
     """Clean labelled clips, which the model to start from reads; the others are in noise: something to learn from them."""
     root = tmp_path_factory.mktemp("loop")
     write_corpus(root / "labelled", range(60), noise=0.03)
-    write_corpus(root / "unlabelled", range(100, 160), noise=0.15)
-    write_corpus(root / "dev", range(300, 330), noise=0.15)
-    write_corpus(root / "test", range(400, 430), noise=0.15)
+    write_corpus(root / "unlabelled", range(100, daily(130, 160)), noise=0.15)
+    write_corpus(root / "dev", range(300, daily(320, 330)), noise=0.15)
+    write_corpus(root / "test", range(400, daily(420, 430)), noise=0.15)
     save_config(root / "config")
     (root / "start").symlink_to(tone_model / "model" / "checkpoint")
     return root

@@ -95,6 +95,7 @@ def texts_of(inputs: Path, output: Path, model: Path) -> list[str]:
     return [row["text"] for row in sorted(rows(output, "recordings"), key=lambda row: row["source"])]
 
 
+@pytest.mark.nightly  # daily: what test_train's Whisper has learnt goes through the pipeline
 def test_a_trained_whisper_writes_the_same_in_transformers_pipeline(trained_whisper: Path, tmp_path: Path) -> None:
     """Which shows it full windows, where we show it as much as there is to hear."""
     folder, clips = trained_whisper / "out" / "checkpoint", trained_whisper / "in"

@@ -53,23 +53,7 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
             raise RuntimeError("a data chunk without a size")
         file = soundfile.SoundFile(handle)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        if wav.is_wav(head):
-            handle.seek(0)
-            check_header(*wav.stated_format(handle))
-        if head[:4] in (b"RIFF", b"FORM"):
-            begin = next_link(handle, head, 1)
-            if begin is not None:  # libsndfile knows none of these behind another
-                with open_audio(io.BufferedReader(Window(handle, 0, begin))) as audio:
-                    audio.num_announced = None
-                    joined = chain(audio.blocks_TK, _link_blocks(handle, begin, audio))
-                    audio.blocks_TK = _without_first(joined, int(start_s * audio.sample_rate + 0.5))
-                    yield audio
-                return
-        handle.seek(0)
-        with open_with_ffmpeg(handle, start_s, track, str(error).split(">: ")[-1].rstrip(".")) as audio:
-            stated = stated_frames(handle, head)
-            if stated is not None:  # FFmpeg takes the file's size for what the header says
-                audio.num_announced = max(0, stated - int(start_s * audio.sample_rate + 0.5))
+        with _opened_otherwise(handle, head, start_s, track, str(error).split(">: ")[-1].rstrip(".")) as audio:
             yield audio
         return
     with file:
@@ -91,6 +75,28 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
         audio.blocks_TK = _with_further_links(handle, head, file, audio, first, start_s)
         if head.startswith(b"OggS") and not _ogg_is_complete(handle):
             audio.problems.append("the Ogg stream ends without its last page")
+        yield audio
+
+
+@contextmanager
+def _opened_otherwise(handle: IO[bytes], head: bytes, start_s: float, track: str, why: str) -> Iterator[Audio]:
+    """What libsndfile does not open, and why it does not."""
+    handle.seek(0)
+    if wav.is_wav(head):
+        check_header(*wav.stated_format(handle))
+    begin = next_link(handle, head, 1) if head[:4] in (b"RIFF", b"FORM") else None
+    if begin is not None:  # it knows none of these behind another
+        with open_audio(io.BufferedReader(Window(handle, 0, begin))) as audio:
+            audio.num_announced = None
+            joined = chain(audio.blocks_TK, _link_blocks(handle, begin, audio))
+            audio.blocks_TK = _without_first(joined, int(start_s * audio.sample_rate + 0.5))
+            yield audio
+        return
+    handle.seek(0)
+    with open_with_ffmpeg(handle, start_s, track, why) as audio:
+        stated = stated_frames(handle, head)
+        if stated is not None:  # FFmpeg takes the file's size for what the header says
+            audio.num_announced = max(0, stated - int(start_s * audio.sample_rate + 0.5))
         yield audio
 
 

@@ -1,4 +1,4 @@
-"""Engine on this machine: decode processes ahead, the models in one more, parts written here as they finish."""
+"""Engine on this machine: decode processes ahead, the models in others, parts written here as they finish."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from audiomill import schema
-from audiomill.errors import UsageError, WorkerDied
+from audiomill.errors import UsageError
 from audiomill.models.device import usable_cores
+from audiomill.runs.side_by_side import infer_all
 from audiomill.stages.cut import cut_part
-from audiomill.stages.failures import reported
-from audiomill.stages.heartbeat import Heartbeat
-from audiomill.stages.models_apart import ModelsApart
 from audiomill.stages.sandbox import Decoder
-from audiomill.stages.spec import RunSpec, canary_of
+from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import save_result
 from audiomill.storage.fs import Place
 
@@ -41,20 +39,11 @@ def run_parts(
     Yields:
         What `write` returns. Parts whose workers die or hang are missing.
     """
-    with contextlib.closing(ModelsApart(spec)) as models, _Pieces(parts, spec) as pieces:
-        for piece in pieces:
+    with _Pieces(parts, spec) as pieces:
+        for result in infer_all(iter(pieces), spec, spec.output):
             if waiting is not None:
                 waiting.update(pieces.waiting)
-            result = _inferred(piece, models, spec, spec.output)
-            if result is not None:
-                yield write(result)
-
-
-def _inferred(piece: pa.Table, models: ModelsApart, spec: RunSpec, notes: Place) -> pa.Table | None:
-    """What the models made of a piece; None where they died or hung, of which notes are left."""
-    with contextlib.suppress(WorkerDied), reported(piece.column("part")[0].as_py(), notes):
-        return models.infer(piece, canary_of(piece, spec), Heartbeat(notes, piece).heard)
-    return None
+            yield write(result)
 
 
 def publisher(target: str | None, address: str | None) -> None:
@@ -77,11 +66,9 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
     """
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
     spec = dataclasses.replace(spec, canary={})
-    with contextlib.closing(ModelsApart(spec)) as models, _Pieces(parts, spec) as pieces:
-        for piece in pieces:
-            result = _inferred(piece, models, spec, folder)
-            if result is not None:
-                save_result(result, folder)
+    with _Pieces(parts, spec) as pieces:
+        for result in infer_all(iter(pieces), spec, folder):
+            save_result(result, folder)
 
 
 class _Pieces:
@@ -111,6 +98,8 @@ class _Pieces:
                     self._ready.get(timeout=0.05)
                 except queue.Empty:
                     continue
+        with contextlib.suppress(queue.Full):
+            self._ready.put_nowait(GeneratorExit())  # for whoever still waits
 
     @property
     def waiting(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The decode process, started by `audiomill.stages.sandbox`. A crash, hang or memory bomb ends only this.
 
-Protocol, without pickle: JSON lines on stdin (first the settings, then a question each); on stdout one
+Protocol, without pickle: JSON lines on stdin (settings, which hold until the next ones, and questions); on stdout one
 JSON line per event, followed by the event's PCM bytes if it has any. A timer without handler ends the process
 when a decoder makes no progress, even inside C code. It counts the seconds that the process computes, which a busy
 machine does not make more; the wall clock, ten times as patient, ends what waits for ever.
@@ -32,23 +32,32 @@ from audiomill.stages.read import Finished, read_recording
 def main() -> None:
     """Serves until stdin closes."""
     requests, answers = sys.stdin.buffer, _private_stdout()
-    settings = json.loads(requests.readline())
-    decode, segments = DecodeConfig(**settings["decode"]), SegmentSpec(**settings["segments"])
-    if sys.platform == "linux":  # elsewhere the kernel does not enforce it, or refuses
-        limit = int(decode.decode_memory_gb * 2**30)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
-    reader = ShardReader(settings["storage_options"], decode.audio_column)
+    reader: ShardReader | None = None
     for line in requests:
         question = json.loads(line)
+        if question["ask"] == "settings":
+            decode, segments = DecodeConfig(**question["decode"]), SegmentSpec(**question["segments"])
+            if reader is not None:
+                reader.close()
+            reader = ShardReader(question["storage_options"], decode.audio_column)
+            _limit_memory(int(decode.decode_memory_gb * 2**30))
+            continue
+        assert reader is not None, "settings come first"
         if question["ask"] in LOOKS:
             look, otherwise = LOOKS[question["ask"]]
             found = [_looked_at(row, reader, decode.decode_timeout, look, otherwise) for row in question["rows"]]
             _send(answers, {question["ask"]: found})
         else:
             _serve(question["row"], reader, decode, segments, answers)
+
+
+def _limit_memory(limit: int) -> None:
+    """For what follows; later settings may want more."""
+    if sys.platform == "linux":  # elsewhere the kernel does not enforce it, or refuses
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 Look = Callable[[dict[str, Any], ShardReader], Any]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -69,8 +70,12 @@ def _loaded(
     return load_tasks(specs, options, threads)
 
 
-def _inferred(channel: Any, tasks: list[LoadedTask], piece: bytes, tables: Any, canary: int) -> bytes:
+def _inferred(
+    channel: Any, tasks: list[LoadedTask], piece: bytes, tables: Any, canary: int, threads: int | None
+) -> bytes:
     told, sent = [0, 0], time.monotonic()
+    if threads is not None and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
 
     def heard(num_segments: int, num_samples: int) -> None:
         nonlocal sent

@@ -67,6 +67,9 @@ def _end_idle() -> None:
         _idle.pop().end()
 
 
+os.register_at_fork(after_in_child=_idle.clear)  # the sockets are the parent's
+
+
 def _taken(verbose: bool) -> _Process:
     while _idle:
         found = _idle.pop()
@@ -102,8 +105,8 @@ class ModelsApart:
             self.close()
             raise
 
-    def infer(self, piece: pa.Table, canary: int, heard: OnHeard) -> pa.Table:
-        """See `audiomill.stages.infer.infer_piece`.
+    def infer(self, piece: pa.Table, canary: int, heard: OnHeard, threads: int | None = None) -> pa.Table:
+        """See `audiomill.stages.infer.infer_piece`; `threads`: that compute this piece, None: as before.
 
         Raises:
             WorkerDied: the process died. The next call starts another.
@@ -111,14 +114,19 @@ class ModelsApart:
             RunFailed, UsageError: as the models raised it.
         """
         process = self._loaded()
-        limit = _Limit(process.child.pid, self._spec.engine.model_timeout, self._threads or usable_cores())
-        self._say(("infer", to_ipc(piece), self._spec.tables, canary))
+        cores = threads or self._threads or usable_cores()
+        limit = _Limit(process.child.pid, self._spec.engine.model_timeout, cores)
+        self._say(("infer", to_ipc(piece), self._spec.tables, canary, threads))
         while True:
             kind, *told = self._answer(limit)
             if kind == "result":
                 return stream_table(told[0])
             limit.restart()
             heard(*told)
+
+    def memory(self) -> int:
+        """Bytes that its process holds."""
+        return int(psutil.Process(self._loaded().child.pid).memory_info().rss)
 
     def close(self) -> None:
         """The process is kept for the next run, without its models, unless it is at work or holds a GPU."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +19,7 @@ from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected, WorkerDied
 from audiomill.sources.parquet import Row
 from audiomill.sources.shards import ShardReader
+from audiomill.stages import child_processes
 from audiomill.stages.read import Finished, read_recording
 from audiomill.storage.fs import protocol
 
@@ -29,8 +28,6 @@ ATTEMPTS_AFTER_KILL = 4
 ATTEMPTS_AFTER_CRASH = 2
 
 START = "import sys; sys.path += sys.argv[1:]; from audiomill.stages.decode_worker import main; main()"
-"""Isolated: what is installed comes before this process's other folders, so that no file of the user beside the audio
-(a json.py, say) is run in place of a library's."""
 
 
 class Decoder:
@@ -100,15 +97,16 @@ class Decoder:
             return self._asked_of_each(what, rows[:half], otherwise) + self._asked_of_each(what, rows[half:], otherwise)
 
     def close(self) -> None:
-        """Ends the child process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-            self._process = None
+        """The child process is kept for the next one who needs such a one."""
+        found, self._process = self._process, None
+        if found is not None:
+            child_processes.give_back(found)
+
+    def _end(self) -> int:
+        """Its exit status."""
+        assert self._process is not None
+        found, self._process = self._process, None
+        return child_processes.end(found)
 
     def _verdict(self, death: WorkerDied, num_deaths: int) -> Rejected:
         limits = {-signal.SIGPROF: "{:g} s of computing", -signal.SIGALRM: f"{WALL_FACTOR} times {{:g}} s"}
@@ -130,13 +128,7 @@ class Decoder:
             answer: dict[str, Any] = json.loads(process.stdout.readline())
             return answer
         except (ValueError, BrokenPipeError) as error:
-            raise self._death(process) from error
-
-    def _death(self, process: subprocess.Popen[bytes]) -> WorkerDied:
-        process.kill()
-        returncode = process.wait()
-        self.close()
-        return WorkerDied(returncode)
+            raise WorkerDied(self._end()) from error
 
     def _ask(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
         process = self._running()
@@ -158,24 +150,17 @@ class Decoder:
                     raise Rejected(header["stage"], header["reason"], header["detail"])
                 yield Finished(Ending(**header["ending"], envelope=payload), *header["rest"])
         except (ValueError, EOFError, BrokenPipeError) as error:
-            raise self._death(process) from error
+            raise WorkerDied(self._end()) from error
         finally:
-            if (
-                not is_answered
-            ):  # whoever asked stopped listening: the rest of the answer must not meet the next question
-                self.close()
+            # Whoever asked stopped listening: the rest of the answer must not meet the next question.
+            if not is_answered and self._process is not None:
+                self._end()
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", START, *(folder for folder in sys.path if folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=None if self._verbose else subprocess.DEVNULL,
-                env=environment,
-            )
+        if self._process is not None and self._process.poll() is not None:
+            self._end()
+        if self._process is None:
+            self._process = child_processes.take(START, self._verbose)
             assert self._process.stdin is not None
             settings = {
                 "decode": dataclasses.asdict(self._decode),
@@ -183,5 +168,5 @@ class Decoder:
                 "storage_options": self._options,
             }
             with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.write(json.dumps(settings).encode() + b"\n")
+                self._process.stdin.write(json.dumps({"ask": "settings", **settings}).encode() + b"\n")
         return self._process

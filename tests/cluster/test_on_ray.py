@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ from tests import corpus
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
 from tests.scale import daily
 from tests.synth import RATE, encode
+from tests.test_faults import (
+    ALL_APART,
+    ALL_AT_ONCE,
+    FAULTS,
+    MANY,
+    ON_RAY,
+    PATIENCE,
+    killed_while_reading,
+    reasons,
+    write_faults,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -41,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
     return made
 
 
+@pytest.mark.nightly  # daily: the same with a small model, to the byte
 def test_local_equals_ray_with_real_weights(ray_session: Any, tmp_path: Path, folder: Path, whisper: Path) -> None:
     some = [folder / "broken" / name for name in ("voice.ogg", "cut.flac", "text.wav")]
     for engine in ("local", "ray"):
@@ -160,3 +173,17 @@ def test_one_node_equals_three_with_one_killed(tmp_path: Path, folder: Path, und
     assert done.returncode == 0, done.stdout + done.stderr
     assert "killed a node" in done.stdout
     assert part_files(tmp_path / "three") == part_files(undisturbed)
+
+
+@pytest.mark.parametrize(("faults", "part_seconds"), [(ON_RAY, MANY), ALL_AT_ONCE, ALL_APART])
+def test_faults_cost_the_same_on_ray(
+    ray_session: Any, tmp_path: Path, faults: Collection[str], part_seconds: float
+) -> None:
+    made = write_faults(tmp_path / "in", faults)
+    with killed_while_reading(tmp_path / "in" / "decode-killed.flac"):
+        run(
+            made, tmp_path / "out", model="fake://poison", engine="ray", part_seconds=part_seconds,
+            no_progress_timeout=60, **PATIENCE,
+        )  # fmt: skip
+    assert reasons(tmp_path / "out") == {name: FAULTS[name] for name in faults}
+    check_accounts(tmp_path / "out")
