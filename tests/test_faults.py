@@ -164,11 +164,12 @@ def test_a_busy_machine_is_no_hang(tmp_path: Path) -> None:
         deadline = time.monotonic() + 30
         while not stopped and time.monotonic() < deadline:
             for process in psutil.Process().children():
-                if any("model_worker" in part for part in process.cmdline()):
-                    process.suspend()
-                    time.sleep(1.0)
-                    process.resume()
-                    stopped.append(process.pid)
+                with contextlib.suppress(psutil.Error):
+                    if any("model_worker" in part for part in process.cmdline()):
+                        process.suspend()
+                        time.sleep(1.0)
+                        process.resume()
+                        stopped.append(process.pid)
             time.sleep(0.02)
 
     thread = threading.Thread(target=stop)

@@ -16,10 +16,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiomill.audio import wav
-from audiomill.audio.ffmpeg import open_with_ffmpeg, silence
+from audiomill.audio.ffmpeg import open_with_ffmpeg
 from audiomill.audio.links import Window, as_the_first, next_link, with_channels
 from audiomill.audio.opened import BLOCK_FRAMES, Audio, check_header
 from audiomill.audio.stated import STATES, stated_frames
+from audiomill.audio.timeline import silence
 from audiomill.errors import Rejected
 
 LOOK_BACK_BYTES = 1 << 18

@@ -9,11 +9,15 @@ from itertools import islice
 from audiomill.audio.segment import whole_spec
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.sources.entries import Entries
+from audiomill.sources.entry import suffix
 from audiomill.sources.listing import Listing, list_inputs
 from audiomill.sources.parquet import GROUP, rows_of
 from audiomill.stages.sandbox import Decoder
-from audiomill.stages.tracks import with_every_track
 
+CONTAINERS = frozenset(
+    ["mkv", "mka", "mp4", "m4a", "m4b", "mov", "webm", "ts", "avi", "mpg", "mpeg", "3gp", "wma", "asf", "flv"]
+)
+"""What may hold several tracks, by name."""
 GROUPS_AT_ONCE = 8
 """Row groups whose texts travel together."""
 
@@ -33,7 +37,7 @@ def listed(inputs: tuple[str, ...], plan: PlanConfig, decode: DecodeConfig, outp
         if GROUP in listing.entries.table.column("kind").unique().to_pylist():
             listing.entries = _with_rows(listing.entries, decoder)
         if decode.track == "all":
-            listing.entries = with_every_track(listing.entries, decoder)
+            listing.entries = _with_every_track(listing.entries, decoder)
     return listing
 
 
@@ -50,4 +54,28 @@ def _with_rows(entries: Entries, decoder: Decoder) -> Entries:
                 continue
             for row in rows_of(entry, next(told), seen[entry.source]):
                 every.append(row.as_text)
+    return every
+
+
+def _with_every_track(entries: Entries, decoder: Decoder) -> Entries:
+    """The default track of each container keeps the file's id; the others follow it.
+
+    Args:
+        entries: of a listing.
+        decoder: looks into them.
+    """
+    asked = [e for e in entries if e.reason is None and suffix(e.member or e.source) in CONTAINERS]
+    names = ("source", "kind", "position", "size")
+    told = decoder.tracks([{name: getattr(entry, name) for name in names} for entry in asked])
+    counts = {entry.id: found for entry, found in zip(asked, told, strict=True)}
+    every = Entries()
+    for entry in entries:
+        count, default = counts.get(entry.id, (1, 1))
+        if count < 2:
+            every.append(entry)
+            continue
+        further = [number for number in range(1, count + 1) if number != default]
+        every.append(entry._replace(track=default))
+        for number in further:
+            every.append(entry._replace(track=number, is_further_track=True))
     return every

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Utterance, side_by_side
-from audiomill.models.finite import not_finite
 from audiomill.models.mel import HOP_SAMPLES, LogMel
 from audiomill.models.pulse import beat
 from audiomill.models.whisper.folder import WHISPER_HOP
@@ -241,13 +240,7 @@ class Hearing:
         return int.from_bytes(hashlib.sha256(own.encode()).digest()[:6], "little")
 
     def done(self, name: int, decoded: Decoded) -> None:
-        """Takes one result; what the decoder left out waits for its own turn.
-
-        Raises:
-            RunFailed: the decoder computed no numbers.
-        """
-        if math.isnan(decoded.sum_logprob):
-            raise not_finite("the decoder's logits")
+        """Takes one result; what the decoder left out waits for its own turn."""
         row, start = self._passes[name]
         kept, rest_from = self._until_rest(decoded, self._utterances[row], start)
         self._found[name] = kept

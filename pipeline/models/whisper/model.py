@@ -28,6 +28,7 @@ from audiomill.models.base import (
     Utterance,
     Wants,
 )
+from audiomill.models.finite import not_finite
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.taps import without_layers_above
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
@@ -189,14 +190,14 @@ class WhisperModel:
             while (entry := hearing.next_entry(max(1, self._capacity // how.num_beams))) is not None:
                 found = decode_with_beams(decoder, entry.looked_at, entry.prompts, search, how.num_beams)
                 for name, decoded in zip(entry.names, found, strict=True):
-                    hearing.done(name, decoded)
+                    hearing.done(name, _numbers(decoded))
         return hearing.heard(self._heads)
 
     def _telling(self, hearing: Hearing) -> Callable[[int, Decoded], None]:
         """Takes results, and tells how far it is."""
 
         def done(name: int, decoded: Decoded) -> None:
-            hearing.done(name, decoded)
+            hearing.done(name, _numbers(decoded))
             if self.on_heard is not None:
                 self.on_heard(*hearing.progress(name))
 
@@ -271,3 +272,10 @@ def _core(utterance: Utterance) -> Utterance:
     """Without its context."""
     stop = len(utterance.pcm_T) - utterance.right
     return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)
+
+
+def _numbers(decoded: Decoded) -> Decoded:
+    """The same; raises RunFailed where the decoder computed no numbers."""
+    if math.isnan(decoded.sum_logprob):
+        raise not_finite("the decoder's logits")
+    return decoded
