@@ -44,8 +44,7 @@ def infer_piece(
         is lost for all. An error costs the recording that it comes from and no other.
 
     Raises:
-        RunFailed: several recordings, and every one of them failed in the same way, or values that are not finite: the fault
-            is not in the audio.
+        RunFailed: several recordings that all failed in the same way, or values that are not finite: no fault of the audio.
     """
     began, before = time.time(), time.perf_counter()
     passed_on = ("part", "piece", "last", "endings", "rejections", "planned")
