@@ -43,9 +43,9 @@ def infer_all(pieces: Iterator[pa.Table], spec: RunSpec, notes: Place) -> Iterat
         yield from team.results()
 
 
-def most_processes(spec: RunSpec) -> int:
+def most_processes(device: str) -> int:
     """Cores that may compute: fewer where OMP_NUM_THREADS says so; one for a GPU."""
-    if spec.device != "cpu":
+    if device != "cpu":
         return 1
     told = os.environ.get("OMP_NUM_THREADS", "")
     return min(usable_cores(), int(told)) if told.isdigit() and int(told) else usable_cores()
@@ -56,7 +56,7 @@ class _Team:
 
     def __init__(self, pieces: Iterator[pa.Table], spec: RunSpec, notes: Place) -> None:
         self._pieces, self._spec, self._notes = pieces, spec, notes
-        self._most = most_processes(spec)
+        self._most = most_processes(spec.device)
         self._done: queue.SimpleQueue[pa.Table | BaseException | None] = queue.SimpleQueue()
         self._taking, self._lock = (
             threading.Lock(),
