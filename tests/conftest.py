@@ -30,8 +30,8 @@ settings.load_profile("shared machines are slow at times")
 
 
 LONGEST_FIRST = (
-    "cluster/test_on_ray", "test_laws", "test_gates", "test_whisper_engine", "test_train", "test_docs", "test_watch",
-    "test_self_training", "test_whisper",
+    "test_train", "test_laws", "cluster/test_on_ray", "test_gates", "test_wav2vec2", "test_run_yaml", "test_whisper_engine",
+    "test_whisper", "test_watch", "test_self_training", "test_frames",
 )  # fmt: skip
 """Files that take longest: two processes end at the same time if these begin first."""
 

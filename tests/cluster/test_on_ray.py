@@ -44,11 +44,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 def folder(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
     """Recordings, one of several pieces, and broken ones."""
     made = tmp_path_factory.mktemp("ray")
-    for number in range(daily(8, 20)):
+    for number in range(daily(5, 20)):
         (made / f"r{number:02d}.flac").write_bytes(
             encode(np.concatenate([voices[number % 2][0]] * (1 + number % 3)), RATE, "FLAC")
         )
-    (made / "long.flac").write_bytes(encode(np.concatenate([voices[1][0]] * daily(12, 30)), RATE, "FLAC"))
+    (made / "long.flac").write_bytes(encode(np.concatenate([voices[1][0]] * daily(9, 30)), RATE, "FLAC"))
     corpus.write_broken(made / "broken", voices[1][0])
     return made
 
