@@ -58,10 +58,8 @@ class _Team:
         self._pieces, self._spec, self._notes = pieces, spec, notes
         self._most = most_processes(spec.device)
         self._done: queue.SimpleQueue[pa.Table | BaseException | None] = queue.SimpleQueue()
-        self._taking, self._lock = (
-            threading.Lock(),
-            threading.Lock(),
-        )  # held while a piece is waited for, and never then
+        self._taking = threading.Lock()  # held while a piece is waited for
+        self._lock = threading.Lock()  # never held while anything is waited for
         self._members = list[ModelsApart]()
         self._num_threads, self._seconds, self._is_closed = 0, 0.0, False
 

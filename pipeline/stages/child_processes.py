@@ -33,13 +33,14 @@ def take(start: str, verbose: bool) -> subprocess.Popen[bytes]:
         verbose: let its libraries speak on stderr.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    origin = (start, verbose, tuple(sorted(environment.items())))
+    folders = [folder for folder in sys.path if folder]
+    origin = (start, verbose, *folders, *sorted(environment.items()))
     while (found := _popped()) is not None:
         if found.origin == origin and found.process.poll() is None:
             return found.process
         end(found.process)
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", start, *(folder for folder in sys.path if folder)],
+        [sys.executable, "-I", "-c", start, *folders],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if verbose else subprocess.DEVNULL,

@@ -125,8 +125,11 @@ class ModelsApart:
             heard(*told)
 
     def memory(self) -> int:
-        """Bytes that its process holds."""
-        return int(psutil.Process(self._loaded().child.pid).memory_info().rss)
+        """Bytes that its process holds; 0 where there is none."""
+        process = self._process
+        with contextlib.suppress(psutil.Error):
+            return 0 if process is None else int(psutil.Process(process.child.pid).memory_info().rss)
+        return 0
 
     def close(self) -> None:
         """The process is kept for the next run, without its models, unless it is at work or holds a GPU."""
