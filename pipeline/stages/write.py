@@ -59,8 +59,13 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
     else:
         folder = output.join("_pieces", f"{part_name(part)}-{pieces_key}")
         name = f"{piece:05d}{'-last' if last else ''}.arrow"
-        folder.join(name).write(to_ipc(result))
-        found = _all_pieces(folder)
+        try:
+            folder.join(name).write(to_ipc(result))
+            found = _all_pieces(folder)
+        except FileNotFoundError:  # another run of the same output removes the pieces of a part that it has written
+            found = None
+            if not ledger.is_done(output, part):
+                raise
         if found is None or ledger.is_done(output, part):
             return _counts(part, {}, [])
         results = found
