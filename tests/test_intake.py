@@ -135,6 +135,7 @@ def test_packets_that_cannot_be_decoded_are_missing_sound(
     content[len(content) // 3 : len(content) // 3 + 3_000] = b"\xa5" * 3_000
     cuts, ending = cut(bytes(content), FIXED)
     assert least * RATE < ending.failed_samples < most * RATE and ending.error is not None
+    assert ending.error.startswith("damaged: ")
     assert "packet at" in ending.error or "nothing between" in ending.error
     pcm = np.concatenate([each.pcm_T for each in cuts])
     assert abs(ending.num_samples - 20 * RATE) < 0.5 * RATE

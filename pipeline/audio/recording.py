@@ -227,7 +227,10 @@ class _Source:
         if audio.num_announced is not None:
             expected = audio.num_announced if self._limit is None else min(self._limit, audio.num_announced)
         missing = expected - self.num_decoded
-        tolerance = 0 if audio.is_exact or audio.problems else max(MIN_MISSING_S * rate, MIN_MISSING_SHARE * expected)
+        is_strict = audio.is_exact or (
+            audio.problems and not audio.num_lost
+        )  # what was found again behind a damage is whole
+        tolerance = 0 if is_strict else max(MIN_MISSING_S * rate, MIN_MISSING_SHARE * expected)
         is_cut_off = missing > tolerance
         error = None
         if is_cut_off:
