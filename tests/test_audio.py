@@ -259,7 +259,7 @@ def test_fixed_windows_lose_no_sample(num_samples: int) -> None:
     assert np.array_equal(whole(encode(pcm)), pcm)
 
 
-@pytest.mark.parametrize("pause_s", [0, 1, 12])
+@pytest.mark.parametrize("pause_s", [0, 1, pytest.param(12, marks=pytest.mark.nightly)])
 def test_memory_does_not_grow_with_the_recording(voices: Any, pause_s: int) -> None:
     from audiomill.audio.recording import _Track
 

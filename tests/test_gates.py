@@ -168,7 +168,11 @@ def clips(voices: Any) -> list[Utterance]:
 
 @pytest.mark.parametrize(
     "how",
-    [How(is_short=True, stops_loops=True), How(rung=3, temperature=0.8, stops_loops=True), How(rung=4, num_beams=3)],
+    [
+        How(is_short=True, stops_loops=True),
+        pytest.param(How(rung=3, temperature=0.8, stops_loops=True), marks=pytest.mark.nightly),
+        pytest.param(How(rung=4, num_beams=3), marks=pytest.mark.nightly),
+    ],
 )
 def test_every_way_of_decoding_gives_each_row_what_it_gets_alone(
     whisper: Path, clips: list[Utterance], how: How
@@ -179,7 +183,7 @@ def test_every_way_of_decoding_gives_each_row_what_it_gets_alone(
     assert [model.decode([clip], how)[0].tokens for clip in clips] == together
 
 
-@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("timestamps", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_beam_search_equals_hugging_face(whisper: Path, clips: list[Utterance], timestamps: bool) -> None:
     clips, most = clips[: daily(2, 3)], daily(16, 40)
     model = loaded(whisper, transcripts=TranscriptConfig(timestamps=timestamps, max_new_tokens=most))

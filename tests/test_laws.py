@@ -112,7 +112,7 @@ def test_text_is_the_same_whatever_the_batch_and_the_part(tmp_path: Path, few: P
     assert all(abs(logprobs[1][i] - value) < 2e-4 for i, value in logprobs[0].items())
 
 
-@pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-bert"])
+@pytest.mark.parametrize("family", ["wav2vec2-group", pytest.param("wav2vec2-bert", marks=pytest.mark.nightly)])
 def test_ctc_text_is_the_same_whatever_the_batch_and_the_part(tmp_path: Path, few: Path, family: str) -> None:
     """Every family's batches are compared with each row alone in tests/test_wav2vec2.py."""
     ctc_folder = save_ctc_checkpoint(tmp_path / "model", family)

@@ -78,6 +78,7 @@ def test_two_models_share_one_decode_and_their_segments(
     assert "nothing to do" in audiomill("run", "job.yaml").stdout
 
 
+@pytest.mark.nightly  # daily: two models share one decode, and words are aligned in tests/test_ctc_align.py
 def test_a_ctc_model_beside_whisper_tells_when_its_words_were_said(
     place: Path, audiomill: Any, whisper: Path, wav2vec2_folder: Path
 ) -> None:

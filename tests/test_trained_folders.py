@@ -59,7 +59,12 @@ def logprobs_of_ours(folder: Path) -> torch.Tensor:
     return torch.from_numpy(values).log()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+DAILY = ("wav2vec2-layer", "hubert-group", "wav2vec2-bert")
+
+
+@pytest.mark.parametrize(
+    "family", [each if each in DAILY else pytest.param(each, marks=pytest.mark.nightly) for each in FAMILIES]
+)
 def test_a_trained_ctc_folder_is_read_by_transformers_and_by_us(clips: Path, tmp_path: Path, family: str) -> None:
     start = save_ctc_checkpoint(tmp_path / "start", family)
     trained(clips, tmp_path / "out", model=str(start), from_scratch=False, max_updates=1, vocabulary="labels")

@@ -60,7 +60,7 @@ def clips(voices: Any) -> list[Any]:
     return [hello, fox, pair, fox[:20_000], np.concatenate([pause, hello, pause]), long, long[: 16_000 * 17]]
 
 
-@pytest.mark.parametrize("timestamps", [True, False])
+@pytest.mark.parametrize("timestamps", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[Any], timestamps: bool) -> None:
     transcriber = loaded(whisper, transcripts=TranscriptConfig(timestamps=timestamps))
     clips = (

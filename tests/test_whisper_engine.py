@@ -83,7 +83,7 @@ def tokens(found: list[Any]) -> list[list[list[int]]]:
     return [[each.tokens for each in row] for row in found]
 
 
-@pytest.mark.parametrize("capacity", [1, 3])
+@pytest.mark.parametrize("capacity", [1, pytest.param(3, marks=pytest.mark.nightly)])
 def test_rows_that_wait_and_join_get_what_they_get_at_once(
     whisper: Path, clips: list[Utterance], expected: list[Any], capacity: int
 ) -> None:
