@@ -98,7 +98,10 @@ class _Team:
             self._done.put(error)
 
     def _member(self) -> ModelsApart | None:
-        found = ModelsApart(self._spec)
+        try:
+            found = ModelsApart(self._spec)
+        except WorkerDied:  # killed while it loaded, as any process may be once
+            found = ModelsApart(self._spec)
         with self._lock:
             if not self._is_closed:
                 self._members.append(found)
