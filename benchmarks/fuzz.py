@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 import audiomill
-from audiomill.stages import child_processes
+from audiomill.stages import sandbox
 from benchmarks.record import save
 
 RATE = 16_000
@@ -132,7 +132,7 @@ def main() -> None:
             and abs(row["speech_s"] + row["non_speech_s"] + row["failed_s"] - row["duration_s"]) > 1e-6
         ]
         reasons = Counter(row.get("reason", "recording") for row in told)
-    child_processes.end_idle()  # those that wait for the next run are ended with the program
+    sandbox.idle.end_all()  # those that wait for the next run are ended with the program
     left = [each for each in psutil.Process().children(recursive=True) if "decode_worker" in " ".join(each.cmdline())]
     result = {
         "files": args.files,

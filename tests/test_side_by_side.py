@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 from audiomill.runs import side_by_side
 from audiomill.runs.side_by_side import most_processes
+from audiomill.stages import models_apart
+from audiomill.stages.child_processes import Idle
 from tests.jobs_by_hand import check_accounts, part_files, run
 from tests.synth import RATE, encode, noise
 
@@ -79,6 +82,47 @@ def test_a_process_that_dies_costs_nothing(many: None, corpus: Path, tmp_path: P
     assert killed
     run(corpus, tmp_path / "whole", **OPTIONS)
     assert part_files(tmp_path / "killed") == part_files(tmp_path / "whole")
+
+
+def test_a_process_that_is_killed_while_it_loads_is_started_again(
+    corpus: Path, wav2vec2_folder: Path, tmp_path: Path
+) -> None:
+    """It ended the run, with exit code 1."""
+    models_apart._idle.end_all()
+    killed: list[int] = []
+
+    def assassin() -> None:
+        deadline = time.monotonic() + 30
+        while not killed and time.monotonic() < deadline:
+            for number in workers():
+                psutil.Process(number).kill()
+                killed.append(number)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=assassin)
+    thread.start()
+    summary = run(corpus, tmp_path / "out", model=wav2vec2_folder, **OPTIONS)
+    thread.join()
+    assert killed and summary["num_rejections"] == 1
+
+
+def test_threads_may_take_what_waits_at_once() -> None:
+    class Waiting:
+        origin = "one"
+
+        def is_alive(self) -> bool:
+            return True
+
+        def end(self) -> int:
+            return 0
+
+    idle: Idle[Waiting] = Idle()
+    for _ in range(200):
+        idle.leave(Waiting())
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: idle.take("one"), range(400)))
+    assert sum(each is not None for each in found) == 200 and len(idle) == 0
+    assert len({id(each) for each in found if each is not None}) == 200, "nobody has the process of another"
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import os
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.errors import WorkerDied
@@ -98,10 +98,7 @@ class _Team:
             self._done.put(error)
 
     def _member(self) -> ModelsApart | None:
-        try:
-            found = ModelsApart(self._spec)
-        except WorkerDied:  # killed while it loaded, as any process may be once
-            found = ModelsApart(self._spec)
+        found = ModelsApart(self._spec)
         with self._lock:
             if not self._is_closed:
                 self._members.append(found)
@@ -114,7 +111,7 @@ class _Team:
         with self._taking:
             piece = None if self._is_closed else next(self._pieces, None)
             if piece is not None:
-                self._seconds += seconds_from_samples(sum(cut["stop"] - cut["start"] for cut in _cuts(piece)))
+                self._seconds += _audio_s(piece)
                 if self._num_threads < self._most and self._has_room():
                     self._start()
             return piece
@@ -133,6 +130,7 @@ class _Team:
         return None
 
 
-def _cuts(piece: pa.Table) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = piece.column("cuts")[0].as_py()
-    return found
+def _audio_s(piece: pa.Table) -> float:
+    """Of all segments; a piece may have thousands."""
+    cuts = piece.column("cuts").combine_chunks().flatten()
+    return seconds_from_samples(pc.sum(pc.subtract(cuts.field("stop"), cuts.field("start"))).as_py() or 0)

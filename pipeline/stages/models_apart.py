@@ -5,12 +5,10 @@ The process outlives a run, because loading its libraries takes seconds: the nex
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import socket
 import subprocess
-import sys
 import time
 from multiprocessing.connection import Connection
 from typing import Any
@@ -23,29 +21,25 @@ from audiomill.config.defaults import WALL_FACTOR
 from audiomill.errors import RunFailed, UsageError, WorkerDied, WorkerHung
 from audiomill.models.base import OnHeard
 from audiomill.models.device import usable_cores
+from audiomill.stages.child_processes import Idle, command_of
 from audiomill.stages.spec import RunSpec
 from audiomill.tables.result import stream_table, to_ipc
 
 LOOK_S = 1.0
-START = "import sys; sys.path += sys.argv[1:]; from audiomill.stages.model_worker import main; main()"
-"""Isolated, see `audiomill.stages.sandbox`."""
-
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AUTO,STRICT"}
 """Threads sleep while they wait for each other: spinning ones would take the cores from whatever else runs. Products of
 matrices have the same bits for any number of threads: MKL's conditional numerical reproducibility."""
 
-_idle: list[_Process] = []
-
 
 class _Process:
-    """A model process and the socket to it."""
+    """A model process and the socket to it. It is told folder and environment when it loads; see `child_processes.Child`."""
 
     def __init__(self, verbose: bool) -> None:
         ours, theirs = socket.socketpair()
         environment = {**ENVIRONMENT, **os.environ}
-        self.verbose = verbose
+        self.origin = verbose
         self.child = subprocess.Popen(
-            [sys.executable, "-I", "-c", START, *(folder for folder in sys.path if folder)],
+            command_of("audiomill.stages.model_worker"),
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=None if verbose else subprocess.DEVNULL,
@@ -54,29 +48,20 @@ class _Process:
         theirs.close()
         self.channel: Any = Connection(ours.detach())
 
+    def is_alive(self) -> bool:
+        return self.child.poll() is None
+
     def end(self) -> int:
-        """Kills it; its exit status."""
         self.child.kill()
         self.channel.close()
         return self.child.wait()
 
 
-@atexit.register
-def _end_idle() -> None:
-    while _idle:
-        _idle.pop().end()
-
-
-os.register_at_fork(after_in_child=_idle.clear)  # the sockets are the parent's
+_idle: Idle[_Process] = Idle()
 
 
 def _taken(verbose: bool) -> _Process:
-    while _idle:
-        found = _idle.pop()
-        if found.verbose == verbose and found.child.poll() is None:
-            return found
-        found.end()
-    return _Process(verbose)
+    return _idle.take(verbose) or _Process(verbose)
 
 
 def start_ahead(verbose: bool) -> None:
@@ -84,7 +69,7 @@ def start_ahead(verbose: bool) -> None:
     process = _taken(verbose)
     with contextlib.suppress(OSError):
         process.channel.send(("import",))
-    _idle.append(process)
+    _idle.leave(process)
 
 
 class ModelsApart:
@@ -100,6 +85,8 @@ class ModelsApart:
         self._process: _Process | None = None
         self._is_busy = False
         try:
+            with contextlib.suppress(WorkerDied):  # killed while it loads, as any process may be once
+                self._loaded()
             self._loaded()
         except BaseException:
             self.close()
@@ -141,10 +128,10 @@ class ModelsApart:
             return
         with contextlib.suppress(OSError):  # dead: whoever wants it next will see
             process.channel.send(("forget",))
-        _idle.append(process)
+        _idle.leave(process)
 
     def _loaded(self) -> _Process:
-        if self._process is None or self._process.child.poll() is not None:
+        if self._process is None or not self._process.is_alive():
             self.close()
             self._process = _taken(self._spec.verbose)
             spec = self._spec

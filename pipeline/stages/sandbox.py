@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,9 +19,10 @@ from audiomill.audio.segment import SegmentSpec
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected, WorkerDied
+from audiomill.models.device import usable_cores
 from audiomill.sources.parquet import Row
 from audiomill.sources.shards import ShardReader
-from audiomill.stages import child_processes
+from audiomill.stages.child_processes import Idle, command_of
 from audiomill.stages.read import Finished, read_recording
 from audiomill.storage.fs import protocol
 
@@ -27,7 +30,40 @@ ATTEMPTS_AFTER_KILL = 4
 """SIGKILL comes from outside (an operator, the kernel short of memory), so it is worth more tries."""
 ATTEMPTS_AFTER_CRASH = 2
 
-START = "import sys; sys.path += sys.argv[1:]; from audiomill.stages.decode_worker import main; main()"
+
+class _Process(subprocess.Popen[bytes]):
+    """A decode process, which takes new settings at any time. See `child_processes.Child`."""
+
+    def __init__(self, origin: tuple[object, ...], environment: dict[str, str], verbose: bool) -> None:
+        self.origin = origin
+        super().__init__(
+            command_of("audiomill.stages.decode_worker"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if verbose else subprocess.DEVNULL,
+            env=environment,
+        )
+
+    def is_alive(self) -> bool:
+        return self.poll() is None
+
+    def end(self) -> int:
+        self.kill()
+        status = self.wait()
+        for pipe in (self.stdin, self.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        return status
+
+
+idle: Idle[_Process] = Idle()
+
+
+def _taken(verbose: bool) -> _Process:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    origin = (verbose, *sys.path, *sorted(environment.items()))
+    return idle.take(origin) or _Process(origin, environment, verbose)
 
 
 class Decoder:
@@ -44,7 +80,7 @@ class Decoder:
         self, decode: DecodeConfig, segments: SegmentSpec, storage_options: dict[str, Any], verbose: bool = False
     ) -> None:
         self._decode, self._segments, self._options, self._verbose = decode, segments, storage_options, verbose
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _Process | None = None
         self._reader = ShardReader(storage_options, decode.audio_column)
 
     def read(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
@@ -99,14 +135,18 @@ class Decoder:
     def close(self) -> None:
         """The child process is kept for the next one who needs such a one."""
         found, self._process = self._process, None
-        if found is not None:
-            child_processes.give_back(found)
+        if found is None:
+            return
+        if found.is_alive() and len(idle) < usable_cores():
+            idle.leave(found)
+        else:
+            found.end()
 
     def _end(self) -> int:
         """Its exit status."""
         assert self._process is not None
         found, self._process = self._process, None
-        return child_processes.end(found)
+        return found.end()
 
     def _verdict(self, death: WorkerDied, num_deaths: int) -> Rejected:
         limits = {-signal.SIGPROF: "{:g} s of computing", -signal.SIGALRM: f"{WALL_FACTOR} times {{:g}} s"}
@@ -156,11 +196,11 @@ class Decoder:
             if not is_answered and self._process is not None:
                 self._end()
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is not None:
+    def _running(self) -> _Process:
+        if self._process is not None and not self._process.is_alive():
             self._end()
         if self._process is None:
-            self._process = child_processes.take(START, self._verbose)
+            self._process = _taken(self._verbose)
             assert self._process.stdin is not None
             settings = {
                 "decode": dataclasses.asdict(self._decode),
