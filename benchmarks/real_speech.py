@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -22,18 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import soundfile
-from rich.console import Console
 
-from audiomill.config.fields import build
-from audiomill.config.jobs import TranscribeConfig
 from audiomill.jobs.demo import whisper_folder
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features
-from audiomill.runs.job import run_job
-from audiomill.storage import ledger
-from audiomill.storage.fs import Place
 from audiomill.text.wer import NO_ERRORS, score_pair
 from benchmarks.record import save
+from benchmarks.whisper_cpu import System, faster_whisper, ours
 
 CLIP_S = 17.0
 """Longer ones are recordings."""
@@ -48,7 +42,6 @@ class Clip(NamedTuple):
 
 Heard = dict[str, str]
 """Texts by file name."""
-System = Callable[[list[Path]], Heard]
 
 
 def read_corpus(folder: Path, language: str) -> list[Clip]:
@@ -60,33 +53,6 @@ def read_corpus(folder: Path, language: str) -> list[Clip]:
             if row.get("language", language) == language and path.exists():
                 found.append(Clip(path, row["text"], soundfile.info(path).duration))
     return found
-
-
-def ours(model: str, work: Path, **options: Any) -> System:
-    """Whole runs, from files to Parquet."""
-
-    def run(files: list[Path]) -> Heard:
-        values = {"inputs": tuple(map(str, files)), "output": str(work / "out"), "model": model, "quiet": True}
-        run_job(build(TranscribeConfig, {**values, **options}).job(), Console(quiet=True))
-        rows = ledger.tables(Place(str(work / "out")), "recordings").to_pylist()
-        shutil.rmtree(work / "out")
-        return {Path(row["source"]).name: row["text"] for row in rows}
-
-    return run
-
-
-def faster_whisper(model: str, batched: bool) -> System:
-    from faster_whisper import BatchedInferencePipeline, WhisperModel
-
-    loaded: Any = WhisperModel(model, device="cpu", compute_type="int8", cpu_threads=usable_cores())
-    options: dict[str, Any] = {"beam_size": 1, "condition_on_previous_text": False}
-    if batched:
-        loaded, options = BatchedInferencePipeline(loaded), {"beam_size": 1, "batch_size": 16}
-
-    def run(files: list[Path]) -> Heard:
-        return {path.name: " ".join(each.text for each in loaded.transcribe(str(path), **options)[0]) for path in files}
-
-    return run
 
 
 def copies_of(clips: list[Clip], count: int, folder: Path) -> list[Path]:
@@ -108,7 +74,7 @@ def extra_seconds(system: System, clips: list[Clip], folder: Path) -> tuple[floa
     for count in (1, COPIES + 1):
         files = copies_of(clips, count, folder)
         began = time.perf_counter()
-        heard = system(files)
+        _, heard = system(files)
         took.append(time.perf_counter() - began)
     return took[1] - took[0], heard
 
@@ -167,8 +133,10 @@ def main() -> None:
         work = Path(name)
         makes: dict[str, Callable[[], System]] = {
             "audiomill": lambda: ours(args.model, work, engine=args.engine),
-            "faster-whisper int8, sequential": lambda: faster_whisper(args.model, False),
-            "faster-whisper int8, batched": lambda: faster_whisper(args.model, True),
+            "faster-whisper int8, sequential": lambda: faster_whisper(
+                args.model, "int8", False, vad_filter=False, condition_on_previous_text=False
+            ),
+            "faster-whisper int8, batched": lambda: faster_whisper(args.model, "int8", True, batch_size=16),
         }
         systems = {name: make() for name, make in makes.items() if args.only in name}
         for kind, clips in corpora.items():

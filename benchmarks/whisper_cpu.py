@@ -62,14 +62,15 @@ def ours(model: str, work: Path, **options: Any) -> System:
     return run
 
 
-def faster_whisper(model: str, precision: str, batched: bool) -> System:
-    """Sequential with its voice activity filter, or its batched pipeline."""
+def faster_whisper(model: str, precision: str, batched: bool, **asked: Any) -> System:
+    """Sequential with its voice activity filter, or its batched pipeline; `asked`: options of its own."""
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
     loaded: Any = WhisperModel(model, device="cpu", compute_type=precision, cpu_threads=torch.get_num_threads())
     options: dict[str, Any] = {"beam_size": 1, "vad_filter": True}
     if batched:
         loaded, options = BatchedInferencePipeline(loaded), {"beam_size": 1, "batch_size": 8}
+    options |= asked
 
     def one(path: Path) -> str:
         return " ".join(segment.text for segment in loaded.transcribe(str(path), **options)[0])
