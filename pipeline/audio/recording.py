@@ -227,9 +227,8 @@ class _Source:
         if audio.num_announced is not None:
             expected = audio.num_announced if self._limit is None else min(self._limit, audio.num_announced)
         missing = expected - self.num_decoded
-        is_strict = audio.is_exact or (
-            audio.problems and not audio.num_lost
-        )  # what was found again behind a damage is whole
+        # What was found again behind a damage ends where lossy codecs end.
+        is_strict = audio.is_exact or (audio.problems and not audio.num_lost)
         tolerance = 0 if is_strict else max(MIN_MISSING_S * rate, MIN_MISSING_SHARE * expected)
         is_cut_off = missing > tolerance
         error = None

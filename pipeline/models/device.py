@@ -15,9 +15,8 @@ from audiomill.errors import ModelError
 
 CGROUP = Path("/sys/fs/cgroup")
 """Of Linux: version 2 keeps a quota in `cpu.max`, version 1 in `cpu/cpu.cfs_quota_us`."""
-
-
 NVIDIA_DRIVER, AMD_DRIVER = "libcuda.so.1", Path("/dev/kfd")
+"""One of them is there wherever torch may find a GPU."""
 
 
 def usable_cores() -> int:

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -51,6 +51,10 @@ LANGUAGE_COLUMNS = ("language", "lang", "source_lang", "locale")
 CHANNEL_COLUMNS = ("channel", "channel_selector")
 
 
+NAMED_AT_ONCE = 1024
+"""Files that are not looked at again for every row that means a span of them."""
+
+
 class Supervision(NamedTuple):
     """What Lhotse says about a stretch of a recording."""
 
@@ -70,7 +74,7 @@ def read_manifest(place: Place, audio_root: str | None) -> Iterator[Entry | Supe
         place: the manifest.
         audio_root: folder that its paths are relative to and confined to; None: its own folder.
     """
-    source, looked_at = absolute(place.url), cache(_look)
+    source, looked_at = absolute(place.url), lru_cache(NAMED_AT_ONCE)(_look)
     for number, row in read_rows(place):
         try:
             if isinstance(row, BadRow):

@@ -21,8 +21,6 @@ MAX_PROMPT_TOKENS = 223
 """Half of the decoder's positions, less the token that says what they are."""
 ENGLISH_ONLY_SIZE = 51_864
 """Vocabulary of the .en checkpoints: their tokenizers list languages too, but the models do not know them."""
-
-
 BEFORE = "<|startofprev|>"
 """Precedes text that is said to come before."""
 

@@ -25,8 +25,8 @@ def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) 
 
     Args:
         folder: of the checkpoint, from which theirs is loaded again.
-        model: what computes here.
-        weights: what computes here.
+        model: as it was loaded here.
+        weights: taken from it, which compute here.
         utterance: alone.
     """
     from transformers import WhisperFeatureExtractor
