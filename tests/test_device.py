@@ -36,9 +36,10 @@ def test_a_containers_quota_counts_as_cores(
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("fpu avx2 avx512f avx512_vnni avx512_bf16", {"vnni", "bf16"}),
-        ("fpu avx2 avx_vnni", {"vnni"}),
-        ("fpu avx2", set()),
+        ("fpu avx2 avx512f avx512_vnni avx512_bf16", {"avx2", "vnni", "bf16"}),
+        ("fpu avx2 avx_vnni", {"avx2", "vnni"}),
+        ("fpu avx2", {"avx2"}),
+        ("fpu sse4_2", set()),
         (None, None),
     ],
 )

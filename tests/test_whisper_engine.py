@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from audiomill.config.defaults import INT8
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import Utterance, Wants
 from audiomill.models.load import load_model
-from audiomill.models.precision import cpu_features, settled_precision
+from audiomill.models.precision import cpu_features, kind_of, settled_precision
+from audiomill.models.projection import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smoothed
 from audiomill.models.task import TaskSpec
 from audiomill.models.whisper.heard import How
 from audiomill.models.whisper.network.graph import Recorder
@@ -28,7 +30,9 @@ SHORT = How(is_short=True, stops_loops=True, hears_out=True)
 
 def loaded(model: Any, precision: str) -> Any:
     features = cpu_features()
-    settled = settled_precision(precision, "cpu", offers_int8=True, only_text=True, features=features)
+    settled = settled_precision(
+        kind_of(precision), "cpu", offers_int8=True, only_text=True, features=features, before=precision
+    )
     config = ModelConfig(model=str(model), device="cpu", precision=settled)
     wants = Wants(transcripts=TranscriptConfig())
     return load_model(TaskSpec(label="m", model=config, wants=wants, hop=320, batch_samples=0), {})
@@ -56,7 +60,7 @@ def expected(whisper: Path, clips: list[Utterance]) -> list[Any]:
 
 
 def test_in_int8_every_row_has_the_same_bits_whatever_is_beside_it(whisper: Path, clips: list[Utterance]) -> None:
-    model, few = loaded(whisper, "int8"), clips[: daily(3, 5)]
+    model, few = loaded(whisper, INT8), clips[: daily(3, 5)]
     alone = [results(model, [clip])[0] for clip in few]
     assert results(model, few) == alone
     model._capacity = 2  # rows wait, and join others that are further on
@@ -71,7 +75,8 @@ def test_the_number_format_is_settled_named_and_kept(whisper: Path, voices: Any,
         (folder / name).write_bytes(encode(voices[1][0]))
         run(folder, output, model=whisper, precision=precision)
         made.append(json.loads((output / "run.json").read_text())["results"]["precision"])
-    assert made == ["int8-w8a8-bf16" if "bf16" in cpu_features() else "int8-w8a8"] * 2
+    named = {"bf16": "int8-w8a8-smooth-bf16", "vnni": "int8-w8a8-smooth"}
+    assert made == [next((named[has] for has in named if has in cpu_features()), "int8-w7a8-smooth")] * 2
     first, later = ((row["text"], row["avg_logprob"]) for row in rows(output, "segments"))
     assert first == later, "the part that came later was computed as the first"
     run(folder, tmp_path / "fine", model=whisper, precision="fp32")
@@ -117,6 +122,33 @@ def test_coarser_products_change_few_words(whisper: Path, clips: list[Utterance]
         [each.text.lower() for each in one.transcripts(few, one.decode(few, SHORT))] for one in (model, fine)
     )
     assert ours == theirs
+
+
+@pytest.mark.parametrize("weight_max", [63, 127])
+@pytest.mark.parametrize("shape", [(1, 2, 3), (17, 384, 51), (300, 1536, 40)])
+def test_integer_products_have_the_same_bits_however_they_are_computed(
+    shape: tuple[int, int, int], weight_max: int
+) -> None:
+    rows, inputs, outputs = shape
+    random = torch.Generator().manual_seed(rows)
+    weight_NK = torch.randint(-weight_max, weight_max + 1, (outputs, inputs), generator=random).float()
+    rows_RK = torch.randint(-127, 128, (rows, inputs), generator=random).float()
+    weight_NK[0], rows_RK[0] = weight_max, 127.0  # what saturates first
+    scale_N = torch.rand(outputs, generator=random)
+    expected = (rows_RK.double() @ weight_NK.double().T).to(torch.int32) * scale_N
+    kinds: list[Any] = [IntegerUnits, FloatUnits]
+    if weight_max == 63 and has_packed_units():
+        kinds.append(PackedUnits)
+    for kind in kinds if "vnni" in cpu_features() or rows < 300 else kinds[1:]:
+        found = kind(weight_NK, scale_N)(torch.cat([rows_RK, torch.full((kind.spare_rows, inputs), 9.0)]))
+        assert torch.equal(found[:rows], expected), kind
+
+
+def test_a_smoothed_norm_and_its_matrix_give_what_they_gave() -> None:
+    norm, x, weight_NK = torch.nn.LayerNorm(64), torch.randn(5, 64), torch.randn(100, 64)
+    norm.weight.data[3], norm.bias.data[7], weight_NK[:, 9] = 40.0, 11.0, 0.0
+    again, matrix_NK = smoothed(norm, weight_NK)
+    assert torch.allclose(again(x) @ matrix_NK.T, norm(x) @ weight_NK.T, atol=1e-3)
 
 
 def test_without_a_gpu_recorded_steps_are_just_run() -> None:

@@ -19,5 +19,5 @@ REPEATING_RATIO = 2.4
 
 WALL_FACTOR = 10
 """Seconds by the wall clock that a decoder may wait, for each that it may compute."""
-INT8, INT8_BF16 = "int8-w8a8", "int8-w8a8-bf16"
+INT8, INT8_BF16, INT8_WEIGHT7 = "int8-w8a8-smooth", "int8-w8a8-smooth-bf16", "int8-w7a8-smooth"
 """Number formats that a run settles where int8 is computed, see `audiomill.models.precision`."""

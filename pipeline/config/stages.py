@@ -14,6 +14,7 @@ from audiomill.config.defaults import (
     FRAMES_BATCH_S,
     INT8,
     INT8_BF16,
+    INT8_WEIGHT7,
     LEAST_PART_S,
     MOST_PART_S,
     SPEECH_SEGMENT_S,
@@ -142,7 +143,7 @@ class ModelConfig(Validated):
         "auto",
         "auto: fp16 on GPU; on CPU fp32, and int8 for the text of Whisper where the processor has VNNI. int8: Whisper on CPU.",
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
-        settled=(INT8, INT8_BF16),
+        settled=(INT8, INT8_BF16, INT8_WEIGHT7),
     )
     batch_seconds: float | None = option(
         None,

@@ -2,15 +2,19 @@
 
 | precision asked for | device | the processor has | number format settled |
 |---|---|---|---|
-| auto, text of a model that offers int8 | CPU | VNNI and bf16 products | int8-w8a8-bf16 |
-| auto, text of a model that offers int8 | CPU | VNNI | int8-w8a8 |
+| auto, text of a model that offers int8 | CPU | VNNI and bf16 products | int8-w8a8-smooth-bf16 |
+| auto, text of a model that offers int8 | CPU | VNNI | int8-w8a8-smooth |
+| auto, text of a model that offers int8 | CPU | AVX2 | int8-w7a8-smooth |
 | auto, anything else | CPU | | fp32 |
 | auto | GPU | | fp16 |
-| int8 | CPU | bf16 products | int8-w8a8-bf16 |
-| int8 | CPU | no bf16 products | int8-w8a8 |
+| int8 | CPU | VNNI and bf16 products | int8-w8a8-smooth-bf16 |
+| int8 | CPU | VNNI | int8-w8a8-smooth |
+| int8 | CPU | neither | int8-w7a8-smooth |
 | fp32, bf16, fp16 | any | bf16 on a CPU: bf16 products | as asked |
 
-int8-w8a8: weights and activations of 8 bits, exact integer sums, attention in fp32; int8-w8a8-bf16: attention in bf16.
+int8-w8a8-smooth: weights and activations of 8 bits, exact integer sums, attention in fp32; the vocabulary's product behind a
+smoothed norm. With -bf16: attention in bf16. int8-w7a8-smooth: weights of 7 bits, because the instructions of AVX2 add
+pairs of products in 16 bits; what weighs little in time is fp32.
 """
 
 from __future__ import annotations
@@ -21,11 +25,12 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from audiomill.config.defaults import INT8, INT8_BF16
+from audiomill.config.defaults import INT8, INT8_BF16, INT8_WEIGHT7
 from audiomill.errors import ModelError
 
-NEEDS = {"fp32": (), "fp16": (), "bf16": ("bf16",), INT8: (), INT8_BF16: ("bf16",)}
-"""Number formats, and what a CPU must have to compute in them. Without VNNI int8 has the same sums, but is no faster."""
+NEEDS = {"fp32": (), "fp16": (), "bf16": ("bf16",), INT8: (), INT8_BF16: ("bf16",), INT8_WEIGHT7: ()}
+"""Number formats, and what a CPU must have to compute in them. Sums of int8 are the same on every processor, but `w8a8`
+is no faster than fp32 without VNNI."""
 
 _VNNI_ISAS = ("VNNI", "BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
 _BF16_ISAS = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
@@ -36,17 +41,17 @@ def is_int8(precision: str) -> bool:
 
 
 def kind_of(precision: str) -> str:
-    """`int8-w8a8-bf16` -> `int8`: what was asked for."""
+    """`int8-w8a8-smooth-bf16` -> `int8`: what was asked for."""
     return precision.split("-")[0]
 
 
 def cpu_features() -> frozenset[str]:
-    """Some of `vnni` and `bf16`: products that this processor has and that torch and oneDNN may use."""
+    """Some of `avx2`, `vnni` and `bf16`: products that this processor has and that torch and oneDNN may use."""
     return lowered(_processor(), os.environ)
 
 
 CPUINFO = Path("/proc/cpuinfo")
-FLAGS = {"vnni": ("avx512_vnni", "avx_vnni"), "bf16": ("avx512_bf16",)}
+FLAGS = {"avx2": ("avx2",), "vnni": ("avx512_vnni", "avx_vnni"), "bf16": ("avx512_bf16",)}
 
 
 def flagged(cpuinfo: str) -> frozenset[str] | None:
@@ -67,7 +72,11 @@ def told_by_torch() -> frozenset[str]:
     """The same, as torch sees it."""
     import torch
 
-    look = {"vnni": ("_is_vnni_supported", *FLAGS["vnni"]), "bf16": ("_is_avx512_bf16_supported", *FLAGS["bf16"])}
+    look = {
+        "avx2": ("_is_avx2_supported", *FLAGS["avx2"]),
+        "vnni": ("_is_vnni_supported", *FLAGS["vnni"]),
+        "bf16": ("_is_avx512_bf16_supported", *FLAGS["bf16"]),
+    }
     told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return frozenset(
         name
@@ -79,9 +88,10 @@ def told_by_torch() -> frozenset[str]:
 def lowered(features: frozenset[str], environment: Mapping[str, str]) -> frozenset[str]:
     """What is left of a processor's features under ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY."""
     isa = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
-    if environment.get("ATEN_CPU_CAPABILITY", "avx512") in ("default", "avx2"):
-        return frozenset()
-    allowed = {"vnni": _VNNI_ISAS, "bf16": _BF16_ISAS}
+    capability = environment.get("ATEN_CPU_CAPABILITY", "avx512")
+    if capability in ("default", "avx2"):
+        return features & {"avx2"} if capability == "avx2" else frozenset()
+    allowed = {"avx2": ("",), "vnni": _VNNI_ISAS, "bf16": _BF16_ISAS}
     return frozenset(name for name in features if any(part in isa for part in allowed[name]))
 
 
@@ -107,8 +117,8 @@ def settled_precision(
         found = before
     elif asked == "auto" and device.startswith("cuda"):
         found = "fp16"
-    elif asked == "int8" or (asked == "auto" and offers_int8 and only_text and "vnni" in features):
-        found = INT8_BF16 if "bf16" in features else INT8
+    elif asked == "int8" or (asked == "auto" and offers_int8 and only_text and features & {"avx2", "vnni"}):
+        found = INT8_WEIGHT7 if "vnni" not in features else INT8_BF16 if "bf16" in features else INT8
     else:
         found = "fp32" if asked == "auto" else asked
     check_precision(found, device, features)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiomill.config.defaults import INT8_BF16
+from audiomill.config.defaults import INT8_BF16, INT8_WEIGHT7
 from audiomill.models.precision import is_int8
-from audiomill.models.projection import Projection, fused, projection
+from audiomill.models.projection import Projection, fused, projection, smoothed
 
 Function = Callable[[Tensor], Tensor]
 
@@ -85,7 +85,7 @@ def encoder_weights(encoder: Any, precision: str) -> EncoderWeights:
         conv1=_conv(encoder.conv1, "fp32" if is_int8(precision) else precision),
         conv2=_conv(encoder.conv2, precision),
         positions_FD=encoder.embed_positions.weight.detach(),
-        layers=[EncoderLayer(**_common(layer, precision)) for layer in encoder.layers],
+        layers=[EncoderLayer(**_common(layer, precision, _finer(precision))) for layer in encoder.layers],
         norm=encoder.layer_norm,
         num_heads=encoder.config.encoder_attention_heads,
         has_half_attention=_is_on_cpu(encoder) and precision in (INT8_BF16, "bf16"),
@@ -101,23 +101,26 @@ def decoder_weights(model: Any, precision: str) -> DecoderWeights:
     decoder = model.model.decoder
     if precision == "bf16" and _is_on_cpu(model):
         precision = "fp32"
+    norm, vocabulary_VD = decoder.layer_norm, model.proj_out.weight
+    if is_int8(precision):
+        norm, vocabulary_VD = smoothed(norm, vocabulary_VD)
     return DecoderWeights(
         tokens_VD=decoder.embed_tokens.weight.detach(),
         positions_PD=decoder.embed_positions.weight.detach(),
         layers=[_decoder_layer(layer, precision) for layer in decoder.layers],
-        norm=decoder.layer_norm,
-        vocabulary=projection(model.proj_out.weight, None, precision),
+        norm=norm,
+        vocabulary=projection(vocabulary_VD, None, precision),
         num_heads=model.config.decoder_attention_heads,
     )
 
 
-def _common(layer: Any, precision: str) -> dict[str, Any]:
-    """What layers of both sides have."""
+def _common(layer: Any, precision: str, finer: str) -> dict[str, Any]:
+    """What layers of both sides have. `finer`: of the product behind attention."""
     attention = layer.self_attn
     return {
         "attention_norm": layer.self_attn_layer_norm,
         "qkv": fused([attention.q_proj, attention.k_proj, attention.v_proj], precision),
-        "out": fused([attention.out_proj], precision),
+        "out": fused([attention.out_proj], finer),
         "norm": layer.final_layer_norm,
         "fc1": fused([layer.fc1], precision),
         "fc2": fused([layer.fc2], precision),
@@ -125,14 +128,20 @@ def _common(layer: Any, precision: str) -> dict[str, Any]:
 
 
 def _decoder_layer(layer: Any, precision: str) -> DecoderLayer:
-    cross = layer.encoder_attn
+    cross, finer = layer.encoder_attn, _finer(precision)
     return DecoderLayer(
-        **_common(layer, precision),
+        **_common(layer, finer, finer),
         cross_norm=layer.encoder_attn_layer_norm,
-        cross_q=fused([cross.q_proj], precision),
+        cross_q=fused([cross.q_proj], finer),
         cross_kv=fused([cross.k_proj, cross.v_proj], precision),
-        cross_out=fused([cross.out_proj], precision),
+        cross_out=fused([cross.out_proj], finer),
     )
+
+
+def _finer(precision: str) -> str:
+    """Of the decoder's steps, and behind attention: where products are small, weights of 7 bits cost words and gain little
+    (`benchmarks/int8_products.py`)."""
+    return "fp32" if precision == INT8_WEIGHT7 else precision
 
 
 def _conv(conv: Any, precision: str) -> Projection:
