@@ -79,7 +79,7 @@ def logprobs(weights: Weights, mel_1MF: Tensor, tokens: list[int]) -> Tensor:
 def spoken(weights: Weights, path: Path, prompt: list[int], end: int) -> Spoken:
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     wave = soxr.resample(wave.mean(1), rate, MODEL_SAMPLE_RATE)
-    padded = np.zeros(short_context(len(wave)), np.float32)
+    padded = np.zeros(short_context(len(wave), "cpu"), np.float32)
     padded[: len(wave)] = wave
     mel, tokens = weights.mel(torch.from_numpy(padded)[None]), list(prompt)
     while len(tokens) < MOST_TOKENS:

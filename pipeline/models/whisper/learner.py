@@ -101,7 +101,7 @@ class WhisperLearner:
         as the others' together, so that a batch never needs more than twice its memory.
         """
         random = np.random.default_rng([seed, 4])
-        context = short_context(max(len(row) for row in rows))
+        context = short_context(max(len(row) for row in rows), self.model.device.type)
         num_full = int(len(rows) * context / WINDOW_SAMPLES + random.random())
         order = random.permutation(len(rows)).tolist()
         total, size = torch.zeros((), device=self.model.device), 0.0

@@ -47,16 +47,18 @@ from audiomill.models.whisper.whisper_parity import parity_of
 from audiomill.models.whisper.words import TimedToken, words_of
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
-CONTEXT_FLOOR_S, CONTEXT_MARGIN_S, CONTEXT_STEP_S = 10.0, 1.0, 5.0
-"""Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much."""
+CONTEXT_MARGIN_S = 1.0
+CONTEXT_FLOOR_S, CONTEXT_STEP_S = {"cpu": 8.0, "cuda": 10.0}, {"cpu": 2.0, "cuda": 5.0}
+"""Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much. A GPU decodes rows
+of one context together, so it has few of them; see `benchmarks/results/short_context.json`."""
 MAX_ROWS = {"cpu": 64, "cuda": 256}
 """Rows that are decoded at a time: more do not make a step cheaper."""
 
 
-def short_context(num_samples: int) -> int:
+def short_context(num_samples: int, device: str) -> int:
     """Samples that the encoder is shown of a segment, where it need not see a full window."""
-    step = samples_from_seconds(CONTEXT_STEP_S)
-    wanted = max(samples_from_seconds(CONTEXT_FLOOR_S), num_samples + samples_from_seconds(CONTEXT_MARGIN_S))
+    step = samples_from_seconds(CONTEXT_STEP_S[device])
+    wanted = max(samples_from_seconds(CONTEXT_FLOOR_S[device]), num_samples + samples_from_seconds(CONTEXT_MARGIN_S))
     return min(WINDOW_SAMPLES, -(-wanted // step) * step)
 
 
@@ -140,7 +142,7 @@ class WhisperModel:
 
     def context(self, num_samples: int, how: How) -> int:
         """Samples that the encoder is shown: a function of the segment alone, so that its batch does not matter."""
-        return short_context(num_samples) if how.is_short else WINDOW_SAMPLES
+        return short_context(num_samples, self._model.device.type) if how.is_short else WINDOW_SAMPLES
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
