@@ -97,8 +97,8 @@ def _devices() -> Iterator[Line]:
 
     def number_formats() -> str:
         features = cpu_features()
-        text = settled_precision("auto", "cpu", offers_int8=True, only_text=True, features=features)
-        return f"{text} for Whisper's text, fp32 else; this processor offers {', '.join(sorted(features)) or 'neither vnni nor bf16'}"
+        text = settled_precision("auto", "cpu", offers_int8=True, prefers_int8=True, features=features)
+        return f"{text} for Whisper's text, fp32 else; this processor offers {', '.join(sorted(features)) or 'neither avx2 nor vnni nor bf16'}"
 
     yield _tried("GPU", look)
     yield _tried("precision on CPU", number_formats)

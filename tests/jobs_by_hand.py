@@ -44,9 +44,9 @@ def run(inputs: Any, output: Any, kind: str = "transcribe", **options: Any) -> d
     return run_job(job(inputs, output, kind, **options), Console(quiet=True))
 
 
-def loaded(model: Any, **wants: Any) -> Any:
-    """A model on CPU in fp32, asked for `wants` (transcripts by default)."""
-    config = ModelConfig(model=str(model), device="cpu", precision="fp32")
+def loaded(model: Any, precision: str = "fp32", **wants: Any) -> Any:
+    """A model on CPU, asked for `wants` (transcripts by default)."""
+    config = ModelConfig(model=str(model), device="cpu", precision=precision)
     wanted = Wants(**(wants or {"transcripts": TranscriptConfig()}))
     return load_model(TaskSpec(label="m", model=config, wants=wanted, hop=320, batch_samples=0), {})
 

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
+from audiomill.config.defaults import INT8_WEIGHT7
 from audiomill.errors import ModelError
 from audiomill.models.base import Utterance, VectorWant
-from tests.jobs_by_hand import loaded
+from tests.jobs_by_hand import loaded, run
 from tests.scale import daily
-from tests.synth import noise
+from tests.synth import encode, noise
 
 FIXED = daily([400, 1_999, 16_001, 40_123, 100_017], [400, 1_999, 16_000, 16_001, 40_123, 80_000, 160_017])
 WANTS = tuple(VectorWant(layer=layer) for layer in range(3))
@@ -149,3 +150,31 @@ def test_weights_that_lack_tensors_are_not_filled_with_noise(wav2vec2_folder: Pa
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "wav2vec2", "hidden_size": 64}))
     with pytest.raises(ModelError):
         loaded(tmp_path, vectors=WANTS)
+
+
+def test_in_int8_a_batch_has_the_bits_of_its_rows_and_is_near_fp32(ctc_folder: Path) -> None:
+    from audiomill.config.text import TranscriptConfig
+
+    lengths = [n for n in FIXED if n >= minimum(ctc_folder)][:3]
+    coarse = loaded(ctc_folder, precision=INT8_WEIGHT7, transcripts=TranscriptConfig(), vectors=WANTS)
+    batch = utterances(lengths)
+    together, fine = coarse.forward(batch), both(ctc_folder).forward(batch)
+    for utterance, answer, theirs in zip(batch, together, fine, strict=True):
+        (alone_,) = coarse.forward([utterance])
+        for mine, same, near in zip(
+            answer.readout.vectors, alone_.readout.vectors, theirs.readout.vectors, strict=True
+        ):
+            assert np.array_equal(mine.values_ND, same.values_ND)
+            assert np.linalg.norm(mine.values_ND - near.values_ND) < 0.1 * np.linalg.norm(near.values_ND)
+        assert not np.array_equal(answer.readout.vectors[-1].values_ND, theirs.readout.vectors[-1].values_ND)
+
+
+def test_int8_is_taken_where_it_is_asked_for_and_never_by_auto(wav2vec2_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_bytes(encode(noise(20_000)))
+    for asked in ("auto", "int8"):
+        for job in ("transcribe", "embed"):
+            output = tmp_path / f"{asked}-{job}"
+            run(tmp_path / "in", output, job, model=wav2vec2_folder, precision=asked)
+            settled = json.loads((output / "run.json").read_text())["results"]["precision"]
+            assert settled.split("-")[0] == ("fp32" if asked == "auto" else "int8")

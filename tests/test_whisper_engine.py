@@ -31,7 +31,7 @@ SHORT = How(is_short=True, stops_loops=True, hears_out=True)
 def loaded(model: Any, precision: str) -> Any:
     features = cpu_features()
     settled = settled_precision(
-        kind_of(precision), "cpu", offers_int8=True, only_text=True, features=features, before=precision
+        kind_of(precision), "cpu", offers_int8=True, prefers_int8=True, features=features, before=precision
     )
     config = ModelConfig(model=str(model), device="cpu", precision=settled)
     wants = Wants(transcripts=TranscriptConfig())

@@ -141,7 +141,7 @@ class ModelConfig(Validated):
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     precision: str = option(
         "auto",
-        "auto: fp16 on GPU; on CPU fp32, and int8 for the text of Whisper where the processor has VNNI. int8: Whisper on CPU.",
+        "auto: fp16 on GPU; on CPU fp32, and int8 for the text of Whisper where the processor has AVX2 or VNNI. int8: on CPU.",
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
         settled=(INT8, INT8_BF16, INT8_WEIGHT7),
     )

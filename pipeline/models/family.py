@@ -62,6 +62,7 @@ class Family:
         speech_segment_s: longest segment of what voice activity found, where shorter than the window is better.
         batch_seconds: padded audio a batch, by device.
         precisions: that `--precision` may name, by device.
+        prefers_int8: `--precision auto` takes int8 for text on a CPU.
         vocabulary_size: where texts that it is unsure of may be read again by a larger model of the same vocabulary.
         only_language: of checkpoints that know one alone, for people.
         quantizes_itself: codes of its own quantizer come out of its forward pass, not from hidden states.
@@ -86,6 +87,7 @@ class Family:
     precisions: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
     )
+    prefers_int8: bool = False
     vocabulary_size: Callable[[Path], int] | None = None
     only_language: Callable[[Path], str | None] = lambda path: None
     quantizes_itself: bool = False

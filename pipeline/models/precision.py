@@ -2,9 +2,9 @@
 
 | precision asked for | device | the processor has | number format settled |
 |---|---|---|---|
-| auto, text of a model that offers int8 | CPU | VNNI and bf16 products | int8-w8a8-smooth-bf16 |
-| auto, text of a model that offers int8 | CPU | VNNI | int8-w8a8-smooth |
-| auto, text of a model that offers int8 | CPU | AVX2 | int8-w7a8-smooth |
+| auto, text of a model that prefers int8 | CPU | VNNI and bf16 products | int8-w8a8-smooth-bf16 |
+| auto, text of a model that prefers int8 | CPU | VNNI | int8-w8a8-smooth |
+| auto, text of a model that prefers int8 | CPU | AVX2 | int8-w7a8-smooth |
 | auto, anything else | CPU | | fp32 |
 | auto | GPU | | fp16 |
 | int8 | CPU | VNNI and bf16 products | int8-w8a8-smooth-bf16 |
@@ -96,7 +96,13 @@ def lowered(features: frozenset[str], environment: Mapping[str, str]) -> frozens
 
 
 def settled_precision(
-    asked: str, device: str, *, offers_int8: bool, only_text: bool, features: frozenset[str], before: str | None = None
+    asked: str,
+    device: str,
+    *,
+    offers_int8: bool,
+    prefers_int8: bool,
+    features: frozenset[str],
+    before: str | None = None,
 ) -> str:
     """The number format of a task, see the table above.
 
@@ -104,7 +110,7 @@ def settled_precision(
         asked: `--precision`.
         device: cpu or cuda.
         offers_int8: the family computes in int8 on this device.
-        only_text: neither vectors nor codes are wanted.
+        prefers_int8: and `auto` may take it: for text alone, of families that lose no words by it.
         features: of every processor that will compute.
         before: what an earlier run of the same output settled; kept where it is what is asked for.
 
@@ -112,12 +118,14 @@ def settled_precision(
         ModelError: int8 where there is none, or a format that the processor lacks.
     """
     if asked == "int8" and not offers_int8:
-        raise ModelError("--precision int8 is for Whisper on CPU; use fp32 or bf16 here, on GPU fp16 or bf16")
+        raise ModelError(
+            "--precision int8 is for Whisper and wav2vec2-like models on CPU; use fp32 here, on GPU fp16 or bf16"
+        )
     if before in NEEDS and (asked == "auto" or kind_of(before) == asked):
         found = before
     elif asked == "auto" and device.startswith("cuda"):
         found = "fp16"
-    elif asked == "int8" or (asked == "auto" and offers_int8 and only_text and features & {"avx2", "vnni"}):
+    elif asked == "int8" or (asked == "auto" and offers_int8 and prefers_int8 and features & {"avx2", "vnni"}):
         found = INT8_WEIGHT7 if "vnni" not in features else INT8_BF16 if "bf16" in features else INT8
     else:
         found = "fp32" if asked == "auto" else asked

@@ -164,7 +164,7 @@ def _task_spec(
         model.precision,
         device,
         offers_int8="int8" in family.precisions[kind],
-        only_text=only_text,
+        prefers_int8=family.prefers_int8 and only_text,
         features=features,
         before=precision_before,
     )

@@ -39,7 +39,10 @@ from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.fbank import KaldiFbank
 from audiomill.models.frames.frame_parity import parity_of
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
+from audiomill.models.frames.integers import with_int8_layers
 from audiomill.models.frames.renamed import with_real_names
+from audiomill.models.load import dtype_of
+from audiomill.models.precision import is_int8
 from audiomill.models.pulse import beat
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.taps import LayerTaps, without_layers_above
@@ -62,6 +65,7 @@ class FrameModel:
         storage_options: for the files of the decoder.
         folder: the checkpoint's, to compare with transformers.
         trust_remote_code: for the same.
+        one_by_one: rows are computed alone, because rounding to 8 bits makes more of the last bits of a batch's sums.
     """
 
     on_heard: OnHeard | None = None
@@ -84,8 +88,10 @@ class FrameModel:
         storage_options: dict[str, Any] | None = None,
         folder: Path,
         trust_remote_code: bool = False,
+        one_by_one: bool = False,
     ) -> None:
-        self._folder, self._trust_remote_code = folder, trust_remote_code
+        self._folder, self._trust_remote_code, self._one_by_one = folder, trust_remote_code, one_by_one
+        self.pads_rows_alone = one_by_one
         self._model, self._base, self._vocabulary = model, model.base_model, vocabulary
         self._wants, self._quantizers = wants, quantizers
         self._language = language
@@ -122,6 +128,8 @@ class FrameModel:
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
         """Best label of every frame, vectors and codes, whichever are wanted."""
+        if self._one_by_one and len(batch) > 1:
+            return [answer for utterance in batch for answer in self.forward([utterance])]
         inputs = self._inputs([utterance.pcm_T for utterance in batch])
         texts: Sequence[FrameLabels | None] = [None] * len(batch)
         if self._vocabulary is not None:
@@ -221,7 +229,7 @@ class FrameModel:
 def load_frame_model(
     folder: Path,
     device: torch.device,
-    dtype: torch.dtype,
+    precision: str,
     wants: Wants,
     quantizers: Mapping[str, Quantizer],
     trust_remote_code: bool,
@@ -261,7 +269,9 @@ def load_frame_model(
         vocabulary = ctc_vocabulary(tokenizer, model.config.vocab_size, model.config.pad_token_id)
     check_weights(model, folder)
     with_plain_weights(model)
-    model = model.to(device=device, dtype=dtype).eval()
+    model = model.to(device=device, dtype=torch.float32 if is_int8(precision) else dtype_of(precision)).eval()
+    if is_int8(precision):
+        with_int8_layers(model.base_model, precision)
     fbank, normalize = fbank_of(folder, model), normalizes(folder)
     return FrameModel(
         model,
@@ -274,6 +284,7 @@ def load_frame_model(
         storage_options=storage_options,
         folder=folder,
         trust_remote_code=trust_remote_code,
+        one_by_one=is_int8(precision),
     )
 
 

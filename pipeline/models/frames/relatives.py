@@ -32,6 +32,7 @@ def relatives(name: str, checkpoints: str, model_types: tuple[str, ...], **more:
         shape=_shape,
         load=_load,
         batch_seconds=FRAMES_BATCH_S,
+        precisions={"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32")},
         shows_convolutions=_has_convolutions,
         **more,
     )
@@ -67,13 +68,12 @@ def _has_convolutions(path: Path) -> bool:
 
 def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.frames.model import load_frame_model
-    from audiomill.models.load import dtype_of
 
     config = loading.task.model
     return load_frame_model(
         loading.path,
         loading.device,
-        dtype_of(config.precision),
+        config.precision,
         loading.task.wants,
         loading.quantizers,
         config.trust_remote_code,

@@ -83,6 +83,7 @@ FAMILY = Family(
     speech_segment_s=SPEECH_SEGMENT_S,
     batch_seconds=WINDOWS_BATCH_S,
     precisions={"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32")},
+    prefers_int8=True,
     vocabulary_size=vocabulary_size,
     only_language=_only_language,
     reads_log_mel=True,

@@ -1,0 +1,104 @@
+"""What runs on a GPU, on tensors that have shapes, types and a device but no values: no GPU is needed to see that no step
+mixes devices or types. What waits for values (which rows are done) is tested on CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from audiomill.models.codes.codebooks import NearestCentroid
+from audiomill.models.frames.exact import RowLengths, make_exact
+from audiomill.models.mel import LogMel
+from audiomill.models.whisper.hearing import weights_of
+from audiomill.models.whisper.network.cross import CrossSlab, crossed
+from audiomill.models.whisper.network.encoder import encode
+from audiomill.models.whisper.network.slots import DecoderState
+from audiomill.models.whisper.network.table import Search, Table
+from audiomill.models.whisper.timing import token_costs
+from tests.test_whisper_tokens import TOKENS
+
+GPU = torch.device("cuda")
+HEADS = ((0, 0), (1, 1))
+
+
+@pytest.fixture(autouse=True)
+def no_values() -> Iterator[None]:
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        yield
+
+
+def whisper_model(dtype: torch.dtype) -> Any:
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    width: dict[str, Any] = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_model": 32, "vocab_size": 140}
+    ids = {"pad_token_id": 0, "bos_token_id": 20, "eos_token_id": 20, "decoder_start_token_id": 21}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 2, "decoder_layers": 2}
+    with GPU:
+        return WhisperForConditionalGeneration(WhisperConfig(**width, **heads, **ids)).to(dtype).eval()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_whisper_s_encoder_and_decoder_stay_on_the_gpu_in_their_type(precision: str) -> None:
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    weights = weights_of(whisper_model(dtype), precision)
+    mel = weights.mel(torch.zeros(3, 160_000, device=GPU)).to(dtype)
+    assert mel.shape == (3, 80, 1000) and mel.device.type == "cuda"
+    hidden = encode(weights.encoder, mel)[2]
+    assert hidden.shape == (3, 500, 32) and hidden.dtype == dtype and hidden.device.type == "cuda"
+    group = crossed(weights.decoder, hidden)
+    slab = CrossSlab(weights.decoder, 8, 1500)
+    state = DecoderState(weights.decoder, 8, 64, cross=slab)
+    logits = weights.decoder.logits(state.admit(group, torch.zeros(3, 4, dtype=torch.long, device=GPU)))
+    assert logits.shape == (3, 4, 140) and logits.dtype == torch.float32
+    for _ in range(3):
+        assert state.step(torch.zeros(3, dtype=torch.long, device=GPU)).shape == (3, 1, 32)
+    state.keep(state.kept_order([0, 2]))  # a row leaves, another one comes
+    state.admit(crossed(weights.decoder, hidden[:1]), torch.zeros(1, 4, dtype=torch.long, device=GPU))
+    assert len(state) == 3 and state.frames == 500
+
+
+def test_a_recorded_step_of_the_table_asks_the_gpu_nothing() -> None:
+    weights = weights_of(whisper_model(torch.float16), "fp16").decoder
+    search = Search(tokens=TOKENS, timestamps=True, max_new_tokens=32, stops_loops=True)
+    table = Table(weights, search, 8, 4, 1500)
+    group = crossed(weights, torch.zeros(3, 500, 32, device=GPU, dtype=torch.float16))
+    table._state.admit(group, torch.zeros(3, 4, dtype=torch.long, device=GPU))
+    table._compute(8, table._state.longest)  # slots without a row are computed along
+    assert table._latest_B.device.type == "cuda" and table._chosen_BN.shape == (8, 32)
+
+
+def test_word_times_are_looked_for_on_the_gpu() -> None:
+    weights = weights_of(whisper_model(torch.float16), "fp16").decoder
+    hidden = torch.zeros(2, 500, 32, device=GPU, dtype=torch.float16)
+    costs = token_costs(weights, hidden, [[1, 2, 3]] * 2, [[5, 6], [7]], [400, 90], 9, HEADS)
+    assert [tuple(cost.shape) for cost in costs] == [(3, 400), (2, 90)]
+    assert {cost.device.type for cost in costs} == {"cuda"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_frame_models_and_codes_stay_on_the_gpu(dtype: torch.dtype) -> None:
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    config = Wav2Vec2Config(
+        hidden_size=32, intermediate_size=64, num_attention_heads=2, num_hidden_layers=2, feat_extract_norm="layer"
+    )
+    with GPU:
+        model = Wav2Vec2ForCTC(config).to(dtype).eval()
+    lengths: RowLengths = make_exact(model.wav2vec2)
+    lengths.samples_B = torch.tensor([16_000, 9_000], device=GPU)
+    lengths.frames_B = torch.tensor([49, 27], device=GPU)
+    out = model.wav2vec2(torch.zeros(2, 16_000, device=GPU, dtype=dtype)).last_hidden_state
+    assert out.shape == (2, 49, 32) and out.device.type == "cuda"
+    codes = NearestCentroid(np.zeros((10, 32), np.float32), GPU)(out.reshape(-1, 32))
+    assert codes.shape == (98, 1) and codes.device.type == "cuda"
+
+
+def test_a_step_that_forgets_the_device_is_noticed() -> None:
+    mel = LogMel(80, GPU)
+    with pytest.raises(RuntimeError, match=r"device|cuda"):
+        mel(torch.zeros(1, 16_000))
