@@ -1,5 +1,5 @@
-"""What runs on a GPU, on tensors that have shapes, types and a device but no values: no GPU is needed to see that no step
-mixes devices or types. What waits for values (which rows are done) is tested on CPUs."""
+"""What runs on a GPU, on torch's meta device: shapes, types and a device, but no values. No GPU is needed to see that no step
+beside the CPU's own mixes devices or types; what waits for values (which rows are done) is tested on CPUs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from audiomill.models.codes.codebooks import NearestCentroid
-from audiomill.models.frames.exact import RowLengths, make_exact
+from audiomill.models.frames.exact import RowLengths, make_exact, with_plain_weights
 from audiomill.models.mel import LogMel
 from audiomill.models.whisper.hearing import weights_of
 from audiomill.models.whisper.network.cross import CrossSlab, crossed
@@ -22,14 +21,26 @@ from audiomill.models.whisper.network.table import Search, Table
 from audiomill.models.whisper.timing import token_costs
 from tests.test_whisper_tokens import TOKENS
 
-GPU = torch.device("cuda")
+GPU = torch.device("meta")
 HEADS = ((0, 0), (1, 1))
 
 
 @pytest.fixture(autouse=True)
-def no_values() -> Iterator[None]:
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
         yield
+
+
+def on_gpu(model: Any, dtype: torch.dtype) -> Any:
+    """The model with weights that have no values, on the GPU."""
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    kind = dtype if tensor.is_floating_point() else tensor.dtype
+                    bare = torch.empty(tensor.shape, dtype=kind, device=GPU)
+                    held[name] = torch.nn.Parameter(bare, requires_grad=False) if held is module._parameters else bare
+    return model
 
 
 def whisper_model(dtype: torch.dtype) -> Any:
@@ -38,8 +49,7 @@ def whisper_model(dtype: torch.dtype) -> Any:
     width: dict[str, Any] = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_model": 32, "vocab_size": 140}
     ids = {"pad_token_id": 0, "bos_token_id": 20, "eos_token_id": 20, "decoder_start_token_id": 21}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 2, "decoder_layers": 2}
-    with GPU:
-        return WhisperForConditionalGeneration(WhisperConfig(**width, **heads, **ids)).to(dtype).eval()
+    return on_gpu(WhisperForConditionalGeneration(WhisperConfig(**width, **heads, **ids)).eval(), dtype)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
@@ -47,9 +57,9 @@ def test_whisper_s_encoder_and_decoder_stay_on_the_gpu_in_their_type(precision: 
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     weights = weights_of(whisper_model(dtype), precision)
     mel = weights.mel(torch.zeros(3, 160_000, device=GPU)).to(dtype)
-    assert mel.shape == (3, 80, 1000) and mel.device.type == "cuda"
+    assert mel.shape == (3, 80, 1000) and mel.device.type == "meta"
     hidden = encode(weights.encoder, mel)[2]
-    assert hidden.shape == (3, 500, 32) and hidden.dtype == dtype and hidden.device.type == "cuda"
+    assert hidden.shape == (3, 500, 32) and hidden.dtype == dtype and hidden.device.type == "meta"
     group = crossed(weights.decoder, hidden)
     slab = CrossSlab(weights.decoder, 8, 1500)
     state = DecoderState(weights.decoder, 8, 64, cross=slab)
@@ -69,7 +79,7 @@ def test_a_recorded_step_of_the_table_asks_the_gpu_nothing() -> None:
     group = crossed(weights, torch.zeros(3, 500, 32, device=GPU, dtype=torch.float16))
     table._state.admit(group, torch.zeros(3, 4, dtype=torch.long, device=GPU))
     table._compute(8, table._state.longest)  # slots without a row are computed along
-    assert table._latest_B.device.type == "cuda" and table._chosen_BN.shape == (8, 32)
+    assert table._latest_B.device.type == "meta" and table._chosen_BN.shape == (8, 32)
 
 
 def test_word_times_are_looked_for_on_the_gpu() -> None:
@@ -77,7 +87,7 @@ def test_word_times_are_looked_for_on_the_gpu() -> None:
     hidden = torch.zeros(2, 500, 32, device=GPU, dtype=torch.float16)
     costs = token_costs(weights, hidden, [[1, 2, 3]] * 2, [[5, 6], [7]], [400, 90], 9, HEADS)
     assert [tuple(cost.shape) for cost in costs] == [(3, 400), (2, 90)]
-    assert {cost.device.type for cost in costs} == {"cuda"}
+    assert {cost.device.type for cost in costs} == {"meta"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
@@ -87,15 +97,16 @@ def test_frame_models_and_codes_stay_on_the_gpu(dtype: torch.dtype) -> None:
     config = Wav2Vec2Config(
         hidden_size=32, intermediate_size=64, num_attention_heads=2, num_hidden_layers=2, feat_extract_norm="layer"
     )
-    with GPU:
-        model = Wav2Vec2ForCTC(config).to(dtype).eval()
+    model = Wav2Vec2ForCTC(config).eval()
+    with_plain_weights(model)
+    on_gpu(model, dtype)
     lengths: RowLengths = make_exact(model.wav2vec2)
     lengths.samples_B = torch.tensor([16_000, 9_000], device=GPU)
     lengths.frames_B = torch.tensor([49, 27], device=GPU)
     out = model.wav2vec2(torch.zeros(2, 16_000, device=GPU, dtype=dtype)).last_hidden_state
-    assert out.shape == (2, 49, 32) and out.device.type == "cuda"
+    assert out.shape == (2, 49, 32) and out.device.type == "meta"
     codes = NearestCentroid(np.zeros((10, 32), np.float32), GPU)(out.reshape(-1, 32))
-    assert codes.shape == (98, 1) and codes.device.type == "cuda"
+    assert codes.shape == (98, 1) and codes.device.type == "meta"
 
 
 def test_a_step_that_forgets_the_device_is_noticed() -> None:
