@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=30)
+    parser.add_argument("--clips", type=int, default=12)
     args = parser.parse_args()
     model, generation = whisper_parts(args.model)
     tokens = tokens_of(tokenizer_of(args.model), model.config.vocab_size, generation)
