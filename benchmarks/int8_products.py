@@ -123,11 +123,7 @@ def main() -> None:
     for name in found[INT8]:
         print(f"{name:20}", *(f"{p}: {each[name]}" for p, each in found.items()))
     result = {"clips": len(clips), "tokens": sum(len(clip.tokens) - len(prompt) for clip in clips), "formats": found}
-    save(
-        f"int8_products_{args.model.name}",
-        f"python -m benchmarks.int8_products FOLDER --model {args.model.name}",
-        result,
-    )
+    save("int8_products", f"python -m benchmarks.int8_products FOLDER --model {args.model.name}", result)
 
 
 if __name__ == "__main__":

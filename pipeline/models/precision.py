@@ -86,13 +86,16 @@ def told_by_torch() -> frozenset[str]:
 
 
 def lowered(features: frozenset[str], environment: Mapping[str, str]) -> frozenset[str]:
-    """What is left of a processor's features under ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY."""
+    """What is left of a processor's features under ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY. Products with AVX2 are not
+    oneDNN's, so its variable does not lower them."""
     isa = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
     capability = environment.get("ATEN_CPU_CAPABILITY", "avx512")
-    if capability in ("default", "avx2"):
-        return features & {"avx2"} if capability == "avx2" else frozenset()
-    allowed = {"avx2": ("",), "vnni": _VNNI_ISAS, "bf16": _BF16_ISAS}
-    return frozenset(name for name in features if any(part in isa for part in allowed[name]))
+    if capability == "default":
+        return frozenset()
+    if capability == "avx2":
+        return features & {"avx2"}
+    allowed = {"vnni": _VNNI_ISAS, "bf16": _BF16_ISAS}
+    return frozenset(name for name in features if name not in allowed or any(part in isa for part in allowed[name]))
 
 
 def settled_precision(
@@ -125,7 +128,7 @@ def settled_precision(
         found = before
     elif asked == "auto" and device.startswith("cuda"):
         found = "fp16"
-    elif asked == "int8" or (asked == "auto" and offers_int8 and prefers_int8 and features & {"avx2", "vnni"}):
+    elif asked == "int8" or (asked == "auto" and prefers_int8 and features & {"avx2", "vnni"}):
         found = INT8_WEIGHT7 if "vnni" not in features else INT8_BF16 if "bf16" in features else INT8
     else:
         found = "fp32" if asked == "auto" else asked
