@@ -323,7 +323,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.nightly  # daily: test_four_processes_at_once_make_one_output_and_missing_shards_are_found
+@pytest.mark.nightly  # daily: test_processes_at_once_make_one_output_and_missing_shards_are_found
 def test_an_array_of_four_makes_one_output_and_lost_tasks_are_submitted_again(
     slurm: dict[str, str], tmp_path: Path, voices: Any
 ) -> None:

@@ -29,9 +29,13 @@ from audiomill.watch.journal import json_line, redacted
 from audiomill.watch.meter import METRICS, Meter
 from tests.jobs_by_hand import part_files, rows, run
 from tests.object_store import free_port
+from tests.scale import daily
 from tests.synth import RATE, encode
 
 pytestmark = pytest.mark.timeout(240)
+
+
+SHARDS = daily(2, 4)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def names_in(text: str) -> set[str]:
     return found
 
 
-def test_four_processes_at_once_make_one_output_and_missing_shards_are_found(folder: Path, tmp_path: Path) -> None:
+def test_processes_at_once_make_one_output_and_missing_shards_are_found(folder: Path, tmp_path: Path) -> None:
     common = [
         "transcribe",
         str(folder),
@@ -75,17 +79,16 @@ def test_four_processes_at_once_make_one_output_and_missing_shards_are_found(fol
         str(tmp_path / "out"),
         "--quiet",
     ]
-    assert ledger.missing_shards(Place(str(tmp_path / "out")), 4) == [0, 1, 2, 3]
-    first = [started(*common, "--shard", f"{number}/4") for number in (0, 2)]
-    for process in first:
-        assert process.wait(120) == 0, process.communicate()
+    assert ledger.missing_shards(Place(str(tmp_path / "out")), SHARDS) == list(range(SHARDS))
+    first = started(*common, "--shard", f"0/{SHARDS}")
+    assert first.wait(120) == 0, first.communicate()
     assert not (tmp_path / "out" / "_SUCCESS").exists()
-    assert ledger.missing_shards(Place(str(tmp_path / "out")), 4) == [1, 3]
-    every = [started(*common, "--shard", f"{number}/4") for number in range(4)]
+    assert ledger.missing_shards(Place(str(tmp_path / "out")), SHARDS) == list(range(1, SHARDS))
+    every = [started(*common, "--shard", f"{number}/{SHARDS}") for number in range(SHARDS)]
     for process in every:
         assert process.wait(120) == 0, process.communicate()
     assert (tmp_path / "out" / "_SUCCESS").exists() and (tmp_path / "out" / "report.html").exists()
-    assert ledger.missing_shards(Place(str(tmp_path / "out")), 4) == []
+    assert ledger.missing_shards(Place(str(tmp_path / "out")), SHARDS) == []
     run(folder, tmp_path / "one", part_seconds=10)
     assert part_files(tmp_path / "out") == part_files(tmp_path / "one")
 

@@ -56,7 +56,7 @@ def clips(voices: Any) -> list[Any]:
     (hello, _), (fox, _) = voices
     pause = np.zeros(8000, np.int16)
     pair = np.concatenate([hello, pause, fox])
-    long = np.concatenate([fox, pause, hello, pause] * 6)[: 16_000 * daily(12, 30)]
+    long = np.concatenate([fox, pause, hello, pause] * 6)[: 16_000 * daily(8, 30)]
     return [hello, fox, pair, fox[:20_000], np.concatenate([pause, hello, pause]), long, long[: 16_000 * 17]]
 
 
