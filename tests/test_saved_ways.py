@@ -288,7 +288,7 @@ def test_special_tokens_are_told_and_can_be_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["processor", "weights"])
 def test_the_canary_asks_transformers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     """What is wrong alone and in a batch alike is noticed beside transformers alone."""
-    from audiomill.models.frames import model as frame_model
+    from audiomill.models.frames import wav2vec2_like as frame_model
     from audiomill.stages.canary import Difference, beside_transformers, unlike_transformers
 
     by_hand(tmp_path / "m", "wavlm", normalize=False)

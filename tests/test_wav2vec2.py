@@ -103,7 +103,7 @@ def test_the_order_and_company_of_rows_do_not_matter(ctc_folder: Path) -> None:
 
 def test_layers_above_the_wanted_ones_are_not_computed_and_not_missed(ctc_folder: Path) -> None:
     model = loaded(ctc_folder, vectors=(VectorWant(layer=1),))
-    assert len(model._base.encoder.layers) == 1
+    assert len(model._network.stack.layers) == 1
     for utterance, answer in zip(utterances(FIXED[1:4]), model.forward(utterances(FIXED[1:4])), strict=True):
         theirs = alone(ctc_folder, len(utterance.pcm_T))[1][1]
         ours = torch.from_numpy(answer.readout.vectors[0].values_ND)
@@ -132,7 +132,7 @@ def test_windows_with_context_leave_every_frame_once(wav2vec2_folder: Path) -> N
         left, right = min(context, start), min(context, len(pcm) - stop)
         windows.append(Utterance(pcm[start - left : stop + right], left, right, ("r", None), start, None))
     answers = model.forward(windows)
-    expected = int(model._base._get_feat_extract_output_lengths(len(pcm)))
+    expected = int(model._network.body._get_feat_extract_output_lengths(len(pcm)))
     _, _, starts = _core_frames(windows, [answer.text for answer in answers], 320)
     assert starts.tolist() == list(range(0, 320 * expected, 320))
     assert sum(answer.readout.vectors[0].num_frames for answer in answers) == expected

@@ -64,6 +64,20 @@ def feature_extractor(folder: Path) -> Any | None:
     return found
 
 
+def extractor_settings(folder: Path) -> dict[str, Any]:
+    """What the feature extractor's file says; for checkpoints whose extractor needs libraries that are not here.
+
+    Raises:
+        ModelError: no file says it, or it cannot be read.
+    """
+    found = _settings(folder / PROCESSOR).get("feature_extractor") or _settings(folder / PREPROCESSOR)
+    if not found:
+        raise ModelError(
+            f"{folder}: nothing says how audio becomes features; expected {PREPROCESSOR} or {PROCESSOR} beside the weights"
+        )
+    return dict(found)
+
+
 def _settings(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

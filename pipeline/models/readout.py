@@ -57,7 +57,7 @@ def read_out(
     hidden: Mapping[int, Tensor],
     own_codes_BFK: Tensor | None,
     quantizers: Mapping[str, Quantizer],
-    core: CoreFrames,
+    core_of: Callable[[int | None], CoreFrames],
 ) -> list[Readout]:
     """What is wanted of a batch, row by row.
 
@@ -66,18 +66,19 @@ def read_out(
         hidden: hidden_BFD by layer.
         own_codes_BFK: of the checkpoint's own quantizer, where its codes need the whole batch.
         quantizers: by name of the want; see `Quantizer`.
-        core: which frames count.
+        core_of: which frames of a hidden state count; None: of the checkpoint's own quantizer.
 
     Raises:
         RunFailed: a hidden state holds no numbers.
     """
-    taken = {layer: core.take(hidden[layer]) for layer in wants.layers}
+    taken = {layer: core_of(layer).take(hidden[layer]) for layer in wants.layers}
     for layer, values in taken.items():
         if not is_finite(values):
             raise not_finite("the convolutions" if layer == CONV else f"layer {layer}")
-    vectors = [_vectors(taken[want.layer], want, core) for want in wants.vectors]
-    codes = [_codes(taken, own_codes_BFK, want, quantizers, core) for want in wants.codes]
-    return [Readout(tuple(v[row] for v in vectors), tuple(c[row] for c in codes)) for row in range(len(core.counts))]
+    vectors = [_vectors(taken[want.layer], want, core_of(want.layer)) for want in wants.vectors]
+    codes = [_codes(taken, own_codes_BFK, want, quantizers, core_of(want.layer)) for want in wants.codes]
+    num_rows = len(core_of(None).counts)
+    return [Readout(tuple(v[row] for v in vectors), tuple(c[row] for c in codes)) for row in range(num_rows)]
 
 
 def _codes(

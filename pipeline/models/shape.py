@@ -10,7 +10,8 @@ from typing import Any
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """`hop`: samples from one frame to the next, `text_hop`: at the CTC head; `num_layers`: of the encoder, so hidden states 0 to num_layers exist;
-    `layer_names`: other names of layers; `other_widths`: of layers that differ from `width`; `quantizer`: (codebooks, entries of each) or None."""
+    `layer_names`: other names of layers; `other_widths`: of layers that differ from `width`; `quantizer`: (codebooks, entries of each) or None;
+    `hops`: of hidden states that differ from `hop`."""
 
     width: int
     num_layers: int
@@ -19,6 +20,7 @@ class Shape:
     layer_names: tuple[str, ...] = ()
     quantizer: tuple[int, int] | None = None
     other_widths: Mapping[int, int] = field(default_factory=dict)
+    hops: Mapping[int, int] = field(default_factory=dict)
 
     def width_of(self, layer: int) -> int:
         """Values of a vector of hidden state `layer`."""

@@ -15,13 +15,17 @@ class LayerTaps:
     Args:
         layers: the encoder's.
         wanted: numbers to keep.
+        final_norm: what comes behind the last layer, where the last hidden state is what leaves it.
     """
 
-    def __init__(self, layers: nn.ModuleList, wanted: Iterable[int]) -> None:
+    def __init__(self, layers: nn.ModuleList, wanted: Iterable[int], final_norm: nn.Module | None = None) -> None:
         self.hidden: dict[int, Tensor] = {}
+        last = len(layers)
         for number in wanted:
             if number == 0:
                 layers[0].register_forward_pre_hook(self._keep_input)
+            elif number == last and final_norm is not None:
+                final_norm.register_forward_hook(self._keeper(number))
             elif number > 0:
                 layers[number - 1].register_forward_hook(self._keeper(number))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from audiomill.config.stages import ModelConfig
 from audiomill.models.base import Parity, SpeechModel, Wants
@@ -10,7 +11,8 @@ from audiomill.models.base import Parity, SpeechModel, Wants
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """`label`: the model's name in the tables; `hop`: samples from one frame to the next, `text_hop`: at the CTC head."""
+    """`label`: the model's name in the tables; `hop`: samples from one frame to the next, `text_hop`: at the CTC head;
+    `hops`: in hidden states that have another clock."""
 
     label: str
     model: ModelConfig
@@ -18,6 +20,11 @@ class TaskSpec:
     hop: int
     batch_samples: int
     text_hop: int = 0
+    hops: Mapping[int, int] = field(default_factory=dict)
+
+    def hop_of(self, layer: int | None) -> int:
+        """Samples from one frame of a hidden state to the next; None: of the checkpoint's own codes."""
+        return self.hop if layer is None else self.hops.get(layer, self.hop)
 
 
 @dataclass

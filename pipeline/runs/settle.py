@@ -184,6 +184,7 @@ def _task_spec(
         wants=wants,
         hop=task.shape.hop,
         text_hop=task.shape.text_hop,
+        hops=task.shape.hops,
         batch_samples=samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
     )
     return spec, prints

@@ -52,7 +52,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
             for want, codes_KF in zip(task.wants.codes, answers[number].readout.codes, strict=True):
                 for codebook, codes_F in enumerate(codes_KF):
                     named = {"quantizer": want.name, "codebook": codebook, "num_entries": want.num_entries}
-                    rows.append({**frame_row(cut, task, 1), **named})
+                    rows.append({**frame_row(cut, task, want.layer, 1), **named})
                     kept, lasting = run_lengths(codes_F) if want.deduplicate else (codes_F, None)
                     codes.append(kept)
                     durations.append(lasting)
@@ -112,8 +112,8 @@ def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bytes_per_second(asked: Asked) -> float:
-    num_codebooks = sum(want.num_codebooks for want in asked.spec.wants.codes)
-    return MODEL_SAMPLE_RATE / asked.spec.hop * num_codebooks * BYTES_PER_CODE
+    rates = (want.num_codebooks / asked.spec.hop_of(want.layer) for want in asked.spec.wants.codes)
+    return MODEL_SAMPLE_RATE * BYTES_PER_CODE * sum(rates)
 
 
 def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:

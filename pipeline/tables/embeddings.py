@@ -86,7 +86,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
         for task, answers in zip(answered.tasks, answered.answers, strict=True):
             for want, found in zip(task.wants.vectors, answers[number].readout.vectors, strict=True):
                 named = {"layer": want.layer, "pool": want.pool, "num_frames": found.num_frames}
-                rows.append({**frame_row(cut, task, want.stride), **named})
+                rows.append({**frame_row(cut, task, want.layer, want.stride), **named})
                 vectors.append(found.values_ND)
                 scales.append(found.scale_N)
     columns = plain_columns(rows, kind, ("values", "scale"))
@@ -96,8 +96,9 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
 
 
 def _bytes_per_second(asked: Asked) -> float:
-    rate, total = MODEL_SAMPLE_RATE / asked.spec.hop, 0.0
+    total = 0.0
     for want in asked.spec.wants.vectors:
+        rate = MODEL_SAMPLE_RATE / asked.spec.hop_of(want.layer)
         width = asked.shape.width_of(want.layer) * (2 if want.pool == "mean+std" else 1)
         vector = width * BYTES_PER_VALUE[want.dtype] + (4 if want.dtype == "int8" else 0)
         total += vector * (rate / want.stride if want.pool == "none" else POOLED_HZ)

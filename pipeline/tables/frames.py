@@ -33,13 +33,14 @@ def segment_id(cut: Mapping[str, Any]) -> str:
     return f"{cut['recording_id']}{channel}-{cut['start']:010d}"
 
 
-def frame_row(cut: Mapping[str, Any], task: TaskSpec, stride: int) -> dict[str, Any]:
-    first = cut["start"] + (-cut["left"]) % task.hop
+def frame_row(cut: Mapping[str, Any], task: TaskSpec, layer: int | None, stride: int) -> dict[str, Any]:
+    hop = task.hop_of(layer)
+    first = cut["start"] + (-cut["left"]) % hop
     return {
         "segment_id": segment_id(cut),
         "recording_id": cut["recording_id"],
         "model": task.label,
-        "frame_rate_hz": MODEL_SAMPLE_RATE / (task.hop * stride),
+        "frame_rate_hz": MODEL_SAMPLE_RATE / (hop * stride),
         "first_frame_s": seconds_from_samples(first),
     }
 

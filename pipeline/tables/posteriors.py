@@ -43,7 +43,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
         top = narrowed(found, _num_kept(task.wants))
         rows.append(
             {
-                **frame_row(cut, task, 1),
+                **frame_row(cut, task, None, 1),
                 "frame_rate_hz": MODEL_SAMPLE_RATE / hop,
                 "first_frame_s": seconds_from_samples(cut["start"] - cut["left"] + first * hop),
                 "num_frames": len(top.tokens_FC),

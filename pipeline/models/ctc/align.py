@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.pieces import spelling
 
 WILDCARD = -1
 NEVER = -1e30
@@ -87,6 +88,11 @@ def _tokens(words: Sequence[str], vocabulary: CtcVocabulary) -> tuple[list[int],
     tokens: list[int] = []
     owner: list[int] = []
     for index, word in enumerate(words):
+        if vocabulary.mark:
+            pieces = _pieces(word, number, vocabulary.mark)
+            tokens += pieces
+            owner += [index] * len(pieces)
+            continue
         if index and vocabulary.delimiter in number:
             tokens.append(number[vocabulary.delimiter])
             owner.append(-1)
@@ -96,6 +102,25 @@ def _tokens(words: Sequence[str], vocabulary: CtcVocabulary) -> tuple[list[int],
         tokens += joined or [WILDCARD]
         owner += [index] * (len(joined) or 1)
     return tokens, owner
+
+
+def _pieces(word: str, number: dict[str, int], mark: str) -> list[int]:
+    """The fewest pieces that write a word: as it is, without punctuation, in small letters; else the wildcard."""
+    plain = "".join(c for c in word if unicodedata.category(c)[0] not in "PZ") or word
+    for form in (word, plain, plain.lower(), plain.upper()):
+        text = spelling([form], mark)
+        best: list[list[int] | None] = [[], *[None] * len(text)]
+        for stop in range(1, len(text) + 1):
+            for start in range(stop):
+                before, piece = best[start], number.get(text[start:stop])
+                if before is None or piece is None:
+                    continue
+                known = best[stop]
+                if known is None or len(before) + 1 < len(known):
+                    best[stop] = [*before, piece]
+        if (found := best[-1]) is not None:
+            return found
+    return [WILDCARD]
 
 
 def _letter(letter: str, number: dict[str, int]) -> int:

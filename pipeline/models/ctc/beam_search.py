@@ -22,7 +22,7 @@ from audiomill.models.ctc.context import Context, Weights
 from audiomill.models.ctc.greedy import CtcVocabulary, core_frames
 from audiomill.models.ctc.ngram import NgramModel, file_fingerprint, local_file
 from audiomill.models.ctc.rescore import Rescorer
-from audiomill.models.ctc.spelling import phrases, spelled, words_of_lexicon
+from audiomill.models.ctc.spelling import phrases, pieces_of, spelled, words_of_lexicon
 from audiomill.models.ctc.token_trie import TokenTrie
 from audiomill.models.ctc.top_tokens import TopTokens, dense, joined, narrowed
 from audiomill.storage.fs import Place
@@ -67,11 +67,11 @@ class BeamDecoder:
         lexicon = None
         if config.lexicon:
             words = words_of_lexicon(local_file(Place(config.lexicon, options), "--lexicon"), vocabulary)
-            lexicon = TokenTrie(words, len(vocabulary.tokens))
+            lexicon = TokenTrie(words, len(vocabulary.tokens), pieces_of(vocabulary))
         hotwords = None
         if config.hotwords:
             spellings = [spelled(phrase, vocabulary, "--hotwords") for phrase in phrases(config.hotwords, options)]
-            hotwords = TokenTrie(spellings, len(vocabulary.tokens))
+            hotwords = TokenTrie(spellings, len(vocabulary.tokens), pieces_of(vocabulary))
         # Without a language model words need no balance to it.
         for_words = (config.word_score, config.unknown_score) if lm is not None else (0.0, 0.0)
         weights = Weights(config.lm_weight, *for_words, config.hotword_score)
@@ -132,8 +132,7 @@ class BeamDecoder:
         for owner, name in zip(owners, names, strict=True):
             if owner >= 0:
                 words[owner] += name
-        is_lowered = self._vocabulary.lower and not self._vocabulary.spaced
-        return [word.lower() for word in words] if is_lowered else words
+        return [self._vocabulary.written(word) for word in words]
 
     def _owners(self, tokens: Sequence[int]) -> list[int]:
         """The word that each token is a part of, by its number in `words`; -1 for what writes none."""
@@ -143,7 +142,8 @@ class BeamDecoder:
         word, goes_on = -1, False
         for token in tokens:
             name = self._vocabulary.tokens[token]
-            is_part = name != self._vocabulary.delimiter and bool(name.strip())
+            is_part = name not in (self._vocabulary.delimiter, self._vocabulary.mark) and bool(name.strip())
+            goes_on &= not self._vocabulary.begins_word(name)
             word += is_part and not goes_on
             owners.append(word if is_part else -1)
             goes_on = is_part

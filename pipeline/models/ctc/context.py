@@ -58,7 +58,8 @@ class Prefix:
 
 
 class Context:
-    """Scores of prefixes. Words end at the delimiter; in vocabularies without one, or of phonemes, each token is a word.
+    """Scores of prefixes. Words end at the delimiter, or where a piece begins the next one; in vocabularies of phonemes, and
+    those that have neither, each token is a word.
 
     Args:
         vocabulary: of the model.
@@ -87,7 +88,9 @@ class Context:
         )
         has_delimiter = vocabulary.delimiter in vocabulary.tokens and not vocabulary.spaced
         self._delimiter = vocabulary.tokens.index(vocabulary.delimiter) if has_delimiter else -9
-        self._is_lower = vocabulary.lower
+        self._vocabulary = vocabulary
+        self._begins = np.array([vocabulary.begins_word(token) for token in vocabulary.tokens])
+        self._is_by_token = not has_delimiter and not vocabulary.mark
         self._lm_states: list[Any] = [None if lm is None else lm.start()]
         self._state_numbers: dict[Any, int] = {}
         self._followed: dict[tuple[int, str], tuple[float, bool, int]] = {}
@@ -104,27 +107,31 @@ class Context:
         batch, size, _ = states_BKS.shape
         shape = (batch, size, tokens_BC.shape[1])
         delta = np.zeros(shape)
-        is_end = np.broadcast_to(tokens_BC[:, None, :] == self._delimiter, shape)
-        if self._delimiter >= 0:
-            delta += np.where(is_end, word_worth_BK[..., None], 0.0)
-        else:
+        is_end = np.broadcast_to((tokens_BC == self._delimiter)[:, None, :], shape)
+        is_begin = np.broadcast_to((self._begins[tokens_BC] & (tokens_BC >= 0))[:, None, :], shape)
+        if self._is_by_token:
             delta += self._worth_of_tokens(tokens_BC, prefixes)
+        else:
+            delta += np.where(is_end | is_begin, word_worth_BK[..., None], 0.0)
         behind = np.zeros((*shape, self.num_states), np.int64)
         for number, trie in enumerate((self._lexicon, self._hotwords)):
             if trie is None:
                 continue
             states = np.broadcast_to(states_BKS[..., number][..., None], shape)
             following = trie.follow(states, np.broadcast_to(tokens_BC[:, None, :], shape))
+            starts = trie.follow(np.full(shape, ROOT), np.broadcast_to(tokens_BC[:, None, :], shape))
             if number == 0:
-                between = is_end & (trie.is_word[states] | (states == ROOT))
+                may_end = trie.is_word[states] | (states == ROOT)
+                following = np.where(is_begin, np.where(may_end, starts, DEAD), following)
+                between = is_end & may_end
                 behind[..., number] = np.where(between, ROOT, following)
                 delta[(following == DEAD) & ~between] = NEVER
             else:
-                starts = trie.follow(np.full(shape, ROOT), np.broadcast_to(tokens_BC[:, None, :], shape))
-                following = np.where((following == DEAD) & self._is_at_start(states), starts, following)
+                is_anew = (following == DEAD) & (self._is_at_start(states) | is_begin)
+                following = np.where(is_anew, starts, following)
                 following = np.where(is_end & (following == DEAD), ROOT, following)
                 behind[..., number] = following
-                completes = is_end & trie.is_word[states]
+                completes = (is_end | is_begin) & trie.is_word[states]
                 before = np.where(completes, 0.0, trie.share[states])
                 delta += self._weights.hotword * (trie.share[following] - before)
         return delta, behind
@@ -140,21 +147,12 @@ class Context:
         if token == self._delimiter:
             return self._with_word(prefix, token, states)
         text = self._tokens[token]
-        if self._delimiter < 0:
+        if self._is_by_token:
             return self._with_word(_replaced(prefix, word=text), token, states)
-        word = prefix.word + text
-        worth = self._worth(prefix.lm_state, word)
-        return Prefix(
-            prefix,
-            token,
-            word,
-            prefix.lm_state,
-            prefix.lm,
-            prefix.num_words,
-            prefix.num_unknown,
-            prefix.hotwords,
-            worth,
-            states,
+        before = self._with_word(prefix, token, states) if self._begins[token] else prefix
+        word = text if self._begins[token] else prefix.word + text
+        return _replaced(
+            before, parent=prefix, token=token, word=word, word_worth=self._worth(before.lm_state, word), states=states
         )
 
     def ended(self, prefix: Prefix) -> tuple[Prefix, float]:
@@ -192,7 +190,7 @@ class Context:
             )
         score, is_unknown, state = self._follow(prefix.lm_state, prefix.word)
         hit = self._hotwords is not None and bool(self._hotwords.is_word[prefix.states[1]])
-        source = prefix.parent if token == prefix.token and self._delimiter < 0 else prefix
+        source = prefix.parent if token == prefix.token and self._is_by_token else prefix
         return Prefix(
             source, token, "", state, prefix.lm + score, prefix.num_words + 1,
             prefix.num_unknown + is_unknown, prefix.hotwords + hit, 0.0, states,
@@ -210,7 +208,7 @@ class Context:
             return 0.0, False, 0
         found = self._followed.get((state, word))
         if found is None:
-            written = word.lower() if self._is_lower else word
+            written = self._vocabulary.written(word)
             score, following = self._lm.next(self._lm_states[state], written)
             number = self._state_numbers.setdefault(following, len(self._lm_states))
             if number == len(self._lm_states):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.models.base import TimedText, Transcript, Utterance
+from audiomill.models.ctc.pieces import written
 from audiomill.models.ctc.top_tokens import TopTokens
 
 MAX_WORD_SAMPLES = 48_000
@@ -24,7 +25,8 @@ MAX_WORD_SAMPLES = 48_000
 @dataclass(frozen=True)
 class CtcVocabulary:
     """Tokens by id. `delimiter`: the token between words; `spaced`: tokens are words of their own (phonemes); `special`:
-    tokens that stand for no letter, but may come out (<unk>)."""
+    tokens that stand for no letter, but may come out (<unk>); `mark`: that a token which begins a word starts with,
+    where tokens are pieces of words (see `audiomill.models.ctc.pieces`); empty where words end at the delimiter."""
 
     tokens: tuple[str, ...]
     blank: int
@@ -32,6 +34,16 @@ class CtcVocabulary:
     lower: bool = False
     spaced: bool = False
     special: tuple[str, ...] = ()
+    mark: str = ""
+
+    def begins_word(self, token: str) -> bool:
+        """Whether a token is the first piece of a word."""
+        return bool(self.mark) and token.startswith(self.mark)
+
+    def written(self, pieces: str) -> str:
+        """A word from its tokens, end to end."""
+        text = written(pieces, self.mark)
+        return text.lower() if self.lower and not self.spaced else text
 
 
 class FrameLabels(NamedTuple):
@@ -153,7 +165,7 @@ def _units(
     vocabulary: CtcVocabulary,
     hop: int,
 ) -> Iterator[_Unit]:
-    """Collapses repeats, drops blanks, cuts at delimiters."""
+    """Collapses repeats, drops blanks, cuts at delimiters, or before tokens that begin a word."""
     if not len(labels):
         return
     changes = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
@@ -164,9 +176,10 @@ def _units(
         if label == vocabulary.blank:
             continue
         text = vocabulary.tokens[label]
-        if text == vocabulary.delimiter:
+        if text == vocabulary.delimiter or vocabulary.begins_word(text):
             yield from _word(tokens, vocabulary)
             tokens = []
+        if text == vocabulary.delimiter or (vocabulary.mark and text == vocabulary.mark):
             continue
         tokens.append(
             _Unit(text, int(starts[first]), int(starts[end - 1]) + hop, (float(logprobs[first:end].mean()),), True)
@@ -181,12 +194,16 @@ def _word(tokens: list[_Unit], vocabulary: CtcVocabulary) -> Iterator[_Unit]:
         yield from (token._replace(is_glued=False) for token in tokens)
         return
     if tokens[-1].stop - tokens[0].start > MAX_WORD_SAMPLES:
-        yield tokens[0]._replace(is_glued=False)
-        yield from tokens[1:]
+        written = (
+            [token._replace(text=vocabulary.written(token.text)) for token in tokens] if vocabulary.mark else tokens
+        )
+        yield written[0]._replace(is_glued=False)
+        yield from written[1:]
         return
-    text = "".join(token.text for token in tokens)
-    logprobs = tuple(logprob for token in tokens for logprob in token.logprobs)
-    yield _Unit(text.lower() if vocabulary.lower else text, tokens[0].start, tokens[-1].stop, logprobs, False)
+    text = vocabulary.written("".join(token.text for token in tokens))
+    if text or not vocabulary.mark:
+        logprobs = tuple(logprob for token in tokens for logprob in token.logprobs)
+        yield _Unit(text, tokens[0].start, tokens[-1].stop, logprobs, False)
 
 
 def _transcript(units: list[_Unit], start: int, language: str | None, path_logprob: float) -> Transcript:

@@ -9,15 +9,27 @@ from typing import Any
 from audiomill.errors import InputError
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.ngram import local_file
+from audiomill.models.ctc.pieces import spelling
 from audiomill.storage.fs import Place
 
 
-def spelled(phrase: str, vocabulary: CtcVocabulary, option: str) -> list[int]:
-    """Token numbers of a word or of several, the delimiter between them; in the case that the vocabulary has.
+def pieces_of(vocabulary: CtcVocabulary) -> dict[str, int] | None:
+    """Number of each piece, where tokens are pieces of words and spellings therefore letters; else None."""
+    if not vocabulary.mark:
+        return None
+    others = {vocabulary.tokens[vocabulary.blank], *vocabulary.special, ""}
+    return {token: at for at, token in enumerate(vocabulary.tokens) if token not in others}
+
+
+def spelled(phrase: str, vocabulary: CtcVocabulary, option: str) -> list[int] | str:
+    """Token numbers of a word or of several, the delimiter between them; in the case that the vocabulary has. Where tokens
+    are pieces of words, the letters that pieces write, so that any pieces may write them.
 
     Raises:
         InputError: a letter that the model does not have.
     """
+    if vocabulary.mark:
+        return _as_pieces_write(phrase, vocabulary, option)
     number = {token: at for at, token in enumerate(vocabulary.tokens)}
     found: list[int] = []
     for word in phrase.split():
@@ -34,7 +46,20 @@ def spelled(phrase: str, vocabulary: CtcVocabulary, option: str) -> list[int]:
     return found
 
 
-def words_of_lexicon(path: Path, vocabulary: CtcVocabulary) -> Iterator[list[int]]:
+def _as_pieces_write(phrase: str, vocabulary: CtcVocabulary, option: str) -> str:
+    words = phrase.split()
+    if not words:
+        raise InputError(f"{option}: expected words, got {phrase!r}")
+    known = {letter for token in pieces_of(vocabulary) or () for letter in token}
+    for each in (words, [word.lower() for word in words], [word.upper() for word in words]):
+        found = spelling(each, vocabulary.mark)
+        if set(found) <= known:
+            return found
+    missing = next(letter for letter in phrase if not set(spelling([letter], vocabulary.mark)) <= known)
+    raise InputError(f"{option}: {phrase!r} has {missing!r}, which the model's vocabulary lacks; respell it")
+
+
+def words_of_lexicon(path: Path, vocabulary: CtcVocabulary) -> Iterator[list[int] | str]:
     """Spellings of a lexicon: a word a line, or a word and its tokens with blanks between (flashlight's form).
 
     Raises:
@@ -48,6 +73,9 @@ def words_of_lexicon(path: Path, vocabulary: CtcVocabulary) -> Iterator[list[int
             continue
         num_words += 1
         if not tokens.strip():
+            yield spelled(word.strip(), vocabulary, f"--lexicon {path.name}")
+            continue
+        if vocabulary.mark:  # pieces of a spelling write what the word itself says
             yield spelled(word.strip(), vocabulary, f"--lexicon {path.name}")
             continue
         names = [name for name in tokens.split() if name != vocabulary.delimiter]

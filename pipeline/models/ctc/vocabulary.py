@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from audiomill.errors import ModelError
 from audiomill.models.checkpoint import Checkpoint
 from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.pieces import mark_of
 
 
 def vocabulary_of(checkpoint: Checkpoint, language: str | None, trust_remote_code: bool) -> CtcVocabulary:
     """Of a checkpoint with a CTC head, and of the language whose adapter it loads, see `ctc_tokenizer`."""
+    from transformers import AutoConfig
+
     folder = Path(checkpoint.path)
-    config = json.loads((folder / "config.json").read_text())
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     tokenizer = ctc_tokenizer(folder, language, trust_remote_code)
-    is_adapted = bool(language) and bool(config.get("adapter_attn_dim"))
-    size = None if is_adapted else config.get("vocab_size")
-    return ctc_vocabulary(tokenizer, size, config.get("pad_token_id"))
+    is_adapted = bool(language) and bool(getattr(config, "adapter_attn_dim", None))
+    blank = getattr(config, "blank_token_id", None)
+    return ctc_vocabulary(tokenizer, None if is_adapted else config.vocab_size, config.pad_token_id, blank)
 
 
 def ctc_tokenizer(folder: Path, language: str | None, trust_remote_code: bool) -> Any:
@@ -39,7 +41,7 @@ def ctc_tokenizer(folder: Path, language: str | None, trust_remote_code: bool) -
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{folder}: no tokenizer for its CTC head ({reason}); expected vocab.json beside the weights"
+            f"{folder}: no tokenizer for its CTC head ({reason}); expected vocab.json or tokenizer.json beside the weights"
         ) from error
     by_language = getattr(tokenizer, "vocab", None)
     if language and isinstance(by_language, dict) and any(isinstance(each, dict) for each in by_language.values()):
@@ -50,23 +52,24 @@ def ctc_tokenizer(folder: Path, language: str | None, trust_remote_code: bool) -
     return tokenizer
 
 
-def ctc_vocabulary(tokenizer: Any, size: int | None, pad: int | None) -> CtcVocabulary:
+def ctc_vocabulary(tokenizer: Any, size: int | None, pad: int | None, blank: int | None = None) -> CtcVocabulary:
     """The tokens of a head.
 
     Args:
         tokenizer: see `ctc_tokenizer`.
         size: tokens of the head; None: as many as the tokenizer has.
-        pad: what the configuration says of the blank; transformers writes texts by the tokenizer's, which comes first.
+        pad: what the configuration says of padding, which is the blank; transformers writes texts by the tokenizer's,
+            which comes first.
+        blank: what the configuration says of the blank, where it has a name for it.
     """
     names = {number: token for token, number in tokenizer.get_vocab().items()}
     size = max(names) + 1 if size is None else size
     tokens = tuple(names.get(number, "") for number in range(size))
-    blank = tokenizer.pad_token_id
-    if blank is None or blank >= size:
-        blank = pad if pad is not None and pad < size else 0
+    blank = next(each for each in (blank, tokenizer.pad_token_id, pad, 0) if each is not None and each < size)
     delimiter = getattr(tokenizer, "word_delimiter_token", None) or "|"
     spaced = hasattr(tokenizer, "phone_delimiter_token")
     lower = bool(getattr(tokenizer, "do_lower_case", False))
     special = {number for number in tokenizer.all_special_ids if number < size} - {blank}
     named = tuple(sorted(tokens[number] for number in special if tokens[number] != delimiter))
-    return CtcVocabulary(tokens, blank, delimiter, lower, spaced, named)
+    mark = "" if spaced or delimiter in tokens else mark_of(tokens)
+    return CtcVocabulary(tokens, blank, delimiter, lower, spaced, named, mark)

@@ -51,7 +51,11 @@ class FrameInputs:
         """Samples from one letter's frame to the next: adapters make them fewer."""
         return self.hop * self._config.adapter_stride**self._num_adapters if self._num_adapters else self.hop
 
-    def frames_B(self) -> Tensor:  # noqa: N802
+    def hop_of(self, layer: int | None) -> int:
+        """The same for every layer."""
+        return self.hop
+
+    def frames_B(self, layer: int | None = None) -> Tensor:  # noqa: N802
         """Frames of each row of the last batch, before any adapter."""
         return self._lengths.frames_B
 

@@ -1,4 +1,4 @@
-"""8-bit products in the transformer layers of wav2vec2-like models; convolutions, attention and heads stay in float."""
+"""8-bit products in the transformer layers of models of frames; convolutions, attention and heads stay in float."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Int8Linear(nn.Module):
         return self._product(x)
 
 
-def with_int8_layers(base: Any, precision: str) -> None:
-    """Replaces the linear layers of a base model's transformer, in place."""
-    for layer in base.encoder.layers:
+def with_int8_layers(stack: Any, precision: str) -> None:
+    """Replaces the linear layers of a model's transformer, which has them in `layers`, in place."""
+    for layer in stack.layers:
         for parent in list(layer.modules()):
             if hasattr(parent, "gru_rel_pos_linear"):  # WavLM's attention hands its weights to torch
                 continue

@@ -1,12 +1,12 @@
-"""wav2vec2, HuBERT, WavLM, data2vec-audio and wav2vec2-BERT: text, vectors and codes from one exact forward pass.
+"""Models of frames: text, vectors and codes from one exact forward pass.
 
 B batch, T samples, F frames, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.config.search import SearchConfig
-from audiomill.errors import ModelError
 from audiomill.models.base import (
     CONV,
     Aligner,
@@ -33,38 +32,23 @@ from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
 from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts, without_special
 from audiomill.models.ctc.top_tokens import TopTokens
-from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
-from audiomill.models.finite import check_weights, first_not_finite, is_finite, not_finite
-from audiomill.models.frames.exact import with_plain_weights
-from audiomill.models.frames.fbank import KaldiFbank
-from audiomill.models.frames.frame_parity import parity_of
-from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
-from audiomill.models.frames.integers import with_int8_layers
-from audiomill.models.frames.renamed import with_real_names
-from audiomill.models.load import dtype_of
-from audiomill.models.precision import is_int8
+from audiomill.models.finite import first_not_finite, is_finite, not_finite
+from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.pulse import beat
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.taps import LayerTaps, without_layers_above
-
-MAY_BE_MISSING = ("masked_spec_embed", "adapter.")
-"""Tensors that checkpoints lack without harm: used in training only, or loaded by language."""
 
 
 class FrameModel:
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
-        model: base model, or `...ForCTC` where text is wanted; in evaluation mode on its device.
-        fbank: None for waveform models, else the features of wav2vec2-BERT.
+        network: see there; changed in place.
         vocabulary: tokens of the CTC head; None where no text is wanted.
         wants: what to give.
         quantizers: by name of the want.
-        normalize: zero mean and unit variance per utterance, as the checkpoint was trained.
         language: reported in the rows.
         storage_options: for the files of the decoder.
-        folder: the checkpoint's, to compare with transformers.
-        trust_remote_code: for the same.
         one_by_one: rows are computed alone, because rounding to 8 bits makes more of the last bits of a batch's sums.
     """
 
@@ -77,38 +61,32 @@ class FrameModel:
 
     def __init__(
         self,
-        model: Any,
-        fbank: KaldiFbank | None,
+        network: FrameNetwork,
         vocabulary: CtcVocabulary | None,
         wants: Wants,
         quantizers: Mapping[str, Quantizer],
         *,
-        normalize: bool,
         language: str | None,
         storage_options: dict[str, Any] | None = None,
-        folder: Path,
-        trust_remote_code: bool = False,
         one_by_one: bool = False,
     ) -> None:
-        self._folder, self._trust_remote_code, self._one_by_one = folder, trust_remote_code, one_by_one
-        self.pads_rows_alone = one_by_one
-        self._model, self._base, self._vocabulary = model, model.base_model, vocabulary
+        self._one_by_one = self.pads_rows_alone = one_by_one
+        self._network, self._model, self._feed, self._vocabulary = network, network.model, network.feed, vocabulary
         self._wants, self._quantizers = wants, quantizers
         self._language = language
         self.aligner = self if wants.aligns else None
         self._stack = wants.layers - {CONV}
+        self._taps = LayerTaps(network.stack.layers, self._stack, network.final_norm)
         if vocabulary is None:
-            without_layers_above(self._base.encoder, max(self._stack, default=0))
-        self._taps = LayerTaps(self._base.encoder.layers, self._stack)
+            without_layers_above(network.stack, max(self._stack, default=0))
         if CONV in wants.layers:
-            self._base.feature_projection.register_forward_pre_hook(self._keep_conv)
-        self._inputs = FrameInputs(model, fbank, normalize)
+            network.body.feature_projection.register_forward_pre_hook(self._keep_conv)
         decoder = wants.transcripts.decoder if wants.transcripts is not None else SearchConfig()
         has_beam = decoder.beam_size > 1
         self._num_kept = max(decoder.keep_posteriors, decoder.beam_tokens * has_beam)
         self._beam: BeamDecoder | None = None
         if has_beam and vocabulary is not None:
-            self._beam = BeamDecoder(decoder, vocabulary, storage_options or {}, str(model.device))
+            self._beam = BeamDecoder(decoder, vocabulary, storage_options or {}, str(self._model.device))
 
     def padded_length(self, num_samples: int) -> int:
         """Rows are padded to the longest of their batch."""
@@ -120,8 +98,7 @@ class FrameModel:
     @torch.inference_mode()
     def parity(self, utterance: Utterance) -> Parity:
         """With transformers' own processor and forward pass."""
-        language = self._language if getattr(self._model.config, "adapter_attn_dim", None) else None
-        found = parity_of(self._folder, self._model, self._inputs, utterance, language, self._trust_remote_code)
+        found = self._network.parity(utterance)
         self._taps.taken()
         return found
 
@@ -130,23 +107,31 @@ class FrameModel:
         """Best label of every frame, vectors and codes, whichever are wanted."""
         if self._one_by_one and len(batch) > 1:
             return [answer for utterance in batch for answer in self.forward([utterance])]
-        inputs = self._inputs([utterance.pcm_T for utterance in batch])
+        inputs = self._feed([utterance.pcm_T for utterance in batch])
         texts: Sequence[FrameLabels | None] = [None] * len(batch)
         if self._vocabulary is not None:
             logits_BFV = self._model(**inputs).logits
             if not is_finite(logits_BFV):
                 raise not_finite(first_not_finite(self._model, lambda: self._model(**inputs)) or "the logits")
             texts = self._labels(logits_BFV)
-        elif self._stack:
-            self._base(**inputs)
+        elif self._stack or self._network.convolutions is None:
+            self._network.body(**inputs)
         else:  # only codes of the convolutions: the transformer, most of the work, is not run
-            self._base.feature_projection(self._base.feature_extractor(inputs["input_values"]).transpose(1, 2))
+            self._network.body.feature_projection(self._network.convolutions(inputs))
         readouts: Sequence[Readout] = [Readout()] * len(batch)
         if self._wants.layers:
-            device, frames = self._model.device, self._inputs.frames_B().tolist()
-            core = CoreFrames(batch, frames, self._inputs.hop, device)
-            readouts = read_out(self._wants, self._taps.taken(), None, self._quantizers, core)
+            readouts = read_out(self._wants, self._taps.taken(), None, self._quantizers, self._core_of(batch))
         return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
+
+    def _core_of(self, batch: Sequence[Utterance]) -> Callable[[int | None], CoreFrames]:
+        """The frames of a hidden state that lie in the utterances themselves; layers may differ in their clock."""
+
+        @cache
+        def core(layer: int | None) -> CoreFrames:
+            frames = self._feed.frames_B(layer).tolist()
+            return CoreFrames(batch, frames, self._feed.hop_of(layer), self._model.device)
+
+        return core
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""
@@ -171,13 +156,13 @@ class FrameModel:
     @property
     def text_hop(self) -> int:
         """Samples from one letter's frame to the next: adapters make them fewer."""
-        return self._inputs.text_hop
+        return self._feed.text_hop
 
     @torch.inference_mode()
     def posteriors(self, utterance: Utterance) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """posteriors_FV of one utterance, and the tokens, for pictures."""
         assert self._vocabulary is not None, "text is wanted"
-        inputs = self._inputs([utterance.pcm_T])
+        inputs = self._feed([utterance.pcm_T])
         found = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
         self._taps.taken()
         return found, self._vocabulary.tokens
@@ -185,7 +170,7 @@ class FrameModel:
     def _labels(self, logits_BFV: Tensor) -> list[FrameLabels]:
         logprobs_BFV = logits_BFV.float().log_softmax(-1)
         logprobs_BF, labels_BF = logprobs_BFV.max(-1)
-        counts = self._inputs.text_frames_B().tolist()
+        counts = self._feed.text_frames_B().tolist()
         labels, logprobs = labels_BF.int().cpu().numpy(), logprobs_BF.cpu().numpy()
         found = [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
         if self._num_kept:
@@ -224,79 +209,3 @@ class FrameModel:
 
     def _keep_conv(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self._taps.hidden[CONV] = args[0]
-
-
-def load_frame_model(
-    folder: Path,
-    device: torch.device,
-    precision: str,
-    wants: Wants,
-    quantizers: Mapping[str, Quantizer],
-    trust_remote_code: bool,
-    storage_options: dict[str, Any] | None = None,
-) -> FrameModel:
-    """A wav2vec2-family checkpoint from a local folder; with its CTC head where text is wanted.
-
-    Raises:
-        ModelError: weights, tokenizer or preprocessor files are missing or do not fit.
-    """
-    from transformers import AutoModel, AutoModelForCTC
-
-    kind = AutoModel if wants.transcripts is None and not wants.aligns else AutoModelForCTC
-    language = None if wants.transcripts is None else wants.transcripts.language
-    try:
-        model, loading = kind.from_pretrained(
-            with_real_names(folder),
-            dtype=torch.float32,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"{folder}: cannot be loaded ({error}); expected config.json and weights that fit it"
-        ) from error
-    missing = sorted(name for name in loading["missing_keys"] if not any(part in name for part in MAY_BE_MISSING))
-    if missing:
-        raise ModelError(
-            f"{folder}: the weights lack {len(missing)} tensors, the first is {missing[0]}; expected a whole checkpoint"
-        )
-    vocabulary = None
-    if wants.transcripts is not None or wants.aligns:
-        adapted = language if getattr(model.config, "adapter_attn_dim", None) else None
-        tokenizer = ctc_tokenizer(folder, adapted, trust_remote_code)
-        if adapted:
-            load_adapter(model, adapted, folder)
-        vocabulary = ctc_vocabulary(tokenizer, model.config.vocab_size, model.config.pad_token_id)
-    check_weights(model, folder)
-    with_plain_weights(model)
-    model = model.to(device=device, dtype=torch.float32 if is_int8(precision) else dtype_of(precision)).eval()
-    if is_int8(precision):
-        with_int8_layers(model.base_model, precision)
-    fbank, normalize = fbank_of(folder, model), normalizes(folder)
-    return FrameModel(
-        model,
-        fbank,
-        vocabulary,
-        wants,
-        quantizers,
-        normalize=normalize,
-        language=language,
-        storage_options=storage_options,
-        folder=folder,
-        trust_remote_code=trust_remote_code,
-        one_by_one=is_int8(precision),
-    )
-
-
-def load_adapter(model: Any, language: str, folder: Path) -> None:
-    """The adapter and head of a language (MMS), in place.
-
-    Raises:
-        ModelError: the folder has none of it.
-    """
-    try:
-        model.load_adapter(language)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"--language {language}: {folder} has no adapter of it; expected adapter.{language}.safetensors"
-        ) from error

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import ALIGNMENT, CODES, POSTERIORS, TEXT, VECTORS, Family, Loading
+from audiomill.models.family import Family, Loading
+from audiomill.models.frames.frame_families import frame_family
 from audiomill.models.shape import Shape
 
 FBANK_HOP = 320
 
 
 def relatives(name: str, checkpoints: str, model_types: tuple[str, ...], **more: Any) -> Family:
-    """A family of transformers' models that `audiomill.models.frames.model` runs.
+    """A family of transformers' models that `audiomill.models.frames.wav2vec2_like` loads.
 
     Args:
         name: of the family.
@@ -24,24 +23,7 @@ def relatives(name: str, checkpoints: str, model_types: tuple[str, ...], **more:
         model_types: as config.json names them.
         more: other attributes of the family.
     """
-    return Family(
-        name=name,
-        checkpoints=checkpoints,
-        recognises=lambda path, settings: settings.get("model_type") in model_types,
-        gives=_gives,
-        shape=_shape,
-        load=_load,
-        batch_seconds=FRAMES_BATCH_S,
-        precisions={"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32")},
-        shows_convolutions=_has_convolutions,
-        **more,
-    )
-
-
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    """Text, alignment and posteriors with a CTC head only."""
-    has_head = any(str(each).endswith("ForCTC") for each in settings.get("architectures") or ())
-    return frozenset((VECTORS, CODES, *((TEXT, ALIGNMENT, POSTERIORS) if has_head else ())))
+    return frame_family(name, checkpoints, model_types, _shape, _load, shows_convolutions=_has_convolutions, **more)
 
 
 def _shape(path: Path) -> Shape:
@@ -67,7 +49,7 @@ def _has_convolutions(path: Path) -> bool:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.frames.model import load_frame_model
+    from audiomill.models.frames.wav2vec2_like import load_frame_model
 
     config = loading.task.model
     return load_frame_model(

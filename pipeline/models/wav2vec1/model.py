@@ -69,7 +69,7 @@ class Wav2VecModel:
         )
         hidden = {0: z_BFC} | ({} if c_BFC is None else {1: c_BFC})
         core = CoreFrames(batch, num_frames(spec, lengths), spec.hop, device)
-        readouts = read_out(self._wants, hidden, codes_BFK, self._quantizers, core)
+        readouts = read_out(self._wants, hidden, codes_BFK, self._quantizers, lambda layer: core)
         return [Answer(None, readout) for readout in readouts]
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:

@@ -221,7 +221,7 @@ class WhisperModel:
         """Frames of the audio only: what the model makes of the padding is dropped."""
         frames = [-(-len(u.pcm_T) // WHISPER_HOP) for u in batch]
         core = CoreFrames(batch, frames, WHISPER_HOP, self._model.device)
-        return read_out(self._wants, hidden, None, self._quantizers, core)
+        return read_out(self._wants, hidden, None, self._quantizers, lambda layer: core)
 
     def signals(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Signals]:
         """What the decoder knows about each text."""

@@ -152,8 +152,8 @@ def _mel_step(pcm: NDArray[np.int16], found: FoundTask) -> Step:
 
 
 def _vector_steps(answer: Answer, task: TaskSpec, found: FoundTask) -> Iterator[Step]:
-    rate = MODEL_SAMPLE_RATE / task.hop
     for want, vectors in zip(task.wants.vectors, answer.readout.vectors, strict=True):
+        rate = MODEL_SAMPLE_RATE / task.hop_of(want.layer)
         values_DF = _as_float(vectors).T
         if want.layer == CONV:
             meaning = "What the convolutions make of the waveform: local, 25 ms a frame, before any attention."
@@ -186,7 +186,9 @@ def _code_steps(answer: Answer, task: TaskSpec) -> Iterator[Step]:
             "one number a frame and codebook; the same colour is the same number."
         )
         rows = tuple(f"codebook {number}" for number in range(want.num_codebooks))
-        yield Step(f"codes of {want.name}", "codes", codes_KF, MODEL_SAMPLE_RATE / task.hop, meaning, rows)
+        yield Step(
+            f"codes of {want.name}", "codes", codes_KF, MODEL_SAMPLE_RATE / task.hop_of(want.layer), meaning, rows
+        )
 
 
 def _posterior_step(model: Any, utterance: Utterance, transcript: Transcript, num_samples: int) -> Step:

@@ -1,0 +1,1 @@
+"""NVIDIA's FastConformer, the encoder of several families."""

@@ -1,0 +1,51 @@
+"""Models of frames as families, whatever they are fed. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from audiomill.config.defaults import FRAMES_BATCH_S
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import ALIGNMENT, CODES, POSTERIORS, TEXT, VECTORS, Family, Loading
+from audiomill.models.shape import Shape
+
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32")}
+
+
+def frame_family(
+    name: str,
+    checkpoints: str,
+    model_types: tuple[str, ...],
+    shape: Callable[[Path], Shape],
+    load: Callable[[Loading], SpeechModel],
+    **more: Any,
+) -> Family:
+    """A family whose checkpoints give frames, and text where they have a CTC head.
+
+    Args:
+        name: of the family.
+        checkpoints: for people.
+        model_types: as config.json names them.
+        shape: of a checkpoint.
+        load: see `audiomill.models.family.Family`.
+        more: other attributes of the family.
+    """
+    return Family(
+        name=name,
+        checkpoints=checkpoints,
+        recognises=lambda path, settings: settings.get("model_type") in model_types,
+        gives=_gives,
+        shape=shape,
+        load=load,
+        batch_seconds=FRAMES_BATCH_S,
+        precisions=PRECISIONS,
+        **more,
+    )
+
+
+def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+    """Text, alignment and posteriors with a CTC head only."""
+    has_head = any(str(each).endswith("ForCTC") for each in settings.get("architectures") or ())
+    return frozenset((VECTORS, CODES, *((TEXT, ALIGNMENT, POSTERIORS) if has_head else ())))

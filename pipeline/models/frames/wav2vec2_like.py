@@ -1,0 +1,91 @@
+"""How checkpoints of the wav2vec2 family are loaded: wav2vec2, HuBERT, WavLM, data2vec-audio, wav2vec2-BERT and their relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiomill.errors import ModelError
+from audiomill.models.base import Wants
+from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
+from audiomill.models.frames.exact import with_plain_weights
+from audiomill.models.frames.frame_network import FrameNetwork
+from audiomill.models.frames.frame_parity import parity_of
+from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
+from audiomill.models.frames.integers import with_int8_layers
+from audiomill.models.frames.model import FrameModel
+from audiomill.models.frames.whole import loaded_whole
+from audiomill.models.load import dtype_of
+from audiomill.models.precision import is_int8
+from audiomill.models.readout import Quantizer
+
+MAY_BE_MISSING = ("masked_spec_embed", "adapter.")
+"""Tensors that checkpoints lack without harm: used in training only, or loaded by language."""
+
+
+def load_frame_model(
+    folder: Path,
+    device: torch.device,
+    precision: str,
+    wants: Wants,
+    quantizers: Mapping[str, Quantizer],
+    trust_remote_code: bool,
+    storage_options: dict[str, Any] | None = None,
+) -> FrameModel:
+    """A wav2vec2-family checkpoint from a local folder; with its CTC head where text is wanted.
+
+    Raises:
+        ModelError: weights, tokenizer or preprocessor files are missing or do not fit.
+    """
+    from transformers import AutoModel, AutoModelForCTC
+
+    kind = AutoModel if wants.transcripts is None and not wants.aligns else AutoModelForCTC
+    language = None if wants.transcripts is None else wants.transcripts.language
+    model = loaded_whole(kind, folder, torch.float32, MAY_BE_MISSING, trust_remote_code)
+    vocabulary = None
+    if wants.transcripts is not None or wants.aligns:
+        adapted = language if getattr(model.config, "adapter_attn_dim", None) else None
+        tokenizer = ctc_tokenizer(folder, adapted, trust_remote_code)
+        if adapted:
+            load_adapter(model, adapted, folder)
+        vocabulary = ctc_vocabulary(tokenizer, model.config.vocab_size, model.config.pad_token_id)
+    with_plain_weights(model)
+    model = model.to(device=device, dtype=torch.float32 if is_int8(precision) else dtype_of(precision)).eval()
+    if is_int8(precision):
+        with_int8_layers(model.base_model.encoder, precision)
+    feed = FrameInputs(model, fbank_of(folder, model), normalizes(folder))
+    adapted = language if getattr(model.config, "adapter_attn_dim", None) else None
+    network = FrameNetwork(
+        model=model,
+        body=model.base_model,
+        stack=model.base_model.encoder,
+        feed=feed,
+        parity=lambda utterance: parity_of(folder, model, feed, utterance, adapted, trust_remote_code),
+        convolutions=lambda inputs: model.base_model.feature_extractor(inputs["input_values"]).transpose(1, 2),
+    )
+    return FrameModel(
+        network,
+        vocabulary,
+        wants,
+        quantizers,
+        language=language,
+        storage_options=storage_options,
+        one_by_one=is_int8(precision),
+    )
+
+
+def load_adapter(model: Any, language: str, folder: Path) -> None:
+    """The adapter and head of a language (MMS), in place.
+
+    Raises:
+        ModelError: the folder has none of it.
+    """
+    try:
+        model.load_adapter(language)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"--language {language}: {folder} has no adapter of it; expected adapter.{language}.safetensors"
+        ) from error

@@ -1,0 +1,1 @@
+"""Google's LASR conformer with a CTC head."""

@@ -1,0 +1,46 @@
+"""LASR (MedASR): a conformer with rotary positions, 40 ms a frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import Loading
+from audiomill.models.frames.frame_families import frame_family
+from audiomill.models.shape import Shape
+
+MEL_HOP, HALVINGS = 160, 2
+
+
+def shape(path: Path) -> Shape:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path)
+    encoder = getattr(config, "encoder_config", config)
+    hop = MEL_HOP * encoder.subsampling_conv_stride**HALVINGS
+    return Shape(width=encoder.hidden_size, num_layers=encoder.num_hidden_layers, hop=hop, text_hop=hop)
+
+
+def frames_of(lengths_B: Any, config: Any, layer: int | None) -> Any:
+    """Frames behind the convolutions; the same for every layer."""
+    for _ in range(HALVINGS):
+        lengths_B = (lengths_B - config.subsampling_conv_kernel_size) // config.subsampling_conv_stride + 1
+    return lengths_B
+
+
+def load(loading: Loading) -> SpeechModel:
+    from audiomill.models.frames.encoders import Encoder, load_encoder
+    from audiomill.models.lasr.lasr_mel import features
+
+    kind = Encoder(
+        features=features,
+        frames_of=frames_of,
+        body=lambda model: getattr(model, "encoder", model),
+        final_norm=lambda encoder: encoder.out_norm,
+        hop=shape(loading.path).hop,
+    )
+    return load_encoder(loading, kind)
+
+
+FAMILY = frame_family("lasr", "LASR (MedASR)", ("lasr_ctc", "lasr_encoder"), shape, load, reads_log_mel=True)

@@ -1,0 +1,56 @@
+"""OmniASR-CTC and its encoder (OmniASR-W2V). Needs transformers 5.24."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import Loading
+from audiomill.models.frames.frame_families import frame_family
+from audiomill.models.shape import Shape
+
+WINDOW_S = 40.0
+"""Longest audio that it was trained on; longer recordings are read in windows whose frames are joined."""
+
+
+def shape(path: Path) -> Shape:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path)
+    encoder = getattr(config, "audio_config", config)
+    hop = prod(encoder.conv_stride)
+    return Shape(width=encoder.hidden_size, num_layers=encoder.num_hidden_layers, hop=hop, text_hop=hop)
+
+
+def frames_of(lengths_B: Any, config: Any, layer: int | None) -> Any:
+    """Frames behind the convolutions; the same for every layer."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        lengths_B = (lengths_B - kernel) // stride + 1
+    return lengths_B
+
+
+def _body(model: Any) -> Any:
+    """With a head, without, or the encoder alone."""
+    found = getattr(model, "model", model)
+    return getattr(found, "audio_tower", found)
+
+
+def load(loading: Loading) -> SpeechModel:
+    from audiomill.models.frames.encoders import Encoder, load_encoder
+    from audiomill.models.omniasr.normalized import features
+
+    kind = Encoder(
+        features=features,
+        frames_of=frames_of,
+        body=_body,
+        final_norm=lambda encoder: encoder.layer_norm,
+        hop=shape(loading.path).hop,
+    )
+    return load_encoder(loading, kind)
+
+
+FAMILY = frame_family(
+    "omniasr", "OmniASR-CTC, OmniASR-W2V", ("omniasr_ctc", "omniasr_audio"), shape, load, window_s=WINDOW_S
+)

@@ -1,0 +1,1 @@
+"""NVIDIA's FastConformer with a CTC head."""

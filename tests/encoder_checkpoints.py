@@ -1,0 +1,145 @@
+"""Small checkpoints with random weights, laid out as `save_pretrained` writes those of the hub: encoders with a CTC head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LETTERS = "etaonihsrdlumwcfgypbvkxjqz'"
+PIECES = [*LETTERS, "▁", *(f"▁{letter}" for letter in LETTERS), "▁the", "ing", "▁wor", "ld", "er", ",", "."]
+CONFORMER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
+SHARPER = 40.0
+"""Random heads are nearly flat: sharper ones make words instead of one long token."""
+
+
+def save_pieces(folder: Path, special: list[str], kind: str = "ParakeetTokenizer", **named: str) -> int:
+    """A SentencePiece-like tokenizer as the hub has them; gives the size of its vocabulary.
+
+    Args:
+        folder: to write to.
+        special: tokens before the pieces.
+        kind: transformers' class.
+        named: which of them is what, such as pad_token.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    scores = [(token, 0.0) for token in special] + [(piece, -len(PIECES) / (1 + len(piece))) for piece in PIECES]
+    if "pad_token" in named and named["pad_token"] not in special:  # the last one, as NeMo's blank is
+        scores.append((named["pad_token"], 0.0))
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=special.index("<unk>")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([*special, *named.values()])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind, **named}))
+    return len(scores)
+
+
+def _save(model: Any, folder: Path, head: Any, body: Any, inputs: Any) -> None:
+    """As `save_pretrained` does, normalisations not the identity, the head sharp and turned to what changes from frame to
+    frame: of random weights most is the same in all."""
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2.0)
+        head.weight *= SHARPER
+        for _ in range(3):  # the head may be fed back
+            mean_D = body(inputs).last_hidden_state.mean((0, 1))
+            head.bias.copy_(-(head.weight.reshape(len(head.bias), -1) @ mean_D))
+    model.save_pretrained(folder)
+
+
+def save_parakeet(folder: Path, seed: int = 0, **other: Any) -> Path:
+    import torch
+    from transformers import ParakeetCTCConfig, ParakeetFeatureExtractor, ParakeetForCTC
+
+    size = save_pieces(folder, ["<unk>"], unk_token="<unk>", pad_token="<pad>")
+    torch.manual_seed(seed)
+    encoder = {**CONFORMER, "num_mel_bins": 80, "subsampling_conv_channels": 16, "initializer_range": 0.15, **other}
+    config = ParakeetCTCConfig(vocab_size=size, pad_token_id=size - 1, encoder_config=encoder)
+    model = ParakeetForCTC(config)
+    _save(model, folder, model.ctc_head, model.encoder, torch.randn(1, 400, 80))
+    ParakeetFeatureExtractor(feature_size=80).save_pretrained(folder)
+    return folder
+
+
+def save_granite(folder: Path, seed: int = 0, **other: Any) -> Path:
+    import torch
+    from transformers import GraniteSpeech5CTCConfig, GraniteSpeech5ForCTC
+
+    size = save_pieces(folder, ["<pad>", "<unk>"], unk_token="<unk>", pad_token="<pad>")
+    torch.manual_seed(seed)
+    encoder = {**CONFORMER, "vocab_size": size, "context_size": 16, "max_position_embeddings": 32, **other}
+    config = GraniteSpeech5CTCConfig(vocab_size=size, encoder_config={"initializer_range": 0.15, **encoder})
+    model = GraniteSpeech5ForCTC(config)
+    with torch.no_grad():  # what is fed back in the middle would drown the rest
+        model.encoder.out_mid.weight *= 0.1
+    like_noise = 0.1 * torch.randn(1, 400, 320) + torch.tensor([0.6, 0.0] * 2).repeat_interleave(80)
+    _save(model, folder, model.ctc_head, model.encoder, like_noise)
+    told = {"num_mel_bins": 80, "sampling_rate": 16_000, "n_fft": 512, "win_length": 400, "hop_length": 160}
+    extractor = {
+        "feature_extractor_type": "GraniteSpeech5FeatureExtractor",
+        **told,
+        "delta_win_length": 3,
+        "logmel_floor_db": 8.0,
+    }
+    processor = {"processor_class": "GraniteSpeech5Processor", "feature_extractor": extractor}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+def save_lasr(folder: Path, seed: int = 0, **other: Any) -> Path:
+    import torch
+    from transformers import LasrCTCConfig, LasrFeatureExtractor, LasrForCTC
+
+    size = save_pieces(
+        folder, ["<pad>", "</s>", "<unk>"], "LasrTokenizer", unk_token="<unk>", pad_token="<pad>", eos_token="</s>"
+    )
+    torch.manual_seed(seed)
+    encoder = {**CONFORMER, "num_mel_bins": 80, "subsampling_conv_channels": 16, "conv_kernel_size": 8, **other}
+    model = LasrForCTC(LasrCTCConfig(vocab_size=size, encoder_config={"initializer_range": 0.15, **encoder}))
+    _save(model, folder, model.ctc_head, model.encoder, torch.randn(1, 400, 80))
+    LasrFeatureExtractor(feature_size=80).save_pretrained(folder)
+    return folder
+
+
+def save_omniasr(folder: Path, seed: int = 0, **other: Any) -> Path:
+    import torch
+    from transformers import OmniASRCTCConfig, OmniASRFeatureExtractor, OmniASRForCTC
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    size = save_pieces(folder, special, **names)
+    torch.manual_seed(seed)
+    audio = {
+        **CONFORMER,
+        "conv_dim": (32,) * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+        **other,
+    }
+    config = OmniASRCTCConfig(vocab_size=size, audio_config={"model_type": "omniasr_audio", **audio})
+    model = OmniASRForCTC(config)
+    _save(model, folder, model.ctc_head, model.model.audio_tower, torch.randn(1, 1, 64_000))
+    OmniASRFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+ENCODERS: dict[str, Callable[..., Path]] = {
+    "parakeet": save_parakeet,
+    "granite": save_granite,
+    "lasr": save_lasr,
+    "omniasr": save_omniasr,
+}
