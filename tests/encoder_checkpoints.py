@@ -143,3 +143,49 @@ ENCODERS: dict[str, Callable[..., Path]] = {
     "lasr": save_lasr,
     "omniasr": save_omniasr,
 }
+
+
+def save_transducer(
+    folder: Path, seed: int = 0, durations: tuple[int, ...] | None = (0, 1, 2, 3, 4), **other: Any
+) -> Path:
+    """With durations a TDT, without an RNN-T. Frames and labels weigh the same, and blanks
+    are frequent enough to go on."""
+    import torch
+    from transformers import (
+        ParakeetFeatureExtractor,
+        ParakeetForRNNT,
+        ParakeetForTDT,
+        ParakeetRNNTConfig,
+        ParakeetTDTConfig,
+    )
+
+    size = save_pieces(folder, ["<unk>", "<pad>"], unk_token="<unk>", pad_token="<pad>") + 1
+    torch.manual_seed(seed)
+    encoder = {**CONFORMER, "num_mel_bins": 80, "subsampling_conv_channels": 16, "initializer_range": 0.15, **other}
+    common = {"vocab_size": size, "blank_token_id": size - 1, "pad_token_id": 1, "encoder_config": encoder}
+    more = {"decoder_hidden_size": 24, "num_decoder_layers": 2, "decoder_start_token_id": size - 1}
+    if durations is None:
+        model: Any = ParakeetForRNNT(ParakeetRNNTConfig(**common, **more))
+    else:
+        model = ParakeetForTDT(ParakeetTDTConfig(**common, **more, durations=durations))
+    model.eval()
+    with torch.no_grad():
+        model.joint.head.weight.normal_(0, 0.6)
+        model.joint.head.bias.zero_()
+        model.decoder.embedding.weight.normal_(0, 2.0)
+        frames = model.encoder(torch.randn(1, 2000, 80)).last_hidden_state
+        said = model.decoder.lstm(model.decoder.embedding(torch.randint(0, size, (1, 250))))[0]
+        for layer, given in ((model.encoder_projector, frames), (model.decoder.decoder_projector, said)):
+            spread = layer(given).std((0, 1)).mean()
+            layer.weight *= 2 / spread
+            layer.bias.copy_(-(given.mean((0, 1)) @ layer.weight.T))
+        pairs = model.joint(model.decoder.decoder_projector(said), model.encoder_projector(frames)[:, :250])[
+            0, :, :size
+        ]
+        needed = pairs[:, : size - 1].amax(-1) - pairs[:, size - 1]
+        model.joint.head.bias[size - 1] = needed.quantile(0.3 if durations else 0.8)
+    model.generation_config.decoder_start_token_id = size - 1
+    model.generation_config.suppress_tokens = list(range(size, size + len(durations or ())))  # durations are no tokens
+    model.save_pretrained(folder)
+    ParakeetFeatureExtractor(feature_size=80).save_pretrained(folder)
+    return folder

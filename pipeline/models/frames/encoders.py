@@ -104,7 +104,7 @@ def load_encoder(loading: Loading, kind: Encoder) -> FrameModel:
         body=body,
         stack=body,
         feed=feed,
-        parity=lambda utterance: parity_of(folder, model, kind, feed, utterance),
+        parity=lambda utterance: encoder_parity(folder, model, kind, feed, utterance),
         final_norm=kind.final_norm(body),
     )
     return FrameModel(
@@ -132,7 +132,7 @@ def extractor_of(folder: Path) -> Any:
     return found
 
 
-def parity_of(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, utterance: Utterance) -> Parity:
+def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, utterance: Utterance) -> Parity:
     """Compares what is given to the model and what comes out with transformers' own processor and model."""
     ours = feed([utterance.pcm_T])
     try:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.models.base import Parity, Utterance
+from audiomill.models.readout import CoreFrames
 
 
 class Feed(Protocol):
@@ -65,3 +68,13 @@ class FrameNetwork:
     parity: Callable[[Utterance], Parity]
     final_norm: Any | None = None
     convolutions: Callable[[dict[str, Tensor]], Any] | None = None
+
+
+def cores(batch: Sequence[Utterance], feed: Feed, device: torch.device) -> Callable[[int | None], CoreFrames]:
+    """The frames of a hidden state that lie in the utterances of the last batch themselves; layers may differ in their clock."""
+
+    @cache
+    def core(layer: int | None) -> CoreFrames:
+        return CoreFrames(batch, feed.frames_B(layer).tolist(), feed.hop_of(layer), device)
+
+    return core

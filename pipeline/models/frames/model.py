@@ -5,8 +5,7 @@ B batch, T samples, F frames, V vocabulary, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,9 +32,9 @@ from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
 from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts, without_special
 from audiomill.models.ctc.top_tokens import TopTokens
 from audiomill.models.finite import first_not_finite, is_finite, not_finite
-from audiomill.models.frames.frame_network import FrameNetwork
+from audiomill.models.frames.frame_network import FrameNetwork, cores
 from audiomill.models.pulse import beat
-from audiomill.models.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.readout import Quantizer, read_out
 from audiomill.models.taps import LayerTaps, without_layers_above
 
 
@@ -120,18 +119,10 @@ class FrameModel:
             self._network.body.feature_projection(self._network.convolutions(inputs))
         readouts: Sequence[Readout] = [Readout()] * len(batch)
         if self._wants.layers:
-            readouts = read_out(self._wants, self._taps.taken(), None, self._quantizers, self._core_of(batch))
+            readouts = read_out(
+                self._wants, self._taps.taken(), None, self._quantizers, cores(batch, self._feed, self._model.device)
+            )
         return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
-
-    def _core_of(self, batch: Sequence[Utterance]) -> Callable[[int | None], CoreFrames]:
-        """The frames of a hidden state that lie in the utterances themselves; layers may differ in their clock."""
-
-        @cache
-        def core(layer: int | None) -> CoreFrames:
-            frames = self._feed.frames_B(layer).tolist()
-            return CoreFrames(batch, frames, self._feed.hop_of(layer), self._model.device)
-
-        return core
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""

@@ -1,0 +1,39 @@
+"""Parakeet-TDT and Parakeet-RNNT: FastConformer with a prediction network; a TDT also says how long each token lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from audiomill.config.defaults import FRAMES_BATCH_S
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import CODES, TEXT, VECTORS, Family, Loading
+from audiomill.models.fastconformer.frame_clock import shape
+from audiomill.models.frames.frame_families import PRECISIONS
+
+MODEL_TYPES = ("parakeet_tdt", "parakeet_rnnt")
+
+
+def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset((TEXT, VECTORS, CODES))
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.transducer.transducers import load
+
+    return load(loading)
+
+
+FAMILY = Family(
+    name="transducer",
+    checkpoints="Parakeet-TDT, Parakeet-RNNT",
+    recognises=lambda path, settings: settings.get("model_type") in MODEL_TYPES,
+    gives=_gives,
+    shape=shape,
+    load=_load,
+    reads_alone=True,
+    batch_seconds=FRAMES_BATCH_S,
+    precisions=PRECISIONS,
+    reads_log_mel=True,
+)

@@ -1,0 +1,168 @@
+"""Transducers: text from a label loop over an encoder's frames, vectors and codes from its hidden states.
+
+B batch, F frames, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from audiomill.models.base import (
+    Aligner,
+    Answer,
+    Ladder,
+    OnHeard,
+    Packer,
+    Parity,
+    Readout,
+    TimedText,
+    Transcript,
+    Utterance,
+    Wants,
+)
+from audiomill.models.ctc.greedy import CtcVocabulary, core_frames, without_special
+from audiomill.models.finite import first_not_finite, is_finite, not_finite
+from audiomill.models.frames.frame_network import FrameNetwork, cores
+from audiomill.models.readout import Quantizer, read_out
+from audiomill.models.taps import LayerTaps, without_layers_above
+from audiomill.models.transducer.label_loop import LabelLoop, Labels
+
+
+class _Piece(NamedTuple):
+    """A token on the segment's clock, in samples."""
+
+    name: str
+    start: int
+    stop: int
+    logprob: float
+
+
+class TransducerModel:
+    """See `audiomill.models.base.SpeechModel`.
+
+    Args:
+        network: its model is a transducer of transformers; changed in place.
+        vocabulary: tokens; None where no text is wanted.
+        wants: what to give.
+        quantizers: by name of the want.
+        language: reported in the rows.
+        one_by_one: rows are encoded alone, because rounding to 8 bits makes more of the last bits of a batch's sums.
+    """
+
+    on_heard: OnHeard | None = None
+    tells_rows = False
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+
+    def __init__(
+        self,
+        network: FrameNetwork,
+        vocabulary: CtcVocabulary | None,
+        wants: Wants,
+        quantizers: Mapping[str, Quantizer],
+        *,
+        language: str | None,
+        one_by_one: bool = False,
+    ) -> None:
+        self._network, self._feed, self._vocabulary = network, network.feed, vocabulary
+        self._wants, self._quantizers, self._language = wants, quantizers, language
+        self._one_by_one = self.pads_rows_alone = one_by_one
+        self._taps = LayerTaps(network.stack.layers, wants.layers, network.final_norm)
+        if vocabulary is None:
+            without_layers_above(network.stack, max(wants.layers, default=0))
+        self._loop = LabelLoop(network.model)
+
+    def padded_length(self, num_samples: int) -> int:
+        """Rows are padded to the longest of their batch."""
+        return num_samples
+
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
+    @torch.inference_mode()
+    def parity(self, utterance: Utterance) -> Parity:
+        """With transformers' own processor and encoder."""
+        found = self._network.parity(utterance)
+        self._taps.taken()
+        return found
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """Labels, vectors and codes, whichever are wanted."""
+        if self._one_by_one and len(batch) > 1:
+            return [answer for utterance in batch for answer in self.forward([utterance])]
+        inputs = self._feed([utterance.pcm_T for utterance in batch])
+        hidden_BFD = self._network.body(**inputs).last_hidden_state
+        texts: Sequence[Labels | None] = [None] * len(batch)
+        if self._vocabulary is not None:
+            if not is_finite(hidden_BFD):
+                body = self._network.body
+                raise not_finite(first_not_finite(body, lambda: body(**inputs)) or "the encoder")
+            texts = self._loop(self._network.model.encoder_projector(hidden_BFD), self._feed.text_frames_B())
+        readouts: Sequence[Readout] = [Readout()] * len(batch)
+        if self._wants.layers:
+            core_of = cores(batch, self._feed, hidden_BFD.device)
+            readouts = read_out(self._wants, self._taps.taken(), None, self._quantizers, core_of)
+        return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Labels]) -> list[Transcript]:
+        """Words with times; what was said in the context of a segment is not its own."""
+        vocabulary, wanted = self._vocabulary, self._wants.transcripts
+        assert vocabulary is not None, "text is wanted"
+        found = [self._transcript(each, text, vocabulary) for each, text in zip(utterances, texts, strict=True)]
+        if wanted is None or not wanted.drop_special_tokens:
+            return found
+        return [without_special(each, vocabulary.special) for each in found]
+
+    def _transcript(self, utterance: Utterance, text: Labels, vocabulary: CtcVocabulary) -> Transcript:
+        num_frames = 1 + int(max(text.frames_N, default=0))
+        _, is_core_F = core_frames(utterance, num_frames, self._feed.text_hop)
+        own = [n for n, frame in enumerate(text.frames_N.tolist()) if is_core_F[frame]]
+        words = tuple(_words(list(self._pieces(utterance, text, own, vocabulary)), vocabulary))
+        written, logprobs = " ".join(word.text for word in words), text.logprobs_N[own]
+        doubt = text.path_logprob / max(1, len("".join(vocabulary.tokens[t] for t in text.tokens_N.tolist())))
+        return Transcript(
+            text=written,
+            language=self._language,
+            language_probability=None,
+            avg_logprob=float(logprobs.mean()) if len(own) else None,
+            no_speech_prob=None,
+            words=words,
+            phrases=None,
+            confidence=float(np.exp(doubt)),
+        )
+
+    def _pieces(
+        self, utterance: Utterance, text: Labels, own: Sequence[int], vocabulary: CtcVocabulary
+    ) -> Iterator[_Piece]:
+        hop = self._feed.text_hop
+        for n in own:
+            start = int(text.frames_N[n]) * hop - utterance.left
+            name, lasting = vocabulary.tokens[int(text.tokens_N[n])], int(text.lasting_N[n])
+            yield _Piece(name, max(0, start), max(0, start + lasting * hop), float(text.logprobs_N[n]))
+
+
+def _words(pieces: Sequence[_Piece], vocabulary: CtcVocabulary) -> Iterator[TimedText]:
+    """A word begins with a piece that has the mark. Punctuation has no time of its own (as in NeMo)."""
+    word: list[_Piece] = []
+    for piece in pieces:
+        if vocabulary.begins_word(piece.name) and word:
+            yield from _word(word, vocabulary)
+            word = []
+        word.append(piece)
+    yield from _word(word, vocabulary)
+
+
+def _word(pieces: Sequence[_Piece], vocabulary: CtcVocabulary) -> Iterator[TimedText]:
+    text = vocabulary.written("".join(piece.name for piece in pieces))
+    if not text:
+        return
+    letters = [piece for piece in pieces if any(c.isalnum() for c in vocabulary.written(piece.name))] or list(pieces)
+    probability = float(np.exp(np.mean([piece.logprob for piece in pieces])))
+    stop = max(letters[0].start + 1, *(piece.stop for piece in letters))
+    yield TimedText(text, letters[0].start, stop, probability)

@@ -1,0 +1,55 @@
+"""How transducers are loaded, and compared with transformers' own."""
+
+from __future__ import annotations
+
+import torch
+
+from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
+from audiomill.models.family import Loading
+from audiomill.models.fastconformer.fast_conformer import encoder
+from audiomill.models.fastconformer.frame_clock import shape
+from audiomill.models.frames.encoders import EncoderFeed, encoder_parity
+from audiomill.models.frames.frame_network import FrameNetwork
+from audiomill.models.frames.integers import with_int8_layers
+from audiomill.models.frames.whole import loaded_whole
+from audiomill.models.load import dtype_of
+from audiomill.models.precision import is_int8
+from audiomill.models.transducer.model import TransducerModel
+
+
+def load(loading: Loading) -> TransducerModel:
+    """A checkpoint from a local folder.
+
+    Raises:
+        ModelError: weights, tokenizer or feature-extractor files are missing or do not fit.
+    """
+    from transformers import AutoModel
+
+    folder, precision, wants = loading.path, loading.task.model.precision, loading.task.wants
+    is_integers = is_int8(precision)
+    model = loaded_whole(AutoModel, folder, torch.float32 if is_integers else dtype_of(precision))
+    model = model.to(loading.device).eval()
+    vocabulary, settings = None, model.config
+    if wants.transcripts is not None:
+        tokenizer = ctc_tokenizer(folder, None, False)
+        vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, settings.pad_token_id, settings.blank_token_id)
+    kind = encoder(shape(folder).hop)
+    features = kind.features(folder, settings.encoder_config, loading.device)
+    feed = EncoderFeed(kind, features, settings.encoder_config, model.encoder.dtype)
+    if is_integers:
+        with_int8_layers(model.encoder, precision)
+    network = FrameNetwork(
+        model=model,
+        body=model.encoder,
+        stack=model.encoder,
+        feed=feed,
+        parity=lambda utterance: encoder_parity(folder, model, kind, feed, utterance),
+    )
+    return TransducerModel(
+        network,
+        vocabulary,
+        wants,
+        loading.quantizers,
+        language=None if wants.transcripts is None else wants.transcripts.language,
+        one_by_one=is_integers,
+    )
