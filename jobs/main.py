@@ -44,6 +44,7 @@ JOBS = {
         "self-train": "Label, select, train, promote, in rounds",
     },
     "Install": {
+        "models": "Which checkpoints can be used, and how",
         "demo": "A small corpus, transcribed and scored",
         "doctor": "Versions, devices, codecs, stores",
         "completion": "Tab completion for your shell",

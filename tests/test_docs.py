@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from audiomill.models.family import families
+from audiomill.models.model_table import model_page
 from audiomill.tables.outputs import DOCUMENTED
 from tests.command_line import command_of, in_process
 from tests.synth import save_ctc_checkpoint
@@ -48,6 +50,11 @@ def column_tables() -> str:
 
 def test_column_tables_are_those_of_the_schema() -> None:
     assert PAGES["docs/columns.md"] == column_tables()
+
+
+def test_the_table_of_models_is_that_of_the_families() -> None:
+    assert PAGES["docs/models.md"] == model_page()
+    assert all(family.facts is not None or family.scheme is not None for family in families())
 
 
 def test_the_readme_is_short_and_runnable_early() -> None:

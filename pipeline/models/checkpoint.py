@@ -11,11 +11,13 @@ from typing import Any
 
 import fsspec
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.family import POSTERIORS, TEXT, TRANSLATION, Family, families
 from audiomill.models.locate import local_path
+from audiomill.models.model_table import needs_newer, told_unknown
 from audiomill.models.shape import Shape
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "model.bin")
@@ -53,6 +55,8 @@ def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Che
         )
     settings = settings_of(path)
     family = family_of(path, settings, config.model)
+    if (missing := needs_newer(family)) is not None:
+        raise ModelError(f"{config.model}: {missing}")
     return Checkpoint(name=name, path=str(path), family=family, gives=family.gives(path, settings))
 
 
@@ -83,10 +87,9 @@ def family_of(path: Path, settings: dict[str, Any], name: str) -> Family:
     for family in families():
         if family.recognises(path, settings):
             return family
-    known = "; ".join(family.checkpoints for family in families() if family.scheme is None)
     if path.is_dir() and not (path / "config.json").exists():
         raise ModelError(f"{name}: no config.json beside the weights; expected a Hugging Face or CTranslate2 folder")
-    raise ModelError(f"{name}: model type {settings.get('model_type')!r} is not read here; expected {known}")
+    raise ModelError(f"{name}: {told_unknown(settings)}")
 
 
 def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) -> None:
@@ -102,9 +105,7 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
         )
     if POSTERIORS not in checkpoint.gives and (text.decoder.beam_size > 1 or text.decoder.keep_posteriors):
         option = "--beam-size" if text.decoder.beam_size > 1 else "--keep-posteriors"
-        raise ModelError(
-            f"{option}: {model} is no CTC model; use a wav2vec2-family ...ForCTC checkpoint, or leave it out"
-        )
+        raise ModelError(f"{option}: {model} is no CTC model; use a ...ForCTC checkpoint, or leave it out")
     if text.task == "translate" and TRANSLATION not in checkpoint.gives:
         raise ModelError(f"--task translate: {model} does not translate; use a multilingual Whisper")
     checkpoint.family.check(Path(checkpoint.path), model, text)
@@ -113,6 +114,29 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
 def shape_of(checkpoint: Checkpoint) -> Shape:
     """Width, layers, frame clock and quantizer."""
     return checkpoint.family.shape(Path(checkpoint.path))
+
+
+def told(model: str, storage_options: dict[str, Any]) -> str:
+    """What a checkpoint is and gives, for people.
+
+    Args:
+        model: hub id, folder or URL.
+        storage_options: for fsspec.
+    """
+    found = find_checkpoint(ModelConfig(model=model), storage_options)
+    shape, family = shape_of(found), found.family
+    formats = "; ".join(f"{device}: {', '.join(names)}" for device, names in family.precisions.items())
+    window = f", {family.window_s:g} s at once" if family.window_s is not None else ""
+    rate = MODEL_SAMPLE_RATE / shape.hop
+    lines = [
+        f"{model}: {family.name} ({family.checkpoints})",
+        f"  gives           {', '.join(sorted(found.gives))}",
+        f"  hidden states   0 to {shape.num_layers}, {shape.width} values, {rate:g} frames a second{window}",
+        f"  number formats  {formats}",
+    ]
+    if family.facts is not None:
+        lines += [f"  exact           {family.facts.exact}", f"  licence         {family.facts.licence}"]
+    return "\n".join(lines)
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

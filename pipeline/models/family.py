@@ -46,12 +46,32 @@ def check_nothing(path: Path, model: str, text: TranscriptConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What people are told of a family: in docs/models.md and by `audiomill models`.
+
+    Attributes:
+        examples: checkpoints by their names on the hub, or where they come from.
+        offers: what its checkpoints give, most of them.
+        exact: what is the same whatever the batch, and how that is known.
+        licence: of the checkpoints.
+        transformers: version that has it first.
+    """
+
+    examples: tuple[str, ...]
+    offers: str
+    exact: str
+    licence: str
+    transformers: tuple[int, int] = (5, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A model family.
 
     Attributes:
         name: of its folder.
         checkpoints: for people: which ones it reads.
+        facts: for people; None for families that are not shown.
         recognises: a folder (or file) and its config.json, {} where it has none; config.json may stand alone.
         gives: what a checkpoint can give, some of the words above.
         shape: width, layers and clock of a checkpoint.
@@ -75,6 +95,7 @@ class Family:
 
     name: str
     checkpoints: str
+    facts: Facts | None = None
     recognises: Callable[[Path, Mapping[str, Any]], bool]
     gives: Callable[[Path, Mapping[str, Any]], frozenset[str]]
     shape: Callable[[Path], Shape]

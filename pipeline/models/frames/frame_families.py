@@ -8,9 +8,11 @@ from typing import Any
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import ALIGNMENT, CODES, POSTERIORS, TEXT, VECTORS, Family, Loading
+from audiomill.models.family import ALIGNMENT, CODES, POSTERIORS, TEXT, VECTORS, Facts, Family, Loading
 from audiomill.models.shape import Shape
 
+ALONE = "labels, hidden states and codes are those of transformers alone, batch size 1 (a test compares)"
+OFFERS = "text, word times, posteriors, beam search, hotwords, vectors, codes"
 PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32")}
 
 
@@ -20,6 +22,7 @@ def frame_family(
     model_types: tuple[str, ...],
     shape: Callable[[Path], Shape],
     load: Callable[[Loading], SpeechModel],
+    facts: Facts,
     **more: Any,
 ) -> Family:
     """A family whose checkpoints give frames, and text where they have a CTC head.
@@ -29,7 +32,7 @@ def frame_family(
         checkpoints: for people.
         model_types: as config.json names them.
         shape: of a checkpoint.
-        load: see `audiomill.models.family.Family`.
+        load, facts: see `audiomill.models.family.Family`.
         more: other attributes of the family.
     """
     return Family(
@@ -39,6 +42,7 @@ def frame_family(
         gives=_gives,
         shape=shape,
         load=load,
+        facts=facts,
         batch_seconds=FRAMES_BATCH_S,
         precisions=PRECISIONS,
         **more,

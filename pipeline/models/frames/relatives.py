@@ -7,23 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import Family, Loading
+from audiomill.models.family import Facts, Family, Loading
 from audiomill.models.frames.frame_families import frame_family
 from audiomill.models.shape import Shape
 
 FBANK_HOP = 320
 
 
-def relatives(name: str, checkpoints: str, model_types: tuple[str, ...], **more: Any) -> Family:
+def relatives(name: str, checkpoints: str, model_types: tuple[str, ...], facts: Facts, **more: Any) -> Family:
     """A family of transformers' models that `audiomill.models.frames.wav2vec2_like` loads.
 
     Args:
         name: of the family.
         checkpoints: for people.
         model_types: as config.json names them.
+        facts: for people.
         more: other attributes of the family.
     """
-    return frame_family(name, checkpoints, model_types, _shape, _load, shows_convolutions=_has_convolutions, **more)
+    return frame_family(
+        name, checkpoints, model_types, _shape, _load, facts, shows_convolutions=_has_convolutions, **more
+    )
 
 
 def _shape(path: Path) -> Shape:

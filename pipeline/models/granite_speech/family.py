@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import Loading
-from audiomill.models.frames.frame_families import frame_family
+from audiomill.models.family import Facts, Loading
+from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
 from audiomill.models.granite_speech.halvings import hops
 from audiomill.models.shape import Shape
 
@@ -50,5 +50,12 @@ FAMILY = frame_family(
     ("granite_speech5_ctc", "granite_speech5_encoder"),
     shape,
     load,
+    Facts(
+        examples=("ibm-granite/granite-speech-5.0-470m-turboctc",),
+        offers=OFFERS,
+        exact=ALONE,
+        licence="Apache-2.0",
+        transformers=(5, 16),
+    ),
     reads_log_mel=True,
 )

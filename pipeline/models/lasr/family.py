@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import Loading
-from audiomill.models.frames.frame_families import frame_family
+from audiomill.models.family import Facts, Loading
+from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
 from audiomill.models.shape import Shape
 
 MEL_HOP, HALVINGS = 160, 2
@@ -43,4 +43,12 @@ def load(loading: Loading) -> SpeechModel:
     return load_encoder(loading, kind)
 
 
-FAMILY = frame_family("lasr", "LASR (MedASR)", ("lasr_ctc", "lasr_encoder"), shape, load, reads_log_mel=True)
+FAMILY = frame_family(
+    "lasr",
+    "LASR (MedASR)",
+    ("lasr_ctc", "lasr_encoder"),
+    shape,
+    load,
+    Facts(examples=("google/medasr",), offers=OFFERS, exact=ALONE, licence="Health AI Developer Foundations terms"),
+    reads_log_mel=True,
+)

@@ -1,4 +1,4 @@
-"""OmniASR-CTC and its encoder (OmniASR-W2V). Needs transformers 5.24."""
+"""OmniASR-CTC and its encoder (OmniASR-W2V)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import Loading
-from audiomill.models.frames.frame_families import frame_family
+from audiomill.models.family import Facts, Loading
+from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
 from audiomill.models.shape import Shape
 
 WINDOW_S = 40.0
@@ -52,5 +52,17 @@ def load(loading: Loading) -> SpeechModel:
 
 
 FAMILY = frame_family(
-    "omniasr", "OmniASR-CTC, OmniASR-W2V", ("omniasr_ctc", "omniasr_audio"), shape, load, window_s=WINDOW_S
+    "omniasr",
+    "OmniASR-CTC, OmniASR-W2V",
+    ("omniasr_ctc", "omniasr_audio"),
+    shape,
+    load,
+    Facts(
+        examples=("hf-audio/omniasr-ctc-300m-v2",),
+        offers=OFFERS + "; beyond its 40 s in windows that are joined",
+        exact=ALONE,
+        licence="Apache-2.0",
+        transformers=(5, 24),
+    ),
+    window_s=WINDOW_S,
 )

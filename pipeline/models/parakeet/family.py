@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import Loading
+from audiomill.models.family import Facts, Loading
 from audiomill.models.fastconformer.frame_clock import shape
-from audiomill.models.frames.frame_families import frame_family
+from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
 
 
 def _load(loading: Loading) -> SpeechModel:
@@ -16,5 +16,16 @@ def _load(loading: Loading) -> SpeechModel:
 
 
 FAMILY = frame_family(
-    "parakeet", "Parakeet-CTC", ("parakeet_ctc", "parakeet_encoder"), shape, _load, reads_log_mel=True
+    "parakeet",
+    "Parakeet-CTC",
+    ("parakeet_ctc", "parakeet_encoder"),
+    shape,
+    _load,
+    Facts(
+        examples=("nvidia/parakeet-ctc-0.6b", "nvidia/parakeet-ctc-1.1b"),
+        offers=OFFERS,
+        exact=ALONE,
+        licence="CC-BY-4.0",
+    ),
+    reads_log_mel=True,
 )

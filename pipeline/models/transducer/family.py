@@ -8,7 +8,7 @@ from typing import Any
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, TEXT, VECTORS, Family, Loading
+from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading
 from audiomill.models.fastconformer.frame_clock import shape
 from audiomill.models.frames.frame_families import PRECISIONS
 
@@ -28,6 +28,13 @@ def _load(loading: Loading) -> SpeechModel:
 FAMILY = Family(
     name="transducer",
     checkpoints="Parakeet-TDT, Parakeet-RNNT",
+    facts=Facts(
+        examples=("nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-tdt-0.6b-v3", "nvidia/parakeet-rnnt-0.6b"),
+        offers="text, word times (a TDT's last as long as it says), vectors, codes",
+        exact="tokens and frames are those of `generate` alone (a test compares); a TDT writes 10 tokens at most at one frame, as in NeMo",
+        licence="CC-BY-4.0",
+        transformers=(5, 13),
+    ),
     recognises=lambda path, settings: settings.get("model_type") in MODEL_TYPES,
     gives=_gives,
     shape=shape,

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from audiomill.models.family import Facts
+from audiomill.models.frames.frame_families import ALONE, OFFERS
 from audiomill.models.frames.relatives import relatives
 
-FAMILY = relatives("unispeech", "UniSpeech, UniSpeech-SAT", ("unispeech", "unispeech-sat"))
+FAMILY = relatives(
+    "unispeech",
+    "UniSpeech, UniSpeech-SAT",
+    ("unispeech", "unispeech-sat"),
+    Facts(
+        examples=("microsoft/unispeech-large-1500h-cv", "microsoft/unispeech-sat-base-plus"),
+        offers=OFFERS,
+        exact=ALONE,
+        licence="MIT",
+    ),
+)

@@ -8,7 +8,7 @@ from typing import Any
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, VECTORS, Family, Loading
+from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
 from audiomill.models.shape import Shape
 
 
@@ -34,6 +34,12 @@ def _load(loading: Loading) -> SpeechModel:
 FAMILY = Family(
     name="wav2vec1",
     checkpoints="wav2vec (v1) and vq-wav2vec (fairseq .pt files)",
+    facts=Facts(
+        examples=("wav2vec_large.pt", "vq-wav2vec.pt", "vq-wav2vec_kmeans.pt"),
+        offers="vectors, codes of its own quantizer",
+        exact="vectors and codes are those of a second implementation of the paper, alone (a test compares)",
+        licence="MIT",
+    ),
     recognises=lambda path, settings: path.suffix == ".pt",
     gives=_gives,
     shape=_shape,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from audiomill.models.family import Facts
+from audiomill.models.frames.frame_families import ALONE, OFFERS
 from audiomill.models.frames.relatives import relatives
 
 
@@ -25,6 +27,19 @@ FAMILY = relatives(
     "wav2vec2",
     "wav2vec2, HuBERT, WavLM, data2vec-audio, wav2vec2-BERT",
     ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-bert"),
+    Facts(
+        examples=(
+            "facebook/wav2vec2-base-960h",
+            "facebook/mms-1b-all",
+            "facebook/hubert-large-ls960-ft",
+            "microsoft/wavlm-base-plus",
+            "facebook/data2vec-audio-base-960h",
+            "facebook/w2v-bert-2.0",
+        ),
+        offers=OFFERS + ", its own quantizer; can be trained",
+        exact=ALONE,
+        licence="Apache-2.0 or MIT; MMS: CC-BY-NC-4.0",
+    ),
     lends_quantizer=True,
     learners={"ctc": _by_ctc, "pretrain": _by_contrast},
 )

@@ -22,10 +22,10 @@ from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.labels import LabelForm, form_of, num_frames_needed, save_tokenizer, vocabulary_of
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
+from audiomill.models.frames.masks import numpy_seeded, span_mask
 from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.frames.wav2vec2_like import load_adapter
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.masks import numpy_seeded, span_mask
 
 MASK_FRAMES = 10
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
 from audiomill.models.frames.inputs import FrameInputs, normalizes
+from audiomill.models.frames.masks import numpy_seeded, span_mask
 from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.masks import numpy_seeded, span_mask
 from audiomill.models.wav2vec2.learner import save_preparation
 
 MASK_FRAMES = 10

@@ -10,7 +10,7 @@ from audiomill.config.defaults import SPEECH_SEGMENT_S, WINDOW_S, WINDOWS_BATCH_
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Family, Loading
+from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading
 from audiomill.models.shape import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import shape_of, vocabulary_size
@@ -26,7 +26,8 @@ def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((TEXT, VECTORS, CODES, TRANSLATION))
+    is_english = vocabulary_size(path) == ENGLISH_VOCABULARY
+    return frozenset((TEXT, VECTORS, CODES, *(() if is_english else (TRANSLATION,))))
 
 
 def _shape(path: Path) -> Shape:
@@ -73,6 +74,17 @@ MOST_REPEATS = 3
 FAMILY = Family(
     name="whisper",
     checkpoints="Whisper (Hugging Face or CTranslate2 folders)",
+    facts=Facts(
+        examples=(
+            "openai/whisper-tiny.en",
+            "openai/whisper-large-v3",
+            "distil-whisper/distil-large-v3",
+            "Systran/faster-whisper-base",
+        ),
+        offers="text, word times, translation, prompts, retries, encoder vectors, codes; can be trained",
+        exact="tokens are those of `generate` alone in fp32; in int8 a row has the same bits in any batch (tests compare)",
+        licence="MIT; the checkpoint's own where others trained it",
+    ),
     recognises=_recognises,
     gives=_gives,
     shape=_shape,

@@ -20,8 +20,8 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Utterance, Wants
+from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.masks import span_mask
 from audiomill.models.mel import LogMel
 from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperModel, short_context
 from audiomill.models.whisper.parts import tokenizer_of, transformers_parts
