@@ -26,7 +26,7 @@ from audiomill.models.precision import cpu_features
 from audiomill.runs.job import run_job
 from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.listing import list_inputs
-from audiomill.stages.infer import run_model
+from audiomill.stages.answers.climb import run_model
 from audiomill.stages.plan import planned_table
 from audiomill.stages.sandbox import Decoder
 from benchmarks.record import save

@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from audiomill import schema
 from audiomill.errors import InputError
-from audiomill.jobs.options import JsonMapping, WithExamples
+from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
 from audiomill.sources.entry import stem
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.chosen import check_chosen, parts_of
 from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, srt, vtt
 from audiomill.text.units import unit_lines
 from audiomill.watch.progress import counted
@@ -50,6 +51,7 @@ TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "en
     metavar="PLACE",
     help="Folder for srt, vtt, txt, json [default: OUTPUT/export]; file for jsonl, csv [default: standard output].",
 )
+@transcript_option
 @click.option(
     "--codes",
     "as_units",
@@ -63,6 +65,7 @@ def export(
     output: str,
     kind: str,
     to: str | None,
+    transcript: int,
     as_units: bool,
     quantizer: str | None,
     ids: bool,
@@ -79,14 +82,16 @@ def export(
     if kind == "txt" and (as_units or _has_only_codes(place)):
         _export_units(place, Place(to, storage_options or {}) if to else None, quantizer, ids)
         return
+    check_chosen(place, transcript)
     names = _names(_with_text(place, kind))
     if kind in ONE_FILE_EACH:
         folder = Place(to, storage_options or {}) if to else place.join("export")
-        for recording, segments in _told(place):
+        for recording, segments in _told(place, transcript):
             folder.join(f"{names[recording['id']]}.{kind}").write(_file(kind, recording, segments).encode())
         click.echo(f"{counted(len(names), 'file')} in {folder.url}")
         return
-    lines = _jsonl(_told(place)) if kind == "jsonl" else _csv(_told(place))
+    told = _told(place, transcript)
+    lines = _jsonl(told) if kind == "jsonl" else _csv(told)
     _write(lines, Place(to, storage_options or {}) if to else None)
 
 
@@ -119,9 +124,12 @@ def _with_text(place: Place, kind: str) -> pa.Table:
     return recordings
 
 
-def _told(place: Place) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _told(place: Place, transcript: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Recordings with their segments, part by part: a corpus may be larger than memory."""
-    parts = zip(ledger.each_part(place, "recordings", TOLD), ledger.each_part(place, "segments"), strict=True)
+    tables = (
+        parts_of(place, name, columns, transcript) for name, columns in (("recordings", TOLD), ("segments", None))
+    )
+    parts = zip(*tables, strict=True)
     for (_, recordings), (_, rows) in parts:
         segments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for segment in rows.to_pylist():

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import yaml
 
+from audiomill.config.defaults import FIRST
 from audiomill.config.fields import T, build, common_names, flag, flat_fields
 from audiomill.errors import UsageError
 
@@ -69,6 +70,16 @@ class WithExamples(click.Command):
             formatter.write_paragraph()
             formatter.write(self.epilog.rstrip() + "\n")
         self.format_options(ctx, formatter)
+
+
+transcript_option = click.option(
+    "--transcript",
+    type=click.IntRange(1),
+    default=FIRST,
+    show_default=True,
+    metavar="N",
+    help="Which text, where several models of the job transcribe: 1 stands in segments, the others in transcripts.",
+)
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:

@@ -8,10 +8,11 @@ import click
 
 from audiomill.config.run import WatchConfig
 from audiomill.errors import InputError
-from audiomill.jobs.options import JsonMapping, WithExamples
+from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
 from audiomill.jobs.quiet import quiet_libraries
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
+from audiomill.tables.chosen import check_chosen
 
 EXAMPLES = """\
 Examples:
@@ -26,8 +27,9 @@ Examples:
     "--clips", type=click.IntRange(0), default=WatchConfig.report_clips, show_default=True, metavar="N",
     help="Clips to listen to, for each kind of failure.",
 )  # fmt: skip
+@transcript_option
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
-def report(output: str, clips: int, storage_options: dict[str, Any] | None) -> None:
+def report(output: str, clips: int, transcript: int, storage_options: dict[str, Any] | None) -> None:
     """Write OUTPUT/report.html: figures, charts, the worst clips to listen to, search.
 
     A run writes it at its end; this makes it of what is finished so far, or again. Open it in a browser.
@@ -35,8 +37,9 @@ def report(output: str, clips: int, storage_options: dict[str, Any] | None) -> N
     place = Place(absolute(output), storage_options or {})
     if not ledger.done_parts(place):
         raise InputError(f"{output}: no finished parts; expected the --output of a run")
+    check_chosen(place, transcript)
     from audiomill.report.build import write_report
 
     with quiet_libraries(False):
-        write_report(place, clips, storage_options or {})
+        write_report(place, clips, storage_options or {}, transcript)
     click.echo(f"{output.rstrip('/')}/report.html")

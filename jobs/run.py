@@ -49,8 +49,8 @@ def run(job_file: str, inputs: tuple[str, ...], **flags: Any) -> int:
     """Run several models and outputs behind one read and decode.
 
     JOB.YAML lists the models and what is wanted of each: transcripts, embeddings, codes. The tables share segment
-    ids. One model may transcribe. Beside Whisper, a CTC model also tells when its words were said (`align: true` if
-    nothing else is wanted of it).
+    ids. Of several models that transcribe, the first one's texts stand in segments, the others' in transcripts. Beside
+    Whisper, a CTC model also tells when its words were said (`align: true` if nothing else is wanted of it).
     """
     values = yaml_mapping(job_file)
     models = values.pop("models", None)

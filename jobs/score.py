@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from audiomill.errors import InputError
-from audiomill.jobs.options import JsonMapping, WithExamples
+from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
 from audiomill.sources.references import References, read_references, reference_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
+from audiomill.tables.chosen import check_chosen, parts_of
 from audiomill.text.scripts import is_unspaced
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 
@@ -41,9 +42,16 @@ SCORES = pa.schema(
 @click.option(
     "--references", metavar="FILE", help="JSON lines, CSV or TSV with a text column and an id, member or path column."
 )
+@transcript_option
 @click.option("--language", metavar="CODE", help="Normalise as this language [default: each recording's own].")
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
-def score(output: str, references: str | None, language: str | None, storage_options: dict[str, Any] | None) -> None:
+def score(
+    output: str,
+    references: str | None,
+    transcript: int,
+    language: str | None,
+    storage_options: dict[str, Any] | None,
+) -> None:
     """Score transcripts: WER, CER, insertions, deletions, substitutions.
 
     References are joined by id, source or file name, never by position. English is normalised as the Whisper
@@ -54,9 +62,10 @@ def score(output: str, references: str | None, language: str | None, storage_opt
     nothing = InputError(f"{output}: no finished recordings; expected the --output of a transcribe run")
     if not ledger.done_parts(place):
         raise nothing
+    check_chosen(place, transcript)
     given = read_references(Place(references, storage_options or {})) if references else None
     found = _Found()
-    for _, part in ledger.each_part(place, "recordings", [*NAMES, "text", "reference"]):
+    for _, part in parts_of(place, "recordings", [*NAMES, "text", "reference"], transcript):
         found.take(part.to_pylist(), given, language)
     if not found.num_recordings:
         raise nothing

@@ -276,4 +276,4 @@ RESULT = pa.schema(
 )
 """One row: what the models made of a piece; `pipeline/tables/result.py` adds a column for each table of frames. `lost`:
 samples per recording id that a model failed on, `failures`: with what error; `began`: when the model was given the piece, seconds since 1970;
-`canary`: JSON of `audiomill.stages.canary.Difference`, null where none was done."""
+`canary`: JSON of `audiomill.stages.answers.canary.Difference`, null where none was done."""

@@ -16,6 +16,10 @@ NUM_PARTS = 20
 least would leave batches less full."""
 REPEATING_RATIO = 2.4
 """Texts that zlib makes so much shorter repeat themselves. Source: Whisper's `compression_ratio_threshold`."""
+FIRST = 1
+"""Number of the transcript that stands in `segments`, where several models of a job transcribe."""
+SECOND_MODEL_RUNG = 5
+"""`segments.rung` of texts that the second model wrote."""
 
 WALL_FACTOR = 10
 """Seconds by the wall clock that a decoder may wait, for each that it may compute."""

@@ -14,7 +14,7 @@ from audiomill.errors import UsageError
 class TranscriptConfig(Validated):
     """What text is wanted."""
 
-    COMMON = ("language", "task", "word_times", "second_model")
+    COMMON = ("language", "task", "word_times", "second_model", "redo_below")
 
     language: str | None = option(
         None, "Language code such as en.", otherwise="detected per segment; .en models: en", results=True
@@ -58,7 +58,13 @@ class TranscriptConfig(Validated):
     )
     second_model: str | None = option(
         None,
-        "Whisper: a larger checkpoint of the same vocabulary that reads what passes no rung of the first; hub id, folder or URL.",
+        "A larger checkpoint for doubtful segments; hub id, folder or URL. With --redo-below any model; without, a Whisper of the "
+        "same vocabulary behind a Whisper, for what passes no rung.",
+    )
+    redo_below: float | None = option(
+        None,
+        "Texts less sure than this (`confidence`, 0 to 1) are written again by --second-model, in the same run.",
+        results=True,
     )
     min_avg_logprob: float = option(
         -1.0, "Whisper: texts below this mean log-probability are decoded again.", results=True
@@ -82,5 +88,9 @@ class TranscriptConfig(Validated):
         self.require_positive("max_new_tokens")
         if self.pack and not self.word_times:
             raise UsageError("--pack needs word times to tell whose a word is: drop --no-word-times")
+        if self.redo_below is not None and not 0 < self.redo_below <= 1:
+            raise UsageError(f"--redo-below {self.redo_below:g}: expected a confidence above 0, up to 1")
+        if self.redo_below is not None and self.second_model is None:
+            raise UsageError("--redo-below needs the model that writes again: add --second-model")
         if self.language is not None and self.languages is not None:
             raise UsageError("--language and --languages exclude each other: drop one of them")

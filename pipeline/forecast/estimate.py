@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from audiomill.config.forecast import ForecastConfig, numbers, prices
+from audiomill.forecast.cascade import told
 from audiomill.forecast.measure import Measured
 from audiomill.forecast.rates import as_rows, seconds_for
 from audiomill.forecast.simulate import Cluster, Outcome, Work, simulate
@@ -78,6 +79,9 @@ def forecast(
     found["machines"] = _machines(parts, measured, config)
     found["prices"] = prices(config.price)
     found["notes"] = _notes(measured, config)
+    if measured.cascade is not None:
+        found["second_model"] = measured.cascade._asdict()
+        found["notes"].append(told(measured.cascade))
     return found
 
 

@@ -20,6 +20,7 @@ from audiomill.audio.segment import whole_spec
 from audiomill.config.forecast import ForecastConfig
 from audiomill.config.jobs import JobConfig
 from audiomill.config.stages import DecodeConfig
+from audiomill.forecast.cascade import Cascade, cascade_of
 from audiomill.forecast.rates import BatchSize, Budget, Point, audio_of, best, curve, search, seconds_for
 from audiomill.forecast.sizes import Growth, growth
 from audiomill.forecast.strata import Drawn
@@ -54,7 +55,7 @@ class Measured:
     the models for a second of audio; `opening_s`: until a new decode process is at work; `fixed_s`: before the first part
     is decoded; `contention`: how much slower the
     models ran beside the decoders than alone; `growth`: of each table, see `audiomill.forecast.sizes`; `is_cut`: time was
-    over before the sample was."""
+    over before the sample was; `cascade`: of the second model."""
 
     device: str
     machine: str
@@ -75,6 +76,7 @@ class Measured:
     growth: dict[str, Growth]
     part_seconds: float
     is_cut: bool
+    cascade: Cascade | None = None
 
 
 class _Ran(NamedTuple):
@@ -150,6 +152,7 @@ def measure(
         growth={name: growth(table, _key(name), ids) for name, table in ran.tables.items()},
         part_seconds=alone.spec.part_seconds,
         is_cut=is_cut,
+        cascade=cascade_of(ran.tables, ran.summary),
     )
 
 

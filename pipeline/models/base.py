@@ -115,12 +115,19 @@ class CodesWant:
 
 @dataclass(frozen=True, kw_only=True)
 class Wants:
-    """Everything that is wanted of one forward pass. `aligns`: when words were said that another model wrote."""
+    """Everything that is wanted of one forward pass. `aligns`: when words were said that another model wrote; `beside`:
+    which of the job's texts it writes, 2 for the second; 0: the first one, or none."""
 
     transcripts: TranscriptConfig | None = None
     vectors: tuple[VectorWant, ...] = ()
     codes: tuple[CodesWant, ...] = ()
     aligns: bool = False
+    beside: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether its texts are those of the segments table."""
+        return self.transcripts is not None and not self.beside
 
     @property
     def layers(self) -> set[int]:

@@ -43,7 +43,12 @@ def load_tasks(
         storage_options: fsspec options.
         threads: that compute on a CPU; None: as torch chooses.
     """
-    return [LoadedTask(task, load_model(task, storage_options, threads)) for task in tasks]
+    return [_load_task(task, storage_options, threads) for task in tasks]
+
+
+def _load_task(task: TaskSpec, storage_options: dict[str, Any], threads: int | None) -> LoadedTask:
+    second = None if task.second is None else _load_task(task.second, storage_options, threads)
+    return LoadedTask(task, load_model(task, storage_options, threads), second=second)
 
 
 def load_model(task: TaskSpec, storage_options: dict[str, Any], threads: int | None = None) -> SpeechModel:

@@ -12,7 +12,8 @@ from audiomill.models.base import Parity, SpeechModel, Wants
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
     """`label`: the model's name in the tables; `hop`: samples from one frame to the next, `text_hop`: at the CTC head;
-    `hops`: in hidden states that have another clock."""
+    `hops`: in hidden states that have another clock; `second`: the model that writes texts again which are less sure than
+    `redo_below`."""
 
     label: str
     model: ModelConfig
@@ -21,6 +22,8 @@ class TaskSpec:
     batch_samples: int
     text_hop: int = 0
     hops: Mapping[int, int] = field(default_factory=dict)
+    second: TaskSpec | None = None
+    redo_below: float | None = None
 
     def hop_of(self, layer: int | None) -> int:
         """Samples from one frame of a hidden state to the next; None: of the checkpoint's own codes."""
@@ -29,8 +32,9 @@ class TaskSpec:
 
 @dataclass
 class LoadedTask:
-    """A task with its model on the device. `parity`: with transformers' own, once it was looked at."""
+    """A task with its model on the device. `parity`: with transformers' own, once it was looked at; `second`: see there."""
 
     spec: TaskSpec
     model: SpeechModel
     parity: Parity | None = None
+    second: LoadedTask | None = None

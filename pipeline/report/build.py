@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiomill.config.defaults import WINDOW_S
+from audiomill.config.defaults import FIRST, WINDOW_S
 from audiomill.html.figures import bars, histogram, line
 from audiomill.report.classes import KINDS, Kind, Worst, chars_per_second
 from audiomill.report.gather import (
@@ -41,18 +41,22 @@ STAGES = ("read", "decode", "resample", "segment", "infer", "respell", "write")
 Row = dict[str, Any]
 
 
-def write_report(output: Place, num_clips: int, storage_options: dict[str, Any]) -> None:
+def write_report(output: Place, num_clips: int, storage_options: dict[str, Any], transcript: int = FIRST) -> None:
     """Writes the report of a finished or unfinished output.
 
     Args:
         output: of a run.
         num_clips: to listen to, for each kind of failure.
         storage_options: to read the audio again.
+        transcript: which of the job's texts.
     """
     folder = output.join(FOLDER)
     folder.remove(recursive=True)
     entries = list(ledger.entries(output))
-    index, found = Index(folder), Gathered(Worst(num_clips), references=_given_references(output))
+    index, found = (
+        Index(folder),
+        Gathered(Worst(num_clips), references=_given_references(output), transcript=transcript),
+    )
     for part, details in gather(output, entries, found):
         if details:
             folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(details)]))
@@ -96,7 +100,7 @@ def _write_parts_of_worst(output: Place, found: Gathered, folder: Place) -> None
     wanted = {row["part"] for kind in KINDS for row in found.worst.rows(kind.name)}
     for part in sorted(wanted):
         if f"part-{part:06d}.js" not in there:
-            recordings, segments = read_part(output, part)
+            recordings, segments = read_part(output, part, found.transcript)
             mine = [(row, segments.get(row["id"], [])) for row in recordings if row["id"] in found.recordings]
             folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(mine)]))
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from audiomill import schema
+from audiomill.config.defaults import FIRST
 from audiomill.report.classes import Worst
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table
+from audiomill.tables.chosen import with_texts
 from audiomill.text.scripts import units
 from audiomill.text.wer import NO_ERRORS, Errors, errors_by_piece, score_pair
 
@@ -45,6 +47,7 @@ class Gathered:
     num_scored: int = 0
     num_recordings: int = 0
     num_detailed: int = 0
+    transcript: int = FIRST
     recordings: dict[str, Row] = field(default_factory=dict)
     """Those that the worst segments are of, by id."""
     references: dict[str, str] = field(default_factory=dict)
@@ -60,15 +63,16 @@ def parts_to_read(entries: Sequence[Mapping[str, Any]]) -> tuple[list[int], set[
     return [entry["part"] for entry in chosen], {entry["part"] for entry in chosen[::step]}
 
 
-def read_part(output: Place, part: int) -> tuple[list[Row], dict[str, list[Row]]]:
+def read_part(output: Place, part: int, transcript: int = FIRST) -> tuple[list[Row], dict[str, list[Row]]]:
     """Recordings of a part, and their segments by recording id."""
     name = part_name(part) + ".parquet"
-    recordings = read_table(output.join("recordings", name)).cast(schema.RECORDINGS).to_pylist()
     columns = [column for column in schema.SEGMENTS.names if column not in NOT_SHOWN]
+    recordings = read_table(output.join("recordings", name)).cast(schema.RECORDINGS)
+    rows = read_table(output.join("segments", name), columns if transcript == FIRST else None)
     segments: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in read_table(output.join("segments", name), columns).to_pylist():
+    for row in with_texts(output, part, "segments", rows, transcript).to_pylist():
         segments[row["recording_id"]].append(row)
-    return recordings, segments
+    return with_texts(output, part, "recordings", recordings, transcript).to_pylist(), segments
 
 
 def gather(
@@ -86,7 +90,7 @@ def gather(
     """
     parts, detailed = parts_to_read(entries)
     for part in parts:
-        recordings, segments = read_part(output, part)
+        recordings, segments = read_part(output, part, found.transcript)
         details = []
         for recording in recordings:
             mine = segments.get(recording["id"], [])

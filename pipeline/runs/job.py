@@ -25,7 +25,7 @@ from audiomill.runs.record import record_canary, run_record
 from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
-from audiomill.stages.canary import Difference, spread, unlike_transformers, verdict
+from audiomill.stages.answers.canary import Difference, spread, unlike_transformers, verdict
 from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import declare_complete, write_result

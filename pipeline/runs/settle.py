@@ -19,9 +19,16 @@ from audiomill.models.beside import prints
 from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, fingerprint, shape_of
 from audiomill.models.ctc.beam_search import decoder_prints
 from audiomill.models.family import ALIGNMENT
-from audiomill.models.precision import settled_precision
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
+from audiomill.runs.second_model import (
+    PRECISION,
+    SECOND_PRECISION,
+    kind_of,
+    precision_of,
+    second_checkpoint,
+    second_spec,
+)
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place, absolute
 from audiomill.tables.output import Asked
@@ -56,13 +63,23 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
         checkpoint = find_checkpoint(task.model, config.plan.storage_options)
         if task.transcripts is not None:
             check_options(checkpoint, task.model.model, task.transcripts)
-        second = _second_checkpoint(task, checkpoint, config.plan.storage_options)
+        second = second_checkpoint(task, checkpoint, config.plan.storage_options)
         found.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
-    if sum(task.transcripts is not None for task in config.tasks) > 1:
-        raise UsageError("two models transcribe: a recording has one text; give the second one an --output of its own")
+    _check_beside(config.tasks)
     for output in OUTPUTS:
         output.check([each for task in config.tasks for each in task.tables.get(output.name, ())])
     return found
+
+
+def _check_beside(tasks: Sequence[ModelTask]) -> None:
+    """Raises UsageError for what only the first model that transcribes can be asked."""
+    for task in [task for task in tasks if task.transcripts is not None][1:]:
+        text = task.transcripts
+        if text is not None and (text.decoder.keep_posteriors or text.decoder.agreement or text.redo_below is not None):
+            raise UsageError(
+                f"{task.model.model}: keep_posteriors, agreement and redo_below are for the first model that transcribes; "
+                "its texts stand in segments, this one's in transcripts"
+            )
 
 
 def settle(
@@ -86,12 +103,15 @@ def settle(
     """
     options = config.plan.storage_options
     aligner = _aligner(tasks)
-    specs, fields = [], {name: value for name, value in result_fields(config).items() if name != "segment"}
+    specs: list[TaskSpec] = []
+    fields = {name: value for name, value in result_fields(config).items() if name != "segment"}
     for number, task in enumerate(tasks):
         prefix = "" if len(tasks) == 1 else f"models.{number}."
-        spec, codes = _task_spec(
-            task, device, features, options, (before or {}).get(f"{prefix}precision"), task is aligner
-        )
+        settled = {name: (before or {}).get(f"{prefix}{name}") for name in (PRECISION, SECOND_PRECISION)}
+        spec, codes = _task_spec(task, device, features, options, settled, task is aligner)
+        writers = sum(each.wants.transcripts is not None for each in specs)
+        if writers and spec.wants.transcripts is not None:
+            spec = dataclasses.replace(spec, wants=dataclasses.replace(spec.wants, beside=writers + 1))
         specs.append(spec)
         found = _model_fields(task, spec, codes, task is aligner, options)
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
@@ -127,13 +147,15 @@ def _model_fields(
         **_task_fields(task.config),
         "model": fingerprint(task.checkpoint),
         "model-files": prints(Path(task.checkpoint.path)),
-        "precision": spec.model.precision,
+        PRECISION: spec.model.precision,
         **({"codebook": codes} if codes else {}),
         **({"align": True} if is_aligner else {}),
         **_decoder_fields(task.config, options),
     }
     if task.second is not None:
         found |= {"second-model": fingerprint(task.second), "second-model-files": prints(Path(task.second.path))}
+    if spec.second is not None:
+        found[SECOND_PRECISION] = spec.second.model.precision
     return found
 
 
@@ -152,31 +174,26 @@ def _task_spec(
     device: str,
     features: frozenset[str],
     options: dict[str, Any],
-    precision_before: str | None,
+    before: Mapping[str, Any],
     aligns: bool,
 ) -> tuple[TaskSpec, list[str]]:
     """The task, and the fingerprints of its codebooks."""
     config = task.config
     model = config.model
     only_text = not any(config.tables.values())
-    family, kind = task.checkpoint.family, "cuda" if device.startswith("cuda") else "cpu"
-    precision = settled_precision(
-        model.precision,
-        device,
-        offers_int8="int8" in family.precisions[kind],
-        prefers_int8=family.prefers_int8 and only_text,
-        features=features,
-        before=precision_before,
-    )
+    family, kind = task.checkpoint.family, kind_of(device)
+    precision = precision_of(model.precision, family, device, features, only_text, before[PRECISION])
     prints: list[str] = []
     found: dict[str, Any] = {}
     for output in OUTPUTS:
         fields, others = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
         found |= fields
         prints += others
-    text = config.transcripts
+    text, second = config.transcripts, None
     if text is not None and task.second is not None:
-        text = dataclasses.replace(text, second_model=task.second.name)
+        is_last_rung = text.redo_below is None
+        second = None if is_last_rung else second_spec(task.second, text, model, device, features, before)
+        text = dataclasses.replace(text, second_model=task.second.name if is_last_rung else None, redo_below=None)
     wants = Wants(transcripts=text, aligns=aligns, **found)
     spec = TaskSpec(
         label=without_credentials(model.model),
@@ -185,31 +202,11 @@ def _task_spec(
         hop=task.shape.hop,
         text_hop=task.shape.text_hop,
         hops=task.shape.hops,
+        second=second,
+        redo_below=None if config.transcripts is None else config.transcripts.redo_below,
         batch_samples=samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
     )
     return spec, prints
-
-
-def _second_checkpoint(task: ModelTask, first: Checkpoint, options: dict[str, Any]) -> Checkpoint | None:
-    """The model that reads what the first cannot, if there is one.
-
-    Raises:
-        UsageError: it is no Whisper of the same vocabulary, or nothing would be handed to it.
-    """
-    text = task.transcripts
-    if text is None or text.second_model is None:
-        return None
-    second = find_checkpoint(dataclasses.replace(task.model, model=text.second_model), options)
-    size_of = first.family.vocabulary_size
-    if size_of is None or second.family is not first.family or not text.retry:
-        raise UsageError(f"--second-model {text.second_model}: expected a Whisper behind a Whisper, without --no-retry")
-    sizes = [size_of(Path(each.path)) for each in (first, second)]
-    if sizes[0] != sizes[1]:
-        raise UsageError(
-            f"--second-model {text.second_model}: its vocabulary has {sizes[1]} tokens, that of the first model "
-            f"{sizes[0]}; take one of the same kind (.en behind .en, multilingual behind multilingual)"
-        )
-    return second
 
 
 def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:
@@ -251,13 +248,18 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
     take context beside windows, and the frames of the context are dropped.
     """
     writers = [task.checkpoint.family for task in tasks if task.config.transcripts is not None]
+    seconds = [task.second.family for task in tasks if task.second is not None]
     reads_alone = any(family.reads_alone for family in writers)
     has_frames = any(any(t.config.tables.values()) or ALIGNMENT in t.checkpoint.gives for t in tasks)
     kind = config.segment if config.segment != "auto" else ("vad" if writers else "none")
-    shorter = [f.speech_segment_s for f in writers if f.speech_segment_s is not None] if kind == "vad" else []
-    windows = [t.checkpoint.family.window_s for t in tasks if t.checkpoint.family.window_s is not None]
+    shorter = (
+        [f.speech_segment_s for f in (*writers, *seconds) if f.speech_segment_s is not None] if kind == "vad" else []
+    )
+    everyone = [*(task.checkpoint.family for task in tasks), *seconds]
+    windows = [family.window_s for family in everyone if family.window_s is not None]
     window = min([config.max_segment_seconds or min(shorter, default=WINDOW_S), *windows])
-    is_whole = kind == "none" and not any(_needs_windows(task) for task in tasks)
+    has_windows = any(_needs_windows(task) for task in tasks) or any(each.window_s is not None for each in seconds)
+    is_whole = kind == "none" and not has_windows
     return spec_from_seconds(
         kind=kind,
         max_length_s=window,

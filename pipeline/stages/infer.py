@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ import pyarrow as pa
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.fingerprint import fingerprint
 from audiomill.errors import RunFailed
-from audiomill.models.base import Answer, OnHeard, SpeechModel, Transcript, Utterance
+from audiomill.models.base import Answer, OnHeard, Utterance
 from audiomill.models.task import LoadedTask
-from audiomill.stages.agreement import with_agreement
-from audiomill.stages.batching import Batched, run_batches
-from audiomill.stages.canary import Difference, beside_transformers, compare, largest
+from audiomill.stages.answers.batching import Batched
+from audiomill.stages.answers.canary import Difference, beside_transformers, compare, largest
+from audiomill.stages.answers.climb import climbed, run_model
+from audiomill.stages.answers.texts import said_by
 from audiomill.tables.output import Answered
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, pack
@@ -36,7 +36,7 @@ def infer_piece(
         piece: one row of `schema.PIECE`.
         tasks: the models and what is wanted of each.
         wanted: the tables of the run.
-        canary: segments to compute again alone, see `audiomill.stages.canary`.
+        canary: segments to compute again alone, see `audiomill.stages.answers.canary`.
         heard: told how many segments and samples the first model has answered, as it goes.
 
     Returns:
@@ -65,7 +65,7 @@ def infer_piece(
         "segments": found.segments,
         "lost": list(found.lost.items()),
         "failures": [(name, told(error)) for name, error in found.errors.items()],
-        "seconds": list(_seconds(row["seconds"], before, found.batched).items()),
+        "seconds": list(_seconds(row["seconds"], before, found).items()),
         "began": began,
         "canary": None if found.difference is None else json.dumps(found.difference._asdict()),
     }
@@ -74,7 +74,8 @@ def infer_piece(
 
 @dataclass
 class _Heard:
-    """What the models made of some segments. `lost`: samples by recording; `errors`: the first one of each."""
+    """What the models made of some segments. `lost`: samples by recording; `errors`: the first one of each; `second_s`:
+    seconds of the second model."""
 
     segments: list[dict[str, Any]] = field(default_factory=list)
     frames: dict[str, pa.Table] = field(default_factory=dict)
@@ -82,6 +83,7 @@ class _Heard:
     errors: dict[str, Exception] = field(default_factory=dict)
     batched: list[Batched] = field(default_factory=list)
     difference: Difference | None = None
+    second_s: float = 0.0
 
 
 def _heard(
@@ -100,15 +102,17 @@ def _heard(
     difference = _canary(
         tasks, [_compared(each, heard, own) for each, own in zip(batched, answers, strict=True)], canary, seed
     )
-    first, answers = answers, [_climbed(task, heard, each) for task, each in zip(tasks, answers, strict=True)]
-    transcripts = _with_first_texts(tasks, heard, first, _transcripts(tasks, heard, answers))
+    first, answers = answers, [climbed(task, heard, each) for task, each in zip(tasks, answers, strict=True)]
+    said = said_by(tasks, heard, first, answers)
+    transcripts = said.main(tasks)
     own = [number for number, i in enumerate(good) if not cuts[i]["halo"]]
     given = Answered(
         [cuts[good[number]] for number in own],
         [task.spec for task in tasks],
         [[each[number] for number in own] for each in answers],
+        [[each[number] for number in own] for each in said.by_task],
     )
-    found = _Heard(batched=batched, difference=difference)
+    found = _Heard(batched=batched, difference=difference, second_s=said.second_s)
     found.segments = [
         segment_row(cut, transcripts[n], _fingerprint(heard[n])) for cut, n in zip(given.cuts, own, strict=True)
     ]
@@ -151,6 +155,7 @@ def _heard_apart(
         found.lost.update(each.lost)
         found.errors |= each.errors
         found.batched += each.batched
+        found.second_s += each.second_s
     return found
 
 
@@ -197,136 +202,16 @@ def _compared(
     return [given for given, _ in pairs], [answer for _, answer in pairs]
 
 
-def _transcripts(
-    tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], answers: Sequence[Sequence[Answer]]
-) -> Sequence[Transcript | None]:
-    """Of the one model that transcribes, if any."""
-    for task, each in zip(tasks, answers, strict=True):
-        if task.spec.wants.transcripts is not None:
-            found = task.model.transcripts(utterances, [answer.text for answer in each])
-            assert len(found) == len(utterances), "one transcript per utterance"
-            aligned = _aligned(tasks, utterances, answers, found)
-            again = task.spec.wants.transcripts.decoder.agreement
-            return with_agreement(utterances, aligned, again, partial(_heard_first, task)) if again else aligned
-    return [None] * len(utterances)
-
-
-def _with_first_texts(
-    tasks: Sequence[LoadedTask],
-    utterances: Sequence[Utterance],
-    first: Sequence[Sequence[Answer]],
-    found: Sequence[Transcript | None],
-) -> Sequence[Transcript | None]:
-    """The transcripts, each with what the first attempt had written where another one's text, or none, was kept."""
-    changed = [n for n, text in enumerate(found) if text is not None and (text.rung or text.gates)]
-    task = next((number for number, task in enumerate(tasks) if task.spec.wants.transcripts is not None), None)
-    if task is None or not changed:
-        return found
-    before = tasks[task].model.transcripts([utterances[n] for n in changed], [first[task][n].text for n in changed])
-    settled = list(found)
-    for number, text in zip(changed, before, strict=True):
-        kept = found[number]
-        if kept is not None and kept.text != text.text:
-            settled[number] = kept._replace(first_text=text.text)
-    return settled
-
-
-def _heard_first(task: LoadedTask, utterances: Sequence[Utterance]) -> list[Transcript | None]:
-    """First transcripts of utterances, None where the model fails."""
-    answers = run_model(utterances, task.model, task.spec.batch_samples).answers
-    good = [at for at, answer in enumerate(answers) if answer is not None]
-    texts = [answer.text for answer in answers if answer is not None]
-    found: list[Transcript | None] = [None] * len(utterances)
-    for at, text in zip(good, task.model.transcripts([utterances[at] for at in good], texts), strict=True):
-        found[at] = text
-    return found
-
-
-def _aligned(
-    tasks: Sequence[LoadedTask],
-    utterances: Sequence[Utterance],
-    answers: Sequence[Sequence[Answer]],
-    texts: list[Transcript],
-) -> list[Transcript]:
-    """The transcripts with the word times of the first model that aligns, where it can tell."""
-    for task, each in zip(tasks, answers, strict=True):
-        if task.model.aligner is not None:
-            words = [[word.text for word in text.words or ()] for text in texts]
-            edges = task.model.aligner.edges(utterances, [answer.text for answer in each], words)
-            return [_retimed(text, found) for text, found in zip(texts, edges, strict=True)]
-    return texts
-
-
-def _retimed(text: Transcript, edges: list[tuple[int, int]] | None) -> Transcript:
-    if edges is None or text.words is None:
-        return text
-    words = zip(text.words, edges, strict=True)
-    return text._replace(words=tuple(word._replace(start=start, stop=stop) for word, (start, stop) in words))
-
-
-def _seconds(before_infer: Sequence[tuple[str, float]], started: float, batched: Sequence[Batched]) -> dict[str, float]:
-    seconds = dict(before_infer)
+def _seconds(before_infer: Sequence[tuple[str, float]], started: float, found: _Heard) -> dict[str, float]:
+    seconds, batched = dict(before_infer), found.batched
     seconds["infer"] = time.perf_counter() - started
     seconds["infer_real_audio"] = seconds_from_samples(sum(each.num_real for each in batched))
     seconds["infer_padded_audio"] = seconds_from_samples(sum(each.num_padded for each in batched))
     if any(each.num_halved for each in batched):
         seconds["infer_halved_batches"] = float(sum(each.num_halved for each in batched))
+    if found.second_s:
+        seconds["infer_second_model"] = found.second_s
     return seconds
-
-
-def run_model(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
-    """First answers of a model to all utterances."""
-    if model.packer is None:
-        return _run_alone(utterances, model, batch_samples)
-    packs = model.packer.packed(utterances)
-    found = _run_alone([pack.utterance for pack in packs], model, batch_samples)
-    answers: list[Answer | None] = []
-    for each, answer in zip(packs, found.answers, strict=True):
-        lost = [None] * len(each.members)
-        answers += lost if answer is None else model.packer.unpacked(each, answer, utterances)
-    windows = ([each.utterance for each in packs], found.answers)
-    errors = {member: error for number, error in found.errors.items() for member in packs[number].members}
-    return found._replace(answers=answers, windows=windows, errors=errors)
-
-
-def _run_alone(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
-    padded = [model.padded_length(len(u.pcm_T)) for u in utterances]
-    return run_batches(utterances, padded, model.forward, batch_samples, model)
-
-
-def _climbed(task: LoadedTask, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Answer]:
-    """The answers, those that fail the model's own checks replaced by better ones from higher rungs of its ladder."""
-    found, ladder = list(answers), task.model.ladder
-    if ladder is None:
-        return found
-    utterances = ladder.told(utterances, found)
-    retold = [i for i, (u, answer) in enumerate(zip(utterances, found, strict=True)) if ladder.is_retold(u, answer)]
-    for i, answer in _heard_again(utterances, retold, task, 0):
-        found[i] = ladder.replaced(found[i], answer)
-    for rung in range(1, ladder.num_rungs + 1):
-        failing = ladder.failing(utterances, found, rung)
-        if not failing:  # a higher rung may still be for others
-            continue
-        pairs = _heard_again(utterances, failing, task, rung)
-        chosen = [i for i, _ in pairs]
-        kept = ladder.better([utterances[i] for i in chosen], [found[i] for i in chosen], [a for _, a in pairs])
-        for i, answer in zip(chosen, kept, strict=True):
-            found[i] = answer
-    texts = ladder.settled(utterances, [answer.text for answer in found])
-    return [answer._replace(text=text) for answer, text in zip(found, texts, strict=True)]
-
-
-def _heard_again(
-    utterances: Sequence[Utterance], chosen: Sequence[int], task: LoadedTask, rung: int
-) -> list[tuple[int, Answer]]:
-    """Answers of a rung to some of the utterances, where the model gives one; rung 0 is the first way."""
-    again, model, ladder = [utterances[i] for i in chosen], task.model, task.model.ladder
-    if rung == 0 or ladder is None:
-        tried = _run_alone(again, model, task.spec.batch_samples).answers
-    else:
-        padded = [ladder.padded_length(len(u.pcm_T), rung) for u in again]
-        tried = run_batches(again, padded, partial(ladder.forward, rung=rung), task.spec.batch_samples, model).answers
-    return [(i, answer) for i, answer in zip(chosen, tried, strict=True) if answer is not None]
 
 
 def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiomill.errors import RunFailed
-from audiomill.stages.canary import Difference, largest
+from audiomill.stages.answers.canary import Difference, largest
 from audiomill.stages.heartbeat import progress_place
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from audiomill.models.base import Answer, Wants
+from audiomill.models.base import Answer, Transcript, Wants
 from audiomill.models.checkpoint import Checkpoint
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
@@ -26,11 +26,12 @@ class Asked(NamedTuple):
 
 class Answered(NamedTuple):
     """What models gave for the segments of a piece: `cuts` as in `schema.CUT`; `answers`: a sequence a task, an answer a
-    segment."""
+    segment; `texts`: in the same form, None where a task writes none."""
 
     cuts: Sequence[Mapping[str, Any]]
     tasks: Sequence[TaskSpec]
     answers: Sequence[Sequence[Answer]]
+    texts: Sequence[Sequence[Transcript | None]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,9 +36,7 @@ def segment_row(cut: Mapping[str, Any], transcript: Transcript | None, fingerpri
 
 def text_columns(transcript: Transcript, start: int, stop: int) -> dict[str, Any]:
     """The columns that a text gives; `start`, `stop`: samples of the segment on the source's clock."""
-    logprob, confidence = transcript.avg_logprob, transcript.confidence
-    if confidence is None and logprob is not None:
-        confidence = float(np.exp(min(0.0, logprob)))
+    logprob, confidence = transcript.avg_logprob, sureness(transcript)
     return {
         "text": transcript.text,
         "language": transcript.language,
@@ -55,6 +53,13 @@ def text_columns(transcript: Transcript, start: int, stop: int) -> dict[str, Any
         "agreement": _rounded(transcript.agreement),
         "nbest": None if transcript.nbest is None else [each._asdict() for each in transcript.nbest],
     }
+
+
+def sureness(transcript: Transcript) -> float | None:
+    """Confidence as it is stored: the model's own, else the mean probability of a token."""
+    if transcript.confidence is None and transcript.avg_logprob is not None:
+        return float(np.exp(min(0.0, transcript.avg_logprob)))
+    return transcript.confidence
 
 
 def in_time_order(segments: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

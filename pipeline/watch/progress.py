@@ -164,6 +164,14 @@ def _beside_transformers(canary: Mapping[str, Any]) -> str:
     return f"{told}; not compared: {canary['not_compared']}" if canary["not_compared"] else told
 
 
+def _second_model(summary: Summary) -> str:
+    share = summary["second_model_s"] / max(summary["seconds"].get("infer", 0.0), 1e-9)
+    return (
+        f"second model: {summary['num_redone']} of {counted(summary['num_segments'], 'segment')} written again, "
+        f"{100 * min(1.0, share):.0f}% of the models' time"
+    )
+
+
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """The end of a run, for people."""
     stages = summary["seconds"]
@@ -207,6 +215,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(
             "memory: a batch did not fit and was halved; lower --batch-seconds (Whisper: --memory-fraction) to avoid that"
         )
+    if summary["second_model_s"]:
+        lines.append(_second_model(summary))
     sizes = {name: size for name, size in summary["bytes"].items() if name not in schema.TABLES}
     if sizes:
         lines.append("tables: " + ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items()))

@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from audiomill.audio.bucket import padding_waste_pct
+from audiomill.config.defaults import SECOND_MODEL_RUNG
 from audiomill.models.checkpoint import find_checkpoint
-from audiomill.stages.canary import Difference, largest
+from audiomill.stages.answers.canary import Difference, largest
 from audiomill.stages.spec import RunSpec
 from audiomill.tables.codes import usage
 
@@ -65,6 +66,7 @@ def summarise(
             for stage, value in entry["seconds"].items():
                 seconds[stage] += value
     num_halved = int(seconds.pop("infer_halved_batches", 0.0))
+    second_model_s = seconds.pop("infer_second_model", 0.0)
     real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
     busy_of = max(wall_s - startup_s, MEASURABLE_S)
     return {
@@ -84,6 +86,8 @@ def summarise(
         "x_real_time": audio_s / busy_of,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "num_halved_batches": num_halved,
+        "second_model_s": round(second_model_s, 3),
+        "num_redone": sum(entry.get("rungs", {}).get(str(SECOND_MODEL_RUNG), 0) for entry in entries),
         "padding_waste_pct": padding_waste_pct(real, padded),
         "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (busy_of * spec.engine.actors)),
         "device": spec.device,

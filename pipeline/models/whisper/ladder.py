@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from audiomill.config.defaults import SECOND_MODEL_RUNG
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Answer, Utterance
 from audiomill.models.whisper.gates import Signals, failed_gates, is_hopeless, is_silence
@@ -19,7 +20,7 @@ RUNGS = (
     How(rung=4, num_beams=5, hears_out=True),
 )
 """Full window, sampled twice, beam search."""
-SECOND = How(rung=5, stops_loops=True, hears_out=True)
+SECOND = How(rung=SECOND_MODEL_RUNG, stops_loops=True, hears_out=True)
 """Full window of the second model, where there is one."""
 SILENCE = "silence"
 

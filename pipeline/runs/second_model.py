@@ -1,0 +1,94 @@
+"""The second model of a job: found, checked against the first, and settled as a task of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from audiomill.audio.clock import samples_from_seconds
+from audiomill.config.jobs import ModelTask
+from audiomill.config.search import SearchConfig
+from audiomill.config.stages import ModelConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import UsageError
+from audiomill.models.base import Wants
+from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, shape_of
+from audiomill.models.family import Family
+from audiomill.models.precision import settled_precision
+from audiomill.models.task import TaskSpec
+from audiomill.watch.journal import without_credentials
+
+PRECISION, SECOND_PRECISION = "precision", "second-precision"
+"""What a run settles and keeps, by its name in run.json."""
+
+
+def kind_of(device: str) -> str:
+    """cpu or cuda."""
+    return "cuda" if device.startswith("cuda") else "cpu"
+
+
+def precision_of(
+    asked: str, family: Family, device: str, features: frozenset[str], only_text: bool, before: str | None
+) -> str:
+    """Number format of a model, settled by rule; see `audiomill.models.precision`."""
+    return settled_precision(
+        asked,
+        device,
+        offers_int8="int8" in family.precisions[kind_of(device)],
+        prefers_int8=family.prefers_int8 and only_text,
+        features=features,
+        before=before,
+    )
+
+
+def second_spec(
+    second: Checkpoint,
+    text: TranscriptConfig,
+    model: ModelConfig,
+    device: str,
+    features: frozenset[str],
+    before: Mapping[str, Any],
+) -> TaskSpec:
+    """The model that writes doubtful texts again: as the first one, but with the search of its own family."""
+    shape, family = shape_of(second), second.family
+    precision = precision_of(model.precision, family, device, features, True, before[SECOND_PRECISION])
+    alone = dataclasses.replace(text, second_model=None, redo_below=None, decoder=SearchConfig())
+    return TaskSpec(
+        label=without_credentials(second.name),
+        model=dataclasses.replace(model, model=second.name, device=device, precision=precision),
+        wants=Wants(transcripts=alone),
+        hop=shape.hop,
+        text_hop=shape.text_hop,
+        hops=shape.hops,
+        batch_samples=samples_from_seconds(family.batch_seconds[kind_of(device)]),
+    )
+
+
+def second_checkpoint(task: ModelTask, first: Checkpoint, options: dict[str, Any]) -> Checkpoint | None:
+    """The model that reads what the first cannot, if there is one.
+
+    Raises:
+        UsageError: it is no Whisper of the same vocabulary, or nothing would be handed to it.
+    """
+    text = task.transcripts
+    if text is None or text.second_model is None:
+        return None
+    second = find_checkpoint(dataclasses.replace(task.model, model=text.second_model), options)
+    if text.redo_below is not None:
+        check_options(second, text.second_model, dataclasses.replace(text, decoder=SearchConfig()))
+        return second
+    size_of = first.family.vocabulary_size
+    if size_of is None or second.family is not first.family or not text.retry:
+        raise UsageError(
+            f"--second-model {text.second_model}: expected a Whisper behind a Whisper, without --no-retry; for any other "
+            "two models say which texts it writes again: --redo-below 0.6"
+        )
+    sizes = [size_of(Path(each.path)) for each in (first, second)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f"--second-model {text.second_model}: its vocabulary has {sizes[1]} tokens, that of the first model "
+            f"{sizes[0]}; take one of the same kind (.en behind .en, multilingual behind multilingual)"
+        )
+    return second

@@ -1,0 +1,1 @@
+"""What models answer to the segments of a piece: exact batches, retries, texts, and proofs."""

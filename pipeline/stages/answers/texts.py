@@ -1,0 +1,148 @@
+"""Texts of the models that transcribe: the first one's, aligned and heard again where that is wanted, and the others' beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from audiomill.config.defaults import SECOND_MODEL_RUNG
+from audiomill.models.base import Answer, Transcript, Utterance
+from audiomill.models.task import LoadedTask
+from audiomill.stages.answers.agreement import with_agreement
+from audiomill.stages.answers.climb import climbed, run_model
+from audiomill.tables.rows import sureness
+
+FAILED_GATE = "second model"
+"""The second model failed on the sound."""
+Texts = Sequence[Transcript | None]
+
+
+class Said(NamedTuple):
+    """Texts of each task, None for those that write none; `second_s`: seconds of the second model."""
+
+    by_task: Sequence[Texts]
+    second_s: float = 0.0
+
+    def main(self, tasks: Sequence[LoadedTask]) -> Texts:
+        """Those of the segments table."""
+        return next(
+            (texts for task, texts in zip(tasks, self.by_task, strict=True) if task.spec.wants.is_main),
+            self.by_task[0],
+        )
+
+
+def said_by(
+    tasks: Sequence[LoadedTask],
+    utterances: Sequence[Utterance],
+    first: Sequence[Sequence[Answer]],
+    answers: Sequence[Sequence[Answer]],
+) -> Said:
+    """The texts of every model that transcribes.
+
+    Args:
+        tasks: the models.
+        utterances: what they heard.
+        first: their first answers.
+        answers: their last ones.
+    """
+    found: list[Texts] = []
+    second_s = 0.0
+    for number, task in enumerate(tasks):
+        wanted = task.spec.wants.transcripts
+        if wanted is None:
+            found.append([None] * len(utterances))
+            continue
+        texts: Texts = task.model.transcripts(utterances, [answer.text for answer in answers[number]])
+        assert len(texts) == len(utterances), "one transcript per utterance"
+        if task.spec.wants.is_main:
+            texts = _aligned(tasks, utterances, answers, texts)
+            again = wanted.decoder.agreement
+            texts = with_agreement(utterances, texts, again, partial(_heard_first, task)) if again else texts
+            texts = _with_first_texts(task, utterances, first[number], texts)
+            texts, second_s = _redone(task, utterances, texts)
+        found.append(texts)
+    return Said(found, second_s)
+
+
+def _redone(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> tuple[Texts, float]:
+    """The texts, doubtful ones written again by the second model, and the seconds that it took. The segment alone is heard,
+    without the context that the first model had."""
+    second, below = task.second, task.spec.redo_below
+    if second is None or below is None:
+        return texts, 0.0
+    began = time.perf_counter()
+    doubtful = [n for n, text in enumerate(texts) if text is not None and (sureness(text) or 0.0) < below]
+    again = [_core(utterances[n]) for n in doubtful]
+    answers = run_model(again, second.model, second.spec.batch_samples).answers
+    good = [at for at, answer in enumerate(answers) if answer is not None]
+    heard = [again[at] for at in good]
+    last = climbed(second, heard, [answer for answer in answers if answer is not None])
+    written = dict(zip(good, second.model.transcripts(heard, [answer.text for answer in last]), strict=True))
+    found = list(texts)
+    for at, number in enumerate(doubtful):
+        before = texts[number]
+        assert before is not None, "it was doubtful"
+        found[number] = _instead(before, written.get(at))
+    return found, time.perf_counter() - began
+
+
+def _core(utterance: Utterance) -> Utterance:
+    """The segment without its context."""
+    pcm_T = utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]
+    return utterance._replace(pcm_T=pcm_T, left=0, right=0)
+
+
+def _instead(before: Transcript, after: Transcript | None) -> Transcript:
+    """The second model's text in place of the first one's, which is kept beside it where it differs."""
+    if after is None:
+        return before._replace(gates=(*(before.gates or ()), FAILED_GATE))
+    first = before.first_text if before.first_text is not None else before.text
+    return after._replace(rung=SECOND_MODEL_RUNG, first_text=first if first != after.text else None)
+
+
+def _with_first_texts(
+    task: LoadedTask, utterances: Sequence[Utterance], first: Sequence[Answer], found: Texts
+) -> Texts:
+    """The transcripts, each with what the first attempt had written where another one's text, or none, was kept."""
+    changed = [n for n, text in enumerate(found) if text is not None and (text.rung or text.gates)]
+    if not changed:
+        return found
+    before = task.model.transcripts([utterances[n] for n in changed], [first[n].text for n in changed])
+    settled = list(found)
+    for number, text in zip(changed, before, strict=True):
+        kept = found[number]
+        if kept is not None and kept.text != text.text:
+            settled[number] = kept._replace(first_text=text.text)
+    return settled
+
+
+def _heard_first(task: LoadedTask, utterances: Sequence[Utterance]) -> list[Transcript | None]:
+    """First transcripts of utterances, None where the model fails."""
+    answers = run_model(utterances, task.model, task.spec.batch_samples).answers
+    good = [at for at, answer in enumerate(answers) if answer is not None]
+    texts = [answer.text for answer in answers if answer is not None]
+    found: list[Transcript | None] = [None] * len(utterances)
+    for at, text in zip(good, task.model.transcripts([utterances[at] for at in good], texts), strict=True):
+        found[at] = text
+    return found
+
+
+def _aligned(
+    tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], answers: Sequence[Sequence[Answer]], texts: Texts
+) -> Texts:
+    """The transcripts with the word times of the first model that aligns, where it can tell."""
+    for task, each in zip(tasks, answers, strict=True):
+        if task.model.aligner is not None:
+            words = [[word.text for word in text.words or ()] if text is not None else [] for text in texts]
+            edges = task.model.aligner.edges(utterances, [answer.text for answer in each], words)
+            return [_retimed(text, found) for text, found in zip(texts, edges, strict=True)]
+    return texts
+
+
+def _retimed(text: Transcript | None, edges: list[tuple[int, int]] | None) -> Transcript | None:
+    if edges is None or text is None or text.words is None:
+        return text
+    words = zip(text.words, edges, strict=True)
+    return text._replace(words=tuple(word._replace(start=start, stop=stop) for word, (start, stop) in words))
