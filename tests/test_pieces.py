@@ -139,8 +139,8 @@ def test_a_hotword_wins_over_a_word_that_sounds_a_little_better() -> None:
 def test_hotwords_are_written_in_the_case_that_the_pieces_have() -> None:
     lower = CtcVocabulary(("_", "▁a", "b"), 0, "|", mark=PIECE)
     assert spelled("AB a", lower, "--hotwords") == "▁ab▁a"
-    with pytest.raises(InputError, match="--hotwords: 'abc' has 'c', which the model's vocabulary lacks"):
-        spelled("abc", lower, "--hotwords")
+    with pytest.raises(InputError, match="--hotwords: 'Abc' has 'c', which the model's vocabulary lacks"):
+        spelled("Abc", lower, "--hotwords")
 
 
 def test_words_of_another_model_are_cut_into_the_fewest_pieces() -> None:

@@ -164,7 +164,7 @@ def _beside_transformers(canary: Mapping[str, Any]) -> str:
     return f"{told}; not compared: {canary['not_compared']}" if canary["not_compared"] else told
 
 
-def _second_model(summary: Summary) -> str:
+def _second_model(summary: Mapping[str, Any]) -> str:
     share = summary["second_model_s"] / max(summary["seconds"].get("infer", 0.0), 1e-9)
     return (
         f"second model: {summary['num_redone']} of {counted(summary['num_segments'], 'segment')} written again, "

@@ -55,7 +55,11 @@ def _as_pieces_write(phrase: str, vocabulary: CtcVocabulary, option: str) -> str
         found = spelling(each, vocabulary.mark)
         if set(found) <= known:
             return found
-    missing = next(letter for letter in phrase if not set(spelling([letter], vocabulary.mark)) <= known)
+    missing = next(
+        letter
+        for letter in phrase.replace(" ", "")
+        if not any(set(spelling([each], vocabulary.mark)) <= known for each in (letter, letter.lower(), letter.upper()))
+    )
     raise InputError(f"{option}: {phrase!r} has {missing!r}, which the model's vocabulary lacks; respell it")
 
 
