@@ -136,8 +136,8 @@ def test_text_vectors_and_codes_of_one_model_equal_those_of_three_runs(
         ("models: [{model: 'fake://', embeddings: [1, '1,2']}]", "asked for twice"),
         ("models: [{model: 'fake://', embeddings: {pool: sum}}]", "pool: 'sum' is not one of"),
         (
-            "models: [{model: 'fake://', transcripts: true}, {model: 'fake://', transcripts: true}]",
-            "two models transcribe",
+            "models: [{model: 'fake://', transcripts: true}, {model: 'fake://', transcripts: {agreement: 1}}]",
+            "are for the first model that transcribes",
         ),
         ("models: [{model: 'fake://', embeddings: [{dtype: fp16}, {dtype: fp32}]}]", "one dtype"),
     ],

@@ -18,13 +18,14 @@ from rich.console import Console
 
 from audiomill.audio.fingerprint import fingerprint, same_sound
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
-from audiomill.errors import InputError, UsageError
+from audiomill.errors import InputError, OutputMismatch, UsageError
 from audiomill.models.ctc.ngram import NgramModel
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
 from audiomill.text.bootstrap import compared
 from audiomill.text.calibrate import cross_fitted, fit, reliability
 from audiomill.text.scripts import scripts_of
+from audiomill.text.wer import score_pair
 from audiomill.train.pseudo import read_selection
 from audiomill.train.select.candidates import _lm_score
 from audiomill.train.select.rules import (
@@ -39,7 +40,7 @@ from audiomill.train.select.rules import (
     within_budget,
 )
 from audiomill.train.select.selection import select
-from tests.jobs_by_hand import run
+from tests.jobs_by_hand import rows, run
 from tests.synth import RATE, encode, noise, tar_bytes
 from tests.tone_language import write_corpus
 
@@ -338,3 +339,36 @@ def test_a_model_of_letters_scores_scripts_without_blanks_by_letters(tmp_path: P
     model = NgramModel(tmp_path / "letters.arpa")
     assert _lm_score("你好", model) == _lm_score("你 好", model) == pytest.approx(math.log(10) * -0.85 / 2, rel=1e-4)
     assert _lm_score("hello", model) < _lm_score("你好", model)
+
+
+def test_a_calibration_is_kept_and_makes_confidences_of_later_transcripts_honest(
+    tone_model: Path, tmp_path: Path
+) -> None:
+    """Fitted on labelled noise, applied to other noise: what is expected is nearer the truth than what the model says."""
+    common: dict[str, Any] = {"model": tone_model / "model" / "checkpoint", "segment": "none"}
+    for name, numbers in (("labelled", range(600, 640)), ("new", range(700, 740))):
+        write_corpus(tmp_path / name, numbers, noise=0.3)
+        run(tmp_path / name, tmp_path / f"{name}-texts", **common)
+    config = SelectJobConfig(
+        inputs=(str(tmp_path / "new-texts"),),
+        select=SelectConfig(calibrate=str(tmp_path / "labelled-texts")),
+        output=SelectOutputConfig(output=str(tmp_path / "selection")),
+    )
+    select(config, Console(quiet=True))
+    file = tmp_path / "selection" / "calibration.json"
+    told = json.loads(file.read_text())
+    assert told["signs"][0] == "confidence" and told["num_segments"] == 40
+    run(tmp_path / "new", tmp_path / "calibrated", **common, calibration=file)
+    wrong = {}
+    for name in ("new-texts", "calibrated"):
+        found = rows(tmp_path / name, "recordings")
+        by_id = {row["recording_id"]: row["confidence"] for row in rows(tmp_path / name, "segments")}
+        true = [1 - min(1.0, score_pair(row["reference"], row["text"], None)[0].rate) for row in found]
+        wrong[name] = abs(np.mean([by_id[row["id"]] for row in found]) - np.mean(true))
+    assert wrong["calibrated"] < wrong["new-texts"] and wrong["calibrated"] < 0.15
+    with pytest.raises(OutputMismatch, match="--calibration"):
+        run(tmp_path / "new", tmp_path / "calibrated", **common)
+    (tmp_path / "other.json").write_text("{}")
+    for name, words in (("none.json", "no such file"), ("other.json", "expected calibration.json")):
+        with pytest.raises(InputError, match=f"--calibration .*{name}: {words}"):
+            run(tmp_path / "new", tmp_path / "out", **common, calibration=tmp_path / name)

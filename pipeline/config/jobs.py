@@ -115,7 +115,7 @@ class TraceConfig(Stages):
         "engine", "ray_address", "ship_code", "actors", "gpus_per_actor", "cpus_per_actor", "decode_workers",
         "canary", "shard", "model_timeout", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",
         "quiet", "metrics", "log_format", "traces", "report", "report_clips", "second_model", "min_avg_logprob",
-        "max_compression_ratio", "max_no_speech_prob", "low_confidence", "redo_below", "agreement", "keep_posteriors", "num_best",
+        "max_compression_ratio", "max_no_speech_prob", "low_confidence", "redo_below", "calibration", "agreement", "keep_posteriors", "num_best",
     ))  # fmt: skip
 
     model: ModelConfig = ModelConfig()

@@ -66,6 +66,10 @@ class TranscriptConfig(Validated):
         "Texts less sure than this (`confidence`, 0 to 1) are written again by --second-model, in the same run.",
         results=True,
     )
+    calibration: str | None = option(
+        None,
+        "calibration.json of `audiomill select --calibrate`: `confidence` becomes the share of right words to expect.",
+    )
     min_avg_logprob: float = option(
         -1.0, "Whisper: texts below this mean log-probability are decoded again.", results=True
     )

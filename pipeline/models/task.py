@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from audiomill.config.stages import ModelConfig
 from audiomill.models.base import Parity, SpeechModel, Wants
+from audiomill.text.calibrate import Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
     """`label`: the model's name in the tables; `hop`: samples from one frame to the next, `text_hop`: at the CTC head;
     `hops`: in hidden states that have another clock; `second`: the model that writes texts again which are less sure than
-    `redo_below`."""
+    `redo_below`; `calibration`: see `audiomill.text.calibrate`."""
 
     label: str
     model: ModelConfig
@@ -24,6 +25,7 @@ class TaskSpec:
     hops: Mapping[int, int] = field(default_factory=dict)
     second: TaskSpec | None = None
     redo_below: float | None = None
+    calibration: Numbers | None = None
 
     def hop_of(self, layer: int | None) -> int:
         """Samples from one frame of a hidden state to the next; None: of the checkpoint's own codes."""

@@ -21,6 +21,7 @@ from audiomill.models.ctc.beam_search import decoder_prints
 from audiomill.models.family import ALIGNMENT
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
+from audiomill.runs.calibrated import read_calibration
 from audiomill.runs.second_model import (
     PRECISION,
     SECOND_PRECISION,
@@ -154,6 +155,8 @@ def _model_fields(
     }
     if task.second is not None:
         found |= {"second-model": fingerprint(task.second), "second-model-files": prints(Path(task.second.path))}
+    if spec.calibration is not None:
+        found["calibration"] = digest({"numbers": spec.calibration})
     if spec.second is not None:
         found[SECOND_PRECISION] = spec.second.model.precision
     return found
@@ -203,6 +206,7 @@ def _task_spec(
         text_hop=task.shape.text_hop,
         hops=task.shape.hops,
         second=second,
+        calibration=read_calibration(config.transcripts, options),
         redo_below=None if config.transcripts is None else config.transcripts.redo_below,
         batch_samples=samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
     )

@@ -6,8 +6,10 @@ Source of the method: Platt 1999; iteratively reweighted least squares as in McC
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,28 @@ RIDGE = 1.0
 NUM_STEPS = 50
 NUM_FOLDS = 5
 NUM_BINS = 10
+USUAL_SPEED = 12.0
+"""Characters a second."""
+SIGNS = ("confidence", "agreement", "rung", "speed", "empty")
+"""What a transcript tells by itself, in the order of `signs_of`."""
 Vector = NDArray[np.float64]
+Numbers = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+"""A calibration as plain values: means, scales, weights."""
+
+
+def signs_of(
+    confidence: float | None, agreement: float | None, rung: int | None, text: str, seconds: float
+) -> tuple[float, ...]:
+    """Signs of doubt that a transcript has by itself, larger for more doubt; what was not measured says nothing."""
+    sure = 0.5 if confidence is None else min(max(confidence, 1e-4), 1 - 1e-4)
+    speed = max(len(text) / max(seconds, 0.02), 0.1)
+    return (
+        float(-np.log(sure / (1 - sure))),
+        0.0 if agreement is None else 1.0 - agreement,
+        float((rung or 0) > 0),
+        float(abs(np.log(speed / USUAL_SPEED))),
+        float(not text.strip()),
+    )
 
 
 @dataclass(frozen=True)
@@ -32,6 +55,38 @@ class Calibration:
         standard = (features_ND - self.mean_D) / self.scale_D
         found: Vector = _sigmoid(np.column_stack([np.ones(len(standard)), standard]) @ self.weights_D)
         return found
+
+    def numbers(self) -> Numbers:
+        """As plain values."""
+        mean, scale, weights = (tuple(map(float, each)) for each in (self.mean_D, self.scale_D, self.weights_D))
+        return mean, scale, weights
+
+
+def calibration_of(numbers: Numbers) -> Calibration:
+    """From plain values."""
+    return Calibration(*(np.array(each, np.float64) for each in numbers))
+
+
+def written(calibration: Calibration, about: Mapping[str, Any]) -> bytes:
+    """calibration.json: of the signs that a transcript has by itself."""
+    mean, scale, weights = calibration.numbers()
+    return json.dumps({**about, "signs": SIGNS, "mean": mean, "scale": scale, "weights": weights}, indent=1).encode()
+
+
+def read(content: bytes) -> Numbers:
+    """What `written` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = json.loads(content)
+    if not isinstance(found, dict) or tuple(found.get("signs", ())) != SIGNS:
+        raise ValueError(f"expected the signs {', '.join(SIGNS)}")
+    sizes = (("mean", len(SIGNS)), ("scale", len(SIGNS)), ("weights", len(SIGNS) + 1))
+    mean, scale, weights = (tuple(map(float, found[name])) for name, _ in sizes)
+    if [len(each) for each in (mean, scale, weights)] != [size for _, size in sizes] or min(scale) <= 0:
+        raise ValueError("expected a number for each sign")
+    return mean, scale, weights
 
 
 def fit(features_ND: Vector, wer_N: Vector) -> Calibration:
@@ -77,13 +132,6 @@ def reliability(expected_N: Vector, wer_N: Vector) -> tuple[list[tuple[float, fl
             bins.append((said, true, len(rows)))
             total += len(rows) * abs(said - true)
     return bins, total / max(1, len(expected_N))
-
-
-def log_odds(shares: Sequence[float] | Vector) -> Vector:
-    """Of shares, kept away from certainty."""
-    kept = np.clip(np.asarray(shares, np.float64), 1e-4, 1 - 1e-4)
-    found: Vector = np.log(kept / (1 - kept))
-    return found
 
 
 def _sigmoid(values: Vector) -> Vector:

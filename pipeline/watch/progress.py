@@ -164,6 +164,24 @@ def _beside_transformers(canary: Mapping[str, Any]) -> str:
     return f"{told}; not compared: {canary['not_compared']}" if canary["not_compared"] else told
 
 
+def _this_run(summary: dict[str, Any]) -> list[str]:
+    stages = summary["seconds"]
+    lines = []
+    if summary["num_parts_this_run"]:
+        lines += [
+            f"this run: {counted(summary['num_parts_this_run'], 'part')}, {audio_text(summary['audio_s_this_run'])} in "
+            f"{duration_text(summary['wall_s'])} (start-up {summary['startup_s']:.1f} s), {speed_text(summary)}",
+            "stage seconds: "
+            + ", ".join(f"{stage} {stages[stage]:.1f}" for stage in STAGES if stage in stages)
+            + f"; device busy {summary['device_busy_pct']:.0f}%, padding waste {summary['padding_waste_pct']:.0f}%",
+        ]
+    elif not summary["num_parts_left"]:
+        lines.append("this run: nothing to do, every part was already done")
+    if summary["num_parts_left"]:
+        lines.append(f"this shard is done; {summary['num_parts_left']} parts of other shards are not")
+    return lines
+
+
 def _second_model(summary: Mapping[str, Any]) -> str:
     share = summary["second_model_s"] / max(summary["seconds"].get("infer", 0.0), 1e-9)
     return (
@@ -174,8 +192,6 @@ def _second_model(summary: Mapping[str, Any]) -> str:
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """The end of a run, for people."""
-    stages = summary["seconds"]
-    order = [stage for stage in STAGES if stage in stages]
     lines = [
         f"done: {counted(summary['num_recordings'], 'recording')}, {audio_text(summary['duration_s'])} of audio, "
         f"{audio_text(summary['speech_s'])} in {counted(summary['num_segments'], 'segment')}, "
@@ -220,16 +236,4 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     sizes = {name: size for name, size in summary["bytes"].items() if name not in schema.TABLES}
     if sizes:
         lines.append("tables: " + ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items()))
-    if summary["num_parts_this_run"]:
-        lines += [
-            f"this run: {counted(summary['num_parts_this_run'], 'part')}, {audio_text(summary['audio_s_this_run'])} in "
-            f"{duration_text(summary['wall_s'])} (start-up {summary['startup_s']:.1f} s), {speed_text(summary)}",
-            "stage seconds: "
-            + ", ".join(f"{stage} {stages[stage]:.1f}" for stage in order)
-            + f"; device busy {summary['device_busy_pct']:.0f}%, padding waste {summary['padding_waste_pct']:.0f}%",
-        ]
-    elif not summary["num_parts_left"]:
-        lines.append("this run: nothing to do, every part was already done")
-    if summary["num_parts_left"]:
-        lines.append(f"this shard is done; {summary['num_parts_left']} parts of other shards are not")
-    return lines
+    return lines + _this_run(summary)

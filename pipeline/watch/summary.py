@@ -32,6 +32,12 @@ def _only_language(spec: RunSpec) -> str | None:
     return next((one for each in found if (one := each.family.only_language(Path(each.path)))), None)
 
 
+def _of_second_model(entries: Sequence[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
+    """What the second model did; takes its seconds out: they are a share of those of the models."""
+    num_redone = sum(entry.get("rungs", {}).get(str(SECOND_MODEL_RUNG), 0) for entry in entries)
+    return {"second_model_s": round(seconds.pop("infer_second_model", 0.0), 3), "num_redone": num_redone}
+
+
 def summarise(
     entries: Sequence[dict[str, Any]],
     todo: dict[int, pa.Table],
@@ -66,7 +72,7 @@ def summarise(
             for stage, value in entry["seconds"].items():
                 seconds[stage] += value
     num_halved = int(seconds.pop("infer_halved_batches", 0.0))
-    second_model_s = seconds.pop("infer_second_model", 0.0)
+    second = _of_second_model(entries, seconds)
     real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
     busy_of = max(wall_s - startup_s, MEASURABLE_S)
     return {
@@ -86,8 +92,7 @@ def summarise(
         "x_real_time": audio_s / busy_of,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "num_halved_batches": num_halved,
-        "second_model_s": round(second_model_s, 3),
-        "num_redone": sum(entry.get("rungs", {}).get(str(SECOND_MODEL_RUNG), 0) for entry in entries),
+        **second,
         "padding_waste_pct": padding_waste_pct(real, padded),
         "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (busy_of * spec.engine.actors)),
         "device": spec.device,

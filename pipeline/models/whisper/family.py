@@ -26,7 +26,10 @@ def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    is_english = vocabulary_size(path) == ENGLISH_VOCABULARY
+    try:
+        is_english = vocabulary_size(path) == ENGLISH_VOCABULARY
+    except ModelError:  # what is missing is told where it is needed
+        is_english = False
     return frozenset((TEXT, VECTORS, CODES, *(() if is_english else (TRANSLATION,))))
 
 

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+
+from audiomill.audio.clock import seconds_from_samples
 from audiomill.config.defaults import SECOND_MODEL_RUNG
 from audiomill.models.base import Answer, Transcript, Utterance
 from audiomill.models.task import LoadedTask
 from audiomill.stages.answers.agreement import with_agreement
 from audiomill.stages.answers.climb import climbed, run_model
 from audiomill.tables.rows import sureness
+from audiomill.text.calibrate import SIGNS, calibration_of, signs_of
 
 FAILED_GATE = "second model"
 """The second model failed on the sound."""
@@ -61,9 +65,27 @@ def said_by(
             again = wanted.decoder.agreement
             texts = with_agreement(utterances, texts, again, partial(_heard_first, task)) if again else texts
             texts = _with_first_texts(task, utterances, first[number], texts)
+        texts = _calibrated(task, utterances, texts)
+        if task.spec.wants.is_main:
             texts, second_s = _redone(task, utterances, texts)
         found.append(texts)
     return Said(found, second_s)
+
+
+def _calibrated(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> Texts:
+    """The texts with the share of right words that is to be expected of each, where labelled audio told."""
+    if task.spec.calibration is None:
+        return texts
+    signs = [
+        signs_of(sureness(text), text.agreement, text.rung, text.text, seconds_from_samples(len(_core(heard).pcm_T)))
+        for heard, text in zip(utterances, texts, strict=True)
+        if text is not None
+    ]
+    expected = calibration_of(task.spec.calibration).expected_wer(np.array(signs).reshape(len(signs), len(SIGNS)))
+    return [
+        text._replace(confidence=1.0 - float(wer))
+        for text, wer in zip((text for text in texts if text is not None), expected, strict=True)
+    ]
 
 
 def _redone(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> tuple[Texts, float]:

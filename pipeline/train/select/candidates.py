@@ -17,13 +17,15 @@ from audiomill.errors import InputError
 from audiomill.models.ctc.ngram import NgramModel, local_file
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.text.calibrate import cross_fitted, fit, log_odds, reliability
+from audiomill.text.calibrate import SIGNS, Calibration, cross_fitted, fit, reliability, signs_of
 from audiomill.text.normalize import units_of
 from audiomill.text.repetition import num_repeats
 from audiomill.text.scripts import is_unspaced, joined, units
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 from audiomill.train.select.rules import Label
 
+DISAGREEMENT, NUM_FEATURES = len(SIGNS), len(SIGNS) + 2
+"""Column of `features_of`, and how many it has."""
 MIN_CALIBRATION = 20
 """Fewer labelled segments say nothing about how far signs of doubt can be trusted."""
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name")
@@ -206,27 +208,27 @@ def _disagreement(segment: dict[str, Any], text: str, second: dict[str, Any]) ->
 
 def features_of(labels: Sequence[Label]) -> NDArray[np.float64]:
     """features_ND: larger for more doubt. What was not measured is the same for all, so it says nothing."""
-    columns = [
-        -log_odds([_or(label.confidence, 0.5) for label in labels]),
-        np.array([1 - _or(label.agreement, 1.0) for label in labels]),
-        np.array([_or(label.disagreement, 0.0) for label in labels]),
-        np.array([-_or(label.lm_score, 0.0) for label in labels]),
-        np.array([float((label.rung or 0) > 0) for label in labels]),
-        np.array([abs(np.log(max(label.chars_per_second, 0.1) / 12.0)) for label in labels]),
-        np.array([float(not label.text.strip()) for label in labels]),
-    ]
-    return np.column_stack(columns).astype(np.float64)
+    return np.array(
+        [
+            (
+                *signs_of(label.confidence, label.agreement, label.rung, label.text, label.seconds),
+                label.disagreement or 0.0,
+                -(label.lm_score or 0.0),
+            )
+            for label in labels
+        ],
+        np.float64,
+    ).reshape(len(labels), NUM_FEATURES)
 
 
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
-
-
-def calibrated(found: Candidates, config: SelectConfig, options: dict[str, Any]) -> tuple[Candidates, dict[str, Any]]:
+def calibrated(
+    found: Candidates, config: SelectConfig, options: dict[str, Any]
+) -> tuple[Candidates, dict[str, Any], Calibration]:
     """The candidates with the errors to expect of them, learnt from labelled audio that the same model transcribed.
 
     Returns:
-        The candidates, and how well the expectation does on labelled audio that it was not fitted to.
+        The candidates, how well the expectation does on labelled audio that it was not fitted to, and a calibration of what
+        a transcript tells by itself, for transcripts to come.
 
     Raises:
         InputError: too little labelled audio.
@@ -241,7 +243,7 @@ def calibrated(found: Candidates, config: SelectConfig, options: dict[str, Any])
         )
     features = features_of([known.labels[at] for at in numbers])
     if config.second is not None:  # the labelled audio has no second opinion: it cannot be calibrated
-        features[:, 2] = 0.0
+        features[:, DISAGREEMENT] = 0.0
     wer = np.array([min(1.0, known.wer(at)) for at in numbers])
     expected = fit(features, wer).expected_wer(_same_columns(features_of(found.labels), config))
     bins, error = reliability(cross_fitted(features, wer), wer)
@@ -254,10 +256,10 @@ def calibrated(found: Candidates, config: SelectConfig, options: dict[str, Any])
         word for at in numbers for word in units_of(known.rows[at]["reference"], known.rows[at]["language"])
     )
     told = {"num_segments": len(numbers), "wer": known.true_wer(numbers), "bins": bins, "error": error}
-    return dataclasses.replace(found, rows=rows, labels=labels, words=words), told
+    return dataclasses.replace(found, rows=rows, labels=labels, words=words), told, fit(features[:, : len(SIGNS)], wer)
 
 
 def _same_columns(features_ND: NDArray[np.float64], config: SelectConfig) -> NDArray[np.float64]:
     if config.second is not None:
-        features_ND[:, 2] = 0.0
+        features_ND[:, DISAGREEMENT] = 0.0
     return features_ND

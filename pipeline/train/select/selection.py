@@ -25,7 +25,7 @@ from audiomill.config.select import SelectConfig, SelectJobConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
-from audiomill.text.calibrate import reliability
+from audiomill.text.calibrate import reliability, written
 from audiomill.text.normalize import units_of
 from audiomill.text.scripts import units
 from audiomill.train.select.candidates import Candidates, calibrated, read_candidates
@@ -95,7 +95,10 @@ def select(config: SelectJobConfig, console: Console) -> Report:
     found = read_candidates(config.inputs, rules, options)
     calibration = None
     if rules.calibrate is not None:
-        found, calibration = calibrated(found, rules, options)
+        found, calibration, own = calibrated(found, rules, options)
+        about = {name: calibration[name] for name in ("num_segments", "wer", "error")}
+        teachers = sorted({row["teacher"] for row in found.rows})
+        output.join("calibration.json").write(written(own, {**about, "teacher": teachers}))
     held_out = read_held_out(rules.held_out, options) if rules.held_out else None
     verdicts = verdicts_of(found, rules, held_out)
     report = _report(found, verdicts, calibration)
