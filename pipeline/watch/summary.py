@@ -72,7 +72,6 @@ def summarise(
             for stage, value in entry["seconds"].items():
                 seconds[stage] += value
     num_halved = int(seconds.pop("infer_halved_batches", 0.0))
-    second = _of_second_model(entries, seconds)
     real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
     busy_of = max(wall_s - startup_s, MEASURABLE_S)
     return {
@@ -85,6 +84,7 @@ def summarise(
         "bytes": dict(num_bytes),
         "codes_usage": usage(iter(entries)),
         "canary": largest(Difference(**e["canary"]) for e in entries if e["canary"])._asdict(),
+        **_of_second_model(entries, seconds),
         "num_parts_this_run": len(todo),
         "audio_s_this_run": audio_s,
         "wall_s": wall_s,
@@ -92,7 +92,6 @@ def summarise(
         "x_real_time": audio_s / busy_of,
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "num_halved_batches": num_halved,
-        **second,
         "padding_waste_pct": padding_waste_pct(real, padded),
         "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (busy_of * spec.engine.actors)),
         "device": spec.device,
