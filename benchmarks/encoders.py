@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCTC
 
 from audiomill.audio.bucket import budget_batches, padding_waste_pct
-from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Utterance, Wants
+from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features, settled_precision
 from audiomill.models.task import TaskSpec
@@ -67,7 +67,7 @@ def ours(model: Path, precision: str) -> tuple[Callable[[Clips], Symbols], Calla
     config = ModelConfig(model=str(model), device="cpu", precision=precision)
     wants = Wants(transcripts=TranscriptConfig())
     loaded = load_model(TaskSpec(label="m", model=config, wants=wants, hop=320, batch_samples=0), {})
-    budget = int(FRAMES_BATCH_S["cpu"] * RATE)
+    budget = int(find_checkpoint(config, {}).family.batch_seconds["cpu"] * RATE)
 
     def batches(pcms: Clips) -> list[list[int]]:
         lengths = np.array([len(pcm) for pcm in pcms])

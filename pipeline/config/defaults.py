@@ -9,6 +9,9 @@ WINDOWS_BATCH_S = {"cpu": 1920.0, "cuda": 1920.0}
 FRAMES_BATCH_S = {"cpu": 10.0, "cuda": 480.0}
 """Padded seconds a batch by device, of models that read windows and of models with frames (whose activations leave a
 CPU's caches early). Measured."""
+CONFORMER_BATCH_S = {"cpu": 20.0, "cuda": 480.0}
+"""The same of encoders over log-mels with few frames a second; measured by benchmarks/encoders.py: 18.0 and 13.5 times real time
+at 20 s, 16.2 and 10.5 at 10 s, no more from 40 s on."""
 MOST_PART_S = 1800.0
 LEAST_PART_S = {"cpu": 120.0, "cuda": 1800.0}
 NUM_PARTS = 20

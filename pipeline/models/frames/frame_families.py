@@ -23,6 +23,7 @@ def frame_family(
     shape: Callable[[Path], Shape],
     load: Callable[[Loading], SpeechModel],
     facts: Facts,
+    batch_seconds: Mapping[str, float] = FRAMES_BATCH_S,
     **more: Any,
 ) -> Family:
     """A family whose checkpoints give frames, and text where they have a CTC head.
@@ -32,7 +33,7 @@ def frame_family(
         checkpoints: for people.
         model_types: as config.json names them.
         shape: of a checkpoint.
-        load, facts: see `audiomill.models.family.Family`.
+        load, facts, batch_seconds: see `audiomill.models.family.Family`.
         more: other attributes of the family.
     """
     return Family(
@@ -43,7 +44,7 @@ def frame_family(
         shape=shape,
         load=load,
         facts=facts,
-        batch_seconds=FRAMES_BATCH_S,
+        batch_seconds=batch_seconds,
         precisions=PRECISIONS,
         **more,
     )

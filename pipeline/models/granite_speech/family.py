@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from audiomill.config.defaults import CONFORMER_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Facts, Loading
 from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
@@ -57,5 +58,6 @@ FAMILY = frame_family(
         licence="Apache-2.0",
         transformers=(5, 16),
     ),
+    batch_seconds=CONFORMER_BATCH_S,
     reads_log_mel=True,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from audiomill.config.defaults import CONFORMER_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Facts, Loading
 from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
@@ -50,5 +51,6 @@ FAMILY = frame_family(
     shape,
     load,
     Facts(examples=("google/medasr",), offers=OFFERS, exact=ALONE, licence="Health AI Developer Foundations terms"),
+    batch_seconds=CONFORMER_BATCH_S,
     reads_log_mel=True,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from audiomill.config.defaults import CONFORMER_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Facts, Loading
 from audiomill.models.fastconformer.frame_clock import shape
@@ -27,5 +28,6 @@ FAMILY = frame_family(
         exact=ALONE,
         licence="CC-BY-4.0",
     ),
+    batch_seconds=CONFORMER_BATCH_S,
     reads_log_mel=True,
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audiomill.config.defaults import FRAMES_BATCH_S
+from audiomill.config.defaults import CONFORMER_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading
 from audiomill.models.fastconformer.frame_clock import shape
@@ -40,7 +40,7 @@ FAMILY = Family(
     shape=shape,
     load=_load,
     reads_alone=True,
-    batch_seconds=FRAMES_BATCH_S,
+    batch_seconds=CONFORMER_BATCH_S,
     precisions=PRECISIONS,
     reads_log_mel=True,
 )
