@@ -84,6 +84,7 @@ def test_a_process_that_dies_costs_nothing(many: None, corpus: Path, tmp_path: P
     assert part_files(tmp_path / "killed") == part_files(tmp_path / "whole")
 
 
+@pytest.mark.nightly  # daily: a process that dies at work costs nothing
 def test_a_process_that_is_killed_while_it_loads_is_started_again(
     corpus: Path, wav2vec2_folder: Path, tmp_path: Path
 ) -> None:

@@ -86,7 +86,7 @@ def test_a_batch_gives_what_each_row_gives_alone_in_hugging_face(ctc_folder: Pat
     check_batch(ctc_folder, [minimum(ctc_folder), MINUTE])
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=daily(4, 8), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.integers(400, 12 * 16_000), min_size=1, max_size=6))
 def test_random_lengths_and_mixes_give_what_each_row_gives_alone(ctc_folder: Path, lengths: list[int]) -> None:
     check_batch(ctc_folder, [max(minimum(ctc_folder), n) for n in lengths])

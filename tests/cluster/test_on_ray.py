@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 def folder(tmp_path_factory: pytest.TempPathFactory, voices: Any) -> Path:
     """Recordings, one of several pieces, and broken ones."""
     made = tmp_path_factory.mktemp("ray")
-    for number in range(daily(5, 20)):
+    for number in range(daily(3, 20)):
         (made / f"r{number:02d}.flac").write_bytes(
             encode(np.concatenate([voices[number % 2][0]] * (1 + number % 3)), RATE, "FLAC")
         )
