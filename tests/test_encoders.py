@@ -195,6 +195,8 @@ def test_the_canary_compares_with_transformers(folder: Path) -> None:
         assert (ours["input_features"] - theirs["input_features"]).abs().max() < 1e-4
         return
     assert found.inputs < 1e-4 and found.outputs < 1e-4 and not found.note
+    lower = loaded(folder, vectors=(VectorWant(layer=2),)).parity(utterances([30_000])[0])
+    assert lower.outputs < 1e-4, "also where the layers above the wanted ones are gone"
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def read_out(
             raise not_finite("the convolutions" if layer == CONV else f"layer {layer}")
     vectors = [_vectors(taken[want.layer], want, core_of(want.layer)) for want in wants.vectors]
     codes = [_codes(taken, own_codes_BFK, want, quantizers, core_of(want.layer)) for want in wants.codes]
-    num_rows = len(core_of(None).counts)
+    num_rows = len(core_of(min(wants.layers, default=None)).counts)
     return [Readout(tuple(v[row] for v in vectors), tuple(c[row] for c in codes)) for row in range(num_rows)]
 
 

@@ -148,19 +148,27 @@ def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, u
     if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:
         return Parity(inputs, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
     plain = type(model).from_pretrained(folder, dtype=torch.float32).eval()
-    count = int(feed.text_frames_B()[0])
+    layer = _last_entered(kind.body(model))
+    count = int(feed.frames_B(layer)[0])
     with torch.inference_mode():
-        found = [_heard(each, kind, given)[:, :count] for each, given in ((model, ours), (plain, theirs))]
+        found = [_heard(each, kind, given, layer)[:, :count] for each, given in ((model, ours), (plain, theirs))]
     return Parity(inputs, relative(*found))
 
 
-def _heard(model: Any, kind: Encoder, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Logits, or what leaves the encoder where there is no head or its layers above the wanted ones are gone."""
+def _last_entered(body: Any) -> int | None:
+    """The hidden state before the last layer that runs, where those above the wanted ones are gone; None: all are there."""
+    return len(body.layers) - 1 if len(body.layers) < body.config.num_hidden_layers else None
+
+
+def _heard(model: Any, kind: Encoder, inputs: Mapping[str, Tensor], layer: int | None) -> Tensor:
+    """A hidden state; None: the logits, or what leaves the encoder where there is no CTC head."""
     device, dtype = model.device, model.dtype
     given = {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in inputs.items()}
-    body = kind.body(model)
-    if len(body.layers) < body.config.num_hidden_layers or body is model:
-        found: Tensor = body(**given).last_hidden_state
-        return found
-    logits: Tensor = model(**given).logits if hasattr(model, "ctc_head") else body(**given).last_hidden_state
-    return logits
+    found: Tensor
+    if layer is not None:
+        found = kind.body(model)(**given, output_hidden_states=True).hidden_states[layer]
+    elif hasattr(model, "ctc_head"):
+        found = model(**given).logits
+    else:
+        found = kind.body(model)(**given).last_hidden_state
+    return found
