@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -130,3 +131,13 @@ def test_every_second_of_every_file_is_told(drawn: list[Made], packing: str) -> 
             assert row["failed_s"] > 0.2 * seconds and row["error"], (name, row["error"])
         else:
             assert row["failed_s"] == 0 and row["error"] is None, (name, row["failed_s"], row["error"])
+
+
+def test_the_one_whole_frame_of_a_flac_that_is_cut_short_is_kept(tmp_path: Path) -> None:
+    """FFmpeg finds no place behind it, and said that the operation is not permitted."""
+    content = encode(tone(2.0, 440, 8_000), 8_000, *LOSSLESS["flac"])
+    (tmp_path / "cut.flac").write_bytes(content[: -len(content) // 3])
+    run(tmp_path / "cut.flac", tmp_path / "out", min_recording_seconds=0.01)
+    (row,) = rows(tmp_path / "out", "recordings")
+    assert row["non_speech_s"] == pytest.approx(1.024) and row["failed_s"] == pytest.approx(0.976)
+    assert "truncated: expected 2.000 s, got 1.024 s" in row["error"]

@@ -17,7 +17,7 @@ from audiomill.runs.side_by_side import most_processes
 from audiomill.stages import models_apart
 from audiomill.stages.child_processes import Idle
 from tests.jobs_by_hand import check_accounts, part_files, run
-from tests.synth import RATE, encode, noise
+from tests.synth import RATE, encode, noise, save_ctc_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,17 @@ def test_a_process_that_dies_costs_nothing(many: None, corpus: Path, tmp_path: P
     assert killed
     run(corpus, tmp_path / "whole", **OPTIONS)
     assert part_files(tmp_path / "killed") == part_files(tmp_path / "whole")
+
+
+def test_models_are_kept_for_the_next_run_until_their_files_change(corpus: Path, tmp_path: Path) -> None:
+    model = save_ctc_checkpoint(tmp_path / "model", "wav2vec2-group")
+    options = {**OPTIONS, "model": model}
+    run(corpus / "0.wav", tmp_path / "first", **options)
+    run(corpus / "0.wav", tmp_path / "kept", **options)
+    save_ctc_checkpoint(model, "wav2vec2-group", seed=1)
+    run(corpus / "0.wav", tmp_path / "other", **options)
+    first, kept, other = (part_files(tmp_path / name) for name in ("first", "kept", "other"))
+    assert first == kept != other
 
 
 @pytest.mark.nightly  # daily: a process that dies at work costs nothing

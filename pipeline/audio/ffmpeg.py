@@ -57,14 +57,7 @@ def open_with_ffmpeg(
     handle: IO[bytes], start_s: float, track: str, why_not_sndfile: str, *, fills: bool = True
 ) -> Iterator[Audio]:
     """Opens a container. `fills`: packets that cannot be decoded are silence as long as they say that they are."""
-    try:
-        container = av.open(
-            _Nameless(handle), mode="r", metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
-        )
-    except (av.FFmpegError, ValueError, UnicodeDecodeError) as error:
-        raise Rejected(
-            "decode", "not_audio", f"libsndfile: {why_not_sndfile}; FFmpeg: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    container = _container(handle, why_not_sndfile)
     av.logging.set_level(av.logging.ERROR)
     with container, av.logging.Capture() as complaints:
         if not container.streams.audio:
@@ -77,8 +70,7 @@ def open_with_ffmpeg(
         number, left_out = _told(container, stream)
         problems: list[str] = []
         clock = Clock(container, stream)
-        if start_s > SEEK_MARGIN_S:
-            container.seek(int((start_s - SEEK_MARGIN_S + clock.zero_s) / stream.time_base), stream=stream)
+        is_sought = start_s > SEEK_MARGIN_S and _seek(container, stream, start_s - SEEK_MARGIN_S + clock.zero_s)
         frames = _ffmpeg_frames(container, stream, problems, complaints)
         if not fills:
             frames = (frame for frame in frames if not isinstance(frame, Lost))
@@ -97,9 +89,29 @@ def open_with_ffmpeg(
         audio = Audio(
             first.sample_rate, first.layout.nb_channels, num_announced, iter(()), False, problems, number, left_out
         )
-        line = TimeLine(first, start_s, start_s > SEEK_MARGIN_S, clock, audio, lost_s)
+        line = TimeLine(first, start_s, is_sought, clock, audio, lost_s)
         audio.blocks_TK = line.blocks(chain([first], frames))
         yield audio
+
+
+def _container(handle: IO[bytes], why_not_sndfile: str) -> Any:
+    try:
+        return av.open(
+            _Nameless(handle), mode="r", metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
+        )
+    except (av.FFmpegError, ValueError, UnicodeDecodeError) as error:
+        raise Rejected(
+            "decode", "not_audio", f"libsndfile: {why_not_sndfile}; FFmpeg: {getattr(error, 'strerror', None) or error}"
+        ) from error
+
+
+def _seek(container: Any, stream: Any, seconds: float) -> bool:
+    """Whether the place was found; a file that is cut short has none so late."""
+    try:
+        container.seek(int(seconds / stream.time_base), stream=stream)
+    except av.FFmpegError:
+        return False
+    return True
 
 
 def tracks_of(handle: IO[bytes]) -> tuple[int, int]:

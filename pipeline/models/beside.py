@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiomill.errors import ModelError
+from audiomill.models.once import once_per_content
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +25,8 @@ MAX_COMPARED_PARAMETERS = 500_000_000
 """A larger model beside the one that runs would take its memory, and minutes."""
 
 
-def prints(folder: Path) -> dict[str, str]:
+@once_per_content
+def prints(folder: Path) -> Mapping[str, str]:
     """Hash of each file by name; of JSON, of what it says, however it is written down."""
     return {name: _print(folder / name) for name in FILES if (folder / name).is_file()}
 

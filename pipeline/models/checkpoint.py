@@ -18,6 +18,7 @@ from audiomill.errors import ModelError
 from audiomill.models.family import POSTERIORS, TEXT, TRANSLATION, Family, families
 from audiomill.models.locate import local_path
 from audiomill.models.model_table import needs_newer, told_unknown
+from audiomill.models.once import once_per_content
 from audiomill.models.shape import Shape
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "model.bin")
@@ -141,10 +142,12 @@ def told(model: str, storage_options: dict[str, Any]) -> str:
 
 def fingerprint(checkpoint: Checkpoint) -> str:
     """Hash of the weight files' contents: the same weights under another path count as the same."""
-    if checkpoint.family.scheme is not None:
-        return checkpoint.path
+    return checkpoint.path if checkpoint.family.scheme is not None else _hash(Path(checkpoint.path))
+
+
+@once_per_content
+def _hash(path: Path) -> str:
     total = hashlib.sha256()
-    path = Path(checkpoint.path)
     for block in (block for path in ([path] if path.is_file() else _weights(path)) for block in _blocks(path)):
         total.update(block)
     return total.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """The model process, started by `audiomill.stages.models_apart`. A crash or a hang ends only this.
 
 Protocol: Python values over a socket between a process and its own child, so pickle meets nothing foreign; Arrow tables
-travel as bytes of an Arrow stream. Told `import` or `forget` it says nothing. Asked `load` it answers `loaded`; asked
+travel as bytes of an Arrow stream. Told `import` or `rest` it says nothing. Asked `load` it answers `loaded`; asked
 `infer` it answers `heard` (how far it is, and that it lives) any number of times and then `result`. `failed` tells an error.
 """
 
@@ -17,6 +17,8 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
+
 from audiomill.models.load import import_libraries, load_tasks
 from audiomill.models.pulse import felt
 from audiomill.models.task import LoadedTask
@@ -24,6 +26,8 @@ from audiomill.stages.infer import infer_piece
 from audiomill.tables.result import stream_table, to_ipc
 
 BEAT_EVERY_S = 0.2
+KEPT_BYTES = 2**30
+"""A process that waits for the next run keeps its models if it holds no more: that run may want the same."""
 
 
 def main() -> None:
@@ -34,16 +38,21 @@ def main() -> None:
     requests: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, requests), daemon=True).start()
     tasks: list[LoadedTask] = []
+    what: object = None
     while True:
         kind, *given = requests.get()
         try:
             if kind == "import":
                 import_libraries()
-            elif kind == "forget":
-                tasks = []
+            elif kind == "rest":
+                if psutil.Process().memory_info().rss > KEPT_BYTES:
+                    tasks, what = [], None
             elif kind == "load":
-                tasks = []  # before the next ones need the memory
-                tasks = _loaded(*given)
+                folder, environment, *wanted = given
+                _move(folder, environment)
+                if wanted != what:
+                    tasks, what = [], None  # before the next ones need the memory
+                    tasks, what = _loaded(*wanted), wanted
                 channel.send(("loaded",))
             else:
                 channel.send(("result", _inferred(channel, tasks, *given)))
@@ -60,13 +69,15 @@ def _listen(channel: Any, requests: queue.SimpleQueue[tuple[Any, ...]]) -> None:
         os._exit(0)
 
 
-def _loaded(
-    folder: str, environment: dict[str, str], specs: Any, options: Any, threads: int | None
-) -> list[LoadedTask]:
-    """The models, under the folder and the environment that the parent has now."""
+def _move(folder: str, environment: dict[str, str]) -> None:
+    """To the folder and the environment that the parent has now."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+
+
+def _loaded(digest: str, specs: Any, options: Any, threads: int | None) -> list[LoadedTask]:
+    """The models of a run. `digest`: of all that changes its results, also of the files that are read here."""
     return load_tasks(specs, options, threads)
 
 

@@ -119,7 +119,7 @@ class ModelsApart:
         return 0
 
     def close(self) -> None:
-        """The process is kept for the next run, without its models, unless it is at work or holds a GPU."""
+        """The process is kept for the next run, with small models, unless it is at work or holds a GPU."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -127,7 +127,7 @@ class ModelsApart:
             process.end()
             return
         with contextlib.suppress(OSError):  # dead: whoever wants it next will see
-            process.channel.send(("forget",))
+            process.channel.send(("rest",))
         _idle.leave(process)
 
     def _loaded(self) -> _Process:
@@ -135,7 +135,8 @@ class ModelsApart:
             self.close()
             self._process = _taken(self._spec.verbose)
             spec = self._spec
-            self._say(("load", os.getcwd(), dict(os.environ), spec.tasks, spec.storage_options, self._threads))
+            wanted = spec.digest, spec.tasks, spec.storage_options, self._threads
+            self._say(("load", os.getcwd(), dict(os.environ), *wanted))
             self._answer(None)
         return self._process
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.errors import ModelError
+from audiomill.models.once import once_per_content
 from audiomill.models.shape import Shape
 from audiomill.models.whisper.folder import WHISPER_HOP
 
@@ -71,6 +72,7 @@ def config_and_weights(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     return config, {name: torch.from_numpy(np.ascontiguousarray(each, np.float32)) for name, each in named.items()}
 
 
+@once_per_content
 def shape_of(folder: Path) -> Shape:
     """Of a CTranslate2 Whisper folder."""
     arrays = read_arrays(folder / "model.bin")

@@ -11,6 +11,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading
+from audiomill.models.once import once_per_content
 from audiomill.models.shape import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import shape_of, vocabulary_size
@@ -38,14 +39,11 @@ def _shape(path: Path) -> Shape:
 
 
 def _check(path: Path, model: str, text: TranscriptConfig) -> None:
-    from audiomill.models.whisper.parts import tokenizer_of
-    from audiomill.models.whisper.tokens import tokens_of
-
     if text.prompt and num_repeats(units(text.prompt.lower())) > MOST_REPEATS:
         raise ModelError(
             f"--prompt: says the same more than {MOST_REPEATS} times in a row, which makes Whisper go on with it; say it once"
         )
-    languages = tokens_of(tokenizer_of(path), vocabulary_size(path), {}).languages
+    languages = _languages(path)
     if text.task == "translate" and not languages:
         raise ModelError(f"--task translate: {model} is an English-only checkpoint; use a multilingual one")
     for code in [text.language, *(text.languages or "").split(",")]:
@@ -54,6 +52,14 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
             raise ModelError(f"--language {code}: {model} knows {', '.join(sorted(languages))}")
         if code and not languages and code != "en":
             raise ModelError(f"--language {code}: {model} is an English-only checkpoint; use a multilingual one")
+
+
+@once_per_content
+def _languages(path: Path) -> frozenset[str]:
+    from audiomill.models.whisper.parts import tokenizer_of
+    from audiomill.models.whisper.tokens import tokens_of
+
+    return frozenset(tokens_of(tokenizer_of(path), vocabulary_size(path), {}).languages)
 
 
 def _only_language(path: Path) -> str | None:

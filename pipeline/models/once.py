@@ -1,0 +1,36 @@
+"""What was found in the files of a checkpoint, remembered until one of them is written again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+Found = TypeVar("Found")
+REMEMBERED = 32
+
+
+def once_per_content(look: Callable[[Path], Found]) -> Callable[[Path], Found]:
+    """Remembers what `look` found: a program that runs many jobs with one checkpoint reads and hashes it once.
+
+    Args:
+        look: reads a file, or the files directly in a folder, and nothing else. Its result is not to be changed.
+    """
+
+    @functools.lru_cache(maxsize=REMEMBERED)
+    def found(path: Path, state: tuple[object, ...]) -> Found:
+        return look(path)
+
+    @functools.wraps(look)
+    def remembered(path: Path) -> Found:
+        files = sorted(path.iterdir()) if path.is_dir() else [path] * path.exists()
+        return found(path.absolute(), tuple(_state(file) for file in files))
+
+    return remembered
+
+
+def _state(file: Path) -> tuple[object, ...]:
+    """Changes with every write: the time of the last change of a file (ctime) cannot be set back."""
+    told = file.stat()
+    return file.name, told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns
