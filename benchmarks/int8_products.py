@@ -22,11 +22,11 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.defaults import INT8, INT8_WEIGHT7
+from audiomill.models.seq2seq.cross import crossed
+from audiomill.models.seq2seq.slots import DecoderState
 from audiomill.models.whisper.hearing import Weights, weights_of
 from audiomill.models.whisper.model import short_context
-from audiomill.models.whisper.network.cross import crossed
 from audiomill.models.whisper.network.encoder import encode
-from audiomill.models.whisper.network.slots import DecoderState
 from audiomill.models.whisper.parts import tokenizer_of, whisper_parts
 from audiomill.models.whisper.tokens import tokens_of
 from benchmarks.real_speech import CLIP_S, read_corpus

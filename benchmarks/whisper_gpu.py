@@ -23,12 +23,12 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from audiomill.models.base import Utterance
 from audiomill.models.mel import LogMel
-from audiomill.models.whisper.heard import How
+from audiomill.models.seq2seq.heard import How
+from audiomill.models.seq2seq.memory import free_bytes, predicted_bytes, rows_that_fit, shapes_of
+from audiomill.models.seq2seq.stepping import decode
+from audiomill.models.seq2seq.table import Decoded, Entry, Search, Table
 from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
 from audiomill.models.whisper.model import MAX_ROWS, WINDOW_SAMPLES
-from audiomill.models.whisper.network.memory import free_bytes, predicted_bytes, rows_that_fit, shapes_of
-from audiomill.models.whisper.network.stepping import decode
-from audiomill.models.whisper.network.table import Decoded, Entry, Search, Table
 from audiomill.models.whisper.tokens import WhisperTokens
 from benchmarks.record import save
 
@@ -50,6 +50,7 @@ TOKENS = WhisperTokens(
     translate=50359,
     no_speech=50363,
     no_timestamps=50364,
+    first_timestamp=50365,
     languages={"en": 50259},
     suppress=(50257,),  # the end comes when the forced number of tokens is reached
     begin_suppress=(),

@@ -189,3 +189,98 @@ def save_transducer(
     model.save_pretrained(folder)
     ParakeetFeatureExtractor(feature_size=80).save_pretrained(folder)
     return folder
+
+
+SAID = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+CANARY_TOKENS = [
+    "<unk>",
+    "<|nospeech|>",
+    "<pad>",
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|pnc|>",
+    "<|nopnc|>",
+    "<|startofcontext|>",
+    "<|noitn|>",
+]
+CANARY_TOKENS += ["<|notimestamp|>", "<|nodiarize|>", "<|emo:undefined|>", "<|en|>", "<|de|>", "<|fr|>", "<|ca|>"]
+CANARY_PROMPT = (
+    "{%- for message in messages -%}{%- for part in message['content'] if part['type'] == 'text' -%}"
+    "<|startofcontext|><|startoftranscript|><|emo:undefined|><|{{ part['source_language'] }}|><|{{ part['target_language'] }}|>"
+    "{{ '<|pnc|>' if part['punctuation'] else '<|nopnc|>' }}<|noitn|><|notimestamp|><|nodiarize|>"
+    "{%- endfor -%}{%- endfor -%}"
+)
+
+
+def _livelier(model: Any) -> None:
+    """Random decoders repeat their last token for ever, because the matrix that reads it writes the next one: with some
+    signs turned each token leads to another, by what is looked at."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "decoder.embed_tokens" in name:
+                weight.normal_(0, 1.0)
+            elif name.endswith("decoder.norm.weight"):
+                weight.copy_((torch.rand_like(weight) + 0.5) * torch.randn_like(weight).sign())
+            elif weight.ndim == 2 and "coder." in name:
+                is_query = "decoder" in name and "o_proj" not in name and "fc2" not in name
+                weight.normal_(0, (1.5 if is_query else 1.0) * weight.shape[1] ** -0.5)
+            elif name == "proj_out.bias":
+                weight.zero_()
+
+
+def save_moonshine(folder: Path, seed: int = 2, **other: Any) -> Path:
+    import torch
+    from transformers import MoonshineConfig, MoonshineForConditionalGeneration, Wav2Vec2FeatureExtractor
+
+    size = save_pieces(folder, ["<unk>", "<s>", "</s>", "<pad>"], "PreTrainedTokenizerFast", **SAID)
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 72, "intermediate_size": 96, "encoder_num_hidden_layers": 3, "decoder_num_hidden_layers": 2}
+    heads = {"encoder_num_attention_heads": 2, "decoder_num_attention_heads": 2, "max_position_embeddings": 194}
+    model = MoonshineForConditionalGeneration(MoonshineConfig(vocab_size=size, **{**shape, **heads, **other})).eval()
+    _livelier(model)
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+def save_canary(folder: Path, seed: int = 2, **other: Any) -> Path:
+    import torch
+    from transformers import CanaryConfig, CanaryForConditionalGeneration, ParakeetFeatureExtractor
+
+    names = {
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "eos_token": "<|endoftext|>",
+        "bos_token": "<|startofcontext|>",
+    }
+    size = save_pieces(folder, CANARY_TOKENS, **names)
+    torch.manual_seed(seed)
+    encoder = {**CONFORMER, "num_mel_bins": 80, "subsampling_conv_channels": 16, "initializer_range": 0.15, **other}
+    decoder = {
+        "vocab_size": size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 128,
+    }
+    config = CanaryConfig(
+        vocab_size=size, encoder_config={"model_type": "parakeet_encoder", **encoder}, decoder_config=decoder
+    )
+    model = CanaryForConditionalGeneration(config).eval()
+    _livelier(model)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2.0)
+    model.save_pretrained(folder)
+    extractor = ParakeetFeatureExtractor(feature_size=80).to_dict()
+    processor = {"processor_class": "CanaryProcessor", "feature_extractor": extractor}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    (folder / "chat_template.jinja").write_text(CANARY_PROMPT)
+    return folder

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.whisper.gates import Signals, failed_gates, is_hopeless, is_silence
-from audiomill.models.whisper.heard import How
-from audiomill.models.whisper.watching import LoopWatch, Sampler
+from audiomill.models.seq2seq.gates import Signals, failed_gates, is_hopeless, is_silence
+from audiomill.models.seq2seq.heard import How
+from audiomill.models.seq2seq.watching import LoopWatch, Sampler
 from audiomill.text.repetition import num_repeats
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.scale import daily

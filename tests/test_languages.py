@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.whisper.heard import Heard
-from audiomill.models.whisper.ladder import WhisperLadder
-from audiomill.models.whisper.languages import smoothed
+from audiomill.models.seq2seq.heard import Heard
+from audiomill.models.seq2seq.ladder import GateLadder
+from audiomill.models.seq2seq.languages import smoothed
 from tests.jobs_by_hand import loaded
 
 SURE_EN, SURE_DE, DOUBT = {"en": 0.98, "de": 0.01}, {"en": 0.0005, "de": 0.999}, {"en": 0.3, "de": 0.6}
@@ -40,7 +40,7 @@ def test_the_sequence_is_the_most_probable_of_all(shares: list[float]) -> None:
 
 def test_each_recording_agrees_on_its_own(whisper: Path) -> None:
     ladder: Any = loaded(whisper).ladder
-    assert isinstance(ladder, WhisperLadder)
+    assert isinstance(ladder, GateLadder)
     pcm = np.zeros(400, np.int16)
     utterances = [Utterance(pcm, 0, 0, (track, None), start, None) for track in "ab" for start in (900, 0, 500)]
     heard = [SURE_EN, SURE_EN, DOUBT, SURE_DE, SURE_DE, DOUBT]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiomill.models.whisper.network.memory import Shapes, free_bytes, predicted_bytes, rows_that_fit
+from audiomill.models.seq2seq.memory import Shapes, free_bytes, predicted_bytes, rows_that_fit
 from audiomill.stages.answers.batching import is_out_of_memory
 from audiomill.watch.progress import summary_lines
 from tests.jobs_by_hand import rows, run
@@ -52,12 +52,11 @@ def test_as_many_rows_as_the_budget_holds() -> None:
 
 def test_the_prediction_covers_what_a_row_holds() -> None:
     """Keys and values of a real cache, counted in tensors."""
-    from audiomill.models.whisper.network.cross import CrossSlab
+    from audiomill.models.seq2seq.cross import CrossSlab
 
     class Weights:
-        tokens_VD = torch.zeros(8, 64)
-        num_heads = 2
-        layers = range(3)
+        width, num_heads, layers = 64, 2, range(3)
+        zeros = staticmethod(torch.zeros)
 
     slab = CrossSlab(Weights(), capacity=5, max_frames=100)  # type: ignore[arg-type]
     held = sum(each.nbytes for each in (*slab._keys, *slab._values))

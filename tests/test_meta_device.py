@@ -13,11 +13,11 @@ import torch
 from audiomill.models.codes.codebooks import NearestCentroid
 from audiomill.models.frames.exact import RowLengths, make_exact, with_plain_weights
 from audiomill.models.mel import LogMel
+from audiomill.models.seq2seq.cross import CrossSlab, crossed
+from audiomill.models.seq2seq.slots import DecoderState
+from audiomill.models.seq2seq.table import Search, Table
 from audiomill.models.whisper.hearing import weights_of
-from audiomill.models.whisper.network.cross import CrossSlab, crossed
 from audiomill.models.whisper.network.encoder import encode
-from audiomill.models.whisper.network.slots import DecoderState
-from audiomill.models.whisper.network.table import Search, Table
 from audiomill.models.whisper.timing import token_costs
 from tests.test_whisper_tokens import TOKENS
 

@@ -99,6 +99,8 @@ def unread(kind: type, found: set[str]) -> set[str]:
 
 WITH_LM = {"word_score", "unknown_score"}
 """Read where `--lm` names a model: tests/test_beam.py."""
+TOLD_ALONE = {"punctuation"}
+"""Read where a model is told: tests/test_encoder_decoders.py."""
 RUN_ELSEWHERE = {"ray_address", "ship_code", "gpus_per_actor", "cpus_per_actor", "no_progress_timeout"}
 """Read by the Ray engine, which tests/cluster runs."""
 REPORTED = {"report", "report_clips", "strict", "log_format"}
@@ -140,7 +142,7 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
     ]
     found = run_all(TranscribeConfig, settings, clip, tmp_path / "out", run_here)
     # --low-confidence is looked at where a text passes no rung: tests/test_gates.py.
-    assert unread(TranscribeConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | {"low_confidence"}
+    assert unread(TranscribeConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | TOLD_ALONE | {"low_confidence"}
 
 
 @pytest.mark.parametrize("kind", [EmbedConfig, EncodeConfig])
@@ -175,7 +177,9 @@ def test_trace_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wa
         for model in (whisper, wav2vec2_folder)
     ]
     found = run_all(TraceConfig, settings, clip, tmp_path, trace)
-    left = WITH_LM | {"output", "verbose", "codebook_layer", "lm_weight", "hotword_score", "rescore_weight"}
+    left = (
+        WITH_LM | TOLD_ALONE | {"output", "verbose", "codebook_layer", "lm_weight", "hotword_score", "rescore_weight"}
+    )
     assert unread(TraceConfig, found) <= left
 
 
@@ -199,7 +203,7 @@ def test_plan_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path) -> 
 
     settings = [{"model": str(whisper), "sample_minutes": 0.05}]
     found = run_all(PlanJobConfig, settings, clip, tmp_path, job)
-    assert unread(PlanJobConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | OF_CTC | {
+    assert unread(PlanJobConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | OF_CTC | TOLD_ALONE | {
         "cores_per_gpu",
         "low_confidence",
     }

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.whisper.heard import Heard, Stretch
-from audiomill.models.whisper.network.table import Decoded
+from audiomill.models.seq2seq.heard import Heard, Stretch
+from audiomill.models.seq2seq.table import Decoded
 from audiomill.models.whisper.pack import PACK_S, Packer
 from audiomill.models.whisper.words import TimedToken
 from tests.jobs_by_hand import check_accounts, loaded, rows, run

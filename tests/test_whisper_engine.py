@@ -18,9 +18,9 @@ from audiomill.models.base import Utterance, Wants
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features, kind_of, settled_precision
 from audiomill.models.projection import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smoothed
+from audiomill.models.seq2seq.graph import Recorder
+from audiomill.models.seq2seq.heard import How
 from audiomill.models.task import TaskSpec
-from audiomill.models.whisper.heard import How
-from audiomill.models.whisper.network.graph import Recorder
 from tests.jobs_by_hand import rows, run
 from tests.scale import daily
 from tests.synth import encode

@@ -12,7 +12,8 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from audiomill.models.whisper.tokens import TokenRules, WhisperTokens
+from audiomill.models.seq2seq.token_rules import TokenRules
+from audiomill.models.whisper.tokens import WhisperTokens
 
 TOKENS = WhisperTokens(
     size=140,
@@ -22,6 +23,7 @@ TOKENS = WhisperTokens(
     translate=23,
     no_speech=26,
     no_timestamps=27,
+    first_timestamp=28,
     languages={"en": 22},
     suppress=(3, 4, 21, 22, 23, 24, 26),
     begin_suppress=(5, 20),

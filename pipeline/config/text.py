@@ -40,6 +40,7 @@ class TranscriptConfig(Validated):
         "CTC: leave out <unk> and other special tokens, which say that the model has no letter for a sound.",
         results=True,
     )
+    punctuation: bool = option(True, "Canary: write punctuation and capitals.", results=True)
     word_times: bool = option(
         True, "Whisper: when each word was said, from the decoder's attention (CTC models always tell).", results=True
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiomill.errors import ModelError
-from audiomill.models.once import once_per_content
+from audiomill.storage.once import once_per_content
 
 if TYPE_CHECKING:
     from torch import Tensor

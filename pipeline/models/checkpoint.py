@@ -15,11 +15,11 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.family import POSTERIORS, TEXT, TRANSLATION, Family, families
+from audiomill.models.family import POSTERIORS, PUNCTUATION, TEXT, TRANSLATION, Family, families
 from audiomill.models.locate import local_path
 from audiomill.models.model_table import needs_newer, told_unknown
-from audiomill.models.once import once_per_content
 from audiomill.models.shape import Shape
+from audiomill.storage.once import once_per_content
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "model.bin")
 
@@ -108,7 +108,9 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
         option = "--beam-size" if text.decoder.beam_size > 1 else "--keep-posteriors"
         raise ModelError(f"{option}: {model} is no CTC model; use a ...ForCTC checkpoint, or leave it out")
     if text.task == "translate" and TRANSLATION not in checkpoint.gives:
-        raise ModelError(f"--task translate: {model} does not translate; use a multilingual Whisper")
+        raise ModelError(f"--task translate: {model} does not translate; use a multilingual Whisper or Canary")
+    if not text.punctuation and PUNCTUATION not in checkpoint.gives:
+        raise ModelError(f"--no-punctuation: {model} writes as it was trained; only Canary is told, leave it out")
     checkpoint.family.check(Path(checkpoint.path), model, text)
 
 

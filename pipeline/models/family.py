@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from audiomill.models.learner import Learner
     from audiomill.models.readout import Quantizer
 
-TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION = (
-    "text", "vectors", "codes", "alignment", "posteriors", "translation",
+TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION = (
+    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation",
 )  # fmt: skip
 """What checkpoints may give."""
 

@@ -157,7 +157,8 @@ def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, u
 
 def _last_entered(body: Any) -> int | None:
     """The hidden state before the last layer that runs, where those above the wanted ones are gone; None: all are there."""
-    return len(body.layers) - 1 if len(body.layers) < body.config.num_hidden_layers else None
+    whole = getattr(body.config, "encoder_num_hidden_layers", body.config.num_hidden_layers)
+    return len(body.layers) - 1 if len(body.layers) < whole else None
 
 
 def _heard(model: Any, kind: Encoder, inputs: Mapping[str, Tensor], layer: int | None) -> Tensor:

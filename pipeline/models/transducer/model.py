@@ -11,24 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from audiomill.models.base import (
-    Aligner,
-    Answer,
-    Ladder,
-    OnHeard,
-    Packer,
-    Parity,
-    Readout,
-    TimedText,
-    Transcript,
-    Utterance,
-    Wants,
-)
+from audiomill.models.base import Answer, TimedText, Transcript, Utterance, Wants
 from audiomill.models.ctc.greedy import CtcVocabulary, core_frames, without_special
-from audiomill.models.finite import first_not_finite, is_finite, not_finite
-from audiomill.models.frames.frame_network import FrameNetwork, cores
-from audiomill.models.readout import Quantizer, read_out
-from audiomill.models.taps import LayerTaps, without_layers_above
+from audiomill.models.frames.encoding import EncodingModel
+from audiomill.models.frames.frame_network import FrameNetwork
+from audiomill.models.readout import Quantizer
 from audiomill.models.transducer.label_loop import LabelLoop, Labels
 
 
@@ -41,7 +28,7 @@ class _Piece(NamedTuple):
     logprob: float
 
 
-class TransducerModel:
+class TransducerModel(EncodingModel):
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -53,12 +40,6 @@ class TransducerModel:
         one_by_one: rows are encoded alone, because rounding to 8 bits makes more of the last bits of a batch's sums.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
-    packer: Packer | None = None
-    aligner: Aligner | None = None
-
     def __init__(
         self,
         network: FrameNetwork,
@@ -69,45 +50,21 @@ class TransducerModel:
         language: str | None,
         one_by_one: bool = False,
     ) -> None:
-        self._network, self._feed, self._vocabulary = network, network.feed, vocabulary
-        self._wants, self._quantizers, self._language = wants, quantizers, language
+        super().__init__(network, wants, quantizers)
+        self._vocabulary, self._language = vocabulary, language
         self._one_by_one = self.pads_rows_alone = one_by_one
-        self._taps = LayerTaps(network.stack.layers, wants.layers, network.final_norm)
-        if vocabulary is None:
-            without_layers_above(network.stack, max(wants.layers, default=0))
         self._loop = LabelLoop(network.model)
-
-    def padded_length(self, num_samples: int) -> int:
-        """Rows are padded to the longest of their batch."""
-        return num_samples
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between batches."""
-
-    @torch.inference_mode()
-    def parity(self, utterance: Utterance) -> Parity:
-        """With transformers' own processor and encoder."""
-        found = self._network.parity(utterance)
-        self._taps.taken()
-        return found
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
         """Labels, vectors and codes, whichever are wanted."""
         if self._one_by_one and len(batch) > 1:
             return [answer for utterance in batch for answer in self.forward([utterance])]
-        inputs = self._feed([utterance.pcm_T for utterance in batch])
-        hidden_BFD = self._network.body(**inputs).last_hidden_state
+        hidden_BFD = self._encoded(batch)
         texts: Sequence[Labels | None] = [None] * len(batch)
         if self._vocabulary is not None:
-            if not is_finite(hidden_BFD):
-                body = self._network.body
-                raise not_finite(first_not_finite(body, lambda: body(**inputs)) or "the encoder")
             texts = self._loop(self._network.model.encoder_projector(hidden_BFD), self._feed.text_frames_B())
-        readouts: Sequence[Readout] = [Readout()] * len(batch)
-        if self._wants.layers:
-            core_of = cores(batch, self._feed, hidden_BFD.device)
-            readouts = read_out(self._wants, self._taps.taken(), None, self._quantizers, core_of)
+        readouts = self._read_out(batch, hidden_BFD.device)
         return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Labels]) -> list[Transcript]:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.errors import ModelError
-from audiomill.models.once import once_per_content
 from audiomill.models.shape import Shape
 from audiomill.models.whisper.folder import WHISPER_HOP
+from audiomill.storage.once import once_per_content
 
 if TYPE_CHECKING:
     from torch import Tensor

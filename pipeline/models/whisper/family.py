@@ -11,10 +11,10 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading
-from audiomill.models.once import once_per_content
 from audiomill.models.shape import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import shape_of, vocabulary_size
+from audiomill.storage.once import once_per_content
 from audiomill.text.repetition import num_repeats
 from audiomill.text.scripts import units
 

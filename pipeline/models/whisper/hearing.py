@@ -5,7 +5,6 @@ B batch, M mels, F frames, D model width.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -20,16 +19,17 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Utterance, side_by_side
 from audiomill.models.mel import HOP_SAMPLES, LogMel
 from audiomill.models.pulse import beat
+from audiomill.models.seq2seq.cross import Crossed, crossed
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights
+from audiomill.models.seq2seq.heard import Heard, How, Stretch, TimedToken, seed_of
+from audiomill.models.seq2seq.table import Decoded, Entry
+from audiomill.models.whisper.detect import detect_languages
 from audiomill.models.whisper.folder import WHISPER_HOP
-from audiomill.models.whisper.heard import STAMP_SAMPLES, Heard, How, Stretch
-from audiomill.models.whisper.network.cross import Crossed, crossed
 from audiomill.models.whisper.network.encoder import encode
-from audiomill.models.whisper.network.stepping import detect_languages
-from audiomill.models.whisper.network.table import Decoded, Entry
-from audiomill.models.whisper.network.weights import DecoderWeights, EncoderWeights, decoder_weights, encoder_weights
+from audiomill.models.whisper.network.weights import EncoderWeights, decoder_weights, encoder_weights
+from audiomill.models.whisper.phrases import STAMP_SAMPLES
 from audiomill.models.whisper.timing import Heads, token_costs, token_frames
 from audiomill.models.whisper.tokens import WhisperTokens
-from audiomill.models.whisper.words import TimedToken
 
 MIN_REST_S = 1.0
 """With less audio behind the last phrase Whisper invents a greeting."""
@@ -233,11 +233,8 @@ class Hearing:
         return self._asked.tokens.prompt(self._spoken[row].token, self._asked.task, timestamps)
 
     def _seed(self, name: int) -> int:
-        """Random numbers of a segment's own."""
         row, start = self._passes[name]
-        utterance = self._utterances[row]
-        own = f"{utterance.track}-{utterance.start + start}-{self._how.rung}"
-        return int.from_bytes(hashlib.sha256(own.encode()).digest()[:6], "little")
+        return seed_of(self._utterances[row], start, self._how.rung)
 
     def done(self, name: int, decoded: Decoded) -> None:
         """Takes one result; what the decoder left out waits for its own turn."""

@@ -14,7 +14,7 @@ from audiomill.models.family import Loading
 from audiomill.models.finite import check_weights
 from audiomill.models.load import dtype_of
 from audiomill.models.readout import Quantizer
-from audiomill.models.whisper.ladder import WhisperLadder
+from audiomill.models.seq2seq.ladder import GateLadder
 from audiomill.models.whisper.model import WhisperModel
 from audiomill.models.whisper.parts import tokenizer_of, whisper_parts
 from audiomill.models.whisper.timing import heads_of
@@ -32,7 +32,7 @@ def load(loading: Loading) -> SpeechModel:
         named = dataclasses.replace(config, model=text.second_model)
         behind = Path(find_checkpoint(named, loading.storage_options).path)
         second = load_whisper(behind, device, config.precision, Wants(transcripts=text), {}, config.memory_fraction)
-        first.ladder = WhisperLadder(first, text, second)
+        first.ladder = GateLadder(first, text, second)
     return first
 
 
@@ -58,5 +58,5 @@ def load_whisper(
     heads = heads_of(generation.get("alignment_heads"), *shape)
     found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision, memory_fraction, folder)
     if wants.transcripts is not None and wants.transcripts.retry:
-        found.ladder = WhisperLadder(found, wants.transcripts)
+        found.ladder = GateLadder(found, wants.transcripts)
     return found

@@ -30,21 +30,22 @@ from audiomill.models.base import (
 )
 from audiomill.models.finite import not_finite
 from audiomill.models.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.seq2seq.beams import decode_with_beams
+from audiomill.models.seq2seq.gates import Signals
+from audiomill.models.seq2seq.heard import Heard, How, TimedToken, core_seconds, mean_logprob, signals_of
+from audiomill.models.seq2seq.memory import free_bytes, rows_that_fit, shapes_of
+from audiomill.models.seq2seq.stepping import decode
+from audiomill.models.seq2seq.table import Decoded, Search, Table
 from audiomill.models.taps import without_layers_above
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
 from audiomill.models.whisper.folder import WHISPER_HOP
-from audiomill.models.whisper.gates import Signals
-from audiomill.models.whisper.heard import Heard, How, mean_logprob, phrase_tokens, signals_of
 from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
-from audiomill.models.whisper.network.beams import decode_with_beams
-from audiomill.models.whisper.network.memory import free_bytes, rows_that_fit, shapes_of
-from audiomill.models.whisper.network.stepping import decode
-from audiomill.models.whisper.network.table import Decoded, Search, Table
 from audiomill.models.whisper.pack import Packer as WhisperPacker
+from audiomill.models.whisper.phrases import last_beginning, phrase_tokens
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
 from audiomill.models.whisper.whisper_parity import parity_of
-from audiomill.models.whisper.words import TimedToken, words_of
+from audiomill.models.whisper.words import words_of
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
 CONTEXT_MARGIN_S = 1.0
@@ -225,7 +226,10 @@ class WhisperModel:
 
     def signals(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Signals]:
         """What the decoder knows about each text."""
-        return signals_of(utterances, texts, self._tokens, self._tokenizer)
+        whole = [[token for token in heard.tokens if token < self._tokens.end] for heard in texts]
+        pairs = zip(utterances, texts, strict=True)
+        overruns_s = [last_beginning(heard, self._tokens) - core_seconds(utterance) for utterance, heard in pairs]
+        return signals_of(utterances, texts, self._tokenizer.decode_batch(whole), overruns_s)
 
     def _words(self, heard: Heard) -> tuple[TimedText, ...]:
         """Words with their confidence; without times where none were asked for."""

@@ -13,9 +13,9 @@ import numpy as np
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.whisper.heard import Heard, Stretch
-from audiomill.models.whisper.network.table import Decoded
-from audiomill.models.whisper.words import TimedToken, word_groups
+from audiomill.models.seq2seq.heard import Heard, Stretch, TimedToken
+from audiomill.models.seq2seq.table import Decoded
+from audiomill.models.whisper.words import word_groups
 
 PACK_S, GAP_S = 14.0, 1.0
 """Longest window, as of segments that voice activity finds; silence between two segments."""

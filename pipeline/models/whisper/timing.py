@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiomill.models.whisper.network.cross import crossed
-from audiomill.models.whisper.network.slots import DecoderState
-from audiomill.models.whisper.network.weights import DecoderWeights
+from audiomill.models.seq2seq.cross import crossed
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights
+from audiomill.models.seq2seq.slots import DecoderState
 
 Heads = tuple[tuple[int, int], ...]
 """(layer, head) pairs."""

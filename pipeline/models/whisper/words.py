@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from audiomill.models.base import TimedText
+from audiomill.models.seq2seq.heard import TimedToken
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
 """Languages written without blanks: every character counts as a word."""
 BROKEN = "\ufffd"
 """What a decoder gives for part of a character."""
-
-
-class TimedToken(NamedTuple):
-    """`start`, `stop`: samples on the segment's clock."""
-
-    token: int
-    start: int
-    stop: int
-    probability: float
 
 
 def words_of(

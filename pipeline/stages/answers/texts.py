@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.config.defaults import SECOND_MODEL_RUNG
-from audiomill.models.base import Answer, Transcript, Utterance
+from audiomill.models.base import Answer, TimedText, Transcript, Utterance
 from audiomill.models.task import LoadedTask
 from audiomill.stages.answers.agreement import with_agreement
 from audiomill.stages.answers.climb import climbed, run_model
@@ -157,14 +158,23 @@ def _aligned(
     """The transcripts with the word times of the first model that aligns, where it can tell."""
     for task, each in zip(tasks, answers, strict=True):
         if task.model.aligner is not None:
+            texts = [text if text is None or text.words is not None else _in_words(text) for text in texts]
             words = [[word.text for word in text.words or ()] if text is not None else [] for text in texts]
             edges = task.model.aligner.edges(utterances, [answer.text for answer in each], words)
             return [_retimed(text, found) for text, found in zip(texts, edges, strict=True)]
     return texts
 
 
+def _in_words(text: Transcript) -> Transcript:
+    """With the words of a model that tells none; their times are still to come."""
+    probability = math.exp(text.avg_logprob or 0.0)
+    return text._replace(words=tuple(TimedText(word, 0, 0, probability) for word in text.text.split()))
+
+
 def _retimed(text: Transcript | None, edges: list[tuple[int, int]] | None) -> Transcript | None:
-    if edges is None or text is None or text.words is None:
+    if text is None or text.words is None:
         return text
+    if edges is None:  # words that nobody has a time for are no words with times
+        return text if any(word.stop for word in text.words) else text._replace(words=None)
     words = zip(text.words, edges, strict=True)
     return text._replace(words=tuple(word._replace(start=start, stop=stop) for word, (start, stop) in words))

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own habit)
 from torch import Tensor
 
 from audiomill.config.defaults import INT8_BF16, INT8_WEIGHT7
 from audiomill.models.precision import is_int8
 from audiomill.models.projection import Projection, fused, projection, smoothed
+from audiomill.models.seq2seq.decoder_weights import DecoderLayer, DecoderWeights
 
 Function = Callable[[Tensor], Tensor]
 
@@ -32,16 +34,6 @@ class EncoderLayer:
 
 
 @dataclass(frozen=True)
-class DecoderLayer(EncoderLayer):
-    """As in the encoder, with cross-attention between."""
-
-    cross_norm: Function
-    cross_q: Projection
-    cross_kv: Projection
-    cross_out: Projection
-
-
-@dataclass(frozen=True)
 class EncoderWeights:
     """`conv1`, `conv2`: products over three frames side by side; `dtype`: of the activations."""
 
@@ -53,30 +45,6 @@ class EncoderWeights:
     num_heads: int
     has_half_attention: bool
     dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class DecoderWeights:
-    """`vocabulary`: from the last hidden state to logits."""
-
-    tokens_VD: Tensor
-    positions_PD: Tensor
-    layers: Sequence[DecoderLayer]
-    norm: Function
-    vocabulary: Projection
-    num_heads: int
-
-    @property
-    def max_positions(self) -> int:
-        return len(self.positions_PD)
-
-    @property
-    def device(self) -> torch.device:
-        return self.tokens_VD.device
-
-    def logits(self, hidden_BLD: Tensor) -> Tensor:
-        """logits_BLV, float32."""
-        return self.vocabulary(self.norm(hidden_BLD)).float()
 
 
 def encoder_weights(encoder: Any, precision: str) -> EncoderWeights:
@@ -104,13 +72,17 @@ def decoder_weights(model: Any, precision: str) -> DecoderWeights:
     norm, vocabulary_VD = decoder.layer_norm, model.proj_out.weight
     if is_int8(precision):
         norm, vocabulary_VD = smoothed(norm, vocabulary_VD)
+    tokens_VD, positions_PD = decoder.embed_tokens.weight.detach(), decoder.embed_positions.weight.detach()
     return DecoderWeights(
-        tokens_VD=decoder.embed_tokens.weight.detach(),
-        positions_PD=decoder.embed_positions.weight.detach(),
+        embed=lambda tokens, places: tokens_VD[tokens] + positions_PD[places],
         layers=[_decoder_layer(layer, precision) for layer in decoder.layers],
         norm=norm,
         vocabulary=projection(vocabulary_VD, None, precision),
         num_heads=model.config.decoder_attention_heads,
+        width=tokens_VD.shape[1],
+        max_positions=len(positions_PD),
+        device=tokens_VD.device,
+        dtype=tokens_VD.dtype,
     )
 
 
@@ -129,8 +101,11 @@ def _common(layer: Any, precision: str, finer: str) -> dict[str, Any]:
 
 def _decoder_layer(layer: Any, precision: str) -> DecoderLayer:
     cross, finer = layer.encoder_attn, _finer(precision)
+    common = _common(layer, finer, finer)
+    fc1, fc2 = common.pop("fc1"), common.pop("fc2")
     return DecoderLayer(
-        **_common(layer, finer, finer),
+        **common,
+        feed_forward=lambda x_BLD: fc2(F.gelu(fc1(x_BLD))),
         cross_norm=layer.encoder_attn_layer_norm,
         cross_q=fused([cross.q_proj], finer),
         cross_kv=fused([cross.k_proj, cross.v_proj], precision),

@@ -1,39 +1,24 @@
-"""Whisper decoding, greedy or sampled: rows come, take a token at every step, and leave when they are done.
+"""Decoding, greedy or sampled: rows come, take a token at every step, and leave when they are done.
 
 Slots of rows that are done are filled with rows that wait, so that steps stay wide (continuous batching). What a row
 gets does not depend on which rows are beside it.
 
-B rows, V vocabulary, K languages.
+B rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
 from audiomill.models.pulse import beat
-from audiomill.models.whisper.network.cross import Crossed
-from audiomill.models.whisper.network.slots import DecoderState
-from audiomill.models.whisper.network.table import Decoded, Entry, Table
-from audiomill.models.whisper.network.weights import DecoderWeights
-from audiomill.models.whisper.tokens import WhisperTokens
+from audiomill.models.seq2seq.table import Decoded, Entry, Table
 
 REFILL_SHARE = 0.25
 """Rows that are done leave when they make up this share of the slots in use: moving the others costs too."""
 STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
 """On a GPU each look at which rows are done waits for it."""
-
-
-def detect_languages(
-    weights: DecoderWeights, looked_at: Crossed, tokens: WhisperTokens, among: Sequence[str]
-) -> list[dict[str, float]]:
-    """Probability of each language (or of those `among`, if any) for each row."""
-    start = torch.full((len(looked_at), 1), tokens.start, device=weights.device)
-    logits_BV = weights.logits(DecoderState(weights, len(looked_at), 1).admit(looked_at, start))[:, 0]
-    codes = sorted(among or tokens.languages, key=lambda code: tokens.languages[code])
-    probability_BK = logits_BV[:, [tokens.languages[code] for code in codes]].softmax(-1)
-    return [dict(zip(codes, row, strict=True)) for row in probability_BK.tolist()]
 
 
 @torch.inference_mode()

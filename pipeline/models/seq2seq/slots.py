@@ -1,4 +1,4 @@
-"""Whisper's decoder at work: rows that each stand at a position of their own, with what they remember.
+"""A decoder at work: rows that each stand at a position of their own, with what they remember.
 
 Cross-attention keys and values are computed once for the rows of an encoder batch and stay together in a group, because
 they have equally many frames; self-attention ones live in slabs with a slot a row. Everything but cross-attention runs
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own habit)
 from torch import Tensor
 
-from audiomill.models.whisper.network.cross import Crossed, CrossGroups, CrossSlab
-from audiomill.models.whisper.network.weights import DecoderLayer, DecoderWeights
+from audiomill.models.seq2seq.cross import Crossed, CrossGroups, CrossSlab
+from audiomill.models.seq2seq.decoder_weights import DecoderLayer, DecoderWeights
 
 BLOCK = 32
 """Positions of the decoder are attended to in whole blocks."""
@@ -56,11 +56,9 @@ class DecoderState:
         cross: CrossGroups | CrossSlab | None = None,
     ) -> None:
         self._weights, self._fan, self._max_positions = weights, fan, max_positions
-        width = weights.tokens_VD.shape[1]
-        shape = (capacity, weights.num_heads, max_positions, width // weights.num_heads)
+        shape = (capacity, weights.num_heads, max_positions, weights.width // weights.num_heads)
         # Zeros, because what a mask hides must still be a number.
-        zeros = weights.tokens_VD.new_zeros
-        self._keys, self._values = [[zeros(shape) for _ in weights.layers] for _ in range(2)]
+        self._keys, self._values = [[weights.zeros(*shape) for _ in weights.layers] for _ in range(2)]
         self._cross = cross or CrossGroups()
         self._positions_B = torch.zeros(capacity, dtype=torch.long, device=weights.device)
         self._slots_B = torch.arange(capacity, device=weights.device)
@@ -84,8 +82,8 @@ class DecoderState:
 
         ones_LL = torch.ones(length, length, dtype=torch.bool, device=tokens_BL.device)
         causal_LL = ones_LL.tril() if length > 1 else None
-        x = self._weights.tokens_VD[tokens_BL] + self._weights.positions_PD[:length]
-        hidden = self._through(x, attend, [group])
+        places_L = torch.arange(length, device=tokens_BL.device)
+        hidden = self._through(self._weights.embed(tokens_BL, places_L), places_L, attend, [group])
         self._cross.add(group)
         self._positions_B[rows] = length
         self._at = np.concatenate([self._at, np.full(len(tokens_BL), length)])
@@ -129,22 +127,28 @@ class DecoderState:
             keys[slots_B, :, positions_B], values[slots_B, :, positions_B] = k[:, :, 0], v[:, :, 0]
             return _attention(q, keys[:width, :, :longest], values[:width, :, :longest], seen_B11P)
 
-        x = self._weights.tokens_VD[tokens_B] + self._weights.positions_PD[positions_B]
-        hidden = self._through(x[:, None], attend, groups)
+        tokens_B1, places_B1 = tokens_B[:, None], positions_B[:, None]
+        hidden = self._through(self._weights.embed(tokens_B1, places_B1), places_B1, attend, groups)
         positions_B.add_(1).clamp_(max=self._max_positions - 1)  # rows that are done may step on beside the others
         return hidden
 
     def _through(
-        self, x_BLD: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor], groups: Sequence[Crossed]
+        self,
+        x_BLD: Tensor,
+        places: Tensor,
+        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+        groups: Sequence[Crossed],
     ) -> Tensor:
         batch, length, width = x_BLD.shape
-        heads = (batch, length, 3, self._weights.num_heads, -1)
+        heads, turn = (batch, length, 3, self._weights.num_heads, -1), self._weights.turn
         x = x_BLD
         for number, layer in enumerate(self._weights.layers):
             q, k, v = layer.qkv(layer.attention_norm(x)).view(heads).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+            if turn is not None:
+                q, k = turn(q, places), turn(k, places)
             x = x + layer.out(attend(number, q, k, v).transpose(1, 2).reshape(batch, length, width))
             x = x + self._cross_attention(number, layer, layer.cross_norm(x), groups)
-            x = x + layer.fc2(F.gelu(layer.fc1(layer.norm(x))))
+            x = x + layer.feed_forward(layer.norm(x))
         return x
 
     def _cross_attention(self, number: int, layer: DecoderLayer, x_BLD: Tensor, groups: Sequence[Crossed]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What Whisper's decoder looks at: cross-attention keys and values, computed once for each row.
+"""What a decoder looks at: cross-attention keys and values, computed once for each row.
 
 B rows, H heads, F encoder frames, D model width, E width of a head.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from audiomill.models.whisper.network.weights import DecoderWeights
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 
 
 class Crossed(NamedTuple):
@@ -72,10 +72,10 @@ class CrossSlab:
     """
 
     def __init__(self, weights: DecoderWeights, capacity: int, max_frames: int) -> None:
-        width = weights.tokens_VD.shape[1]
+        width = weights.width
         self._capacity, self._num_heads, self._head_width = capacity, weights.num_heads, width // weights.num_heads
         num_layers, size = len(weights.layers), capacity * max_frames * width
-        self._keys, self._values = [[weights.tokens_VD.new_zeros(size) for _ in range(num_layers)] for _ in range(2)]
+        self._keys, self._values = [[weights.zeros(size) for _ in range(num_layers)] for _ in range(2)]
         self._num_rows, self._frames = 0, 0
 
     @property

@@ -1,4 +1,4 @@
-"""Beam search for Whisper, for the few segments that greedy and sampled decoding cannot read.
+"""Beam search, for the few segments that greedy and sampled decoding cannot read.
 
 B rows, K beams, V vocabulary. Hypotheses are ranked by mean log-probability, and the search ends as in Hugging Face's
 `generate` with `length_penalty=1`, which is the oracle.
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from audiomill.models.pulse import beat
-from audiomill.models.whisper.network.cross import Crossed
-from audiomill.models.whisper.network.slots import DecoderState
-from audiomill.models.whisper.network.table import Decoded, Search
-from audiomill.models.whisper.network.weights import DecoderWeights
-from audiomill.models.whisper.tokens import TokenRules
+from audiomill.models.seq2seq.cross import Crossed
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights
+from audiomill.models.seq2seq.slots import DecoderState
+from audiomill.models.seq2seq.table import Decoded, Search, no_speech_of
+from audiomill.models.seq2seq.token_rules import TokenRules
 
 History = list[tuple[int, float]]
 """Tokens of a beam, each with the sum of log-probabilities up to it."""
@@ -53,7 +53,7 @@ def decode_with_beams(
     rules = TokenRules(tokens, rows.stop, search.timestamps, device)
     hidden_BLD = state.admit(looked_at, torch.tensor(prompts, device=device).repeat_interleave(num_beams, 0))
     logits_B2V = weights.logits(hidden_BLD[:, [prompts[0].index(tokens.start), -1]])
-    no_speech = logits_B2V[::num_beams, 0].softmax(-1)[:, tokens.no_speech].tolist()
+    no_speech = no_speech_of(logits_B2V[::num_beams, 0], tokens)
     logits = logits_B2V[:, 1]
     # All beams of a row are the same at first: only one may go on.
     scores_BK = torch.full((num_rows, num_beams), -torch.inf, dtype=torch.float64, device=device)

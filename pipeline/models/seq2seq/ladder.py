@@ -1,17 +1,17 @@
-"""Whisper's second thoughts: which texts do not pass their gates, and the ways in which they are decoded again."""
+"""Second thoughts: which texts do not pass their gates, and the ways in which they are decoded again."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Protocol
 
 from audiomill.config.defaults import SECOND_MODEL_RUNG
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.whisper.gates import Signals, failed_gates, is_hopeless, is_silence
-from audiomill.models.whisper.heard import Heard, How
-from audiomill.models.whisper.languages import smoothed
-from audiomill.models.whisper.model import WhisperModel
+from audiomill.models.seq2seq.gates import Signals, failed_gates, is_hopeless, is_silence
+from audiomill.models.seq2seq.heard import Heard, How
+from audiomill.models.seq2seq.languages import smoothed
 
 RUNGS = (
     How(rung=1, stops_loops=True, hears_out=True),
@@ -25,7 +25,27 @@ SECOND = How(rung=SECOND_MODEL_RUNG, stops_loops=True, hears_out=True)
 SILENCE = "silence"
 
 
-class WhisperLadder:
+class Decoding(Protocol):
+    """What a ladder needs of a model."""
+
+    def padded_length(self, num_samples: int) -> int:
+        """Samples that its first answer was shown."""
+        ...
+
+    def context(self, num_samples: int, how: How) -> int:
+        """Samples that it is shown of a segment."""
+        ...
+
+    def decode(self, batch: Sequence[Utterance], how: How) -> list[Heard]:
+        """Tokens of a batch."""
+        ...
+
+    def signals(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Signals]:
+        """What the decoder knows about each text."""
+        ...
+
+
+class GateLadder:
     """See `audiomill.models.base.Ladder`.
 
     Args:
@@ -34,7 +54,7 @@ class WhisperLadder:
         second: another model of the same vocabulary, the last rung.
     """
 
-    def __init__(self, model: WhisperModel, text: TranscriptConfig, second: WhisperModel | None = None) -> None:
+    def __init__(self, model: Decoding, text: TranscriptConfig, second: Decoding | None = None) -> None:
         self._model, self._text, self._second = model, text, second
 
     @property

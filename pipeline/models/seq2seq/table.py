@@ -1,4 +1,4 @@
-"""The rows that Whisper's decoder is working on, and what is kept of each.
+"""The rows that a decoder is working on, and what is kept of each.
 
 On a CPU shapes follow the rows. On a GPU steps have fixed shapes in memory that does not move: there are as many slots as
 the next power of two, and slots without a row are computed along.
@@ -15,18 +15,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audiomill.models.whisper.network.cross import Crossed, CrossGroups, CrossSlab
-from audiomill.models.whisper.network.graph import Recorder
-from audiomill.models.whisper.network.slots import DecoderState
-from audiomill.models.whisper.network.weights import DecoderWeights
-from audiomill.models.whisper.tokens import TokenRules, WhisperTokens
-from audiomill.models.whisper.watching import LoopWatch, Sampler
+from audiomill.models.seq2seq.cross import Crossed, CrossGroups, CrossSlab
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights
+from audiomill.models.seq2seq.graph import Recorder
+from audiomill.models.seq2seq.slots import DecoderState
+from audiomill.models.seq2seq.token_rules import SpecialTokens, TokenRules
+from audiomill.models.seq2seq.watching import LoopWatch, Sampler
 
 MIN_SLOTS = 8
 
 
 class Decoded(NamedTuple):
-    """One row: text and timestamp tokens without prompt and end, and what Whisper reports of them.
+    """One row: text and timestamp tokens without prompt and end, and what the model reports of them.
 
     `logprobs`: of each token; `sum_logprob` is over `num_chosen` tokens, the end included. `is_finished`: the end was
     reached.
@@ -59,11 +59,19 @@ class Search:
     """How tokens are chosen. `temperature` 0: the most probable one; `stops_loops`: a row that repeats itself stops and
     is not finished, as one that reaches `max_new_tokens`."""
 
-    tokens: WhisperTokens
+    tokens: SpecialTokens
     timestamps: bool
     max_new_tokens: int
     temperature: float = 0.0
     stops_loops: bool = False
+
+
+def no_speech_of(logits_BV: Tensor, tokens: SpecialTokens) -> list[float]:
+    """Probability that nobody speaks, by the logits behind the start; 0 where the vocabulary cannot say it."""
+    if tokens.no_speech is None:
+        return [0.0] * len(logits_BV)
+    found: list[float] = logits_BV.softmax(-1)[:, tokens.no_speech].tolist()
+    return found
 
 
 class Table:
@@ -120,7 +128,7 @@ class Table:
         prompts_BL = torch.tensor(entry.prompts, device=self._weights.device)
         hidden_BLD = self._state.admit(entry.looked_at, prompts_BL)
         logits_BLV = self._weights.logits(hidden_BLD[:, [entry.prompts[0].index(tokens.start), -1]])
-        self._no_speech += logits_BLV[:, 0].softmax(-1)[:, tokens.no_speech].tolist()
+        self._no_speech += no_speech_of(logits_BLV[:, 0], tokens)
         self._names += entry.names
         self._running_B[rows], self._count_B[rows] = True, 0
         limits = entry.limits or [self._max_new] * len(entry.names)

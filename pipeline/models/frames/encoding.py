@@ -1,0 +1,71 @@
+"""What recognisers share whose decoder looks at an encoder's frames: one encoder pass, and what is read off it.
+
+B batch, F frames, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from audiomill.models.base import Aligner, Ladder, OnHeard, Packer, Parity, Readout, Utterance, Wants
+from audiomill.models.finite import first_not_finite, is_finite, not_finite
+from audiomill.models.frames.frame_network import FrameNetwork, cores
+from audiomill.models.readout import Quantizer, read_out
+from audiomill.models.taps import LayerTaps, without_layers_above
+
+
+class EncodingModel:
+    """The encoder's side of `audiomill.models.base.SpeechModel`.
+
+    Args:
+        network: changed in place: layers that nobody wants are dropped where no text is.
+        wants: what to give.
+        quantizers: by name of the want.
+    """
+
+    on_heard: OnHeard | None = None
+    tells_rows = False
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+
+    def __init__(self, network: FrameNetwork, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
+        self._network, self._feed, self._wants, self._quantizers = network, network.feed, wants, quantizers
+        self._taps = LayerTaps(network.stack.layers, wants.layers, network.final_norm)
+        if wants.transcripts is None:
+            without_layers_above(network.stack, max(wants.layers, default=0))
+
+    def padded_length(self, num_samples: int) -> int:
+        """Rows are padded to the longest of their batch."""
+        return num_samples
+
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
+    @torch.inference_mode()
+    def parity(self, utterance: Utterance) -> Parity:
+        """With transformers' own processor and encoder."""
+        found = self._network.parity(utterance)
+        self._taps.taken()
+        return found
+
+    def _encoded(self, batch: Sequence[Utterance]) -> Tensor:
+        """hidden_BFD of the last layer.
+
+        Raises:
+            RunFailed: it holds values that are no numbers, where text is wanted.
+        """
+        inputs, body = self._feed([utterance.pcm_T for utterance in batch]), self._network.body
+        hidden_BFD: Tensor = body(**inputs).last_hidden_state
+        if self._wants.transcripts is not None and not is_finite(hidden_BFD):
+            raise not_finite(first_not_finite(body, lambda: body(**inputs)) or "the encoder")
+        return hidden_BFD
+
+    def _read_out(self, batch: Sequence[Utterance], device: torch.device) -> Sequence[Readout]:
+        """What is wanted of the hidden states of the last pass."""
+        if not self._wants.layers:
+            return [Readout()] * len(batch)
+        return read_out(self._wants, self._taps.taken(), None, self._quantizers, cores(batch, self._feed, device))

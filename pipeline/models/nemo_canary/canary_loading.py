@@ -1,0 +1,85 @@
+"""How Canary is loaded and told what to write."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.errors import ModelError
+from audiomill.models.base import SpeechModel, Utterance
+from audiomill.models.family import Loading
+from audiomill.models.fastconformer.fast_conformer import encoder
+from audiomill.models.fastconformer.frame_clock import shape
+from audiomill.models.nemo_canary.canary_decoder import decoder_weights
+from audiomill.models.nemo_canary.trained_languages import LANGUAGES
+from audiomill.models.seq2seq.load_seq2seq import load_encoder_decoder
+from audiomill.models.seq2seq.model import Writer
+from audiomill.models.seq2seq.named_alike import special_tokens
+
+ENCODED_AT_ONCE_S = 480.0
+"""On a GPU."""
+
+
+def load(loading: Loading) -> SpeechModel:
+    """A checkpoint from a local folder."""
+    kind = dataclasses.replace(encoder(shape(loading.path).hop), body=lambda model: model.model.encoder)
+
+    def writer(model: Any, precision: str) -> Writer:
+        text, processor = loading.task.wants.transcripts, _processor(loading.path)
+        assert text is not None and text.language is not None, "checked before anything was started"
+        default, into_english, punctuation = text.language, text.task == "translate", text.punctuation
+
+        def language(utterance: Utterance) -> str:
+            return utterance.language if utterance.language in LANGUAGES else default
+
+        @cache
+        def prompt(spoken: str | None) -> list[int]:
+            assert spoken is not None, "a language is always said"
+            return _prompt(processor, spoken, "en" if into_english else spoken, punctuation, loading.path)
+
+        return Writer(
+            weights=decoder_weights(model, loading.path, precision),
+            tokens=special_tokens(model, prompt(default)[0], model.config.vocab_size),
+            decoded=lambda rows: processor.tokenizer.batch_decode(rows, skip_special_tokens=True),
+            language=language,
+            prompt=prompt,
+        )
+
+    return load_encoder_decoder(loading, kind, writer, ENCODED_AT_ONCE_S)
+
+
+def _processor(folder: Path) -> Any:
+    """transformers' own, whose template writes the prompt.
+
+    Raises:
+        ModelError: files are missing.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        found = AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{folder}: no processor ({reason}); expected processor_config.json and tokenizer.json beside the weights"
+        ) from error
+    if getattr(found, "chat_template", None) is None:
+        raise ModelError(f"{folder}: nothing says how its prompt is written; expected chat_template.jinja")
+    return found
+
+
+def _prompt(processor: Any, spoken: str, written: str, punctuation: bool, folder: Path) -> list[int]:
+    silence = np.zeros(MODEL_SAMPLE_RATE, np.float32)
+    asked = {"source_language": spoken, "target_language": written, "punctuation": punctuation}
+    try:
+        found = processor.apply_transcription_request(silence, **asked)
+    except Exception as error:  # whatever a template does
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{folder}: its prompt for {spoken} cannot be written ({reason})") from error
+    tokens: list[int] = found["decoder_input_ids"][0].tolist()
+    return tokens
