@@ -34,13 +34,16 @@ STAMPS = [f"<|{n * 0.02:.2f}|>" for n in range(1501)]
 
 @pytest.fixture(scope="module")
 def multilingual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_multilingual(tmp_path_factory.mktemp("multilingual"))
+
+
+def save_multilingual(folder: Path, encoder_layers: int = 2, **generating: Any) -> Path:
     """A small multilingual Whisper with random weights, saved as the hub has them."""
-    folder = tmp_path_factory.mktemp("multilingual")
     ids = {token: number for number, token in enumerate([*WORDS, *SPECIALS, *STAMPS])}
     torch.manual_seed(1)
     special = {name: ids[f"<|{name}|>"] for name in ("endoftext", "startoftranscript", "notimestamps")}
     config = WhisperConfig(
-        vocab_size=len(ids), d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        vocab_size=len(ids), d_model=64, encoder_layers=encoder_layers, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
         encoder_ffn_dim=96, decoder_ffn_dim=96, num_mel_bins=128, decoder_start_token_id=special["startoftranscript"],
         eos_token_id=special["endoftext"], pad_token_id=special["endoftext"], bos_token_id=special["endoftext"],
     )  # fmt: skip
@@ -57,7 +60,7 @@ def multilingual(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "eos_token_id": special["endoftext"], "pad_token_id": special["endoftext"], "bos_token_id": special["endoftext"],
         "max_initial_timestamp_index": 50, "prev_sot_token_id": ids["<|startofprev|>"], "max_length": 448,
     }  # fmt: skip
-    (folder / "generation_config.json").write_text(json.dumps(generation))
+    (folder / "generation_config.json").write_text(json.dumps(generation | generating))
     tokenizer = Tokenizer(WordLevel(ids, unk_token="w0"))
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -108,6 +111,19 @@ def test_detected_languages_equal_hugging_face_with_their_probability(multilingu
             assert row.language == SPECIALS[token - len(WORDS)][2:-2] and 1 / 3 <= row.language_probability <= 1
         else:
             assert row.language == "fr" and row.language_probability is None
+
+
+def test_a_distilled_decoder_writes_what_generate_writes_with_times(tmp_path: Path) -> None:
+    """distil-large-v3: 32 layers hear, two write, and the alignment heads are those of the 32 that its teacher had, over
+    which transformers stumbles."""
+    folder = save_multilingual(tmp_path, encoder_layers=5, alignment_heads=[[7, 0], [25, 6]])
+    batch = utterances(["de", "en"])
+    model = load(folder, max_new_tokens=40)
+    heard = model.decode(batch)
+    for row, utterance in zip(heard, batch, strict=True):
+        assert row.tokens == hf_generate(folder, utterance.pcm_T, language=utterance.language, task="transcribe")
+    for text, utterance in zip(model.transcripts(batch, heard), batch, strict=True):
+        assert text.words and all(0 <= word.start <= word.stop <= len(utterance.pcm_T) for word in text.words)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

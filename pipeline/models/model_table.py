@@ -13,7 +13,7 @@ NEAREST = (
     ("ForCTC", "wav2vec2", "an encoder with a CTC head"),
     ("ForTDT", "transducer", "a transducer"),
     ("ForRNNT", "transducer", "a transducer"),
-    ("ForSpeechSeq2Seq", "whisper", "an encoder-decoder recogniser"),
+    ("ForSpeechSeq2Seq", "moonshine", "an encoder-decoder recogniser"),
     ("ForConditionalGeneration", "whisper", "an encoder-decoder, or a language model with an ear"),
     ("ForCausalLM", "whisper", "a language model"),
     ("ForAudioFrameClassification", "wav2vec2", "a classifier of frames"),

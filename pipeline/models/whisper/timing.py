@@ -29,8 +29,9 @@ FROM_BOTH, FROM_TOKEN, FROM_FRAME = 0, 1, 2
 
 
 def heads_of(given: Sequence[Sequence[int]] | None, num_layers: int, num_heads: int) -> Heads:
-    """The checkpoint's alignment heads, or else all heads of the upper half of the decoder."""
-    if given:
+    """The checkpoint's alignment heads, or else all heads of the upper half of the decoder. Distilled checkpoints keep the
+    list of the larger decoder that they come from: its heads are not theirs."""
+    if given and all(layer < num_layers and head < num_heads for layer, head in given):
         return tuple((int(layer), int(head)) for layer, head in given)
     return tuple((layer, head) for layer in range(num_layers // 2, num_layers) for head in range(num_heads))
 
