@@ -14,6 +14,7 @@ from audiomill.jobs.demo import english_clips
 from audiomill.models.codes.codebooks import Codebook, write_codebook
 from audiomill.storage.fs import Place
 from tests.jobs_by_hand import check_accounts, rows, run
+from tests.scale import daily
 from tests.synth import encode, noise
 
 JOB = """
@@ -34,7 +35,7 @@ models:
 @pytest.fixture
 def place(tmp_path: Path, voices: Any) -> Path:
     (tmp_path / "in").mkdir()
-    for number in range(4):
+    for number in range(daily(2, 4)):
         pause = np.zeros(20_000, np.int16)
         clips = [pcm for n in range(number + 1) for pcm in (voices[n % 2][0], pause)]
         (tmp_path / "in" / f"{number}.flac").write_bytes(encode(np.concatenate(clips), kind="FLAC"))
@@ -48,7 +49,7 @@ def test_two_models_share_one_decode_and_their_segments(
     (place / "job.yaml").write_text(JOB.format(whisper=whisper, ctc=wav2vec2_folder))
     done = audiomill("run", "job.yaml", "--canary", "4")
     assert done.returncode == 0, done.stderr
-    assert "canary: 3 segments" in done.stdout and "codes of km" in done.stdout
+    assert f"canary: {daily(2, 3)} segments" in done.stdout and "codes of km" in done.stdout
     check_accounts(place / "out")
     segments = rows(place / "out", "segments")
     embeddings, codes = rows(place / "out", "embeddings"), rows(place / "out", "codes")

@@ -22,6 +22,7 @@ from audiomill.errors import UsageError
 from audiomill.storage.fs import Place
 from audiomill.train.fit.finetune import finetune
 from audiomill.train.loop.self_training import _transcribe, best_of, config_of, decided, scored, self_train, why_ended
+from tests.command_line import in_process
 from tests.scale import daily
 from tests.tone_language import save_config, write_corpus
 
@@ -56,22 +57,26 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, tone_model: Path) -> Path:
     return root
 
 
-def start(root: Path, name: str) -> subprocess.Popen[bytes]:
-    """The loop as its user runs it."""
+def write_job(root: Path, name: str) -> str:
+    """A job.yaml of the loop, relative to `root`."""
     job = {**{each: [str(root / each)] for each in INPUTS}, "output": str(root / name), **SECTIONS}
     job["train"] = {**SECTIONS["train"], "model": str(root / "start")}
     (root / f"{name}.yaml").write_text(yaml.safe_dump(job))
-    command = [sys.executable, "-m", "audiomill", "self-train", str(root / f"{name}.yaml"), "--quiet"]
+    return f"{name}.yaml"
+
+
+def start(root: Path, name: str) -> subprocess.Popen[bytes]:
+    """The loop as its user runs it."""
+    command = [sys.executable, "-m", "audiomill", "self-train", str(root / write_job(root, name)), "--quiet"]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.fixture(scope="module")
 def whole(corpus: Path) -> Path:
     """An undisturbed loop."""
-    process = start(corpus, "whole")
-    out, err = process.communicate(timeout=280)
-    assert process.returncode == 0, err.decode()
-    assert b"best: round" in out and err.count(b"test WER") == ROUNDS + 1
+    done = in_process(corpus, "self-train", write_job(corpus, "whole"), "--quiet", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert "best: round" in done.stdout and done.stderr.count("test WER") == ROUNDS + 1
     return corpus / "whole"
 
 

@@ -366,8 +366,8 @@ def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: l
         soundfile.write(corpus / f"{number}.wav", pcm, RATE)
         (corpus / f"{number}.txt").write_text(text.upper())
     report = trained(
-        corpus, tmp_path / "out", from_scratch=False, model=str(whisper), dev=str(corpus), freeze_encoder=True, max_updates=4,
-        learning_rate=1e-4, evaluate_every=2, batch_seconds=60.0, warmup_share=0.0,
+        corpus, tmp_path / "out", from_scratch=False, model=str(whisper), dev=str(corpus), freeze_encoder=True, max_updates=daily(2, 4),
+        learning_rate=2e-4, evaluate_every=1, batch_seconds=60.0, warmup_share=0.0,
     )  # fmt: skip
     assert report["objective"] == "whisper" and report["best_dev_wer"] < 0.2
     told = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").open()]

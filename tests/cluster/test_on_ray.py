@@ -74,7 +74,7 @@ def test_local_equals_ray_to_the_byte_also_for_a_recording_in_pieces(
     ray_session: Any, tmp_path: Path, folder: Path
 ) -> None:
     for engine in ("local", "ray"):
-        run(folder, tmp_path / engine, engine=engine, actors=2, part_seconds=25, no_progress_timeout=60)
+        run(folder, tmp_path / engine, engine=engine, actors=daily(1, 2), part_seconds=25, no_progress_timeout=60)
     assert part_files(tmp_path / "local") == part_files(tmp_path / "ray")
     check_accounts(tmp_path / "ray")
 
@@ -175,6 +175,7 @@ def test_one_node_equals_three_with_one_killed(tmp_path: Path, folder: Path, und
     assert part_files(tmp_path / "three") == part_files(undisturbed)
 
 
+@pytest.mark.nightly  # daily: the same faults on the local engine, and a killed task and actor here
 @pytest.mark.parametrize(("faults", "part_seconds"), [(ON_RAY, MANY), ALL_AT_ONCE, ALL_APART])
 def test_faults_cost_the_same_on_ray(
     ray_session: Any, tmp_path: Path, faults: Collection[str], part_seconds: float
