@@ -199,8 +199,12 @@ def outputs(
     width = transformers.AutoConfig.from_pretrained(ctc).hidden_size
     np.save(folder / "km.npy", np.random.default_rng(0).normal(size=(CLUSTERS, width)).astype(np.float32))
     text, mean = TranscriptConfig(), VectorWant(layer=LAYER, pool="mean", dtype="fp16")
-    kmeans = CodesWant(name="km", source=str(folder / "km.npy"), layer=LAYER, num_codebooks=1, num_entries=CLUSTERS)
-    quantizer = CodesWant(name="quantizer", source=str(pretraining), layer=CONV, num_codebooks=2, num_entries=320)
+    kmeans = CodesWant(
+        name="km", source=str(folder / "km.npy"), layer=LAYER, num_codebooks=1, num_entries=CLUSTERS, num_kept=1
+    )
+    quantizer = CodesWant(
+        name="quantizer", source=str(pretraining), layer=CONV, num_codebooks=2, num_entries=320, num_kept=2
+    )
     kinds = {
         "transcript": Wants(transcripts=text),
         "and mean of layer 9": Wants(transcripts=text, vectors=(mean,)),

@@ -350,3 +350,12 @@ def test_each_codes_entry_decides_for_itself_whether_runs_are_joined(tmp_path: P
     for order in ([plain, joined], [joined, plain]):
         wants, _ = settled_codes(order, checkpoint, shape_of(checkpoint), {})
         assert {want.name: want.deduplicate for want in wants} == {"quantizer": False, "km": True}
+
+
+def test_the_first_codebooks_of_a_quantizer_are_those_of_all(pretrained: Path, tmp_path: Path) -> None:
+    """Its logits are cut into as many codebooks as it has, not as many as are kept."""
+    (tmp_path / "a.wav").write_bytes(encode(noise(32_000, 0)))
+    run(tmp_path / "a.wav", tmp_path / "all", "encode", model=pretrained)
+    run(tmp_path / "a.wav", tmp_path / "one", "encode", model=pretrained, codebooks=1)
+    first, _ = rows(tmp_path / "all", "codes")
+    assert [row["codes"] for row in rows(tmp_path / "one", "codes")] == [first["codes"]]

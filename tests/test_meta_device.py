@@ -4,6 +4,7 @@ beside the CPU's own mixes devices or types; what waits for values (which rows a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,61 @@ def test_frame_models_and_codes_stay_on_the_gpu(dtype: torch.dtype) -> None:
     assert out.shape == (2, 49, 32) and out.device.type == "meta"
     codes = NearestCentroid(np.zeros((10, 32), np.float32), GPU)(out.reshape(-1, 32))
     assert codes.shape == (98, 1) and codes.device.type == "meta"
+
+
+def random_decoder(kind: str) -> Any:
+    import transformers
+
+    if kind == "moonshine":
+        shape = {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "encoder_num_hidden_layers": 2,
+            "decoder_num_hidden_layers": 2,
+        }
+        heads = {"encoder_num_attention_heads": 2, "decoder_num_attention_heads": 2, "vocab_size": 140}
+        return transformers.MoonshineForConditionalGeneration(transformers.MoonshineConfig(**shape, **heads)).eval()
+    width = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    decoder = {**width, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 140, "max_position_embeddings": 64}
+    config = transformers.CanaryConfig(
+        vocab_size=140, encoder_config={"model_type": "parakeet_encoder", **width}, decoder_config=decoder
+    )
+    return transformers.CanaryForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["moonshine", "nemo_canary"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_other_decoders_stay_on_the_gpu_in_their_type(kind: str, precision: str) -> None:
+    from audiomill.models.moonshine.moonshine_network import decoder_weights as of_moonshine
+    from audiomill.models.nemo_canary.canary_decoder import decoder_weights as of_canary
+
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    model = on_gpu(random_decoder(kind), dtype)
+    weights = (of_moonshine if kind == "moonshine" else of_canary)(model, Path("folder"), precision)
+    state = DecoderState(weights, 4, 64)
+    group = crossed(weights, torch.zeros(3, 50, 32, device=GPU, dtype=dtype))
+    logits = weights.logits(state.admit(group, torch.zeros(3, 9, dtype=torch.long, device=GPU)))
+    assert logits.shape == (3, 9, 140) and logits.dtype == torch.float32
+    hidden = state.step(torch.zeros(3, dtype=torch.long, device=GPU))
+    assert hidden.shape == (3, 1, 32) and hidden.dtype == dtype and hidden.device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_log_mels_and_a_conformer_over_them_stay_on_the_gpu(dtype: torch.dtype) -> None:
+    from transformers import ParakeetEncoder, ParakeetEncoderConfig, ParakeetFeatureExtractor
+
+    from audiomill.models.fastconformer.nemo_mel import NemoLogMel
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = ParakeetEncoderConfig(**shape, num_mel_bins=80, subsampling_conv_channels=16)
+    encoder = on_gpu(ParakeetEncoder(config).eval(), dtype)
+    inputs, lengths_B = NemoLogMel(ParakeetFeatureExtractor(feature_size=80), GPU)(
+        [np.zeros(n, np.int16) for n in (16_000, 9_000)]
+    )
+    assert {each.device.type for each in inputs.values()} == {"meta"} and lengths_B.device.type == "meta"
+    inputs["input_features"] = inputs["input_features"].to(dtype)
+    hidden = encoder(**inputs).last_hidden_state
+    assert hidden.shape[0] == 2 and hidden.dtype == dtype and hidden.device.type == "meta"
 
 
 def test_a_step_that_forgets_the_device_is_noticed() -> None:

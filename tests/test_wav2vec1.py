@@ -96,7 +96,7 @@ def wants(path: Path) -> dict[str, Any]:
     codes = (
         ()
         if shape.quantizer is None
-        else (CodesWant(name="q", source="", layer=None, num_codebooks=2, num_entries=12),)
+        else (CodesWant(name="q", source="", layer=None, num_codebooks=2, num_entries=12, num_kept=2),)
     )
     return {"vectors": (VectorWant(layer=0), VectorWant(layer=1)), "codes": codes}
 

@@ -42,10 +42,16 @@ class CodesConfig(Validated):
 
     codebook: str = option(
         "quantizer",
-        "quantizer: the checkpoint's own (wav2vec 2.0 pretraining checkpoints, vq-wav2vec); quantizer=MODEL: that of another checkpoint "
+        "quantizer: the checkpoint's own (wav2vec 2.0 pretraining checkpoints, vq-wav2vec, codecs); quantizer=MODEL: that of another checkpoint "
         "with the same convolutions; or a k-means codebook, FILE.safetensors (audiomill kmeans) or FILE.npy. Several: by comma.",
     )
     codebook_layer: int | None = option(None, "Layer that a .npy codebook is for.", results=True)
+    codebooks: int | None = option(
+        None,
+        "Of a quantizer with several, the first so many: of a codec the coarser ones.",
+        otherwise="all",
+        results=True,
+    )
     deduplicate: bool = option(False, "Join runs of equal codes and give their durations in frames.", results=True)
 
 

@@ -103,13 +103,15 @@ class VectorWant:
 @dataclass(frozen=True, kw_only=True)
 class CodesWant:
     """One kind of code. `source`: empty for the checkpoint's own quantizer, the checkpoint that has it, or the
-    codebook's file; `layer`: hidden state that is quantised (None: by a quantizer); `num_entries`: of each codebook."""
+    codebook's file; `layer`: hidden state that is quantised (None: by a quantizer); `num_entries`: of each codebook;
+    `num_kept`: of the codebooks, the first so many."""
 
     name: str
     source: str
     layer: int | None
     num_codebooks: int
     num_entries: int
+    num_kept: int
     deduplicate: bool = False
 
 

@@ -12,6 +12,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import CONV, CodesWant, VectorWant
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint, shape_of
+from audiomill.models.family import VECTORS
 from audiomill.models.shape import Shape
 from audiomill.storage.fs import Place, absolute
 
@@ -78,6 +79,8 @@ def settled_codes(
                 want, found = _borrowed(source.removeprefix(QUANTIZER + "="), checkpoint, storage_options)
             else:
                 want, found = _codebook(source, config.codebook_layer, checkpoint, shape, storage_options)
+            if config.codebooks is not None:
+                want = _first_ones(want, config.codebooks)
             wants.append(replace(want, deduplicate=config.deduplicate))
             prints += [found] if found is not None else []
     names = [want.name for want in wants]
@@ -86,19 +89,29 @@ def settled_codes(
     return wants, prints
 
 
+def _first_ones(want: CodesWant, number: int) -> CodesWant:
+    if not 1 <= number <= want.num_codebooks:
+        raise UsageError(
+            f"--codebooks {number}: {want.name} has {want.num_codebooks}; ask for 1 to {want.num_codebooks}"
+        )
+    return replace(want, num_kept=number)
+
+
 def _own(checkpoint: Checkpoint, shape: Shape) -> CodesWant:
     """Hugging Face's quantizers read the convolutions' output; those of vq-wav2vec are part of the model."""
     if shape.quantizer is None:
         raise _no_quantizer(checkpoint)
     codebooks, entries = shape.quantizer
     layer = None if checkpoint.family.quantizes_itself else CONV
-    return CodesWant(name=QUANTIZER, source="", layer=layer, num_codebooks=codebooks, num_entries=entries)
+    return CodesWant(
+        name=QUANTIZER, source="", layer=layer, num_codebooks=codebooks, num_entries=entries, num_kept=codebooks
+    )
 
 
 def _no_quantizer(checkpoint: Checkpoint) -> ModelError:
     return ModelError(
         f"--codebook quantizer: {checkpoint.name} has no quantizer (only wav2vec 2.0 pretraining checkpoints, "
-        "Wav2Vec2ForPreTraining, and vq-wav2vec have; fine-tuning drops it). Use the checkpoint it was fine-tuned from, "
+        "Wav2Vec2ForPreTraining, vq-wav2vec and codecs have; fine-tuning drops it). Use the checkpoint it was fine-tuned from, "
         "or fit k-means codes of a layer: `audiomill kmeans INPUT --model ... --layer 9 --output km.safetensors`, "
         "then --codebook km.safetensors"
     )
@@ -120,6 +133,10 @@ def _codebook(
 ) -> tuple[CodesWant, str]:
     from audiomill.models.codes.codebooks import codebook_fingerprint, read_codebook
 
+    if VECTORS not in checkpoint.gives:
+        raise ModelError(
+            f"--codebook {source}: {checkpoint.name} has no layers to quantise, only its own codes: leave it out"
+        )
     place = Place(absolute(source), storage_options)
     codebook = read_codebook(place, layer)
     entries, width = codebook.centroids_VD.shape
@@ -140,5 +157,5 @@ def _codebook(
             f"use that model, or fit a codebook for this one, or say that it fits with `audiomill codebook {source} --layer {codebook.layer} --output NEW`"
         )
     name = place.url.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    want = CodesWant(name=name, source=place.url, layer=number, num_codebooks=1, num_entries=entries)
+    want = CodesWant(name=name, source=place.url, layer=number, num_codebooks=1, num_entries=entries, num_kept=1)
     return want, codebook_fingerprint(codebook)

@@ -50,7 +50,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
     for number, cut in enumerate(answered.cuts):
         for task, answers in zip(answered.tasks, answered.answers, strict=True):
             for want, codes_KF in zip(task.wants.codes, answers[number].readout.codes, strict=True):
-                for codebook, codes_F in enumerate(codes_KF):
+                for codebook, codes_F in enumerate(codes_KF[: want.num_kept]):
                     named = {"quantizer": want.name, "codebook": codebook, "num_entries": want.num_entries}
                     rows.append({**frame_row(cut, task, want.layer, 1), **named})
                     kept, lasting = run_lengths(codes_F) if want.deduplicate else (codes_F, None)
@@ -112,7 +112,7 @@ def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bytes_per_second(asked: Asked) -> float:
-    rates = (want.num_codebooks / asked.spec.hop_of(want.layer) for want in asked.spec.wants.codes)
+    rates = (want.num_kept / asked.spec.hop_of(want.layer) for want in asked.spec.wants.codes)
     return MODEL_SAMPLE_RATE * BYTES_PER_CODE * sum(rates)
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.representations import EmbeddingsConfig
-from audiomill.errors import UsageError
+from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import VectorWant
 from audiomill.models.checkpoint import Checkpoint
+from audiomill.models.family import VECTORS
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
 from audiomill.models.wanted import settled_vectors
@@ -60,6 +61,8 @@ def values_type(wants: Sequence[tuple[int, VectorWant]]) -> pa.DataType:
 def _settle(
     configs: Sequence[EmbeddingsConfig], checkpoint: Checkpoint, shape: Shape, options: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
+    if configs and VECTORS not in checkpoint.gives:
+        raise ModelError(f"{checkpoint.name}: gives codes and no vectors: `audiomill encode` writes them")
     return {"vectors": tuple(settled_vectors(configs, shape))}, []
 
 

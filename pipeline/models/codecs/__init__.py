@@ -1,0 +1,1 @@
+"""Neural audio codecs of transformers: codes of their own quantizers."""
