@@ -1,4 +1,4 @@
-"""What recognisers share whose decoder looks at an encoder's frames: one encoder pass, and what is read off it.
+"""What models of an encoder share, whatever writes text behind it: one pass, and what is read off it.
 
 B batch, F frames, D width.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from audiomill.models.base import Aligner, Ladder, OnHeard, Packer, Parity, Readout, Utterance, Wants
+from audiomill.models.base import CONV, Aligner, Ladder, OnHeard, Packer, Parity, Readout, Utterance, Wants
 from audiomill.models.finite import first_not_finite, is_finite, not_finite
 from audiomill.models.frames.frame_network import FrameNetwork, cores
 from audiomill.models.readout import Quantizer, read_out
@@ -24,6 +24,7 @@ class EncodingModel:
         network: changed in place: layers that nobody wants are dropped where no text is.
         wants: what to give.
         quantizers: by name of the want.
+        writes: something behind the encoder is wanted, so that all its layers are.
     """
 
     on_heard: OnHeard | None = None
@@ -32,11 +33,12 @@ class EncodingModel:
     packer: Packer | None = None
     aligner: Aligner | None = None
 
-    def __init__(self, network: FrameNetwork, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
+    def __init__(self, network: FrameNetwork, wants: Wants, quantizers: Mapping[str, Quantizer], writes: bool) -> None:
         self._network, self._feed, self._wants, self._quantizers = network, network.feed, wants, quantizers
-        self._taps = LayerTaps(network.stack.layers, wants.layers, network.final_norm)
-        if wants.transcripts is None:
-            without_layers_above(network.stack, max(wants.layers, default=0))
+        self._writes, self._stack = writes, wants.layers - {CONV}
+        self._taps = LayerTaps(network.stack.layers, self._stack, network.final_norm)
+        if not writes:
+            without_layers_above(network.stack, max(self._stack, default=0))
 
     def padded_length(self, num_samples: int) -> int:
         """Rows are padded to the longest of their batch."""
@@ -47,7 +49,7 @@ class EncodingModel:
 
     @torch.inference_mode()
     def parity(self, utterance: Utterance) -> Parity:
-        """With transformers' own processor and encoder."""
+        """With transformers' own processor and forward pass."""
         found = self._network.parity(utterance)
         self._taps.taken()
         return found
@@ -60,7 +62,7 @@ class EncodingModel:
         """
         inputs, body = self._feed([utterance.pcm_T for utterance in batch]), self._network.body
         hidden_BFD: Tensor = body(**inputs).last_hidden_state
-        if self._wants.transcripts is not None and not is_finite(hidden_BFD):
+        if self._writes and not is_finite(hidden_BFD):
             raise not_finite(first_not_finite(body, lambda: body(**inputs)) or "the encoder")
         return hidden_BFD
 

@@ -14,31 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.config.search import SearchConfig
-from audiomill.models.base import (
-    CONV,
-    Aligner,
-    Answer,
-    Ladder,
-    OnHeard,
-    Packer,
-    Parity,
-    Readout,
-    Transcript,
-    Utterance,
-    Wants,
-)
+from audiomill.models.base import CONV, Answer, Transcript, Utterance, Wants
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
 from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts, without_special
 from audiomill.models.ctc.top_tokens import TopTokens
 from audiomill.models.finite import first_not_finite, is_finite, not_finite
-from audiomill.models.frames.frame_network import FrameNetwork, cores
+from audiomill.models.frames.encoding import EncodingModel
+from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.pulse import beat
-from audiomill.models.readout import Quantizer, read_out
-from audiomill.models.taps import LayerTaps, without_layers_above
+from audiomill.models.readout import Quantizer
 
 
-class FrameModel:
+class FrameModel(EncodingModel):
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -51,13 +39,6 @@ class FrameModel:
         one_by_one: rows are computed alone, because rounding to 8 bits makes more of the last bits of a batch's sums.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
-    packer: Packer | None = None
-    aligner: Aligner | None = None
-    pads_rows_alone = False
-
     def __init__(
         self,
         network: FrameNetwork,
@@ -69,15 +50,10 @@ class FrameModel:
         storage_options: dict[str, Any] | None = None,
         one_by_one: bool = False,
     ) -> None:
+        super().__init__(network, wants, quantizers, vocabulary is not None)
         self._one_by_one = self.pads_rows_alone = one_by_one
-        self._network, self._model, self._feed, self._vocabulary = network, network.model, network.feed, vocabulary
-        self._wants, self._quantizers = wants, quantizers
-        self._language = language
+        self._model, self._vocabulary, self._language = network.model, vocabulary, language
         self.aligner = self if wants.aligns else None
-        self._stack = wants.layers - {CONV}
-        self._taps = LayerTaps(network.stack.layers, self._stack, network.final_norm)
-        if vocabulary is None:
-            without_layers_above(network.stack, max(self._stack, default=0))
         if CONV in wants.layers:
             network.body.feature_projection.register_forward_pre_hook(self._keep_conv)
         decoder = wants.transcripts.decoder if wants.transcripts is not None else SearchConfig()
@@ -86,20 +62,6 @@ class FrameModel:
         self._beam: BeamDecoder | None = None
         if has_beam and vocabulary is not None:
             self._beam = BeamDecoder(decoder, vocabulary, storage_options or {}, str(self._model.device))
-
-    def padded_length(self, num_samples: int) -> int:
-        """Rows are padded to the longest of their batch."""
-        return num_samples
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between batches."""
-
-    @torch.inference_mode()
-    def parity(self, utterance: Utterance) -> Parity:
-        """With transformers' own processor and forward pass."""
-        found = self._network.parity(utterance)
-        self._taps.taken()
-        return found
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
@@ -117,11 +79,7 @@ class FrameModel:
             self._network.body(**inputs)
         else:  # only codes of the convolutions: the transformer, most of the work, is not run
             self._network.body.feature_projection(self._network.convolutions(inputs))
-        readouts: Sequence[Readout] = [Readout()] * len(batch)
-        if self._wants.layers:
-            readouts = read_out(
-                self._wants, self._taps.taken(), None, self._quantizers, cores(batch, self._feed, self._model.device)
-            )
+        readouts = self._read_out(batch, self._model.device)
         return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:

@@ -78,7 +78,7 @@ class EncoderDecoder(EncodingModel):
         memory_fraction: float,
         encoded_at_once_s: float = 0.0,
     ) -> None:
-        super().__init__(network, wants, quantizers)
+        super().__init__(network, wants, quantizers, writer is not None)
         self._writer, self._memory_fraction, self._encoded_at_once_s = writer, memory_fraction, encoded_at_once_s
         self._first, self._halved = How(), 1
         if wants.transcripts is not None and wants.transcripts.retry:

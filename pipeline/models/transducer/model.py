@@ -50,7 +50,7 @@ class TransducerModel(EncodingModel):
         language: str | None,
         one_by_one: bool = False,
     ) -> None:
-        super().__init__(network, wants, quantizers)
+        super().__init__(network, wants, quantizers, vocabulary is not None)
         self._vocabulary, self._language = vocabulary, language
         self._one_by_one = self.pads_rows_alone = one_by_one
         self._loop = LabelLoop(network.model)
