@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import Utterance, VectorWant
 from audiomill.models.checkpoint import check_options, find_checkpoint
+from audiomill.models.locate import HUB_PATTERNS
 from audiomill.models.seq2seq.heard import How
 from audiomill.models.seq2seq.model import MAX_ROWS
 from tests.encoder_checkpoints import save_canary, save_moonshine, save_parakeet
@@ -245,3 +247,15 @@ def test_missing_files_are_named(tmp_path: Path, name: str, gone: str, told: str
     (folder / gone).unlink()
     with pytest.raises(ModelError, match=told):
         loaded(folder, transcripts=TranscriptConfig(language=LANGUAGE[name]))
+
+
+def test_a_nemo_archive_is_told_from_weights(tmp_path: Path) -> None:
+    (tmp_path / "canary-1b-v2.nemo").write_bytes(b"")
+    for name in (tmp_path, tmp_path / "canary-1b-v2.nemo"):
+        with pytest.raises(ModelError, match=r"a NeMo archive, which is not read here; expected .* for transformers"):
+            find_checkpoint(ModelConfig(model=str(name)), {})
+
+
+def test_every_file_of_a_checkpoint_is_fetched_from_the_hub(folder: Path) -> None:
+    """A prompt's template was left behind."""
+    assert [path.name for path in folder.iterdir() if not any(fnmatch(path.name, each) for each in HUB_PATTERNS)] == []

@@ -16,7 +16,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.family import POSTERIORS, PUNCTUATION, TEXT, TRANSLATION, Family, families
-from audiomill.models.locate import local_path
+from audiomill.models.locate import NEMO, local_path
 from audiomill.models.model_table import needs_newer, told_unknown
 from audiomill.models.shape import Shape
 from audiomill.storage.once import once_per_content
@@ -51,6 +51,8 @@ def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Che
     path = local_path(config.model, storage_options)
     name = str(path) if Path(config.model).exists() else config.model
     if path.is_dir() and not _weights(path):
+        if archives := sorted(path.glob("*.nemo")):
+            raise ModelError(f"{config.model}: {archives[0].name} is {NEMO}")
         raise ModelError(
             f"{config.model}: no weights found; expected a folder with *.safetensors, pytorch_model.bin or a CTranslate2 model.bin"
         )
@@ -134,9 +136,14 @@ def told(model: str, storage_options: dict[str, Any]) -> str:
     lines = [
         f"{model}: {family.name} ({family.checkpoints})",
         f"  gives           {', '.join(sorted(found.gives))}",
-        f"  hidden states   0 to {shape.num_layers}, {shape.width} values, {rate:g} frames a second{window}",
+        f"  frames          {rate:g} a second{window}",
         f"  number formats  {formats}",
     ]
+    if shape.num_layers >= 0:
+        lines.insert(2, f"  hidden states   0 to {shape.num_layers}, {shape.width} values")
+    if shape.quantizer is not None:
+        codebooks, entries = shape.quantizer
+        lines.insert(2, f"  own codes       {codebooks} codebook{'s' * (codebooks > 1)} of {entries} entries")
     if family.facts is not None:
         lines += [f"  exact           {family.facts.exact}", f"  licence         {family.facts.licence}"]
     return "\n".join(lines)

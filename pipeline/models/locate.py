@@ -13,7 +13,11 @@ from typing import Any
 
 from audiomill.errors import ModelError
 
-HUB_PATTERNS = ["*.json", "*.txt", "*.safetensors", "merges.txt", "vocab*", "*.model"]
+NEMO = (
+    "a NeMo archive, which is not read here; expected the same checkpoint's folder for transformers (config.json and "
+    "model.safetensors, on the hub beside the archive or under the name with -hf)"
+)
+HUB_PATTERNS = ["*.json", "*.txt", "*.safetensors", "merges.txt", "vocab*", "*.model", "*.jinja"]
 
 
 def local_path(name: str, storage_options: dict[str, Any]) -> Path:
@@ -27,6 +31,8 @@ def local_path(name: str, storage_options: dict[str, Any]) -> Path:
     path = Path(name)
     if path.is_dir() or (path.is_file() and path.suffix == ".pt"):
         return path.absolute()
+    if path.suffix == ".nemo":
+        raise ModelError(f"--model {name}: {NEMO}")
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 + 3 * name.startswith("hf://"):
         raise ModelError(
             f"--model {name}: no such folder; expected a folder with config.json and weights, or a hub id such as openai/whisper-tiny.en"

@@ -54,7 +54,7 @@ def _load(loading: Loading) -> SpeechModel:
 
 FAMILY = Family(
     name="codecs",
-    checkpoints="X-codec, X-codec2, NeuCodec, DAC (16 kHz)",
+    checkpoints="X-codec, X-codec2, NeuCodec and DAC of 16 kHz",
     facts=Facts(
         examples=(
             "hf-audio/xcodec-hubert-librispeech",

@@ -124,11 +124,13 @@ class GateLadder:
     def better(
         self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
     ) -> list[Answer]:
-        """Fewer failed gates win, then the higher log-probability."""
-        again = [old if new.text is None else new for old, new in zip(before, after, strict=True)]
+        """Fewer failed gates win, then the higher log-probability. Of the same tokens the first stays: the last bits of
+        their log-probabilities depend on how many rows were beside them."""
+        agreed = [n.text is not None and n.text.tokens == o.text.tokens for o, n in zip(before, after, strict=True)]
+        news = zip(before, after, agreed, strict=True)
+        again = [old if is_agreed or new.text is None else new for old, new, is_agreed in news]
         pairs = zip(before, again, self._signals(utterances, before), self._signals(utterances, again), strict=True)
         kept = [old if self._rank(a) >= self._rank(b) else self.replaced(old, new) for old, new, a, b in pairs]
-        agreed = [n.text is not None and n.text.tokens == o.text.tokens for o, n in zip(before, after, strict=True)]
         return [
             answer._replace(text=answer.text._replace(is_agreed=is_agreed))
             for answer, is_agreed in zip(kept, agreed, strict=True)
