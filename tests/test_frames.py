@@ -359,3 +359,46 @@ def test_the_first_codebooks_of_a_quantizer_are_those_of_all(pretrained: Path, t
     run(tmp_path / "a.wav", tmp_path / "one", "encode", model=pretrained, codebooks=1)
     first, _ = rows(tmp_path / "all", "codes")
     assert [row["codes"] for row in rows(tmp_path / "one", "codes")] == [first["codes"]]
+
+
+@pytest.mark.parametrize("told", ["uniform", [0.5, 0.0, 2.0], {"weights": [0, 1, 0]}])
+def test_a_mixture_is_the_weighted_sum_of_hugging_face_s_hidden_states(
+    corpus: Path, wav2vec2_folder: Path, tmp_path: Path, told: Any
+) -> None:
+    theirs = hidden_states(wav2vec2_folder)
+    count = len(theirs[0])
+    mixture, weights = "uniform", [1 / count] * count
+    if told != "uniform":
+        (tmp_path / "weights.json").write_text(json.dumps(told))
+        mixture, weights = str(tmp_path / "weights.json"), told["weights"] if isinstance(told, dict) else told
+    run(corpus, tmp_path / "out", "embed", model=wav2vec2_folder, mixture=mixture, dtype="fp32")
+    found = rows(tmp_path / "out", "embeddings")
+    assert len(found) == len(theirs) and {row["layer"] for row in found} == {-1}
+    for row, states in zip(found, theirs, strict=True):
+        expected = sum(weight * state for weight, state in zip(weights, states, strict=True))
+        assert np.abs(np.array(row["values"]) - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_a_mixture_that_does_not_fit_is_one_line(corpus: Path, wav2vec2_folder: Path, tmp_path: Path) -> None:
+    for content, told in (
+        ("[1, 2]", "2 weights; .* has 3 hidden states, 0 to 2"),
+        ("[0, 0, 0]", "no weight is above 0"),
+        ("[1, 2, NaN]", "a weight that is no number"),
+        ("no list", "expected uniform, or a JSON file"),
+        (None, "no such file"),
+    ):
+        (tmp_path / "w.json").unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / "w.json").write_text(content)
+        with pytest.raises(UsageError, match=told):
+            run(corpus, tmp_path / "out", "embed", model=wav2vec2_folder, mixture=tmp_path / "w.json")
+
+
+def test_another_mixture_is_another_run(corpus: Path, wav2vec2_folder: Path, tmp_path: Path) -> None:
+    """The file's name stays: what it says is compared."""
+    (tmp_path / "w.json").write_text("[1, 0, 0]")
+    options: dict[str, Any] = {"model": wav2vec2_folder, "mixture": tmp_path / "w.json"}
+    run(corpus, tmp_path / "out", "embed", **options)
+    (tmp_path / "w.json").write_text("[0, 1, 0]")
+    with pytest.raises(UsageError, match="mixture"):
+        run(corpus, tmp_path / "out", "embed", **options)

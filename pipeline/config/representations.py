@@ -18,6 +18,11 @@ class EmbeddingsConfig(Validated):
         "wav2vec (v1): 0 or z, 1 or c.",
         results=True,
     )
+    mixture: str | None = option(
+        None,
+        "One weighted sum of all hidden states in place of --layers: uniform, or a JSON file with a weight for each.",
+        results=True,
+    )
     pool: str = option(
         "none",
         "none: every frame; mean, mean+std or max over the frames of a segment.",

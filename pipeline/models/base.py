@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from audiomill.config.text import TranscriptConfig
 
+MIXED = -1
+"""In place of a hidden state's number: a weighted sum of several."""
 CONV = -100
 """Stands for the normalised output of the convolutions where a layer's number is expected."""
 
@@ -91,13 +93,20 @@ class Transcript(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class VectorWant:
-    """One kind of embedding. `layer`: index of a hidden state; the rest: see `EmbeddingsConfig`."""
+    """One kind of embedding. `layer`: index of a hidden state, or MIXED: the sum of all, times their `weights`; the rest:
+    see `EmbeddingsConfig`."""
 
     layer: int
     pool: str = "none"
     stride: int = 1
     dtype: str = "fp32"
     l2_normalize: bool = False
+    weights: tuple[float, ...] = ()
+
+    @property
+    def hidden_states(self) -> list[int]:
+        """Those that it is made of."""
+        return [number for number, weight in enumerate(self.weights) if weight] if self.layer == MIXED else [self.layer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +143,8 @@ class Wants:
     @property
     def layers(self) -> set[int]:
         """Hidden states that must be captured."""
-        return {want.layer for want in self.vectors} | {want.layer for want in self.codes if want.layer is not None}
+        vectors = {number for want in self.vectors for number in want.hidden_states}
+        return vectors | {want.layer for want in self.codes if want.layer is not None}
 
 
 class Vectors(NamedTuple):

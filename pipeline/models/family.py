@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from audiomill.config.train import TrainConfig
     from audiomill.models.learner import Learner
-    from audiomill.models.readout import Quantizer
+    from audiomill.models.vectors.readout import Quantizer
 
 TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION = (
     "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation",

@@ -15,7 +15,7 @@ from audiomill.models.task import LoadedTask, TaskSpec
 if TYPE_CHECKING:
     import torch
 
-    from audiomill.models.readout import Quantizer
+    from audiomill.models.vectors.readout import Quantizer
 
 
 def import_libraries() -> None:

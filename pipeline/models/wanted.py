@@ -10,30 +10,35 @@ from typing import Any
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import CONV, CodesWant, VectorWant
+from audiomill.models.base import CONV, MIXED, CodesWant, VectorWant
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint, shape_of
 from audiomill.models.family import VECTORS
 from audiomill.models.shape import Shape
+from audiomill.models.vectors.mixture import mixture_weights
 from audiomill.storage.fs import Place, absolute
 
 QUANTIZER = "quantizer"
 
 
-def settled_vectors(configs: Sequence[EmbeddingsConfig], shape: Shape) -> Iterator[VectorWant]:
-    """One want a layer.
+def settled_vectors(
+    configs: Sequence[EmbeddingsConfig], checkpoint: Checkpoint, shape: Shape, storage_options: dict[str, Any]
+) -> Iterator[VectorWant]:
+    """One want a layer, or one for a mixture of all.
 
     Raises:
-        UsageError: a layer that the model does not have.
+        ModelError: the checkpoint gives no vectors.
+        UsageError: a layer that the model does not have, or a mixture that does not fit it.
     """
+    if configs and VECTORS not in checkpoint.gives:
+        raise ModelError(f"{checkpoint.name}: gives codes and no vectors: `audiomill encode` writes them")
     for config in configs:
+        form = {name: getattr(config, name) for name in ("pool", "dtype", "l2_normalize")}
+        if config.mixture is not None:
+            weights = mixture_weights(config.mixture, shape, checkpoint.name, storage_options)
+            yield VectorWant(layer=MIXED, weights=weights, stride=config.frame_stride, **form)
+            continue
         for layer in layer_numbers(config.layers, shape, "--layers"):
-            yield VectorWant(
-                layer=layer,
-                pool=config.pool,
-                stride=config.frame_stride,
-                dtype=config.dtype,
-                l2_normalize=config.l2_normalize,
-            )
+            yield VectorWant(layer=layer, stride=config.frame_stride, **form)
 
 
 def layer_numbers(text: str, shape: Shape, option: str) -> list[int]:

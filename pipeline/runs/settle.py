@@ -109,12 +109,12 @@ def settle(
     for number, task in enumerate(tasks):
         prefix = "" if len(tasks) == 1 else f"models.{number}."
         settled = {name: (before or {}).get(f"{prefix}{name}") for name in (PRECISION, SECOND_PRECISION)}
-        spec, codes = _task_spec(task, device, features, options, settled, task is aligner)
+        spec, others = _task_spec(task, device, features, options, settled, task is aligner)
         writers = sum(each.wants.transcripts is not None for each in specs)
         if writers and spec.wants.transcripts is not None:
             spec = dataclasses.replace(spec, wants=dataclasses.replace(spec.wants, beside=writers + 1))
         specs.append(spec)
-        found = _model_fields(task, spec, codes, task is aligner, options)
+        found = _model_fields(task, spec, others, task is aligner, options)
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
     segments = segment_spec(config.segment, tasks)
@@ -141,7 +141,7 @@ def settle(
 
 
 def _model_fields(
-    task: FoundTask, spec: TaskSpec, codes: list[str], is_aligner: bool, options: dict[str, Any]
+    task: FoundTask, spec: TaskSpec, others: Mapping[str, Any], is_aligner: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
     """What changes the results of one model."""
     found = {
@@ -149,7 +149,7 @@ def _model_fields(
         "model": fingerprint(task.checkpoint),
         "model-files": prints(Path(task.checkpoint.path)),
         PRECISION: spec.model.precision,
-        **({"codebook": codes} if codes else {}),
+        **others,
         **({"align": True} if is_aligner else {}),
         **_decoder_fields(task.config, options),
     }
@@ -179,19 +179,19 @@ def _task_spec(
     options: dict[str, Any],
     before: Mapping[str, Any],
     aligns: bool,
-) -> tuple[TaskSpec, list[str]]:
-    """The task, and the fingerprints of its codebooks."""
+) -> tuple[TaskSpec, dict[str, Any]]:
+    """The task, and what files beside its checkpoint say, by option."""
     config = task.config
     model = config.model
     only_text = not any(config.tables.values())
     family, kind = task.checkpoint.family, kind_of(device)
     precision = precision_of(model.precision, family, device, features, only_text, before[PRECISION])
-    prints: list[str] = []
     found: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     for output in OUTPUTS:
-        fields, others = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
+        fields, told = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
         found |= fields
-        prints += others
+        others |= told
     text, second = config.transcripts, None
     if text is not None and task.second is not None:
         is_last_rung = text.redo_below is None
@@ -210,7 +210,7 @@ def _task_spec(
         redo_below=None if config.transcripts is None else config.transcripts.redo_below,
         batch_samples=samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
     )
-    return spec, prints
+    return spec, others
 
 
 def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:

@@ -37,9 +37,9 @@ SCHEMA = pa.schema(
 
 def _settle(
     configs: Sequence[CodesConfig], checkpoint: Checkpoint, shape: Shape, options: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     wants, prints = settled_codes(configs, checkpoint, shape, options)
-    return {"codes": tuple(wants)}, prints
+    return {"codes": tuple(wants)}, {"codebook": prints} if prints else {}
 
 
 def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:

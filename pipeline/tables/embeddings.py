@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.representations import EmbeddingsConfig
-from audiomill.errors import ModelError, UsageError
+from audiomill.errors import UsageError
 from audiomill.models.base import VectorWant
 from audiomill.models.checkpoint import Checkpoint
-from audiomill.models.family import VECTORS
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
 from audiomill.models.wanted import settled_vectors
@@ -33,7 +32,11 @@ def schema_of(values: pa.DataType) -> pa.Schema:
     return pa.schema(
         [
             *NAMED,
-            column("layer", pa.int16(), "hidden state: 0 is the input of the first layer, 9 the output of the ninth"),
+            column(
+                "layer",
+                pa.int16(),
+                "hidden state: 0 is the input of the first layer, 9 the output of the ninth; -1: the sum of all, weighted by --mixture",
+            ),
             column("pool", pa.string(), "none, mean, mean+std or max"),
             column("num_frames", pa.int32(), "vectors in the row, or frames that were pooled"),
             *CLOCK,
@@ -60,10 +63,10 @@ def values_type(wants: Sequence[tuple[int, VectorWant]]) -> pa.DataType:
 
 def _settle(
     configs: Sequence[EmbeddingsConfig], checkpoint: Checkpoint, shape: Shape, options: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    if configs and VECTORS not in checkpoint.gives:
-        raise ModelError(f"{checkpoint.name}: gives codes and no vectors: `audiomill encode` writes them")
-    return {"vectors": tuple(settled_vectors(configs, shape))}, []
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    wants = tuple(settled_vectors(configs, checkpoint, shape, options))
+    mixed = [list(want.weights) for want in wants if want.weights]
+    return {"vectors": wants}, {"mixture": mixed} if mixed else {}
 
 
 def _check(configs: Sequence[EmbeddingsConfig]) -> None:

@@ -64,7 +64,8 @@ class Output:
         documented: its schema, with the usual width where that depends on the model.
         config: dataclass of its options; None where it has none of its own.
         shorthand: the option that a plain value in a YAML file stands for.
-        settle: (configs, checkpoint, shape, storage options) -> fields of `Wants`, and fingerprints of other files.
+        settle: (configs, checkpoint, shape, storage options) -> fields of `Wants`, and what other files say,
+            by option.
         check: raises UsageError for configs of one job that cannot share a table.
         told_apart: what a row of a task is known by, for each kind of row.
         is_wanted: whether a task gives rows.
@@ -80,8 +81,8 @@ class Output:
     config: type | None = None
     shorthand: str = ""
     settle: Callable[
-        [Sequence[Any], Checkpoint, Shape, dict[str, Any]], tuple[dict[str, Any], list[str]]
-    ] = lambda configs, checkpoint, shape, options: ({}, [])  # fmt: skip
+        [Sequence[Any], Checkpoint, Shape, dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]
+    ] = lambda configs, checkpoint, shape, options: ({}, {})  # fmt: skip
     check: Callable[[Sequence[Any]], None] = lambda configs: None
     told_apart: Callable[[TaskSpec], Sequence[tuple[Any, ...]]] = lambda spec: ()
     is_wanted: Callable[[Wants], bool]

@@ -16,7 +16,7 @@ from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.pulse import beat
-from audiomill.models.readout import CoreFrames, read_out
+from audiomill.models.vectors.readout import CoreFrames, read_out
 
 NOT_FOR_ENCODE = frozenset(("padding_mask", "attention_mask"))
 """Rows go alone: there is no padding that must be told from sound."""

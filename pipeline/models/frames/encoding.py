@@ -13,8 +13,8 @@ from torch import Tensor
 from audiomill.models.base import CONV, Aligner, Ladder, OnHeard, Packer, Parity, Readout, Utterance, Wants
 from audiomill.models.finite import first_not_finite, is_finite, not_finite
 from audiomill.models.frames.frame_network import FrameNetwork, cores
-from audiomill.models.readout import Quantizer, read_out
-from audiomill.models.taps import LayerTaps, without_layers_above
+from audiomill.models.vectors.readout import Quantizer, read_out
+from audiomill.models.vectors.taps import LayerTaps, without_layers_above
 
 
 class EncodingModel:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.models.base import Parity, Utterance
-from audiomill.models.readout import CoreFrames
+from audiomill.models.vectors.readout import CoreFrames
 
 
 class Feed(Protocol):

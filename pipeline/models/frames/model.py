@@ -23,7 +23,7 @@ from audiomill.models.finite import first_not_finite, is_finite, not_finite
 from audiomill.models.frames.encoding import EncodingModel
 from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.pulse import beat
-from audiomill.models.readout import Quantizer
+from audiomill.models.vectors.readout import Quantizer
 
 
 class FrameModel(EncodingModel):

@@ -20,7 +20,7 @@ from audiomill.models.frames.model import FrameModel
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
-from audiomill.models.readout import Quantizer
+from audiomill.models.vectors.readout import Quantizer
 
 MAY_BE_MISSING = ("masked_spec_embed", "adapter.")
 """Tensors that checkpoints lack without harm: used in training only, or loaded by language."""

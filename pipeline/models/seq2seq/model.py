@@ -19,7 +19,6 @@ from audiomill.models.finite import not_finite
 from audiomill.models.frames.encoding import EncodingModel
 from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.pulse import beat
-from audiomill.models.readout import Quantizer
 from audiomill.models.seq2seq.beams import decode_with_beams
 from audiomill.models.seq2seq.cross import crossed
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
@@ -30,6 +29,7 @@ from audiomill.models.seq2seq.memory import Shapes, free_bytes, rows_that_fit
 from audiomill.models.seq2seq.stepping import decode
 from audiomill.models.seq2seq.table import Decoded, Entry, Search, Table
 from audiomill.models.seq2seq.token_rules import SpecialTokens
+from audiomill.models.vectors.readout import Quantizer
 
 MAX_ROWS = {"cpu": 64, "cuda": 256}
 """Rows that are decoded at a time: more do not make a step cheaper."""

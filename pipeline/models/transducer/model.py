@@ -15,8 +15,8 @@ from audiomill.models.base import Answer, TimedText, Transcript, Utterance, Want
 from audiomill.models.ctc.greedy import CtcVocabulary, core_frames, without_special
 from audiomill.models.frames.encoding import EncodingModel
 from audiomill.models.frames.frame_network import FrameNetwork
-from audiomill.models.readout import Quantizer
 from audiomill.models.transducer.label_loop import LabelLoop, Labels
+from audiomill.models.vectors.readout import Quantizer
 
 
 class _Piece(NamedTuple):

@@ -22,7 +22,7 @@ from audiomill.models.base import (
     Wants,
     side_by_side,
 )
-from audiomill.models.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wav2vec1.network import Wav2Vec, num_frames
 
 

@@ -13,8 +13,8 @@ from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.family import Loading
 from audiomill.models.finite import check_weights
 from audiomill.models.load import dtype_of
-from audiomill.models.readout import Quantizer
 from audiomill.models.seq2seq.ladder import GateLadder
+from audiomill.models.vectors.readout import Quantizer
 from audiomill.models.whisper.model import WhisperModel
 from audiomill.models.whisper.parts import tokenizer_of, whisper_parts
 from audiomill.models.whisper.timing import heads_of

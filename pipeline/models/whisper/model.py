@@ -29,14 +29,14 @@ from audiomill.models.base import (
     Wants,
 )
 from audiomill.models.finite import not_finite
-from audiomill.models.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.seq2seq.beams import decode_with_beams
 from audiomill.models.seq2seq.gates import Signals
 from audiomill.models.seq2seq.heard import Heard, How, TimedToken, core_seconds, mean_logprob, signals_of
 from audiomill.models.seq2seq.memory import free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.stepping import decode
 from audiomill.models.seq2seq.table import Decoded, Search, Table
-from audiomill.models.taps import without_layers_above
+from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.vectors.taps import without_layers_above
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of

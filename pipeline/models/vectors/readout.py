@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiomill.models.base import CONV, CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
+from audiomill.models.base import CONV, MIXED, CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
 from audiomill.models.finite import is_finite, not_finite
 
 Quantizer = Callable[[Tensor], Tensor]
@@ -75,10 +75,21 @@ def read_out(
     for layer, values in taken.items():
         if not is_finite(values):
             raise not_finite("the convolutions" if layer == CONV else f"layer {layer}")
-    vectors = [_vectors(taken[want.layer], want, core_of(want.layer)) for want in wants.vectors]
+    vectors = [_vectors(_mixed(taken, want), want, core_of(want.hidden_states[0])) for want in wants.vectors]
     codes = [_codes(taken, own_codes_BFK, want, quantizers, core_of(want.layer)) for want in wants.codes]
     num_rows = len(core_of(min(wants.layers, default=None)).counts)
     return [Readout(tuple(v[row] for v in vectors), tuple(c[row] for c in codes)) for row in range(num_rows)]
+
+
+def _mixed(taken: Mapping[int, Tensor], want: VectorWant) -> Tensor:
+    """The hidden state of a want, or the weighted sum of several."""
+    if want.layer != MIXED:
+        return taken[want.layer]
+    first, *others = want.hidden_states
+    mixed = want.weights[first] * taken[first]
+    for number in others:
+        mixed.add_(taken[number], alpha=want.weights[number])
+    return mixed
 
 
 def _codes(

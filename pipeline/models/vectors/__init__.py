@@ -1,0 +1,1 @@
+"""Hidden states as they pass, and the vectors and codes that are read off them."""
