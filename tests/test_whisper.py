@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import WhisperFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Utterance
+from audiomill.models.mel import slaney_filters
 from audiomill.models.whisper.model import WhisperModel
 from audiomill.models.whisper.parts import transformers_parts
 from audiomill.text.wer import score_pair
@@ -72,6 +76,22 @@ def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[
     order = np.random.default_rng(1).permutation(len(clips))
     mixed = transcriber.decode([utterance(clips[i]) for i in order])
     assert [row.tokens for row in mixed] == [expected[i] for i in order]
+
+
+@pytest.mark.parametrize("num_mels", [80, 128])
+def test_filters_are_those_of_transformers(num_mels: int) -> None:
+    theirs = mel_filter_bank(201, num_mels, 0.0, 8000.0, 16_000, norm="slaney", mel_scale="slaney")
+    assert np.abs(slaney_filters(num_mels) - theirs).max() < 1e-7 * theirs.max()
+
+
+def test_loading_whisper_imports_no_transformers(whisper: Path) -> None:
+    """It takes a second or two of a run's start."""
+    code = (
+        "import sys; from tests.jobs_by_hand import loaded;"
+        f"loaded({str(whisper)!r}); print('transformers' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) -> None:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 def import_libraries() -> None:
     """What every checkpoint needs, and takes seconds to import."""
     import torch  # noqa: F401
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -27,6 +27,9 @@ def loaded_whole(
     Raises:
         ModelError: it cannot be loaded, or tensors are missing or hold no numbers.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     options = {"dtype": dtype, "trust_remote_code": trust_remote_code, "output_loading_info": True}
     try:
         model, loading = kind.from_pretrained(with_real_names(folder), **options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from audiomill.errors import ModelError
 from audiomill.models.shape import Shape
 from audiomill.models.whisper.folder import WHISPER_HOP
+from audiomill.models.whisper.network.dimensions import Dimensions
+from audiomill.models.whisper.tokens import ENGLISH_ONLY_SIZE
 from audiomill.storage.once import once_per_content
 
 if TYPE_CHECKING:
@@ -36,20 +39,28 @@ def is_ctranslate2(folder: Path) -> bool:
     )
 
 
-def config_and_weights(folder: Path) -> tuple[Any, dict[str, Tensor]]:
-    """`WhisperConfig`, and the same weights in float32 by the names of transformers.
+def config_of(sizes: Dimensions) -> Any:
+    """`WhisperConfig` of such a model."""
+    from transformers import WhisperConfig
+
+    end = 50256 if sizes.vocab_size == ENGLISH_ONLY_SIZE else 50257
+    ids = {"pad_token_id": end, "bos_token_id": end, "eos_token_id": end, "decoder_start_token_id": end + 1}
+    return WhisperConfig(**asdict(sizes), **ids)
+
+
+def sizes_and_weights(folder: Path) -> tuple[Dimensions, dict[str, Tensor]]:
+    """Its sizes, and the same weights in float32 by the names of transformers.
 
     Raises:
         ModelError: not a CTranslate2 Whisper model, or one quantised in a way that we do not read.
     """
     import torch
-    from transformers import WhisperConfig
 
     arrays = read_arrays(folder / "model.bin")
     if "encoder/conv1/weight" not in arrays:
         raise ModelError(f"{folder}: a CTranslate2 model, but not Whisper; expected a converted Whisper checkpoint")
     vocabulary_size, width = arrays["decoder/embeddings/weight"].shape
-    config = WhisperConfig(
+    sizes = Dimensions(
         vocab_size=vocabulary_size,
         d_model=width,
         num_mel_bins=arrays["encoder/conv1/weight"].shape[1],
@@ -60,16 +71,12 @@ def config_and_weights(folder: Path) -> tuple[Any, dict[str, Tensor]]:
         encoder_ffn_dim=arrays["encoder/layer_0/ffn/linear_0/weight"].shape[0],
         decoder_ffn_dim=arrays["decoder/layer_0/ffn/linear_0/weight"].shape[0],
         max_target_positions=arrays["decoder/position_encodings/encodings"].shape[0],
-        pad_token_id=50256 if vocabulary_size == 51864 else 50257,
-        bos_token_id=50256 if vocabulary_size == 51864 else 50257,
-        eos_token_id=50256 if vocabulary_size == 51864 else 50257,
-        decoder_start_token_id=50257 if vocabulary_size == 51864 else 50258,
     )
     try:
         named = _torch_names(arrays, width)
     except KeyError as error:
         raise ModelError(f"{folder}: expected every Whisper weight, {error.args[0]} is missing") from error
-    return config, {name: torch.from_numpy(np.ascontiguousarray(each, np.float32)) for name, each in named.items()}
+    return sizes, {name: torch.from_numpy(np.ascontiguousarray(each, np.float32)) for name, each in named.items()}
 
 
 @once_per_content

@@ -11,6 +11,7 @@ import torch
 
 from audiomill.errors import ModelError
 from audiomill.models.whisper import ctranslate2
+from audiomill.models.whisper.network.dimensions import Dimensions
 from audiomill.models.whisper.network.skeleton import TIED, Skeleton
 
 
@@ -22,21 +23,16 @@ def whisper_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
         ModelError: weights are missing.
     """
     if ctranslate2.is_ctranslate2(folder):
-        config, weights = ctranslate2.config_and_weights(folder)
-        return _skeleton(folder, config, weights), ctranslate2.generation_settings(folder)
-    from transformers import GenerationConfig, WhisperConfig
-
-    config = WhisperConfig.from_pretrained(folder)
-    found = None if getattr(config, "quantization_config", None) else _safetensors(folder)
+        sizes, weights = ctranslate2.sizes_and_weights(folder)
+        return _skeleton(folder, sizes, weights), ctranslate2.generation_settings(folder)
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = None if settings.get("quantization_config") else _safetensors(folder)
     if found is None:
         return transformers_parts(folder)
-    generation = (
-        GenerationConfig.from_pretrained(folder)
-        if (folder / "generation_config.json").exists()
-        else GenerationConfig.from_model_config(config)
-    )
+    told = folder / "generation_config.json"  # older checkpoints have all in one file
+    generation: dict[str, Any] = json.loads(told.read_text(encoding="utf-8")) if told.exists() else settings
     try:
-        return Skeleton(config, found), generation.to_dict()
+        return Skeleton(Dimensions.of(settings), found), generation
     except KeyError:  # other names, which transformers may know
         return transformers_parts(folder)
 
@@ -48,12 +44,14 @@ def transformers_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
         ModelError: weights are missing.
     """
     from transformers import WhisperForConditionalGeneration
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     if ctranslate2.is_ctranslate2(folder):
-        config, weights = ctranslate2.config_and_weights(folder)
+        sizes, weights = ctranslate2.sizes_and_weights(folder)
         with torch.device("meta"):
-            model = WhisperForConditionalGeneration(config)
-        model.load_state_dict(_skeleton(folder, config, weights).state_dict(), assign=True)
+            model = WhisperForConditionalGeneration(ctranslate2.config_of(sizes))
+        model.load_state_dict(_skeleton(folder, sizes, weights).state_dict(), assign=True)
         model.tie_weights()
         return model.requires_grad_(True).eval(), ctranslate2.generation_settings(folder)
     model, told = WhisperForConditionalGeneration.from_pretrained(
@@ -66,9 +64,9 @@ def transformers_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, model.generation_config.to_dict()
 
 
-def _skeleton(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -> Skeleton:
+def _skeleton(folder: Path, sizes: Dimensions, weights: Mapping[str, torch.Tensor]) -> Skeleton:
     try:
-        return Skeleton(config, weights)
+        return Skeleton(sizes, weights)
     except KeyError as error:
         raise ModelError(
             f"{folder}: expected every Whisper weight, {error.args[0]} is missing or of another shape"

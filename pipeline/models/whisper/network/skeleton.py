@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from audiomill.models.whisper.network.dimensions import Dimensions
 
 KERNEL = 3
 """Frames that a convolution sees."""
@@ -18,14 +20,14 @@ class Skeleton(nn.Module):
     """What `audiomill.models.whisper.network.weights` takes of a `WhisperForConditionalGeneration`.
 
     Args:
-        config: `WhisperConfig`.
+        config: its sizes.
         weights: float32, by the names of transformers; the tied one may be missing.
 
     Raises:
         KeyError: a weight is missing, too many, or of another shape.
     """
 
-    def __init__(self, config: Any, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, config: Dimensions, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.config = config
         width, ends = config.d_model, config.vocab_size
@@ -37,7 +39,7 @@ class Skeleton(nn.Module):
             encoder.embed_positions = _table(config.max_source_positions, width)
             layers = [_layer(width, config.encoder_ffn_dim) for _ in range(config.encoder_layers)]
             encoder.layers, encoder.layer_norm = nn.ModuleList(layers), nn.LayerNorm(width)
-            encoder.config = config
+            encoder.config = cast(Any, config)
             self.model.decoder = decoder = nn.Module()
             decoder.embed_tokens = _table(ends, width)
             decoder.embed_positions = _table(config.max_target_positions, width)
