@@ -27,6 +27,7 @@ from audiomill.runs.job import run_job
 from audiomill.runs.settle import found_tasks, settle
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.answers.climb import run_model
+from audiomill.stages.models_apart import end_waiting
 from audiomill.stages.plan import planned_table
 from audiomill.stages.sandbox import Decoder
 from benchmarks.record import save
@@ -88,6 +89,7 @@ def main() -> None:
             for engine in ("ray", "local"):
                 output = Path(folder) / f"{engine}{number}"
                 began = time.perf_counter()
+                end_waiting()
                 summary = run_job(config_for(corpus, output, args.model, engine), Console(quiet=True))
                 row[f"{engine}_wall_s"] = time.perf_counter() - began
                 row[f"{engine}_startup_s"] = summary["startup_s"]

@@ -29,6 +29,7 @@ from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.jobs.demo import whisper_folder
 from audiomill.runs.job import run_job
+from audiomill.stages.models_apart import end_waiting
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.wer import NO_ERRORS, score_pair
@@ -43,7 +44,7 @@ TINY_GFLOP_PER_SECOND = 1.89
 
 
 def ours(model: str, work: Path, **options: Any) -> System:
-    """Through the whole pipeline, in this process."""
+    """Through the whole pipeline, in this process; every run starts as if it were the first, or start-up would not cancel out."""
 
     def run(files: list[Path]) -> tuple[float, dict[str, str]]:
         folder = work / "inputs"
@@ -51,6 +52,7 @@ def ours(model: str, work: Path, **options: Any) -> System:
         for path in files:
             (folder / path.name).symlink_to(path)
         values = {"inputs": (str(folder),), "output": str(work / "out"), "model": model, "engine": "local"}
+        end_waiting()
         began = time.perf_counter()
         summary = run_job(build(TranscribeConfig, {**values, "quiet": True, **options}).job(), Console(quiet=True))
         took = time.perf_counter() - began - summary["startup_s"]

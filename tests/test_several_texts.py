@@ -58,7 +58,7 @@ def ran(place: Path, name: str, *models: tuple[Any, str]) -> subprocess.Complete
 @pytest.fixture(scope="module")
 def both(place: Path, whisper: Path, parakeet: Path) -> Path:
     """Whisper's texts in segments, those of random weights in transcripts."""
-    done = ran(place, "both", (whisper, "true"), (parakeet, "true"))
+    done = ran(place, "both", (whisper, "true"), (parakeet, "{language: de}"))
     assert done.returncode == 0, done.stderr
     return place / "both"
 
@@ -99,6 +99,7 @@ def test_scores_exports_and_reports_choose_a_text(place: Path, both: Path) -> No
     exported = in_process(place, "export", "both", "--format", "jsonl", "--transcript", "2").stdout.splitlines()
     for recording in map(json.loads, exported):
         assert [segment["text"] for segment in recording["segments"]] == [texts[s["id"]] for s in recording["segments"]]
+        assert recording["language"] == ("de" if recording["segments"] else None), "of the text that was chosen"
         assert recording["text"].split() == " ".join(segment["text"] for segment in recording["segments"]).split()
     assert in_process(place, "report", "both", "--transcript", "2").returncode == 0
     page = "".join(path.read_text() for path in (both / "report").glob("part-*.js"))

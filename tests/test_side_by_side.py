@@ -100,7 +100,7 @@ def test_a_process_that_is_killed_while_it_loads_is_started_again(
     corpus: Path, wav2vec2_folder: Path, tmp_path: Path
 ) -> None:
     """It ended the run, with exit code 1."""
-    models_apart._idle.end_all()
+    models_apart.end_waiting()
     killed: list[int] = []
 
     def assassin() -> None:

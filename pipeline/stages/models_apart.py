@@ -64,6 +64,11 @@ def _taken(verbose: bool) -> _Process:
     return _idle.take(verbose) or _Process(verbose)
 
 
+def end_waiting() -> None:
+    """Ends the processes that wait: the next run starts as if it were the first."""
+    _idle.end_all()
+
+
 def start_ahead(verbose: bool) -> None:
     """Lets a process load its libraries while there is still something else to do."""
     process = _taken(verbose)

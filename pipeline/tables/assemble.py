@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.tables.result import Result, Tables
-from audiomill.tables.rows import in_time_order, joined_text
+from audiomill.tables.rows import in_time_order, joined_text, spoken_language
 
 ENVELOPE = ("envelope", "envelope_s")
 
@@ -73,10 +73,6 @@ def _accounts(results: Sequence[dict[str, Any]], has_text: bool) -> dict[str, pa
 def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost: int, has_text: bool) -> dict[str, Any]:
     speech = max(0, ending["speech_samples"] - lost)
     failed = ending["failed_samples"] + (ending["speech_samples"] - speech)
-    by_language: defaultdict[str, float] = defaultdict(float)
-    for segment in segments:
-        if segment["language"] is not None:
-            by_language[segment["language"]] += segment["stop_s"] - segment["start_s"]
     problems = [ending["error"]] if ending["error"] else []
     problems += [f"the model failed on {seconds_from_samples(lost):.3f} s"] if lost else []
     return {
@@ -99,7 +95,7 @@ def _recording_row(ending: dict[str, Any], segments: list[dict[str, Any]], lost:
         "span_start_s": seconds_from_samples(ending["origin"]),
         "duration_s": seconds_from_samples(ending["num_samples"]),
         "text": joined_text(segments) if has_text else None,
-        "language": max(by_language, key=lambda code: (by_language[code], code)) if by_language else None,
+        "language": spoken_language(segments),
         "num_segments": len(segments),
         "speech_s": seconds_from_samples(speech),
         "non_speech_s": seconds_from_samples(ending["num_samples"] - speech - failed),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from audiomill.errors import InputError
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table
-from audiomill.tables.rows import in_time_order, joined_text
+from audiomill.tables.rows import in_time_order, joined_text, spoken_language
 
 TEXTS = ("text", "language", "confidence", "words")
 """Columns of a segment that another transcript has too."""
@@ -60,10 +60,21 @@ def with_texts(output: Place, part: int, table: str, rows: pa.Table, transcript:
     if table == "segments":
         return pa.Table.from_pylist([_segment(row, texts) for row in rows.to_pylist()], schema=schema.SEGMENTS)
     spoken: dict[str, list[dict[str, Any]]] = {}
-    for row in read_table(output.join("segments", name), ["id", "recording_id", "start_s", "channel"]).to_pylist():
-        spoken.setdefault(row["recording_id"], []).append({**row, "text": texts[row["id"]]["text"]})
-    found = [{**row, "text": joined_text(in_time_order(spoken.get(row["id"], ())))} for row in rows.to_pylist()]
+    columns = ["id", "recording_id", "start_s", "stop_s", "channel"]
+    for row in read_table(output.join("segments", name), columns).to_pylist():
+        said = {key: texts[row["id"]][key] for key in ("text", "language")}
+        spoken.setdefault(row["recording_id"], []).append({**row, **said})
+    found = [_recording(row, spoken.get(row["id"], ())) for row in rows.to_pylist()]
     return pa.Table.from_pylist(found, schema=schema.RECORDINGS)
+
+
+def _recording(row: dict[str, Any], segments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A model that tells no language has been given the one that is known."""
+    return {
+        **row,
+        "text": joined_text(in_time_order(segments)),
+        "language": spoken_language(segments) or row["language"],
+    }
 
 
 def _segment(row: dict[str, Any], texts: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -70,6 +71,15 @@ def in_time_order(segments: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def joined_text(segments: Iterable[Mapping[str, Any]]) -> str:
     """Text of a recording from its segments in time order."""
     return " ".join(segment["text"] for segment in segments if segment["text"])
+
+
+def spoken_language(segments: Iterable[Mapping[str, Any]]) -> str | None:
+    """The language of most seconds; None where no segment has one."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for segment in segments:
+        if segment["language"] is not None:
+            seconds[segment["language"]] += segment["stop_s"] - segment["start_s"]
+    return max(seconds, key=lambda code: (seconds[code], code)) if seconds else None
 
 
 def _timed(texts: tuple[TimedText, ...] | None, start: int, stop: int, name: str) -> list[dict[str, Any]] | None:
