@@ -48,11 +48,11 @@ def main() -> None:
                 if psutil.Process().memory_info().rss > KEPT_BYTES:
                     tasks, what = [], None
             elif kind == "load":
-                folder, environment, *wanted = given
+                folder, environment, *wanted = given  # first of all the digest of what changes the run's results
                 _move(folder, environment)
                 if wanted != what:
                     tasks, what = [], None  # before the next ones need the memory
-                    tasks, what = _loaded(*wanted), wanted
+                    tasks, what = load_tasks(*wanted[1:]), wanted
                 channel.send(("loaded",))
             else:
                 channel.send(("result", _inferred(channel, tasks, *given)))
@@ -74,11 +74,6 @@ def _move(folder: str, environment: dict[str, str]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-
-
-def _loaded(digest: str, specs: Any, options: Any, threads: int | None) -> list[LoadedTask]:
-    """The models of a run. `digest`: of all that changes its results, also of the files that are read here."""
-    return load_tasks(specs, options, threads)
 
 
 def _inferred(

@@ -94,27 +94,36 @@ def load_encoder(loading: Loading, kind: Encoder) -> FrameModel:
         tokenizer, settings = ctc_tokenizer(folder, None, False), model.config
         blank = getattr(settings, "blank_token_id", settings.pad_token_id)
         vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, settings.pad_token_id, blank)
-    model, body = model.to(loading.device).eval(), kind.body(model)
-    features = kind.features(folder, body.config, loading.device)
-    feed = EncoderFeed(kind, features, body.config, next(body.parameters()).dtype)
-    if is_int8(config.precision):
-        with_int8_layers(body, config.precision)
-    network = FrameNetwork(
-        model=model,
-        body=body,
-        stack=body,
-        feed=feed,
-        parity=lambda utterance: encoder_parity(folder, model, kind, feed, utterance),
-        final_norm=kind.final_norm(body),
-    )
+    model = model.to(loading.device).eval()
     return FrameModel(
-        network,
+        encoder_network(loading, model, kind),
         vocabulary,
         wants,
         loading.quantizers,
         language=None if wants.transcripts is None else wants.transcripts.language,
         storage_options=loading.storage_options,
         one_by_one=is_int8(config.precision),
+    )
+
+
+def encoder_network(loading: Loading, model: Any, kind: Encoder) -> FrameNetwork:
+    """The encoder of a model on its device, fed as its family is, in the number format of the task; changed in place.
+
+    Raises:
+        ModelError: feature-extractor files are missing.
+    """
+    folder, precision, body = loading.path, loading.task.model.precision, kind.body(model)
+    features = kind.features(folder, body.config, loading.device)
+    feed = EncoderFeed(kind, features, body.config, next(body.parameters()).dtype)
+    if is_int8(precision):
+        with_int8_layers(body, precision)
+    return FrameNetwork(
+        model=model,
+        body=body,
+        stack=body,
+        feed=feed,
+        parity=lambda utterance: encoder_parity(folder, model, kind, feed, utterance),
+        final_norm=kind.final_norm(body),
     )
 
 

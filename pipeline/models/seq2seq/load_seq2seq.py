@@ -8,9 +8,7 @@ from typing import Any
 import torch
 
 from audiomill.models.family import Loading
-from audiomill.models.frames.encoders import Encoder, EncoderFeed, encoder_parity
-from audiomill.models.frames.frame_network import FrameNetwork
-from audiomill.models.frames.integers import with_int8_layers
+from audiomill.models.frames.encoders import Encoder, encoder_network
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
@@ -38,23 +36,11 @@ def load_encoder_decoder(
     precision = config.precision
     dtype = torch.float32 if is_int8(precision) else dtype_of(precision)
     model = loaded_whole(AutoModelForSpeechSeq2Seq, folder, dtype).to(loading.device).eval()
-    body = kind.body(model)
     decoder = None
     if wants.transcripts is not None:
         if loading.device.type == "cpu":  # its activations stay in float32
             model.model.decoder.float()
             model.proj_out.float()
         decoder = writer(model, step_precision(precision, loading.device))
-    features = kind.features(folder, body.config, loading.device)
-    feed = EncoderFeed(kind, features, body.config, next(body.parameters()).dtype)
-    if is_int8(precision):
-        with_int8_layers(body, precision)
-    network = FrameNetwork(
-        model=model,
-        body=body,
-        stack=body,
-        feed=feed,
-        parity=lambda utterance: encoder_parity(folder, model, kind, feed, utterance),
-        final_norm=kind.final_norm(body),
-    )
+    network = encoder_network(loading, model, kind)
     return EncoderDecoder(network, decoder, wants, loading.quantizers, config.memory_fraction, encoded_at_once_s)

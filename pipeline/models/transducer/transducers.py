@@ -8,9 +8,7 @@ from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.fastconformer.fast_conformer import encoder
 from audiomill.models.fastconformer.frame_clock import shape
-from audiomill.models.frames.encoders import EncoderFeed, encoder_parity
-from audiomill.models.frames.frame_network import FrameNetwork
-from audiomill.models.frames.integers import with_int8_layers
+from audiomill.models.frames.encoders import encoder_network
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
@@ -33,20 +31,8 @@ def load(loading: Loading) -> TransducerModel:
     if wants.transcripts is not None:
         tokenizer = ctc_tokenizer(folder, None, False)
         vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, settings.pad_token_id, settings.blank_token_id)
-    kind = encoder(shape(folder).hop)
-    features = kind.features(folder, settings.encoder_config, loading.device)
-    feed = EncoderFeed(kind, features, settings.encoder_config, model.encoder.dtype)
-    if is_integers:
-        with_int8_layers(model.encoder, precision)
-    network = FrameNetwork(
-        model=model,
-        body=model.encoder,
-        stack=model.encoder,
-        feed=feed,
-        parity=lambda utterance: encoder_parity(folder, model, kind, feed, utterance),
-    )
     return TransducerModel(
-        network,
+        encoder_network(loading, model, encoder(shape(folder).hop)),
         vocabulary,
         wants,
         loading.quantizers,
