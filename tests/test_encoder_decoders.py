@@ -19,6 +19,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import Utterance, VectorWant
+from audiomill.models.beside import prints
 from audiomill.models.checkpoint import check_options, find_checkpoint
 from audiomill.models.locate import HUB_PATTERNS
 from audiomill.models.seq2seq.heard import How
@@ -259,3 +260,12 @@ def test_a_nemo_archive_is_told_from_weights(tmp_path: Path) -> None:
 def test_every_file_of_a_checkpoint_is_fetched_from_the_hub(folder: Path) -> None:
     """A prompt's template was left behind."""
     assert [path.name for path in folder.iterdir() if not any(fnmatch(path.name, each) for each in HUB_PATTERNS)] == []
+
+
+def test_another_prompt_template_is_another_run(tmp_path: Path) -> None:
+    """It changes what is written, as weights and tokenizer do."""
+    folder = save_canary(tmp_path / "canary")
+    before = dict(prints(folder))
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|noitn|>", "<|itn|>"))
+    assert prints(folder) != before

@@ -18,6 +18,7 @@ PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 FILES = (
     "config.json", PREPROCESSOR, PROCESSOR, "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt",
     "added_tokens.json", "special_tokens_map.json", "generation_config.json", "normalizer.json", "vocabulary.json", "vocabulary.txt",
+    "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 SAYS_NOTHING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
 """In these files, but changes nothing here."""
