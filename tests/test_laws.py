@@ -173,7 +173,7 @@ def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("victim", ["driver", "decoder"])
+@pytest.mark.parametrize("victim", ["driver", pytest.param("decoder", marks=pytest.mark.nightly)])
 def test_killed_at_random_and_run_again_gives_the_same_bytes(
     tmp_path: Path, many: Path, whole: Path, victim: str
 ) -> None:
@@ -250,6 +250,7 @@ def test_retried_rejections_end_as_if_they_had_never_failed(tmp_path: Path, many
         assert rows(tmp_path / "out", table) == rows(tmp_path / "direct", table)
 
 
+@pytest.mark.nightly  # daily: shards at once make one output, in tests/test_watch.py
 def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, many: Path, whole: Path) -> None:
     args = [str(many), "--model", "fake://slow", "--engine", "local", "--part-seconds", "12", "--output"]
     both = [start([*args, "out"], tmp_path) for _ in range(2)]

@@ -36,12 +36,11 @@ from audiomill.errors import RunFailed, UsageError
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features
 from audiomill.runs.shipping import code_to_ship
+from audiomill.runs.side_by_side import Processes
 from audiomill.stages.cut import cut_part
 from audiomill.stages.failures import reported
-from audiomill.stages.heartbeat import Heartbeat
-from audiomill.stages.models_apart import ModelsApart
 from audiomill.stages.sandbox import Decoder
-from audiomill.stages.spec import RunSpec, canary_of
+from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import save_result
 from audiomill.storage.fs import Place
 from audiomill.tables.result import stream_table, to_ipc
@@ -53,7 +52,8 @@ CONNECT_TIMEOUT_S = 10.0
 MAX_INPUT_BLOCKS = 200
 WRITE_CPUS = 0.25
 PIECES_PER_ACTOR = 3
-"""Pieces on their way to an actor: enough to hide the transfer, few enough to bound memory."""
+"""Pieces on their way to an actor, beside those that its other cores compute: enough to hide the transfer, few enough to
+bound memory."""
 
 
 @contextlib.contextmanager
@@ -181,7 +181,14 @@ def _mapped(dataset: Any, function: Any, **options: Any) -> Any:
 def _actor_options(spec: RunSpec, num_waiting: int) -> dict[str, Any]:
     on_gpu = spec.device.startswith("cuda")
     gpus = spec.engine.gpus_per_actor if spec.engine.gpus_per_actor is not None else float(on_gpu)
-    pool = ray.data.ActorPoolStrategy(size=spec.engine.actors, max_tasks_in_flight_per_actor=num_waiting)
+    cores = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes())
+    at_once = _cores_of_actor(spec, cores) if num_waiting > 1 else 1
+    pool = ray.data.ActorPoolStrategy(
+        size=spec.engine.actors,
+        max_tasks_in_flight_per_actor=at_once - 1 + num_waiting,
+        max_concurrent_calls_per_actor=at_once,
+        enable_true_multi_threading=True,
+    )
     return {
         "compute": pool,
         "num_gpus": gpus,
@@ -264,19 +271,20 @@ class _Decode:
 
 
 class _Infer:
-    """Model actor: a piece -> its result. The models compute in a process of its own, as on the local engine."""
+    """Model actor: pieces -> their results, as many at once as it has cores. The models compute in processes of their own,
+    as on the local engine."""
 
     def __init__(self, spec: RunSpec, notes: Place, board: Board | None) -> None:
-        self._spec, self._notes, self._board = spec, notes, board
-        self._models = ModelsApart(spec, _threads_per_actor(spec) if spec.device == "cpu" else None)
+        self._notes, self._board = notes, board
+        self._processes = Processes(spec, _cores_of_actor(spec, usable_cores()))
 
     def __call__(self, piece: pa.Table) -> pa.Table:
-        with reported(piece.column("part")[0].as_py(), self._notes):
-            _passed(self._board, "infer", "in")
-            told = Heartbeat(self._notes, piece).heard
-            result = self._models.infer(piece, canary_of(piece, self._spec), told)
-            _passed(self._board, "infer", "out")
-            return result
+        _passed(self._board, "infer", "in")
+        with self._processes.one() as process:
+            assert process is not None, "nobody closes them"
+            result = self._processes.infer(piece, process, self._notes)
+        _passed(self._board, "infer", "out")
+        return result
 
 
 class _Write:
@@ -291,10 +299,12 @@ class _Write:
             return self._write(result)
 
 
-def _threads_per_actor(spec: RunSpec) -> int:
-    """Cores of a node shared by the actors that find room on it."""
+def _cores_of_actor(spec: RunSpec, cores: int) -> int:
+    """Cores that an actor may compute on, of those of its node: the actors that find room there share them."""
+    if spec.device != "cpu":
+        return 1
     actors_here = -(-spec.engine.actors // max(1, sum(bool(node["Alive"]) for node in ray.nodes())))
-    return max(1, int(spec.engine.cpus_per_actor), usable_cores() // actors_here)
+    return max(1, int(spec.engine.cpus_per_actor), cores // actors_here)
 
 
 def train(function: Callable[[], None], workers: int, device: str, address: str | None) -> None:

@@ -51,83 +51,127 @@ def most_processes(device: str) -> int:
     return min(usable_cores(), int(told)) if told.isdigit() and int(told) else usable_cores()
 
 
+class Processes:
+    """The model processes of a run on this machine. The first one has all cores until there is enough to do for another.
+
+    Args:
+        spec: the run.
+        most: that may compute at once.
+    """
+
+    def __init__(self, spec: RunSpec, most: int) -> None:
+        self._spec, self._most = spec, most
+        self._changed = threading.Condition()  # never held while a process loads or computes
+        self._idle = [ModelsApart(spec, self._share(1))]
+        self._all = list(self._idle)
+        self._num, self._seconds, self._is_closed = 1, 0.0, False
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[ModelsApart | None]:
+        """A process that nobody else uses meanwhile: waits until one is free or worth starting. None: it is too late."""
+        found = self._taken()
+        try:
+            yield found
+        finally:
+            if found is not None:
+                with self._changed:
+                    self._idle.append(found)
+                    self._changed.notify_all()
+
+    def infer(self, piece: pa.Table, process: ModelsApart, notes: Place) -> pa.Table:
+        """What the models made of a piece, see `audiomill.stages.infer.infer_piece`; notes take how they failed.
+
+        Raises:
+            WorkerDied, WorkerHung, RunFailed, UsageError: see `audiomill.stages.models_apart.ModelsApart.infer`.
+        """
+        with self._changed:
+            self._seconds += _audio_s(piece)
+            threads = self._share(self._num)
+            self._changed.notify_all()
+        with reported(piece.column("part")[0].as_py(), notes):
+            return process.infer(piece, canary_of(piece, self._spec), Heartbeat(notes, piece).heard, threads)
+
+    def close(self) -> None:
+        """Whoever waits gets none, whoever computes fails."""
+        with self._changed:
+            self._is_closed = True
+            for process in self._all:
+                process.close()
+            self._changed.notify_all()
+
+    def _share(self, num: int) -> int | None:
+        """Threads of one of `num` processes; None: as torch chooses."""
+        return max(1, self._most // num) if self._spec.device == "cpu" else None
+
+    def _taken(self) -> ModelsApart | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or self._idle or self._is_worth_another())
+            if self._is_closed:
+                return None
+            if self._idle:
+                return self._idle.pop()
+            self._num += 1
+        found = ModelsApart(self._spec, self._share(1))
+        with self._changed:
+            if not self._is_closed:
+                self._all.append(found)
+                return found
+        found.close()
+        return None
+
+    def _is_worth_another(self) -> bool:
+        """Whether there is enough to do for one more process, and memory."""
+        if self._num >= self._most or self._seconds < ANOTHER_AFTER_S * self._num:
+            return False
+        return self._all[0].memory() < MAX_SHARE_OF_MEMORY * psutil.virtual_memory().available
+
+
 class _Team:
-    """Threads that each drive a model process. The first one has all cores until there is enough to do for another."""
+    """Threads that each take a process, then a piece."""
 
     def __init__(self, pieces: Iterator[pa.Table], spec: RunSpec, notes: Place) -> None:
-        self._pieces, self._spec, self._notes = pieces, spec, notes
+        self._pieces, self._notes = pieces, notes
         self._most = most_processes(spec.device)
+        self._processes = Processes(spec, self._most)
         self._done: queue.SimpleQueue[pa.Table | BaseException | None] = queue.SimpleQueue()
         self._taking = threading.Lock()  # held while a piece is waited for
-        self._lock = threading.Lock()  # never held while anything is waited for
-        self._members = list[ModelsApart]()
-        self._num_threads, self._seconds, self._is_closed = 0, 0.0, False
 
     def results(self) -> Iterator[pa.Table]:
-        self._start()
-        while self._num_threads:
+        for _ in range(self._most):
+            threading.Thread(target=self._work, daemon=True).start()
+        num_working = self._most
+        while num_working:
             found = self._done.get()
             if found is None:
-                with self._lock:
-                    self._num_threads -= 1
+                num_working -= 1
             elif isinstance(found, BaseException):
                 raise found
             else:
                 yield found
 
     def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-            for member in self._members:
-                member.close()
-
-    def _start(self) -> None:
-        with self._lock:
-            self._num_threads += 1
-        threading.Thread(target=self._work, daemon=True).start()
+        self._processes.close()
 
     def _work(self) -> None:
         try:
-            member = self._member()
-            while member is not None and (piece := self._next()) is not None:
-                result = self._inferred(piece, member)
-                if result is not None:
-                    self._done.put(result)
+            while self._has_worked():
+                pass
             self._done.put(None)
         except BaseException as error:  # handed to the thread that waits, which raises it
             self._done.put(error)
 
-    def _member(self) -> ModelsApart | None:
-        found = ModelsApart(self._spec)
-        with self._lock:
-            if not self._is_closed:
-                self._members.append(found)
-                return found
-        found.close()
-        return None
-
-    def _next(self) -> pa.Table | None:
-        """The next piece; whoever takes it sees to it that there are enough processes."""
-        with self._taking:
-            piece = None if self._is_closed else next(self._pieces, None)
-            if piece is not None:
-                self._seconds += _audio_s(piece)
-                if self._num_threads < self._most and self._has_room():
-                    self._start()
-            return piece
-
-    def _has_room(self) -> bool:
-        """Whether there is enough to do for one more process, and memory."""
-        if self._seconds < ANOTHER_AFTER_S * self._num_threads:
-            return False
-        return self._members[0].memory() < MAX_SHARE_OF_MEMORY * psutil.virtual_memory().available
-
-    def _inferred(self, piece: pa.Table, member: ModelsApart) -> pa.Table | None:
-        """What the models made of a piece; None where they died or hung, of which notes are left."""
-        threads = max(1, self._most // self._num_threads) if self._most > 1 else None
-        with contextlib.suppress(WorkerDied), reported(piece.column("part")[0].as_py(), self._notes):
-            return member.infer(piece, canary_of(piece, self._spec), Heartbeat(self._notes, piece).heard, threads)
-        return None
+    def _has_worked(self) -> bool:
+        """One piece; False: there was none."""
+        with self._processes.one() as process:
+            if process is None:
+                return False
+            with self._taking:
+                piece = next(self._pieces, None)
+            if piece is None:
+                return False
+            with contextlib.suppress(WorkerDied):  # of which notes are left
+                self._done.put(self._processes.infer(piece, process, self._notes))
+            return True
 
 
 def _audio_s(piece: pa.Table) -> float:

@@ -70,6 +70,7 @@ def test_local_equals_ray_with_real_weights(ray_session: Any, tmp_path: Path, fo
         assert rows(tmp_path / "local", table) == rows(tmp_path / "ray", table)
 
 
+@pytest.mark.nightly  # daily: the same with a task, an actor and a decoder killed on the way
 def test_local_equals_ray_to_the_byte_also_for_a_recording_in_pieces(
     ray_session: Any, tmp_path: Path, folder: Path
 ) -> None:
@@ -121,6 +122,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
 def test_a_killed_decoder_task_and_actor_change_nothing(
     ray_session: Any, tmp_path: Path, folder: Path, undisturbed: Path
 ) -> None:
+    """Ray equals local to the byte, also for a recording in pieces."""
     victims = ["decode_worker", "_Decode", "_Infer"]
     killed: list[str] = []
 
@@ -143,6 +145,7 @@ def test_a_killed_decoder_task_and_actor_change_nothing(
     thread.join()
     assert killed == victims, "what was not killed was not tested"
     assert part_files(tmp_path / "killed") == part_files(undisturbed)
+    check_accounts(tmp_path / "killed")
 
 
 @pytest.mark.nightly
