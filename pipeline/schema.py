@@ -237,10 +237,12 @@ CUT = pa.struct(
         ("halo", pa.bool_()),
         ("language", pa.string()),
         ("speech", pa.int64()),
+        ("forms", pa.list_(pa.int64())),
     ]
 )
 """One segment inside a piece. `start`, `stop`: source time in samples; `left`, `right`: samples of context
-around it in the PCM; `halo`: computed only so that its neighbours' words are whole, gives no row."""
+around it in the PCM; `halo`: computed only so that its neighbours' words are whole, gives no row; `forms`: samples that it
+has in each form."""
 
 PIECE = pa.schema(
     [
@@ -248,6 +250,7 @@ PIECE = pa.schema(
         ("piece", pa.int32()),
         ("last", pa.bool_()),
         ("pcm", pa.large_binary()),
+        ("forms", pa.list_(pa.large_binary())),
         ("cuts", pa.list_(CUT)),
         ("endings", pa.list_(ENDING)),
         ("rejections", pa.list_(pa.struct(list(REJECTIONS)))),
@@ -255,8 +258,8 @@ PIECE = pa.schema(
         ("seconds", pa.map_(pa.string(), pa.float64())),
     ]
 )
-"""One row: decoded speech of (a bounded piece of) a part. `pcm`: all cuts end to end, int16 at 16 kHz; `planned`: in the
-last piece, ids of all recordings of the part."""
+"""One row: decoded speech of (a bounded piece of) a part. `pcm`: all cuts end to end, int16 at 16 kHz; `forms`: the same as
+float32 in each form of the run, see `audiomill.audio.forms`; `planned`: in the last piece, ids of all recordings of the part."""
 
 RESULT = pa.schema(
     [

@@ -1,4 +1,4 @@
-"""Codecs against transformers' `encode` at batch size 1, and as runs write their codes."""
+"""Codecs against transformers' `encode` at batch size 1, at their own rates, and as runs write their codes."""
 
 from __future__ import annotations
 
@@ -7,44 +7,76 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModel
 
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import CodesWant, Utterance
 from audiomill.models.checkpoint import find_checkpoint, shape_of
+from audiomill.models.codecs import windows
+from audiomill.models.shape import Shape
 from tests.codec_checkpoints import CODECS, save_dac
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.synth import RATE, encode, noise
 
-HOP = 320
-FIXED = [16_000, 40_123, 321, 100]
+DAILY = ("dac-44", "encodec-48")
+SECONDS = [1.0, 2.51, 0.02, 0.006]
 
 
-@pytest.fixture(scope="session", params=sorted(CODECS))
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return CODECS[request.param](tmp_path_factory.mktemp("codecs") / request.param)
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = tmp_path_factory.mktemp("codecs")
+    return {name: save(made / name) for name, save in CODECS.items()}
 
 
-def utterances(lengths: list[int]) -> list[Utterance]:
-    return [Utterance(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
+@pytest.fixture(params=sorted(CODECS))
+def folder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
+    return folders[request.param]
 
 
-def alone(folder: Path, pcm: Any) -> Any:
+def shape(folder: Path) -> Shape:
+    return shape_of(find_checkpoint(ModelConfig(model=str(folder)), {}))
+
+
+def sound(folder: Path, seconds: float, seed: int) -> NDArray[np.float32]:
+    """wave_TK as the codec hears it, in steps of 24 bits."""
+    form = shape(folder).form
+    assert form is not None
+    wave = 0.1 * np.random.default_rng(seed).standard_normal((round(seconds * form.rate), form.num_channels))
+    return (np.round(wave.clip(-0.9, 0.9) * 2**23) / 2**23).astype(np.float32)
+
+
+def utterance(folder: Path, wave_TK: NDArray[np.float32]) -> Utterance:
+    pcm = np.zeros(round(len(wave_TK) * float(RATE) / shape(folder).form.rate), np.int16)  # type: ignore[union-attr]
+    return Utterance(pcm, 0, 0, ("r", None), 0, None, wave_TK=wave_TK)
+
+
+def alone(folder: Path, wave_TK: NDArray[np.float32]) -> NDArray[Any]:
     """codes_KF by transformers."""
-    model, extractor = AutoModel.from_pretrained(folder).eval(), AutoFeatureExtractor.from_pretrained(folder)
-    wave = np.pad(pcm.astype(np.float32) / 32768, (0, max(0, HOP - len(pcm))))
+    model, extractor, found = (
+        AutoModel.from_pretrained(folder).eval(),
+        AutoFeatureExtractor.from_pretrained(folder),
+        shape(folder),
+    )
+    least, num_samples = -(-found.hop // found.frames_a_hop), len(wave_TK)
+    wave_TK = np.pad(wave_TK, ((0, max(0, least - len(wave_TK))), (0, 0)))
+    given = extractor(
+        wave_TK[:, 0] if wave_TK.shape[1] == 1 else wave_TK.T, sampling_rate=found.form.rate, return_tensors="pt"
+    )  # type: ignore[union-attr]
+    more = {"bandwidth": model.config.target_bandwidths[-1]} if model.config.model_type == "encodec" else {}
     with torch.inference_mode():
-        return (
-            model.encode(extractor(wave, sampling_rate=RATE, return_tensors="pt")["input_values"])
-            .audio_codes[0]
-            .numpy()
-        )
+        codes = model.encode(given["input_values"], **more).audio_codes
+    if codes.ndim == 4:  # chunks
+        codes = torch.cat(list(codes), -1)
+        codes = codes[..., : -(-num_samples * found.frames_a_hop // found.hop)]
+    return np.asarray(codes[0])
 
 
 def own(folder: Path) -> Any:
-    codebooks, entries = shape_of(find_checkpoint(ModelConfig(model=str(folder)), {})).quantizer or (0, 0)
+    codebooks, entries = shape(folder).quantizer or (0, 0)
     want = CodesWant(
         name="quantizer", source="", layer=None, num_codebooks=codebooks, num_entries=entries, num_kept=codebooks
     )
@@ -52,56 +84,112 @@ def own(folder: Path) -> Any:
 
 
 def test_a_batch_has_the_codes_of_each_row_alone(folder: Path) -> None:
-    batch = utterances(FIXED)
-    for utterance, answer in zip(batch, own(folder).forward(batch), strict=True):
+    sounds = [sound(folder, seconds, number) for number, seconds in enumerate(SECONDS)]
+    answers = own(folder).forward([utterance(folder, each) for each in sounds])
+    for wave_TK, answer in zip(sounds, answers, strict=True):
         (codes,) = answer.readout.codes
-        assert (codes == alone(folder, utterance.pcm_T)).all()
-        assert codes.shape[1] == max(1, -(-len(utterance.pcm_T) // HOP))
-    assert len(np.unique(alone(folder, batch[1].pcm_T)[0])) > 4, "the test's codec says more than one thing"
+        assert (codes == alone(folder, wave_TK)).all()
+    assert len(np.unique(alone(folder, sounds[1])[0])) > 4, "the test's codec says more than one thing"
 
 
-def corpus(folder: Path) -> Path:
+def test_hours_in_windows_have_the_codes_of_one_piece(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_S", 0.7)
+    for name in ("dac", "dac-44", "encodec", "encodec-48", "mimi"):
+        wave_TK = sound(folders[name], 5.333, 0)
+        (answer,) = own(folders[name]).forward([utterance(folders[name], wave_TK)])
+        codes, expected = answer.readout.codes[0], alone(folders[name], wave_TK)
+        assert codes.shape == expected.shape
+        assert (codes == expected).all(), (name, np.argwhere(codes != expected)[:10], (codes != expected).sum())
+        assert len(np.unique(expected[0])) > 4
+
+
+def written(folder: Path, codec: Path, subtype: str = "PCM_24") -> dict[str, NDArray[np.float32]]:
+    """Recordings at the codec's own rate and channels, and a broken one."""
     folder.mkdir()
+    found = {}
     for number in range(3):
-        (folder / f"{number}.wav").write_bytes(encode(noise((number + 2) * RATE, number)))
+        wave_TK = sound(codec, number + 2.013, number)
+        soundfile.write(folder / f"{number}.wav", wave_TK, shape(codec).form.rate, subtype=subtype)  # type: ignore[union-attr]
+        found[f"{number}.wav"] = wave_TK
     (folder / "broken.wav").write_bytes(b"no audio")
-    return folder
+    return found
 
 
-def test_a_run_writes_a_row_a_codebook_and_the_first_ones_if_asked(folder: Path, tmp_path: Path) -> None:
-    source = corpus(tmp_path / "in")
-    run(source, tmp_path / "all", "encode", model=folder, canary=2)
+@pytest.mark.parametrize(
+    "name", [each if each in DAILY else pytest.param(each, marks=pytest.mark.nightly) for each in sorted(CODECS)]
+)
+def test_a_run_hears_files_at_their_own_rate_channels_and_depth(
+    folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    """Codes of files of 24 bits are those of transformers, whatever the parts."""
+    folder = folders[name]
+    whole = {name: alone(folder, wave) for name, wave in written(tmp_path / "in", folder).items()}
+    run(tmp_path / "in", tmp_path / "all", "encode", model=folder, canary=2)
     check_accounts(tmp_path / "all")
     found = rows(tmp_path / "all", "codes")
-    whole = {name: alone(folder, noise((n + 2) * RATE, n)) for n, name in enumerate(("0.wav", "1.wav", "2.wav"))}
     source_of = {row["id"]: row["source"].rsplit("/", 1)[-1] for row in rows(tmp_path / "all", "recordings")}
     for row in found:
         assert row["codes"] == whole[source_of[row["recording_id"]]][row["codebook"]].tolist()
-        assert row["num_entries"] == 32 and row["frame_rate_hz"] == pytest.approx(50.0)
-    num_codebooks = len(whole["0.wav"])
-    assert len(found) == 3 * num_codebooks > 3
-    run(source, tmp_path / "two", "encode", model=folder, codebooks=2, part_seconds=3.0)
+        assert row["frame_rate_hz"] == pytest.approx(float(RATE / shape(folder).step))
+        assert (row["scales"] is not None) == (folder.name == "encodec-48")
+    assert len(found) == 3 * len(whole["0.wav"])
+    run(tmp_path / "in", tmp_path / "two", "encode", model=folder, codebooks=2, part_seconds=3.0)
     coarse = rows(tmp_path / "two", "codes")
     assert [row["codes"] for row in coarse] == [row["codes"] for row in found if row["codebook"] < 2]
+    assert not any(row["notes"] for row in rows(tmp_path / "all", "recordings"))
 
 
-def test_what_a_codec_cannot_is_one_line(folder: Path, tmp_path: Path) -> None:
-    source = corpus(tmp_path / "in")
+def test_what_a_source_lacks_is_noted(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "low.wav").write_bytes(encode(noise(2 * 8_000, 1), 8_000))
+    run(tmp_path / "low.wav", tmp_path / "out", "encode", model=folders["encodec-48"])
+    (row,) = rows(tmp_path / "out", "recordings")
+    assert "8000 Hz do not reach the 48000 Hz of a model: it hears nothing above 4000 Hz" in row["notes"]
+    assert "one channel for a model of two: it was given twice" in row["notes"]
+    assert rows(tmp_path / "out", "codes")
+
+
+def test_models_of_several_rates_share_one_decode(
+    folders: dict[str, Path], tmp_path: Path, audiomill: Any, wav2vec2_folder: Path
+) -> None:
+    """What each writes in the job is what it writes alone."""
+    written(tmp_path / "in", folders["encodec-48"])
+    names = ("encodec-48", "mimi", "xcodec")
+    models = "".join(f"  - {{model: {folders[name]}, codes: {{codebook: quantizer}}}}\n" for name in names)
+    models += f"  - {{model: {wav2vec2_folder}, embeddings: {{pool: mean}}}}\n"
+    (tmp_path / "job.yaml").write_text(f"inputs: in\noutput: out\nengine: local\nmodels:\n{models}")
+    done = audiomill("run", "job.yaml")
+    assert done.returncode == 0, done.stderr
+    check_accounts(tmp_path / "out")
+    together = rows(tmp_path / "out", "codes")
+    for name in names:
+        run(tmp_path / "in", tmp_path / name, "encode", model=folders[name])
+        assert [row for row in together if row["model"] == str(folders[name])] == rows(tmp_path / name, "codes")
+    assert len(rows(tmp_path / "out", "embeddings")) == 3
+
+
+def test_a_bandwidth_chooses_the_codebooks(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(noise(2 * RATE, 1)))
+    run(tmp_path / "a.wav", tmp_path / "out", "encode", model=folders["encodec"], bandwidth=1.0)
+    assert [row["codebook"] for row in rows(tmp_path / "out", "codes")] == [0, 1], "75 frames of 6 bits a codebook"
+    with pytest.raises(UsageError, match=r"--bandwidth 0\.3: one codebook of quantizer takes 0\.45 kilobits a second"):
+        run(tmp_path / "a.wav", tmp_path / "no", "encode", model=folders["encodec"], bandwidth=0.3)
+
+
+def test_what_a_codec_cannot_is_one_line(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(noise(2 * RATE, 1)))
     np.save(tmp_path / "km.npy", np.zeros((4, 32), np.float32))
     asked: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         ("encode", {"codebooks": 99}, UsageError, "--codebooks 99: quantizer has"),
+        ("encode", {"codebooks": 2, "bandwidth": 1.0}, UsageError, "--bandwidth: chooses the number of codebooks"),
         ("embed", {}, ModelError, "gives codes and no vectors"),
         ("encode", {"codebook": tmp_path / "km.npy", "codebook_layer": 1}, ModelError, "no layers to quantise"),
         ("transcribe", {}, ModelError, "needs a fine-tuned"),
     ]
     for kind, options, error, told in asked:
         with pytest.raises(error, match=told):
-            run(source, tmp_path / "out", kind, model=folder, **options)
-
-
-def test_another_rate_is_told_with_codecs_that_fit(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"hears 24000 Hz, and models are given 16000 Hz here; take one of 16 kHz"):
-        run(corpus(tmp_path / "in"), tmp_path / "out", "encode", model=save_dac(tmp_path / "dac", sampling_rate=24_000))
+            run(tmp_path / "a.wav", tmp_path / "out", kind, model=folders["mimi"], **options)
 
 
 def test_a_codec_without_its_feature_extractor_is_told(tmp_path: Path) -> None:

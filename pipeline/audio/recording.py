@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE, resampled_length, samples_from_seconds
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, resampled_length, samples_from_seconds
 from audiomill.audio.decode import open_audio
 from audiomill.audio.envelope import Envelope
+from audiomill.audio.forms import FormStream, Kept, missing
 from audiomill.audio.mixing import Mixing, mixing_of
 from audiomill.audio.opened import Audio
 from audiomill.audio.resample import resample
@@ -33,7 +34,7 @@ MAX_OBSOLETE = 10 * MODEL_SAMPLE_RATE
 
 class Cut(NamedTuple):
     """A segment with its audio. Times: samples at 16 kHz in the source; `pcm_T` includes the context; `speech`: samples
-    with voice activity, where it was asked for."""
+    with voice activity, where it was asked for; `forms`: the same sound as wave_TK in each form that a model wants."""
 
     channel: int | None
     start: int
@@ -42,6 +43,7 @@ class Cut(NamedTuple):
     right: int
     speech: int | None
     pcm_T: NDArray[np.int16]
+    forms: tuple[NDArray[np.float32], ...] = ()
 
 
 class Ending(NamedTuple):
@@ -122,10 +124,12 @@ def cut_recording(
         if audio.num_announced is not None:
             _check_length(audio.num_announced if limit is None else min(limit, audio.num_announced), audio, spec)
         channels = _channels(spec, audio.num_channels)
-        source = _Source(audio, limit, spec, mixing, channels)
+        forms = [Form(*each) for each in segments.forms]
+        streams = [[FormStream(form, channel, mixing, audio.sample_rate) for form in forms] for channel in channels]
+        source = _Source(audio, limit, spec, mixing, channels, [stream for each in streams for stream in each])
         picked, num_picked = clock.timed("decode", source.blocks()), len(channels)
         origin = samples_from_seconds(start_s)
-        tracks = [_Track(channel, segments, origin) for channel in channels]
+        tracks = [_Track(channel, segments, origin, each) for channel, each in zip(channels, streams, strict=True)]
         envelope, checksum = Envelope(), 0
         for block in clock.timed("resample", resample(picked, audio.sample_rate, num_picked)):
             pcm_TK = _to_int16(block)
@@ -157,9 +161,16 @@ class _Source:
     """Decoded blocks of the chosen span and channels, checked and counted as they pass."""
 
     def __init__(
-        self, audio: Audio, limit: int | None, spec: RecordingSpec, mixing: Mixing, channels: list[int | None]
+        self,
+        audio: Audio,
+        limit: int | None,
+        spec: RecordingSpec,
+        mixing: Mixing,
+        channels: list[int | None],
+        streams: list[FormStream],
     ) -> None:
         self._audio, self._limit, self._spec, self._mixing, self._channels = audio, limit, spec, mixing, channels
+        self._streams = streams
         self.num_decoded, self._peak = 0, 0.0
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -167,7 +178,7 @@ class _Source:
             if self._limit is not None:
                 block = block[: self._limit - self.num_decoded]
             if not len(block):
-                return
+                break
             if not np.isfinite(block).all():
                 at = self.num_decoded + int(np.argmin(np.isfinite(block).all(axis=1)))
                 raise Rejected(
@@ -178,7 +189,11 @@ class _Source:
             self.num_decoded += len(block)
             self._peak = max(self._peak, float(block.max()), -float(block.min()))
             _check_length(self.num_decoded, self._audio, self._spec, only_longest=True)
+            for stream in self._streams:
+                stream.push(block)
             yield self._picked(block)
+        for stream in self._streams:
+            stream.finish()
 
     def _picked(self, block_TC: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._channels == [None]:
@@ -194,6 +209,8 @@ class _Source:
             )
         if self._peak > LOUDEST:
             notes.append(f"louder than full scale (peak {self._peak:.3g}): clipped")
+        forms = sorted({stream.form for stream in self._streams})
+        notes += missing(forms, rate, self._audio.num_channels, self._channels == [None])
         if self._limit is not None and self.num_decoded < self._limit - MIN_MISSING_S * rate:
             asked, there = self._limit / rate, self.num_decoded / rate
             notes.append(f"the span ends behind the audio: {asked:.3f} s asked for, {there:.3f} s there")
@@ -249,49 +266,46 @@ class _Source:
 class _Track:
     """One channel: its segmenter, and the samples that may still be asked for."""
 
-    def __init__(self, channel: int | None, spec: SegmentSpec, origin: int) -> None:
-        self._channel, self._spec, self._origin = channel, spec, origin
+    def __init__(self, channel: int | None, spec: SegmentSpec, origin: int, streams: Sequence[FormStream] = ()) -> None:
+        self._channel, self._spec, self._origin, self._streams = channel, spec, origin, streams
         self._cutter: Segmenter = segmenter(spec)
-        self._kept: list[NDArray[np.int16]] = []
-        self._kept_from = self._num_samples = 0
+        self._kept = Kept()
         self._settled: list[Span] = []  # waiting for their right context
         self.spans: list[Span] = []
 
     def push(self, pcm_T: NDArray[np.int16]) -> list[Cut]:
-        self._kept.append(pcm_T)
-        self._num_samples += len(pcm_T)
+        self._kept.push(pcm_T)
         self._settled += self._cutter.push(pcm_T)
-        ready = [span for span in self._settled if span.stop + span.right <= self._num_samples]
-        self._settled = self._settled[len(ready) :]
-        cuts = [self._cut(span) for span in ready]
+        cuts = []
+        while self._settled and self._is_here(self._settled[0].stop + self._settled[0].right):
+            cuts.append(self._cut(self._settled.pop(0)))
         self._drop_before(min([self._cutter.keep_from, *(span.start - span.left for span in self._settled)]))
         return cuts
 
     def finish(self) -> list[Cut]:
         self._settled += self._cutter.finish()
-        return [
-            self._cut(span._replace(right=min(span.right, self._num_samples - span.stop))) for span in self._settled
-        ]
+        end = self._kept.num_samples
+        return [self._cut(span._replace(right=min(span.right, end - span.stop)), end) for span in self._settled]
 
-    def _cut(self, span: Span) -> Cut:
+    def _is_here(self, sample: int) -> bool:
+        return sample <= self._kept.num_samples and all(stream.reaches(sample) for stream in self._streams)
+
+    def _cut(self, span: Span, end: int | None = None) -> Cut:
+        """A segment; `end`: of the recording, where it is known."""
         self.spans.append(Span(span.start, span.stop))
-        kept = np.concatenate(self._kept)
-        self._kept = [kept]
-        first, last = span.start - span.left - self._kept_from, span.stop + span.right - self._kept_from
-        pcm = kept[first:last].copy()
+        first, last = span.start - span.left, span.stop + span.right
+        pcm = self._kept.take(first, last)
         speech = None
         if self._spec.measures_speech:
             speech = speech_samples(pcm[span.left : len(pcm) - span.right], self._spec.threshold)
         start, stop = self._origin + span.start, self._origin + span.stop
-        return Cut(self._channel, start, stop, span.left, span.right, speech, pcm)
+        forms = tuple(stream.take(first, None if last == end else last) for stream in self._streams)
+        return Cut(self._channel, start, stop, span.left, span.right, speech, pcm, forms)
 
     def _drop_before(self, sample: int) -> None:
-        while self._kept and self._kept_from + len(self._kept[0]) <= sample:
-            self._kept_from += len(self._kept.pop(0))
-        obsolete = sample - self._kept_from
-        if self._kept and obsolete > MAX_OBSOLETE:  # a copy, so that the long array can go
-            self._kept[0] = self._kept[0][obsolete:].copy()
-            self._kept_from = sample
+        self._kept.drop_before(sample, MAX_OBSOLETE)
+        for stream in self._streams:
+            stream.drop_before(sample, MAX_OBSOLETE)
 
 
 def _check_length(num_samples: int, audio: Audio, spec: RecordingSpec, only_longest: bool = False) -> None:

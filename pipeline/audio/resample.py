@@ -1,4 +1,4 @@
-"""Streaming resampling to the model's rate with soxr, with an exact output length."""
+"""Streaming resampling with soxr, with an exact output length. Source: libsoxr "HQ", linear phase, its delay compensated."""
 
 from __future__ import annotations
 
@@ -14,34 +14,48 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE, resampled_length
 Block = NDArray[np.float32]
 
 
-def resample(blocks_TK: Iterator[Block], source_rate: int, num_channels: int) -> Iterator[Block]:
-    """Blocks at `source_rate` -> blocks at 16 kHz.
+class Resampler:
+    """Float32 (samples, channels) blocks at one rate -> blocks at another, whose lengths add up to `resampled_length` of
+    the input's.
 
     Args:
-        blocks_TK: float32 (samples, channels) blocks.
-        source_rate: Hz.
+        source_rate, target_rate: Hz.
         num_channels: K.
-
-    Yields:
-        Float32 blocks whose lengths add up to `resampled_length` of the input's.
-
-    Source: libsoxr "HQ", linear phase, its delay compensated.
     """
-    if source_rate == MODEL_SAMPLE_RATE:
-        yield from blocks_TK
-        return
-    stream = soxr.ResampleStream(source_rate, MODEL_SAMPLE_RATE, num_channels, dtype="float32", quality="HQ")
-    num_in = num_out = 0
+
+    def __init__(self, source_rate: int, num_channels: int, target_rate: int = MODEL_SAMPLE_RATE) -> None:
+        self._rates, self._num_channels = (source_rate, target_rate), num_channels
+        self._stream = None
+        if source_rate != target_rate:
+            self._stream = soxr.ResampleStream(source_rate, target_rate, num_channels, dtype="float32", quality="HQ")
+        self._num_in = self._num_out = 0
+
+    def push(self, block_TK: Block) -> Block:
+        """What is known of the output by now; may be empty."""
+        if self._stream is None:
+            return block_TK
+        self._num_in += len(block_TK)
+        out: Block = self._stream.resample_chunk(block_TK)
+        self._num_out += len(out)
+        return out
+
+    def finish(self) -> Block:
+        """The rest."""
+        if self._stream is None:
+            return np.zeros((0, self._num_channels), np.float32)
+        tail = self._stream.resample_chunk(np.zeros((0, self._num_channels), np.float32), last=True)
+        missing = max(0, resampled_length(self._num_in, *self._rates) - self._num_out)
+        padded = np.zeros((missing, self._num_channels), np.float32)
+        count = min(len(tail), missing)
+        padded[:count] = tail[:count]
+        return padded
+
+
+def resample(blocks_TK: Iterator[Block], source_rate: int, num_channels: int) -> Iterator[Block]:
+    """Blocks at `source_rate` -> blocks at 16 kHz, see `Resampler`; none is empty."""
+    resampler = Resampler(source_rate, num_channels)
     for block in blocks_TK:
-        num_in += len(block)
-        out = stream.resample_chunk(block)
-        num_out += len(out)
-        if len(out):
+        if len(out := resampler.push(block)):
             yield out
-    tail = stream.resample_chunk(np.zeros((0, num_channels), np.float32), last=True)
-    missing = resampled_length(num_in, source_rate) - num_out
-    padded = np.zeros((max(0, missing), num_channels), np.float32)
-    count = min(len(tail), max(0, missing))
-    padded[:count] = tail[:count]
-    if len(padded):
-        yield padded
+    if len(tail := resampler.finish()):
+        yield tail

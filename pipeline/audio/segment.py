@@ -31,7 +31,8 @@ class SegmentSpec:
 
     `context` above 0: windows overlap and the model drops the overlap; `max_whole`: a recording up to this long is one
     segment of `fixed` and `none`; `grid`: windows with context start on multiples of it; `at_quiet_moments`: windows
-    end where it is quiet; `measures_speech`: voice activity is measured in windows too.
+    end where it is quiet; `measures_speech`: voice activity is measured in windows too; `forms`: rate and channels of what
+    models hear beside 16 kHz, see `audiomill.audio.forms`.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class SegmentSpec:
     min_silence: int
     pad: int
     max_gap: int
+    forms: tuple[tuple[int, int], ...] = ()
 
 
 class Span(NamedTuple):
@@ -269,6 +271,7 @@ def spec_from_seconds(
     at_quiet_moments: bool = False,
     measures_speech: bool = False,
     frames_in_step: int = 1,
+    forms: tuple[tuple[int, int], ...] = (),
 ) -> SegmentSpec:
     """The same rules with seconds turned into samples.
 
@@ -303,6 +306,7 @@ def spec_from_seconds(
         min_silence=samples_from_seconds(min_silence_s),
         pad=samples_from_seconds(pad_s),
         max_gap=samples_from_seconds(max_gap_s),
+        forms=forms,
     )
 
 

@@ -57,7 +57,18 @@ class CodesConfig(Validated):
         otherwise="all",
         results=True,
     )
+    bandwidth: float | None = option(
+        None,
+        "Kilobits a second in place of --codebooks: the codebooks of a codec that fit in.",
+        otherwise="all codebooks",
+        results=True,
+    )
     deduplicate: bool = option(False, "Join runs of equal codes and give their durations in frames.", results=True)
+
+    def check(self) -> None:
+        self.require_positive("codebooks", "bandwidth")
+        if self.codebooks is not None and self.bandwidth is not None:
+            raise UsageError("--bandwidth: chooses the number of codebooks, as --codebooks does; give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

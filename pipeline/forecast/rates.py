@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 import pyarrow as pa
 
@@ -55,21 +56,24 @@ def repeated(piece: pa.Table, copies: int) -> pa.Table:
     cuts = [
         {**cut, "recording_id": f"{cut['recording_id']}{number}"} for number in range(copies) for cut in row["cuts"]
     ]
-    return pa.Table.from_pylist([{**row, "cuts": cuts, "pcm": row["pcm"] * copies}], schema=schema.PIECE)
+    sounds = {"pcm": row["pcm"] * copies, "forms": [form * copies for form in row["forms"]]}
+    return pa.Table.from_pylist([{**row, "cuts": cuts, **sounds}], schema=schema.PIECE)
 
 
 def shortened(piece: pa.Table, share: float) -> pa.Table:
     """Every so many-th cut of a piece, about `share` of them."""
     (row,) = piece.to_pylist()
     step = max(1, round(1 / share))
-    at, cuts, pcm = 0, [], []
-    for number, cut in enumerate(row["cuts"]):
-        size = 2 * (cut["left"] + cut["stop"] - cut["start"] + cut["right"])
-        if number % step == 0:
-            cuts.append(cut)
-            pcm.append(row["pcm"][at : at + size])
-        at += size
-    return pa.Table.from_pylist([{**row, "cuts": cuts, "pcm": b"".join(pcm)}], schema=schema.PIECE)
+    lengths = [cut["left"] + cut["stop"] - cut["start"] + cut["right"] for cut in row["cuts"]]
+    sounds = {"pcm": _every(row["pcm"], lengths, step)}
+    forms = [_every(form, [cut["forms"][n] for cut in row["cuts"]], step) for n, form in enumerate(row["forms"])]
+    return pa.Table.from_pylist([{**row, "cuts": row["cuts"][::step], **sounds, "forms": forms}], schema=schema.PIECE)
+
+
+def _every(sound: bytes, lengths: Sequence[int], step: int) -> bytes:
+    """Every so many-th of the stretches that follow each other."""
+    edges = np.cumsum([0, *lengths]) * (len(sound) // max(1, sum(lengths)))
+    return b"".join(sound[edges[at] : edges[at + 1]] for at in range(0, len(lengths), step))
 
 
 def audio_of(piece: pa.Table) -> float:

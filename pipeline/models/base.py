@@ -25,7 +25,8 @@ class Utterance(NamedTuple):
 
     `pcm_T`: int16 at 16 kHz, `left` and `right` samples of it context; `track`: recording and channel,
     `start`: first sample after the left context, on the recording's clock; `language`: code or None; `speech`: samples
-    with voice activity inside, None where it was not measured.
+    with voice activity inside, None where it was not measured; `wave_TK`: the same sound as float32 in the model's own form
+    (see `audiomill.audio.forms`), for models that have one.
     """
 
     pcm_T: NDArray[np.int16]
@@ -35,6 +36,7 @@ class Utterance(NamedTuple):
     start: int
     language: str | None
     speech: int | None = None
+    wave_TK: NDArray[np.float32] | None = None
 
 
 def side_by_side(batch: Sequence[Utterance], num_samples: int) -> NDArray[np.int16]:
@@ -160,6 +162,7 @@ class Readout(NamedTuple):
 
     vectors: tuple[Vectors, ...] = ()
     codes: tuple[NDArray[np.uint16], ...] = ()  # codes_KF
+    scales: tuple[float, ...] = ()  # loudness of a codec's chunks, where it has them
 
 
 class TextAnswer(Protocol):

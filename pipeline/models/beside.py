@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 from audiomill.storage.once import once_per_content
 
@@ -44,15 +45,13 @@ def _print(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def feature_extractor(folder: Path) -> Any | None:
+def feature_extractor(folder: Path, expected_rate: int = MODEL_SAMPLE_RATE) -> Any | None:
     """transformers' own, by whichever file says what it does; None where none does.
 
     Raises:
-        ModelError: a file cannot be read, or wants another sample rate than models get here.
+        ModelError: a file cannot be read, or wants another sample rate than the model gets here.
     """
     from transformers import AutoFeatureExtractor
-
-    from audiomill.audio.clock import MODEL_SAMPLE_RATE
 
     is_told = (folder / PREPROCESSOR).exists() or "feature_extractor" in _settings(folder / PROCESSOR)
     if not is_told:
@@ -62,9 +61,9 @@ def feature_extractor(folder: Path) -> Any | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: {PREPROCESSOR} or {PROCESSOR} cannot be read ({reason})") from error
-    rate = getattr(found, "sampling_rate", MODEL_SAMPLE_RATE)
-    if rate != MODEL_SAMPLE_RATE:
-        raise ModelError(f"{folder}: hears {rate} Hz; expected a model of {MODEL_SAMPLE_RATE} Hz")
+    rate = getattr(found, "sampling_rate", expected_rate)
+    if rate != expected_rate:
+        raise ModelError(f"{folder}: hears {rate} Hz; expected a model of {expected_rate} Hz")
     return found
 
 

@@ -29,13 +29,14 @@ class Checkpoint:
     """A checkpoint that was found.
 
     `name`: what every worker can find it by (absolute where it is a path); `path`: local folder or file here (or the
-    name again, where there are no files); `gives`: see `audiomill.models.family`.
+    name again, where there are no files); `gives`, `whole_s`: see `audiomill.models.family`.
     """
 
     name: str
     path: str
     family: Family
     gives: frozenset[str]
+    whole_s: float | None = None
 
 
 def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Checkpoint:
@@ -60,7 +61,8 @@ def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Che
     family = family_of(path, settings, config.model)
     if (missing := needs_newer(family)) is not None:
         raise ModelError(f"{config.model}: {missing}")
-    return Checkpoint(name=name, path=str(path), family=family, gives=family.gives(path, settings))
+    gives, whole_s = family.gives(path, settings), family.whole_s(settings)
+    return Checkpoint(name=name, path=str(path), family=family, gives=gives, whole_s=whole_s)
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def told(model: str, storage_options: dict[str, Any]) -> str:
     shape, family = shape_of(found), found.family
     formats = "; ".join(f"{device}: {', '.join(names)}" for device, names in family.precisions.items())
     window = f", {family.window_s:g} s at once" if family.window_s is not None else ""
-    rate = MODEL_SAMPLE_RATE / shape.hop
+    rate = float(MODEL_SAMPLE_RATE / shape.step)
     lines = [
         f"{model}: {family.name} ({family.checkpoints})",
         f"  gives           {', '.join(sorted(found.gives))}",

@@ -78,6 +78,7 @@ class Family:
         check: raises ModelError for options that do not fit a checkpoint that shall transcribe.
         load: a model, ready to use.
         window_s: longest audio that it reads at once; None: any.
+        whole_s: by config.json: longest recording that it reads as one although it is longer than a window; None: four windows.
         reads_alone: each window is read without its neighbours, so windows are cut at quiet moments.
         speech_segment_s: longest segment of what voice activity found, where shorter than the window is better.
         batch_seconds: padded audio a batch, by device.
@@ -102,6 +103,7 @@ class Family:
     load: Callable[[Loading], SpeechModel]
     check: Callable[[Path, str, TranscriptConfig], None] = check_nothing
     window_s: float | None = None
+    whole_s: Callable[[Mapping[str, Any]], float | None] = lambda settings: None
     reads_alone: bool = False
     speech_segment_s: float | None = None
     batch_seconds: Mapping[str, float]

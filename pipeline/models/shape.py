@@ -4,23 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form
+
+Hop = int | Fraction
+"""Samples at 16 kHz from one frame to the next: a fraction where the model's own rate is another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """`hop`: samples from one frame to the next, `text_hop`: at the CTC head; `num_layers`: of the encoder, so hidden states 0 to num_layers exist;
-    `layer_names`: other names of layers; `other_widths`: of layers that differ from `width`; `quantizer`: (codebooks, entries of each) or None;
-    `hops`: of hidden states that differ from `hop`."""
+    """`hop`: samples from one frame to the next at the rate that the model hears (or for `frames_a_hop` of them), `text_hop`: at
+    the CTC head; `num_layers`: of the encoder, so hidden states 0 to num_layers exist; `layer_names`: other names of layers;
+    `other_widths`: of layers that differ from `width`; `quantizer`: (codebooks, entries of each) or None; `hops`: of hidden
+    states that differ from `hop`; `form`: what the model hears, None: 16 kHz, one channel, 16 bits."""
 
     width: int
     num_layers: int
     hop: int
+    frames_a_hop: int = 1
     text_hop: int = 0
     layer_names: tuple[str, ...] = ()
     quantizer: tuple[int, int] | None = None
     other_widths: Mapping[int, int] = field(default_factory=dict)
     hops: Mapping[int, int] = field(default_factory=dict)
+    form: Form | None = None
+
+    @property
+    def step(self) -> Hop:
+        """From one frame to the next."""
+        rate = MODEL_SAMPLE_RATE if self.form is None else self.form.rate
+        found = Fraction(self.hop * MODEL_SAMPLE_RATE, rate * self.frames_a_hop)
+        return found.numerator if found.denominator == 1 else found
 
     def width_of(self, layer: int) -> int:
         """Values of a vector of hidden state `layer`."""

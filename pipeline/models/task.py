@@ -5,31 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form
 from audiomill.config.stages import ModelConfig
 from audiomill.models.base import Parity, SpeechModel, Wants
+from audiomill.models.shape import Hop
 from audiomill.text.calibrate import Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """`label`: the model's name in the tables; `hop`: samples from one frame to the next, `text_hop`: at the CTC head;
-    `hops`: in hidden states that have another clock; `second`: the model that writes texts again which are less sure than
-    `redo_below`; `calibration`: see `audiomill.text.calibrate`."""
+    """`label`: the model's name in the tables; `hop`: from one frame to the next, `text_hop`: at the CTC head; `hops`: in
+    hidden states that have another clock; `form`: what the model hears, see `audiomill.models.shape.Shape`; `second`: the
+    model that writes texts again which are less sure than `redo_below`; `calibration`: see `audiomill.text.calibrate`."""
 
     label: str
     model: ModelConfig
     wants: Wants
-    hop: int
+    hop: Hop
     batch_samples: int
     text_hop: int = 0
     hops: Mapping[int, int] = field(default_factory=dict)
+    form: Form | None = None
     second: TaskSpec | None = None
     redo_below: float | None = None
     calibration: Numbers | None = None
 
-    def hop_of(self, layer: int | None) -> int:
+    def hop_of(self, layer: int | None) -> Hop:
         """Samples from one frame of a hidden state to the next; None: of the checkpoint's own codes."""
         return self.hop if layer is None else self.hops.get(layer, self.hop)
+
+    def frame_rate(self, layer: int | None) -> float:
+        """Frames a second, of the same."""
+        return float(MODEL_SAMPLE_RATE / self.hop_of(layer))
 
 
 @dataclass

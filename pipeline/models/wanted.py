@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
@@ -86,6 +88,8 @@ def settled_codes(
                 want, found = _codebook(source, config.codebook_layer, checkpoint, shape, storage_options)
             if config.codebooks is not None:
                 want = _first_ones(want, config.codebooks)
+            if config.bandwidth is not None:
+                want = _within(want, config.bandwidth, float(MODEL_SAMPLE_RATE / shape.step))
             wants.append(replace(want, deduplicate=config.deduplicate))
             prints += [found] if found is not None else []
     names = [want.name for want in wants]
@@ -99,6 +103,15 @@ def _first_ones(want: CodesWant, number: int) -> CodesWant:
         raise UsageError(
             f"--codebooks {number}: {want.name} has {want.num_codebooks}; ask for 1 to {want.num_codebooks}"
         )
+    return replace(want, num_kept=number)
+
+
+def _within(want: CodesWant, kilobits: float, frame_rate: float) -> CodesWant:
+    """As many codebooks as fit a bandwidth."""
+    each = frame_rate * math.log2(want.num_entries) / 1000
+    number = min(want.num_codebooks, int(kilobits / each + 1e-6))
+    if not number:
+        raise UsageError(f"--bandwidth {kilobits:g}: one codebook of {want.name} takes {each:.3g} kilobits a second")
     return replace(want, num_kept=number)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.jobs import KmeansJobConfig
 from audiomill.config.representations import KmeansConfig
 from audiomill.errors import RunFailed, UsageError
@@ -115,9 +114,7 @@ def _drawn(
     """The sample of frames, and what it was drawn from."""
     parts = split_by_part(plan)
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in parts.items()}
-    expected = max(
-        1.0, sum(planned_s.values()) * MODEL_SAMPLE_RATE / spec.tasks[0].hop_of(spec.tasks[0].wants.vectors[0].layer)
-    )
+    expected = max(1.0, sum(planned_s.values()) * spec.tasks[0].frame_rate(spec.tasks[0].wants.vectors[0].layer))
     below = min(1.0, SURPLUS * kmeans.max_frames / expected)
     reservoir, reasons, audio_s = Reservoir(kmeans.max_frames, width), Counter[str](), 0.0
     missing = set(parts)

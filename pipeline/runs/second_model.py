@@ -59,7 +59,7 @@ def second_spec(
         label=without_credentials(second.name),
         model=dataclasses.replace(model, model=second.name, device=device, precision=precision),
         wants=Wants(transcripts=alone),
-        hop=shape.hop,
+        hop=shape.step,
         text_hop=shape.text_hop,
         hops=shape.hops,
         batch_samples=samples_from_seconds(family.batch_seconds[kind_of(device)]),

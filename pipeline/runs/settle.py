@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, samples_from_seconds
 from audiomill.audio.segment import SegmentSpec, spec_from_seconds
 from audiomill.config.defaults import MOST_PART_S, WINDOW_S
 from audiomill.config.fields import digest, result_fields
@@ -40,6 +40,8 @@ from audiomill.watch.journal import without_credentials
 WHOLE_RECORDING_FACTOR = 4
 """`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
 MAX_PART_BYTES = 512_000_000
+PLAIN_BYTES = 2 * MODEL_SAMPLE_RATE
+"""Of a second of audio at 16 kHz; a piece with other forms beside it holds fewer seconds."""
 MIN_PART_SECONDS = 120.0
 
 
@@ -132,7 +134,7 @@ def settle(
         engine=config.engine,
         storage_options=options,
         part_seconds=part_seconds,
-        piece_samples=samples_from_seconds(part_seconds),
+        piece_samples=samples_from_seconds(part_seconds * PLAIN_BYTES / (PLAIN_BYTES + _form_bytes(segments))),
         bytes_per_second=per_second,
         verbose=config.output.verbose,
         is_watched=config.watch.metrics is not None or config.engine.ray_address not in (None, "local"),
@@ -202,9 +204,10 @@ def _task_spec(
         label=without_credentials(model.model),
         model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
         wants=wants,
-        hop=task.shape.hop,
+        hop=task.shape.step,
         text_hop=task.shape.text_hop,
         hops=task.shape.hops,
+        form=task.shape.form,
         second=second,
         calibration=read_calibration(config.transcripts, options),
         redo_below=None if config.transcripts is None else config.transcripts.redo_below,
@@ -268,7 +271,7 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
         kind=kind,
         max_length_s=window,
         context_s=config.context_seconds if has_frames and kind != "vad" else 0.0,
-        max_whole_s=window * (WHOLE_RECORDING_FACTOR if is_whole else 1),
+        max_whole_s=_longest_whole(tasks, window) if is_whole else window,
         at_quiet_moments=reads_alone,
         measures_speech=reads_alone and kind != "vad",
         frames_in_step=max(
@@ -285,7 +288,13 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
         min_silence_s=config.min_silence_seconds,
         pad_s=config.speech_pad_seconds,
         max_gap_s=config.max_gap_seconds,
+        forms=tuple(sorted({task.shape.form for task in tasks if task.shape.form is not None})),
     )
+
+
+def _longest_whole(tasks: Sequence[FoundTask], window_s: float) -> float:
+    """Seconds of a recording that all models take as one."""
+    return min(each.checkpoint.whole_s or WHOLE_RECORDING_FACTOR * window_s for each in tasks)
 
 
 def _needs_windows(task: FoundTask) -> bool:
@@ -293,6 +302,11 @@ def _needs_windows(task: FoundTask) -> bool:
     family = task.checkpoint.family
     has_frames = any(task.config.tables.values())
     return family.window_s is not None and (family.reads_alone or not has_frames)
+
+
+def _form_bytes(segments: SegmentSpec) -> int:
+    """Of a second of audio in all forms but the plain one."""
+    return sum(Form(*each).bytes_per_second for each in segments.forms)
 
 
 def bytes_per_second(asked: Sequence[Asked]) -> dict[str, float]:

@@ -63,6 +63,7 @@ class _PieceBuilder:
     def _clear(self) -> None:
         self._cuts: list[dict[str, Any]] = []
         self._pcm: list[NDArray[np.int16]] = []
+        self._forms: list[tuple[NDArray[np.float32], ...]] = []
         self._num_samples = 0
         self._latest: dict[tuple[str, int | None], Cut] = {}
         self._seam: list[tuple[dict[str, Any], Cut, Cut | None]] = []
@@ -98,10 +99,17 @@ class _PieceBuilder:
             self._append(each_row, each, halo=False)
 
     def _append(self, row: dict[str, Any], cut: Cut, halo: bool) -> None:
-        fields = {"channel": cut.channel, "start": cut.start, "stop": cut.stop, "left": cut.left, "right": cut.right}
-        fields["speech"] = cut.speech
+        fields: dict[str, Any] = {
+            "channel": cut.channel,
+            "start": cut.start,
+            "stop": cut.stop,
+            "left": cut.left,
+            "right": cut.right,
+        }
+        fields["speech"], fields["forms"] = cut.speech, [len(each) for each in cut.forms]
         self._cuts.append({"recording_id": row["id"], **fields, "halo": halo, "language": row["language"]})
         self._pcm.append(cut.pcm_T)
+        self._forms.append(cut.forms)
         self._num_samples += len(cut.pcm_T)
         self._latest[(row["id"], cut.channel)] = cut
 
@@ -119,6 +127,7 @@ class _PieceBuilder:
         self._seam = []
         keep = [index for index, cut in enumerate(self._cuts) if cut["recording_id"] != row["id"]]
         self._cuts, self._pcm = [self._cuts[i] for i in keep], [self._pcm[i] for i in keep]
+        self._forms = [self._forms[i] for i in keep]
         named = {name: row[name] for name in ("id", "source", "member")}
         self._rejections.append(
             {**named, "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}
@@ -126,13 +135,12 @@ class _PieceBuilder:
 
     def close(self, last: bool, planned: Sequence[str] = ()) -> pa.Table:
         assert not self._seam, "windows behind a seam belong to the next piece"
-        pcm = np.concatenate(self._pcm) if self._pcm else np.zeros(0, np.int16)
-        offsets = pa.py_buffer(np.array([0, pcm.nbytes], np.int64))
         values = {
             "part": [self._part],
             "piece": [self._number],
             "last": [last],
-            "pcm": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(pcm)]),
+            "pcm": _end_to_end([self._pcm]),
+            "forms": _listed(_end_to_end(list(zip(*self._forms, strict=True)))),
             "cuts": [self._cuts],
             "endings": [self._endings],
             "rejections": [self._rejections],
@@ -142,3 +150,18 @@ class _PieceBuilder:
         self._number += 1
         self._clear()
         return pa.table(values, schema=schema.PIECE)
+
+
+def _end_to_end(streams: Sequence[Sequence[NDArray[Any]]]) -> pa.Array:
+    """The bytes of each stream, without a copy more than joining takes."""
+    joined = [np.concatenate(each) if len(each) != 1 else each[0] for each in streams if each]
+    sizes = [each.nbytes for each in joined] or [0] * len(streams)
+    offsets = pa.py_buffer(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+    flat = [np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in joined]
+    data = flat[0] if len(flat) == 1 else np.concatenate([np.zeros(0, np.uint8), *flat])
+    return pa.Array.from_buffers(pa.large_binary(), len(sizes), [None, offsets, pa.py_buffer(data)])
+
+
+def _listed(values: pa.Array) -> pa.Array:
+    """All values as one row."""
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)

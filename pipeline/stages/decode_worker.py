@@ -16,7 +16,9 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from audiomill.audio.decode import header_duration_s
 from audiomill.audio.ffmpeg import tracks_of
@@ -117,16 +119,19 @@ def _serve(
 
 def _answer(event: Cut | Finished, answers: IO[bytes]) -> None:
     if isinstance(event, Cut):
-        header = {"kind": "cut", "fields": event[:-1], "num_bytes": event.pcm_T.nbytes}
-        _send(answers, header, event.pcm_T.tobytes())
+        sounds: list[NDArray[Any]] = [event.pcm_T, *event.forms]
+        shapes, num_bytes = [each.shape for each in event.forms], sum(each.nbytes for each in sounds)
+        _send(answers, {"kind": "cut", "fields": event[:6], "forms": shapes, "num_bytes": num_bytes}, *sounds)
     else:
         fields, envelope = event.ending._asdict(), event.ending.envelope
         del fields["envelope"]
         _send(answers, {"kind": "finished", "ending": fields, "rest": event[1:], "num_bytes": len(envelope)}, envelope)
 
 
-def _send(answers: IO[bytes], header: dict[str, Any], payload: bytes = b"") -> None:
-    answers.write(json.dumps(header).encode() + b"\n" + payload)
+def _send(answers: IO[bytes], header: dict[str, Any], *payload: Any) -> None:
+    answers.write(json.dumps(header).encode() + b"\n")
+    for each in payload:
+        answers.write(np.ascontiguousarray(each).data if isinstance(each, np.ndarray) else each)
     answers.flush()
 
 

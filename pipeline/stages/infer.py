@@ -53,12 +53,13 @@ def infer_piece(
     for task in tasks:
         task.model.on_heard = None
     tasks[0].model.on_heard = heard
+    own = [_in_form(piece, cuts, utterances, tasks, task) for task in tasks]
     try:
-        found = _heard(cuts, utterances, tasks, wanted, canary, row["part"])
+        found = _heard(cuts, own, tasks, wanted, canary, row["part"])
     except RunFailed:
         raise
     except Exception as error:
-        found = _heard_apart(cuts, utterances, tasks, wanted, error)
+        found = _heard_apart(cuts, own, tasks, wanted, error)
     _check_some_work(cuts, found)
     result = {
         **{name: row[name] for name in passed_on},
@@ -88,22 +89,21 @@ class _Heard:
 
 def _heard(
     cuts: Sequence[dict[str, Any]],
-    utterances: Sequence[Utterance],
+    utterances: Sequence[Sequence[Utterance]],
     tasks: Sequence[LoadedTask],
     wanted: Tables,
     canary: int,
     seed: int,
 ) -> _Heard:
-    batched = [run_model(utterances, task.model, task.spec.batch_samples) for task in tasks]
+    """What each task makes of its own `utterances`."""
+    batched = [run_model(own, task.model, task.spec.batch_samples) for own, task in zip(utterances, tasks, strict=True)]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
-    heard = [utterances[i] for i in good]
+    heard = [[own[i] for i in good] for own in utterances]
     tasks[0].model.on_heard = None  # what follows is heard again
-    difference = _canary(
-        tasks, [_compared(each, heard, own) for each, own in zip(batched, answers, strict=True)], canary, seed
-    )
-    first, answers = answers, [climbed(task, heard, each) for task, each in zip(tasks, answers, strict=True)]
-    said = said_by(tasks, heard, first, answers)
+    difference = _canary(tasks, list(map(_compared, batched, heard, answers)), canary, seed)
+    first, answers = answers, list(map(climbed, tasks, heard, answers))
+    said = said_by(tasks, heard[0], first, answers)
     transcripts = said.main(tasks)
     own = [number for number, i in enumerate(good) if not cuts[i]["halo"]]
     given = Answered(
@@ -114,7 +114,7 @@ def _heard(
     )
     found = _Heard(batched=batched, difference=difference, second_s=said.second_s)
     found.segments = [
-        segment_row(cut, transcripts[n], _fingerprint(heard[n])) for cut, n in zip(given.cuts, own, strict=True)
+        segment_row(cut, transcripts[n], _fingerprint(heard[0][n])) for cut, n in zip(given.cuts, own, strict=True)
     ]
     found.frames = {
         output.name: output.rows(given, wanted.frames[output.name])
@@ -132,7 +132,7 @@ def _heard(
 
 def _heard_apart(
     cuts: Sequence[dict[str, Any]],
-    utterances: Sequence[Utterance],
+    utterances: Sequence[Sequence[Utterance]],
     tasks: Sequence[LoadedTask],
     wanted: Tables,
     error: Exception,
@@ -145,7 +145,9 @@ def _heard_apart(
         try:
             if len(names) == 1:
                 raise error
-            each = _heard([cuts[at] for at in mine], [utterances[at] for at in mine], tasks, wanted, 0, 0)
+            each = _heard(
+                [cuts[at] for at in mine], [[own[at] for at in mine] for own in utterances], tasks, wanted, 0, 0
+            )
         except Exception as alone:
             found.errors[name] = alone
             found.lost[name] = sum(cuts[at]["stop"] - cuts[at]["start"] for at in mine if not cuts[at]["halo"])
@@ -233,3 +235,24 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
         at += length
     assert at == len(pcm), "cuts cover the piece"
     return found
+
+
+def _in_form(
+    piece: pa.Table,
+    cuts: Sequence[dict[str, Any]],
+    utterances: Sequence[Utterance],
+    tasks: Sequence[LoadedTask],
+    task: LoadedTask,
+) -> Sequence[Utterance]:
+    """The utterances as one of the tasks hears them: with zero-copy views of its own form, if it has one."""
+    form = task.spec.form
+    if form is None or not utterances:
+        return utterances
+    number = sorted({each.spec.form for each in tasks if each.spec.form is not None}).index(form)
+    values = piece.column("forms").combine_chunks().flatten()[number].as_buffer()
+    wave_TK = np.frombuffer(values, np.float32).reshape(-1, form.num_channels)
+    edges = np.cumsum([0, *(cut["forms"][number] for cut in cuts)])
+    return [
+        utterance._replace(wave_TK=wave_TK[first:last])
+        for utterance, first, last in zip(utterances, edges, edges[1:], strict=False)
+    ]

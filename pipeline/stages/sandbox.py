@@ -183,7 +183,7 @@ class Decoder:
                 if len(payload) < header.get("num_bytes", 0):
                     raise EOFError
                 if header["kind"] == "cut":
-                    yield Cut._make([*header["fields"], np.frombuffer(payload, np.int16)])
+                    yield _cut(header, payload)
                     continue
                 is_answered = True
                 if header["kind"] == "rejected":
@@ -210,3 +210,17 @@ class Decoder:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.write(json.dumps({"ask": "settings", **settings}).encode() + b"\n")
         return self._process
+
+
+def _cut(header: dict[str, Any], payload: bytes) -> Cut:
+    """A segment with its sound: 16 kHz first, then each form."""
+    shapes = [tuple(shape) for shape in header["forms"]]
+    sizes = [rows * channels for rows, channels in shapes]
+    num_samples = (len(payload) - 4 * sum(sizes)) // 2
+    pcm_T = np.frombuffer(payload, np.int16, num_samples)
+    edges = [2 * num_samples + 4 * sum(sizes[:number]) for number in range(len(sizes))]
+    forms = tuple(
+        np.frombuffer(payload, np.float32, size, at).reshape(shape)
+        for size, at, shape in zip(sizes, edges, shapes, strict=True)
+    )
+    return Cut._make([*header["fields"], pcm_T, forms])

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.representations import CodesConfig
 from audiomill.errors import InputError
 from audiomill.models.checkpoint import Checkpoint
@@ -31,6 +30,12 @@ SCHEMA = pa.schema(
         *CLOCK,
         column("codes", pa.list_(pa.uint16()), "one a frame; runs joined with --deduplicate"),
         column("durations", pa.list_(pa.uint16()), "frames each code lasts; null unless --deduplicate", nullable=True),
+        column(
+            "scales",
+            pa.list_(pa.float32()),
+            "loudness that EnCodec of 48 kHz takes out of each chunk (0.99 s); else null",
+            nullable=True,
+        ),
     ]
 )
 
@@ -47,6 +52,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
     rows: list[dict[str, Any]] = []
     codes: list[NDArray[np.uint16] | None] = []
     durations: list[NDArray[np.uint16] | None] = []
+    scales: list[NDArray[np.float32] | None] = []
     for number, cut in enumerate(answered.cuts):
         for task, answers in zip(answered.tasks, answered.answers, strict=True):
             for want, codes_KF in zip(task.wants.codes, answers[number].readout.codes, strict=True):
@@ -56,7 +62,10 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
                     kept, lasting = run_lengths(codes_F) if want.deduplicate else (codes_F, None)
                     codes.append(kept)
                     durations.append(lasting)
-    columns = plain_columns(rows, kind, ("codes", "durations"))
+                    found = answers[number].readout.scales
+                    scales.append(np.array(found, np.float32) if found else None)
+    columns = plain_columns(rows, kind, ("codes", "durations", "scales"))
+    columns["scales"] = lists(scales, np.float32)
     columns["codes"], columns["durations"] = lists(codes, np.uint16), lists(durations, np.uint16)
     return pa.table([columns[name] for name in kind.names], schema=kind)
 
@@ -112,8 +121,7 @@ def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bytes_per_second(asked: Asked) -> float:
-    rates = (want.num_kept / asked.spec.hop_of(want.layer) for want in asked.spec.wants.codes)
-    return MODEL_SAMPLE_RATE * BYTES_PER_CODE * sum(rates)
+    return BYTES_PER_CODE * sum(want.num_kept * asked.spec.frame_rate(want.layer) for want in asked.spec.wants.codes)
 
 
 def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.representations import EmbeddingsConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import VectorWant
@@ -104,7 +103,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
 def _bytes_per_second(asked: Asked) -> float:
     total = 0.0
     for want in asked.spec.wants.vectors:
-        rate = MODEL_SAMPLE_RATE / asked.spec.hop_of(want.layer)
+        rate = asked.spec.frame_rate(want.layer)
         width = asked.shape.width_of(want.layer) * (2 if want.pool == "mean+std" else 1)
         vector = width * BYTES_PER_VALUE[want.dtype] + (4 if want.dtype == "int8" else 0)
         total += vector * (rate / want.stride if want.pool == "none" else POOLED_HZ)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
+from audiomill.audio.clock import seconds_from_samples
 from audiomill.models.task import TaskSpec
 from audiomill.schema import column
 
@@ -40,7 +40,7 @@ def frame_row(cut: Mapping[str, Any], task: TaskSpec, layer: int | None, stride:
         "segment_id": segment_id(cut),
         "recording_id": cut["recording_id"],
         "model": task.label,
-        "frame_rate_hz": MODEL_SAMPLE_RATE / (hop * stride),
+        "frame_rate_hz": task.frame_rate(layer) / stride,
         "first_frame_s": seconds_from_samples(first),
     }
 

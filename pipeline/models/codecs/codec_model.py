@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import soxr
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance, Wants
+from audiomill.models.codecs.windows import Encode, Given, dac, encodec, encodec_chunks, in_one_piece, mimi
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.pulse import beat
+from audiomill.models.shape import Shape
 from audiomill.models.vectors.readout import CoreFrames, read_out
 
-NOT_FOR_ENCODE = frozenset(("padding_mask", "attention_mask"))
-"""Rows go alone: there is no padding that must be told from sound."""
+ENCODERS: Mapping[str, Encode] = {"dac": dac, "encodec": encodec, "mimi": mimi}
+"""By the model type of its configuration; others in one piece."""
 
 
-def load_codec(loading: Loading, hop: int) -> CodecModel:
+def load_codec(loading: Loading, shape: Shape) -> CodecModel:
     """A codec from a local folder.
 
     Raises:
@@ -30,14 +33,18 @@ def load_codec(loading: Loading, hop: int) -> CodecModel:
     """
     from transformers import AutoModel
 
+    assert shape.form is not None
     try:
-        extractor = extractor_of(loading.path)
+        extractor = extractor_of(loading.path, shape.form.rate)
     except ImportError as error:
         raise ModelError(
             f"{loading.path}: its feature extractor needs {error.name or error}: pip install torchaudio"
         ) from error
     model = loaded_whole(AutoModel, loading.path, torch.float32).to(loading.device).eval()
-    return CodecModel(model, extractor, loading.task.wants, hop)
+    encode = ENCODERS.get(model.config.model_type, in_one_piece)
+    if getattr(model.config, "chunk_length", None) is not None:
+        encode = encodec_chunks
+    return CodecModel(model, extractor, encode, loading.task.wants, shape)
 
 
 class CodecModel:
@@ -46,8 +53,9 @@ class CodecModel:
     Args:
         model: of transformers, in evaluation mode on its device.
         extractor: transformers' own.
+        encode: how it goes through a recording.
         wants: what to give.
-        hop: samples from one frame to the next.
+        shape: the codec's clock and form.
     """
 
     on_heard: OnHeard | None = None
@@ -57,12 +65,15 @@ class CodecModel:
     aligner: Aligner | None = None
     pads_rows_alone = True
 
-    def __init__(self, model: Any, extractor: Any, wants: Wants, hop: int) -> None:
-        self._model, self._extractor, self._wants, self._hop = model, extractor, wants, hop
+    def __init__(self, model: Any, extractor: Any, encode: Encode, wants: Wants, shape: Shape) -> None:
+        assert shape.form is not None
+        self._model, self._extractor, self._encode, self._wants = model, extractor, encode, wants
+        self._form, self._step = shape.form, shape.step
+        self._least = -(-shape.hop // shape.frames_a_hop)
 
     def padded_length(self, num_samples: int) -> int:
         """Whole frames."""
-        return -(-num_samples // self._hop) * self._hop
+        return int(-(-num_samples // self._step) * self._step)
 
     def spare_memory(self) -> None:
         """Nothing is kept between rows."""
@@ -78,17 +89,27 @@ class CodecModel:
 
     def _alone(self, utterance: Utterance) -> list[Answer]:
         beat()
-        codes_BFK = self._codes_kf(utterance).T[None]
-        core = CoreFrames([utterance], [codes_BFK.shape[1]], self._hop, codes_BFK.device)
-        return [Answer(None, readout) for readout in read_out(self._wants, {}, codes_BFK, {}, lambda layer: core)]
+        wave_TK = self._heard(utterance)
+        codes_KF, scales = self._encode(self._model, self._input(wave_TK))
+        num_frames = max(1, int(-(-len(wave_TK) * MODEL_SAMPLE_RATE // (self._form.rate * self._step))))
+        codes_BFK = codes_KF[:, :num_frames].T[None]
+        core = CoreFrames([utterance], [codes_BFK.shape[1]], self._step, codes_BFK.device)
+        found = read_out(self._wants, {}, codes_BFK, {}, lambda layer: core)
+        return [Answer(None, readout._replace(scales=scales)) for readout in found]
 
-    def _codes_kf(self, utterance: Utterance) -> Tensor:
-        wave = utterance.pcm_T.astype(np.float32) / 32768.0
-        wave = np.pad(wave, (0, max(0, self._hop - len(wave))))
-        given = self._extractor(wave, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt")
-        inputs = {name: each.to(self._model.device) for name, each in given.items() if name not in NOT_FOR_ENCODE}
-        codes: Tensor = self._model.encode(**inputs).audio_codes[0]
-        return codes
+    def _heard(self, utterance: Utterance) -> NDArray[np.float32]:
+        """wave_TK in the codec's form."""
+        if utterance.wave_TK is not None:
+            return utterance.wave_TK
+        wave_T = soxr.resample(utterance.pcm_T.astype(np.float32) / 32768.0, MODEL_SAMPLE_RATE, self._form.rate, "HQ")
+        return np.repeat(wave_T[:, None], self._form.num_channels, axis=1)
+
+    def _input(self, wave_TK: NDArray[np.float32]) -> Given:
+        """What the extractor makes of it, without masks: a row goes alone, so there is no padding to be told from sound."""
+        wave_TK = np.pad(wave_TK, ((0, max(0, self._least - len(wave_TK))), (0, 0)))
+        wave = wave_TK[:, 0] if self._form.num_channels == 1 else wave_TK.T
+        given = self._extractor(wave, sampling_rate=self._form.rate, return_tensors="pt")
+        return {name: each.to(self._model.device) for name, each in given.items() if not name.endswith("_mask")}
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
         raise AssertionError("a codec does not transcribe")

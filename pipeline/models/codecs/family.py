@@ -1,4 +1,4 @@
-"""X-codec, X-codec2, NeuCodec and DAC: codes of a codec's own quantizers, a row a codebook. EnCodec and Mimi hear 24 kHz."""
+"""EnCodec, DAC, Mimi, X-codec, X-codec2 and NeuCodec: codes of a codec's own quantizers, a row a codebook, at its own rate."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.clock import Form
 from audiomill.config.defaults import FRAMES_BATCH_S
-from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, Facts, Family, Loading
 from audiomill.models.shape import Shape
 
+WHOLE_S = {"dac": 10_800.0, "encodec": 10_800.0, "mimi": 10_800.0}
+"""Codecs whose encoders go through long recordings in windows that change nothing, and how long those may be."""
 MODEL_TYPES = ("dac", "encodec", "mimi", "neucodec", "xcodec", "xcodec2")
 
 
@@ -25,20 +26,25 @@ def _shape(path: Path) -> Shape:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path)
-    rate = _first(config, "input_sampling_rate", "sampling_rate", "sample_rate")
-    if rate != MODEL_SAMPLE_RATE:
-        raise ModelError(
-            f"{path}: this codec hears {rate} Hz, and models are given {MODEL_SAMPLE_RATE} Hz here; take one of 16 kHz, such as "
-            "hf-audio/xcodec-hubert-librispeech, HKUSTAudio/xcodec2, neuphonic/neucodec or descript/dac_16khz"
-        )
+    rate = int(_first(config, "input_sampling_rate", "sampling_rate", "sample_rate"))
     levels = getattr(config, "quantization_levels", None)
     quantizer = (
         (1, math.prod(levels))
         if levels
         else (int(_first(config, "n_codebooks", "num_quantizers")), int(config.codebook_size))
     )
-    hop = int(_first(config, "encoder_hop_length", "hop_length"))
-    return Shape(width=0, num_layers=-1, hop=hop, quantizer=quantizer)
+    hop = int(_first(config, "encoder_hop_length", "hop_length", "frame_size"))
+    frames_a_hop = 1
+    if getattr(config, "chunk_length", None) is not None:  # chunks overlap, so frames are closer than their step
+        hop, frames_a_hop = config.chunk_stride, -(-config.chunk_length // hop)
+    return Shape(
+        width=0,
+        num_layers=-1,
+        hop=hop,
+        frames_a_hop=frames_a_hop,
+        quantizer=quantizer,
+        form=Form(rate, int(getattr(config, "audio_channels", None) or 1)),
+    )
 
 
 def _first(config: Any, *names: str) -> Any:
@@ -49,21 +55,29 @@ def _first(config: Any, *names: str) -> Any:
 def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.codecs.codec_model import load_codec
 
-    return load_codec(loading, _shape(loading.path).hop)
+    return load_codec(loading, _shape(loading.path))
+
+
+def _whole_s(settings: Mapping[str, Any]) -> float | None:
+    return WHOLE_S.get(str(settings.get("model_type")))
 
 
 FAMILY = Family(
     name="codecs",
-    checkpoints="X-codec, X-codec2, NeuCodec and DAC of 16 kHz",
+    checkpoints="EnCodec, DAC, Mimi, X-codec, X-codec2 and NeuCodec",
     facts=Facts(
         examples=(
+            "facebook/encodec_24khz",
+            "facebook/encodec_48khz",
+            "descript/dac_44khz",
+            "kyutai/mimi",
             "hf-audio/xcodec-hubert-librispeech",
             "HKUSTAudio/xcodec2",
             "neuphonic/neucodec",
-            "descript/dac_16khz",
         ),
-        offers="codes, a row a codebook",
-        exact="rows go alone: codes are those of transformers' `encode`, batch size 1 (a test compares)",
+        offers="codes, a row a codebook, at the codec's own rate and channels",
+        exact="rows go alone: codes are those of transformers' `encode`, batch size 1 (a test compares); hours of audio go through "
+        "EnCodec, DAC and Mimi in windows that give the codes of one piece",
         licence="the checkpoint's own",
         transformers=(5, 24),
     ),
@@ -74,4 +88,5 @@ FAMILY = Family(
     batch_seconds=FRAMES_BATCH_S,
     precisions={"cpu": ("fp32",), "cuda": ("fp32",)},
     quantizes_itself=True,
+    whole_s=_whole_s,
 )

@@ -127,13 +127,13 @@ def encoder_network(loading: Loading, model: Any, kind: Encoder) -> FrameNetwork
     )
 
 
-def extractor_of(folder: Path) -> Any:
+def extractor_of(folder: Path, expected_rate: int = MODEL_SAMPLE_RATE) -> Any:
     """transformers' own feature extractor, for its settings.
 
     Raises:
         ModelError: no file tells them.
     """
-    found = feature_extractor(folder)
+    found = feature_extractor(folder, expected_rate)
     if found is None:
         raise ModelError(
             f"{folder}: nothing says how audio becomes features; expected {PREPROCESSOR} or {PROCESSOR} beside the weights"

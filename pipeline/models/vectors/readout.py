@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiomill.models.base import CONV, MIXED, CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
 from audiomill.models.finite import is_finite, not_finite
+from audiomill.models.shape import Hop
 
 Quantizer = Callable[[Tensor], Tensor]
 """hidden_ND -> codes_NK."""
@@ -27,12 +28,12 @@ class CoreFrames:
     Args:
         utterances: the batch.
         num_frames: frames that the model gives for each of them alone.
-        hop: samples from one frame to the next.
+        hop: samples at 16 kHz from one frame to the next.
         device: of the hidden states.
     """
 
     def __init__(
-        self, utterances: Sequence[Utterance], num_frames: Sequence[int], hop: int, device: torch.device
+        self, utterances: Sequence[Utterance], num_frames: Sequence[int], hop: Hop, device: torch.device
     ) -> None:
         first, self.counts = [], []
         for utterance, frames in zip(utterances, num_frames, strict=True):

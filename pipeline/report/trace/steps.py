@@ -134,7 +134,11 @@ def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int1
 
 
 def _wave_words(found: FoundTask) -> str:
-    return f"16 kHz, one channel, 16 bits: what every model is given. {found.shape.hop} samples make one frame of this one."
+    form, step = found.shape.form, float(found.shape.step)
+    own = "" if form is None else f" This one hears {form.rate / 1000:g} kHz, {form.num_channels} channel(s)."
+    return (
+        f"16 kHz, one channel, 16 bits: what most models are given.{own} {step:g} samples make one frame of this one."
+    )
 
 
 def _mel_step(pcm: NDArray[np.int16], found: FoundTask) -> Step:
@@ -153,7 +157,7 @@ def _mel_step(pcm: NDArray[np.int16], found: FoundTask) -> Step:
 
 def _vector_steps(answer: Answer, task: TaskSpec, found: FoundTask) -> Iterator[Step]:
     for want, vectors in zip(task.wants.vectors, answer.readout.vectors, strict=True):
-        rate = MODEL_SAMPLE_RATE / task.hop_of(want.layer)
+        rate = task.frame_rate(want.layer)
         values_DF = _as_float(vectors).T
         if want.layer == CONV:
             meaning = "What the convolutions make of the waveform: local, 25 ms a frame, before any attention."
@@ -186,9 +190,7 @@ def _code_steps(answer: Answer, task: TaskSpec) -> Iterator[Step]:
             "one number a frame and codebook; the same colour is the same number."
         )
         rows = tuple(f"codebook {number}" for number in range(want.num_codebooks))
-        yield Step(
-            f"codes of {want.name}", "codes", codes_KF, MODEL_SAMPLE_RATE / task.hop_of(want.layer), meaning, rows
-        )
+        yield Step(f"codes of {want.name}", "codes", codes_KF, task.frame_rate(want.layer), meaning, rows)
 
 
 def _posterior_step(model: Any, utterance: Utterance, transcript: Transcript, num_samples: int) -> Step:

@@ -1,0 +1,156 @@
+"""Recordings of any length through a codec's encoder in windows of bounded memory: the codes are those of one piece.
+
+Causal encoders keep what their layers have seen; convolutions that see both sides get enough of either. C channels, T samples,
+K codebooks, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from audiomill.models.pulse import beat
+
+WINDOW_S = 10.0
+DAC_DILATIONS = 1 + 3 + 9
+"""Of the residual units in each block of DAC's encoder, whose kernels of 7 reach 3 to each side."""
+
+
+class Encoded(NamedTuple):
+    """`scales`: loudness of each chunk, where a codec takes it out of the sound; else empty."""
+
+    codes_KF: Tensor
+    scales: tuple[float, ...] = ()
+
+
+Given = Mapping[str, Tensor]
+"""What the codec's feature extractor made of one recording; `input_values` is wave_1CT."""
+Encode = Callable[[Any, Given], Encoded]
+"""Model and what it is given -> codes."""
+
+
+def in_one_piece(model: Any, given: Given) -> Encoded:
+    """As transformers does it: for encoders whose layers see everything at once."""
+    return Encoded(model.encode(**given).audio_codes[0])
+
+
+def mimi(model: Any, given: Given) -> Encoded:
+    """Convolutions and attention keep their past. transformers' own streaming does not finish a last frame that is not whole."""
+    wave_1CT, encoder = given["input_values"], model.encoder
+    windows = list(_windows(wave_1CT.shape[-1], int(model.config.sampling_rate), int(model.config.frame_size)))
+    if len(windows) == 1:
+        return in_one_piece(model, given)
+    past: dict[int, Any] = {}
+    cache, found = None, []
+    for first, last in windows:
+        beat()
+        is_last = last == windows[-1][1]
+        hidden = _through(encoder.encoder_seanet.layers, wave_1CT[..., first:last], past, is_last)
+        out = encoder.encoder_transformer(hidden.transpose(1, 2), cache=cache, use_cache=True)
+        cache, hidden = out.cache, out.last_hidden_state.transpose(1, 2)
+        if encoder.downsample is not None:
+            hidden = _onward(encoder.downsample, hidden, past, is_last)
+        found.append(model.quantizer.encode(hidden, None).transpose(0, 1)[0])
+    return Encoded(torch.cat(found, -1))
+
+
+def encodec(model: Any, given: Given) -> Encoded:
+    """The causal one of 24 kHz; see `encodec_chunks` for the other."""
+    config, wave_1CT = model.config, given["input_values"]
+    bandwidth = config.target_bandwidths[-1]
+    windows = list(_windows(wave_1CT.shape[-1], config.sampling_rate, config.hop_length))
+    if len(windows) == 1 or not config.use_causal_conv or config.normalize:
+        return Encoded(model.encode(wave_1CT, bandwidth=bandwidth).audio_codes[0, 0])
+    past: dict[int, Any] = {}
+    found = []
+    for first, last in windows:
+        beat()
+        hidden = _through(model.encoder.layers, wave_1CT[..., first:last], past, last == windows[-1][1])
+        found.append(model.quantizer.encode(hidden, bandwidth).transpose(0, 1)[0])
+    return Encoded(torch.cat(found, -1))
+
+
+def encodec_chunks(model: Any, given: Given) -> Encoded:
+    """Chunk by chunk, each with its own loudness, as the one of 48 kHz is defined. transformers' `encode` goes on to a last
+    chunk that holds nothing but padding; it is left out."""
+    config, wave_1CT, found = model.config, given["input_values"], []
+    scales: list[float] = []
+    length, chunk, stride = wave_1CT.shape[-1], config.chunk_length, config.chunk_stride
+    for first in range(0, length - (chunk - stride), stride):
+        beat()
+        frame = wave_1CT[..., first : first + chunk]
+        frame = torch.nn.functional.pad(frame, (0, chunk - frame.shape[-1]))
+        out = model.encode(frame, bandwidth=config.target_bandwidths[-1])
+        found.append(out.audio_codes[0, 0])
+        scales += [] if out.audio_scales[0] is None else out.audio_scales[0].reshape(-1).tolist()
+    return Encoded(torch.cat(found, -1), tuple(scales))
+
+
+def dac(model: Any, given: Given) -> Encoded:
+    """Windows overlap by what one frame sees; frames of the overlap are dropped."""
+    config, wave_1CT = model.config, given["input_values"]
+    length, margin = wave_1CT.shape[-1], _margin(config)
+    found = []
+    for first, last in _windows(length, config.sampling_rate, config.hop_length):
+        beat()
+        start, stop = max(0, first - margin), min(length, last + margin)
+        codes_KF = model.encode(wave_1CT[..., start:stop]).audio_codes[0]
+        skipped = (first - start) // config.hop_length
+        kept = None if last == length else (last - first) // config.hop_length
+        found.append(codes_KF[:, skipped:] if kept is None else codes_KF[:, skipped : skipped + kept])
+    return Encoded(torch.cat(found, -1))
+
+
+def _margin(config: Any) -> int:
+    """Samples that a frame of DAC's encoder sees to either side, in whole frames."""
+    reach, scale = 3, 1
+    for stride in config.downsampling_ratios:
+        reach += scale * (3 * DAC_DILATIONS + stride)
+        scale *= stride
+    hop = int(config.hop_length)
+    return (-(-(reach + scale) // hop) + 1) * hop
+
+
+def _windows(length: int, rate: int, hop: int) -> Iterator[tuple[int, int]]:
+    """Whole frames each; the last one takes the rest and is no shorter than the others."""
+    size = max(1, round(WINDOW_S * rate / hop)) * hop
+    first = 0
+    while length - first >= 2 * size:
+        yield first, first + size
+        first += size
+    yield first, length
+
+
+def _through(layers: Iterable[Any], hidden: Tensor, past: dict[int, Any], is_last: bool) -> Tensor:
+    for layer in layers:
+        hidden = _onward(layer, hidden, past, is_last)
+    return hidden
+
+
+def _onward(layer: Any, hidden: Tensor, past: dict[int, Any], is_last: bool) -> Tensor:
+    """A layer of EnCodec's or Mimi's encoder on what follows what it has seen, which `past` keeps."""
+    kind = type(layer).__name__
+    if kind in ("EncodecConv1d", "MimiConv1d"):
+        return _convolved(layer, hidden, past, is_last)
+    if kind in ("EncodecResnetBlock", "MimiResnetBlock"):
+        return _onward(layer.shortcut, hidden, past, is_last) + _through(layer.block, hidden, past, is_last)
+    if kind == "EncodecLSTM":
+        steps, past[id(layer)] = layer.lstm(hidden.permute(2, 0, 1), past.get(id(layer)))
+        hidden = (steps + hidden.permute(2, 0, 1)).permute(1, 2, 0)
+        return hidden
+    found: Tensor = layer(hidden)
+    return found
+
+
+def _convolved(layer: Any, hidden: Tensor, past: dict[int, Any], is_last: bool) -> Tensor:
+    before, reach = past.get(id(layer)), int(layer.padding_total)
+    after = int(layer._get_extra_padding_for_conv1d(hidden)) if is_last else 0
+    padded = layer._pad1d(hidden, (reach if before is None else 0, after), mode=layer.pad_mode)
+    if before is not None:
+        padded = torch.cat([before, padded], -1)
+    past[id(layer)] = hidden[..., hidden.shape[-1] - reach :]
+    found: Tensor = layer.conv(padded)
+    return found
