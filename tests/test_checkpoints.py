@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +233,16 @@ def test_real_ctranslate2_weights_fill_every_parameter(whisper: Path) -> None:
     fused = np.concatenate([p.weight.detach().numpy() for p in (layer.q_proj, layer.k_proj, layer.v_proj)])
     assert np.array_equal(fused, arrays["decoder/layer_3/self_attention/linear_0/weight"].astype(np.float32))
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_whisper_is_found_and_checked_without_loading_torch(whisper: Path) -> None:
+    """The driver of a run needs its facts only: loading torch took three seconds of every start."""
+    script = (
+        "import sys; from audiomill.config.stages import ModelConfig; from audiomill.config.text import TranscriptConfig\n"
+        "from audiomill.models.checkpoint import check_options, find_checkpoint, shape_of\n"
+        "found = find_checkpoint(ModelConfig(model=sys.argv[1]), {})\n"
+        "check_options(found, 'm', TranscriptConfig(language='en')); shape_of(found)\n"
+        "print(*({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(whisper)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

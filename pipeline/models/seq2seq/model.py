@@ -26,9 +26,9 @@ from audiomill.models.seq2seq.gates import Signals
 from audiomill.models.seq2seq.heard import Heard, How, Stretch, mean_logprob, seed_of, signals_of
 from audiomill.models.seq2seq.ladder import GateLadder
 from audiomill.models.seq2seq.memory import Shapes, free_bytes, rows_that_fit
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
 from audiomill.models.seq2seq.stepping import decode
 from audiomill.models.seq2seq.table import Decoded, Entry, Search, Table
-from audiomill.models.seq2seq.token_rules import SpecialTokens
 from audiomill.models.vectors.readout import Quantizer
 
 MAX_ROWS = {"cpu": 64, "cuda": 256}

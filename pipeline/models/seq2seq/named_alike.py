@@ -12,7 +12,7 @@ from audiomill.config.defaults import INT8_WEIGHT7
 from audiomill.errors import ModelError
 from audiomill.models.projection import fused
 from audiomill.models.seq2seq.decoder_weights import DecoderLayer, Function
-from audiomill.models.seq2seq.token_rules import SpecialTokens
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
 FeedForward = Callable[[Any, str], Function]
 """An `mlp` of transformers and a number format -> the same as a function."""

@@ -19,7 +19,8 @@ from audiomill.models.seq2seq.cross import Crossed, CrossGroups, CrossSlab
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.graph import Recorder
 from audiomill.models.seq2seq.slots import DecoderState
-from audiomill.models.seq2seq.token_rules import SpecialTokens, TokenRules
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
+from audiomill.models.seq2seq.token_rules import TokenRules
 from audiomill.models.seq2seq.watching import LoopWatch, Sampler
 
 MIN_SLOTS = 8

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from audiomill.models.seq2seq.token_rules import SpecialTokens
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
 TIMESTAMP_STEP_S = 0.02
 MAX_PROMPT_TOKENS = 223
