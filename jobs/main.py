@@ -26,6 +26,7 @@ JOBS = {
         "encode": "Audio to discrete codes",
         "run": "Several models behind one decode",
         "respell": "New texts from kept posteriors",
+        "resynthesize": "Codes back to sound, and how good it is",
     },
     "Look": {
         "watch": "Follow a running job",

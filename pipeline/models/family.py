@@ -10,8 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.audio.clock import Form
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import SpeechModel
 from audiomill.models.shape import Shape
@@ -39,6 +43,16 @@ class Loading:
     device: torch.device
     quantizers: Mapping[str, Quantizer]
     storage_options: dict[str, Any]
+
+
+class Resynthesizer(Protocol):
+    """Makes sound of a model's own codes. `form`: of the sound."""
+
+    form: Form
+
+    def sound(self, codes_KF: NDArray[Any], scales: Sequence[float]) -> NDArray[np.float32]:
+        """wave_TK; see the codes table for `scales`."""
+        ...
 
 
 def check_nothing(path: Path, model: str, text: TranscriptConfig) -> None:
@@ -90,6 +104,7 @@ class Family:
         lends_quantizer: its quantizers read the output of convolutions, which a fine-tuned checkpoint may share.
         shows_convolutions: `trace` can show them.
         reads_log_mel: `trace` shows a spectrogram as its input.
+        resynthesizer: from a folder and a device, what makes sound of its codes; None: nothing does.
         learners: objective -> loads what learns by it; the first one is the default.
         scheme: prefix of names that stand for no files; their fingerprint is the name.
     """
@@ -117,6 +132,7 @@ class Family:
     lends_quantizer: bool = False
     shows_convolutions: Callable[[Path], bool] = lambda path: False
     reads_log_mel: bool = False
+    resynthesizer: Callable[[Path, str], Resynthesizer] | None = None
     learners: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
         default_factory=dict
     )

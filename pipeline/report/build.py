@@ -25,6 +25,7 @@ from audiomill.report.gather import (
     throughput,
 )
 from audiomill.report.listen import Listener
+from audiomill.report.original_and_copy import copies_section
 from audiomill.report.page import body, report_document
 from audiomill.report.side import Index, index_row, name_of, part_file, script, segment_row
 from audiomill.storage import ledger
@@ -88,6 +89,7 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
             sorted(found.languages),
             _rejections(output, entries),
             [_run_row(run) for run in runs],
+            copies_section(output, num_clips, storage_options),
         ),
         facts,
     )

@@ -29,6 +29,7 @@ def body(
     languages: Sequence[str],
     rejections: Sequence[Mapping[str, Any]],
     runs: Sequence[Sequence[str]],
+    copies: str = "",
 ) -> str:
     """What stands in the document before any script has run.
 
@@ -40,6 +41,7 @@ def body(
         languages: to choose from in the search.
         rejections: some rows of the rejections table.
         runs: a row for each run that worked on the output.
+        copies: see `audiomill.report.original_and_copy`.
     """
     links = [("figures", "Figures"), ("charts", "Charts"), ("worst", "Worst clips"), ("search", "Search")]
     nav = "".join(f'<a href="#{name}">{text}</a>' for name, text in links)
@@ -47,7 +49,7 @@ def body(
         f'<main id="overview"><nav aria-label="parts of the report">{nav}</nav>'
         f'<section id="figures"><h2>Figures</h2>{cards(headline)}{sentences(notes)}{_runs(runs)}</section>'
         f'<section id="charts"><h2>Charts</h2><div class="charts">{"".join(charts)}</div></section>'
-        f"{_worst(kinds)}{_rejected(rejections)}{_search(languages)}</main>"
+        f"{copies}{_worst(kinds)}{_rejected(rejections)}{_search(languages)}</main>"
         '<main id="recording" hidden></main>'
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from audiomill.audio.clock import Form
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, Facts, Family, Loading
+from audiomill.models.family import CODES, Facts, Family, Loading, Resynthesizer
 from audiomill.models.shape import Shape
 
 WHOLE_S = {"dac": 10_800.0, "encodec": 10_800.0, "mimi": 10_800.0}
@@ -58,6 +58,12 @@ def _load(loading: Loading) -> SpeechModel:
     return load_codec(loading, _shape(loading.path))
 
 
+def _resynthesizer(path: Path, device: str) -> Resynthesizer:
+    from audiomill.models.codecs.decoding import load_decoder
+
+    return load_decoder(path, _shape(path), device)
+
+
 def _whole_s(settings: Mapping[str, Any]) -> float | None:
     return WHOLE_S.get(str(settings.get("model_type")))
 
@@ -89,4 +95,5 @@ FAMILY = Family(
     precisions={"cpu": ("fp32",), "cuda": ("fp32",)},
     quantizes_itself=True,
     whole_s=_whole_s,
+    resynthesizer=_resynthesizer,
 )

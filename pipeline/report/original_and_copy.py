@@ -1,0 +1,83 @@
+"""The part of a report that plays originals beside what a codec's codes make of them."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import soundfile
+
+from audiomill.audio.clock import Form
+from audiomill.config.resynthesize import FOLDER
+from audiomill.errors import Rejected
+from audiomill.html.page import Raw, table
+from audiomill.resynthesis.copies import quality_of
+from audiomill.resynthesis.originals import Originals
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.watch.journal import redacted
+
+MAX_CLIP_S = 30.0
+
+Row = Mapping[str, Any]
+
+
+def copies_section(output: Place, num_clips: int, storage_options: dict[str, Any]) -> str:
+    """A table with two players a row, the worst copies first; empty where `resynthesize` made none."""
+    folder = output.join(FOLDER)
+    rows = quality_of(folder).to_pylist() if folder.join("quality").names() else []
+    if not rows:
+        return ""
+    worst = sorted(rows, key=lambda row: (-(row["wer"] or 0.0), -(row["mel_distance_db"] or 0.0)))[:num_clips]
+    segments = _segments(output, {row["segment_id"] for row in worst})
+    first, rate = soundfile.read(io.BytesIO(folder.join(*worst[0]["audio"].split("/")).read()), always_2d=True)
+    originals = Originals(output, Form(rate, first.shape[1]), storage_options)
+    try:
+        lines = [_line(row, segments[row["segment_id"]], originals, folder, rate) for row in worst]
+    finally:
+        originals.close()
+    names = (
+        "segment",
+        "original",
+        "copy",
+        "SI-SDR, dB",
+        "log-mel distance, dB",
+        "WER",
+        "heard in the original, in the copy",
+    )
+    shown = table(names, lines)
+    return (
+        f'<section id="copies"><h2>Originals and copies</h2><p>{len(rows):,} segments were made again from the codes of '
+        f"{html.escape(worst[0]['model'])} ({worst[0]['codebooks']} codebooks); these are the worst.</p>{shown}</section>"
+    )
+
+
+def _segments(output: Place, ids: Collection[str]) -> dict[str, Row]:
+    wanted, columns = pa.array(sorted(ids)), ["id", "recording_id", "channel", "start_s", "stop_s"]
+    found: dict[str, Row] = {}
+    for _, rows in ledger.each_part(output, "segments", columns):
+        found |= {row["id"]: row for row in rows.filter(pc.is_in(rows.column("id"), wanted)).to_pylist()}
+    return found
+
+
+def _line(row: Row, segment: Row, originals: Originals, folder: Place, rate: int) -> list[Any]:
+    try:
+        sink = io.BytesIO()
+        sound = originals.sound(segment)[: round(MAX_CLIP_S * rate)]
+        soundfile.write(sink, sound.clip(-1.0, 1.0), rate, format="FLAC", subtype="PCM_16")
+        original: Any = _player(sink.getvalue())
+    except Rejected as rejected:
+        original = redacted(rejected.detail)
+    copy = _player(folder.join(*row["audio"].split("/")).read())
+    texts = " / ".join(row[name] for name in ("text", "copy_text") if row[name] is not None)
+    return [row["segment_id"], original, copy, row["si_sdr_db"], row["mel_distance_db"], row["wer"], texts]
+
+
+def _player(flac: bytes) -> Raw:
+    sound = base64.b64encode(flac).decode()
+    return Raw(f'<audio controls preload="none" src="data:audio/flac;base64,{sound}"></audio>')

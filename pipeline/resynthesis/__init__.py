@@ -1,0 +1,1 @@
+"""From codes back to sound, and how much of it is left."""

@@ -1,0 +1,153 @@
+"""Codes back to sound: the copies are transformers' own, and their quality is what it is by construction."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import AutoModel
+
+from audiomill.resynthesis.copies import quality_of
+from audiomill.resynthesis.quality import mel_distance_db, si_sdr_db
+from audiomill.storage.fs import Place
+from tests.codec_checkpoints import CODECS
+from tests.jobs_by_hand import rows, run
+from tests.synth import encode, noise
+
+RATE = 24_000
+
+
+def test_si_sdr_is_the_ratio_that_was_mixed_whatever_the_scale() -> None:
+    rng = np.random.default_rng(0)
+    sound, other = rng.standard_normal((2, 200_000)).astype(np.float32)
+    for decibels in (-10.0, 0.0, 20.0):
+        copy = 0.3 * (sound + 10 ** (-decibels / 20) * other)
+        found = si_sdr_db(sound, copy)
+        assert found == pytest.approx(decibels, abs=0.1)
+    assert si_sdr_db(sound, -2 * sound) == 100.0
+    assert si_sdr_db(np.zeros(100, np.float32), sound[:100]) is None
+
+
+def test_mel_distance_is_the_change_of_level_in_decibels() -> None:
+    sound = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    assert mel_distance_db(sound, sound, RATE) == 0.0
+    assert mel_distance_db(sound, sound / 2, RATE) == pytest.approx(6.02, abs=0.01)
+    assert mel_distance_db(sound[:100], sound[:100], RATE) == 0.0, "shorter than a window"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = tmp_path_factory.mktemp("codecs")
+    return {name: CODECS[name](made / name) for name in ("encodec", "encodec-48", "mimi", "dac-44", "xcodec")}
+
+
+def corpus(folder: Path, rate: int, channels: int) -> Path:
+    folder.mkdir()
+    for number in range(2):
+        wave = 0.1 * np.random.default_rng(number).standard_normal((round((number + 1.3) * rate), channels))
+        soundfile.write(folder / f"{number}.wav", wave, rate)
+    (folder / "broken.wav").write_bytes(b"no audio")
+    return folder
+
+
+def theirs(folder: Path, row: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """transformers' sound of one codebook row's segment."""
+    model = AutoModel.from_pretrained(folder).eval()
+    codes = torch.tensor(row["codes"])[None]
+    with torch.inference_mode():
+        if model.config.model_type == "encodec":
+            values = model.decode(codes[None], [None]).audio_values
+        else:
+            values = model.decode(audio_codes=codes).audio_values
+    return np.asarray(values).reshape(-1)
+
+
+@pytest.mark.parametrize(
+    "name", ["encodec", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("mimi", "dac-44", "xcodec"))]
+)
+def test_copies_are_those_of_transformers(folders: dict[str, Path], tmp_path: Path, audiomill: Any, name: str) -> None:
+    rate = {"dac-44": 44_100, "xcodec": 16_000}.get(name, RATE)
+    corpus(tmp_path / "in", rate, 1)
+    run(tmp_path / "in", tmp_path / "units", "encode", model=folders[name])
+    done = audiomill("resynthesize", "units", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 copies in ") and "SI-SDR" in done.stdout
+    by_segment: dict[str, Any] = {}
+    for row in rows(tmp_path / "units", "codes"):
+        by_segment.setdefault(row["segment_id"], []).append(row["codes"])
+    for row in quality_of(Place(str(tmp_path / "units" / "resynthesis"))).to_pylist():
+        found, told = soundfile.read(tmp_path / "units" / "resynthesis" / row["audio"])
+        assert told == rate and row["error"] is None
+        expected = theirs(folders[name], {"codes": by_segment[row["segment_id"]]})
+        assert np.abs(found - expected[: len(found)].clip(-1, 1)).max() < 1e-3
+        assert abs(len(found) - row["duration_s"] * rate) < 1 and row["codebooks"] == len(by_segment[row["segment_id"]])
+        assert -100 < row["si_sdr_db"] < 100 and row["mel_distance_db"] > 0
+
+
+def test_two_channels_and_loudness_come_back(folders: dict[str, Path], tmp_path: Path, audiomill: Any) -> None:
+    corpus(tmp_path / "in", 48_000, 2)
+    run(tmp_path / "in", tmp_path / "units", "encode", model=folders["encodec-48"])
+    assert audiomill("resynthesize", "units", "--output", "copies", "--quiet").returncode == 0
+    for path in (tmp_path / "copies" / "audio").iterdir():
+        wave, rate = soundfile.read(path)
+        assert rate == 48_000 and wave.shape[1] == 2 and abs(wave).max() > 0
+
+
+def test_a_recogniser_says_what_a_copy_loses(
+    folders: dict[str, Path], tmp_path: Path, audiomill: Any, whisper: Path, voices: Any
+) -> None:
+    """The codec of the test has random weights: nothing is left of the words. The job's own Whisper is the recogniser."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_bytes(encode(voices[0][0]))
+    (tmp_path / "job.yaml").write_text(
+        f"inputs: in\noutput: out\nengine: local\ncanary: 0\nmodels:\n  - {{model: {whisper}, transcripts: true}}\n"
+        f"  - {{model: {folders['mimi']}, codes: {{codebook: quantizer, deduplicate: true}}}}\n"
+    )
+    done = audiomill("run", "job.yaml")
+    assert done.returncode == 0, done.stderr
+    done = audiomill("resynthesize", "out", "--quiet")
+    assert done.returncode == 0, done.stderr
+    (row, *_) = quality_of(Place(str(tmp_path / "out" / "resynthesis"))).to_pylist()
+    assert row["text"] == rows(tmp_path / "out", "segments")[0]["text"]
+    assert row["wer"] > 0.5 and "WER of the copies" in done.stdout
+    assert audiomill("report", "out").returncode == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    section = page[page.index('<section id="copies">') :].split("</section>")[0]
+    assert section.count('<audio controls preload="none" src="data:audio/flac;base64,') == 2
+    assert row["text"] in html.unescape(section)
+
+
+def test_what_cannot_be_made_is_one_line(
+    folders: dict[str, Path], tmp_path: Path, audiomill: Any, wav2vec2_folder: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(noise(2 * 16_000, 1)))
+    np.save(tmp_path / "km.npy", np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32))
+    run(
+        tmp_path / "a.wav",
+        tmp_path / "km",
+        "encode",
+        model=wav2vec2_folder,
+        codebook=tmp_path / "km.npy",
+        codebook_layer=1,
+    )
+    run(tmp_path / "a.wav", tmp_path / "units", "encode", model=folders["mimi"])
+    run(tmp_path / "a.wav", tmp_path / "text")
+    asked = {
+        ("km",): "codes of k-means and of wav2vec 2.0 have no way back to sound",
+        ("text",): "no codes; expected the --output of an encode run with a codec",
+        ("units", "--codec", "other"): "--codec other:",
+        ("units", "--codebooks", "9"): "--codebooks 9: the output kept 4; ask for 1 to 4",
+        ("units", "--recogniser", str(folders["mimi"])): "needs a fine-tuned",
+        (): "INPUT is missing",
+    }
+    for arguments, told in asked.items():
+        done = audiomill("resynthesize", *arguments, "--quiet")
+        assert done.returncode in (1, 2) and told in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    (tmp_path / "a.wav").unlink()
+    done = audiomill("resynthesize", "units", "--quiet", "--overwrite")
+    assert done.returncode == 0 and "1 without an original" in done.stdout
