@@ -1,4 +1,4 @@
-"""audiomill export: transcripts as subtitles, text, JSON lines or CSV; codes as lines of units."""
+"""audiomill export: transcripts as subtitles, text, JSON lines or CSV; codes as lines of units; training data in shards."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import click
 import pyarrow as pa
 
 from audiomill import schema
-from audiomill.errors import InputError
+from audiomill.errors import InputError, UsageError
+from audiomill.exports.shard_files import FORMATS
+from audiomill.exports.splits import BY_RECORDING
+from audiomill.exports.unit_files import Units, lines_of, shown, write_units
 from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
 from audiomill.sources.entry import stem
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.chosen import check_chosen, parts_of
 from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, srt, vtt
-from audiomill.text.units import unit_lines
 from audiomill.watch.progress import counted
 
 EXAMPLES = """\
@@ -29,6 +31,8 @@ Examples:
   audiomill export out/ --format srt --to subtitles/
   audiomill export out/ --format jsonl > transcripts.jsonl
   audiomill export units/ --format txt --to units.txt
+  audiomill export units/ --format txt --units tagged --split train=0.98,dev=0.02 --to lm/
+  audiomill export vectors/ --format webdataset --split train=0.9,dev=0.1 --split-by speaker --to shards/
 """
 ONE_FILE_EACH = ("srt", "vtt", "txt", "json")
 CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s", "language", "confidence", "text")
@@ -44,12 +48,17 @@ TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "en
 @click.command(cls=WithExamples, epilog=EXAMPLES)
 @click.argument("output", metavar="OUTPUT")
 @click.option(
-    "--format", "kind", type=click.Choice((*ONE_FILE_EACH, "jsonl", "csv")), required=True, help="What to write."
+    "--format",
+    "kind",
+    type=click.Choice((*ONE_FILE_EACH, "jsonl", "csv", *FORMATS)),
+    required=True,
+    help="What to write.",
 )
 @click.option(
     "--to",
     metavar="PLACE",
-    help="Folder for srt, vtt, txt, json [default: OUTPUT/export]; file for jsonl, csv [default: standard output].",
+    help="Folder for srt, vtt, txt, json [default: OUTPUT/export]; file for jsonl, csv [default: standard output]; "
+    "folder for training data.",
 )
 @transcript_option
 @click.option(
@@ -60,6 +69,33 @@ TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "en
 )
 @click.option("--quantizer", metavar="TEXT", help="txt: whose codes, where there are several.")
 @click.option("--ids", is_flag=True, help="txt: recording id and a tab before each line of units.")
+@click.option("--units", type=click.Choice(("plain", "tagged")), default="plain", help="txt of codes: 12, or <u12>.")
+@click.option("--durations", is_flag=True, help="txt of codes: a second file with the frames that each unit lasts.")
+@click.option(
+    "--split",
+    metavar="TEXT",
+    help="Shares of the audio by name, such as train=0.9,dev=0.1, for training data and units [default: train alone].",
+)
+@click.option(
+    "--split-by",
+    metavar="TEXT",
+    default=BY_RECORDING,
+    show_default=True,
+    help="What must not be in two splits: recording, or a column such as speaker.",
+)
+@click.option("--seed", metavar="INT", type=int, default=0, show_default=True, help="Of the splits.")
+@click.option(
+    "--shard-mb",
+    metavar="INT",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Megabytes of arrays a shard.",
+)
+@click.option("--table", type=click.Choice(("embeddings", "codes")), help="Training data: which, where there are both.")
+@click.option("--only", metavar="NAME=VALUE", multiple=True, help="Training data: rows to take, such as layer=9.")
+@click.option("--columns", metavar="TEXT", default="", help="Training data: columns beside the arrays, by comma.")
+@click.option("--dtype", type=click.Choice(("float16", "float32")), help="Training data: of vectors.")
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
 def export(
     output: str,
@@ -67,20 +103,25 @@ def export(
     to: str | None,
     transcript: int,
     as_units: bool,
-    quantizer: str | None,
-    ids: bool,
     storage_options: dict[str, Any] | None,
+    **other: Any,
 ) -> None:
-    """Write transcripts or codes in other formats.
+    """Write transcripts, vectors or codes in other formats.
 
     srt, vtt, txt and json: one file a recording, named after it: fox.srt; fox.mp4.srt beside fox.webm.srt; a short id
     behind it where names are still equal. json: segments with words as WhisperX writes them. jsonl: one line a recording
     with its segments. csv: one row a segment. txt of codes: one file, one line of units a recording, codebooks side by
-    side as 12-45.
+    side as 12-45; with --split, a folder with train.txt, dev.txt, ...
+
+    Training data, a sample a segment, in shards: datasets (Parquet, for datasets.load_dataset), webdataset (tar files), numpy
+    (arrays that can be memory-mapped, with the offset of each sample).
     """
     place = Place(output, storage_options or {})
+    if kind in FORMATS:
+        _export_samples(place, kind, to, other)
+        return
     if kind == "txt" and (as_units or _has_only_codes(place)):
-        _export_units(place, Place(to, storage_options or {}) if to else None, quantizer, ids)
+        _export_units(place, Place(to, storage_options or {}) if to else None, other)
         return
     check_chosen(place, transcript)
     names = _names(_with_text(place, kind))
@@ -145,25 +186,38 @@ def _has_only_codes(place: Place) -> bool:
     return bool(texts.null_count == len(texts))
 
 
-def _export_units(place: Place, to: Place | None, quantizer: str | None, ids: bool) -> None:
-    if not place.join("codes").names():
-        raise InputError(f"{place.url}: no codes; expected the --output of an encode run")
-    count = _write(_unit_lines(place, quantizer, ids), to)
-    if count == 0:
-        found = sorted(set(ledger.tables(place, "codes", ["quantizer"]).column("quantizer").to_pylist()))
-        raise InputError(
-            f"{place.url}: no codes of {quantizer!r}; there are those of {', '.join(found) or 'nothing yet'}"
-        )
+def _export_units(place: Place, to: Place | None, other: dict[str, Any]) -> None:
+    units = Units(
+        other["quantizer"], other["ids"], other["units"] == "tagged", other["durations"], other["split"], other["split_by"],
+        other["seed"],
+    )  # fmt: skip
     if to is not None:
-        click.echo(f"{counted(count, 'line')} in {to.url}")
+        for url, count in write_units(place, to, units).items():
+            click.echo(f"{counted(count, 'line')} in {url}")
+        return
+    if units.durations or units.split is not None:
+        raise UsageError("--durations and --split write files: name where with --to")
+    _write((shown(line, line.units, units.ids) for line in lines_of(place, units)), None)
 
 
-def _unit_lines(place: Place, quantizer: str | None, ids: bool) -> Iterator[str]:
-    """Part by part, see `_told`."""
-    parts = zip(ledger.each_part(place, "codes"), ledger.each_part(place, "segments"), strict=True)
-    for (_, codes), (_, segments) in parts:
-        for recording, line in unit_lines(codes, segments, quantizer):
-            yield f"{recording}\t{line}\n" if ids else f"{line}\n"
+def _export_samples(place: Place, kind: str, to: str | None, other: dict[str, Any]) -> None:
+    from audiomill.exports.samples import Wanted, export_samples, parsed_only  # torch takes seconds to import
+
+    if to is None:
+        raise UsageError(f"--format {kind}: writes several files; name a folder with --to")
+    wanted = Wanted(
+        kind=kind,
+        split=other["split"],
+        by=other["split_by"],
+        seed=other["seed"],
+        shard_mb=other["shard_mb"],
+        table=other["table"],
+        only=parsed_only(other["only"]),
+        columns=[name.strip() for name in other["columns"].split(",") if name.strip()],
+        dtype=other["dtype"],
+    )
+    counts = export_samples(place, Place(to, place.options), wanted)
+    click.echo(", ".join(f"{name}: {counted(count, 'sample')}" for name, count in counts.items()) + f" in {to}")
 
 
 def _names(recordings: pa.Table) -> dict[str, str]:

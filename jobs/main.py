@@ -33,7 +33,7 @@ JOBS = {
         "inspect": "Counts, rejections, the least sure texts",
         "report": "The page with charts and clips",
         "score": "WER and CER against references",
-        "export": "Subtitles, text, JSON lines, CSV, units",
+        "export": "Subtitles, text, CSV, units, training data",
         "trace": "One recording, every step as a picture",
     },
     "Learn": {

@@ -26,7 +26,7 @@ LAYERS = [
     ("stages",),
     ("watch",),
     ("runs",),
-    ("resynthesis",),
+    ("resynthesis", "exports"),
     ("report",),
     ("forecast",),
     ("train",),

@@ -117,6 +117,11 @@ class OutputDataset(Dataset[Sample]):
         self._cache()
 
     @property
+    def time_axis(self) -> int:
+        """Along which arrays differ in length: 0, or -1 where codebooks come first."""
+        return self._reading.time_axis
+
+    @property
     def ids(self) -> list[str]:
         """Segment id of every sample, read from the files."""
         found: list[str] = []
@@ -130,13 +135,21 @@ class OutputDataset(Dataset[Sample]):
         """For `DataLoader(collate_fn=...)`: pads samples to the longest of their batch, with a mask."""
         return _Collate(self._reading.time_axis)
 
-    def stream(self, shuffle_seed: int | None = None) -> StreamedOutput:
-        """The same samples as a torch `IterableDataset`: each DataLoader worker reads row groups of its own.
+    def stream(self, shuffle_seed: int | None = None, *, rank: int = 0, world_size: int = 1) -> StreamedOutput:
+        """The same samples as a torch `IterableDataset`: each DataLoader worker of each process reads samples of its own,
+        row group by row group, or one in so many where there are fewer row groups than readers.
 
         Args:
             shuffle_seed: row groups, and samples inside one, come in an order drawn from it; None: file order.
+            rank: of this process, from 0.
+            world_size: processes that train together.
+
+        Raises:
+            InputError: no such rank.
         """
-        return StreamedOutput(self, shuffle_seed)
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank={rank}: expected 0 to {world_size - 1} of world_size={world_size}")
+        return StreamedOutput(self, shuffle_seed, rank, world_size)
 
     def num_row_groups(self) -> int:
         return len(self._groups)
@@ -232,8 +245,8 @@ class _Collate:
 class StreamedOutput(IterableDataset[Sample]):
     """See `OutputDataset.stream`."""
 
-    def __init__(self, dataset: OutputDataset, shuffle_seed: int | None) -> None:
-        self._dataset, self._seed = dataset, shuffle_seed
+    def __init__(self, dataset: OutputDataset, shuffle_seed: int | None, rank: int = 0, world_size: int = 1) -> None:
+        self._dataset, self._seed, self._rank, self._world_size = dataset, shuffle_seed, rank, world_size
 
     def __iter__(self) -> Iterator[Sample]:
         groups = np.arange(self._dataset.num_row_groups())
@@ -241,13 +254,15 @@ class StreamedOutput(IterableDataset[Sample]):
         if random is not None:
             groups = random.permutation(groups)
         worker = get_worker_info()
-        mine = groups if worker is None else groups[worker.id :: worker.num_workers]
-        for group in mine.tolist():
+        workers, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
+        readers, me = self._world_size * workers, self._rank * workers + number
+        by_group = len(groups) >= readers
+        for group in (groups[me::readers] if by_group else groups).tolist():
             samples = self._dataset._samples(group)
             order = (
                 range(len(samples))
                 if random is None
                 else np.random.default_rng([self._seed or 0, group]).permutation(len(samples))
             )
-            for index in order:
+            for index in order if by_group else order[me::readers]:
                 yield samples[index]

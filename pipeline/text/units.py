@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,17 @@ Track = tuple[str, int | None]
 """Recording id and channel."""
 
 
-def unit_lines(codes: pa.Table, segments: pa.Table, quantizer: str | None) -> Iterator[tuple[str, str]]:
+class UnitLine(NamedTuple):
+    """Of a recording, or one of its channels; `durations`: frames of each unit."""
+
+    recording_id: str
+    units: str
+    durations: str
+
+
+def unit_lines(
+    codes: pa.Table, segments: pa.Table, quantizer: str | None, is_tagged: bool = False
+) -> Iterator[UnitLine]:
     """Units of every recording (and channel, where they were split), in time order.
 
     Several codebooks are written side by side, `12-45`, as fairseq writes vq-wav2vec's. Where the run de-duplicated,
@@ -25,9 +36,7 @@ def unit_lines(codes: pa.Table, segments: pa.Table, quantizer: str | None) -> It
         codes: rows of one part's codes table.
         segments: `id` and `channel` of that part's segments.
         quantizer: whose codes; may be left out where there is one.
-
-    Yields:
-        Recording id and line.
+        is_tagged: `<u12>` in place of `12`, `<u0_12><u1_45>` in place of `12-45`: names that tokenizers take as they are.
 
     Raises:
         InputError: several quantizers or models and no choice.
@@ -50,7 +59,7 @@ def unit_lines(codes: pa.Table, segments: pa.Table, quantizer: str | None) -> It
         tracks.setdefault((recordings[row], channels[ids[row]]), []).append(frames_KF)
         row = stop
     for (recording, _), pieces in tracks.items():
-        yield recording, _line(np.concatenate(pieces, axis=1), is_joined)
+        yield _line(recording, np.concatenate(pieces, axis=1), is_joined, is_tagged)
 
 
 def _frames(codes: pa.Table, row: int) -> NDArray[np.uint16]:
@@ -60,10 +69,23 @@ def _frames(codes: pa.Table, row: int) -> NDArray[np.uint16]:
     return found if durations is None else np.repeat(found, np.asarray(durations))
 
 
-def _line(frames_KF: NDArray[np.uint16], is_joined: bool) -> str:
-    if is_joined and frames_KF.shape[1]:
+def _line(recording: str, frames_KF: NDArray[np.uint16], is_joined: bool, is_tagged: bool) -> UnitLine:
+    num_frames = frames_KF.shape[1]
+    starts = np.arange(num_frames)
+    if is_joined and num_frames:
         changes = np.flatnonzero((np.diff(frames_KF.astype(np.int32), axis=1) != 0).any(0)) + 1
-        frames_KF = frames_KF[:, np.concatenate([[0], changes])]
-    if len(frames_KF) == 1:
-        return " ".join(map(str, frames_KF[0].tolist()))
-    return " ".join("-".join(map(str, column)) for column in frames_KF.T.tolist())
+        starts = np.concatenate([[0], changes])
+    columns = frames_KF[:, starts].T.tolist()
+    write = _tagged if is_tagged else _plain
+    durations = " ".join(map(str, np.diff(starts, append=num_frames).tolist()))
+    return UnitLine(recording, " ".join(map(write, columns)), durations)
+
+
+def _plain(column: list[int]) -> str:
+    return "-".join(map(str, column))
+
+
+def _tagged(column: list[int]) -> str:
+    if len(column) == 1:
+        return f"<u{column[0]}>"
+    return "".join(f"<u{codebook}_{code}>" for codebook, code in enumerate(column))

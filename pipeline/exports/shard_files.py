@@ -1,0 +1,136 @@
+"""Samples of an output -> shards in three formats. F frames, D width, K codebooks."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from audiomill.exports.splits import files_by_split
+from audiomill.storage.fs import Place
+from audiomill.storage.part_files import to_bytes
+
+
+class Sample(NamedTuple):
+    """`array`: values_FD or values_D, codes_FK; `told`: other columns, recording_id among them."""
+
+    segment_id: str
+    array: NDArray[Any]
+    told: Mapping[str, Any]
+
+
+Files = Iterator[tuple[str, bytes]]
+"""Suffix and content of the files of one shard."""
+
+
+def _parquet(samples: Sequence[Sample]) -> Files:
+    """As `datasets.load_dataset` and every Parquet reader take them: nested lists."""
+    columns: dict[str, Any] = {"segment_id": [sample.segment_id for sample in samples]}
+    columns |= {name: [sample.told[name] for sample in samples] for name in samples[0].told}
+    columns["array"] = _nested([sample.array for sample in samples])
+    yield ".parquet", to_bytes(pa.table(columns))
+
+
+def _nested(arrays: Sequence[NDArray[Any]]) -> pa.Array:
+    flat = pa.array(np.concatenate([each.reshape(-1) for each in arrays]))
+    if arrays[0].ndim == 1:
+        return pa.ListArray.from_arrays(_offsets([len(each) for each in arrays]), flat)
+    rows = pa.FixedSizeListArray.from_arrays(flat, arrays[0].shape[1])
+    return pa.ListArray.from_arrays(_offsets([len(each) for each in arrays]), rows)
+
+
+def _offsets(sizes: Sequence[int]) -> pa.Array:
+    return pa.array(np.cumsum([0, *sizes]), pa.int32())
+
+
+def _tar(samples: Sequence[Sample]) -> Files:
+    """WebDataset: `ID.npy` and `ID.json` side by side."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            told = json.dumps({"segment_id": sample.segment_id, **sample.told}, ensure_ascii=False)
+            for suffix, content in ((".npy", _npy(sample.array)), (".json", told.encode())):
+                member = tarfile.TarInfo(sample.segment_id.replace(".", "_") + suffix)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    yield ".tar", sink.getvalue()
+
+
+def _arrays(samples: Sequence[Sample]) -> Files:
+    """All frames in one array that can be mapped, where each sample's begin (`offsets`), and a line of JSON for each."""
+    rows = [sample.array if sample.array.ndim == 2 else sample.array[None] for sample in samples]
+    yield ".npy", _npy(np.concatenate(rows))
+    yield ".offsets.npy", _npy(np.cumsum([0, *map(len, rows)]))
+    lines = [json.dumps({"segment_id": s.segment_id, **s.told}, ensure_ascii=False) + "\n" for s in samples]
+    yield ".jsonl", "".join(lines).encode()
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, array, allow_pickle=False)
+    return sink.getvalue()
+
+
+FORMATS: dict[str, tuple[str, Callable[[Sequence[Sample]], Files]]] = {
+    "datasets": ("data", _parquet),
+    "webdataset": ("", _tar),
+    "numpy": ("", _arrays),
+}
+"""Folder of the shards, and what makes one."""
+
+
+def write_shards(
+    samples: Iterator[Sample], kind: str, to: Place, split_of: Mapping[str, str], shares: Mapping[str, float], size: int
+) -> dict[str, int]:
+    """Writes samples as they come; only one shard a split is in memory.
+
+    Args:
+        samples: with `recording_id` among what is told of them.
+        kind: of FORMATS.
+        to: an empty folder.
+        split_of: by recording.
+        shares: splits by name.
+        size: bytes of arrays after which a shard is closed.
+
+    Returns:
+        Samples by split.
+    """
+    folder, make = FORMATS[kind]
+    place = to.join(folder) if folder else to
+    waiting: dict[str, list[Sample]] = {name: [] for name in shares}
+    held, shards, counts = (dict.fromkeys(shares, 0) for _ in range(3))
+
+    def close(split: str) -> None:
+        if waiting[split]:
+            for suffix, content in make(waiting[split]):
+                place.join(f"{split}-{shards[split]:05d}{suffix}").write(content)
+            shards[split] += 1
+            waiting[split], held[split] = [], 0
+
+    for sample in samples:
+        split = split_of[sample.told["recording_id"]]
+        waiting[split].append(sample)
+        counts[split] += 1
+        held[split] += sample.array.nbytes
+        if held[split] >= size:
+            close(split)
+    for split in shares:
+        close(split)
+    if kind == "datasets":
+        to.join("README.md").write(_card(files_by_split(shares, place.names())).encode())
+    return counts
+
+
+def _card(files: Mapping[str, Sequence[str]]) -> str:
+    """What tells `datasets.load_dataset(FOLDER)` the splits."""
+    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
+    for split, names in files.items():
+        if names:
+            lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
+    return "\n".join([*lines, "---", "", "Vectors or codes, a row a segment; written by `audiomill export`.", ""])
