@@ -37,6 +37,7 @@ JOBS = {
         "trace": "One recording, every step as a picture",
     },
     "Learn": {
+        "probe": "Which layers tell a label; mixture weights",
         "kmeans": "Fit a codebook to hidden states",
         "codebook": "Convert other people's codebooks",
         "tune-decoder": "Weights of the beam search",

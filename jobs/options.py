@@ -37,6 +37,8 @@ GROUPS = {
     "RespellEngineConfig": "Engine",
     "RespellOutputConfig": "Output",
     "TuneConfig": "Search",
+    "ProbeConfig": "Probe",
+    "ProbeOutputConfig": "Output",
     "CopiesConfig": "Copies",
     "CopiesOutputConfig": "Output",
     "ForecastConfig": "Forecast",

@@ -1,9 +1,10 @@
-"""Reference texts from a file, joined to recordings by id, source or name; never by position."""
+"""Reference texts (or labels) from a file, joined to recordings by id, source or name; never by position."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from audiomill.errors import InputError
 from audiomill.sources.entry import Entry, stem
@@ -11,19 +12,21 @@ from audiomill.sources.manifest_row import BadRow
 from audiomill.sources.manifests import PATH_COLUMNS, TEXT_COLUMNS, read_manifest, read_rows
 from audiomill.storage.fs import Place, absolute
 
+Told = TypeVar("Told")
 
-class References:
-    """Texts by the keys that name a recording, strongest first: id, source and member, source, file name."""
+
+class Joined(Generic[Told]):
+    """What a file tells by the keys that name a recording, strongest first: id, source and member, source, file name."""
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self._texts: list[Told] = []
         self._used: set[int] = set()
         self._by_key: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def add(self, text: str, keys: dict[str, str]) -> None:
+    def add(self, text: Told, keys: dict[str, str]) -> None:
         """Takes one text under every key that its row gives."""
         for kind, key in keys.items():
             self._by_key[kind, key].add(len(self._texts))
@@ -34,7 +37,7 @@ class References:
         """Texts that `text_of` has not given out."""
         return len(self._texts) - len(self._used)
 
-    def text_of(self, recording: dict[str, Any]) -> str | None:
+    def text_of(self, recording: dict[str, Any]) -> Told | None:
         """The text for a row of the recordings table; None without one, or with several of equal standing."""
         number = self.find(recording)
         if number is None:
@@ -57,8 +60,12 @@ class References:
                 return next(iter(found))
         return None
 
-    def text(self, number: int) -> str:
+    def text(self, number: int) -> Told:
         return self._texts[number]
+
+
+References = Joined[str]
+"""Texts."""
 
 
 def reference_of(recording: dict[str, Any], given: References | None) -> str | None:
@@ -73,14 +80,36 @@ def read_references(place: Place) -> References:
     Raises:
         InputError: no such file, or no row has both.
     """
+
+    def text_of(row: dict[str, Any]) -> str | None:
+        text = next((row[name] for name in TEXT_COLUMNS if row.get(name) is not None), None)
+        return None if text is None else str(text)
+
+    return read_joined(place, "--references", text_of, f"a text column ({', '.join(TEXT_COLUMNS)})")
+
+
+def read_joined(
+    place: Place, option: str, told_by: Callable[[dict[str, Any]], Told | None], expected: str
+) -> Joined[Told]:
+    """What the rows of a file tell.
+
+    Args:
+        place: JSON lines, CSV or TSV, with `id`, `member` or a path column.
+        option: that names it.
+        told_by: of a row; None: nothing.
+        expected: the columns that tell it, in words.
+
+    Raises:
+        InputError: no such file, or no row names a recording and tells something.
+    """
     if not place.exists():
-        raise InputError(f"--references {place.url}: no such file; check the path")
-    references = References()
+        raise InputError(f"{option} {place.url}: no such file; check the path")
+    found = Joined[Told]()
     entries = _entries(place)
     for number, row in read_rows(place):
         if isinstance(row, BadRow):
-            raise InputError(f"--references {place.url}: row {number}: {row}")
-        text = next((row[name] for name in TEXT_COLUMNS if row.get(name) is not None), None)
+            raise InputError(f"{option} {place.url}: row {number}: {row}")
+        told = told_by(row)
         keys = {name: str(row[name]) for name in ("id", "member") if row.get(name)}
         path = next((row[name] for name in PATH_COLUMNS if isinstance(row.get(name), str)), None)
         if path is not None:
@@ -88,13 +117,11 @@ def read_references(place: Place) -> References:
             keys.setdefault("id", entry.id if entry is not None else absolute(path))
             keys["source"] = entry.source if entry is not None else absolute(path)
             keys["name"] = path.rsplit("/", 1)[-1]
-        if text is not None and keys:
-            references.add(str(text), keys)
-    if not len(references):
-        raise InputError(
-            f"--references {place.url}: expected rows with a text column ({', '.join(TEXT_COLUMNS)}) and an id, member or path column"
-        )
-    return references
+        if told is not None and keys:
+            found.add(told, keys)
+    if not len(found):
+        raise InputError(f"{option} {place.url}: expected rows with {expected} and an id, member or path column")
+    return found
 
 
 def _entries(place: Place) -> dict[int, Entry]:
