@@ -238,11 +238,12 @@ CUT = pa.struct(
         ("language", pa.string()),
         ("speech", pa.int64()),
         ("forms", pa.list_(pa.int64())),
+        ("voiced", pa.binary()),
     ]
 )
 """One segment inside a piece. `start`, `stop`: source time in samples; `left`, `right`: samples of context
 around it in the PCM; `halo`: computed only so that its neighbours' words are whole, gives no row; `forms`: samples that it
-has in each form."""
+has in each form; `voiced`: a byte for every 512 samples, null where nobody asked."""
 
 PIECE = pa.schema(
     [

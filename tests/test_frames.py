@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from audiomill.audio.vad import voiced_frames
 from audiomill.config.run import size_in_bytes
 from audiomill.errors import UsageError
 from audiomill.models.codes.codebooks import Codebook, write_codebook
 from audiomill.storage.fs import Place
 from audiomill.tables.codes import run_lengths, usage
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
-from tests.synth import CTC_FAMILIES, encode, noise, save_ctc_checkpoint
+from tests.synth import CTC_FAMILIES, RATE, encode, noise, save_ctc_checkpoint
 
 LENGTHS = [400, 3_000, 16_000, 40_123, 160_017]
 
@@ -102,6 +103,44 @@ def test_pooled_vectors_are_those_of_the_frames(
         ours = np.array(row["values"], np.float64) * (row["scale"][0] if row["scale"] else 1.0)
         assert row["num_frames"] == len(theirs[2]) and (row["scale"] is not None) == (dtype == "int8")
         assert np.linalg.norm(ours - expected) / np.linalg.norm(expected) < tolerance
+
+
+@pytest.mark.parametrize("segment", ["none", "fixed"])
+def test_pooling_over_speech_leaves_silence_out(
+    tmp_path: Path, wav2vec2_folder: Path, voices: list[Any], segment: str
+) -> None:
+    """The frames that are pooled are those of the same run without pooling whose middle has voice activity."""
+    (tmp_path / "in").mkdir()
+    silence = np.zeros(3 * RATE, np.int16)
+    sounds = {"a": np.concatenate([silence, voices[0][0], silence]), "silent": noise(2 * RATE, 3) // 50}
+    for name, pcm in sounds.items():
+        (tmp_path / "in" / f"{name}.wav").write_bytes(encode(pcm))
+    options: dict[str, Any] = {
+        "layers": "2",
+        "dtype": "fp32",
+        "segment": segment,
+        "max_segment_seconds": 4.0,
+        "context_seconds": 0.5,
+    }
+    frames = {row["segment_id"]: row for row in embed(tmp_path / "in", tmp_path / "frames", wav2vec2_folder, **options)}
+    pooled = embed(tmp_path / "in", tmp_path / "pooled", wav2vec2_folder, pool="mean", pool_speech=True, **options)
+    cuts = {row["id"]: row for row in rows(tmp_path / "frames", "segments")}
+    source = {row["id"]: Path(row["source"]).stem for row in rows(tmp_path / "frames", "recordings")}
+    fewer = 0
+    for row in pooled:
+        values = np.array(frames[row["segment_id"]]["values"])
+        cut, pcm = cuts[row["segment_id"]], sounds[source[row["recording_id"]]]
+        assert row["pool"] == "mean/speech"
+        if len(pcm) / RATE <= 4.0 or segment == "none":
+            voiced = voiced_frames(pcm, 0.5)
+            middle = ((np.arange(len(values)) + 0.5) * 320).astype(int)
+            spoken = voiced[np.minimum(middle // 512, len(voiced) - 1)]
+            spoken = spoken if spoken.any() else np.ones(len(values), bool)
+            assert row["num_frames"] == spoken.sum()
+            assert np.allclose(row["values"], values[spoken].mean(0), atol=1e-5)
+        fewer += row["num_frames"] < len(values)
+        assert 0 < row["num_frames"] <= len(values) and cut["stop_s"] > cut["start_s"]
+    assert fewer
 
 
 def test_a_frame_stride_gives_means_of_so_many_frames(tmp_path: Path, corpus: Path, wav2vec2_folder: Path) -> None:

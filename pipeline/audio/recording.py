@@ -20,7 +20,7 @@ from audiomill.audio.mixing import Mixing, mixing_of
 from audiomill.audio.opened import Audio
 from audiomill.audio.resample import resample
 from audiomill.audio.segment import Segmenter, SegmentSpec, Span, segmenter
-from audiomill.audio.vad import speech_samples
+from audiomill.audio.vad import speech_samples, voiced_frames
 from audiomill.errors import Rejected
 
 MIN_MISSING_S = 0.1
@@ -34,7 +34,8 @@ MAX_OBSOLETE = 10 * MODEL_SAMPLE_RATE
 
 class Cut(NamedTuple):
     """A segment with its audio. Times: samples at 16 kHz in the source; `pcm_T` includes the context; `speech`: samples
-    with voice activity, where it was asked for; `forms`: the same sound as wave_TK in each form that a model wants."""
+    with voice activity, where it was asked for; `forms`: the same sound as wave_TK in each form that a model wants;
+    `voiced`: a byte for every 512 samples of `pcm_T`, where it was asked for."""
 
     channel: int | None
     start: int
@@ -44,6 +45,7 @@ class Cut(NamedTuple):
     speech: int | None
     pcm_T: NDArray[np.int16]
     forms: tuple[NDArray[np.float32], ...] = ()
+    voiced: bytes | None = None
 
 
 class Ending(NamedTuple):
@@ -300,7 +302,8 @@ class _Track:
             speech = speech_samples(pcm[span.left : len(pcm) - span.right], self._spec.threshold)
         start, stop = self._origin + span.start, self._origin + span.stop
         forms = tuple(stream.take(first, None if last == end else last) for stream in self._streams)
-        return Cut(self._channel, start, stop, span.left, span.right, speech, pcm, forms)
+        voiced = voiced_frames(pcm, self._spec.threshold).tobytes() if self._spec.marks_speech else None
+        return Cut(self._channel, start, stop, span.left, span.right, speech, pcm, forms, voiced)
 
     def _drop_before(self, sample: int) -> None:
         self._kept.drop_before(sample, MAX_OBSOLETE)

@@ -31,8 +31,8 @@ class SegmentSpec:
 
     `context` above 0: windows overlap and the model drops the overlap; `max_whole`: a recording up to this long is one
     segment of `fixed` and `none`; `grid`: windows with context start on multiples of it; `at_quiet_moments`: windows
-    end where it is quiet; `measures_speech`: voice activity is measured in windows too; `forms`: rate and channels of what
-    models hear beside 16 kHz, see `audiomill.audio.forms`.
+    end where it is quiet; `measures_speech`: voice activity is measured in windows too; `marks_speech`: each segment says which
+    of its frames have speech; `forms`: rate and channels of what models hear beside 16 kHz, see `audiomill.audio.forms`.
     """
 
     kind: str
@@ -42,6 +42,7 @@ class SegmentSpec:
     grid: int
     at_quiet_moments: bool
     measures_speech: bool
+    marks_speech: bool
     threshold: float
     min_speech: int
     min_silence: int
@@ -270,6 +271,7 @@ def spec_from_seconds(
     max_whole_s: float | None = None,
     at_quiet_moments: bool = False,
     measures_speech: bool = False,
+    marks_speech: bool = False,
     frames_in_step: int = 1,
     forms: tuple[tuple[int, int], ...] = (),
 ) -> SegmentSpec:
@@ -301,6 +303,7 @@ def spec_from_seconds(
         grid=grid,
         at_quiet_moments=at_quiet_moments,
         measures_speech=measures_speech,
+        marks_speech=marks_speech,
         threshold=threshold,
         min_speech=samples_from_seconds(min_speech_s),
         min_silence=samples_from_seconds(min_silence_s),

@@ -36,11 +36,16 @@ def _session() -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def speech_samples(pcm_T: NDArray[np.int16], threshold: float) -> int:
-    """Samples in frames whose probability of speech reaches `threshold`."""
+def voiced_frames(pcm_T: NDArray[np.int16], threshold: float) -> NDArray[np.bool_]:
+    """Whether the probability of speech of each frame reaches `threshold`."""
     voice = SpeechProbabilities()
-    probabilities_F = np.concatenate([voice.push(pcm_T), voice.finish()])
-    return int((probabilities_F >= threshold).sum()) * FRAME_SAMPLES
+    found: NDArray[np.bool_] = np.concatenate([voice.push(pcm_T), voice.finish()]) >= threshold
+    return found
+
+
+def speech_samples(pcm_T: NDArray[np.int16], threshold: float) -> int:
+    """Samples in frames with speech."""
+    return int(voiced_frames(pcm_T, threshold).sum()) * FRAME_SAMPLES
 
 
 class SpeechProbabilities:

@@ -29,6 +29,11 @@ class EmbeddingsConfig(Validated):
         choices=("none", "mean", "mean+std", "max"),
         results=True,
     )
+    pool_speech: bool = option(
+        False,
+        "Pool over frames with speech alone (by voice activity); over all where a segment has none.",
+        results=True,
+    )
     frame_stride: int = option(1, "Keep the mean of every so many frames.", results=True)
     dtype: str = option(
         "fp16", "fp16, fp32, or int8 with one scale a vector.", choices=("fp16", "fp32", "int8"), results=True
@@ -39,6 +44,8 @@ class EmbeddingsConfig(Validated):
         self.require_positive("frame_stride")
         if self.pool != "none" and self.frame_stride != 1:
             raise UsageError(f"--frame-stride {self.frame_stride}: needs --pool none; pooling takes all frames")
+        if self.pool_speech and self.pool == "none":
+            raise UsageError("--pool-speech: needs --pool mean, mean+std or max; frames are kept with silence and all")
 
 
 @dataclass(frozen=True, kw_only=True)

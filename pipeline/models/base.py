@@ -25,7 +25,8 @@ class Utterance(NamedTuple):
 
     `pcm_T`: int16 at 16 kHz, `left` and `right` samples of it context; `track`: recording and channel,
     `start`: first sample after the left context, on the recording's clock; `language`: code or None; `speech`: samples
-    with voice activity inside, None where it was not measured; `wave_TK`: the same sound as float32 in the model's own form
+    with voice activity inside, None where it was not measured; `voiced`: a byte for every 512 samples of `pcm_T`, 1 where there
+    is voice activity, None where nobody asked; `wave_TK`: the same sound as float32 in the model's own form
     (see `audiomill.audio.forms`), for models that have one.
     """
 
@@ -37,6 +38,7 @@ class Utterance(NamedTuple):
     language: str | None
     speech: int | None = None
     wave_TK: NDArray[np.float32] | None = None
+    voiced: bytes | None = None
 
 
 def side_by_side(batch: Sequence[Utterance], num_samples: int) -> NDArray[np.int16]:
@@ -95,14 +97,15 @@ class Transcript(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class VectorWant:
-    """One kind of embedding. `layer`: index of a hidden state, or MIXED: the sum of all, times their `weights`; the rest:
-    see `EmbeddingsConfig`."""
+    """One kind of embedding. `layer`: index of a hidden state, or MIXED: the sum of all, times their `weights`;
+    `over_speech`: pooled over frames with voice activity; the rest: see `EmbeddingsConfig`."""
 
     layer: int
     pool: str = "none"
     stride: int = 1
     dtype: str = "fp32"
     l2_normalize: bool = False
+    over_speech: bool = False
     weights: tuple[float, ...] = ()
 
     @property

@@ -35,6 +35,7 @@ def settled_vectors(
         raise ModelError(f"{checkpoint.name}: gives codes and no vectors: `audiomill encode` writes them")
     for config in configs:
         form = {name: getattr(config, name) for name in ("pool", "dtype", "l2_normalize")}
+        form["over_speech"] = config.pool_speech
         if config.mixture is not None:
             weights = mixture_weights(config.mixture, shape, checkpoint.name, storage_options)
             yield VectorWant(layer=MIXED, weights=weights, stride=config.frame_stride, **form)

@@ -274,6 +274,9 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
         max_whole_s=_longest_whole(tasks, window) if is_whole else window,
         at_quiet_moments=reads_alone,
         measures_speech=reads_alone and kind != "vad",
+        marks_speech=any(
+            getattr(each, "pool_speech", False) for t in tasks for some in t.config.tables.values() for each in some
+        ),
         frames_in_step=max(
             (
                 getattr(each, "frame_stride", 1)

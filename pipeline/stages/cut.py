@@ -106,7 +106,7 @@ class _PieceBuilder:
             "left": cut.left,
             "right": cut.right,
         }
-        fields["speech"], fields["forms"] = cut.speech, [len(each) for each in cut.forms]
+        fields |= {"speech": cut.speech, "forms": [len(each) for each in cut.forms], "voiced": cut.voiced}
         self._cuts.append({"recording_id": row["id"], **fields, "halo": halo, "language": row["language"]})
         self._pcm.append(cut.pcm_T)
         self._forms.append(cut.forms)

@@ -121,7 +121,14 @@ def _answer(event: Cut | Finished, answers: IO[bytes]) -> None:
     if isinstance(event, Cut):
         sounds: list[NDArray[Any]] = [event.pcm_T, *event.forms]
         shapes, num_bytes = [each.shape for each in event.forms], sum(each.nbytes for each in sounds)
-        _send(answers, {"kind": "cut", "fields": event[:6], "forms": shapes, "num_bytes": num_bytes}, *sounds)
+        header = {
+            "kind": "cut",
+            "fields": event[:6],
+            "forms": shapes,
+            "num_bytes": num_bytes + len(event.voiced or b""),
+        }
+        header["num_voiced"] = None if event.voiced is None else len(event.voiced)
+        _send(answers, header, *sounds, event.voiced or b"")
     else:
         fields, envelope = event.ending._asdict(), event.ending.envelope
         del fields["envelope"]

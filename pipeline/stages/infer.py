@@ -229,7 +229,14 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
         track = (cut["recording_id"], cut["channel"])
         found.append(
             Utterance(
-                pcm[at : at + length], cut["left"], cut["right"], track, cut["start"], cut["language"], cut["speech"]
+                pcm[at : at + length],
+                cut["left"],
+                cut["right"],
+                track,
+                cut["start"],
+                cut["language"],
+                cut["speech"],
+                voiced=cut["voiced"],
             )
         )
         at += length

@@ -36,7 +36,7 @@ def schema_of(values: pa.DataType) -> pa.Schema:
                 pa.int16(),
                 "hidden state: 0 is the input of the first layer, 9 the output of the ninth; -1: the sum of all, weighted by --mixture",
             ),
-            column("pool", pa.string(), "none, mean, mean+std or max"),
+            column("pool", pa.string(), "none, mean, mean+std or max; mean/speech: over frames with speech alone"),
             column("num_frames", pa.int32(), "vectors in the row, or frames that were pooled"),
             *CLOCK,
             column("values", values, "the vector, or a list of vectors, one a frame"),
@@ -74,7 +74,11 @@ def _check(configs: Sequence[EmbeddingsConfig]) -> None:
 
 
 def _told_apart(spec: TaskSpec) -> list[tuple[Any, ...]]:
-    return [(want.layer, want.pool, want.stride, want.l2_normalize) for want in spec.wants.vectors]
+    return [(want.layer, _pool_name(want), want.stride, want.l2_normalize) for want in spec.wants.vectors]
+
+
+def _pool_name(want: VectorWant) -> str:
+    return f"{want.pool}/speech" if want.over_speech else want.pool
 
 
 def _schema(asked: Sequence[Asked]) -> pa.Schema:
@@ -90,7 +94,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
     for number, cut in enumerate(answered.cuts):
         for task, answers in zip(answered.tasks, answered.answers, strict=True):
             for want, found in zip(task.wants.vectors, answers[number].readout.vectors, strict=True):
-                named = {"layer": want.layer, "pool": want.pool, "num_frames": found.num_frames}
+                named = {"layer": want.layer, "pool": _pool_name(want), "num_frames": found.num_frames}
                 rows.append({**frame_row(cut, task, want.layer, want.stride), **named})
                 vectors.append(found.values_ND)
                 scales.append(found.scale_N)

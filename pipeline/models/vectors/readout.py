@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiomill.audio.vad import FRAME_SAMPLES
 from audiomill.models.base import CONV, MIXED, CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
 from audiomill.models.finite import is_finite, not_finite
 from audiomill.models.shape import Hop
@@ -41,10 +42,22 @@ class CoreFrames:
             stop = frames if utterance.right == 0 else -(-(len(utterance.pcm_T) - utterance.right) // hop)
             first.append(start)
             self.counts.append(max(0, min(stop, frames) - start))
+        self._utterances, self._first, self._hop = utterances, first, hop
         self.num_frames_B = torch.tensor(self.counts, device=device)
         at_F = torch.arange(max(self.counts), device=device)
         self._index_BF = torch.tensor(first, device=device)[:, None] + at_F
         self.mask_BF = at_F < self.num_frames_B[:, None]
+
+    def with_speech(self) -> Tensor:
+        """mask_BF of core frames with voice activity in their middle; all of a row that has none."""
+        found = np.zeros(self.mask_BF.shape, bool)
+        for row, (utterance, first, count) in enumerate(zip(self._utterances, self._first, self.counts, strict=True)):
+            assert utterance.voiced is not None, "voice activity was marked where it is wanted"
+            voiced = np.frombuffer(utterance.voiced, np.uint8).astype(bool)
+            middle_F = ((first + np.arange(count) + 0.5) * float(self._hop)).astype(np.int64)
+            spoken_F = voiced[np.minimum(middle_F // FRAME_SAMPLES, len(voiced) - 1)]
+            found[row, :count] = spoken_F if spoken_F.any() else True
+        return torch.from_numpy(found).to(self.mask_BF.device)
 
     def take(self, hidden_BFD: Tensor) -> Tensor:
         """Core frames moved to the front of their row, zeros behind; float32."""
@@ -114,14 +127,16 @@ def _vectors(taken_BFD: Tensor, want: VectorWant, core: CoreFrames) -> list[Vect
         grouped_BGD, lengths = _grouped(taken_BFD, core, want.stride)
         mask_BG = torch.arange(grouped_BGD.shape[1], device=taken_BFD.device) < lengths[:, None]
         values_ND, counts = grouped_BGD[mask_BG], lengths.tolist()
+        frames = counts
     else:
-        values_ND, counts = _pooled(taken_BFD, want.pool, core), [1] * len(core.counts)
+        mask_BF = core.with_speech() if want.over_speech else core.mask_BF
+        values_ND, counts = _pooled(taken_BFD, want.pool, mask_BF), [1] * len(core.counts)
+        frames = mask_BF.sum(1).tolist()
     if want.l2_normalize:
         values_ND = values_ND / values_ND.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     values, scale = _stored(values_ND, want.dtype)
     edges = np.cumsum(counts)[:-1]
     scales: Sequence[Any] = [None] * len(counts) if scale is None else np.split(scale, edges)
-    frames = core.counts if want.pool != "none" else counts
     return [Vectors(*row) for row in zip(np.split(values, edges), scales, frames, strict=True)]
 
 
@@ -137,15 +152,15 @@ def _grouped(taken_BFD: Tensor, core: CoreFrames, stride: int) -> tuple[Tensor, 
     return sums_BGD / size_BG[..., None], (core.num_frames_B + stride - 1) // stride
 
 
-def _pooled(taken_BFD: Tensor, pool: str, core: CoreFrames) -> Tensor:
-    """Mean, mean beside population standard deviation, or maximum over each row's own frames."""
+def _pooled(taken_BFD: Tensor, pool: str, mask_BF: Tensor) -> Tensor:
+    """Mean, mean beside population standard deviation, or maximum over the frames of a mask."""
     if pool == "max":
-        return taken_BFD.masked_fill(~core.mask_BF[..., None], -torch.inf).amax(1)
-    count_B1 = core.num_frames_B[:, None]
-    mean_BD = taken_BFD.sum(1) / count_B1
+        return taken_BFD.masked_fill(~mask_BF[..., None], -torch.inf).amax(1)
+    count_B1 = mask_BF.sum(1)[:, None]
+    mean_BD = taken_BFD.masked_fill(~mask_BF[..., None], 0.0).sum(1) / count_B1
     if pool == "mean":
         return mean_BD
-    centred = (taken_BFD - mean_BD[:, None]).masked_fill(~core.mask_BF[..., None], 0.0)
+    centred = (taken_BFD - mean_BD[:, None]).masked_fill(~mask_BF[..., None], 0.0)
     return torch.cat([mean_BD, (centred.square().sum(1) / count_B1).sqrt()], dim=-1)
 
 
