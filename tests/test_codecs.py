@@ -169,6 +169,21 @@ def test_models_of_several_rates_share_one_decode(
     assert len(rows(tmp_path / "out", "embeddings")) == 3
 
 
+def test_the_plan_tells_what_the_sound_of_a_codec_takes(
+    folders: dict[str, Path], tmp_path: Path, audiomill: Any
+) -> None:
+    """48,000 x 2 x 4 bytes beside the 32,000 of 16 kHz."""
+    (tmp_path / "a.wav").write_bytes(encode(noise(2 * RATE, 1)))
+    model = f"  - {{model: {folders['encodec-48']}, codes: {{codebook: quantizer}}}}\n"
+    (tmp_path / "job.yaml").write_text(f"inputs: a.wav\noutput: out\nmodels:\n{model}")
+    done = audiomill("plan", "--config", "job.yaml", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "models hear 48 kHz stereo: a second of audio takes 416.0 kB between the stages (others: 32.0 kB)"
+        in done.stdout
+    )
+
+
 def test_a_bandwidth_chooses_the_codebooks(folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(encode(noise(2 * RATE, 1)))
     run(tmp_path / "a.wav", tmp_path / "out", "encode", model=folders["encodec"], bandwidth=1.0)

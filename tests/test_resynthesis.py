@@ -12,6 +12,9 @@ import soundfile
 import torch
 from transformers import AutoModel
 
+from audiomill.config.stages import ModelConfig
+from audiomill.models.checkpoint import find_checkpoint, shape_of
+from audiomill.models.codecs import decoding
 from audiomill.resynthesis.copies import quality_of
 from audiomill.resynthesis.quality import mel_distance_db, si_sdr_db
 from audiomill.storage.fs import Place
@@ -87,6 +90,17 @@ def test_copies_are_those_of_transformers(folders: dict[str, Path], tmp_path: Pa
         assert np.abs(found - expected[: len(found)].clip(-1, 1)).max() < 1e-3
         assert abs(len(found) - row["duration_s"] * rate) < 1 and row["codebooks"] == len(by_segment[row["segment_id"]])
         assert -100 < row["si_sdr_db"] < 100 and row["mel_distance_db"] > 0
+
+
+def test_windows_of_long_codes_leave_no_seam(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("dac-44", "encodec", "xcodec"):
+        checkpoint = find_checkpoint(ModelConfig(model=str(folders[name])), {})
+        decoder = decoding.load_decoder(folders[name], shape_of(checkpoint), "cpu")
+        codes_KF = np.random.default_rng(0).integers(0, 32, (2, 1600))
+        whole = decoder.sound(codes_KF, ())
+        monkeypatch.setattr(decoding, "WINDOW_S", 5.0)
+        assert np.abs(decoder.sound(codes_KF, ()) - whole).max() < 1e-5 * np.abs(whole).max()
+        monkeypatch.undo()
 
 
 def test_two_channels_and_loudness_come_back(folders: dict[str, Path], tmp_path: Path, audiomill: Any) -> None:

@@ -19,6 +19,7 @@ from audiomill.errors import InputError
 from audiomill.forecast.estimate import Forecast, forecast
 from audiomill.forecast.measure import measure
 from audiomill.forecast.page import forecast_page
+from audiomill.forecast.sizes import forms_note
 from audiomill.forecast.strata import Drawn, draw, strata_of
 from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.precision import cpu_features
@@ -83,6 +84,8 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
             f"--limit-seconds {wanted.limit_seconds:g} was over before the sample was: made from "
             f"{measured.audio_s / 60:.1f} min of it"
         )
+    if spec.segments.forms:
+        found["notes"].append(forms_note(spec))
     found["job"] = config.name
     found["models"] = [without_credentials(task.model.model) for task in config.tasks]
     found["inputs"] = [without_credentials(url) for url in config.inputs]

@@ -11,7 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form
+from audiomill.runs.settle import PLAIN_BYTES
+from audiomill.stages.spec import RunSpec
 from audiomill.storage.part_files import to_bytes
+from audiomill.watch.progress import size_text
 
 SHARES = (4, 2, 1)
 """The sample is written whole, in halves and in quarters."""
@@ -84,3 +88,15 @@ def bytes_of_file(found: Growth, times: float) -> float:
         max(empty, whole + growing * (float(times) ** power - 1)) for empty, whole, growing, power in found.values()
     ]
     return float(sum(sizes))
+
+
+def forms_note(spec: RunSpec) -> str:
+    """What it takes to carry sound in the models' own forms."""
+    forms = [Form(*each) for each in spec.segments.forms]
+    names = ", ".join(f"{form.rate / 1000:g} kHz" + " stereo" * (form.num_channels > 1) for form in forms)
+    second = PLAIN_BYTES + sum(form.bytes_per_second for form in forms)
+    piece = second * spec.piece_samples // MODEL_SAMPLE_RATE
+    return (
+        f"models hear {names}: a second of audio takes {size_text(second)} between the stages (others: {size_text(PLAIN_BYTES)}), "
+        f"and a piece of many recordings up to {size_text(piece)}"
+    )

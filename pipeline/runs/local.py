@@ -40,7 +40,7 @@ def run_parts(
         What `write` returns. Parts whose workers die or hang are missing.
     """
     with _Pieces(parts, spec) as pieces:
-        for result in infer_all(iter(pieces), spec, spec.output):
+        for result in infer_all(iter(pieces), pieces.is_waiting, spec, spec.output):
             if waiting is not None:
                 waiting.update(pieces.waiting)
             yield write(result)
@@ -67,7 +67,7 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
     spec = dataclasses.replace(spec, canary={})
     with _Pieces(parts, spec) as pieces:
-        for result in infer_all(iter(pieces), spec, folder):
+        for result in infer_all(iter(pieces), pieces.is_waiting, spec, folder):
             save_result(result, folder)
 
 
@@ -105,6 +105,10 @@ class _Pieces:
     def waiting(self) -> dict[str, int]:
         """Parts that wait to be decoded, pieces that wait for the models."""
         return {"decode": self._todo.qsize(), "infer": self._ready.qsize()}
+
+    def is_waiting(self) -> bool:
+        """Whether a piece is ready."""
+        return any(isinstance(each, pa.Table) for each in list(self._ready.queue))
 
     def __iter__(self) -> Iterator[pa.Table]:
         num_running = self._num_threads

@@ -10,7 +10,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import pyarrow as pa
@@ -31,15 +31,18 @@ MAX_SHARE_OF_MEMORY = 0.5
 """Of what is free, for one more process."""
 
 
-def infer_all(pieces: Iterator[pa.Table], spec: RunSpec, notes: Place) -> Iterator[pa.Table]:
+def infer_all(
+    pieces: Iterator[pa.Table], is_work: Callable[[], bool], spec: RunSpec, notes: Place
+) -> Iterator[pa.Table]:
     """What the models made of each piece, in the order in which they finish.
 
     Args:
         pieces: rows of `schema.PIECE`.
+        is_work: whether one of them waits.
         spec: the run.
         notes: takes what is known of pieces whose models died or hung; those are left out.
     """
-    with contextlib.closing(_Team(pieces, spec, notes)) as team:
+    with contextlib.closing(_Team(pieces, is_work, spec, notes)) as team:
         yield from team.results()
 
 
@@ -67,9 +70,10 @@ class Processes:
         self._num, self._seconds, self._is_closed = 1, 0.0, False
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[ModelsApart | None]:
-        """A process that nobody else uses meanwhile: waits until one is free or worth starting. None: it is too late."""
-        found = self._taken()
+    def one(self, is_work: Callable[[], bool] = lambda: True) -> Iterator[ModelsApart | None]:
+        """A process that nobody else uses meanwhile: waits until one is free, or worth starting because there is work. None: it
+        is too late."""
+        found = self._taken(is_work)
         try:
             yield found
         finally:
@@ -103,9 +107,9 @@ class Processes:
         """Threads of one of `num` processes; None: as torch chooses."""
         return max(1, self._most // num) if self._spec.device == "cpu" else None
 
-    def _taken(self) -> ModelsApart | None:
+    def _taken(self, is_work: Callable[[], bool]) -> ModelsApart | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._idle or self._is_worth_another())
+            self._changed.wait_for(lambda: self._is_closed or self._idle or (self._is_worth_another() and is_work()))
             if self._is_closed:
                 return None
             if self._idle:
@@ -129,8 +133,8 @@ class Processes:
 class _Team:
     """Threads that each take a process, then a piece."""
 
-    def __init__(self, pieces: Iterator[pa.Table], spec: RunSpec, notes: Place) -> None:
-        self._pieces, self._notes = pieces, notes
+    def __init__(self, pieces: Iterator[pa.Table], is_work: Callable[[], bool], spec: RunSpec, notes: Place) -> None:
+        self._pieces, self._is_work, self._notes = pieces, is_work, notes
         self._most = most_processes(spec.device)
         self._processes = Processes(spec, self._most)
         self._done: queue.SimpleQueue[pa.Table | BaseException | None] = queue.SimpleQueue()
@@ -162,7 +166,7 @@ class _Team:
 
     def _has_worked(self) -> bool:
         """One piece; False: there was none."""
-        with self._processes.one() as process:
+        with self._processes.one(self._is_work) as process:
             if process is None:
                 return False
             with self._taking:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import soxr
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance, Wants
-from audiomill.models.codecs.windows import Encode, Given, dac, encodec, encodec_chunks, in_one_piece, mimi
+from audiomill.models.codecs.windows import Encode, Sound, dac, encodec, encodec_chunks, in_one_piece, mimi
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
@@ -90,7 +92,10 @@ class CodecModel:
     def _alone(self, utterance: Utterance) -> list[Answer]:
         beat()
         wave_TK = self._heard(utterance)
-        codes_KF, scales = self._encode(self._model, self._input(wave_TK))
+        missing = max(0, self._least - len(wave_TK))  # convolutions take no less than a frame
+        given_TK = np.pad(wave_TK, ((0, missing), (0, 0))) if missing else wave_TK
+        sound = Sound(given_TK, partial(self._input, given_TK), self._model.device)
+        codes_KF, scales = self._encode(self._model, sound)
         num_frames = max(1, int(-(-len(wave_TK) * MODEL_SAMPLE_RATE // (self._form.rate * self._step))))
         codes_BFK = codes_KF[:, :num_frames].T[None]
         core = CoreFrames([utterance], [codes_BFK.shape[1]], self._step, codes_BFK.device)
@@ -104,9 +109,8 @@ class CodecModel:
         wave_T = soxr.resample(utterance.pcm_T.astype(np.float32) / 32768.0, MODEL_SAMPLE_RATE, self._form.rate, "HQ")
         return np.repeat(wave_T[:, None], self._form.num_channels, axis=1)
 
-    def _input(self, wave_TK: NDArray[np.float32]) -> Given:
+    def _input(self, wave_TK: NDArray[np.float32]) -> dict[str, Tensor]:
         """What the extractor makes of it, without masks: a row goes alone, so there is no padding to be told from sound."""
-        wave_TK = np.pad(wave_TK, ((0, max(0, self._least - len(wave_TK))), (0, 0)))
         wave = wave_TK[:, 0] if self._form.num_channels == 1 else wave_TK.T
         given = self._extractor(wave, sampling_rate=self._form.rate, return_tensors="pt")
         return {name: each.to(self._model.device) for name, each in given.items() if not name.endswith("_mask")}

@@ -47,9 +47,13 @@ class CodecDecoder:
             last = min(first + per_window, num_frames)
             start, stop = max(0, first - margin), min(num_frames, last + margin)
             wave_TK = self._decoded(codes[..., start:stop])
-            each = len(wave_TK) / (stop - start)
-            found.append(wave_TK[round((first - start) * each) : round((last - start) * each)])
+            begin, end = self._sample(first - start), self._sample(last - start)
+            found.append(wave_TK[begin:] if last == num_frames else wave_TK[begin:end])
         return np.concatenate(found)
+
+    def _sample(self, num_frames: int) -> int:
+        """Where a frame begins; decoders of odd strides give a few samples less at the end than that says."""
+        return round(num_frames * self.form.rate / self._frame_rate)
 
     def _decoded(self, codes_1KF: Tensor) -> NDArray[np.float32]:
         if self._model.config.model_type == "encodec":

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.models.pulse import beat
@@ -26,29 +28,42 @@ class Encoded(NamedTuple):
     scales: tuple[float, ...] = ()
 
 
-Given = Mapping[str, Tensor]
-"""What the codec's feature extractor made of one recording; `input_values` is wave_1CT."""
-Encode = Callable[[Any, Given], Encoded]
-"""Model and what it is given -> codes."""
+class Sound(NamedTuple):
+    """A recording: `wave_TK` as it is, `given`: what the codec's feature extractor makes of all of it, which takes several
+    times the memory; `device`: of the model."""
+
+    wave_TK: NDArray[np.float32]
+    given: Callable[[], Mapping[str, Tensor]]
+    device: torch.device
+
+    def window(self, first: int, last: int) -> Tensor:
+        """wave_1CT of some samples, zeros behind the end."""
+        part_TK = self.wave_TK[first:last]
+        part_TK = np.pad(part_TK, ((0, last - first - len(part_TK)), (0, 0)))
+        return torch.from_numpy(np.ascontiguousarray(part_TK.T))[None].to(self.device)
 
 
-def in_one_piece(model: Any, given: Given) -> Encoded:
+Encode = Callable[[Any, Sound], Encoded]
+"""Model and recording -> codes."""
+
+
+def in_one_piece(model: Any, sound: Sound) -> Encoded:
     """As transformers does it: for encoders whose layers see everything at once."""
-    return Encoded(model.encode(**given).audio_codes[0])
+    return Encoded(model.encode(**sound.given()).audio_codes[0])
 
 
-def mimi(model: Any, given: Given) -> Encoded:
+def mimi(model: Any, sound: Sound) -> Encoded:
     """Convolutions and attention keep their past. transformers' own streaming does not finish a last frame that is not whole."""
-    wave_1CT, encoder = given["input_values"], model.encoder
-    windows = list(_windows(wave_1CT.shape[-1], int(model.config.sampling_rate), int(model.config.frame_size)))
+    encoder = model.encoder
+    windows = list(_windows(len(sound.wave_TK), int(model.config.sampling_rate), int(model.config.frame_size)))
     if len(windows) == 1:
-        return in_one_piece(model, given)
+        return in_one_piece(model, sound)
     past: dict[int, Any] = {}
     cache, found = None, []
     for first, last in windows:
         beat()
         is_last = last == windows[-1][1]
-        hidden = _through(encoder.encoder_seanet.layers, wave_1CT[..., first:last], past, is_last)
+        hidden = _through(encoder.encoder_seanet.layers, sound.window(first, last), past, is_last)
         out = encoder.encoder_transformer(hidden.transpose(1, 2), cache=cache, use_cache=True)
         cache, hidden = out.cache, out.last_hidden_state.transpose(1, 2)
         if encoder.downsample is not None:
@@ -57,49 +72,47 @@ def mimi(model: Any, given: Given) -> Encoded:
     return Encoded(torch.cat(found, -1))
 
 
-def encodec(model: Any, given: Given) -> Encoded:
+def encodec(model: Any, sound: Sound) -> Encoded:
     """The causal one of 24 kHz; see `encodec_chunks` for the other."""
-    config, wave_1CT = model.config, given["input_values"]
+    config = model.config
     bandwidth = config.target_bandwidths[-1]
-    windows = list(_windows(wave_1CT.shape[-1], config.sampling_rate, config.hop_length))
+    windows = list(_windows(len(sound.wave_TK), config.sampling_rate, config.hop_length))
     if len(windows) == 1 or not config.use_causal_conv or config.normalize:
-        return Encoded(model.encode(wave_1CT, bandwidth=bandwidth).audio_codes[0, 0])
+        return Encoded(model.encode(**sound.given(), bandwidth=bandwidth).audio_codes[0, 0])
     past: dict[int, Any] = {}
     found = []
     for first, last in windows:
         beat()
-        hidden = _through(model.encoder.layers, wave_1CT[..., first:last], past, last == windows[-1][1])
+        hidden = _through(model.encoder.layers, sound.window(first, last), past, last == windows[-1][1])
         found.append(model.quantizer.encode(hidden, bandwidth).transpose(0, 1)[0])
     return Encoded(torch.cat(found, -1))
 
 
-def encodec_chunks(model: Any, given: Given) -> Encoded:
+def encodec_chunks(model: Any, sound: Sound) -> Encoded:
     """Chunk by chunk, each with its own loudness, as the one of 48 kHz is defined. transformers' `encode` goes on to a last
     chunk that holds nothing but padding; it is left out."""
-    config, wave_1CT, found = model.config, given["input_values"], []
+    config, found = model.config, []
     scales: list[float] = []
-    length, chunk, stride = wave_1CT.shape[-1], config.chunk_length, config.chunk_stride
-    for first in range(0, length - (chunk - stride), stride):
+    for first in range(0, len(sound.wave_TK), config.chunk_stride):
         beat()
-        frame = wave_1CT[..., first : first + chunk]
-        frame = torch.nn.functional.pad(frame, (0, chunk - frame.shape[-1]))
+        frame = sound.window(first, first + config.chunk_length)
         out = model.encode(frame, bandwidth=config.target_bandwidths[-1])
         found.append(out.audio_codes[0, 0])
         scales += [] if out.audio_scales[0] is None else out.audio_scales[0].reshape(-1).tolist()
     return Encoded(torch.cat(found, -1), tuple(scales))
 
 
-def dac(model: Any, given: Given) -> Encoded:
+def dac(model: Any, sound: Sound) -> Encoded:
     """Windows overlap by what one frame sees; frames of the overlap are dropped."""
-    config, wave_1CT = model.config, given["input_values"]
-    length, margin = wave_1CT.shape[-1], _margin(config)
+    config, hop = model.config, int(model.config.hop_length)
+    length, margin = -(-len(sound.wave_TK) // hop) * hop, _margin(config)
     found = []
-    for first, last in _windows(length, config.sampling_rate, config.hop_length):
+    for first, last in _windows(length, config.sampling_rate, hop):
         beat()
         start, stop = max(0, first - margin), min(length, last + margin)
-        codes_KF = model.encode(wave_1CT[..., start:stop]).audio_codes[0]
-        skipped = (first - start) // config.hop_length
-        kept = None if last == length else (last - first) // config.hop_length
+        codes_KF = model.encode(sound.window(start, stop)).audio_codes[0]
+        skipped = (first - start) // hop
+        kept = None if last == length else (last - first) // hop
         found.append(codes_KF[:, skipped:] if kept is None else codes_KF[:, skipped : skipped + kept])
     return Encoded(torch.cat(found, -1))
 
