@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,25 @@ def test_a_run_hears_files_at_their_own_rate_channels_and_depth(
     coarse = rows(tmp_path / "two", "codes")
     assert [row["codes"] for row in coarse] == [row["codes"] for row in found if row["codebook"] < 2]
     assert not any(row["notes"] for row in rows(tmp_path / "all", "recordings"))
+
+
+def test_codecs_that_hear_everything_say_what_their_windows_change(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Counted by hand: frames that two windows share, each window encoded alone by transformers."""
+    wave_TK = sound(folders["xcodec"], 9.0, 0)
+    soundfile.write(tmp_path / "a.wav", wave_TK, RATE, subtype="FLOAT")
+    windows_of = {"segment": "fixed", "max_segment_seconds": 4.0, "context_seconds": 0.64, "canary": 1}
+    run(tmp_path / "a.wav", tmp_path / "out", "encode", model=folders["xcodec"], **windows_of)
+    edges = [(row["start_s"], row["stop_s"]) for row in rows(tmp_path / "out", "segments")]
+    spans = [(max(0.0, a - 0.64), min(9.0, b + 0.64)) for a, b in edges]
+    found = [alone(folders["xcodec"], wave_TK[round(a * RATE) : round(b * RATE)]) for a, b in spans]
+    compared = differing = 0
+    for (a, b), first, (c, _), second in zip(spans, found, spans[1:], found[1:], strict=False):
+        size, at = round((b - c) * 50), round((c - a) * 50)
+        compared += first[:, at : at + size].size
+        differing += int((first[:, at : at + size] != second[:, :size]).sum())
+    told = json.loads((tmp_path / "out" / "run.json").read_text())["canary"]["not_compared"]
+    assert 0 < differing < compared
+    assert f"two windows gave to the same frames {differing / compared:.1%} differ" in told
 
 
 def test_what_a_source_lacks_is_noted(folders: dict[str, Path], tmp_path: Path) -> None:

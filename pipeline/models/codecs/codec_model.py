@@ -15,6 +15,7 @@ from torch import Tensor
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance, Wants
+from audiomill.models.codecs.overlaps import Overlaps
 from audiomill.models.codecs.windows import Encode, Sound, dac, encodec, encodec_chunks, in_one_piece, mimi
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
@@ -71,6 +72,7 @@ class CodecModel:
         assert shape.form is not None
         self._model, self._extractor, self._encode, self._wants = model, extractor, encode, wants
         self._form, self._step = shape.form, shape.step
+        self._overlaps = Overlaps(shape.step)
         self._least = -(-shape.hop // shape.frames_a_hop)
 
     def padded_length(self, num_samples: int) -> int:
@@ -81,8 +83,8 @@ class CodecModel:
         """Nothing is kept between rows."""
 
     def parity(self, utterance: Utterance) -> Parity:
-        """Nothing of it is ours."""
-        return Parity(note="input and forward pass: they are transformers' own")
+        """Nothing of it is ours but the windows that long recordings are heard in."""
+        return Parity(note=f"input and forward pass: they are transformers' own{self._overlaps.told()}")
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
@@ -97,6 +99,8 @@ class CodecModel:
         sound = Sound(given_TK, partial(self._input, given_TK), self._model.device)
         codes_KF, scales = self._encode(self._model, sound)
         num_frames = max(1, int(-(-len(wave_TK) * MODEL_SAMPLE_RATE // (self._form.rate * self._step))))
+        if self._encode is in_one_piece and (utterance.left or utterance.right):
+            self._overlaps.add(utterance, codes_KF.cpu().numpy())
         codes_BFK = codes_KF[:, :num_frames].T[None]
         core = CoreFrames([utterance], [codes_BFK.shape[1]], self._step, codes_BFK.device)
         found = read_out(self._wants, {}, codes_BFK, {}, lambda layer: core)
