@@ -9,6 +9,7 @@ from rich.console import Console
 
 from audiomill.config.resynthesize import ResynthesizeConfig
 from audiomill.jobs.options import JobCommand, config_from, with_options
+from audiomill.watch.progress import counted
 
 EXAMPLES = """\
 Examples:
@@ -32,7 +33,7 @@ def resynthesize(inputs: tuple[str, ...], config_file: str | None, **flags: Any)
 
     config = config_from(ResynthesizeConfig, inputs, config_file, flags)
     found = resynthesize(config, Console(stderr=True))
-    told = [f"{found['copies']} copies in {found['folder']}"]
+    told = [f"{counted(found['copies'], 'segment')} made again in {found['folder']}"]
     if found["without"]:
         told.append(f"{found['without']} without an original to compare with")
     for name, unit in (("si_sdr_db", "SI-SDR {:.1f} dB"), ("mel_distance_db", "log-mel distance {:.1f} dB")):

@@ -23,7 +23,7 @@ from tests.codec_checkpoints import CODECS, save_dac
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.synth import RATE, encode, noise
 
-DAILY = ("dac-44", "encodec-48")
+DAILY = ("encodec-48",)
 SECONDS = [1.0, 2.51, 0.02, 0.006]
 
 

@@ -79,7 +79,7 @@ def test_copies_are_those_of_transformers(folders: dict[str, Path], tmp_path: Pa
     run(tmp_path / "in", tmp_path / "units", "encode", model=folders[name])
     done = audiomill("resynthesize", "units", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 copies in ") and "SI-SDR" in done.stdout
+    assert done.stdout.startswith("2 segments made again in ") and "SI-SDR" in done.stdout
     by_segment: dict[str, Any] = {}
     for row in rows(tmp_path / "units", "codes"):
         by_segment.setdefault(row["segment_id"], []).append(row["codes"])
@@ -92,6 +92,7 @@ def test_copies_are_those_of_transformers(folders: dict[str, Path], tmp_path: Pa
         assert -100 < row["si_sdr_db"] < 100 and row["mel_distance_db"] > 0
 
 
+@pytest.mark.nightly  # daily: copies are those of transformers
 def test_windows_of_long_codes_leave_no_seam(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("dac-44", "encodec", "xcodec"):
         checkpoint = find_checkpoint(ModelConfig(model=str(folders[name])), {})
@@ -134,6 +135,27 @@ def test_a_recogniser_says_what_a_copy_loses(
     section = page[page.index('<section id="copies">') :].split("</section>")[0]
     assert section.count('<audio controls preload="none" src="data:audio/flac;base64,') == 2
     assert row["text"] in html.unescape(section)
+
+
+def test_finished_parts_are_not_made_again_and_settings_are_not_mixed(
+    folders: dict[str, Path], tmp_path: Path, audiomill: Any
+) -> None:
+    corpus(tmp_path / "in", RATE, 1)
+    run(tmp_path / "in", tmp_path / "units", "encode", model=folders["encodec"], part_seconds=1.0)
+    assert audiomill("resynthesize", "units", "--quiet", "--output", "copies").returncode == 0
+    whole = {path: path.read_bytes() for path in (tmp_path / "copies").rglob("*") if path.is_file()}
+    parts = sorted((tmp_path / "copies" / "quality").iterdir())
+    assert len(parts) > 1
+    parts[0].unlink()
+    kept = parts[1].stat().st_mtime_ns
+    assert audiomill("resynthesize", "units", "--quiet", "--output", "copies").returncode == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "copies").rglob("*") if path.is_file()} == whole
+    assert parts[1].stat().st_mtime_ns == kept
+    done = audiomill("resynthesize", "units", "--quiet", "--output", "copies", "--codebooks", "1")
+    assert done.returncode == 2 and "holds copies made in another way" in done.stderr
+    done = audiomill("resynthesize", "units", "--quiet", "--output", "coarse", "--codebooks", "1", "--most", "1")
+    assert done.stdout.startswith("1 segment made again in ")
+    assert quality_of(Place(str(tmp_path / "coarse"))).column("codebooks").to_pylist() == [1]
 
 
 def test_what_cannot_be_made_is_one_line(

@@ -22,6 +22,7 @@ from audiomill.models.codes.codebooks import read_codebook
 from audiomill.runs.kmeans import fit_codebook
 from audiomill.storage.fs import Place
 from tests import corpus
+from tests.codec_checkpoints import save_mimi
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
 from tests.scale import daily
 from tests.synth import RATE, encode
@@ -92,6 +93,14 @@ def test_vectors_codes_and_codebooks_are_the_same_on_both_engines(
         run(folder, tmp_path / f"e-{engine}", "embed", engine=engine, dtype="fp32", layers="1,2", **common)
         codebook = tmp_path / "local.safetensors"
         run(folder, tmp_path / f"c-{engine}", "encode", engine=engine, codebook=codebook, deduplicate=True, **common)
+        run(
+            folder,
+            tmp_path / f"k-{engine}",
+            "encode",
+            engine=engine,
+            **{**common, "model": save_mimi(tmp_path / "mimi")},
+        )
+    assert part_files(tmp_path / "k-local") == part_files(tmp_path / "k-ray"), "a codec at its own rate"
     assert rows(tmp_path / "c-local", "codes") == rows(tmp_path / "c-ray", "codes")
     for ours, theirs in zip(
         rows(tmp_path / "e-local", "embeddings"), rows(tmp_path / "e-ray", "embeddings"), strict=True
