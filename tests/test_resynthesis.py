@@ -15,7 +15,7 @@ from transformers import AutoModel
 from audiomill.config.stages import ModelConfig
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.codecs import decoding
-from audiomill.resynthesis.copies import quality_of
+from audiomill.resynthesis.copies import audio_of, quality_of
 from audiomill.resynthesis.quality import mel_distance_db, si_sdr_db
 from audiomill.storage.fs import Place
 from tests.codec_checkpoints import CODECS
@@ -177,13 +177,23 @@ def test_what_cannot_be_made_is_one_line(
         ("km",): "codes of k-means and of wav2vec 2.0 have no way back to sound",
         ("text",): "no codes; expected the --output of an encode run with a codec",
         ("units", "--codec", "other"): "--codec other:",
-        ("units", "--codebooks", "9"): "--codebooks 9: the output kept 4; ask for 1 to 4",
+        ("units", "--codebooks", "9", "--output", "nine"): "--codebooks 9: the output kept 4; ask for 1 to 4",
         ("units", "--recogniser", str(folders["mimi"])): "needs a fine-tuned",
         (): "INPUT is missing",
     }
     for arguments, told in asked.items():
         done = audiomill("resynthesize", *arguments, "--quiet")
         assert done.returncode in (1, 2) and told in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "nine").exists(), "nothing is claimed for what cannot be made"
     (tmp_path / "a.wav").unlink()
-    done = audiomill("resynthesize", "units", "--quiet", "--overwrite")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "other.txt").write_text("stays")
+    done = audiomill("resynthesize", "units", "--quiet", "--overwrite", "--output", "mine")
     assert done.returncode == 0 and "1 without an original" in done.stdout
+    assert (tmp_path / "mine" / "other.txt").exists()
+
+
+def test_ids_of_foreign_outputs_lead_nowhere_else(tmp_path: Path) -> None:
+    to = Place(str(tmp_path / "copies"))
+    assert Path(audio_of(to, "../../../etc/x").url).parent == tmp_path / "copies" / "audio"
+    assert audio_of(to, "0a1b-c0-0000000000").url.endswith("/audio/0a1b-c0-0000000000.flac")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ def _tar(samples: Sequence[Sample]) -> Files:
         for sample in samples:
             told = json.dumps({"segment_id": sample.segment_id, **sample.told}, ensure_ascii=False)
             for suffix, content in ((".npy", _npy(sample.array)), (".json", told.encode())):
-                member = tarfile.TarInfo(sample.segment_id.replace(".", "_") + suffix)
+                member = tarfile.TarInfo(re.sub(r"[^\w-]", "_", sample.segment_id) + suffix)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
     yield ".tar", sink.getvalue()

@@ -16,7 +16,7 @@ from audiomill.audio.clock import Form
 from audiomill.config.resynthesize import FOLDER
 from audiomill.errors import Rejected
 from audiomill.html.page import Raw, table
-from audiomill.resynthesis.copies import quality_of
+from audiomill.resynthesis.copies import audio_of, quality_of
 from audiomill.resynthesis.originals import Originals
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -35,7 +35,7 @@ def copies_section(output: Place, num_clips: int, storage_options: dict[str, Any
         return ""
     worst = sorted(rows, key=lambda row: (-(row["wer"] or 0.0), -(row["mel_distance_db"] or 0.0)))[:num_clips]
     segments = _segments(output, {row["segment_id"] for row in worst})
-    first, rate = soundfile.read(io.BytesIO(folder.join(*worst[0]["audio"].split("/")).read()), always_2d=True)
+    first, rate = soundfile.read(io.BytesIO(audio_of(folder, worst[0]["segment_id"]).read()), always_2d=True)
     originals = Originals(output, Form(rate, first.shape[1]), storage_options)
     try:
         lines = [_line(row, segments[row["segment_id"]], originals, folder, rate) for row in worst]
@@ -73,7 +73,7 @@ def _line(row: Row, segment: Row, originals: Originals, folder: Place, rate: int
         original: Any = _player(sink.getvalue())
     except Rejected as rejected:
         original = redacted(rejected.detail)
-    copy = _player(folder.join(*row["audio"].split("/")).read())
+    copy = _player(audio_of(folder, row["segment_id"]).read())
     texts = " / ".join(row[name] for name in ("text", "copy_text") if row[name] is not None)
     return [row["segment_id"], original, copy, row["si_sdr_db"], row["mel_distance_db"], row["wer"], texts]
 

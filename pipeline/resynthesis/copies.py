@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,12 +53,13 @@ OWN = "quantizer"
 
 
 class Source(NamedTuple):
-    """An output with codes of a codec."""
+    """An output with codes of a codec, and how many codebooks it kept."""
 
     place: Place
     record: Mapping[str, Any]
     label: str
     checkpoint: Checkpoint
+    num_codebooks: int
 
 
 def resynthesize(config: ResynthesizeConfig, console: Console) -> dict[str, Any]:
@@ -72,6 +74,9 @@ def resynthesize(config: ResynthesizeConfig, console: Console) -> dict[str, Any]
     asked, options = config.copies, config.copies.storage_options
     source = _source(Place(absolute(config.only_input()), options), asked.codec, options)
     to = source.place.join(FOLDER) if config.output.output is None else Place(absolute(config.output.output), options)
+    if asked.codebooks is not None and asked.codebooks > source.num_codebooks:
+        kept = source.num_codebooks
+        raise UsageError(f"--codebooks {asked.codebooks}: the output kept {kept}; ask for 1 to {kept}")
     device = resolve_device(asked.device)
     assert source.checkpoint.family.resynthesizer is not None
     decoder = source.checkpoint.family.resynthesizer(Path(source.checkpoint.path), device)
@@ -99,6 +104,11 @@ def quality_of(to: Place) -> pa.Table:
     return pa.concat_tables(found) if found else QUALITY.empty_table()
 
 
+def audio_of(to: Place, segment_id: str) -> Place:
+    """The copy of a segment. Ids of foreign outputs may hold anything: they lead nowhere else."""
+    return to.join("audio", re.sub(r"[^\w.-]", "_", segment_id) + ".flac")
+
+
 def summary_of(to: Place) -> dict[str, Any]:
     """What all copies are like together."""
     rows = quality_of(to)
@@ -119,9 +129,10 @@ def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> Source
     if not run.exists() or not place.join("codes").names():
         raise InputError(f"{place.url}: no codes; expected the --output of an encode run with a codec")
     record = json.loads(run.read())
-    found: set[str] = set()
-    for _, rows in ledger.each_part(place, "codes", ["model", "quantizer"]):
-        found |= set(rows.filter(pc.equal(rows.column("quantizer"), OWN)).column("model").to_pylist())
+    found: dict[str, int] = {}
+    for _, rows in ledger.each_part(place, "codes", ["model", "quantizer", "codebook"]):
+        own = rows.filter(pc.equal(rows.column("quantizer"), OWN)).group_by("model").aggregate([("codebook", "max")])
+        found |= {row["model"]: row["codebook_max"] + 1 for row in own.to_pylist()}
     codecs = {name: checkpoint for name in sorted(found) if (checkpoint := _codec(name, options)) is not None}
     known = ", ".join(codecs) or "none"
     if wanted is None and len(codecs) != 1:
@@ -135,7 +146,7 @@ def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> Source
         raise UsageError(
             f"{label}: other weights than those that made the codes; encode again, or put the old ones back"
         )
-    return Source(place, record, label, codecs[label])
+    return Source(place, record, label, codecs[label], found[label])
 
 
 def _codec(name: str, options: dict[str, Any]) -> Checkpoint | None:
@@ -154,7 +165,9 @@ def _claim(to: Place, settings: dict[str, Any], overwrite: bool) -> None:
     """Says what the folder holds; what was made in another way is not mixed with it."""
     place = to.join("settings.json")
     if overwrite:
-        to.remove(recursive=True)
+        place.remove()
+        for name in ("audio", "quality"):
+            to.join(name).remove(recursive=True)
     if place.exists() and json.loads(place.read()) != settings:
         raise UsageError(f"{to.url}: holds copies made in another way; give --output another folder, or --overwrite")
     place.write(json.dumps(settings, indent=1).encode())
@@ -212,10 +225,6 @@ class _Copier:
         for row in codes.filter(mask).to_pylist():
             by_segment.setdefault(row["segment_id"], []).append(row)
         for segment_id, rows in by_segment.items():
-            if self._codebooks is not None and self._codebooks > len(rows):
-                raise UsageError(
-                    f"--codebooks {self._codebooks}: the output kept {len(rows)}; ask for 1 to {len(rows)}"
-                )
             each = [
                 row["codes"] if row["durations"] is None else np.repeat(row["codes"], row["durations"])
                 for row in sorted(rows, key=lambda row: int(row["codebook"]))[: self._codebooks]
@@ -227,11 +236,11 @@ class _Copier:
     ) -> dict[str, Any]:
         seconds = segment["stop_s"] - segment["start_s"]
         copy_TK = self._codec.sound(codes_KF, scales)[: round(seconds * self._rate)]
-        file = f"audio/{segment['id']}.flac"
-        self._to.join(*file.split("/")).write(_flac(copy_TK, self._rate))
+        place = audio_of(self._to, segment["id"])
+        place.write(_flac(copy_TK, self._rate))
         row = {
             "segment_id": segment["id"], "recording_id": segment["recording_id"], "model": self._source.label,
-            "codebooks": len(codes_KF), "audio": file, "duration_s": len(copy_TK) / self._rate,
+            "codebooks": len(codes_KF), "audio": "audio/" + place.url.rsplit("/", 1)[-1], "duration_s": len(copy_TK) / self._rate,
         }  # fmt: skip
         try:
             original_TK = self._originals.sound(segment)

@@ -43,8 +43,6 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
         raise ModelError(
             f"--prompt: says the same more than {MOST_REPEATS} times in a row, which makes Whisper go on with it; say it once"
         )
-    if text.task != "translate" and not text.language and not text.languages:
-        return
     languages = _languages(path)
     if text.task == "translate" and not languages:
         raise ModelError(f"--task translate: {model} is an English-only checkpoint; use a multilingual one")
@@ -58,9 +56,7 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
 
 @once_per_content
 def _languages(path: Path) -> frozenset[str]:
-    if vocabulary_size(path) == ENGLISH_VOCABULARY:
-        return frozenset()
-    from audiomill.models.whisper.parts import tokenizer_of
+    from audiomill.models.whisper.tokenizer_file import tokenizer_of
     from audiomill.models.whisper.tokens import tokens_of
 
     return frozenset(tokens_of(tokenizer_of(path), vocabulary_size(path), {}).languages)

@@ -24,7 +24,8 @@ from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.mel import LogMel
 from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperModel, short_context
-from audiomill.models.whisper.parts import tokenizer_of, transformers_parts
+from audiomill.models.whisper.parts import transformers_parts
+from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import BEFORE, TIMESTAMP_STEP_S, WhisperTokens, tokens_of
 
 MAX_TEXT_TOKENS = 440

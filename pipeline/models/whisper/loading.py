@@ -16,8 +16,9 @@ from audiomill.models.load import dtype_of
 from audiomill.models.seq2seq.ladder import GateLadder
 from audiomill.models.vectors.readout import Quantizer
 from audiomill.models.whisper.model import WhisperModel
-from audiomill.models.whisper.parts import tokenizer_of, whisper_parts
+from audiomill.models.whisper.parts import whisper_parts
 from audiomill.models.whisper.timing import heads_of
+from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import numeral_tokens, tokens_of
 
 
