@@ -93,6 +93,21 @@ def test_a_batch_has_the_codes_of_each_row_alone(folder: Path) -> None:
     assert len(np.unique(alone(folder, sounds[1])[0])) > 4, "the test's codec says more than one thing"
 
 
+def test_codes_do_not_depend_on_the_number_of_threads(folder: Path) -> None:
+    """The loudness of EnCodec's chunks did: a mean over time has other last bits in two halves."""
+    model, before, found = own(folder), torch.get_num_threads(), []
+    sounds = [utterance(folder, sound(folder, 2.0 + number / 7, number)) for number in range(4)]
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append([answer.readout for answer in model.forward(sounds)])
+    finally:
+        torch.set_num_threads(before)
+    for one, two, three in zip(*found, strict=True):
+        assert one.scales == two.scales == three.scales
+        assert (one.codes[0] == two.codes[0]).all() and (one.codes[0] == three.codes[0]).all()
+
+
 def test_hours_in_windows_have_the_codes_of_one_piece(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ K codebooks, F frames.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -90,16 +91,29 @@ def encodec(model: Any, sound: Sound) -> Encoded:
 
 def encodec_chunks(model: Any, sound: Sound) -> Encoded:
     """Chunk by chunk, each with its own loudness, as the one of 48 kHz is defined. transformers' `encode` goes on to a last
-    chunk that holds nothing but padding; it is left out."""
+    chunk that holds nothing but padding; it is left out. The mean that is its loudness has other last bits with another number
+    of threads, so there is one."""
     config, found = model.config, []
     scales: list[float] = []
     for first in range(0, len(sound.wave_TK), config.chunk_stride):
         beat()
         frame = sound.window(first, first + config.chunk_length)
-        out = model.encode(frame, bandwidth=config.target_bandwidths[-1])
+        with one_thread():
+            out = model.encode(frame, bandwidth=config.target_bandwidths[-1])
         found.append(out.audio_codes[0, 0])
         scales += [] if out.audio_scales[0] is None else out.audio_scales[0].reshape(-1).tolist()
     return Encoded(torch.cat(found, -1), tuple(scales))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """For sums over time on a CPU, which torch cuts into as many parts as there are threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def dac(model: Any, sound: Sound) -> Encoded:
