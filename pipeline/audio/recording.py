@@ -134,7 +134,7 @@ def cut_recording(
         tracks = [_Track(channel, segments, origin, each) for channel, each in zip(channels, streams, strict=True)]
         envelope, checksum = Envelope(), 0
         for block in clock.timed("resample", resample(picked, audio.sample_rate, num_picked)):
-            pcm_TK = _to_int16(block)
+            pcm_TK = to_int16(block)
             before = time.perf_counter()
             cuts = [cut for index, track in enumerate(tracks) for cut in track.push(pcm_TK[:, index])]
             clock.seconds["segment"] += time.perf_counter() - before
@@ -323,7 +323,7 @@ def _check_length(num_samples: int, audio: Audio, spec: RecordingSpec, only_long
         raise Rejected("decode", "too_short", f"expected at least {spec.min_s} s, got {seconds:.4f} s")
 
 
-def _to_int16(block: NDArray[np.float32]) -> NDArray[np.int16]:
+def to_int16(block: NDArray[np.float32]) -> NDArray[np.int16]:
     """Rounds to the nearest step and clips: exact for 16-bit sources at 16 kHz."""
     pcm: NDArray[np.int16] = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
     return pcm

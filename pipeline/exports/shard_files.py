@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audiomill.exports.splits import files_by_split
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
 
@@ -124,14 +123,13 @@ def write_shards(
     for split in shares:
         close(split)
     if kind == "datasets":
-        to.join("README.md").write(_card(files_by_split(shares, place.names())).encode())
+        to.join("README.md").write(_card([split for split in shares if counts[split]]).encode())
     return counts
 
 
-def _card(files: Mapping[str, Sequence[str]]) -> str:
+def _card(splits: Sequence[str]) -> str:
     """What tells `datasets.load_dataset(FOLDER)` the splits."""
     lines = ["---", "configs:", "- config_name: default", "  data_files:"]
-    for split, names in files.items():
-        if names:
-            lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
+    for split in splits:
+        lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
     return "\n".join([*lines, "---", "", "Vectors or codes, a row a segment; written by `audiomill export`.", ""])

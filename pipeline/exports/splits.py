@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from audiomill.errors import InputError, UsageError
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.rows import metadata_of
 
 BY_RECORDING = "recording"
 ONLY = "train"
@@ -92,23 +92,10 @@ def _group(row: Mapping[str, Any], by: str) -> str:
         return str(row["id"])
     if by in NAMED:
         return str(row[by])
-    told = _fields(row["metadata"])
+    told = metadata_of(row)
     if by not in told:
         raise UsageError(
             f"--split-by {by}: recording {row['source']} has no such column; expected {BY_RECORDING}, {', '.join(NAMED)} or a "
             f"column of its manifest ({', '.join(sorted(told)) or 'it brought none'})"
         )
     return str(told[by])
-
-
-def _fields(metadata: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(metadata or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def files_by_split(shares: Mapping[str, float], names: Sequence[str]) -> dict[str, list[str]]:
-    """Those that begin with the name of each split."""
-    return {split: sorted(name for name in names if name.startswith(f"{split}-")) for split in shares}

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form
-from audiomill.runs.settle import PLAIN_BYTES
+from audiomill.runs.settle import PLAIN_BYTES, sound_bytes
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.part_files import to_bytes
 from audiomill.watch.progress import size_text
@@ -94,7 +94,7 @@ def forms_note(spec: RunSpec) -> str:
     """What it takes to carry sound in the models' own forms."""
     forms = [Form(*each) for each in spec.segments.forms]
     names = ", ".join(f"{form.rate / 1000:g} kHz" + " stereo" * (form.num_channels > 1) for form in forms)
-    second = PLAIN_BYTES + sum(form.bytes_per_second for form in forms)
+    second = sound_bytes(spec.segments)
     piece = second * spec.piece_samples // MODEL_SAMPLE_RATE
     return (
         f"models hear {names}: a second of audio takes {size_text(second)} between the stages (others: {size_text(PLAIN_BYTES)}), "

@@ -62,7 +62,12 @@ def flac_uri(pcm_T: NDArray[np.int16]) -> str:
     """Samples as a data URI that every browser plays."""
     sink = io.BytesIO()
     soundfile.write(sink, pcm_T, MODEL_SAMPLE_RATE, format="FLAC")
-    return "data:audio/flac;base64," + base64.b64encode(sink.getvalue()).decode()
+    return data_uri(sink.getvalue())
+
+
+def data_uri(flac: bytes) -> str:
+    """A FLAC file inside a page."""
+    return "data:audio/flac;base64," + base64.b64encode(flac).decode()
 
 
 def levels(pcm_T: NDArray[np.int16]) -> tuple[float, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from collections.abc import Collection, Mapping
@@ -13,16 +12,16 @@ import pyarrow.compute as pc
 import soundfile
 
 from audiomill.audio.clock import Form
+from audiomill.config.defaults import WINDOW_S
 from audiomill.config.resynthesize import FOLDER
 from audiomill.errors import Rejected
 from audiomill.html.page import Raw, table
-from audiomill.resynthesis.copies import audio_of, quality_of
+from audiomill.report.listen import data_uri
+from audiomill.resynthesis.copies import audio_of, flac, quality_of
 from audiomill.resynthesis.originals import Originals
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.watch.journal import redacted
-
-MAX_CLIP_S = 30.0
 
 Row = Mapping[str, Any]
 
@@ -35,10 +34,10 @@ def copies_section(output: Place, num_clips: int, storage_options: dict[str, Any
         return ""
     worst = sorted(rows, key=lambda row: (-(row["wer"] or 0.0), -(row["mel_distance_db"] or 0.0)))[:num_clips]
     segments = _segments(output, {row["segment_id"] for row in worst})
-    first, rate = soundfile.read(io.BytesIO(audio_of(folder, worst[0]["segment_id"]).read()), always_2d=True)
-    originals = Originals(output, Form(rate, first.shape[1]), storage_options)
+    told = soundfile.info(io.BytesIO(audio_of(folder, worst[0]["segment_id"]).read()))
+    originals = Originals(output, Form(told.samplerate, told.channels), storage_options)
     try:
-        lines = [_line(row, segments[row["segment_id"]], originals, folder, rate) for row in worst]
+        lines = [_line(row, segments[row["segment_id"]], originals, folder, told.samplerate) for row in worst]
     finally:
         originals.close()
     names = (
@@ -67,10 +66,7 @@ def _segments(output: Place, ids: Collection[str]) -> dict[str, Row]:
 
 def _line(row: Row, segment: Row, originals: Originals, folder: Place, rate: int) -> list[Any]:
     try:
-        sink = io.BytesIO()
-        sound = originals.sound(segment)[: round(MAX_CLIP_S * rate)]
-        soundfile.write(sink, sound.clip(-1.0, 1.0), rate, format="FLAC", subtype="PCM_16")
-        original: Any = _player(sink.getvalue())
+        original: Any = _player(flac(originals.sound(segment)[: round(WINDOW_S * rate)], rate))
     except Rejected as rejected:
         original = redacted(rejected.detail)
     copy = _player(audio_of(folder, row["segment_id"]).read())
@@ -78,6 +74,5 @@ def _line(row: Row, segment: Row, originals: Originals, folder: Place, rate: int
     return [row["segment_id"], original, copy, row["si_sdr_db"], row["mel_distance_db"], row["wer"], texts]
 
 
-def _player(flac: bytes) -> Raw:
-    sound = base64.b64encode(flac).decode()
-    return Raw(f'<audio controls preload="none" src="data:audio/flac;base64,{sound}"></audio>')
+def _player(file: bytes) -> Raw:
+    return Raw(f'<audio controls preload="none" src="{data_uri(file)}"></audio>')

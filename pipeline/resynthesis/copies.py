@@ -237,7 +237,7 @@ class _Copier:
         seconds = segment["stop_s"] - segment["start_s"]
         copy_TK = self._codec.sound(codes_KF, scales)[: round(seconds * self._rate)]
         place = audio_of(self._to, segment["id"])
-        place.write(_flac(copy_TK, self._rate))
+        place.write(flac(copy_TK, self._rate))
         row = {
             "segment_id": segment["id"], "recording_id": segment["recording_id"], "model": self._source.label,
             "codebooks": len(codes_KF), "audio": "audio/" + place.url.rsplit("/", 1)[-1], "duration_s": len(copy_TK) / self._rate,
@@ -259,7 +259,8 @@ def _rows_of(place: Place) -> list[dict[str, Any]]:
     return found
 
 
-def _flac(wave_TK: NDArray[np.float32], rate: int) -> bytes:
+def flac(wave_TK: NDArray[np.float32], rate: int) -> bytes:
+    """A file of 16 bits."""
     sink = io.BytesIO()
     soundfile.write(sink, wave_TK.clip(-1.0, 1.0), rate, format="FLAC", subtype="PCM_16")
     return sink.getvalue()

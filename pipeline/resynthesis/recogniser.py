@@ -10,6 +10,7 @@ import soxr
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.recording import to_int16
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Utterance, Wants
@@ -76,8 +77,7 @@ class Recogniser:
         return {"text": heard, "copy_text": again, "wer": words.rate if words.num_reference else None}
 
     def _text(self, wave_T: NDArray[np.float32], rate: int, language: str | None) -> str:
-        wave = soxr.resample(wave_T, rate, MODEL_SAMPLE_RATE, quality="HQ")
-        pcm = np.clip(np.rint(wave * 32768.0), -32768, 32767).astype(np.int16)
+        pcm = to_int16(soxr.resample(wave_T, rate, MODEL_SAMPLE_RATE, quality="HQ"))
         size = len(pcm) if self._window_s is None else int(self._window_s * MODEL_SAMPLE_RATE)
         windows = [pcm[first : first + size] for first in range(0, max(1, len(pcm)), max(1, size))]
         given = [Utterance(each, 0, 0, ("copy", None), 0, language) for each in windows]

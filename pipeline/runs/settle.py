@@ -134,7 +134,7 @@ def settle(
         engine=config.engine,
         storage_options=options,
         part_seconds=part_seconds,
-        piece_samples=samples_from_seconds(part_seconds * PLAIN_BYTES / (PLAIN_BYTES + _form_bytes(segments))),
+        piece_samples=samples_from_seconds(part_seconds * PLAIN_BYTES / sound_bytes(segments)),
         bytes_per_second=per_second,
         verbose=config.output.verbose,
         is_watched=config.watch.metrics is not None or config.engine.ray_address not in (None, "local"),
@@ -307,9 +307,9 @@ def _needs_windows(task: FoundTask) -> bool:
     return family.window_s is not None and (family.reads_alone or not has_frames)
 
 
-def _form_bytes(segments: SegmentSpec) -> int:
-    """Of a second of audio in all forms but the plain one."""
-    return sum(Form(*each).bytes_per_second for each in segments.forms)
+def sound_bytes(segments: SegmentSpec) -> int:
+    """Of a second of audio as it travels between the stages: plain, and in each form beside it."""
+    return PLAIN_BYTES + sum(Form(*each).bytes_per_second for each in segments.forms)
 
 
 def bytes_per_second(asked: Sequence[Asked]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -105,3 +106,12 @@ def _sureness(word: TimedText) -> dict[str, float | None]:
 def _rounded(value: float | None) -> float | None:
     """Four decimals: what lies below is rounding noise of the hardware's sums, not information."""
     return None if value is None else round(value, 4)
+
+
+def metadata_of(recording: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest or a .json beside the audio told of a row of the recordings table; nothing where that is no mapping."""
+    try:
+        found = json.loads(recording["metadata"] or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

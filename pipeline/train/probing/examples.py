@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from audiomill.errors import InputError, UsageError
 from audiomill.sources.references import read_joined
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
+from audiomill.tables.rows import metadata_of
 
 Row = dict[str, Any]
 
@@ -103,8 +103,7 @@ def _labels(output: Place, config: ProbeConfig) -> dict[str, tuple[str, str]]:
 
 def _by_manifest(config: ProbeConfig) -> Callable[[Row], Row | None]:
     def look(row: Row) -> Row | None:
-        told = json.loads(row["metadata"] or "{}")
-        return {**told, "language": row["language"], "source": row["source"]} if isinstance(told, dict) else None
+        return {**metadata_of(row), "language": row["language"], "source": row["source"]}
 
     return look
 

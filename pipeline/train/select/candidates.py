@@ -17,6 +17,7 @@ from audiomill.errors import InputError
 from audiomill.models.ctc.ngram import NgramModel, local_file
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.rows import metadata_of
 from audiomill.text.calibrate import SIGNS, Calibration, cross_fitted, fit, reliability, signs_of
 from audiomill.text.normalize import units_of
 from audiomill.text.repetition import num_repeats
@@ -130,13 +131,8 @@ def _row(
 
 def _speaker(recording: dict[str, Any], segment: dict[str, Any]) -> str:
     """The manifest's speaker; else channels of a recording are speakers."""
-    try:
-        metadata = json.loads(recording["metadata"] or "{}")
-    except ValueError:
-        metadata = {}
-    named = [
-        str(metadata[name]) for name in SPEAKER_COLUMNS if isinstance(metadata, dict) and metadata.get(name) is not None
-    ]
+    metadata = metadata_of(recording)
+    named = [str(metadata[name]) for name in SPEAKER_COLUMNS if metadata.get(name) is not None]
     return named[0] if named else f"{recording['id']}/{segment['channel'] or 0}"
 
 
