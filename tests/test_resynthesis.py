@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from transformers import AutoModel
 from audiomill.config.stages import ModelConfig
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.codecs import decoding
+from audiomill.report import original_and_copy
 from audiomill.resynthesis.copies import audio_of, quality_of
 from audiomill.resynthesis.quality import mel_distance_db, si_sdr_db
 from audiomill.storage.fs import Place
@@ -111,6 +115,19 @@ def test_two_channels_and_loudness_come_back(folders: dict[str, Path], tmp_path:
     for path in (tmp_path / "copies" / "audio").iterdir():
         wave, rate = soundfile.read(path)
         assert rate == 48_000 and wave.shape[1] == 2 and abs(wave).max() > 0
+
+
+def test_a_page_plays_as_much_of_a_copy_as_of_its_original(
+    folders: dict[str, Path], tmp_path: Path, audiomill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A codec's segment may be hours long."""
+    corpus(tmp_path / "in", RATE, 1)
+    run(tmp_path / "in", tmp_path / "units", "encode", model=folders["encodec"])
+    assert audiomill("resynthesize", "units", "--quiet").returncode == 0
+    monkeypatch.setattr(original_and_copy, "WINDOW_S", 0.5)
+    section = original_and_copy.copies_section(Place(str(tmp_path / "units")), 5, {})
+    played = [base64.b64decode(text) for text in re.findall('base64,([^"]+)"', section)]
+    assert [soundfile.info(io.BytesIO(file)).frames for file in played] == [RATE // 2] * 4
 
 
 def test_a_recogniser_says_what_a_copy_loses(

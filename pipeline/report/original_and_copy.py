@@ -69,7 +69,9 @@ def _line(row: Row, segment: Row, originals: Originals, folder: Place, rate: int
         original: Any = _player(flac(originals.sound(segment)[: round(WINDOW_S * rate)], rate))
     except Rejected as rejected:
         original = redacted(rejected.detail)
-    copy = _player(audio_of(folder, row["segment_id"]).read())
+    file = io.BytesIO(audio_of(folder, row["segment_id"]).read())
+    sound, _ = soundfile.read(file, frames=round(WINDOW_S * rate), dtype="float32", always_2d=True)
+    copy = _player(flac(sound, rate))
     texts = " / ".join(row[name] for name in ("text", "copy_text") if row[name] is not None)
     return [row["segment_id"], original, copy, row["si_sdr_db"], row["mel_distance_db"], row["wer"], texts]
 
