@@ -17,6 +17,7 @@ from audiomill.config.fields import T, build, common_names, flag, flat_fields
 from audiomill.errors import UsageError
 
 GROUPS = {
+    "SpeakersConfig": "Speakers",
     "PlanConfig": "Plan",
     "DecodeConfig": "Decoding",
     "SegmentConfig": "Segments",

@@ -21,6 +21,7 @@ WORD = pa.struct(
         ("stop_s", pa.float64()),
         ("probability", pa.float32()),
         ("confidence", pa.float32()),
+        ("speaker", pa.string()),
     ]
 )
 CANDIDATE = pa.struct(
@@ -121,6 +122,12 @@ SEGMENTS = pa.schema(
         column("channel", pa.int32(), "source channel from 0; null: all channels mixed", nullable=True),
         column("start_s", pa.float64(), "start in the source, half-open span", "s"),
         column("stop_s", pa.float64(), "end in the source", "s"),
+        column(
+            "speaker",
+            pa.string(),
+            "who says most of it, joins turns.speaker; null: not asked for, or nobody is heard",
+            nullable=True,
+        ),
         column("text", pa.string(), "transcript; null: none was wanted", nullable=True),
         column("language", pa.string(), "given or detected; null: the model has none", nullable=True),
         column("language_probability", pa.float32(), "of the detected language; null: given", "0..1", True),

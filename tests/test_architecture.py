@@ -22,6 +22,7 @@ LAYERS = [
     ("audio", "text", "storage"),
     ("sources",),
     ("models",),
+    ("speakers",),
     ("tables",),
     ("stages",),
     ("watch",),

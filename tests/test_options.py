@@ -136,7 +136,7 @@ def run_all(kind: type, settings: list[dict[str, Any]], clip: Path, output: Path
 def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wav2vec2_folder: Path) -> None:
     (tmp_path / "words.txt").write_text("the\nquick\n")
     settings = [
-        {"model": "fake://", "report": False},
+        {"model": "fake://", "report": False, "speakers": "auto"},
         {"model": str(whisper), "report": False, "prompt": "fox"},
         {"model": str(wav2vec2_folder), "beam_size": 2, "hotwords": "fox", "keep_posteriors": 2, "segment": "fixed"},
     ]
@@ -147,7 +147,7 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
 
 @pytest.mark.parametrize("kind", [EmbedConfig, EncodeConfig])
 def test_embed_and_encode_read_what_they_show(kind: type, clip: Path, tmp_path: Path, whisper: Path) -> None:
-    settings: list[dict[str, Any]] = [{"model": "fake://", "layers": "1"}]
+    settings: list[dict[str, Any]] = [{"model": "fake://", "layers": "1", "speakers": "auto"}]
     if kind is EmbedConfig:
         settings.append({"model": str(whisper), "layers": "1"})
     found = run_all(kind, settings, clip, tmp_path / "out", run_here)
@@ -201,7 +201,7 @@ def test_plan_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path) -> 
     def job(config: PlanJobConfig) -> None:
         plan_job(config.job(), config.forecast, Console(quiet=True))
 
-    settings = [{"model": str(whisper), "sample_minutes": 0.05}]
+    settings = [{"model": str(whisper), "sample_minutes": 0.05, "speakers": "auto"}]
     found = run_all(PlanJobConfig, settings, clip, tmp_path, job)
     assert unread(PlanJobConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | OF_CTC | TOLD_ALONE | {
         "cores_per_gpu",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig, KmeansConfig, PicturesConfig
 from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
+from audiomill.config.speakers import SpeakersConfig
 from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
 
@@ -17,13 +18,17 @@ class ModelTask:
     """One model and what is wanted of it, all from one forward pass.
 
     `tables`: options by table, see `audiomill.tables.outputs`; `aligns`: a CTC model finds when the words were said that another model of the job wrote;
-    None: where it has nothing to write itself.
+    None: where it has nothing to write itself; `voice_model`: it tells who speaks, with this model of voices.
     """
 
     model: ModelConfig
     transcripts: TranscriptConfig | None = None
     tables: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     aligns: bool | None = None
+    voice_model: str | None = None
+
+
+SPEAKER_OPTIONS = tuple(each.name for each in fields(SpeakersConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,7 @@ class Stages:
     plan: PlanConfig = PlanConfig()
     decode: DecodeConfig = DecodeConfig()
     segment: SegmentConfig = SegmentConfig()
+    speakers: SpeakersConfig = SpeakersConfig()
     engine: EngineConfig = EngineConfig()
     output: OutputConfig
     watch: WatchConfig = WatchConfig()
@@ -93,7 +99,7 @@ class KmeansJobConfig(Stages):
     """`audiomill kmeans`: audio to a codebook."""
 
     LEFT_OUT = frozenset((
-        "canary", "log_format", "max_output_bytes", "metrics", "report", "report_clips", "retry_rejected", "shard",
+        *SPEAKER_OPTIONS, "canary", "log_format", "max_output_bytes", "metrics", "report", "report_clips", "retry_rejected", "shard",
         "strict", "traces",
     ))  # fmt: skip
 
@@ -110,7 +116,7 @@ class TraceConfig(Stages):
     """`audiomill trace`: one recording through a model, whole and once, on the CPU."""
 
     LEFT_OUT = frozenset((
-        "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
+        *SPEAKER_OPTIONS, "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
         "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "context_seconds", "device", "batch_seconds",
         "engine", "ray_address", "ship_code", "actors", "gpus_per_actor", "cpus_per_actor", "decode_workers",
         "canary", "shard", "model_timeout", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",

@@ -130,6 +130,15 @@ class CodesWant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TurnsWant:
+    """Who speaks. `voices`: the model that makes vectors of voices, as every worker finds it; `splits`: segments are cut
+    where the speaker changes in a pause."""
+
+    voices: str
+    splits: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wants:
     """Everything that is wanted of one forward pass. `aligns`: when words were said that another model wrote; `beside`:
     which of the job's texts it writes, 2 for the second; 0: the first one, or none."""
@@ -139,6 +148,7 @@ class Wants:
     codes: tuple[CodesWant, ...] = ()
     aligns: bool = False
     beside: int = 0
+    turns: TurnsWant | None = None
 
     @property
     def is_main(self) -> bool:
@@ -160,12 +170,25 @@ class Vectors(NamedTuple):
     num_frames: int
 
 
+class LocalSpeaker(NamedTuple):
+    """Somebody who is heard in a window of a segment. `window`: first sample of it, on the segment's clock; `number`: of the
+    speaker, which means nothing outside; `span`: (start, stop, mean probability), samples on the segment's clock; `alone`: samples that
+    `vector_D` was made of, which is None where they are too few."""
+
+    window: int
+    number: int
+    span: tuple[int, int, float]
+    alone: int
+    vector_D: NDArray[np.float32] | None
+
+
 class Readout(NamedTuple):
     """What was read off the hidden states of one segment, in the order of the wants."""
 
     vectors: tuple[Vectors, ...] = ()
     codes: tuple[NDArray[np.uint16], ...] = ()  # codes_KF
     scales: tuple[float, ...] = ()  # loudness of a codec's chunks, where it has them
+    local: tuple[LocalSpeaker, ...] = ()
 
 
 class TextAnswer(Protocol):
@@ -202,12 +225,14 @@ class Answer(NamedTuple):
             else:
                 is_half = values_ND.dtype == np.float16
                 found.append((values, np.spacing(np.abs(values_ND)).astype(np.float64) if is_half else 0 * values))
-        return found
+        heard = [each.vector_D.astype(np.float64) for each in self.readout.local if each.vector_D is not None]
+        return found + [(vector, np.zeros_like(vector)) for vector in heard]
 
     def symbols(self) -> list[NDArray[Any]]:
         """What must be equal."""
         found = [] if self.text is None else [np.asarray(self.text.symbols)]
-        return found + list(self.readout.codes)
+        edges = [np.array(each.span[:2]) for each in self.readout.local]
+        return found + list(self.readout.codes) + edges
 
 
 class Parity(NamedTuple):

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from audiomill.models.learner import Learner
     from audiomill.models.vectors.readout import Quantizer
 
-TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION = (
-    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation",
+TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION, VOICES, TURNS = (
+    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation", "voices", "turns",
 )  # fmt: skip
 """What checkpoints may give."""
 
@@ -105,6 +105,7 @@ class Family:
         shows_convolutions: `trace` can show them.
         reads_log_mel: `trace` shows a spectrogram as its input.
         resynthesizer: from a folder and a device, what makes sound of its codes; None: nothing does.
+        embedder: from a checkpoint and a device, what makes vectors of voices, see `audiomill.models.speakers.embedder`.
         learners: objective -> loads what learns by it; the first one is the default.
         scheme: prefix of names that stand for no files; their fingerprint is the name.
     """
@@ -133,6 +134,7 @@ class Family:
     shows_convolutions: Callable[[Path], bool] = lambda path: False
     reads_log_mel: bool = False
     resynthesizer: Callable[[Path, str], Resynthesizer] | None = None
+    embedder: Callable[[Path, str], Any] | None = None
     learners: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
         default_factory=dict
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomill.errors import ModelError
+from audiomill.models.installed import installed_path
 
 NEMO = (
     "a NeMo archive, which is not read here; expected the same checkpoint's folder for transformers (config.json and "
@@ -28,6 +29,8 @@ def local_path(name: str, storage_options: dict[str, Any]) -> Path:
     """
     if "://" in name and not name.startswith("hf://"):
         return _downloaded(name, json.dumps(storage_options))
+    if (inside := installed_path(name)) is not None:
+        return inside
     path = Path(name)
     if path.is_dir() or (path.is_file() and path.suffix == ".pt"):
         return path.absolute()

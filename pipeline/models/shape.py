@@ -18,7 +18,7 @@ class Shape:
     """`hop`: samples from one frame to the next at the rate that the model hears (or for `frames_a_hop` of them), `text_hop`: at
     the CTC head; `num_layers`: of the encoder, so hidden states 0 to num_layers exist; `layer_names`: other names of layers;
     `other_widths`: of layers that differ from `width`; `quantizer`: (codebooks, entries of each) or None; `hops`: of hidden
-    states that differ from `hop`; `form`: what the model hears, None: 16 kHz, one channel, 16 bits."""
+    states that differ from `hop`; `is_pooled`: one vector a segment and no frames; `form`: what the model hears, None: 16 kHz, one channel, 16 bits."""
 
     width: int
     num_layers: int
@@ -30,6 +30,7 @@ class Shape:
     other_widths: Mapping[int, int] = field(default_factory=dict)
     hops: Mapping[int, int] = field(default_factory=dict)
     form: Form | None = None
+    is_pooled: bool = False
 
     @property
     def step(self) -> Hop:

@@ -36,12 +36,29 @@ def settled_vectors(
     for config in configs:
         form = {name: getattr(config, name) for name in ("pool", "dtype", "l2_normalize")}
         form["over_speech"] = config.pool_speech
+        if shape.is_pooled:
+            form["pool"] = _whole(config, checkpoint)
         if config.mixture is not None:
             weights = mixture_weights(config.mixture, shape, checkpoint.name, storage_options)
             yield VectorWant(layer=MIXED, weights=weights, stride=config.frame_stride, **form)
             continue
         for layer in layer_numbers(config.layers, shape, "--layers"):
             yield VectorWant(layer=layer, stride=config.frame_stride, **form)
+
+
+def _whole(config: EmbeddingsConfig, checkpoint: Checkpoint) -> str:
+    """How a model pools that has one vector a segment."""
+    if (
+        config.pool not in ("none", "mean")
+        or config.pool_speech
+        or config.mixture is not None
+        or config.frame_stride > 1
+    ):
+        raise UsageError(
+            f"{checkpoint.name} makes one vector of a segment: leave out --pool, --pool-speech, --mixture and --frame-stride; "
+            "--segment vad gives a vector for each stretch of speech"
+        )
+    return "mean"
 
 
 def layer_numbers(text: str, shape: Shape, option: str) -> list[int]:

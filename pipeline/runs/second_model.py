@@ -33,6 +33,8 @@ def precision_of(
     asked: str, family: Family, device: str, features: frozenset[str], only_text: bool, before: str | None
 ) -> str:
     """Number format of a model, settled by rule; see `audiomill.models.precision`."""
+    if asked == "auto" and family.precisions[kind_of(device)] == ("fp32",):
+        asked = "fp32"
     return settled_precision(
         asked,
         device,

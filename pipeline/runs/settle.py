@@ -12,13 +12,14 @@ from audiomill.audio.segment import SegmentSpec, spec_from_seconds
 from audiomill.config.defaults import MOST_PART_S, WINDOW_S
 from audiomill.config.fields import digest, result_fields
 from audiomill.config.jobs import JobConfig, ModelTask
+from audiomill.config.speakers import NONE
 from audiomill.config.stages import SegmentConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Wants
+from audiomill.models.base import TurnsWant, Wants
 from audiomill.models.beside import prints
 from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, fingerprint, shape_of
 from audiomill.models.ctc.beam_search import decoder_prints
-from audiomill.models.family import ALIGNMENT
+from audiomill.models.family import ALIGNMENT, TURNS
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
 from audiomill.runs.calibrated import read_calibration
@@ -30,11 +31,13 @@ from audiomill.runs.second_model import (
     second_checkpoint,
     second_spec,
 )
+from audiomill.runs.who_speaks import check_diarizer, diarizer_task, speakers_want, voice_name, voice_print, with_splits
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place, absolute
 from audiomill.tables.output import Asked
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Tables
+from audiomill.tables.speaker_tables import SpeakersWant
 from audiomill.watch.journal import without_credentials
 
 WHOLE_RECORDING_FACTOR = 4
@@ -62,10 +65,15 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
         UsageError: one is not there, or cannot give what is wanted of it.
     """
     found = []
-    for task in config.tasks:
+    tasks = [*config.tasks, *diarizer_task(config)]
+    for task in tasks:
         checkpoint = find_checkpoint(task.model, config.plan.storage_options)
         if task.transcripts is not None:
             check_options(checkpoint, task.model.model, task.transcripts)
+        if task.voice_model is not None:
+            check_diarizer(task, checkpoint, config.plan.storage_options)
+        elif checkpoint.gives == {TURNS}:
+            raise UsageError(f"{task.model.model}: tells who speaks and gives nothing else: name it with --diarizer")
         second = second_checkpoint(task, checkpoint, config.plan.storage_options)
         found.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
     _check_beside(config.tasks)
@@ -107,7 +115,10 @@ def settle(
     options = config.plan.storage_options
     aligner = _aligner(tasks)
     specs: list[TaskSpec] = []
-    fields = {name: value for name, value in result_fields(config).items() if name != "segment"}
+    own = result_fields(config.speakers)
+    told = own if config.speakers.speakers != NONE else {}
+    fields = {name: value for name, value in result_fields(config).items() if name != "segment" and name not in own}
+    fields |= told
     for number, task in enumerate(tasks):
         prefix = "" if len(tasks) == 1 else f"models.{number}."
         settled = {name: (before or {}).get(f"{prefix}{name}") for name in (PRECISION, SECOND_PRECISION)}
@@ -120,6 +131,7 @@ def settle(
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
     segments = segment_spec(config.segment, tasks)
+    specs = [with_splits(spec, segments) for spec in specs]
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
     asked = [Asked(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
     per_second = bytes_per_second(asked)
@@ -130,7 +142,7 @@ def settle(
         decode=config.decode,
         segments=segments,
         tasks=tuple(specs),
-        tables=_tables(asked),
+        tables=_tables(asked, speakers_want(config)),
         engine=config.engine,
         storage_options=options,
         part_seconds=part_seconds,
@@ -155,6 +167,8 @@ def _model_fields(
         **({"align": True} if is_aligner else {}),
         **_decoder_fields(task.config, options),
     }
+    if task.config.voice_model is not None:
+        found["voice-model"] = voice_print(task.config.voice_model, options)
     if task.second is not None:
         found |= {"second-model": fingerprint(task.second), "second-model-files": prints(Path(task.second.path))}
     if spec.calibration is not None:
@@ -199,7 +213,8 @@ def _task_spec(
         is_last_rung = text.redo_below is None
         second = None if is_last_rung else second_spec(task.second, text, model, device, features, before)
         text = dataclasses.replace(text, second_model=task.second.name if is_last_rung else None, redo_below=None)
-    wants = Wants(transcripts=text, aligns=aligns, **found)
+    turns = None if config.voice_model is None else TurnsWant(voices=voice_name(config.voice_model))
+    wants = Wants(transcripts=text, aligns=aligns, turns=turns, **found)
     spec = TaskSpec(
         label=without_credentials(model.model),
         model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
@@ -323,7 +338,7 @@ def _part_seconds(wanted: float, bytes_a_second: float) -> float:
     return min(wanted, max(MIN_PART_SECONDS, MAX_PART_BYTES / bytes_a_second)) if bytes_a_second else wanted
 
 
-def _tables(asked: Sequence[Asked]) -> Tables:
+def _tables(asked: Sequence[Asked], speakers: SpeakersWant | None) -> Tables:
     wants = [each.spec.wants for each in asked]
     frames = {output.name: output.schema(asked) for output in OUTPUTS if any(map(output.is_wanted, wants))}
-    return Tables(any(each.transcripts is not None for each in wants), frames)
+    return Tables(any(each.transcripts is not None for each in wants), frames, speakers)

@@ -20,11 +20,13 @@ from audiomill.models.task import LoadedTask
 from audiomill.stages.answers.batching import Batched
 from audiomill.stages.answers.canary import Difference, beside_transformers, compare, largest
 from audiomill.stages.answers.climb import climbed, run_model
+from audiomill.stages.answers.overheard import Overheard, overheard
 from audiomill.stages.answers.texts import said_by
 from audiomill.tables.output import Answered
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, pack
 from audiomill.tables.rows import segment_row
+from audiomill.tables.speaker_tables import HEARD
 
 
 def infer_piece(
@@ -96,12 +98,23 @@ def _heard(
     seed: int,
 ) -> _Heard:
     """What each task makes of its own `utterances`."""
+    who, everyone = Overheard(cuts, utterances), tasks
+    diarizers = [number for number, task in enumerate(tasks) if task.spec.wants.turns is not None]
+    if diarizers:
+        (at,) = diarizers
+        others = [number for number in range(len(tasks)) if number != at]
+        who = overheard(cuts, utterances[at], [utterances[number] for number in others], tasks[at])
+        tasks = [tasks[number] for number in others]
+    before, cuts, utterances = cuts, who.cuts, who.utterances
     batched = [run_model(own, task.model, task.spec.batch_samples) for own, task in zip(utterances, tasks, strict=True)]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
     heard = [[own[i] for i in good] for own in utterances]
     tasks[0].model.on_heard = None  # what follows is heard again
-    difference = _canary(tasks, list(map(_compared, batched, heard, answers)), canary, seed)
+    compared = list(map(_compared, batched, heard, answers))
+    if diarizers:
+        compared.insert(diarizers[0], who.heard)
+    difference = _canary(everyone, compared, canary, seed)
     first, answers = answers, list(map(climbed, tasks, heard, answers))
     said = said_by(tasks, heard[0], first, answers)
     transcripts = said.main(tasks)
@@ -121,10 +134,17 @@ def _heard(
         for output in OUTPUTS
         if output.name in wanted.frames
     }
-    for index in sorted(set(range(len(cuts))) - set(good)):
-        name = cuts[index]["recording_id"]
-        found.lost[name] += cuts[index]["stop"] - cuts[index]["start"]
-        error = next((each.errors[index] for each in batched if index in each.errors), None)
+    if who.rows is not None and who.batched is not None:
+        found.frames[HEARD] = who.rows
+        found.batched = [*batched, who.batched]
+    lost = [(before[index], error) for index, error in sorted(who.lost.items())]
+    lost += [
+        (cuts[index], next((each.errors[index] for each in batched if index in each.errors), None))
+        for index in sorted(set(range(len(cuts))) - set(good))
+    ]
+    for cut, error in lost:
+        name = cut["recording_id"]
+        found.lost[name] += cut["stop"] - cut["start"]
         if error is not None:
             found.errors.setdefault(name, error)
     return found
@@ -153,7 +173,10 @@ def _heard_apart(
             found.lost[name] = sum(cuts[at]["stop"] - cuts[at]["start"] for at in mine if not cuts[at]["halo"])
             continue
         found.segments += each.segments
-        found.frames = {key: pa.concat_tables([table, each.frames[key]]) for key, table in found.frames.items()}
+        found.frames = {
+            key: pa.concat_tables([*([found.frames[key]] if key in found.frames else []), table])
+            for key, table in each.frames.items()
+        }
         found.lost.update(each.lost)
         found.errors |= each.errors
         found.batched += each.batched

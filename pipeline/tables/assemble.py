@@ -13,6 +13,7 @@ from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.tables.result import Result, Tables
 from audiomill.tables.rows import in_time_order, joined_text, spoken_language
+from audiomill.tables.speaker_tables import HEARD, OBSERVED, with_turns
 
 ENVELOPE = ("envelope", "envelope_s")
 
@@ -29,6 +30,9 @@ def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
         Then the tables of frames, in the order of the segments.
     """
     tables = _accounts([result.row for result in results], wanted.has_text)
+    if wanted.speakers is not None:
+        heard = [result.frames[HEARD] for result in results if HEARD in result.frames]
+        tables = with_turns(tables, pa.concat_tables([OBSERVED.empty_table(), *heard]), wanted.speakers)
     for name, expected in wanted.frames.items():
         found = [result.frames[name].cast(expected) for result in results if name in result.frames]
         joined = pa.concat_tables(found) if found else expected.empty_table()

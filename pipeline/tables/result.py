@@ -10,18 +10,21 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from audiomill import schema
+from audiomill.tables.speaker_tables import MADE_LAST, SpeakersWant
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What a run writes. `has_text`: some model transcribes; `frames`: schemas of embeddings and codes by name."""
+    """What a run writes. `has_text`: some model transcribes; `frames`: schemas of embeddings and codes by name; `speakers`: how
+    they are told, None where nobody asked."""
 
     has_text: bool
     frames: Mapping[str, pa.Schema]
+    speakers: SpeakersWant | None = None
 
     @property
     def schemas(self) -> dict[str, pa.Schema]:
-        return {**schema.TABLES, **self.frames}
+        return {**schema.TABLES, **self.frames, **({} if self.speakers is None else MADE_LAST)}
 
 
 class Result(NamedTuple):

@@ -92,7 +92,7 @@ def _timed(texts: tuple[TimedText, ...] | None, start: int, stop: int, name: str
             name: each.text,
             "start_s": seconds_from_samples(min(start + each.start, stop)),
             "stop_s": seconds_from_samples(min(start + each.stop, stop)),
-            **(_sureness(each) if name == "word" else {}),
+            **(_sureness(each) | {"speaker": None} if name == "word" else {}),
         }
         for each in texts
     ]

@@ -51,11 +51,7 @@ class KaldiFbank:
 
     def __call__(self, pcm_BT: Tensor, num_samples_B: Tensor) -> Tensor:
         """Int16-valued samples -> mel_BFM."""
-        frames_BFW = pcm_BT.double().unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)
-        frames_BFW = frames_BFW - frames_BFW.mean(-1, keepdim=True)
-        before = torch.cat([frames_BFW[..., :1], frames_BFW[..., :-1]], dim=-1)
-        power = torch.fft.rfft((frames_BFW - PREEMPHASIS * before) * self._window, NUM_FFT).abs().square()
-        mel_BFM = (power @ self._filters).clamp(min=MEL_FLOOR).log()
+        mel_BFM = self.log_mels(pcm_BT)
         frames_B = num_mel_frames(num_samples_B)
         mask_BF1 = frame_mask(frames_B, mel_BFM.shape[1])[..., None]
         count_B11 = frames_B[:, None, None]
@@ -64,3 +60,12 @@ class KaldiFbank:
         variance = (centred.square() * mask_BF1).sum(1, keepdim=True) / (count_B11 - 1)
         normed: Tensor = centred / (variance + 1e-7).sqrt()
         return normed.masked_fill(~mask_BF1, self.padding).float()
+
+    def log_mels(self, wave_BT: Tensor) -> Tensor:
+        """Log-mels as they are: mel_BFM in double, of rows without padding."""
+        frames_BFW = wave_BT.double().unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)
+        frames_BFW = frames_BFW - frames_BFW.mean(-1, keepdim=True)
+        before = torch.cat([frames_BFW[..., :1], frames_BFW[..., :-1]], dim=-1)
+        power = torch.fft.rfft((frames_BFW - PREEMPHASIS * before) * self._window, NUM_FFT).abs().square()
+        found: Tensor = (power @ self._filters).clamp(min=MEL_FLOOR).log()
+        return found

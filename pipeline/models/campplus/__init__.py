@@ -1,0 +1,1 @@
+"""CAM++: one vector of a voice from Kaldi log-mels."""

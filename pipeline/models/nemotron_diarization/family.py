@@ -1,0 +1,38 @@
+"""Nemotron 3 Diarization, as transformers reads it: eight speakers, in the order in which they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from audiomill.models.family import Facts
+from audiomill.models.speakers.diarizer_family import frame_classifier
+
+HOP = 160
+
+
+def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
+    return settings.get("model_type") == "nemotron3_diarization"
+
+
+def _classifier(path: Path, device: str) -> Any:
+    from audiomill.models.nemotron_diarization.nemotron import load_nemotron
+
+    return load_nemotron(path, device)
+
+
+FAMILY = frame_classifier(
+    "nemotron_diarization",
+    "Nemotron 3 Diarization",
+    _recognises,
+    HOP,
+    _classifier,
+    Facts(
+        examples=("nvidia/Nemotron-3-Diarization",),
+        offers="turns, for --speakers: who speaks in a segment; voices tell who is who across segments",
+        exact="windows of one length go together; frames are those of transformers alone (a test compares)",
+        licence="NVIDIA Open Model License",
+        transformers=(5, 24),
+    ),
+)

@@ -1,0 +1,218 @@
+"""Who is heard where in a segment: a network tells local speakers frame by frame, another makes a vector of each.
+
+The local speakers of a segment have numbers that mean nothing outside it; `audiomill.speakers` finds out who is who.
+B batch, T samples, F frames, S local speakers, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.models.base import (
+    Aligner,
+    Answer,
+    Ladder,
+    LocalSpeaker,
+    OnHeard,
+    Packer,
+    Parity,
+    Readout,
+    Transcript,
+    Utterance,
+)
+from audiomill.models.pulse import beat
+from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
+
+BATCH_SAMPLES = 160 * MODEL_SAMPLE_RATE
+LONGEST_PAUSE = samples_from_seconds(0.15)
+"""Inside a turn."""
+SHORTEST_TURN = samples_from_seconds(0.1)
+VECTOR_STEP = MODEL_SAMPLE_RATE // 4
+STRETCH = 5 * MODEL_SAMPLE_RATE // 2
+"""Of speech, about, that one vector is made of: long enough to tell people apart, short enough to hold one of them."""
+LEAST_OF_A_VOICE = MODEL_SAMPLE_RATE // 2
+"""Less tells nobody from anybody."""
+
+
+@dataclass(frozen=True)
+class FrameClassifier:
+    """`activity`: wave_BT of one length -> probability_BFS and active_BFS; frame i stands for `hop` samples around
+    `first + i * hop`; `least`: samples that it needs; `device`: of its weights; `window`: longest that it hears at once, and what it was
+    trained on; `step`: windows are filled up with zeros to a multiple of this, so that many have the same length; `parity`: with
+    another implementation."""
+
+    activity: Callable[[Tensor], tuple[Tensor, Tensor]]
+    hop: int
+    first: int
+    least: int
+    device: torch.device
+    window: int = 10 * MODEL_SAMPLE_RATE
+    step: int = MODEL_SAMPLE_RATE // 2
+    parity: Callable[[NDArray[np.int16]], Parity] = lambda pcm_T: Parity(
+        note="input and forward pass: transformers has no such model"
+    )
+
+
+Span = tuple[int, int, float]
+"""(start, stop, mean probability), samples of a window."""
+
+
+class _Window(NamedTuple):
+    """A stretch of an utterance. `start`: its first sample there."""
+
+    row: int
+    start: int
+    pcm_T: NDArray[np.int16]
+
+
+class Diarizer:
+    """See `audiomill.models.base.SpeechModel`.
+
+    Args:
+        classifier: tells local speakers.
+        embedder: makes vectors of them.
+    """
+
+    on_heard: OnHeard | None = None
+    tells_rows = False
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+    pads_rows_alone = True
+
+    def __init__(self, classifier: FrameClassifier, embedder: Embedder) -> None:
+        self._classifier, self._embedder = classifier, embedder
+
+    def padded_length(self, num_samples: int) -> int:
+        """Of all windows together."""
+        count = max(1, -(-num_samples // self._classifier.window))
+        return count * self._filled(-(-num_samples // count))
+
+    def _filled(self, num_samples: int) -> int:
+        step = self._classifier.step
+        return -(-max(num_samples, self._classifier.least) // step) * step
+
+    def spare_memory(self) -> None:
+        """Nothing is kept between rows."""
+
+    def parity(self, utterance: Utterance) -> Parity:
+        return self._classifier.parity(_own(utterance))
+
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """Local speakers of each row."""
+        longest = self._classifier.window
+        windows = [window for row, each in enumerate(batch) for window in _windows(row, _own(each), longest)]
+        stretches = [
+            (window, local, *stretch)
+            for window, spans in zip(windows, self._heard(windows), strict=True)
+            for local, own in enumerate(spans)
+            for stretch in _stretches(
+                window.pcm_T, own, [span for other in spans if other is not own for span in other]
+            )
+        ]
+        vectors = iter(self._embedder.vectors([voice for *_, voice in stretches if voice is not None]))
+        found: list[list[LocalSpeaker]] = [[] for _ in batch]
+        for window, local, (start, stop, probability), voice in stretches:
+            alone, vector = (0, None) if voice is None else (len(voice), next(vectors))
+            span = (window.start + start, window.start + stop, probability)
+            found[window.row].append(LocalSpeaker(window.start, local, span, alone, vector))
+        return [Answer(None, Readout(local=tuple(each))) for each in found]
+
+    @torch.inference_mode()
+    def _heard(self, windows: Sequence[_Window]) -> list[list[list[Span]]]:
+        """Spans of each local speaker of each window."""
+        order = sorted(range(len(windows)), key=lambda at: self._filled(len(windows[at].pcm_T)))
+        found: list[list[list[Span]]] = [[] for _ in windows]
+        for length, alike in groupby(order, key=lambda at: self._filled(len(windows[at].pcm_T))):
+            some, at_once = list(alike), max(1, BATCH_SAMPLES // length)
+            for first in range(0, len(some), at_once):
+                batch = some[first : first + at_once]
+                pcm_BT = np.stack([np.pad(windows[at].pcm_T, (0, length - len(windows[at].pcm_T))) for at in batch])
+                wave_BT = torch.from_numpy(pcm_BT).to(self._classifier.device).float() / FULL_SCALE
+                probability_BFS, active_BFS = self._classifier.activity(wave_BT)
+                for at, *each in zip(batch, probability_BFS.cpu().numpy(), active_BFS.cpu().numpy(), strict=True):
+                    found[at] = self._spans(len(windows[at].pcm_T), *each)
+                beat()
+        return found
+
+    def _spans(
+        self, num_samples: int, probability_FS: NDArray[np.float32], active_FS: NDArray[np.bool_]
+    ) -> list[list[Span]]:
+        hop, first = self._classifier.hop, self._classifier.first
+        starts_F = first + hop * np.arange(len(active_FS)) - hop // 2
+        starts_F[0] = 0
+        num_frames = int(np.searchsorted(starts_F, num_samples))
+        edges = np.append(starts_F[:num_frames], num_samples)
+        edges[-1] = num_samples
+        return [
+            spans_of(active_FS[:num_frames, local], probability_FS[:num_frames, local], edges)
+            for local in range(active_FS.shape[1])
+        ]
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
+        raise AssertionError("a diarizer does not transcribe")
+
+
+def _own(utterance: Utterance) -> NDArray[np.int16]:
+    """Without its context."""
+    return utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]
+
+
+def _windows(row: int, pcm_T: NDArray[np.int16], longest: int) -> list[_Window]:
+    """Of one length, without context: voices tell who is who across them."""
+    count = max(1, -(-len(pcm_T) // longest))
+    edges = [len(pcm_T) * at // count for at in range(count + 1)]
+    return [_Window(row, first, pcm_T[first:last]) for first, last in pairwise(edges)]
+
+
+def spans_of(active_F: NDArray[np.bool_], probability_F: NDArray[np.float32], edges: NDArray[np.int64]) -> list[Span]:
+    """Stretches of active frames, short pauses closed, short bursts left out."""
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], active_F, [False]]).astype(np.int8)))
+    joined: list[list[int]] = []
+    for first, last in changes.reshape(-1, 2).tolist():
+        if joined and edges[first] - edges[joined[-1][1]] <= LONGEST_PAUSE:
+            joined[-1][1] = last
+        else:
+            joined.append([first, last])
+    return [
+        (int(edges[first]), int(edges[last]), round(float(probability_F[first:last].mean()), 4))
+        for first, last in joined
+        if edges[last] - edges[first] >= SHORTEST_TURN
+    ]
+
+
+def _stretches(
+    pcm_T: NDArray[np.int16], own: Sequence[Span], others: Sequence[Span]
+) -> Iterator[tuple[Span, NDArray[np.int16] | None]]:
+    """Spans of a local speaker, the long ones in several stretches, each with what its vector is made of: a network that takes two
+    people for one is found out by their voices."""
+    is_alone = np.ones(len(pcm_T), bool)
+    for start, stop, _ in others:
+        is_alone[start:stop] = False
+    for start, stop, probability in own:
+        count = max(1, round((stop - start) / STRETCH))
+        edges = [start + (stop - start) * at // count for at in range(count + 1)]
+        for first, last in pairwise(edges):
+            yield (first, last, probability), _voice(pcm_T[first:last], is_alone[first:last])
+
+
+def _voice(pcm_T: NDArray[np.int16], is_alone_T: NDArray[np.bool_]) -> NDArray[np.int16] | None:
+    """Samples in which a speaker is heard alone; None: too few for a vector.
+
+    Whole quarters of a second, so that many voices have the same length and go together.
+    """
+    voice = pcm_T[is_alone_T]
+    length = len(voice) // VECTOR_STEP * VECTOR_STEP
+    if length < LEAST_OF_A_VOICE:
+        return None
+    first = (len(voice) - length) // 2
+    return voice[first : first + length]

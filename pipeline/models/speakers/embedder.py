@@ -1,0 +1,59 @@
+"""A network that makes one vector of a voice, for rows of any length. B batch, T samples, N rows, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.models.pulse import beat
+
+FULL_SCALE = 32768.0
+MOST_SAMPLES = 10 * MODEL_SAMPLE_RATE
+"""Longer rows are heard in stretches of one length, and their vectors averaged: an hour costs what its minutes cost."""
+BATCH_SAMPLES = 60 * MODEL_SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """`forward`: pcm_BT of one length -> vectors_BD; `width`: D; `least`: samples that it needs; `device`: of its weights.
+
+    Rows of one length go together, others never: so nothing is padded, and a row gives what it gives alone.
+    """
+
+    forward: Callable[[Tensor], Tensor]
+    width: int
+    least: int
+    device: torch.device
+
+    @torch.inference_mode()
+    def vectors(self, rows: Sequence[NDArray[np.int16]]) -> NDArray[np.float32]:
+        """values_ND, one a row; rows shorter than `least` are filled up with zeros."""
+        parts = [(number, part) for number, row in enumerate(rows) for part in self._stretches(row)]
+        parts.sort(key=lambda each: len(each[1]))
+        sums = np.zeros((len(rows), self.width), np.float64)
+        counts = np.zeros(len(rows), np.int64)
+        for length, some in groupby(parts, key=lambda each: len(each[1])):
+            alike, at_once = list(some), max(1, BATCH_SAMPLES // length)
+            for first in range(0, len(alike), at_once):
+                batch = alike[first : first + at_once]
+                pcm_BT = torch.from_numpy(np.stack([part for _, part in batch])).to(self.device)
+                for (number, _), vector in zip(batch, self.forward(pcm_BT).cpu().numpy(), strict=True):
+                    sums[number] += vector
+                    counts[number] += 1
+                beat()
+        found: NDArray[np.float32] = (sums / counts[:, None]).astype(np.float32)
+        return found
+
+    def _stretches(self, row_T: NDArray[np.int16]) -> list[NDArray[np.int16]]:
+        if len(row_T) < self.least:
+            row_T = np.pad(row_T, (0, self.least - len(row_T)))
+        count = -(-len(row_T) // MOST_SAMPLES)
+        length = len(row_T) // count
+        return [row_T[at * length : (at + 1) * length] for at in range(count)]

@@ -1,0 +1,55 @@
+"""A network of voices as the stages see it: one vector a segment. B batch, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance, Wants
+from audiomill.models.speakers.embedder import Embedder
+from audiomill.models.vectors.readout import CoreFrames, read_out
+
+
+class VectorModel:
+    """See `audiomill.models.base.SpeechModel`.
+
+    Args:
+        embedder: makes the vectors.
+        wants: what to give.
+    """
+
+    on_heard: OnHeard | None = None
+    tells_rows = False
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+    pads_rows_alone = True
+
+    def __init__(self, embedder: Embedder, wants: Wants) -> None:
+        self._embedder, self._wants = embedder, wants
+
+    def padded_length(self, num_samples: int) -> int:
+        """Nothing is padded but what is too short to be heard."""
+        return max(num_samples, self._embedder.least)
+
+    def spare_memory(self) -> None:
+        """Nothing is kept between rows."""
+
+    def parity(self, utterance: Utterance) -> Parity:
+        """Transformers has no such model."""
+        return Parity(note="input and forward pass: transformers has no such model")
+
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """The vector of each row, its context left out."""
+        own = [each._replace(pcm_T=each.pcm_T[each.left : len(each.pcm_T) - each.right]) for each in batch]
+        own = [each._replace(left=0, right=0) for each in own]
+        vectors_BD = torch.from_numpy(self._embedder.vectors([each.pcm_T for each in own]))
+        longest = max(len(each.pcm_T) for each in own)
+        core = CoreFrames(own, [1] * len(own), max(1, longest), vectors_BD.device)
+        found = read_out(self._wants, {0: vectors_BD[:, None]}, None, {}, lambda layer: core)
+        return [Answer(None, readout) for readout in found]
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
+        raise AssertionError("a model of voices does not transcribe")

@@ -1,0 +1,223 @@
+"""Vectors of local speakers -> speakers of a recording. N vectors, D width, K speakers.
+
+Average linkage on cosine distances, in which two who speak at once are never joined; what was heard too shortly
+to tell is given to the nearest speaker afterwards. A recording of any length takes bounded memory: blocks of it are
+clustered first, then their clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.errors import UsageError
+
+BLOCK = 1500
+"""Vectors that are clustered at once."""
+TIGHT = 0.6
+"""Of the distance below which speakers are one, inside a block: blocks join what is the same for sure."""
+APART = 2.0
+"""Cosine distance of what shall not be joined."""
+
+
+class Place(NamedTuple):
+    """Where a voice was heard: samples."""
+
+    channel: int
+    start: int
+    stop: int
+
+
+NOWHERE = Place(0, 0, 0)
+FARTHEST = 10 * 16_000
+"""Samples from the start of one to that of another that may overlap it."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What makes two voices one.
+
+    Attributes:
+        distance: mean cosine distance below which they are.
+        sure_s: seconds of a voice that may found a speaker of its own.
+        least_s: a speaker with less in all is given to others, unless that is all there is.
+    """
+
+    distance: float
+    sure_s: float = 1.5
+    least_s: float = 2.0
+
+
+def clustered(
+    vectors_ND: NDArray[np.float32],
+    seconds_N: NDArray[np.float64],
+    places: Sequence[Place],
+    rule: Rule,
+    num_speakers: int | None = None,
+    max_speakers: int | None = None,
+) -> NDArray[np.int64]:
+    """The speaker of each vector, numbered as they come.
+
+    Args:
+        vectors_ND: of local speakers, in the order of time.
+        seconds_N: that each was made of.
+        places: where each was heard; those that overlap are different speakers.
+        rule: see above.
+        num_speakers: how many there are, if that is known.
+        max_speakers: how many there may be.
+    """
+    if not len(vectors_ND):
+        return np.zeros(0, np.int64)
+    unit_ND = unit(vectors_ND)
+    sure = np.flatnonzero(seconds_N >= rule.sure_s)
+    if len(sure) < (num_speakers or 1):
+        sure = np.arange(len(unit_ND))
+    found = np.full(len(unit_ND), -1)
+    found[sure] = _in_blocks(
+        unit_ND[sure], seconds_N[sure], [places[at] for at in sure.tolist()], rule.distance, num_speakers, max_speakers
+    )
+    if num_speakers is None:
+        found = _without_small(unit_ND, seconds_N, found, rule)
+    found = _given_to_nearest(unit_ND, seconds_N, places, found)
+    _, first, numbers = np.unique(found, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))
+    named: NDArray[np.int64] = order[numbers]
+    return named
+
+
+def unit(vectors_ND: NDArray[Any]) -> NDArray[np.float64]:
+    """Vectors of length 1."""
+    values = vectors_ND.astype(np.float64)
+    found: NDArray[np.float64] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+    return found
+
+
+def _in_blocks(
+    unit_ND: NDArray[np.float64],
+    seconds_N: NDArray[np.float64],
+    places: Sequence[Place],
+    distance: float,
+    num_speakers: int | None,
+    max_speakers: int | None,
+) -> NDArray[np.int64]:
+    if len(unit_ND) <= BLOCK:
+        return _linked(unit_ND, places, distance, num_speakers, max_speakers)
+    parts: list[NDArray[np.int64]] = []
+    for first in range(0, len(unit_ND), BLOCK):
+        last = first + BLOCK
+        inner = _linked(unit_ND[first:last], places[first:last], TIGHT * distance, None, None)
+        parts.append(inner + (int(parts[-1].max()) + 1 if parts else 0))
+    inner_N = np.concatenate(parts)
+    centres = _centres(unit_ND, seconds_N, inner_N)
+    sizes = np.bincount(inner_N, seconds_N).astype(np.float64)
+    outer = _in_blocks(centres, sizes, [NOWHERE] * len(centres), distance, num_speakers, max_speakers)
+    found: NDArray[np.int64] = outer[inner_N]
+    return found
+
+
+def _linked(
+    unit_ND: NDArray[np.float64],
+    places: Sequence[Place],
+    distance: float,
+    num_speakers: int | None,
+    max_speakers: int | None,
+) -> NDArray[np.int64]:
+    """Clusters of a dendrogram."""
+    if len(unit_ND) == 1:
+        return np.zeros(1, np.int64)
+    try:
+        from scipy.cluster.hierarchy import fcluster, linkage
+    except ImportError as error:
+        raise UsageError("--speakers auto needs scipy: pip install 'audiomill[speakers]'") from error
+    distances = np.clip(1.0 - unit_ND @ unit_ND.T, 0.0, APART)
+    distances[_at_once(places)] = APART
+    tree = linkage(distances[np.triu_indices(len(unit_ND), 1)], "average")
+    if num_speakers is None:
+        found = fcluster(tree, distance, "distance")
+        if max_speakers is not None and found.max() > max_speakers:
+            found = fcluster(tree, max_speakers, "maxclust")
+    else:
+        found = fcluster(tree, num_speakers, "maxclust")
+    return np.asarray(found, np.int64) - 1
+
+
+def _at_once(places: Sequence[Place]) -> NDArray[np.bool_]:
+    """is_NN: who speaks while another does."""
+    channel, start, stop = np.array(places, np.int64).T
+    found: NDArray[np.bool_] = (channel[:, None] == channel) & (start[:, None] < stop) & (start < stop[:, None])
+    np.fill_diagonal(found, False)
+    return found
+
+
+def _centres(
+    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], found: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """centre_KD of each cluster, of length 1, weighted by seconds; -1 belongs to none."""
+    sums = np.zeros((int(found.max()) + 1, unit_ND.shape[1]))
+    kept = found >= 0
+    np.add.at(sums, found[kept], unit_ND[kept] * seconds_N[kept, None])
+    return unit(sums)
+
+
+def _without_small(
+    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], found: NDArray[np.int64], rule: Rule
+) -> NDArray[np.int64]:
+    """Speakers with too little to be one are dissolved, unless no larger one is there."""
+    kept = found >= 0
+    sizes = np.bincount(found[kept], seconds_N[kept])
+    large = np.flatnonzero(sizes >= rule.least_s)
+    if not len(large):
+        return np.where(kept, found, -1)
+    return np.where(np.isin(found, large), found, -1)
+
+
+def _given_to_nearest(
+    unit_ND: NDArray[np.float64],
+    seconds_N: NDArray[np.float64],
+    places: Sequence[Place],
+    found: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Who belongs to nobody yet is the nearest speaker who is not somebody else in the same window, longest first."""
+    kept = np.unique(found[found >= 0])
+    near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), found).T
+    settled = found.copy()
+    for at in sorted(np.flatnonzero(found < 0).tolist(), key=lambda at: (-seconds_N[at], at)):
+        there = {int(settled[other]) for other in _beside(places, at)}
+        free = [each for each in kept.tolist() if each not in there] or kept.tolist()
+        settled[at] = max(free, key=lambda each: near_NK[at, each])
+    return settled
+
+
+def _beside(places: Sequence[Place], at: int) -> list[int]:
+    """Those that overlap one: places are in the order of their starts."""
+    mine, found = places[at], []
+    for step in (-1, 1):
+        other = at + step
+        while 0 <= other < len(places) and abs(places[other].start - mine.start) <= FARTHEST:
+            each = places[other]
+            if each.channel == mine.channel and each.start < mine.stop and mine.start < each.stop:
+                found.append(other)
+            other += step
+    return found
+
+
+def sureness(vectors_ND: NDArray[Any], seconds_N: NDArray[np.float64], found: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How sure it is that each vector is its speaker's and not the next one's: 0.5 between the two, towards 1 beside its own."""
+    if not len(found):
+        return np.zeros(0)
+    unit_ND = unit(vectors_ND)
+    near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), found).T
+    if near_NK.shape[1] == 1:
+        return np.ones(len(found))
+    own = near_NK[np.arange(len(found)), found]
+    near_NK[np.arange(len(found)), found] = -np.inf
+    found_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(own - near_NK.max(1)) / MARGIN))
+    return found_N
+
+
+MARGIN = 0.08
+"""Difference of cosines that makes a speaker e times as likely as the next one."""

@@ -1,0 +1,110 @@
+"""Who speaks in the segments of a piece, before anything else is asked of them; segments are cut where speakers change."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from audiomill.audio.clock import samples_from_seconds
+from audiomill.audio.vad import FRAME_SAMPLES
+from audiomill.models.base import Answer, LocalSpeaker, Utterance
+from audiomill.models.task import LoadedTask
+from audiomill.stages.answers.batching import Batched
+from audiomill.stages.answers.climb import run_model
+from audiomill.tables.speaker_tables import observed_rows
+
+LEAST_PAUSE = samples_from_seconds(0.2)
+"""In which nobody speaks, between two speakers: a cut there costs no word."""
+LEAST_SIDE = samples_from_seconds(1.0)
+"""Of a segment on each side of a cut: recognisers write less well what is shorter."""
+
+
+@dataclass(frozen=True)
+class Overheard:
+    """`cuts` and `utterances` (a sequence a task) as they are to be heard by the others; `rows`: see `audiomill.tables.speaker_tables`;
+    `heard`: the utterances that the diarizer was given, with its answers; `lost`: cuts that it failed on, with their errors."""
+
+    cuts: Sequence[dict[str, Any]]
+    utterances: Sequence[Sequence[Utterance]]
+    rows: pa.Table | None = None
+    batched: Batched | None = None
+    heard: tuple[Sequence[Utterance], Sequence[Answer]] = ((), ())
+    lost: Mapping[int, Exception | None] = field(default_factory=dict)
+
+
+def overheard(
+    cuts: Sequence[dict[str, Any]],
+    own: Sequence[Utterance],
+    others: Sequence[Sequence[Utterance]],
+    diarizer: LoadedTask,
+) -> Overheard:
+    """What a diarizer hears in the segments of a piece.
+
+    Args:
+        cuts: the segments.
+        own: the same as the diarizer hears them.
+        others: and as each other task does.
+        diarizer: tells local speakers.
+    """
+    batched = run_model(own, diarizer.model, diarizer.spec.batch_samples)
+    good = [number for number, answer in enumerate(batched.answers) if answer is not None]
+    answers = [answer for answer in batched.answers if answer is not None]
+    heard = ([own[number] for number in good], answers)
+    kept = [cuts[number] for number in good]
+    rows = observed_rows(kept, answers)
+    lost = {number: batched.errors.get(number) for number in set(range(len(cuts))) - set(good)}
+    wants = diarizer.spec.wants.turns
+    assert wants is not None, "the task is a diarizer"
+    utterances = [[each[number] for number in good] for each in others]
+    if wants.splits:
+        edges = [_edges(cut, answer.readout.local) for cut, answer in zip(kept, answers, strict=True)]
+        utterances = [
+            [part for u, at in zip(each, edges, strict=True) for part in _parts(u, at)] for each in utterances
+        ]
+        kept = [part for cut, at in zip(kept, edges, strict=True) for part in _cut_parts(cut, at)]
+    return Overheard(kept, utterances, rows, batched, heard, lost)
+
+
+def _edges(cut: Mapping[str, Any], local: Sequence[LocalSpeaker]) -> list[int]:
+    """Samples of a segment at which it is cut: its ends, and pauses between two speakers."""
+    length = cut["stop"] - cut["start"]
+    edges = [0, length]
+    if cut["left"] or cut["right"] or cut["halo"]:
+        return edges
+    spans = sorted((*each.span[:2], (each.window, each.number)) for each in local)
+    end, speaker = 0, None
+    for start, stop, name in spans:
+        if speaker is not None and name != speaker and name[0] == speaker[0] and start - end >= LEAST_PAUSE:
+            middle = (start + end) // 2 // FRAME_SAMPLES * FRAME_SAMPLES
+            if middle - edges[-2] >= LEAST_SIDE and length - middle >= LEAST_SIDE:
+                edges.insert(-1, middle)
+        if stop > end:
+            end, speaker = stop, name
+    return edges
+
+
+def _cut_parts(cut: dict[str, Any], edges: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        cut | {"start": cut["start"] + first, "stop": cut["start"] + last} for first, last in itertools.pairwise(edges)
+    ]
+
+
+def _parts(utterance: Utterance, edges: Sequence[int]) -> list[Utterance]:
+    """Views of an utterance without context."""
+    if len(edges) == 2:
+        return [utterance]
+    found = []
+    wave_TK, voiced = utterance.wave_TK, utterance.voiced
+    ratio = 0.0 if wave_TK is None else len(wave_TK) / len(utterance.pcm_T)
+    for first, last in itertools.pairwise(edges):
+        part = utterance._replace(pcm_T=utterance.pcm_T[first:last], start=utterance.start + first)
+        if wave_TK is not None:
+            part = part._replace(wave_TK=wave_TK[round(first * ratio) : round(last * ratio)])
+        if voiced is not None:
+            part = part._replace(voiced=voiced[first // FRAME_SAMPLES : -(-last // FRAME_SAMPLES)])
+        found.append(part)
+    return found

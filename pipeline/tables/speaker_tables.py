@@ -1,0 +1,183 @@
+"""The tables of turns and speakers, made when all pieces of a part are there: who is who shows over a whole recording only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from audiomill import schema
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds, seconds_from_samples
+from audiomill.models.base import Answer
+from audiomill.schema import column
+from audiomill.speakers.attribution import with_speakers
+from audiomill.speakers.clustering import Rule
+from audiomill.speakers.turns import Turn, Voice, arranged, channel_span, turns_of
+
+HEARD = "heard_speakers"
+"""Name of this among what pieces give."""
+OBSERVED = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("channel", pa.int32()),
+        ("window", pa.int64()),
+        ("number", pa.int32()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("probability", pa.float64()),
+        ("alone_s", pa.float64()),
+        ("vector", pa.list_(pa.float32())),
+    ]
+)
+"""A local speaker of a segment, on its way to the writer. Times: samples on the source's clock."""
+
+LONGEST_PAUSE_OF_A_CHANNEL = samples_from_seconds(1.0)
+"""Between two words of one turn, where every channel is a speaker."""
+
+VECTOR = "of the voice, of length 1; null: not kept (see --keep-voices), or too little was heard"
+TURNS = pa.schema(
+    [
+        column("recording_id", pa.string(), "joins recordings.id"),
+        column("channel", pa.int32(), "source channel from 0; null: all channels mixed", nullable=True),
+        column(
+            "speaker", pa.string(), "of this recording: S1, S2 ... as they come; C0, C1 where channels are speakers"
+        ),
+        column("start_s", pa.float64(), "start in the source, half-open span", "s"),
+        column("stop_s", pa.float64(), "end in the source", "s"),
+        column("overlap_s", pa.float64(), "of the turn, in which another speaker is heard too", "s"),
+        column(
+            "confidence",
+            pa.float32(),
+            "that it is this speaker: probability of speech, times that of the voice being this speaker's; channels: 1",
+            "0..1",
+        ),
+        column("vector", pa.list_(pa.float32()), VECTOR, nullable=True),
+    ]
+)
+SPEAKERS = pa.schema(
+    [
+        column("recording_id", pa.string(), "joins recordings.id"),
+        column("speaker", pa.string(), "joins turns.speaker and segments.speaker"),
+        column("num_turns", pa.int32(), "rows in the turns table"),
+        column("speech_s", pa.float64(), "in which the speaker is heard", "s"),
+        column("share", pa.float64(), "of the seconds of all speakers of the recording", "0..1"),
+        column("model", pa.string(), "that made the vector; null: channels are speakers", nullable=True),
+        column("vector", pa.list_(pa.float32()), VECTOR, nullable=True),
+    ]
+)
+MADE_LAST = {"turns": TURNS, "speakers": SPEAKERS}
+"""By folder name."""
+
+
+@dataclass(frozen=True)
+class SpeakersWant:
+    """How a run tells speakers. `by_channel`: every channel is one; the rest: see `audiomill.config.speakers`."""
+
+    by_channel: bool
+    rule: Rule
+    num_speakers: int | None
+    max_speakers: int | None
+    model: str | None
+    keeps_voices: bool
+
+
+def observed_rows(cuts: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> pa.Table:
+    """Local speakers of segments that a diarizer has heard."""
+    rows = [
+        {
+            "recording_id": cut["recording_id"],
+            "channel": cut["channel"],
+            "window": cut["start"] + each.window,
+            "number": each.number,
+            "start": cut["start"] + each.span[0],
+            "stop": cut["start"] + each.span[1],
+            "probability": each.span[2],
+            "alone_s": each.alone / MODEL_SAMPLE_RATE,
+            "vector": None if each.vector_D is None else each.vector_D.tolist(),
+        }
+        for cut, answer in zip(cuts, answers, strict=True)
+        if not cut["halo"]
+        for each in answer.readout.local
+    ]
+    return pa.Table.from_pylist(rows, schema=OBSERVED)
+
+
+def with_turns(tables: dict[str, pa.Table], observed: pa.Table, want: SpeakersWant) -> dict[str, pa.Table]:
+    """The tables of a part with `turns` and `speakers`, and the speakers of segments and words.
+
+    Args:
+        tables: recordings, segments and others.
+        observed: what the diarizer heard in all pieces; empty where channels are speakers.
+        want: how to tell.
+    """
+    segments = tables["segments"].to_pylist()
+    names = tables["recordings"].column("id").to_pylist()
+    found = _by_channel(segments) if want.by_channel else _by_voice(observed, want)
+    turns, speakers = [], []
+    for name in names:
+        own, voices = found.get(name, ([], []))
+        turns += [_turn_row(name, turn, want) for turn in own]
+        speakers += list(_speaker_rows(name, own, voices, want))
+    told = with_speakers(segments, turns)
+    return {
+        **tables,
+        "segments": pa.Table.from_pylist(told, schema=schema.SEGMENTS),
+        "turns": pa.Table.from_pylist(turns, schema=TURNS),
+        "speakers": pa.Table.from_pylist(speakers, schema=SPEAKERS),
+    }
+
+
+Found = dict[str, tuple[list[Turn], list[Voice]]]
+
+
+def _by_voice(observed: pa.Table, want: SpeakersWant) -> Found:
+    of: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in observed.to_pylist():
+        of[row["recording_id"]].append(row)
+    return {name: turns_of(rows, want.rule, want.num_speakers, want.max_speakers) for name, rows in of.items()}
+
+
+def _by_channel(segments: Sequence[Mapping[str, Any]]) -> Found:
+    """Turns are the words of a channel, or its segments where there are none."""
+    of: defaultdict[str, list[Any]] = defaultdict(list)
+    for segment in segments:
+        spans = [segment] if segment["words"] is None else segment["words"]
+        edges = [(samples_from_seconds(each["start_s"]), samples_from_seconds(each["stop_s"])) for each in spans]
+        of[segment["recording_id"]] += [channel_span(segment["channel"], *each) for each in edges]
+    return {name: arranged(spans, LONGEST_PAUSE_OF_A_CHANNEL) for name, spans in of.items()}
+
+
+def _turn_row(recording_id: str, turn: Turn, want: SpeakersWant) -> dict[str, Any]:
+    return {
+        "recording_id": recording_id,
+        "channel": turn.channel,
+        "speaker": turn.speaker,
+        "start_s": seconds_from_samples(turn.start),
+        "stop_s": seconds_from_samples(turn.stop),
+        "overlap_s": seconds_from_samples(turn.overlap),
+        "confidence": turn.confidence,
+        "vector": _kept(turn.vector, want),
+    }
+
+
+def _speaker_rows(
+    recording_id: str, turns: Sequence[Turn], voices: Sequence[Voice], want: SpeakersWant
+) -> Iterator[dict[str, Any]]:
+    total = sum(voice.seconds for voice in voices)
+    for voice in voices:
+        yield {
+            "recording_id": recording_id,
+            "speaker": voice.speaker,
+            "num_turns": sum(turn.speaker == voice.speaker for turn in turns),
+            "speech_s": voice.seconds,
+            "share": round(voice.seconds / total, 4) if total else 0.0,
+            "model": want.model,
+            "vector": _kept(voice.vector, want),
+        }
+
+
+def _kept(vector: Any, want: SpeakersWant) -> list[float] | None:
+    return vector.tolist() if want.keeps_voices and vector is not None else None
