@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,15 +15,15 @@ import pyarrow as pa
 
 from audiomill import schema
 from audiomill.errors import InputError, UsageError
+from audiomill.exports.file_names import file_names
 from audiomill.exports.shard_files import FORMATS
 from audiomill.exports.splits import BY_RECORDING
+from audiomill.exports.transcript_files import file_of, turns_by_recording
 from audiomill.exports.unit_files import Units, lines_of, shown, write_units
 from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
-from audiomill.sources.entry import stem
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.chosen import check_chosen, parts_of
-from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, srt, vtt
 from audiomill.watch.progress import counted
 
 EXAMPLES = """\
@@ -34,13 +34,11 @@ Examples:
   audiomill export units/ --format txt --units tagged --split train=0.98,dev=0.02 --to lm/
   audiomill export vectors/ --format webdataset --split train=0.9,dev=0.1 --split-by speaker --to shards/
 """
-ONE_FILE_EACH = ("srt", "vtt", "txt", "json")
-CSV_COLUMNS = ("recording_id", "source", "member", "channel", "start_s", "stop_s", "language", "confidence", "text")
-MAX_NAME_BYTES = 255 - len(".jsonl")
-"""Most systems take 255 bytes, the suffix included."""
+ONE_FILE_EACH = ("srt", "vtt", "txt", "json", "rttm", "ctm", "TextGrid")
+CSV_COLUMNS = (
+    "recording_id", "source", "member", "channel", "speaker", "start_s", "stop_s", "language", "confidence", "text",
+)  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-UNSAFE = frozenset('<>:"/\\|?*')
-"""In no file name that every system takes."""
 TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "envelope_s")]
 """Columns of a recording that are text or numbers."""
 
@@ -109,8 +107,9 @@ def export(
     """Write transcripts, vectors or codes in other formats.
 
     srt, vtt, txt and json: one file a recording, named after it: fox.srt; fox.mp4.srt beside fox.webm.srt; a short id
-    behind it where names are still equal. json: segments with words as WhisperX writes them. jsonl: one line a recording
-    with its segments. csv: one row a segment. txt of codes: one file, one line of units a recording, codebooks side by
+    behind it where names are still equal. json: segments with words as WhisperX writes them. rttm: turns of speakers; ctm: words
+    with times; TextGrid: turns and words for Praat. Where speakers are known (--speakers), all of them name them. jsonl: one
+    line a recording with its segments. csv: one row a segment. txt of codes: one file, one line of units a recording, codebooks side by
     side as 12-45; with --split, a folder with train.txt, dev.txt, ...
 
     Training data, a sample a segment, in shards: datasets (Parquet, for datasets.load_dataset), webdataset (tar files), numpy
@@ -124,11 +123,14 @@ def export(
         _export_units(place, Place(to, storage_options or {}) if to else None, other)
         return
     check_chosen(place, transcript)
-    names = _names(_with_text(place, kind))
+    names = file_names(_with_text(place, kind))
     if kind in ONE_FILE_EACH:
         folder = Place(to, storage_options or {}) if to else place.join("export")
+        turns = turns_by_recording(place, kind)
         for recording, segments in _told(place, transcript):
-            folder.join(f"{names[recording['id']]}.{kind}").write(_file(kind, recording, segments).encode())
+            name = names[recording["id"]]
+            text = file_of(kind, recording, segments, "_".join(name.split()), turns.get(recording["id"], []))
+            folder.join(f"{name}.{kind}").write(text.encode())
         click.echo(f"{counted(len(names), 'file')} in {folder.url}")
         return
     told = _told(place, transcript)
@@ -158,7 +160,7 @@ def _with_text(place: Place, kind: str) -> pa.Table:
     recordings = ledger.tables(place, "recordings", ["id", "source", "member"])
     if not recordings.num_rows:
         raise InputError(f"{place.url}: no finished recordings; expected the --output of a transcribe run")
-    if kind != "jsonl" and not any(
+    if kind not in ("jsonl", "rttm", "TextGrid") and not any(
         texts.column("text").null_count < texts.num_rows for _, texts in ledger.each_part(place, "recordings", ["text"])
     ):
         raise InputError(f"{place.url}: holds no text; expected the --output of a transcribe run (codes: --format txt)")
@@ -218,78 +220,6 @@ def _export_samples(place: Place, kind: str, to: str | None, other: dict[str, An
     )
     counts = export_samples(place, Place(to, place.options), wanted)
     click.echo(", ".join(f"{name}: {counted(count, 'sample')}" for name, count in counts.items()) + f" in {to}")
-
-
-def _names(recordings: pa.Table) -> dict[str, str]:
-    """File names by recording id that say which one it is, each used once, none leading out of the folder."""
-    ids, sources, members = (recordings.column(name).to_pylist() for name in ("id", "source", "member"))
-    files = [(member or source).rsplit("/", 1)[-1] for source, member in zip(sources, members, strict=True)]
-    wanted = _unless_shared([_safe(stem(name)) for name in files], [_safe(name) for name in files])
-    fitting = [_fitting(name, id) for name, id in zip(wanted, ids, strict=True)]
-    longer = [_fitting(name, id, always=True) for name, id in zip(wanted, ids, strict=True)]
-    return dict(zip(ids, _unless_shared(fitting, longer), strict=True))
-
-
-def _fitting(name: str, id: str, always: bool = False) -> str:
-    """A name with a short id behind it, where it would be too long for a file, or always."""
-    tail, content = f"-{id[:8]}", name.encode()
-    if not always and len(content) <= MAX_NAME_BYTES:
-        return name
-    return content[: MAX_NAME_BYTES - len(tail)].decode("utf-8", "ignore") + tail
-
-
-def _unless_shared(names: list[str], longer: list[str]) -> list[str]:
-    """Names, the longer one where several would be the same on some systems."""
-    count = Counter(name.lower() for name in names)
-    return [name if count[name.lower()] == 1 else other for name, other in zip(names, longer, strict=True)]
-
-
-def _safe(name: str) -> str:
-    """Blanks and marks stay: players look for the very name."""
-    kept = "".join("_" if c in UNSAFE or not c.isprintable() else c for c in name).lstrip(".")
-    return kept or "recording"
-
-
-def _file(kind: str, recording: dict[str, Any], segments: list[dict[str, Any]]) -> str:
-    if kind == "txt":
-        return "\n".join(segment["text"] for segment in segments if segment["text"]) + "\n"
-    if kind == "json":
-        return json.dumps(_as_whisperx(recording, segments), ensure_ascii=False, indent=1) + "\n"
-    cues = sorted(
-        (cue for segment in segments for cue in _cues(segment)), key=lambda cue: cue.start_s
-    )  # of all channels
-    return srt(cues) if kind == "srt" else vtt(cues)
-
-
-def _cues(segment: dict[str, Any]) -> list[Cue]:
-    """The finest times there are: words, or else phrases, or else the segment's own."""
-    prefix = "" if segment["channel"] is None else f"[{segment['channel']}] "
-    if segment["words"]:
-        words = [Cue(w["start_s"], w["stop_s"], w["word"]) for w in segment["words"]]
-        cues = cues_of_words(words, segment["text"] or "")
-    elif segment["phrases"]:
-        phrases = [Cue(p["start_s"], p["stop_s"], p["text"]) for p in segment["phrases"]]
-        cues = [cue for phrase in phrases for cue in cues_of_text(phrase)]
-    else:
-        cues = cues_of_text(Cue(segment["start_s"], segment["stop_s"], segment["text"] or ""))
-    return [cue._replace(text=prefix + cue.text) for cue in cues]
-
-
-def _as_whisperx(recording: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fields that WhisperX writes (github.com/m-bain/whisperX): seconds, words with their score."""
-    found, all_words = [], []
-    for segment in segments:
-        if not segment["text"]:
-            continue
-        words = [
-            {"word": w["word"], "start": w["start_s"], "end": w["stop_s"], "score": w["confidence"]}
-            for w in segment["words"] or []
-        ]
-        speaker = {} if segment["channel"] is None else {"speaker": f"CHANNEL_{segment['channel']}"}
-        told = {"start": segment["start_s"], "end": segment["stop_s"], "text": segment["text"]}
-        found.append({**told, **speaker, "words": words})
-        all_words += words
-    return {"segments": found, "word_segments": all_words, "language": recording["language"]}
 
 
 def _jsonl(told: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:

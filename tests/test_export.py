@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from audiomill.jobs.export import _names
+from audiomill.exports.file_names import file_names as _names
 from tests.jobs_by_hand import run
 from tests.synth import encode
 

@@ -15,7 +15,7 @@ from audiomill import schema
 from audiomill.config.defaults import FIRST
 from audiomill.report.classes import Worst
 from audiomill.storage.fs import Place
-from audiomill.storage.part_files import part_name, read_table
+from audiomill.storage.part_files import in_schema, part_name, read_table
 from audiomill.tables.chosen import with_texts
 from audiomill.text.scripts import units
 from audiomill.text.wer import NO_ERRORS, Errors, errors_by_piece, score_pair
@@ -67,12 +67,26 @@ def read_part(output: Place, part: int, transcript: int = FIRST) -> tuple[list[R
     """Recordings of a part, and their segments by recording id."""
     name = part_name(part) + ".parquet"
     columns = [column for column in schema.SEGMENTS.names if column not in NOT_SHOWN]
-    recordings = read_table(output.join("recordings", name)).cast(schema.RECORDINGS)
+    recordings = in_schema(read_table(output.join("recordings", name)), schema.RECORDINGS)
     rows = read_table(output.join("segments", name), columns if transcript == FIRST else None)
     segments: defaultdict[str, list[Row]] = defaultdict(list)
     for row in with_texts(output, part, "segments", rows, transcript).to_pylist():
         segments[row["recording_id"]].append(row)
-    return with_texts(output, part, "recordings", recordings, transcript).to_pylist(), segments
+    found = with_texts(output, part, "recordings", recordings, transcript).to_pylist()
+    turns = _turns(output, name)
+    return [{**recording, "turns": turns.get(recording["id"], [])} for recording in found], segments
+
+
+def _turns(output: Place, name: str) -> dict[str, list[Row]]:
+    """Who speaks when, by recording; nothing where nobody asked."""
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    place = output.join("turns", name)
+    if place.exists():
+        for row in read_table(
+            place, ["recording_id", "channel", "speaker", "start_s", "stop_s", "overlap_s"]
+        ).to_pylist():
+            found[row["recording_id"]].append(row)
+    return found
 
 
 def gather(

@@ -87,9 +87,39 @@ const audiomill = (() => {
     if (share >= 0) { pen.fillStyle = mark; pen.fillRect(share * canvas.width, 0, 2 * scale, canvas.height); }
   }
 
-  function lit(words, offset) {
-    const spans = words.map(([text, from, to, sure]) => make("span", {
-      class: sure !== null && sure < 0.5 ? "unsure" : null, title: clock(from) + (sure === null ? "" : ", confidence " + sure.toFixed(2)) }, text.trim()));
+  // Speakers have colours by the order in which they come.
+  function colours(turns) {
+    const names = [...new Set(turns.map(([name]) => name))];
+    return new Map(names.map((name, n) => [name, "hsl(" + ((n * 137.5 + 210) % 360) + " 65% 48%)"]));
+  }
+  function shares(turns, colour) {
+    const seconds = new Map([...colour.keys()].map((name) => [name, 0]));
+    for (const [name, from, to] of turns) seconds.set(name, seconds.get(name) + to - from);
+    const total = Math.max(1e-9, [...seconds.values()].reduce((a, b) => a + b, 0));
+    return make("ul", { class: "speakers" }, ...[...seconds].map(([name, each]) => make("li", { style: "--who:" + colour.get(name) },
+      make("b", {}, name), " " + clock(each) + ", " + (100 * each / total).toFixed(0) + "%", make("i", { style: "width:" + (100 * each / total).toFixed(1) + "%" }))));
+  }
+  function lanes(canvas, turns, colour, first, length) {
+    const box = canvas.getBoundingClientRect(), scale = window.devicePixelRatio || 1, pen = canvas.getContext("2d");
+    canvas.width = Math.max(1, box.width * scale); canvas.height = Math.max(1, box.height * scale);
+    const names = [...colour.keys()], tall = canvas.height / Math.max(1, names.length);
+    for (const [name, from, to] of turns) {
+      pen.fillStyle = colour.get(name);
+      pen.fillRect((from - first) / length * canvas.width, names.indexOf(name) * tall + tall * 0.1, Math.max(scale, (to - from) / length * canvas.width), tall * 0.8);
+    }
+  }
+  // A speaker's name before the first word that is not the one's who spoke before.
+  function named(spans, words, before) {
+    return spans.flatMap((span, n) => {
+      const who = words[n][4], told = who && who !== before ? [make("b", { class: "who" }, who + ":")] : [];
+      before = who || before;
+      return [...told, span];
+    });
+  }
+
+  function lit(words, offset, colour = new Map()) {
+    const spans = words.map(([text, from, to, sure, who]) => make("span", {
+      class: sure !== null && sure < 0.5 ? "unsure" : null, style: colour.has(who) ? "--who:" + colour.get(who) : null, "data-who": who, title: clock(from) + (sure === null ? "" : ", confidence " + sure.toFixed(2)) }, text.trim()));
     let last = -1;
     return { spans, light(at) {
       const now = at < 0 ? -1 : words.findIndex(([, from, to]) => at + offset >= from && at + offset < to);
@@ -204,29 +234,31 @@ const audiomill = (() => {
     const end = row.seconds, bands = row.segments.map((each) => [(each.start - row.from) / end, (each.stop - row.from) / end]);
     const audio = row.sound ? new Audio() : null, told = make("small", { role: "status" });
     if (audio) { audio.preload = "none"; audio.src = "file://" + row.sound.split("/").map(encodeURIComponent).join("/"); audio.addEventListener("error", () => { told.textContent = "the source cannot be played from here"; }); }
-    const lights = [];
+    const lights = [], turns = row.turns || [], colour = colours(turns);
     const button = make("button", { type: "button", "aria-label": "play or pause the recording" }, "▶");
     const draw = (at) => drawn(canvas, scaled, at < 0 ? -1 : (at - row.from) / end, bands);
     const player = { audio, button, told, until: null, draw, light: (at) => lights.forEach((light) => light(at)) };
     const from = (seconds) => { if (audio) start(player, seconds); };
     if (audio) { button.addEventListener("click", () => toggle(player)); canvas.addEventListener("click", (event) => from(row.from + end * event.offsetX / canvas.clientWidth)); audio.addEventListener("ended", stop); seekable(canvas, player, () => [row.from, row.from + end]); }
     const segments = row.segments.map((each) => {
-      const { spans, light } = lit(each.words, 0);
+      const { spans, light } = lit(each.words, 0, colour);
       lights.push(light);
       spans.forEach((span, n) => span.addEventListener("click", () => from(each.words[n][1])));
-      const marks = [each.confidence === null ? null : "confidence " + each.confidence.toFixed(2), each.rung ? "attempt " + each.rung : null, each.gates.length ? each.gates.join(", ") : null, each.channel === null ? null : "channel " + each.channel];
+      const marks = [each.confidence === null ? null : "confidence " + each.confidence.toFixed(2), each.rung ? "attempt " + each.rung : null, each.gates.length ? each.gates.join(", ") : null, each.channel === null ? null : "channel " + each.channel, each.speaker || null];
       return make("div", { class: "segment" }, make("button", { type: "button", onclick: () => from(each.start), "aria-label": "play from " + clock(each.start) }, clock(each.start) + " – " + clock(each.stop)), " ",
         make("small", {}, marks.filter(Boolean).join(", ")),
         each.first === null || each.first === undefined ? null : make("p", { class: "before" }, make("b", {}, "before: "), each.first),
-        each.text === null ? null : make("p", { class: "words" }, ...(spans.length ? spaced(spans) : [each.text || "(no text)"])));
+        each.text === null ? null : make("p", { class: "words" }, ...(spans.length ? spaced(named(spans, each.words, each.speaker)) : [each.text || "(no text)"])));
     });
+    const strip = turns.length ? make("canvas", { class: "lanes", role: "img", style: "height:" + Math.min(160, 14 * colour.size) + "px", "aria-label": "who speaks when, a line for each of " + colour.size + " speakers" }) : null;
     const children = [back, make("h2", { tabindex: "-1", id: "recording-name" }, row.name),
       make("p", { class: "soft" }, [clock(row.seconds), (row.seconds ? 100 * row.speech / row.seconds : 0).toFixed(0) + "% speech", row.rate + " Hz", row.channels + (row.channels === 1 ? " channel" : " channels"), row.language, row.wer === null || row.wer === undefined ? null : "WER " + (100 * row.wer).toFixed(1) + "%", row.source].filter(Boolean).join(" · ")),
       row.error ? make("p", { class: "bad" }, row.error) : null,
-      make("div", { class: "timeline" }, canvas), make("p", {}, clock(row.from) + " to " + clock(row.from + row.seconds), " ", audio ? button : make("small", {}, "the source is not a file that a browser can play; the worst clips in the report have their sound"), " ", told),
+      make("div", { class: "timeline" }, canvas, strip || ""), strip ? shares(turns, colour) : null, make("p", {}, clock(row.from) + " to " + clock(row.from + row.seconds), " ", audio ? button : make("small", {}, "the source is not a file that a browser can play; the worst clips in the report have their sound"), " ", told),
       row.reference === null ? "" : make("details", {}, make("summary", {}, "reference text"), make("p", {}, row.reference)), ...segments];
     home.replaceChildren(...children.filter(Boolean));
     draw(-1);
+    if (strip) lanes(strip, turns, colour, row.from, end);
     $("recording-name").focus();
   }
 

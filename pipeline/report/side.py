@@ -86,6 +86,9 @@ def _recording(recording: Row, segments: Sequence[Row]) -> Row:
         "wer": recording.get("wer"),
         "envelope": base64.b64encode(recording["envelope"]).decode(),
         "envelope_s": recording["envelope_s"],
+        "turns": [
+            [row["speaker"], round(row["start_s"], 3), round(row["stop_s"], 3)] for row in recording.get("turns", ())
+        ],
         "segments": [segment_row(row) for row in segments],
     }
 
@@ -96,13 +99,14 @@ def segment_row(row: Row) -> Row:
         "start": round(row["start_s"], 3),
         "stop": round(row["stop_s"], 3),
         "channel": row["channel"],
+        "speaker": row["speaker"],
         "text": row["text"],
         "first": row["first_text"],
         "confidence": row["confidence"],
         "rung": row["rung"],
         "gates": row["gates"] or [],
         "words": [
-            [word["word"], round(word["start_s"], 3), round(word["stop_s"], 3), word["confidence"]]
+            [word["word"], round(word["start_s"], 3), round(word["stop_s"], 3), word["confidence"], word["speaker"]]
             for word in row["words"] or ()
         ],
     }

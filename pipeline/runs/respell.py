@@ -32,7 +32,7 @@ from audiomill.models.device import usable_cores
 from audiomill.stages.write import declare_complete, write_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
-from audiomill.storage.part_files import part_name, read_table
+from audiomill.storage.part_files import in_schema, part_name, read_table
 from audiomill.tables.outputs import table_names
 from audiomill.tables.result import Result, Tables
 from audiomill.tables.rows import in_time_order, joined_text, text_columns
@@ -65,7 +65,7 @@ class KeptPosteriors:
     def part(self, part: int) -> tuple[list[dict[str, Any]], list[Stretch], int]:
         """Segments of a part, the frames of each, and the samples from one frame to the next."""
         name = part_name(part) + ".parquet"
-        segments = read_table(self.place.join("segments", name)).cast(schema.SEGMENTS).to_pylist()
+        segments = in_schema(read_table(self.place.join("segments", name)), schema.SEGMENTS).to_pylist()
         rows = {row["segment_id"]: row for row in read_table(self.place.join("posteriors", name)).to_pylist()}
         stretches = [_stretch(segment, rows[segment["id"]]) for segment in segments]
         hops = {round(MODEL_SAMPLE_RATE / row["frame_rate_hz"]) for row in rows.values()}
@@ -173,7 +173,7 @@ def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, 
         for segment, text in zip(segments, texts, strict=True)
     ]
     kept = {
-        name: read_table(place.join(name, part_name(part) + ".parquet")).cast(schema.TABLES[name])
+        name: in_schema(read_table(place.join(name, part_name(part) + ".parquet")), schema.TABLES[name])
         for name in ("recordings", "rejections")
     }
     tables = {

@@ -18,7 +18,7 @@ from audiomill.stages.answers.canary import Difference, largest
 from audiomill.stages.heartbeat import progress_place
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.storage.part_files import part_name, read_table, write_table
+from audiomill.storage.part_files import in_schema, part_name, read_table, write_table
 from audiomill.tables.assemble import assemble, in_order_of
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, from_ipc, to_ipc, unpack
@@ -237,7 +237,7 @@ def replace_recordings(
     merged: dict[str, pa.Table] = {}
     for name, expected in wanted.schemas.items():
         key = "id" if name in ("recordings", "rejections") else "recording_id"
-        old = read_table(output.join(name, part_name(part) + ".parquet")).cast(expected)
+        old = in_schema(read_table(output.join(name, part_name(part) + ".parquet")), expected)
         kept = old.filter(pc.invert(pc.is_in(old.column(key), value_set=retried)))
         merged[name] = in_order_of(pa.concat_tables([kept, fresh[name]]), key, pa.array(order))
     before = next(ledger.entries(output, [part]))

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from audiomill import schema
 from audiomill.errors import OutputMismatch, RunFailed, UsageError
 from audiomill.storage.fs import Place
-from audiomill.storage.part_files import part_name, read_table, to_bytes
+from audiomill.storage.part_files import in_schema, part_name, read_table, to_bytes
 
 AT_ONCE = 16
 """Files that are fetched side by side."""
@@ -242,7 +242,7 @@ def each_part(
 
     def load(part: int) -> pa.Table:
         found = read_table(output.join(table, part_name(part) + ".parquet"), columns)
-        return found if expected is None else found.cast(expected)
+        return found if expected is None else in_schema(found, expected)
 
     waiting: deque[tuple[int, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -56,6 +56,14 @@ def write_table(place: Place, table: pa.Table, schema: pa.Schema) -> int:
     return len(content)
 
 
+def in_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table that an earlier version may have written, which knew fewer columns: those are null."""
+    missing = [field for field in schema if field.name not in table.column_names and field.nullable]
+    for field in missing:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return (table.select(schema.names) if missing else table).cast(schema)
+
+
 def read_table(place: Place, columns: list[str] | None = None) -> pa.Table:
     """Raises FileNotFoundError when absent.
 

@@ -17,15 +17,16 @@ MAX_CUE_S = 7.0
 
 
 class Cue(NamedTuple):
-    """Text shown from `start_s` to `stop_s`."""
+    """Text shown from `start_s` to `stop_s`; `speaker`: who says it, where that is known."""
 
     start_s: float
     stop_s: float
     text: str
+    speaker: str | None = None
 
 
 def cues_of_words(words: Sequence[Cue], text: str) -> list[Cue]:
-    """Joins timed words into cues of readable size, broken at pauses and ends of sentences where there are any.
+    """Joins timed words into cues of readable size and one speaker, broken at pauses and ends of sentences where there are any.
 
     Args:
         words: in time order; empty ones are left out.
@@ -37,7 +38,7 @@ def cues_of_words(words: Sequence[Cue], text: str) -> list[Cue]:
         last = cues[-1] if cues else None
         # a piece of a word, or a sign that closes, stays with what stands before it
         if last is not None and _fits(last, word, blank, MAX_CUE_S):
-            cues[-1] = Cue(last.start_s, word.stop_s, f"{last.text}{blank}{word.text}")
+            cues[-1] = Cue(last.start_s, word.stop_s, f"{last.text}{blank}{word.text}", last.speaker)
         else:
             cues.append(word)
     return cues
@@ -45,6 +46,8 @@ def cues_of_words(words: Sequence[Cue], text: str) -> list[Cue]:
 
 def _fits(cue: Cue, word: Cue, blank: str, max_s: float) -> bool:
     joined = f"{cue.text}{blank}{word.text}"
+    if word.speaker != cue.speaker:
+        return False
     is_short = width(joined) <= MAX_LINES * LINE_WIDTH and word.stop_s - cue.start_s <= max_s
     if word.text[0] in CLOSING:
         return is_short
@@ -60,7 +63,7 @@ def cues_of_text(cue: Cue) -> list[Cue]:
     step, at, words = (cue.stop_s - cue.start_s) / total, cue.start_s, []
     for piece in pieces:
         stop = at + step * width(piece)
-        words.append(Cue(at, stop, piece))
+        words.append(Cue(at, stop, piece, cue.speaker))
         at = stop
     return cues_of_words(words, cue.text)
 
@@ -82,7 +85,7 @@ def in_lines(text: str) -> str:
 def srt(cues: Iterable[Cue]) -> str:
     """One SubRip file."""
     blocks = [
-        f"{number}\n{_stamp(cue.start_s, ',')} --> {_stamp(cue.stop_s, ',')}\n{in_lines(cue.text)}\n"
+        f"{number}\n{_stamp(cue.start_s, ',')} --> {_stamp(cue.stop_s, ',')}\n{in_lines(_said(cue))}\n"
         for number, cue in enumerate(cues, 1)
     ]
     return "\n".join(blocks)
@@ -91,9 +94,20 @@ def srt(cues: Iterable[Cue]) -> str:
 def vtt(cues: Iterable[Cue]) -> str:
     """One WebVTT file."""
     blocks = [
-        f"{_stamp(cue.start_s, '.')} --> {_stamp(cue.stop_s, '.')}\n{_escaped(in_lines(cue.text))}\n" for cue in cues
+        f"{_stamp(cue.start_s, '.')} --> {_stamp(cue.stop_s, '.')}\n{_voice(cue)}{_escaped(in_lines(cue.text))}\n"
+        for cue in cues
     ]
     return "\n".join(["WEBVTT\n", *blocks])
+
+
+def _said(cue: Cue) -> str:
+    """SubRip has no place for a name but the text."""
+    return cue.text if cue.speaker is None else f"{cue.speaker}: {cue.text}"
+
+
+def _voice(cue: Cue) -> str:
+    """WebVTT's voice span, which players may colour."""
+    return "" if cue.speaker is None else f"<v {_escaped(cue.speaker)}>"
 
 
 def _escaped(text: str) -> str:

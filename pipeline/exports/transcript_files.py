@@ -1,0 +1,95 @@
+"""One file a recording: subtitles, text, WhisperX's JSON, and the formats that tell speakers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from audiomill.errors import InputError
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place
+from audiomill.tables.speaker_tables import TURNS
+from audiomill.text.speaker_files import ctm, rttm, textgrid
+from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, srt, vtt
+
+
+def turns_by_recording(place: Place, kind: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the turns table by recording, where the format has a place for them.
+
+    Raises:
+        InputError: turns were asked for and there are none.
+    """
+    if kind not in ("rttm", "TextGrid"):
+        return {}
+    if not place.join("turns").names():
+        if kind == "rttm":
+            raise InputError(f"{place.url}: knows no speakers; expected the --output of a run with --speakers")
+        return {}
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    columns = [name for name in TURNS.names if name != "vector"]
+    for _, rows in ledger.each_part(place, "turns", columns):
+        for row in rows.to_pylist():
+            found[row["recording_id"]].append(row)
+    return found
+
+
+def file_of(
+    kind: str, recording: dict[str, Any], segments: list[dict[str, Any]], name: str, turns: list[dict[str, Any]]
+) -> str:
+    if kind == "rttm":
+        return rttm(name, turns)
+    if kind == "ctm":
+        return ctm(name, segments)
+    if kind == "TextGrid":
+        return textgrid(recording["span_start_s"] + recording["duration_s"], turns, segments)
+    if kind == "txt":
+        return "\n".join(segment["text"] for segment in segments if segment["text"]) + "\n"
+    if kind == "json":
+        return json.dumps(_as_whisperx(recording, segments), ensure_ascii=False, indent=1) + "\n"
+    cues = sorted(
+        (cue for segment in segments for cue in _cues(segment)), key=lambda cue: cue.start_s
+    )  # of all channels
+    return srt(cues) if kind == "srt" else vtt(cues)
+
+
+def _cues(segment: dict[str, Any]) -> list[Cue]:
+    """The finest times there are: words, or else phrases, or else the segment's own."""
+    prefix = "" if segment["channel"] is None or segment["speaker"] is not None else f"[{segment['channel']}] "
+    if segment["words"]:
+        words = [Cue(w["start_s"], w["stop_s"], w["word"], w["speaker"]) for w in segment["words"]]
+        cues = cues_of_words(words, segment["text"] or "")
+    elif segment["phrases"]:
+        phrases = [Cue(p["start_s"], p["stop_s"], p["text"], segment["speaker"]) for p in segment["phrases"]]
+        cues = [cue for phrase in phrases for cue in cues_of_text(phrase)]
+    else:
+        cues = cues_of_text(Cue(segment["start_s"], segment["stop_s"], segment["text"] or "", segment["speaker"]))
+    return [cue._replace(text=prefix + cue.text) for cue in cues]
+
+
+def _as_whisperx(recording: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields that WhisperX writes (github.com/m-bain/whisperX): seconds, words with their score."""
+    found, all_words = [], []
+    for segment in segments:
+        if not segment["text"]:
+            continue
+        words = [
+            {
+                "word": w["word"],
+                "start": w["start_s"],
+                "end": w["stop_s"],
+                "score": w["confidence"],
+                **_named(w["speaker"]),
+            }
+            for w in segment["words"] or []
+        ]
+        channel = None if segment["channel"] is None else f"CHANNEL_{segment['channel']}"
+        speaker = _named(segment["speaker"] or channel)
+        told = {"start": segment["start_s"], "end": segment["stop_s"], "text": segment["text"]}
+        found.append({**told, **speaker, "words": words})
+        all_words += words
+    return {"segments": found, "word_segments": all_words, "language": recording["language"]}
+
+
+def _named(speaker: str | None) -> dict[str, str]:
+    return {} if speaker is None else {"speaker": speaker}

@@ -1,0 +1,120 @@
+"""Who speaks when, in the formats of other tools: RTTM, CTM and Praat's TextGrid.
+
+Sources: NIST RT-09 evaluation plan, appendix A (RTTM); NIST sclite, ctm; Praat manual, TextGrid file formats (long text).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+NOBODY = "unknown"
+
+
+def rttm(name: str, turns: Iterable[Mapping[str, Any]]) -> str:
+    """One line a turn.
+
+    Args:
+        name: of the file, without blanks.
+        turns: rows of the turns table.
+    """
+    rows = [
+        f"SPEAKER {name} {(turn['channel'] or 0) + 1} {turn['start_s']:.3f} {turn['stop_s'] - turn['start_s']:.3f} "
+        f"<NA> <NA> {turn['speaker']} {turn['confidence']:.4f} <NA>\n"
+        for turn in turns
+    ]
+    return "".join(rows)
+
+
+def ctm(name: str, segments: Iterable[Mapping[str, Any]]) -> str:
+    """One line a word: file, channel, start, length, word, confidence.
+
+    Args:
+        name: of the file, without blanks.
+        segments: rows of the segments table.
+    """
+    words = [(segment["channel"] or 0, word) for segment in segments for word in segment["words"] or ()]
+    ordered = sorted(words, key=lambda pair: (pair[0], pair[1]["start_s"]))
+    rows = []
+    for channel, word in ordered:
+        text = "".join(word["word"].split())
+        if text:
+            length = max(0.0, word["stop_s"] - word["start_s"])
+            rows.append(f"{name} {channel + 1} {word['start_s']:.3f} {length:.3f} {text} {_sureness(word)}\n")
+    return "".join(rows)
+
+
+def _sureness(word: Mapping[str, Any]) -> str:
+    value = word["probability"] if word["confidence"] is None else word["confidence"]
+    return "NA" if value is None else f"{value:.4f}"
+
+
+Interval = tuple[float, float, str]
+
+
+def textgrid(seconds: float, turns: Sequence[Mapping[str, Any]], segments: Sequence[Mapping[str, Any]]) -> str:
+    """A tier of turns and one of words for each speaker; Praat wants tiers without gaps and overlaps, so each has its own.
+
+    Args:
+        seconds: where the recording ends.
+        turns: rows of the turns table; none: one speaker, unknown.
+        segments: rows of the segments table.
+    """
+    tiers: defaultdict[str, list[Interval]] = defaultdict(list)
+    for turn in turns:
+        tiers[turn["speaker"]].append((turn["start_s"], turn["stop_s"], turn["speaker"]))
+    for segment in segments:
+        if segment["words"] is None and segment["text"]:
+            name = f"{segment['speaker'] or NOBODY} words"
+            tiers[name].append((segment["start_s"], segment["stop_s"], segment["text"]))
+        for word in segment["words"] or ():
+            name = f"{word['speaker'] or NOBODY} words"
+            tiers[name].append((word["start_s"], word["stop_s"], word["word"].strip()))
+    ends = [stop for some in tiers.values() for _, stop, _ in some]
+    end = max([seconds, *ends])
+    parts = [
+        _tier(number, name, _filled(some, end), end) for number, (name, some) in enumerate(sorted(tiers.items()), 1)
+    ]
+    head = f'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = {end:.3f}\n'
+    return head + f"tiers? <exists>\nsize = {len(parts)}\nitem []:\n" + "".join(parts)
+
+
+def _filled(intervals: Iterable[Interval], end: float) -> list[Interval]:
+    """With empty ones between them; what overlaps begins where the one before it ends."""
+    found: list[Interval] = []
+    at = 0.0
+    for start, stop, text in sorted(intervals):
+        start, stop = max(round(start, 3), at), round(stop, 3)
+        if stop <= start:
+            continue
+        if start > at:
+            found.append((at, start, ""))
+        found.append((start, stop, text))
+        at = stop
+    if at < end or not found:
+        found.append((at, end, ""))
+    return found
+
+
+def _tier(number: int, name: str, intervals: Sequence[Interval], end: float) -> str:
+    lines = [
+        f"    item [{number}]:",
+        '        class = "IntervalTier"',
+        f"        name = {_quoted(name)}",
+        "        xmin = 0",
+        f"        xmax = {end:.3f}",
+        f"        intervals: size = {len(intervals)}",
+    ]
+    for at, (start, stop, text) in enumerate(intervals, 1):
+        lines += [
+            f"        intervals [{at}]:",
+            f"            xmin = {start:.3f}",
+            f"            xmax = {stop:.3f}",
+            f"            text = {_quoted(text)}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""').replace("\n", " ") + '"'
