@@ -32,6 +32,7 @@ JOBS = {
         "watch": "Follow a running job",
         "inspect": "Counts, rejections, the least sure texts",
         "report": "The page with charts and clips",
+        "voices": "The same person in all recordings",
         "score": "WER and CER against references",
         "export": "Subtitles, text, CSV, units, training data",
         "trace": "One recording, every step as a picture",

@@ -20,6 +20,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table, write_table
 from audiomill.tables.assemble import assemble, in_order_of
+from audiomill.tables.forgotten import forgotten_of, without_forgotten
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, from_ipc, to_ipc, unpack
 
@@ -69,7 +70,7 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
         if found is None or ledger.is_done(output, part):
             return _counts(part, {}, [])
         results = found
-    tables = assemble(results, wanted)
+    tables = without_forgotten(assemble(results, wanted), forgotten_of(output) if wanted.speakers else {})
     planned = [name for each in results for name in each.row["planned"]]
     entry = write_part(output, part, planned, tables, results, wanted, digest, before)
     for each in results:
@@ -212,6 +213,21 @@ def _language_seconds(recordings: pa.Table) -> dict[str, float]:
     return {language: round(value, 6) for language, value in sorted(seconds.items())}
 
 
+def rewrite_part(output: Place, part: int, tables: Mapping[str, pa.Table]) -> None:
+    """Puts changed tables of the same rows into a finished part; what a kill leaves half changed is made anew."""
+    entry = next(ledger.entries(output, [part]))
+    complete = output.join("_SUCCESS")
+    claim = complete.read() if complete.exists() else None
+    ledger.withdraw(output, part)
+    sizes = {
+        name: write_table(output.join(name, part_name(part) + ".parquet"), table, table.schema)
+        for name, table in tables.items()
+    }
+    ledger.commit(output, part, {**entry, "bytes": {**entry["bytes"], **sizes}})
+    if claim is not None:
+        complete.write(claim)
+
+
 def replace_recordings(
     output: Place,
     part: int,
@@ -234,6 +250,7 @@ def replace_recordings(
         digest: of the configuration.
     """
     retried = pa.array([*fresh["recordings"].column("id").to_pylist(), *fresh["rejections"].column("id").to_pylist()])
+    fresh = without_forgotten(fresh, forgotten_of(output) if wanted.speakers else {})
     merged: dict[str, pa.Table] = {}
     for name, expected in wanted.schemas.items():
         key = "id" if name in ("recordings", "rejections") else "recording_id"

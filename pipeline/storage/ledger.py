@@ -29,7 +29,7 @@ AT_ONCE = 16
 """Files that are fetched side by side."""
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
-    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|[^/]*\.prom|ledger|_pieces|export|scores\..*|"
+    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|[^/]*\.prom|ledger|_pieces|export|voices|scores\..*|"
     + PLAN_FILE.pattern
 )
 
@@ -94,7 +94,8 @@ def clear(output: Place, tables: Sequence[str]) -> None:
             f"--overwrite: {output.url} holds {foreign[0]!r}, which audiomill did not write; choose another --output"
         )
     for name in sorted(names, key=lambda name: name != "_SUCCESS"):  # the claim to be complete goes first
-        if not name.startswith("forecast."):  # made before the run, and compared with it afterwards
+        # A forecast was made before the run, and is compared with it afterwards; voices keep their ids, and stay forgotten.
+        if not name.startswith("forecast.") and name != "voices":
             output.join(name).remove(recursive=True)
 
 

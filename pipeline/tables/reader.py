@@ -26,6 +26,7 @@ from audiomill.storage.part_files import part_name, read_table
 from audiomill.tables.collate import Batch, collated
 from audiomill.tables.output import Reading
 from audiomill.tables.outputs import OUTPUTS
+from audiomill.tables.voice_index import VOICE, voices_of
 
 Sample = tuple[Any, ...]
 """Segment id and array; then a dict, where columns of other tables are asked for."""
@@ -59,7 +60,7 @@ def opened(
         kind = reading.choose_by[key]
         if not isinstance(value, kind):
             raise InputError(f"{key}={value!r}: expected {'a number' if kind is int else 'text'}")
-    known = [*schema.SEGMENTS.names, *schema.RECORDINGS.names]
+    known = [*schema.SEGMENTS.names, *schema.RECORDINGS.names, *VOICE]
     for column in columns:
         if column not in known:
             raise InputError(
@@ -216,19 +217,20 @@ class OutputDataset(Dataset[Sample]):
         """The asked columns by segment id, for one part: of segments where they are there, else of recordings."""
         name = part_name(self._parts[number]) + ".parquet"
         own = [column for column in self._columns if column in schema.SEGMENTS.names]
-        others = [column for column in self._columns if column not in own]
-        segments = read_table(self._place.join("segments", name), list(dict.fromkeys(["id", "recording_id", *own])))
+        others = [column for column in self._columns if column not in (*own, *VOICE)]
+        by_speaker = voices_of(self._place) if set(VOICE) & set(self._columns) else {}
+        wanted = list(dict.fromkeys(["id", "recording_id", *own, *(["speaker"] if by_speaker else [])]))
+        segments = read_table(self._place.join("segments", name), wanted)
         recordings: dict[str, dict[str, Any]] = {}
         if others:
             table = read_table(self._place.join("recordings", name), list(dict.fromkeys(["id", *others])))
             recordings = {row["id"]: row for row in table.to_pylist()}
-        return {
-            row["id"]: {
-                column: row[column] if column in own else recordings[row["recording_id"]][column]
-                for column in self._columns
-            }
-            for row in segments.to_pylist()
-        }
+        found = {}
+        for row in segments.to_pylist():
+            voice = by_speaker.get((row["recording_id"], row.get("speaker")), dict.fromkeys(VOICE))
+            told = {**recordings.get(row["recording_id"], {}), **voice, **row}
+            found[row["id"]] = {column: told[column] for column in self._columns}
+        return found
 
 
 class _Collate:
