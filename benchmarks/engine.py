@@ -23,8 +23,9 @@ from audiomill.jobs.demo import whisper_folder
 from audiomill.models.base import Utterance
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
+from audiomill.runs.found import found_tasks
 from audiomill.runs.job import run_job
-from audiomill.runs.settle import found_tasks, settle
+from audiomill.runs.settle import settle
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.answers.climb import run_model
 from audiomill.stages.models_apart import end_waiting

@@ -18,6 +18,7 @@ from audiomill.errors import UsageError
 
 GROUPS = {
     "SpeakersConfig": "Speakers",
+    "QualityConfig": "Quality",
     "PlanConfig": "Plan",
     "DecodeConfig": "Decoding",
     "SegmentConfig": "Segments",

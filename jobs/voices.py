@@ -58,7 +58,7 @@ def voices(
     OUTPUT is the --output of a run with --speakers auto --keep-voices. Every speaker is linked to a voice, in the order of the plan;
     ids once given stay when recordings are added. Without options: link what is new, and list.
     """
-    from audiomill.runs import voices as steps
+    from audiomill.voices import corpus_voices as steps
 
     place = Place(output, storage_options or {})
     if words and forget is None:
@@ -93,7 +93,7 @@ def _heard_in(place: Place, index: Any, clip: str, distance: float) -> str:
     Raises:
         UsageError: nobody sounds like it.
     """
-    from audiomill.runs.sample_voice import voice_vector
+    from audiomill.voices.sample_voice import voice_vector
 
     voice, near = index.voices.nearest(voice_vector(place, clip), set())
     if voice is None or 1.0 - near > distance:

@@ -27,7 +27,7 @@ LAYERS = [
     ("stages",),
     ("watch",),
     ("runs",),
-    ("resynthesis", "exports"),
+    ("resynthesis", "exports", "voices"),
     ("report",),
     ("forecast",),
     ("train",),

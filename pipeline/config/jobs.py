@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from audiomill.config.quality import QualityConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig, KmeansConfig, PicturesConfig
 from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
 from audiomill.config.speakers import SpeakersConfig
@@ -18,7 +19,8 @@ class ModelTask:
     """One model and what is wanted of it, all from one forward pass.
 
     `tables`: options by table, see `audiomill.tables.outputs`; `aligns`: a CTC model finds when the words were said that another model of the job wrote;
-    None: where it has nothing to write itself; `voice_model`: it tells who speaks, with this model of voices.
+    None: where it has nothing to write itself; `voice_model`: it tells who speaks, with this model of voices;
+    `num_tags`: it tags sound.
     """
 
     model: ModelConfig
@@ -26,9 +28,11 @@ class ModelTask:
     tables: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     aligns: bool | None = None
     voice_model: str | None = None
+    num_tags: int = 0
 
 
-SPEAKER_OPTIONS = tuple(each.name for each in fields(SpeakersConfig))
+LISTENING = tuple(each.name for kind in (SpeakersConfig, QualityConfig) for each in fields(kind))
+"""Options of what is heard beside text, vectors and codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class Stages:
     decode: DecodeConfig = DecodeConfig()
     segment: SegmentConfig = SegmentConfig()
     speakers: SpeakersConfig = SpeakersConfig()
+    quality: QualityConfig = QualityConfig()
     engine: EngineConfig = EngineConfig()
     output: OutputConfig
     watch: WatchConfig = WatchConfig()
@@ -99,7 +104,7 @@ class KmeansJobConfig(Stages):
     """`audiomill kmeans`: audio to a codebook."""
 
     LEFT_OUT = frozenset((
-        *SPEAKER_OPTIONS, "canary", "log_format", "max_output_bytes", "metrics", "report", "report_clips", "retry_rejected", "shard",
+        *LISTENING, "canary", "log_format", "max_output_bytes", "metrics", "report", "report_clips", "retry_rejected", "shard",
         "strict", "traces",
     ))  # fmt: skip
 
@@ -116,7 +121,7 @@ class TraceConfig(Stages):
     """`audiomill trace`: one recording through a model, whole and once, on the CPU."""
 
     LEFT_OUT = frozenset((
-        *SPEAKER_OPTIONS, "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
+        *LISTENING, "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
         "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "context_seconds", "device", "batch_seconds",
         "engine", "ray_address", "ship_code", "actors", "gpus_per_actor", "cpus_per_actor", "decode_workers",
         "canary", "shard", "model_timeout", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",

@@ -149,6 +149,7 @@ class Wants:
     aligns: bool = False
     beside: int = 0
     turns: TurnsWant | None = None
+    tags: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -189,6 +190,7 @@ class Readout(NamedTuple):
     codes: tuple[NDArray[np.uint16], ...] = ()  # codes_KF
     scales: tuple[float, ...] = ()  # loudness of a codec's chunks, where it has them
     local: tuple[LocalSpeaker, ...] = ()
+    tags: tuple[tuple[str, float], ...] = ()
 
 
 class TextAnswer(Protocol):
@@ -225,6 +227,9 @@ class Answer(NamedTuple):
             else:
                 is_half = values_ND.dtype == np.float16
                 found.append((values, np.spacing(np.abs(values_ND)).astype(np.float64) if is_half else 0 * values))
+        if self.readout.tags:
+            likely = np.array([probability for _, probability in self.readout.tags])
+            found.append((likely, np.full(len(likely), 1e-4)))
         heard = [each.vector_D.astype(np.float64) for each in self.readout.local if each.vector_D is not None]
         return found + [(vector, np.zeros_like(vector)) for vector in heard]
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from audiomill.models.learner import Learner
     from audiomill.models.vectors.readout import Quantizer
 
-TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION, VOICES, TURNS = (
-    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation", "voices", "turns",
+TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION, VOICES, TURNS, TAGS = (
+    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation", "voices", "turns", "tags",
 )  # fmt: skip
 """What checkpoints may give."""
 

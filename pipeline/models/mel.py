@@ -19,8 +19,8 @@ NUM_MELS_SHOWN = 80
 LINEAR_UNTIL_HZ, HZ_A_MEL, LOG_STEP = 1000.0, 200.0 / 3, np.log(6.4) / 27
 
 
-def slaney_filters(num_mels: int) -> NDArray[np.float32]:
-    """filters_NM of N frequencies: triangles of equal area, evenly spaced below 1 kHz and logarithmically above.
+def slaney_filters(num_mels: int, num_fft: int = NUM_FFT) -> NDArray[np.float32]:
+    """filters_NM of N frequencies of a transform: triangles of equal area, evenly spaced below 1 kHz and logarithmically above.
 
     Source: Slaney 1998, Auditory Toolbox, as in librosa and `transformers.audio_utils.mel_filter_bank`, which a test compares
     with; importing the latter takes a second of a run's start.
@@ -30,7 +30,7 @@ def slaney_filters(num_mels: int) -> NDArray[np.float32]:
     mels = np.linspace(0.0, top, num_mels + 2)
     above = LINEAR_UNTIL_HZ * np.exp(LOG_STEP * (mels - LINEAR_UNTIL_HZ / HZ_A_MEL))
     edges = np.where(mels * HZ_A_MEL < LINEAR_UNTIL_HZ, mels * HZ_A_MEL, above)
-    slopes_NE = edges - np.linspace(0.0, nyquist, NUM_FFT // 2 + 1)[:, None]
+    slopes_NE = edges - np.fft.rfftfreq(num_fft, 1 / MODEL_SAMPLE_RATE)[:, None]
     widths = np.diff(edges)
     rising, falling = -slopes_NE[:, :-2] / widths[:-1], slopes_NE[:, 2:] / widths[1:]
     triangles_NM = np.maximum(0.0, np.minimum(rising, falling))

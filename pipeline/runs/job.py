@@ -20,9 +20,10 @@ from audiomill.config.run import is_mine
 from audiomill.errors import RunFailed, UsageError
 from audiomill.runs.apart import isolate, retry
 from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
+from audiomill.runs.found import found_tasks
 from audiomill.runs.planning import listing_of, plan_of, with_part_seconds
 from audiomill.runs.record import record_canary, run_record
-from audiomill.runs.settle import found_tasks, settle
+from audiomill.runs.settle import settle
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.answers.canary import Difference, spread, unlike_transformers, verdict

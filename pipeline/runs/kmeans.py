@@ -19,8 +19,9 @@ from audiomill.errors import RunFailed, UsageError
 from audiomill.models.checkpoint import fingerprint
 from audiomill.models.wanted import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
+from audiomill.runs.found import FoundTask, found_tasks
 from audiomill.runs.planning import listing_of
-from audiomill.runs.settle import FoundTask, found_tasks, settle
+from audiomill.runs.settle import settle
 from audiomill.sources.entries import Entries
 from audiomill.stages.failures import failure_of
 from audiomill.stages.plan import header_durations, planned_table

@@ -17,27 +17,31 @@ from audiomill.config.stages import SegmentConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import TurnsWant, Wants
 from audiomill.models.beside import prints
-from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, fingerprint, shape_of
+from audiomill.models.checkpoint import fingerprint
 from audiomill.models.ctc.beam_search import decoder_prints
-from audiomill.models.family import ALIGNMENT, TURNS
-from audiomill.models.shape import Shape
+from audiomill.models.family import ALIGNMENT
 from audiomill.models.task import TaskSpec
 from audiomill.runs.calibrated import read_calibration
+from audiomill.runs.found import FoundTask
 from audiomill.runs.second_model import (
     PRECISION,
     SECOND_PRECISION,
     kind_of,
     precision_of,
-    second_checkpoint,
     second_spec,
 )
-from audiomill.runs.who_speaks import check_diarizer, diarizer_task, speakers_want, voice_name, voice_print, with_splits
+from audiomill.runs.who_speaks import (
+    speakers_want,
+    voice_name,
+    voice_print,
+    with_splits,
+)
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place, absolute
 from audiomill.tables.output import Asked
 from audiomill.tables.outputs import OUTPUTS
+from audiomill.tables.quality import QUALITY
 from audiomill.tables.result import Tables
-from audiomill.tables.speaker_tables import SpeakersWant
 from audiomill.watch.journal import without_credentials
 
 WHOLE_RECORDING_FACTOR = 4
@@ -46,51 +50,6 @@ MAX_PART_BYTES = 512_000_000
 PLAIN_BYTES = 2 * MODEL_SAMPLE_RATE
 """Of a second of audio at 16 kHz; a piece with other forms beside it holds fewer seconds."""
 MIN_PART_SECONDS = 120.0
-
-
-@dataclasses.dataclass(frozen=True)
-class FoundTask:
-    """A model task with its checkpoint found and looked at; `second`: what reads the texts that it cannot."""
-
-    config: ModelTask
-    checkpoint: Checkpoint
-    shape: Shape
-    second: Checkpoint | None = None
-
-
-def found_tasks(config: JobConfig) -> list[FoundTask]:
-    """Finds every checkpoint, before anything is started.
-
-    Raises:
-        UsageError: one is not there, or cannot give what is wanted of it.
-    """
-    found = []
-    tasks = [*config.tasks, *diarizer_task(config)]
-    for task in tasks:
-        checkpoint = find_checkpoint(task.model, config.plan.storage_options)
-        if task.transcripts is not None:
-            check_options(checkpoint, task.model.model, task.transcripts)
-        if task.voice_model is not None:
-            check_diarizer(task, checkpoint, config.plan.storage_options)
-        elif checkpoint.gives == {TURNS}:
-            raise UsageError(f"{task.model.model}: tells who speaks and gives nothing else: name it with --diarizer")
-        second = second_checkpoint(task, checkpoint, config.plan.storage_options)
-        found.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
-    _check_beside(config.tasks)
-    for output in OUTPUTS:
-        output.check([each for task in config.tasks for each in task.tables.get(output.name, ())])
-    return found
-
-
-def _check_beside(tasks: Sequence[ModelTask]) -> None:
-    """Raises UsageError for what only the first model that transcribes can be asked."""
-    for task in [task for task in tasks if task.transcripts is not None][1:]:
-        text = task.transcripts
-        if text is not None and (text.decoder.keep_posteriors or text.decoder.agreement or text.redo_below is not None):
-            raise UsageError(
-                f"{task.model.model}: keep_posteriors, agreement and redo_below are for the first model that transcribes; "
-                "its texts stand in segments, this one's in transcripts"
-            )
 
 
 def settle(
@@ -115,8 +74,9 @@ def settle(
     options = config.plan.storage_options
     aligner = _aligner(tasks)
     specs: list[TaskSpec] = []
-    own = result_fields(config.speakers)
-    told = own if config.speakers.speakers != NONE else {}
+    own = {**result_fields(config.speakers), **result_fields(config.quality)}
+    told = result_fields(config.speakers) if config.speakers.speakers != NONE else {}
+    told |= result_fields(config.quality) if config.quality.quality else {}
     fields = {name: value for name, value in result_fields(config).items() if name != "segment" and name not in own}
     fields |= told
     for number, task in enumerate(tasks):
@@ -130,7 +90,7 @@ def settle(
         found = _model_fields(task, spec, others, task is aligner, options)
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
-    segments = segment_spec(config.segment, tasks)
+    segments = segment_spec(config.segment, tasks, config.quality.quality)
     specs = [with_splits(spec, segments) for spec in specs]
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
     asked = [Asked(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
@@ -142,7 +102,7 @@ def settle(
         decode=config.decode,
         segments=segments,
         tasks=tuple(specs),
-        tables=_tables(asked, speakers_want(config)),
+        tables=_tables(asked, config),
         engine=config.engine,
         storage_options=options,
         part_seconds=part_seconds,
@@ -214,7 +174,7 @@ def _task_spec(
         second = None if is_last_rung else second_spec(task.second, text, model, device, features, before)
         text = dataclasses.replace(text, second_model=task.second.name if is_last_rung else None, redo_below=None)
     turns = None if config.voice_model is None else TurnsWant(voices=voice_name(config.voice_model))
-    wants = Wants(transcripts=text, aligns=aligns, turns=turns, **found)
+    wants = Wants(transcripts=text, aligns=aligns, turns=turns, tags=config.num_tags, **found)
     spec = TaskSpec(
         label=without_credentials(model.model),
         model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
@@ -263,7 +223,7 @@ def _task_fields(config: ModelTask) -> dict[str, Any]:
     return found
 
 
-def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
+def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask], marks_speech: bool = False) -> SegmentSpec:
     """Cutting rules for the models of a run, which share segments.
 
     Where text comes from a model that reads each window alone, windows are cut at quiet moments; models with frames
@@ -289,7 +249,8 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask]) -> SegmentSp
         max_whole_s=_longest_whole(tasks, window) if is_whole else window,
         at_quiet_moments=reads_alone,
         measures_speech=reads_alone and kind != "vad",
-        marks_speech=any(
+        marks_speech=marks_speech
+        or any(
             getattr(each, "pool_speech", False) for t in tasks for some in t.config.tables.values() for each in some
         ),
         frames_in_step=max(
@@ -338,7 +299,10 @@ def _part_seconds(wanted: float, bytes_a_second: float) -> float:
     return min(wanted, max(MIN_PART_SECONDS, MAX_PART_BYTES / bytes_a_second)) if bytes_a_second else wanted
 
 
-def _tables(asked: Sequence[Asked], speakers: SpeakersWant | None) -> Tables:
+def _tables(asked: Sequence[Asked], config: JobConfig) -> Tables:
     wants = [each.spec.wants for each in asked]
     frames = {output.name: output.schema(asked) for output in OUTPUTS if any(map(output.is_wanted, wants))}
-    return Tables(any(each.transcripts is not None for each in wants), frames, speakers)
+    if config.quality.quality:
+        frames["quality"] = QUALITY
+    has_text = any(each.transcripts is not None for each in wants)
+    return Tables(has_text, frames, speakers_want(config), config.quality.quality and config.quality.dnsmos)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from audiomill.config.speakers import AUTO, CHANNEL, NONE
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint
-from audiomill.models.family import TURNS, VOICES
+from audiomill.models.family import TAGS, TURNS, VOICES
+from audiomill.models.installed import installed_path
 from audiomill.models.task import TaskSpec
 from audiomill.speakers.clustering import Rule
 from audiomill.tables.speaker_tables import SpeakersWant
@@ -34,6 +36,29 @@ def diarizer_task(config: JobConfig) -> Iterator[ModelTask]:
         yield ModelTask(model=model, voice_model=wanted.voice_model)
 
 
+def tagger_task(config: JobConfig) -> Iterator[ModelTask]:
+    """The task of the tagger, where there is one.
+
+    Raises:
+        UsageError: a tagger without a table for its tags.
+        ModelError: weights that judge how segments sound are not installed.
+    """
+    wanted = config.quality
+    if wanted.tagger is not None and not wanted.quality:
+        raise UsageError("--tagger: its tags stand in the table `quality`: add --quality")
+    if not wanted.quality:
+        return
+    if find_spec("pyloudnorm") is None:
+        raise UsageError("--quality: pip install 'audiomill[quality]'")
+    if wanted.dnsmos:
+        installed_path("dnsmos-p835")
+    if wanted.tagger is not None:
+        first = config.tasks[0].model
+        yield ModelTask(
+            model=ModelConfig(model=wanted.tagger, device=first.device, precision="fp32"), num_tags=wanted.num_tags
+        )
+
+
 def check_diarizer(task: ModelTask, checkpoint: Checkpoint, options: dict[str, Any]) -> None:
     """Tells models that cannot do it, before anything is started.
 
@@ -52,6 +77,21 @@ def check_diarizer(task: ModelTask, checkpoint: Checkpoint, options: dict[str, A
             f"--voice-model {task.voice_model}: makes no vectors of voices ({found.family.checkpoints}); use campplus, resemblyzer "
             "or a folder of one"
         )
+
+
+def check_listener(task: ModelTask, checkpoint: Checkpoint) -> None:
+    """Tells models that are asked for what they do not give.
+
+    Raises:
+        UsageError: a diarizer or a tagger in the place of another model, or the other way round.
+    """
+    if task.num_tags and TAGS not in checkpoint.gives:
+        raise UsageError(
+            f"--tagger {task.model.model}: tags no sound ({checkpoint.family.checkpoints}); use an AST checkpoint"
+        )
+    for what, gives, option in ((task.voice_model, TURNS, "--diarizer"), (task.num_tags, TAGS, "--tagger")):
+        if not what and checkpoint.gives == {gives}:
+            raise UsageError(f"{task.model.model}: gives {gives} and nothing else: name it with {option}")
 
 
 def voice_name(model: str) -> str:

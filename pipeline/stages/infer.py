@@ -24,6 +24,7 @@ from audiomill.stages.answers.overheard import Overheard, overheard
 from audiomill.stages.answers.texts import said_by
 from audiomill.tables.output import Answered
 from audiomill.tables.outputs import OUTPUTS
+from audiomill.tables.quality import quality_rows
 from audiomill.tables.result import Result, Tables, pack
 from audiomill.tables.rows import segment_row
 from audiomill.tables.speaker_tables import HEARD
@@ -73,6 +74,9 @@ def infer_piece(
         "canary": None if found.difference is None else json.dumps(found.difference._asdict()),
     }
     return pack(Result(result, found.frames))
+
+
+QUALITY = "quality"
 
 
 @dataclass
@@ -137,6 +141,11 @@ def _heard(
     if who.rows is not None and who.batched is not None:
         found.frames[HEARD] = who.rows
         found.batched = [*batched, who.batched]
+    if QUALITY in wanted.frames:
+        tagger = next((n for n, task in enumerate(tasks) if task.spec.wants.tags), None)
+        tags = None if tagger is None else given.answers[tagger]
+        own_utterances = [heard[0][n] for n in own]
+        found.frames[QUALITY] = quality_rows(given.cuts, own_utterances, tags, wanted.has_dnsmos)
     lost = [(before[index], error) for index, error in sorted(who.lost.items())]
     lost += [
         (cuts[index], next((each.errors[index] for each in batched if index in each.errors), None))

@@ -16,11 +16,12 @@ from audiomill.tables.speaker_tables import MADE_LAST, SpeakersWant
 @dataclass(frozen=True)
 class Tables:
     """What a run writes. `has_text`: some model transcribes; `frames`: schemas of embeddings and codes by name; `speakers`: how
-    they are told, None where nobody asked."""
+    they are told, None where nobody asked; `has_dnsmos`: networks judge how segments sound."""
 
     has_text: bool
     frames: Mapping[str, pa.Schema]
     speakers: SpeakersWant | None = None
+    has_dnsmos: bool = False
 
     @property
     def schemas(self) -> dict[str, pa.Schema]:

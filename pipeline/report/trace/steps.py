@@ -24,7 +24,8 @@ from audiomill.models.family import POSTERIORS, TEXT
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import TaskSpec
-from audiomill.runs.settle import FoundTask, found_tasks, settle
+from audiomill.runs.found import FoundTask, found_tasks
+from audiomill.runs.settle import settle
 from audiomill.stages.listed import listed
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.waveform import waveform_of

@@ -1,0 +1,48 @@
+"""Audio spectrogram transformers (AST) that classify sound, as transformers reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import TAGS, Facts, Family, Loading
+from audiomill.models.shape import Shape
+
+WINDOW_S = 10.24
+LONGEST_S = 10_800.0
+BATCH_S = {"cpu": 82.0, "cuda": 480.0}
+
+
+def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
+    return settings.get("model_type") == "audio-spectrogram-transformer"
+
+
+def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset((TAGS,))
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.ast_tags.tagger import load_tagger
+
+    return load_tagger(loading)
+
+
+FAMILY = Family(
+    name="ast_tags",
+    checkpoints="audio spectrogram transformer (AST)",
+    facts=Facts(
+        examples=("MIT/ast-finetuned-audioset-10-10-0.4593",),
+        offers="sound tags, for --tagger",
+        exact="all windows have one length: tags are those of transformers alone (a test compares)",
+        licence="BSD-3-Clause",
+    ),
+    recognises=_recognises,
+    gives=_gives,
+    shape=lambda path: Shape(width=0, num_layers=-1, hop=160),
+    load=_load,
+    whole_s=lambda settings: LONGEST_S,
+    batch_seconds=BATCH_S,
+    precisions={"cpu": ("fp32",), "cuda": ("fp32",)},
+)

@@ -1,0 +1,96 @@
+"""DNSMOS P.835 and P.808: what listeners would say of speech, its background and the whole, 1 (bad) to 5.
+
+Weights and mapping: the package speechmos (MIT, Microsoft; arXiv:2110.01763). Windows of 9.01 s, evenly spread, where the original
+takes one a second; what is shorter is repeated, as there. T samples, F frames, M mels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.models.installed import installed_path
+from audiomill.models.pulse import beat
+
+WINDOW = int(9.01 * MODEL_SAMPLE_RATE)
+NUM_MELS, NUM_FFT, HOP = 120, 321, 160
+SIGNAL = (-0.08397278, 1.22083953, 0.0052439)
+BACKGROUND = (-0.13166888, 1.60915514, -0.39604546)
+OVERALL = (-0.06766283, 1.11546468, 0.04602535)
+"""Polynomials from what the network says to the scale of listeners."""
+FULL_SCALE = 32768.0
+
+
+class Opinion(NamedTuple):
+    """Mean opinion scores, 1 to 5."""
+
+    signal: float
+    background: float
+    overall: float
+    p808: float
+
+
+def opinion(pcm_T: NDArray[np.int16]) -> Opinion:
+    """Of a segment at 16 kHz."""
+    wave_T = pcm_T.astype(np.float32) / FULL_SCALE
+    found = np.mean([_window(each) for each in _windows(wave_T)], axis=0)
+    return Opinion(*(round(float(value), 3) for value in found))
+
+
+def _windows(wave_T: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    if len(wave_T) < WINDOW:
+        doubled = wave_T if len(wave_T) else np.zeros(1, np.float32)
+        while len(doubled) < WINDOW:  # the original doubles until it is long enough
+            doubled = np.append(doubled, doubled)
+        wave_T = doubled[:WINDOW]
+    count = -(-len(wave_T) // WINDOW)
+    last = len(wave_T) - WINDOW
+    starts = [last * at // max(1, count - 1) for at in range(count)]
+    return [wave_T[start : start + WINDOW] for start in starts]
+
+
+def _window(wave_T: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    p835, p808 = _sessions()
+    beat()
+    ((signal, background, overall),) = p835.run(None, {"input_1": wave_T[None]})[0]
+    mel = _log_mels(wave_T[:-160])[None]
+    listener = p808.run(None, {"input_1": mel})[0][0][0]
+    pairs = ((SIGNAL, signal), (BACKGROUND, background), (OVERALL, overall))
+    told = [float(np.polyval(polynomial, value)) for polynomial, value in pairs]
+    return told[0], told[1], told[2], float(listener)
+
+
+def _log_mels(wave_T: NDArray[np.float32]) -> NDArray[np.float32]:
+    """mel_FM in the scale of the network: decibels below the loudest, 0 to 80 down, to 1 to -1."""
+    padded = np.pad(wave_T, NUM_FFT // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, NUM_FFT)[::HOP]
+    window = np.hanning(NUM_FFT + 1)[:-1]
+    power = np.square(np.abs(np.fft.rfft(frames * window))) @ _filters()
+    level = 10 * np.log10(np.maximum(power, 1e-10))
+    found: NDArray[np.float32] = ((np.maximum(level - level.max(), -80.0) + 40) / 40).astype(np.float32)
+    return found
+
+
+@cache
+def _filters() -> NDArray[np.float32]:
+    from audiomill.models.mel import slaney_filters
+
+    return slaney_filters(NUM_MELS, NUM_FFT)
+
+
+@cache
+def _sessions() -> Sequence[Any]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # sums do not depend on the machine
+    options.log_severity_level = 3
+    return [
+        onnxruntime.InferenceSession(str(installed_path(name)), options, providers=["CPUExecutionProvider"])
+        for name in ("dnsmos-p835", "dnsmos-p808")
+    ]
