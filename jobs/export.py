@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -24,6 +24,8 @@ from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.chosen import check_chosen, parts_of
+from audiomill.tables.conditions import Condition, check_measured, conditions_of, meeting
+from audiomill.tables.voice_index import voices_of, with_names
 from audiomill.watch.progress import counted
 
 EXAMPLES = """\
@@ -94,6 +96,11 @@ TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "en
 @click.option("--only", metavar="NAME=VALUE", multiple=True, help="Training data: rows to take, such as layer=9.")
 @click.option("--columns", metavar="TEXT", default="", help="Training data: columns beside the arrays, by comma.")
 @click.option("--dtype", type=click.Choice(("float16", "float32")), help="Training data: of vectors.")
+@click.option(
+    "--where",
+    metavar="TEXT",
+    help="Segments to take, by conditions on columns of segments and quality, by comma: 'snr_db>=10,speaker=S1,tag:Music<0.3'.",
+)
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
 def export(
     output: str,
@@ -116,6 +123,8 @@ def export(
     (arrays that can be memory-mapped, with the offset of each sample).
     """
     place = Place(output, storage_options or {})
+    conditions = conditions_of(other["where"])
+    check_measured(place, conditions)
     if kind in FORMATS:
         _export_samples(place, kind, to, other)
         return
@@ -127,13 +136,13 @@ def export(
     if kind in ONE_FILE_EACH:
         folder = Place(to, storage_options or {}) if to else place.join("export")
         turns = turns_by_recording(place, kind)
-        for recording, segments in _told(place, transcript):
+        for recording, segments in _told(place, transcript, conditions):
             name = names[recording["id"]]
             text = file_of(kind, recording, segments, "_".join(name.split()), turns.get(recording["id"], []))
             folder.join(f"{name}.{kind}").write(text.encode())
         click.echo(f"{counted(len(names), 'file')} in {folder.url}")
         return
-    told = _told(place, transcript)
+    told = _told(place, transcript, conditions)
     lines = _jsonl(told) if kind == "jsonl" else _csv(told)
     _write(lines, Place(to, storage_options or {}) if to else None)
 
@@ -167,16 +176,19 @@ def _with_text(place: Place, kind: str) -> pa.Table:
     return recordings
 
 
-def _told(place: Place, transcript: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Recordings with their segments, part by part: a corpus may be larger than memory."""
+def _told(
+    place: Place, transcript: int, conditions: Sequence[Condition]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Recordings with their segments, part by part: a corpus may be larger than memory. Speakers with a name have it."""
+    voices = voices_of(place)
     tables = (
         parts_of(place, name, columns, transcript) for name, columns in (("recordings", TOLD), ("segments", None))
     )
     parts = zip(*tables, strict=True)
-    for (_, recordings), (_, rows) in parts:
+    for (_, recordings), (part, rows) in parts:
         segments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        for segment in rows.to_pylist():
-            segments[segment["recording_id"]].append(segment)
+        for segment in meeting(place, part, rows.to_pylist(), conditions):
+            segments[segment["recording_id"]].append(with_names(segment, voices))
         for recording in recordings.to_pylist():
             yield recording, segments[recording["id"]]
 
@@ -217,6 +229,7 @@ def _export_samples(place: Place, kind: str, to: str | None, other: dict[str, An
         only=parsed_only(other["only"]),
         columns=[name.strip() for name in other["columns"].split(",") if name.strip()],
         dtype=other["dtype"],
+        where=conditions_of(other["where"]),
     )
     counts = export_samples(place, Place(to, place.options), wanted)
     click.echo(", ".join(f"{name}: {counted(count, 'sample')}" for name, count in counts.items()) + f" in {to}")

@@ -116,8 +116,8 @@ def test_samples_carry_columns_of_other_tables(outputs: Path) -> None:
     for name, _, told in found:
         recording = recordings[segments[name]["recording_id"]]
         assert told == {"source": recording["source"], "duration_s": recording["duration_s"], "start_s": 0.0}
-    with pytest.raises(InputError, match="no 'speaker' in segments or recordings"):
-        audiomill.open_output(str(outputs / "frames"), layer=2, columns=["speaker"])
+    with pytest.raises(InputError, match="no 'smell' in segments or recordings"):
+        audiomill.open_output(str(outputs / "frames"), layer=2, columns=["smell"])
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

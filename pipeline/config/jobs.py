@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from audiomill.config.quality import QualityConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig, KmeansConfig, PicturesConfig
 from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
+from audiomill.config.sound import QualityConfig
 from audiomill.config.speakers import SpeakersConfig
 from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig

@@ -22,6 +22,7 @@ class SelectConfig(Validated):
     COMMON = (
         "min_confidence",
         "min_agreement",
+        "where",
         "second",
         "calibrate",
         "max_expected_wer",
@@ -48,6 +49,11 @@ class SelectConfig(Validated):
     )
     max_segment_wer: float | None = option(None, "Word error rate expected of a single segment.", results=True)
     budget: str | None = option(None, "Take the best up to this much audio, e.g. 50h, 30m.", results=True)
+    where: str | None = option(
+        None,
+        "Conditions on columns of segments and quality, by comma: 'snr_db>=10,dnsmos_overall>=2.5,tag:Music<0.3,speaker=S1'.",
+        results=True,
+    )
     max_rung: int = option(3, "Whisper: highest rung of the retry ladder.", results=True)
     allow_gates: bool = option(False, "Whisper: keep texts that failed a check on every rung.", results=True)
     max_compression_ratio: float = option(

@@ -10,7 +10,9 @@ import numpy as np
 from audiomill.errors import UsageError
 from audiomill.exports.shard_files import Sample, write_shards
 from audiomill.exports.splits import shares_of, split_of_recordings
+from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.conditions import Condition, meeting
 from audiomill.tables.reader import opened
 
 MEGABYTE = 1_000_000
@@ -28,6 +30,7 @@ class Wanted(NamedTuple):
     only: dict[str, Any]
     columns: Sequence[str]
     dtype: str | None
+    where: Sequence[Condition] = ()
 
 
 def export_samples(output: Place, to: Place, wanted: Wanted) -> dict[str, int]:
@@ -40,6 +43,7 @@ def export_samples(output: Place, to: Place, wanted: Wanted) -> dict[str, int]:
         raise UsageError(f"--to {to.url}: is not empty; name a new folder, or empty it")
     shares = shares_of(wanted.split)
     columns = list(dict.fromkeys(["recording_id", *wanted.columns]))
+    kept = _kept_ids(output, wanted.where)
     data = opened(
         output.url, wanted.table, columns=columns, dtype=wanted.dtype, storage_options=output.options, only=wanted.only
     )
@@ -47,9 +51,19 @@ def export_samples(output: Place, to: Place, wanted: Wanted) -> dict[str, int]:
 
     def samples() -> Iterator[Sample]:
         for segment_id, array, told in data:
+            if kept is not None and segment_id not in kept:
+                continue
             yield Sample(segment_id, np.atleast_2d(array).T if data.time_axis == -1 else array, told)
 
     return write_shards(samples(), wanted.kind, to, split_of, shares, wanted.shard_mb * MEGABYTE)
+
+
+def _kept_ids(output: Place, conditions: Sequence[Condition]) -> set[str] | None:
+    """Segments that meet the conditions; None: all."""
+    if not conditions:
+        return None
+    parts = ledger.each_part(output, "segments")
+    return {row["id"] for part, rows in parts for row in meeting(output, part, rows.to_pylist(), conditions)}
 
 
 def parsed_only(pairs: Sequence[str]) -> dict[str, Any]:

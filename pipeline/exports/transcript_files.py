@@ -10,6 +10,7 @@ from audiomill.errors import InputError
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.speaker_tables import TURNS
+from audiomill.tables.voice_index import voices_of, with_names
 from audiomill.text.speaker_files import ctm, rttm, textgrid
 from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, srt, vtt
 
@@ -27,10 +28,11 @@ def turns_by_recording(place: Place, kind: str) -> dict[str, list[dict[str, Any]
             raise InputError(f"{place.url}: knows no speakers; expected the --output of a run with --speakers")
         return {}
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    voices = voices_of(place)
     columns = [name for name in TURNS.names if name != "vector"]
     for _, rows in ledger.each_part(place, "turns", columns):
         for row in rows.to_pylist():
-            found[row["recording_id"]].append(row)
+            found[row["recording_id"]].append(with_names(row, voices))
     return found
 
 

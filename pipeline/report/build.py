@@ -17,6 +17,7 @@ from audiomill.report.classes import KINDS, Kind, Worst, chars_per_second
 from audiomill.report.gather import (
     DURATION_EDGES,
     SHARE_EDGES,
+    SOUND_EDGES,
     Gathered,
     busy_seconds,
     gather,
@@ -40,6 +41,14 @@ MAX_REJECTIONS = 50
 STAGES = ("read", "decode", "resample", "segment", "infer", "respell", "write")
 
 Row = dict[str, Any]
+
+SOUND_TITLES = {
+    "snr_db": ("Speech to noise", "dB"),
+    "dnsmos_overall": ("DNSMOS, overall", "mean opinion score"),
+    "bandwidth_hz": ("Bandwidth", "Hz"),
+    "loudness_lufs": ("Loudness", "LUFS"),
+}
+"""Of the quality table: column -> heading and unit."""
 
 
 def write_report(output: Place, num_clips: int, storage_options: dict[str, Any], transcript: int = FIRST) -> None:
@@ -288,6 +297,11 @@ def _histograms(found: Gathered) -> list[str]:
             "recordings",
         )
     )
+    for name, (title, unit) in SOUND_TITLES.items():
+        counts = found.sound[name]
+        if counts:
+            edges = SOUND_EDGES[name]
+            charts.append(histogram(title, unit, edges, [counts[n] for n in range(len(edges) - 1)], "segments"))
     if found.confidences:
         charts.append(
             histogram(

@@ -28,6 +28,12 @@ MAX_SCORED = 20_000
 """Recordings with a reference that are scored: aligning takes time."""
 NOT_SHOWN = ("nbest", "fingerprint")
 DURATION_EDGES = (0, 1, 2, 5, 10, 20, 30, 60, 300, 1800, 3600, 7200, float("inf"))
+SOUND_EDGES: Mapping[str, tuple[float, ...]] = {
+    "snr_db": tuple(float(number) for number in range(-20, 85, 5)),
+    "dnsmos_overall": tuple(1 + number / 4 for number in range(17)),
+    "bandwidth_hz": tuple(500.0 * number for number in range(17)),
+    "loudness_lufs": tuple(float(number) for number in range(-70, 5, 5)),
+}
 SHARE_EDGES = tuple(number / 10 for number in range(11))
 
 Row = dict[str, Any]
@@ -41,6 +47,8 @@ class Gathered:
     durations: Counter[int] = field(default_factory=Counter)
     speech_shares: Counter[int] = field(default_factory=Counter)
     confidences: Counter[int] = field(default_factory=Counter)
+    sound: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    """Segments by column of the quality table and bin of SOUND_EDGES."""
     languages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     calibration: list[tuple[float, float, int]] = field(default_factory=list)
     errors: Errors = NO_ERRORS
@@ -105,6 +113,7 @@ def gather(
     parts, detailed = parts_to_read(entries)
     for part in parts:
         recordings, segments = read_part(output, part, found.transcript)
+        _count_sound(found, output.join("quality", part_name(part) + ".parquet"))
         details = []
         for recording in recordings:
             mine = segments.get(recording["id"], [])
@@ -117,6 +126,16 @@ def gather(
         kept = {row["recording_id"] for kind in found.worst.counts for row in found.worst.rows(kind)}
         found.recordings |= {recording["id"]: recording for recording in recordings if recording["id"] in kept}
         yield part, details
+
+
+def _count_sound(found: Gathered, place: Place) -> None:
+    if not place.exists():
+        return
+    rows = read_table(place, list(SOUND_EDGES))
+    for name, edges in SOUND_EDGES.items():
+        values = [value for value in rows.column(name).to_pylist() if value is not None]
+        bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+        found.sound[name].update(bins.tolist())
 
 
 def _count(found: Gathered, recording: Row, segments: Sequence[Row]) -> None:

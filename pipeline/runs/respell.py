@@ -29,6 +29,7 @@ from audiomill.models.ctc.beam_search import BeamDecoder, Stretch, decoder_print
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.top_tokens import TopTokens, dequantized
 from audiomill.models.device import usable_cores
+from audiomill.speakers.attribution import with_speakers
 from audiomill.stages.write import declare_complete, write_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
@@ -36,6 +37,7 @@ from audiomill.storage.part_files import in_schema, part_name, read_table
 from audiomill.tables.outputs import table_names
 from audiomill.tables.result import Result, Tables
 from audiomill.tables.rows import in_time_order, joined_text, text_columns
+from audiomill.tables.speaker_tables import MADE_LAST
 from audiomill.watch.progress import RunProgress
 
 Summary = dict[str, Any]
@@ -172,6 +174,11 @@ def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, 
         segment | text_columns(text._replace(language=segment["language"]), *_edges(segment))
         for segment, text in zip(segments, texts, strict=True)
     ]
+    turns = _made_last(place, part)
+    if "turns" in turns:
+        rows = with_speakers(
+            rows, turns["turns"].select(["recording_id", "channel", "speaker", "start_s", "stop_s"]).to_pylist()
+        )
     kept = {
         name: in_schema(read_table(place.join(name, part_name(part) + ".parquet")), schema.TABLES[name])
         for name in ("recordings", "rejections")
@@ -180,11 +187,19 @@ def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, 
         **kept,
         "recordings": pa.Table.from_pylist(_with_texts(kept["recordings"].to_pylist(), rows), schema.RECORDINGS),
         "segments": pa.Table.from_pylist(rows, schema=schema.SEGMENTS),
+        **turns,
     }
     planned = [id for table in kept.values() for id in table.column("id").to_pylist()]
     result = Result({"seconds": [("respell", time.perf_counter() - started)], "began": None, "canary": None}, {})
-    entry = write_part(output, part, planned, tables, [result], Tables(True, {}), key, time.perf_counter())
+    wanted = Tables(True, {name: table.schema for name, table in turns.items()})
+    entry = write_part(output, part, planned, tables, [result], wanted, key, time.perf_counter())
     return part, int(entry["num_rejections"])
+
+
+def _made_last(place: Place, part: int) -> dict[str, pa.Table]:
+    """Turns and speakers, where the output knows them: who speaks does not depend on how the words are spelled."""
+    files = {name: place.join(name, part_name(part) + ".parquet") for name in MADE_LAST}
+    return {name: in_schema(read_table(file), MADE_LAST[name]) for name, file in files.items() if file.exists()}
 
 
 def _edges(segment: dict[str, Any]) -> tuple[int, int]:

@@ -40,7 +40,7 @@ from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place, absolute
 from audiomill.tables.output import Asked
 from audiomill.tables.outputs import OUTPUTS
-from audiomill.tables.quality import QUALITY
+from audiomill.tables.quality_table import QUALITY
 from audiomill.tables.result import Tables
 from audiomill.watch.journal import without_credentials
 

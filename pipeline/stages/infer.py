@@ -24,7 +24,7 @@ from audiomill.stages.answers.overheard import Overheard, overheard
 from audiomill.stages.answers.texts import said_by
 from audiomill.tables.output import Answered
 from audiomill.tables.outputs import OUTPUTS
-from audiomill.tables.quality import quality_rows
+from audiomill.tables.quality_table import quality_rows
 from audiomill.tables.result import Result, Tables, pack
 from audiomill.tables.rows import segment_row
 from audiomill.tables.speaker_tables import HEARD
@@ -102,13 +102,7 @@ def _heard(
     seed: int,
 ) -> _Heard:
     """What each task makes of its own `utterances`."""
-    who, everyone = Overheard(cuts, utterances), tasks
-    diarizers = [number for number, task in enumerate(tasks) if task.spec.wants.turns is not None]
-    if diarizers:
-        (at,) = diarizers
-        others = [number for number in range(len(tasks)) if number != at]
-        who = overheard(cuts, utterances[at], [utterances[number] for number in others], tasks[at])
-        tasks = [tasks[number] for number in others]
+    everyone, (who, tasks, at) = tasks, _overheard(cuts, utterances, tasks)
     before, cuts, utterances = cuts, who.cuts, who.utterances
     batched = [run_model(own, task.model, task.spec.batch_samples) for own, task in zip(utterances, tasks, strict=True)]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
@@ -116,8 +110,8 @@ def _heard(
     heard = [[own[i] for i in good] for own in utterances]
     tasks[0].model.on_heard = None  # what follows is heard again
     compared = list(map(_compared, batched, heard, answers))
-    if diarizers:
-        compared.insert(diarizers[0], who.heard)
+    if at is not None:
+        compared.insert(at, who.heard)
     difference = _canary(everyone, compared, canary, seed)
     first, answers = answers, list(map(climbed, tasks, heard, answers))
     said = said_by(tasks, heard[0], first, answers)
@@ -142,21 +136,34 @@ def _heard(
         found.frames[HEARD] = who.rows
         found.batched = [*batched, who.batched]
     if QUALITY in wanted.frames:
-        tagger = next((n for n, task in enumerate(tasks) if task.spec.wants.tags), None)
-        tags = None if tagger is None else given.answers[tagger]
-        own_utterances = [heard[0][n] for n in own]
-        found.frames[QUALITY] = quality_rows(given.cuts, own_utterances, tags, wanted.has_dnsmos)
+        found.frames[QUALITY] = _quality(given, tasks, [heard[0][n] for n in own], wanted)
     lost = [(before[index], error) for index, error in sorted(who.lost.items())]
-    lost += [
-        (cuts[index], next((each.errors[index] for each in batched if index in each.errors), None))
-        for index in sorted(set(range(len(cuts))) - set(good))
-    ]
-    for cut, error in lost:
-        name = cut["recording_id"]
-        found.lost[name] += cut["stop"] - cut["start"]
+    missing = sorted(set(range(len(cuts))) - set(good))
+    errors = [next((each.errors[index] for each in batched if index in each.errors), None) for index in missing]
+    for cut, error in [*lost, *zip([cuts[index] for index in missing], errors, strict=True)]:
+        found.lost[cut["recording_id"]] += cut["stop"] - cut["start"]
         if error is not None:
-            found.errors.setdefault(name, error)
+            found.errors.setdefault(cut["recording_id"], error)
     return found
+
+
+def _overheard(
+    cuts: Sequence[dict[str, Any]], utterances: Sequence[Sequence[Utterance]], tasks: Sequence[LoadedTask]
+) -> tuple[Overheard, Sequence[LoadedTask], int | None]:
+    """What the diarizer heard, the tasks without it, and which one it is, where there is one."""
+    at = next((n for n, task in enumerate(tasks) if task.spec.wants.turns is not None), None)
+    if at is None:
+        return Overheard(cuts, utterances), tasks, None
+    others = [number for number in range(len(tasks)) if number != at]
+    who = overheard(cuts, utterances[at], [utterances[number] for number in others], tasks[at])
+    return who, [tasks[number] for number in others], at
+
+
+def _quality(given: Answered, tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], wanted: Tables) -> pa.Table:
+    """How the segments sound, with the answers of the tagger, where there is one."""
+    tagger = next((n for n, task in enumerate(tasks) if task.spec.wants.tags), None)
+    tags = None if tagger is None else given.answers[tagger]
+    return quality_rows(given.cuts, utterances, tags, wanted.has_dnsmos)
 
 
 def _heard_apart(

@@ -146,8 +146,13 @@ def write_part(
     entry["began"] = min(starts, default=None)
     found = [Difference(**json.loads(result.row["canary"])) for result in results if result.row["canary"]]
     entry["canary"] = largest(found)._asdict() if found else None
-    ledger.commit(output, part, entry)
+    _commit(output, part, entry)
     return entry
+
+
+def _commit(output: Place, part: int, entry: dict[str, Any]) -> None:
+    """The last file of a part."""
+    ledger.commit(output, part, entry)
 
 
 def check_accounted(part: int, planned: Sequence[str], tables: Mapping[str, pa.Table]) -> None:
@@ -223,7 +228,7 @@ def rewrite_part(output: Place, part: int, tables: Mapping[str, pa.Table]) -> No
         name: write_table(output.join(name, part_name(part) + ".parquet"), table, table.schema)
         for name, table in tables.items()
     }
-    ledger.commit(output, part, {**entry, "bytes": {**entry["bytes"], **sizes}})
+    _commit(output, part, {**entry, "bytes": {**entry["bytes"], **sizes}})
     if claim is not None:
         complete.write(claim)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from audiomill import schema
 from audiomill.storage.fs import Place
 from audiomill.tables.rows import in_time_order, joined_text
+from audiomill.tables.transcripts import TRANSCRIPTS
 from audiomill.text.scripts import joined
 
 Forgotten = Mapping[tuple[str, str], bool]
@@ -67,15 +68,15 @@ def _without_words(tables: dict[str, pa.Table], silent: set[tuple[str, str]]) ->
         "segments": pa.Table.from_pylist(segments, schema=schema.SEGMENTS),
         "recordings": pa.Table.from_pylist(recordings, schema=schema.RECORDINGS),
     }
-    if "transcripts" in tables:
+    if TRANSCRIPTS.name in tables:
         speaker_of = {row["id"]: row["speaker"] for row in segments}
         others = [
             row | {"text": "", "words": None if row["words"] is None else []}
             if (row["recording_id"], speaker_of.get(row["segment_id"])) in silent
             else row
-            for row in tables["transcripts"].to_pylist()
+            for row in tables[TRANSCRIPTS.name].to_pylist()
         ]
-        found["transcripts"] = pa.Table.from_pylist(others, schema=tables["transcripts"].schema)
+        found[TRANSCRIPTS.name] = pa.Table.from_pylist(others, schema=tables[TRANSCRIPTS.name].schema)
     return found
 
 

@@ -6,7 +6,7 @@ from audiomill import schema
 from audiomill.tables.codes import CODES
 from audiomill.tables.embeddings import EMBEDDINGS
 from audiomill.tables.posteriors import POSTERIORS
-from audiomill.tables.quality import QUALITY
+from audiomill.tables.quality_table import QUALITY
 from audiomill.tables.speaker_tables import MADE_LAST
 from audiomill.tables.transcripts import TRANSCRIPTS
 

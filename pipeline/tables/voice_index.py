@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 from audiomill.schema import column
@@ -40,3 +43,19 @@ def voices_of(output: Place) -> dict[tuple[str, str | None], dict[str, str | Non
         (row["recording_id"], row["speaker"]): {"voice": row["voice"], "voice_name": names.get(row["voice"])}
         for row in read_table(place, ["recording_id", "speaker", "voice"]).to_pylist()
     }
+
+
+def with_names(
+    row: dict[str, Any], voices: Mapping[tuple[str, str | None], Mapping[str, str | None]]
+) -> dict[str, Any]:
+    """A row of segments or turns, its speakers by the names that people gave them."""
+
+    def named(speaker: str | None) -> str | None:
+        voice = voices.get((row["recording_id"], speaker))
+        return speaker if voice is None or voice["voice_name"] is None else voice["voice_name"]
+
+    if not voices or row["speaker"] is None:
+        return row
+    words = row.get("words")
+    told = {} if words is None else {"words": [word | {"speaker": named(word["speaker"])} for word in words]}
+    return row | {"speaker": named(row["speaker"])} | told

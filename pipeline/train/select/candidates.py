@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ from audiomill.errors import InputError
 from audiomill.models.ctc.ngram import NgramModel, local_file
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.conditions import check_measured, conditions_of, with_quality
 from audiomill.tables.rows import metadata_of
+from audiomill.tables.voice_index import voices_of
 from audiomill.text.calibrate import SIGNS, Calibration, cross_fitted, fit, reliability, signs_of
 from audiomill.text.normalize import units_of
 from audiomill.text.repetition import num_repeats
@@ -66,6 +68,7 @@ def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[s
     """
     model = NgramModel(local_file(Place(config.lm, options), "--lm")) if config.lm else None
     second = _texts_of(Place(config.second, options)) if config.second else None
+    conditions = conditions_of(config.where)
     rows: list[dict[str, Any]] = []
     labels: list[Label] = []
     prints: list[int] = []
@@ -74,12 +77,21 @@ def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[s
         run = _run_of(place)
         recordings = {row["id"]: row for row in ledger.tables(place, "recordings").to_pylist()}
         plan = {row["id"]: row for row in _plan(place)}
-        segments = ledger.tables(place, "segments").to_pylist()
+        check_measured(place, conditions)
+        segments = [
+            row
+            for part, some in ledger.each_part(place, "segments")
+            for row in with_quality(place, part, some.to_pylist(), conditions)
+        ]
+        voices = voices_of(place)
         alone = {row["id"] for row in recordings.values() if row["num_segments"] == 1}
         for segment in segments:
             recording = recordings[segment["recording_id"]]
             row = _row(segment, recording, plan[segment["recording_id"]], run, segment["recording_id"] in alone)
+            row["speaker"] = _speaker(recording, segment, voices)
             label = _label(segment, row, model, second)
+            unmet = next((str(each) for each in conditions if not each.holds(segment)), None)
+            label = dataclasses.replace(label, unmet=unmet)
             row |= {"disagreement": label.disagreement, "lm_score": label.lm_score}
             rows.append(row)
             labels.append(label)
@@ -120,7 +132,7 @@ def _row(
         "duration": segment["stop_s"] - segment["start_s"],
         "text": segment["text"],
         "language": segment["language"],
-        "speaker": _speaker(recording, segment),
+        "speaker": "",
         "teacher": teacher,
         "confidence": segment["confidence"],
         "agreement": segment["agreement"],
@@ -129,11 +141,14 @@ def _row(
     }
 
 
-def _speaker(recording: dict[str, Any], segment: dict[str, Any]) -> str:
-    """The manifest's speaker; else channels of a recording are speakers."""
+def _speaker(recording: dict[str, Any], segment: dict[str, Any], voices: Mapping[Any, Mapping[str, Any]]) -> str:
+    """The manifest's speaker; else the voice, the speaker of the recording, or its channel."""
     metadata = metadata_of(recording)
     named = [str(metadata[name]) for name in SPEAKER_COLUMNS if metadata.get(name) is not None]
-    return named[0] if named else f"{recording['id']}/{segment['channel'] or 0}"
+    voice = voices.get((recording["id"], segment["speaker"]))
+    if named or voice is not None:
+        return named[0] if named else str(voice["voice"] if voice is not None else "")
+    return f"{recording['id']}/{segment['speaker'] or segment['channel'] or 0}"
 
 
 def _label(

@@ -39,6 +39,7 @@ class Label:
     gates: tuple[str, ...] = ()
     compression_ratio: float | None = None
     repeats: int = 0
+    unmet: str | None = None
 
     @property
     def chars_per_second(self) -> float:
@@ -118,6 +119,8 @@ def _judged_words(label: Label, rules: Rules) -> Verdict | None:
 
 
 def _judged_signs(label: Label, rules: Rules) -> Verdict | None:
+    if label.unmet is not None:
+        return Verdict("where", f"expected {label.unmet}")
     for reason, value, low, high in (
         ("confidence", label.confidence, rules.min_confidence, None),
         ("agreement", label.agreement, rules.min_agreement, None),

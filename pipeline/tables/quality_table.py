@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from audiomill.audio.quality import Signal, measured
+from audiomill.audio.sound_measures import Signal, measured
 from audiomill.models.base import Answer, Utterance
 from audiomill.schema import column
 from audiomill.tables.frames import segment_id
