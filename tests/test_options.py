@@ -100,8 +100,8 @@ def unread(kind: type, found: set[str]) -> set[str]:
 
 WITH_LM = {"word_score", "unknown_score"}
 """Read where `--lm` names a model: tests/test_beam.py."""
-TOLD_ALONE = {"punctuation"}
-"""Read where a model is told: tests/test_encoder_decoders.py."""
+TOLD_ALONE = {"punctuation", "num_tags"}
+"""Read where a model is told, and where sound is tagged: tests/test_encoder_decoders.py, tests/test_sound_quality.py."""
 RUN_ELSEWHERE = {"ray_address", "ship_code", "gpus_per_actor", "cpus_per_actor", "no_progress_timeout"}
 """Read by the Ray engine, which tests/cluster runs."""
 REPORTED = {"report", "report_clips", "strict", "log_format"}
@@ -137,7 +137,7 @@ def run_all(kind: type, settings: list[dict[str, Any]], clip: Path, output: Path
 def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wav2vec2_folder: Path) -> None:
     (tmp_path / "words.txt").write_text("the\nquick\n")
     settings = [
-        {"model": "fake://", "report": False, "speakers": "auto"},
+        {"model": "fake://", "report": False, "speakers": "auto", "quality": True},
         {"model": str(whisper), "report": False, "prompt": "fox"},
         {"model": str(wav2vec2_folder), "beam_size": 2, "hotwords": "fox", "keep_posteriors": 2, "segment": "fixed"},
     ]
@@ -148,12 +148,12 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
 
 @pytest.mark.parametrize("kind", [EmbedConfig, EncodeConfig])
 def test_embed_and_encode_read_what_they_show(kind: type, clip: Path, tmp_path: Path, whisper: Path) -> None:
-    settings: list[dict[str, Any]] = [{"model": "fake://", "layers": "1", "speakers": "auto"}]
+    settings: list[dict[str, Any]] = [{"model": "fake://", "layers": "1", "speakers": "auto", "quality": True}]
     if kind is EmbedConfig:
         settings.append({"model": str(whisper), "layers": "1"})
     found = run_all(kind, settings, clip, tmp_path / "out", run_here)
     # --memory-fraction is Whisper's and --trust-remote-code is that of transformers' models; --codebook-layer is for .npy files.
-    left = RUN_ELSEWHERE | REPORTED | {"memory_fraction", "trust_remote_code", "codebook_layer"}
+    left = RUN_ELSEWHERE | REPORTED | TOLD_ALONE | {"memory_fraction", "trust_remote_code", "codebook_layer"}
     assert unread(kind, found) <= left
 
 
@@ -202,7 +202,7 @@ def test_plan_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path) -> 
     def job(config: PlanJobConfig) -> None:
         plan_job(config.job(), config.forecast, Console(quiet=True))
 
-    settings = [{"model": str(whisper), "sample_minutes": 0.05, "speakers": "auto"}]
+    settings = [{"model": str(whisper), "sample_minutes": 0.05, "speakers": "auto", "quality": True}]
     found = run_all(PlanJobConfig, settings, clip, tmp_path, job)
     assert unread(PlanJobConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | OF_CTC | TOLD_ALONE | {
         "cores_per_gpu",

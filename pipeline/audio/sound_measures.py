@@ -63,9 +63,11 @@ def _snr_db(wave_T: NDArray[np.float64], is_voiced_F: NDArray[np.bool_]) -> floa
     num_frames = min(len(wave_T) // FRAME_SAMPLES, len(is_voiced_F))
     frames_FT = wave_T[: num_frames * FRAME_SAMPLES].reshape(num_frames, FRAME_SAMPLES)
     power_F, voiced_F = (
-        np.square(frames_FT - wave_T.mean()).mean(1) if num_frames else np.zeros(0),
+        np.square(frames_FT).mean(1) if num_frames else np.zeros(0),
         is_voiced_F[:num_frames],
     )
+    is_sound_F = power_F > 0.0  # digital silence is no noise: it was cut out, or put in
+    power_F, voiced_F = power_F[is_sound_F], voiced_F[is_sound_F]
     if not voiced_F.any():
         return None
     # A frame beside speech holds its beginning or end, and voice activity misses some: the middle of what is left is noise, and

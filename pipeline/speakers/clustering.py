@@ -32,6 +32,8 @@ class Place(NamedTuple):
     stop: int
 
 
+LEAST_SHARE = 0.1
+"""Of all speech, in a short recording: a few seconds may be half of it."""
 NOWHERE = Place(0, 0, 0)
 FARTHEST = 10 * 16_000
 """Samples from the start of one to that of another that may overlap it."""
@@ -43,12 +45,14 @@ class Rule:
 
     Attributes:
         distance: mean cosine distance below which they are.
+        centre_distance: cosine distance of their means below which they are.
         sure_s: seconds of a voice that may found a speaker of its own.
         least_s: a speaker with less in all is given to others, unless that is all there is.
     """
 
     distance: float
-    sure_s: float = 1.5
+    centre_distance: float = 0.42
+    sure_s: float = 1.0
     least_s: float = 2.0
 
 
@@ -81,7 +85,7 @@ def clustered(
         unit_ND[sure], seconds_N[sure], [places[at] for at in sure.tolist()], rule.distance, num_speakers, max_speakers
     )
     if num_speakers is None:
-        found = _without_small(unit_ND, seconds_N, found, rule)
+        found = _without_small(unit_ND, seconds_N, _joined_by_centre(unit_ND, seconds_N, places, found, rule), rule)
     found = _given_to_nearest(unit_ND, seconds_N, places, found)
     _, first, numbers = np.unique(found, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
@@ -163,13 +167,39 @@ def _centres(
     return unit(sums)
 
 
+def _joined_by_centre(
+    unit_ND: NDArray[np.float64],
+    seconds_N: NDArray[np.float64],
+    places: Sequence[Place],
+    found: NDArray[np.int64],
+    rule: Rule,
+) -> NDArray[np.int64]:
+    """Speakers whose means are near are one, unless they speak at once: noise drives single vectors apart, and their means less."""
+    found = found.copy()
+    pairs = [(at, other) for at in range(len(places)) for other in _beside(places, at) if at < other]
+    while True:
+        names = np.unique(found[found >= 0])
+        if len(names) < 2:
+            return found
+        centres = _centres(unit_ND, seconds_N, found)[names]
+        near_KK = np.triu(centres @ centres.T, 1)
+        for at, other in pairs:
+            if found[at] >= 0 and found[other] >= 0:
+                ends = np.searchsorted(names, sorted((found[at], found[other])))
+                near_KK[ends[0], ends[1]] = 0.0
+        one, other = np.unravel_index(int(near_KK.argmax()), near_KK.shape)
+        if 1.0 - near_KK[one, other] >= rule.centre_distance:
+            return found
+        found[found == names[other]] = names[one]
+
+
 def _without_small(
     unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], found: NDArray[np.int64], rule: Rule
 ) -> NDArray[np.int64]:
     """Speakers with too little to be one are dissolved, unless no larger one is there."""
     kept = found >= 0
     sizes = np.bincount(found[kept], seconds_N[kept])
-    large = np.flatnonzero(sizes >= rule.least_s)
+    large = np.flatnonzero(sizes >= min(rule.least_s, LEAST_SHARE * float(seconds_N.sum())))
     if not len(large):
         return np.where(kept, found, -1)
     return np.where(np.isin(found, large), found, -1)

@@ -21,7 +21,7 @@ def rttm(name: str, turns: Iterable[Mapping[str, Any]]) -> str:
     """
     rows = [
         f"SPEAKER {name} {(turn['channel'] or 0) + 1} {turn['start_s']:.3f} {turn['stop_s'] - turn['start_s']:.3f} "
-        f"<NA> <NA> {turn['speaker']} {turn['confidence']:.4f} <NA>\n"
+        f"<NA> <NA> {'_'.join(turn['speaker'].split())} {turn['confidence']:.4f} <NA>\n"
         for turn in turns
     ]
     return "".join(rows)

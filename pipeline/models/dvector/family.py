@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from audiomill.models.family import Facts
-from audiomill.models.speakers.embedder import Embedder
 from audiomill.models.speakers.vector_family import speaker_vectors
+
+if TYPE_CHECKING:
+    from audiomill.models.speakers.embedder import Embedder
 
 ROOT = "lstm.weight_ih_l0"
 

@@ -39,6 +39,12 @@ SHORTEST_TURN = samples_from_seconds(0.1)
 VECTOR_STEP = MODEL_SAMPLE_RATE // 4
 STRETCH = 5 * MODEL_SAMPLE_RATE // 2
 """Of speech, about, that one vector is made of: long enough to tell people apart, short enough to hold one of them."""
+LEVEL_STEP = MODEL_SAMPLE_RATE // 100
+SEARCH = MODEL_SAMPLE_RATE // 2
+"""How far from its even share a stretch may end, to end at a quiet moment."""
+SHORTEST_PAUSE = samples_from_seconds(0.2)
+QUIET_DB, LEAST_QUIET_DB = 30.0, 9.0
+"""Below the loud moments of a span: what is a pause, and how much it must be where noise fills pauses."""
 LEAST_OF_A_VOICE = MODEL_SAMPLE_RATE // 2
 """Less tells nobody from anybody."""
 
@@ -199,10 +205,51 @@ def _stretches(
     for start, stop, _ in others:
         is_alone[start:stop] = False
     for start, stop, probability in own:
-        count = max(1, round((stop - start) / STRETCH))
-        edges = [start + (stop - start) * at // count for at in range(count + 1)]
-        for first, last in pairwise(edges):
+        for first, last in pairwise(stretch_edges(pcm_T[start:stop])):
+            first, last = start + first, start + last
             yield (first, last, probability), _voice(pcm_T[first:last], is_alone[first:last])
+
+
+def stretch_edges(pcm_T: NDArray[np.int16]) -> list[int]:
+    """Samples at which a span is cut into stretches: its ends, the middles of pauses, where the next one may be another's, and quiet
+    moments in what is still long."""
+    level_F = _levels_db(pcm_T)
+    edges = [0, *_pauses(level_F), len(pcm_T)]
+    found = [0]
+    for first, last in pairwise(edges):
+        count = max(1, round((last - first) / STRETCH))
+        for number in range(1, count):
+            around = first + (last - first) * number // count
+            nearest = slice(max(0, (around - SEARCH) // LEVEL_STEP), (around + SEARCH) // LEVEL_STEP)
+            quietest = (nearest.start + int(level_F[nearest].argmin())) * LEVEL_STEP
+            if quietest - found[-1] >= LEAST_OF_A_VOICE and last - quietest >= LEAST_OF_A_VOICE:
+                found.append(quietest)
+        found.append(last)
+    return found
+
+
+def _levels_db(pcm_T: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Of every 10 ms, over the 30 around them."""
+    count = max(1, len(pcm_T) // LEVEL_STEP)
+    power = np.square(pcm_T[: count * LEVEL_STEP].astype(np.float64)).reshape(count, -1).mean(1)
+    smooth = np.convolve(power, np.full(3, 1 / 3), "same")
+    found: NDArray[np.float64] = 10 * np.log10(smooth + 1.0)
+    return found
+
+
+def _pauses(level_F: NDArray[np.float64]) -> list[int]:
+    """Middles of stretches that are quiet beside what is around them, none nearer than half a second to another or to an end."""
+    loud, floor = np.percentile(level_F, 90), np.percentile(level_F, 5)
+    is_quiet = level_F < max(loud - QUIET_DB, min(floor + 6.0, loud - LEAST_QUIET_DB))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_quiet, [False]]).astype(np.int8))).reshape(-1, 2)
+    found: list[int] = []
+    for first, last in edges.tolist():
+        middle = (first + last) // 2 * LEVEL_STEP
+        is_apart = middle - (found[-1] if found else 0) >= LEAST_OF_A_VOICE
+        is_inside = len(level_F) * LEVEL_STEP - middle >= LEAST_OF_A_VOICE
+        if (last - first) * LEVEL_STEP >= SHORTEST_PAUSE and is_apart and is_inside:
+            found.append(middle)
+    return found
 
 
 def _voice(pcm_T: NDArray[np.int16], is_alone_T: NDArray[np.bool_]) -> NDArray[np.int16] | None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from audiomill.audio.clock import samples_from_seconds
 from audiomill.audio.vad import FRAME_SAMPLES
@@ -19,6 +21,12 @@ from audiomill.tables.speaker_tables import observed_rows
 
 LEAST_PAUSE = samples_from_seconds(0.2)
 """In which nobody speaks, between two speakers: a cut there costs no word."""
+AROUND = samples_from_seconds(0.3)
+LEVEL_STEP = samples_from_seconds(0.01)
+QUIET_SHARE = 0.1
+"""Of the loud samples of a segment, which nothing in a pause exceeds."""
+ANOTHER = 0.6
+"""Cosine distance of two voices that are different people's."""
 LEAST_SIDE = samples_from_seconds(1.0)
 """Of a segment on each side of a cut: recognisers write less well what is shorter."""
 
@@ -61,7 +69,10 @@ def overheard(
     assert wants is not None, "the task is a diarizer"
     utterances = [[each[number] for number in good] for each in others]
     if wants.splits:
-        edges = [_edges(cut, answer.readout.local) for cut, answer in zip(kept, answers, strict=True)]
+        edges = [
+            _edges(cut, utterance.pcm_T, answer.readout.local)
+            for cut, utterance, answer in zip(kept, heard[0], answers, strict=True)
+        ]
         utterances = [
             [part for u, at in zip(each, edges, strict=True) for part in _parts(u, at)] for each in utterances
         ]
@@ -69,22 +80,43 @@ def overheard(
     return Overheard(kept, utterances, rows, batched, heard, lost)
 
 
-def _edges(cut: Mapping[str, Any], local: Sequence[LocalSpeaker]) -> list[int]:
+def _edges(cut: Mapping[str, Any], pcm_T: NDArray[np.int16], local: Sequence[LocalSpeaker]) -> list[int]:
     """Samples of a segment at which it is cut: its ends, and pauses between two speakers."""
     length = cut["stop"] - cut["start"]
     edges = [0, length]
     if cut["left"] or cut["right"] or cut["halo"]:
         return edges
-    spans = sorted((*each.span[:2], (each.window, each.number)) for each in local)
-    end, speaker = 0, None
-    for start, stop, name in spans:
-        if speaker is not None and name != speaker and name[0] == speaker[0] and start - end >= LEAST_PAUSE:
-            middle = (start + end) // 2 // FRAME_SAMPLES * FRAME_SAMPLES
-            if middle - edges[-2] >= LEAST_SIDE and length - middle >= LEAST_SIDE:
+    end, before = 0, None
+    for each in sorted(local, key=lambda each: each.span[:2]):
+        start, stop, _ = each.span
+        if before is not None and start >= end and _is_another(before, each):
+            middle = _quiet_middle(pcm_T, before.span[1] if start - end < LEAST_PAUSE else end, start)
+            if middle is not None and middle - edges[-2] >= LEAST_SIDE and length - middle >= LEAST_SIDE:
                 edges.insert(-1, middle)
         if stop > end:
-            end, speaker = stop, name
+            end, before = stop, each
     return edges
+
+
+def _is_another(one: LocalSpeaker, other: LocalSpeaker) -> bool:
+    """By their voices where both are heard long enough, else by what the network of frames says."""
+    if one.vector_D is None or other.vector_D is None:
+        return one.window == other.window and one.number != other.number
+    lengths = float(np.linalg.norm(one.vector_D) * np.linalg.norm(other.vector_D))
+    return 1.0 - float(one.vector_D @ other.vector_D) / max(lengths, 1e-9) > ANOTHER
+
+
+def _quiet_middle(pcm_T: NDArray[np.int16], end: int, start: int) -> int | None:
+    """The middle of a pause around the edge between two speakers, at a whole frame of voice activity; None: there is none."""
+    first, last = max(0, end - AROUND), min(len(pcm_T), start + AROUND)
+    level = np.abs(pcm_T[first:last].astype(np.int32))
+    if len(level) < LEAST_PAUSE:
+        return None
+    loudest = np.lib.stride_tricks.sliding_window_view(level, LEAST_PAUSE)[::LEVEL_STEP].max(1)
+    at = int(loudest.argmin())
+    if loudest[at] > QUIET_SHARE * np.percentile(np.abs(pcm_T.astype(np.int32)), 95):
+        return None
+    return int((first + at * LEVEL_STEP + LEAST_PAUSE // 2) // FRAME_SAMPLES * FRAME_SAMPLES)
 
 
 def _cut_parts(cut: dict[str, Any], edges: Sequence[int]) -> list[dict[str, Any]]:
