@@ -398,3 +398,55 @@ def test_a_voice_model_embeds_segments_and_recordings(tmp_path: Path) -> None:
     assert all(len(row["values"]) == 256 for row in rows(tmp_path / "cut", "embeddings"))
     with pytest.raises(UsageError, match="one vector of a segment"):
         run(tmp_path / "a.wav", tmp_path / "no", "embed", model=VOICES, pool="max")
+
+
+# ---- Nemotron 3 Diarization
+
+
+@pytest.fixture(scope="module")
+def nemotron(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small one with random weights that tell people apart by chance."""
+    from transformers import (
+        Nemotron3DiarizationConfig,
+        Nemotron3DiarizationForAudioFrameClassification,
+        NemotronAsrStreamingFeatureExtractor,
+    )
+
+    folder = tmp_path_factory.mktemp("nemotron")
+    torch.manual_seed(3)
+    config = Nemotron3DiarizationConfig(
+        audio_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+        head_config={"hidden_size": 16, "audio_hidden_size": 32},
+        chunk_length=40,
+        chunk_right_context=8,
+        fifo_length=8,
+        speaker_cache_update_period=30,
+        initializer_range=0.6,
+    )
+    Nemotron3DiarizationForAudioFrameClassification(config).save_pretrained(folder)
+    NemotronAsrStreamingFeatureExtractor(feature_size=128).save_pretrained(folder)
+    return folder
+
+
+def test_nemotron_s_frames_are_those_of_transformers_alone(nemotron: Path, tmp_path: Path) -> None:
+    from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification
+
+    from audiomill.models.base import TurnsWant
+
+    ours = loaded(nemotron, turns=TurnsWant(voices=VOICES))
+    model = AutoModelForAudioFrameClassification.from_pretrained(nemotron).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(nemotron)
+    wave, _ = conversation("en fr it")
+    for length in (70_000, 41_234, 3_000):
+        clips = [wave[:length], wave[5_000 : 5_000 + length]]
+        wave_BT = torch.from_numpy(np.stack(clips)).float() / 32768
+        with torch.inference_mode():
+            together, active = ours._classifier.activity(wave_BT)
+            for row, clip in enumerate(clips):
+                given = extractor(clip.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt")
+                alone = model(**given).logits.sigmoid()[0, : int(given["attention_mask"].sum())]
+                assert torch.allclose(together[row], alone, atol=1e-4) and torch.equal(active[row], together[row] > 0.5)
+                assert 0 < active[row].float().mean() < 1
+    (tmp_path / "a.wav").write_bytes(encode(wave))
+    run(tmp_path / "a.wav", tmp_path / "out", speakers="auto", diarizer=str(nemotron))
+    assert rows(tmp_path / "out", "turns") and rows(tmp_path / "out", "speakers")
