@@ -32,7 +32,7 @@ FAMILY = frame_classifier(
         examples=("nvidia/Nemotron-3-Diarization",),
         offers="turns, for --speakers: who speaks in a segment; voices tell who is who across segments",
         exact="windows of one length go together; frames are those of transformers alone (a test compares)",
-        licence="NVIDIA Open Model License",
+        licence="the checkpoint's own",
         transformers=(5, 24),
     ),
 )
