@@ -340,6 +340,31 @@ def test_parts_do_not_matter_to_who_speaks(talks: dict[str, Any], tmp_path: Path
                 assert np.allclose(a["vector"], b["vector"], atol=1e-4)
 
 
+def test_the_number_of_threads_does_not_matter_to_a_bit(
+    talks: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        run(
+            talks["root"] / "in" / "two.wav",
+            tmp_path / threads,
+            speakers="auto",
+            keep_voices=True,
+            quality=True,
+            dnsmos=False,
+        )
+    for table in ("turns", "speakers", "segments", "quality"):
+        assert rows(tmp_path / "1", table) == rows(tmp_path / "2", table)
+
+
+def test_channels_that_are_the_same_are_told(tmp_path: Path) -> None:
+    one = clips_of("en")[0]
+    (tmp_path / "a.wav").write_bytes(encode(np.stack([one, one], 1)))
+    run(tmp_path / "a.wav", tmp_path / "out", speakers="channel", channels="split")
+    (row,) = rows(tmp_path / "out", "recordings")
+    assert "all 2 channels hold the same sound" in row["notes"]
+
+
 def test_vectors_are_kept_only_where_that_is_asked(talks: dict[str, Any], tmp_path: Path) -> None:
     run(talks["root"] / "in" / "two.wav", tmp_path / "out", speakers="auto")
     for table in ("turns", "speakers"):

@@ -174,6 +174,7 @@ class _Source:
         self._audio, self._limit, self._spec, self._mixing, self._channels = audio, limit, spec, mixing, channels
         self._streams = streams
         self.num_decoded, self._peak = 0, 0.0
+        self._is_alike = len(channels) > 1  # until one channel differs
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         for block in self._audio.blocks_TK:
@@ -200,7 +201,9 @@ class _Source:
     def _picked(self, block_TC: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._channels == [None]:
             return self._mixing.mixed(block_TC)
-        return block_TC[:, [channel or 0 for channel in self._channels]]
+        picked = block_TC[:, [channel or 0 for channel in self._channels]]
+        self._is_alike = self._is_alike and bool((picked == picked[:, :1]).all())
+        return picked
 
     def _notes(self) -> str | None:
         """What the row says of sound that was changed, or is not as it was asked for."""
@@ -209,6 +212,8 @@ class _Source:
             notes.append(
                 f"the manifest means channel {self._spec.channel} of {self._audio.num_channels}: all are taken"
             )
+        if self._is_alike:
+            notes.append(f"all {len(self._channels)} channels hold the same sound; --channels mix hears it once")
         if self._peak > LOUDEST:
             notes.append(f"louder than full scale (peak {self._peak:.3g}): clipped")
         forms = sorted({stream.form for stream in self._streams})

@@ -183,9 +183,9 @@ def _joined_by_centre(
             return found
         centres = _centres(unit_ND, seconds_N, found)[names]
         near_KK = np.triu(centres @ centres.T, 1)
-        for at, other in pairs:
-            if found[at] >= 0 and found[other] >= 0:
-                ends = np.searchsorted(names, sorted((found[at], found[other])))
+        for pair in pairs:
+            ends = np.searchsorted(names, np.sort(found[list(pair)]))
+            if (found[list(pair)] >= 0).all():
                 near_KK[ends[0], ends[1]] = 0.0
         one, other = np.unravel_index(int(near_KK.argmax()), near_KK.shape)
         if 1.0 - near_KK[one, other] >= rule.centre_distance:

@@ -77,14 +77,25 @@ class FirstLayer(nn.Module):
         return found
 
 
+class Pointwise(nn.Conv1d):
+    """A convolution over single frames, as the product that it is: its bits do not depend on the number of threads."""
+
+    def __init__(self, channels: int, width: int, bias: bool = False) -> None:
+        super().__init__(channels, width, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.weight[:, :, 0] @ x
+        return found if self.bias is None else found + self.bias[:, None]
+
+
 class ContextLayer(nn.Module):
     """A convolution whose output is weighted by the mean of all frames and of its own stretch of them."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
         self.linear_local = nn.Conv1d(BOTTLENECK, GROWTH, 3, padding=dilation, dilation=dilation, bias=False)
-        self.linear1 = nn.Conv1d(BOTTLENECK, BOTTLENECK // 2, 1)
-        self.linear2 = nn.Conv1d(BOTTLENECK // 2, GROWTH, 1)
+        self.linear1 = Pointwise(BOTTLENECK, BOTTLENECK // 2, bias=True)
+        self.linear2 = Pointwise(BOTTLENECK // 2, GROWTH, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         means = nn.functional.avg_pool1d(x, CONTEXT_FRAMES, CONTEXT_FRAMES, ceil_mode=True)
@@ -100,7 +111,7 @@ class DenseLayer(nn.Module):
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.nonlinear1, self.linear1 = normed(channels), nn.Conv1d(channels, BOTTLENECK, 1, bias=False)
+        self.nonlinear1, self.linear1 = normed(channels), Pointwise(channels, BOTTLENECK)
         self.nonlinear2, self.cam_layer = normed(BOTTLENECK), ContextLayer(dilation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +123,7 @@ class Halving(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.nonlinear, self.linear = normed(channels), nn.Conv1d(channels, channels // 2, 1, bias=False)
+        self.nonlinear, self.linear = normed(channels), Pointwise(channels, channels // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.linear(self.nonlinear(x))
@@ -131,7 +142,7 @@ class LastLayer(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.linear = nn.Conv1d(channels, width, 1, bias=False)
+        self.linear = Pointwise(channels, width)
         self.nonlinear = nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(width, affine=False)))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from audiomill.models.campplus.campplus_network import LEAST_FRAMES, NUM_MELS, CamPlusPlus
+from audiomill.models.device import one_thread
 from audiomill.models.frames.fbank import HOP_SAMPLES, WINDOW_SAMPLES, KaldiFbank
 from audiomill.models.inert import loaded_into, tensors_of
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
@@ -25,7 +26,8 @@ def load_campplus(path: Path, device: str, root: str) -> Embedder:
     fbank = KaldiFbank(NUM_MELS, 0.0, torch.device(device))
 
     def forward(pcm_BT: Tensor) -> Tensor:
-        mel_BFM = fbank.log_mels(pcm_BT.double() / FULL_SCALE)
+        with one_thread():
+            mel_BFM = fbank.log_mels(pcm_BT.double() / FULL_SCALE)
         found: Tensor = network((mel_BFM - mel_BFM.mean(1, keepdim=True)).float())
         return found
 

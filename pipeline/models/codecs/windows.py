@@ -6,7 +6,6 @@ K codebooks, F frames.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiomill.models.device import one_thread
 from audiomill.models.pulse import beat
 
 WINDOW_S = 10.0
@@ -103,17 +103,6 @@ def encodec_chunks(model: Any, sound: Sound) -> Encoded:
         found.append(out.audio_codes[0, 0])
         scales += [] if out.audio_scales[0] is None else out.audio_scales[0].reshape(-1).tolist()
     return Encoded(torch.cat(found, -1), tuple(scales))
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """For sums over time on a CPU, which torch cuts into as many parts as there are threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def dac(model: Any, sound: Sound) -> Encoded:
