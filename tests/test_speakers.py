@@ -412,6 +412,21 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
     assert found.returncode == 2 and "--diarizer" in found.stderr
 
 
+def test_weights_are_kept_as_safetensors(tmp_path: Path) -> None:
+    for name in (VOICES, SEGMENTATION, "resemblyzer"):
+        done = in_process(tmp_path, "models", name, "--save", f"kept-{name}")
+        assert done.returncode == 0 and (tmp_path / f"kept-{name}" / "model.safetensors").exists(), done.stderr
+    wave, said = conversation("en fr en fr", pause_s=0.4)
+    (tmp_path / "a.wav").write_bytes(encode(wave))
+    kept = {"diarizer": tmp_path / f"kept-{SEGMENTATION}", "voice_model": tmp_path / f"kept-{VOICES}"}
+    run(tmp_path / "a.wav", tmp_path / "kept", speakers="auto", **kept)
+    run(tmp_path / "a.wav", tmp_path / "own", speakers="auto")
+    assert rows(tmp_path / "kept", "turns") == rows(tmp_path / "own", "turns")
+    pcm_T = clips_of("en")[0]
+    again = embedder_of(str(tmp_path / "kept-resemblyzer"), "cpu", {}).vectors([pcm_T])
+    assert np.array_equal(again, embedder_of("resemblyzer", "cpu", {}).vectors([pcm_T]))
+
+
 def test_a_voice_model_embeds_segments_and_recordings(tmp_path: Path) -> None:
     wave, _ = conversation("it it")
     (tmp_path / "a.wav").write_bytes(encode(wave))

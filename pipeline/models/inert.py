@@ -6,7 +6,6 @@ A pickle names the functions that it wants called. Here only those that make a t
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import zipfile
@@ -99,17 +98,38 @@ def tensors_of(path: Path, root: str) -> dict[str, Tensor]:
     Raises:
         ModelError: no such tensor, or a file that cannot be read.
     """
+    return _from_root(_all_tensors(path), root, path)
+
+
+def save_plain(path: Path, folder: Path) -> int:
+    """Writes the tensors of a file or folder as `folder`/model.safetensors, beside its config.json; returns how many there are.
+
+    Raises:
+        ModelError: no weights, or a file that cannot be read.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous().clone() for name, tensor in _all_tensors(path).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    if (path / "config.json").is_file():
+        (folder / "config.json").write_bytes((path / "config.json").read_bytes())
+    return len(tensors)
+
+
+def _all_tensors(path: Path) -> dict[str, Tensor]:
     found = weight_file(path)
-    assert found is not None, "a family has recognised it"
+    if found is None:
+        raise ModelError(f"{path}: no weights found")
     if found.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return _from_root(load_file(found), root, path)
+        return dict(load_file(found))
     try:
         content = _plain(found)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: cannot be read as a checkpoint ({' '.join(str(error).split())[:200]})") from error
-    return _from_root(dict(_flat(content, "", MOST_DEEP)), root, path)
+    return dict(_flat(content, "", MOST_DEEP))
 
 
 def _plain(path: Path) -> Any:
@@ -200,9 +220,3 @@ def loaded_into(network: Any, tensors: dict[str, Any], path: Path) -> Any:
     except RuntimeError as error:
         raise ModelError(f"{path}: tensors do not fit ({' '.join(str(error).split())[:200]})") from error
     return network.eval()
-
-
-def saved_settings(path: Path) -> dict[str, Any]:
-    """config.json of a folder; {} where there is none."""
-    place = path / "config.json"
-    return dict(json.loads(place.read_text())) if place.is_file() else {}
