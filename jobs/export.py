@@ -125,6 +125,10 @@ def export(
     place = Place(output, storage_options or {})
     conditions = conditions_of(other["where"])
     check_measured(place, conditions)
+    if conditions and (kind == "rttm" or as_units):
+        raise UsageError(
+            f"--where: is for segments; {'turns' if kind == 'rttm' else 'lines of units'} are whole recordings"
+        )
     if kind in FORMATS:
         _export_samples(place, kind, to, other)
         return

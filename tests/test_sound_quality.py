@@ -62,6 +62,12 @@ def test_clipping_bandwidth_loudness_and_silence_of_known_signals() -> None:
     assert 0.4 < half.silence_share < 0.6
 
 
+@pytest.mark.parametrize("num_samples", [1, 400, 512, 1024, 1500])
+def test_the_shortest_clips_are_measured(num_samples: int) -> None:
+    for pcm in (noise(num_samples), np.zeros(num_samples, np.int16)):
+        assert 0 <= measured(pcm, b"\1" * -(-num_samples // 512)).silence_share <= 1
+
+
 def test_opinions_are_those_of_the_original() -> None:
     clips = [clips_of("en")[0], clips_of("en")[1]]
     joined = np.tile(np.concatenate(clips), 3)[: int(9.01 * RATE)]
@@ -104,10 +110,17 @@ def test_tags_are_those_of_transformers_alone_and_do_not_depend_on_the_batch(tag
         ASTFeatureExtractor.from_pretrained(tagger),
     )
     ours = loaded(tagger, tags=3)
-    clips = [clips_of("en")[0], clips_of("zh")[0], noise(500), np.tile(clips_of("it")[0], 5)]
+    clips = [
+        clips_of("en")[0],
+        clips_of("zh")[0],
+        noise(500),
+        np.tile(clips_of("it")[0], 5),
+        np.tile(clips_of("it")[0], 5)[:163_850],
+    ]
     batch = [Utterance(clip, 0, 0, ("a", None), 0, None) for clip in clips]
     for clip, answer, alone in zip(clips, ours.forward(batch), map(lambda u: ours.forward([u])[0], batch), strict=True):
         parts = [clip[at : at + 163_840] for at in range(0, len(clip), 163_840)]
+        parts = [np.pad(part, (0, max(0, 400 - len(part)))) for part in parts]
         with torch.inference_mode():
             likely = [
                 model(**extractor(part.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt"))
@@ -157,8 +170,10 @@ def test_conditions_choose_segments_for_exports_and_selections(sounds: Path, tmp
     manifest = (tmp_path / "sel").rglob("*.jsonl")
     assert all("noisy" in line for path in manifest for line in path.read_text().splitlines())
     likeliest = rows(sounds, "quality")[0]["tags"][0]
+    assert [each.column for each in conditions_of("tag:Male speech, man speaking<0.3, snr_db>=1")][1] == "snr_db"
     (condition,) = conditions_of(f"tag:{likeliest['label'].upper()}>={likeliest['probability'] - 0.01}")
     assert condition.holds({"tags": [likeliest]}) and not condition.holds({"tags": []})
+    assert not conditions_of("tag:Music<0.3")[0].holds({"tags": None}), "what was not measured meets nothing"
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rich.console import Console
 
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import LocalSpeaker, Utterance
@@ -162,6 +166,17 @@ def test_nothing_inside_a_checkpoint_is_run(tmp_path: Path) -> None:
     torch.save({"state": torch.load(source, weights_only=True), "more": Harm()}, path)
     assert names_tensor(path, "head.conv1.weight") and len(tensors_of(path, "head.conv1.weight")) > 900
     assert not (tmp_path / "harmed").exists()
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    name = next(each for each in files if each.endswith("data.pkl"))
+    harm = b"ctorch._utils\n_rebuild_tensor_v2\n(N}(S'__defaults__'\n(I1\ntstbtb."  # what would change torch's own function
+    with zipfile.ZipFile(tmp_path / "c.pt", "w") as archive:
+        for each, content in files.items():
+            archive.writestr(each, harm.replace(b"tstbtb.", b"tutb.") if each == name else content)
+    with pytest.raises(ModelError):
+        tensors_of(tmp_path / "c.pt", "head.conv1.weight")
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == before
     (tmp_path / "b.pt").write_bytes(pickle.dumps({"head.conv1.weight": Harm()}))
     with pytest.raises(ModelError, match=r"b\.pt"):
         tensors_of(tmp_path / "b.pt", "head.conv1.weight")
@@ -197,6 +212,21 @@ def test_a_number_that_is_known_is_kept_and_a_most_is_not_exceeded() -> None:
         assert len(set(clustered(vectors, seconds, places, Rule(0.56), num_speakers=number).tolist())) == number
     assert len(set(clustered(vectors, seconds, places, Rule(0.56), max_speakers=3).tolist())) == 3
     assert len(set(clustered(vectors, seconds, places, Rule(0.56), max_speakers=9).tolist())) == 4
+
+
+def test_noise_is_not_taken_for_one_of_the_known_number() -> None:
+    vectors, truth = people_around(2, 40, 0.4)
+    vectors = np.concatenate([vectors, np.random.default_rng(9).normal(size=(1, 64)).astype(np.float32) / 8])
+    for more in ({"num_speakers": 2}, {"max_speakers": 2}):
+        found = clustered(vectors, np.full(81, 2.0), in_time(81), Rule(0.56), **more)
+        assert len(set(zip(found[:80].tolist(), truth, strict=True))) == 2 and set(found.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+def test_hours_of_noise_end(spread: float) -> None:
+    vectors, _ = people_around(3, 700, spread)
+    found = clustered(vectors, np.full(len(vectors), 2.0), in_time(len(vectors)), Rule(0.56))
+    assert len(found) == len(vectors) > BLOCK and found.min() == 0
 
 
 def test_who_speaks_at_once_is_not_one_person() -> None:
@@ -416,7 +446,7 @@ def test_weights_are_kept_as_safetensors(tmp_path: Path) -> None:
     for name in (VOICES, SEGMENTATION, "resemblyzer"):
         done = in_process(tmp_path, "models", name, "--save", f"kept-{name}")
         assert done.returncode == 0 and (tmp_path / f"kept-{name}" / "model.safetensors").exists(), done.stderr
-    wave, said = conversation("en fr en fr", pause_s=0.4)
+    wave, _ = conversation("en fr en fr", pause_s=0.4)
     (tmp_path / "a.wav").write_bytes(encode(wave))
     kept = {"diarizer": tmp_path / f"kept-{SEGMENTATION}", "voice_model": tmp_path / f"kept-{VOICES}"}
     run(tmp_path / "a.wav", tmp_path / "kept", speakers="auto", **kept)
@@ -425,6 +455,57 @@ def test_weights_are_kept_as_safetensors(tmp_path: Path) -> None:
     pcm_T = clips_of("en")[0]
     again = embedder_of(str(tmp_path / "kept-resemblyzer"), "cpu", {}).vectors([pcm_T])
     assert np.array_equal(again, embedder_of("resemblyzer", "cpu", {}).vectors([pcm_T]))
+
+
+def test_models_before_segmentation_3_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = installed_path(SEGMENTATION)
+    assert path is not None
+    tensors = dict(torch.load(path, weights_only=True)["state_dict"])
+    tensors["classifier.weight"], tensors["classifier.bias"] = tensors["classifier.weight"][:3].clone(), torch.zeros(3)
+    (tmp_path / "old").mkdir()
+    save_file(tensors, tmp_path / "old" / "model.safetensors")
+    (tmp_path / "a.wav").write_bytes(encode(clips_of("en")[0]))
+    with pytest.raises(ModelError, match=r"before segmentation 3\.0"):
+        run(tmp_path / "a.wav", tmp_path / "out", speakers="auto", diarizer=tmp_path / "old")
+
+
+def test_other_transcripts_have_speakers_too(tmp_path: Path, wav2vec2_folder: Path, whisper: Path) -> None:
+    from audiomill.config.jobs import ModelTask, RunConfig
+    from audiomill.config.run import OutputConfig
+    from audiomill.config.speakers import SpeakersConfig
+    from audiomill.config.stages import ModelConfig
+    from audiomill.config.text import TranscriptConfig
+    from audiomill.runs.job import run_job
+
+    wave, _ = conversation("en fr en fr", pause_s=0.4)
+    (tmp_path / "a.wav").write_bytes(encode(wave))
+    output = OutputConfig(output=str(tmp_path / "out"), quiet=True)
+    config = RunConfig(inputs=(str(tmp_path / "a.wav"),), output=output, speakers=SpeakersConfig(speakers="auto"))
+    tasks = [
+        ModelTask(model=ModelConfig(model=str(each)), transcripts=TranscriptConfig())
+        for each in (whisper, wav2vec2_folder)
+    ]
+    run_job(config.job(tasks), Console(quiet=True))
+    words = [word for row in rows(tmp_path / "out", "transcripts") for word in row["words"]]
+    assert words and {word["speaker"] for word in words} == {"S1", "S2"}
+    found = in_process(tmp_path, "export", "out", "--format", "TextGrid", "--transcript", "2", "--to", "grids")
+    assert found.returncode == 0 and '"S1 words"' in (tmp_path / "grids" / "a.TextGrid").read_text()
+
+
+def test_outputs_of_earlier_versions_are_read(talks: dict[str, Any], tmp_path: Path) -> None:
+    """Without speakers in segments and words."""
+    run(talks["root"] / "in" / "two.wav", tmp_path / "out", model="fake://", report=False)
+    (path,) = (tmp_path / "out" / "segments").glob("*.parquet")
+    table = pq.read_table(path).drop_columns(["speaker"])
+    kind = pa.list_(
+        pa.struct([field for field in table.schema.field("words").type.value_type if field.name != "speaker"])
+    )
+    old = table.set_column(table.schema.get_field_index("words"), "words", table.column("words").cast(kind))
+    pq.write_table(old, path)
+    for job in (["report", "out"], ["inspect", "out"], ["export", "out", "--format", "jsonl"]):
+        assert in_process(tmp_path, *job).returncode == 0, job
 
 
 def test_a_voice_model_embeds_segments_and_recordings(tmp_path: Path) -> None:

@@ -165,6 +165,34 @@ def test_what_is_forgotten_stays_forgotten(output: Path, shows: Path, wav2vec2_f
     assert b'"S' in (output / "voices" / "forgotten.json").read_bytes()
 
 
+def test_names_and_forgetting_do_not_pass_to_others_under_other_settings(
+    output: Path, shows: Path, wav2vec2_folder: Path
+) -> None:
+    gone = voice_of(output, "fr")
+    recordings = {link.recording_id for link in read_index(Place(str(output))).links if link.voice == gone}
+    listed(output, "--forget", gone, "--words")
+    run(shows / "in", output, model=wav2vec2_folder, overwrite=True, **{**OPTIONS, "num_speakers": 3})
+    for row in rows(output, "speakers"):  # nobody knows who is who now: all of the recording are forgotten
+        assert (row["vector"] is None) == (row["recording_id"] in recordings)
+    assert all(
+        not row["text"] for row in rows(output, "segments") if row["recording_id"] in recordings and row["speaker"]
+    )
+    assert {row["name"] for row in listed(output)} == {None} and gone not in {row["voice"] for row in listed(output)}
+    run(shows / "in", output, model=wav2vec2_folder, overwrite=True, **{**OPTIONS, "keep_voices": False})
+    assert not (output / "voices" / "voices.parquet").exists(), "without --keep-voices nothing of a voice is kept"
+
+
+def test_vectors_of_segments_are_forgotten_too(shows: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run(shows / "in", output, "embed", **{**OPTIONS, "model": "campplus"})
+    gone = voice_of(output, "fr")
+    index = read_index(Place(str(output)))
+    pairs = {(link.recording_id, link.speaker) for link in index.links if link.voice == gone}
+    listed(output, "--forget", gone)
+    mine = {row["id"] for row in rows(output, "segments") if (row["recording_id"], row["speaker"]) in pairs}
+    assert mine and not mine & {row["segment_id"] for row in rows(output, "embeddings")}
+
+
 def test_words_go_only_where_that_is_asked(output: Path, shows: Path, wav2vec2_folder: Path) -> None:
     gone = voice_of(output, "fr")
     pairs = {(link.recording_id, link.speaker) for link in read_index(Place(str(output))).links if link.voice == gone}

@@ -24,6 +24,7 @@ LEAST_DB, MOST_DB = -20.0, 80.0
 NUM_FFT = 512
 BAND_DB = 60.0
 """Below the strongest band: what is weaker is not there. Resamplers and codecs leave less; fricatives have more."""
+MOST_FRAMES = 4000
 LEAST_LOUDNESS_S = 0.4
 """One block of the standard."""
 
@@ -72,7 +73,7 @@ def _snr_db(wave_T: NDArray[np.float64], is_voiced_F: NDArray[np.bool_]) -> floa
         return None
     # A frame beside speech holds its beginning or end, and voice activity misses some: the middle of what is left is noise, and
     # no louder than the quietest frames of all.
-    beside = power_F[~(np.convolve(voiced_F, [1, 1, 1], "same") > 0)]
+    beside = power_F[~(np.convolve(np.pad(voiced_F, 1), [1, 1, 1], "valid") > 0)]
     quiet = float(np.percentile(power_F, QUIETEST_PCT))
     noise = min(float(np.median(beside)), quiet) if len(beside) >= LEAST_NOISE_FRAMES else quiet
     level, floor = float(power_F[voiced_F].mean()), noise
@@ -95,6 +96,7 @@ def _bandwidth_hz(wave_T: NDArray[np.float64]) -> float:
     if len(wave_T) < NUM_FFT:
         wave_T = np.pad(wave_T, (0, NUM_FFT - len(wave_T)))
     frames = np.lib.stride_tricks.sliding_window_view(wave_T, NUM_FFT)[:: NUM_FFT // 2]
+    frames = frames[:: -(-len(frames) // MOST_FRAMES)]  # evenly spread: an hour takes no more memory than a minute
     power_FN = np.square(np.abs(np.fft.rfft(frames * np.hanning(NUM_FFT))))
     loud_N = np.percentile(power_FN, 95, axis=0)
     if loud_N.max() <= 0.0:

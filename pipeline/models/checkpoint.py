@@ -15,7 +15,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.family import POSTERIORS, PUNCTUATION, TEXT, TRANSLATION, Family, families
+from audiomill.models.family import POSTERIORS, PUNCTUATION, TEXT, TRANSLATION, VOICES, Family, families
 from audiomill.models.locate import NEMO, local_path
 from audiomill.models.model_table import needs_newer, told_unknown
 from audiomill.models.shape import Shape
@@ -95,6 +95,14 @@ def family_of(path: Path, settings: dict[str, Any], name: str) -> Family:
     if path.is_dir() and not (path / "config.json").exists():
         raise ModelError(f"{name}: no config.json beside the weights; expected a Hugging Face or CTranslate2 folder")
     raise ModelError(f"{name}: {told_unknown(settings)}")
+
+
+def makes_voices(model: str) -> bool:
+    """Whether a model, by its name in a table, makes vectors of voices; False where it cannot be found any more."""
+    try:
+        return VOICES in find_checkpoint(ModelConfig(model=model), {}).gives
+    except ModelError:
+        return False
 
 
 def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) -> None:

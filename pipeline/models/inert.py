@@ -10,7 +10,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 HEAD_BYTES = 2**21
 """Of a file in torch's old format: the names of its tensors stand at its head."""
 MOST_DEEP = 12
+UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError, StopIteration, IndexError,
+    zipfile.BadZipFile, struct.error,
+)  # fmt: skip
+"""What a damaged or strange file raises."""
 
 
 class Inert:
@@ -47,6 +52,21 @@ class Inert:
 
     def __call__(self, *given: Any, **named: Any) -> Inert:
         return Inert()
+
+
+class _Making:
+    """Calls a function of torch that makes a tensor, and lets a pickle change nothing of it."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *given: Any) -> Any:
+        return self._make(*given)
+
+    def __setstate__(self, state: Any) -> None:
+        """Nothing."""
 
 
 def names_tensor(path: Path, *names: str) -> bool:
@@ -78,7 +98,7 @@ def _head(path: Path, changed: int) -> bytes:
     """What names the tensors of a file."""
     with path.open("rb") as handle:
         if path.suffix == ".safetensors":
-            (size,) = struct.unpack("<Q", handle.read(8))
+            size = int.from_bytes(handle.read(8), "little")
             return handle.read(min(size, HEAD_BYTES))
         if zipfile.is_zipfile(handle):
             with zipfile.ZipFile(handle) as archive:
@@ -109,6 +129,8 @@ def save_plain(path: Path, folder: Path) -> int:
     """
     from safetensors.torch import save_file
 
+    if path.is_dir() and len([*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]) > 1:
+        raise ModelError(f"{path}: its weights are in several files; they are read as they are, without --save")
     tensors = {name: tensor.contiguous().clone() for name, tensor in _all_tensors(path).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
@@ -127,7 +149,7 @@ def _all_tensors(path: Path) -> dict[str, Tensor]:
         return dict(load_file(found))
     try:
         content = _plain(found)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{path}: cannot be read as a checkpoint ({' '.join(str(error).split())[:200]})") from error
     return dict(_flat(content, "", MOST_DEEP))
 
@@ -167,7 +189,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")):
-            return getattr(torch._utils, name)
+            return _Making(getattr(torch._utils, name))
         if module == "torch" and name.endswith("Storage"):
             return name
         return Inert

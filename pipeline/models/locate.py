@@ -18,6 +18,7 @@ NEMO = (
     "a NeMo archive, which is not read here; expected the same checkpoint's folder for transformers (config.json and "
     "model.safetensors, on the hub beside the archive or under the name with -hf)"
 )
+WEIGHT_FILES = (".pt", ".bin", ".ckpt")
 HUB_PATTERNS = ["*.json", "*.txt", "*.safetensors", "merges.txt", "vocab*", "*.model", "*.jinja"]
 
 
@@ -32,7 +33,7 @@ def local_path(name: str, storage_options: dict[str, Any]) -> Path:
     if (inside := installed_path(name)) is not None:
         return inside
     path = Path(name)
-    if path.is_dir() or (path.is_file() and path.suffix == ".pt"):
+    if path.is_dir() or (path.is_file() and path.suffix in WEIGHT_FILES):
         return path.absolute()
     if path.suffix == ".nemo":
         raise ModelError(f"--model {name}: {NEMO}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from audiomill import schema
 from audiomill.config.defaults import FIRST
@@ -77,6 +78,8 @@ def read_part(output: Place, part: int, transcript: int = FIRST) -> tuple[list[R
     columns = [column for column in schema.SEGMENTS.names if column not in NOT_SHOWN]
     recordings = in_schema(read_table(output.join("recordings", name)), schema.RECORDINGS)
     rows = read_table(output.join("segments", name), columns if transcript == FIRST else None)
+    known = schema.SEGMENTS if transcript != FIRST else pa.schema([schema.SEGMENTS.field(each) for each in columns])
+    rows = in_schema(rows, known)
     segments: defaultdict[str, list[Row]] = defaultdict(list)
     for row in with_texts(output, part, "segments", rows, transcript).to_pylist():
         segments[row["recording_id"]].append(row)

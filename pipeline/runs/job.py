@@ -35,6 +35,7 @@ from audiomill.storage.fs import Place, absolute, remove_stale_temporaries
 from audiomill.storage.ledger import split_by_part
 from audiomill.storage.part_files import part_name
 from audiomill.tables.outputs import table_names
+from audiomill.tables.voice_index import drop_voices
 from audiomill.watch.inside import inside
 from audiomill.watch.journal import tell, tell_part
 from audiomill.watch.meter import Meter
@@ -85,6 +86,8 @@ def run_job(
             console.print(engine_line(asked), highlight=False, soft_wrap=True)
         if config.output.overwrite:
             ledger.clear(output, table_names())
+            if not config.speakers.keep_voices:
+                drop_voices(output)
         remove_stale_temporaries(output)
         ledger.guard(output, fields, run_record(config))
         if asked.plan.part_seconds is None:  # another run may have claimed the output a moment before

@@ -19,6 +19,7 @@ from audiomill.models.installed import installed_path
 from audiomill.models.task import TaskSpec
 from audiomill.speakers.clustering import Rule
 from audiomill.tables.speaker_tables import SpeakersWant
+from audiomill.watch.journal import without_credentials
 
 
 def diarizer_task(config: JobConfig) -> Iterator[ModelTask]:
@@ -115,7 +116,7 @@ def speakers_want(config: JobConfig) -> SpeakersWant | None:
         rule=Rule(distance=wanted.speaker_distance),
         num_speakers=wanted.num_speakers,
         max_speakers=wanted.max_speakers,
-        model=None if by_channel else wanted.voice_model,
+        model=None if by_channel else without_credentials(voice_name(wanted.voice_model)),
         keeps_voices=wanted.keep_voices,
     )
 

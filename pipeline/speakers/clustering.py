@@ -20,6 +20,10 @@ BLOCK = 1500
 """Vectors that are clustered at once."""
 TIGHT = 0.6
 """Of the distance below which speakers are one, inside a block: blocks join what is the same for sure."""
+ENOUGH = 0.9
+"""Of the vectors: where a round of blocks leaves more, the next one is less tight."""
+MOST_NOISE = 20
+"""Clusters of noise beside a known number of speakers."""
 APART = 2.0
 """Cosine distance of what shall not be joined."""
 
@@ -81,12 +85,14 @@ def clustered(
     if len(sure) < (num_speakers or 1):
         sure = np.arange(len(unit_ND))
     found = np.full(len(unit_ND), -1)
-    found[sure] = _in_blocks(
-        unit_ND[sure], seconds_N[sure], [places[at] for at in sure.tolist()], rule.distance, num_speakers, max_speakers
-    )
+    near = [places[at] for at in sure.tolist()]
+    found[sure] = _in_blocks(unit_ND[sure], seconds_N[sure], near, rule, num_speakers, TIGHT)
     if num_speakers is None:
         found = _without_small(unit_ND, seconds_N, _joined_by_centre(unit_ND, seconds_N, places, found, rule), rule)
-    found = _given_to_nearest(unit_ND, seconds_N, places, found)
+    most = num_speakers or max_speakers
+    found = _given_to_nearest(
+        unit_ND, seconds_N, places, found if most is None else _at_most(unit_ND, seconds_N, found, most)
+    )
     _, first, numbers = np.unique(found, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
     named: NDArray[np.int64] = order[numbers]
@@ -104,49 +110,95 @@ def _in_blocks(
     unit_ND: NDArray[np.float64],
     seconds_N: NDArray[np.float64],
     places: Sequence[Place],
-    distance: float,
+    rule: Rule,
     num_speakers: int | None,
-    max_speakers: int | None,
+    tight: float,
 ) -> NDArray[np.int64]:
+    """Clusters of any number of vectors: blocks are clustered tightly, then what is left of them."""
     if len(unit_ND) <= BLOCK:
-        return _linked(unit_ND, places, distance, num_speakers, max_speakers)
+        return _linked(unit_ND, seconds_N, places, rule, num_speakers)
     parts: list[NDArray[np.int64]] = []
     for first in range(0, len(unit_ND), BLOCK):
         last = first + BLOCK
-        inner = _linked(unit_ND[first:last], places[first:last], TIGHT * distance, None, None)
+        inner = _cut(_tree(unit_ND[first:last], places[first:last]), tight * rule.distance)
         parts.append(inner + (int(parts[-1].max()) + 1 if parts else 0))
     inner_N = np.concatenate(parts)
+    if inner_N.max() + 1 > ENOUGH * len(unit_ND):  # noise keeps everything apart
+        if tight < 1.0:
+            return _in_blocks(unit_ND, seconds_N, places, rule, num_speakers, tight + 0.2)
+        return _by_a_sample(unit_ND, seconds_N, places, rule, num_speakers)
     centres = _centres(unit_ND, seconds_N, inner_N)
     sizes = np.bincount(inner_N, seconds_N).astype(np.float64)
-    outer = _in_blocks(centres, sizes, [NOWHERE] * len(centres), distance, num_speakers, max_speakers)
+    outer = _in_blocks(centres, sizes, [NOWHERE] * len(centres), rule, num_speakers, tight)
     found: NDArray[np.int64] = outer[inner_N]
+    return found
+
+
+def _by_a_sample(
+    unit_ND: NDArray[np.float64],
+    seconds_N: NDArray[np.float64],
+    places: Sequence[Place],
+    rule: Rule,
+    num_speakers: int | None,
+) -> NDArray[np.int64]:
+    """A block of vectors, evenly spread, is clustered, and the others are given to the nearest cluster."""
+    chosen = np.linspace(0, len(unit_ND) - 1, BLOCK).astype(np.int64)
+    some = _linked(unit_ND[chosen], seconds_N[chosen], [places[at] for at in chosen.tolist()], rule, num_speakers)
+    found: NDArray[np.int64] = (unit_ND @ _centres(unit_ND[chosen], seconds_N[chosen], some).T).argmax(1)
     return found
 
 
 def _linked(
     unit_ND: NDArray[np.float64],
+    seconds_N: NDArray[np.float64],
     places: Sequence[Place],
-    distance: float,
+    rule: Rule,
     num_speakers: int | None,
-    max_speakers: int | None,
 ) -> NDArray[np.int64]:
-    """Clusters of a dendrogram."""
+    """Clusters of a dendrogram; where a number of speakers is known, so many or more: noise may be a cluster of its own, so the
+    cut goes down until that many have something to say."""
+    tree = _tree(unit_ND, places)
+    if num_speakers is None:
+        return _cut(tree, rule.distance)
+    least = min(rule.least_s, LEAST_SHARE * float(seconds_N.sum()))
+    for count in range(num_speakers, min(len(unit_ND), num_speakers + MOST_NOISE) + 1):
+        found = _cut(tree, count, "maxclust")
+        if (np.bincount(found, seconds_N) >= least).sum() >= num_speakers:
+            return found
+    return _cut(tree, num_speakers, "maxclust")
+
+
+def _tree(unit_ND: NDArray[np.float64], places: Sequence[Place]) -> NDArray[np.float64]:
+    """Average linkage; empty for a single vector."""
     if len(unit_ND) == 1:
-        return np.zeros(1, np.int64)
+        return np.zeros((0, 4))
     try:
-        from scipy.cluster.hierarchy import fcluster, linkage
+        from scipy.cluster.hierarchy import linkage
     except ImportError as error:
         raise UsageError("--speakers auto needs scipy: pip install 'audiomill[speakers]'") from error
     distances = np.clip(1.0 - unit_ND @ unit_ND.T, 0.0, APART)
     distances[_at_once(places)] = APART
-    tree = linkage(distances[np.triu_indices(len(unit_ND), 1)], "average")
-    if num_speakers is None:
-        found = fcluster(tree, distance, "distance")
-        if max_speakers is not None and found.max() > max_speakers:
-            found = fcluster(tree, max_speakers, "maxclust")
-    else:
-        found = fcluster(tree, num_speakers, "maxclust")
-    return np.asarray(found, np.int64) - 1
+    found: NDArray[np.float64] = linkage(distances[np.triu_indices(len(unit_ND), 1)], "average")
+    return found
+
+
+def _cut(tree: NDArray[np.float64], at: float, criterion: str = "distance") -> NDArray[np.int64]:
+    if not len(tree):
+        return np.zeros(1, np.int64)
+    from scipy.cluster.hierarchy import fcluster
+
+    return np.asarray(fcluster(tree, at, criterion), np.int64) - 1
+
+
+def _at_most(
+    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], found: NDArray[np.int64], most: int
+) -> NDArray[np.int64]:
+    """The speakers who say most; what the others said is theirs afterwards."""
+    sizes = np.bincount(found[found >= 0], seconds_N[found >= 0])
+    if (sizes > 0).sum() <= most:
+        return found
+    kept = np.argsort(-sizes, kind="stable")[:most]
+    return np.where(np.isin(found, kept), found, -1)
 
 
 def _at_once(places: Sequence[Place]) -> NDArray[np.bool_]:

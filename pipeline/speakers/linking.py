@@ -48,6 +48,7 @@ class Voices:
 
     def __init__(self, sums: Mapping[str, NDArray[np.float64]], last: int = 0) -> None:
         self.ids, self.last = list(sums), last
+        self._at = {voice: number for number, voice in enumerate(self.ids)}
         self._sums_VD = np.stack(list(sums.values())) if sums else np.zeros((0, 0))
         self._unit_VD = unit(self._sums_VD) if sums else np.zeros((0, 0))
 
@@ -62,7 +63,7 @@ class Voices:
             return None, -1.0
         near_V = self._unit_VD[: len(self.ids)] @ unit(vector_D[None])[0]
         for voice in but:
-            near_V[self.ids.index(voice)] = -2.0
+            near_V[self._at[voice]] = -2.0
         at = int(near_V.argmax())
         return (self.ids[at], float(near_V[at])) if near_V[at] > -2.0 else (None, -1.0)
 
@@ -72,15 +73,16 @@ class Voices:
 
     def join(self, voice: str, other: str) -> None:
         """Makes another voice a part of this one."""
-        self._add(voice, self._sums_VD[self.ids.index(other)])
+        self._add(voice, self._sums_VD[self._at[other]])
         self.drop(other)
 
     def drop(self, voice: str) -> None:
         """Takes one out."""
-        at, count = self.ids.index(voice), len(self.ids)
+        at, count = self._at[voice], len(self.ids)
         for values_VD in (self._sums_VD, self._unit_VD):
             values_VD[at : count - 1] = values_VD[at + 1 : count]
         del self.ids[at]
+        self._at = {voice: number for number, voice in enumerate(self.ids)}
 
     def new_id(self) -> str:
         """One that no voice has had."""
@@ -88,14 +90,15 @@ class Voices:
         return f"v{self.last:06d}"
 
     def _add(self, voice: str, sum_D: NDArray[np.float64]) -> None:
-        if voice not in self.ids:
+        if voice not in self._at:
             if len(self.ids) == len(self._sums_VD):  # room for as many again
                 room = np.zeros((max(16, len(self.ids)), len(sum_D)))
                 own = self._sums_VD.reshape(-1, len(sum_D)), self._unit_VD.reshape(-1, len(sum_D))
                 self._sums_VD, self._unit_VD = (np.concatenate([each, room]) for each in own)
+            self._at[voice] = len(self.ids)
             self.ids.append(voice)
             self._sums_VD[len(self.ids) - 1] = 0.0
-        at = self.ids.index(voice)
+        at = self._at[voice]
         self._sums_VD[at] = self._sums_VD[at] + sum_D
         self._unit_VD[at] = unit(self._sums_VD[at][None])[0]
 

@@ -35,6 +35,7 @@ COUNTS = pa.schema(
 """What returns to the driver of a run: counts, never rows. `entry`: of the ledger, as JSON; `rejected`: the first
 `MAX_NAMED` rejections without their details, for logs."""
 MAX_NAMED = 50
+SPEAKERS = "speakers"
 
 SPECIAL = re.compile(r"<(unk|pad|s|/s|mask)>|\[(UNK|PAD|CLS|SEP|MASK)\]")
 """Tokens of CTC vocabularies that stand for no letter."""
@@ -70,7 +71,7 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
         if found is None or ledger.is_done(output, part):
             return _counts(part, {}, [])
         results = found
-    tables = without_forgotten(assemble(results, wanted), forgotten_of(output) if wanted.speakers else {})
+    tables = assemble(results, wanted)
     planned = [name for each in results for name in each.row["planned"]]
     entry = write_part(output, part, planned, tables, results, wanted, digest, before)
     for each in results:
@@ -128,6 +129,8 @@ def write_part(
         RunFailed: a planned recording is in neither `recordings` nor `rejections`, or one is there twice.
     """
     check_accounted(part, planned, tables)
+    if SPEAKERS in tables:
+        tables = without_forgotten(tables, forgotten_of(output))
     num_bytes = {
         name: write_table(output.join(name, part_name(part) + ".parquet"), tables[name], expected)
         for name, expected in wanted.schemas.items()
@@ -255,7 +258,6 @@ def replace_recordings(
         digest: of the configuration.
     """
     retried = pa.array([*fresh["recordings"].column("id").to_pylist(), *fresh["rejections"].column("id").to_pylist()])
-    fresh = without_forgotten(fresh, forgotten_of(output) if wanted.speakers else {})
     merged: dict[str, pa.Table] = {}
     for name, expected in wanted.schemas.items():
         key = "id" if name in ("recordings", "rejections") else "recording_id"

@@ -13,7 +13,8 @@ from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.tables.result import Result, Tables
 from audiomill.tables.rows import in_time_order, joined_text, spoken_language
-from audiomill.tables.speaker_tables import HEARD, OBSERVED, with_turns
+from audiomill.tables.speaker_tables import HEARD, OBSERVED, with_their_speakers, with_turns
+from audiomill.tables.transcripts import TRANSCRIPTS
 
 ENVELOPE = ("envelope", "envelope_s")
 
@@ -37,6 +38,8 @@ def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
         found = [result.frames[name].cast(expected) for result in results if name in result.frames]
         joined = pa.concat_tables(found) if found else expected.empty_table()
         tables[name] = in_order_of(joined, "segment_id", tables["segments"].column("id"))
+    if wanted.speakers is not None and TRANSCRIPTS.name in tables:
+        tables[TRANSCRIPTS.name] = with_their_speakers(tables[TRANSCRIPTS.name], tables)
     return tables
 
 

@@ -18,6 +18,8 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "==": operator.eq, "=": operator.eq, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
 CONDITION = re.compile(r"\s*(tag:[^<>=!]+|\w+)\s*(>=|<=|!=|==|=|>|<)\s*(.+?)\s*")
+BETWEEN = re.compile(r",(?=\s*(?:tag:[^<>=!]+|\w+)\s*(?:>=|<=|!=|==|=|>|<))")
+"""A comma before another condition: labels have commas, too."""
 TAG = "tag:"
 NOT_COMPARED = ("words", "phrases", "gates", "nbest", "tags", "id", "segment_id")
 OF_SEGMENTS = tuple(name for name in schema.SEGMENTS.names if name not in NOT_COMPARED)
@@ -35,8 +37,10 @@ class Condition:
     def holds(self, row: Mapping[str, Any]) -> bool:
         """Whether a row meets it; what was not measured does not, and a sound that is not among the tags has no probability."""
         if self.column.startswith(TAG):
+            if row.get("tags") is None:
+                return False
             label = self.column.removeprefix(TAG).strip().lower()
-            found = {each["label"].lower(): each["probability"] for each in row.get("tags") or ()}
+            found = {each["label"].lower(): each["probability"] for each in row["tags"]}
             return COMPARISONS[self.comparison](found.get(label, 0.0), self.value)
         value = row.get(self.column)
         return value is not None and COMPARISONS[self.comparison](value, self.value)
@@ -59,7 +63,7 @@ def conditions_of(text: str | None) -> list[Condition]:
     Raises:
         UsageError: no comparison, or an unknown column.
     """
-    return [_condition(each) for each in (text or "").split(",") if each.strip()]
+    return [_condition(each) for each in BETWEEN.split(text or "") if each.strip()]
 
 
 def _condition(text: str) -> Condition:
@@ -89,8 +93,14 @@ def _condition(text: str) -> Condition:
 def check_measured(output: Place, conditions: Sequence[Condition]) -> None:
     """Raises InputError for conditions on what the output did not measure."""
     missing = [each for each in conditions if each.is_of_quality]
-    if missing and not output.join("quality").names():
+    if not missing:
+        return
+    names = output.join("quality").names()
+    if not names:
         raise InputError(f"--where {missing[0]}: {output.url} has no quality table; make it with --quality")
+    tags = [each for each in missing if each.column.startswith(TAG)]
+    if tags and all(read_table(output.join("quality", name), ["tags"]).column("tags").null_count for name in names[:1]):
+        raise InputError(f"--where {tags[0]}: {output.url} has no tags; make it with --quality --tagger MODEL")
 
 
 def with_quality(

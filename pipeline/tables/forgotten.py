@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from audiomill import schema
+from audiomill.config.fields import digest
+from audiomill.models.checkpoint import makes_voices
+from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.tables.embeddings import EMBEDDINGS
 from audiomill.tables.rows import in_time_order, joined_text
 from audiomill.tables.transcripts import TRANSCRIPTS
 from audiomill.text.scripts import joined
 
+EVERYBODY = "*"
+"""In place of a speaker's name."""
 Forgotten = Mapping[tuple[str, str], bool]
 """(recording, speaker) -> whether the words go too. Nothing of a voice is in it."""
 
 
+def settings_of(output: Place) -> str:
+    """Digest of what an output was made with: names of speakers mean nothing under other settings."""
+    return digest(ledger.claim_of(output).get("results", {}))
+
+
 def forgotten_of(output: Place) -> dict[tuple[str, str], bool]:
-    """What an output was told to forget."""
+    """What an output was told to forget. Where it was made anew with other settings, nobody knows which speaker that is now: then all
+    speakers of the recording are."""
     place = output.join("voices", "forgotten.json")
     if not place.exists():
         return {}
-    return {(recording, speaker): words for recording, speaker, words in json.loads(place.read())}
+    now, found = settings_of(output), dict[tuple[str, str], bool]()
+    for recording, speaker, words, settings in json.loads(place.read()):
+        key = (recording, speaker if settings == now else EVERYBODY)
+        found[key] = found.get(key, False) or words
+    return found
 
 
 def remember(output: Place, forgotten: Forgotten) -> None:
     """Keeps it for reruns."""
-    rows = [[*key, words] for key, words in sorted(forgotten.items())]
+    now = settings_of(output)
+    rows = [[*key, words, now] for key, words in sorted(forgotten.items())]
     output.join("voices", "forgotten.json").write(json.dumps(rows, indent=1).encode())
+
+
+def is_forgotten(forgotten: Forgotten, recording: str, speaker: str | None) -> bool:
+    """Whether a speaker is, or everybody of the recording."""
+    return speaker is not None and ((recording, speaker) in forgotten or (recording, EVERYBODY) in forgotten)
 
 
 def without_forgotten(tables: dict[str, pa.Table], forgotten: Forgotten) -> dict[str, pa.Table]:
@@ -43,15 +65,36 @@ def without_forgotten(tables: dict[str, pa.Table], forgotten: Forgotten) -> dict
         if name in tables:
             rows = [_without_vector(row, mine) for row in tables[name].to_pylist()]
             found[name] = pa.Table.from_pylist(rows, schema=tables[name].schema)
-    silent = {key for key, words in mine.items() if words}
+    if EMBEDDINGS.name in tables:
+        found[EMBEDDINGS.name] = _without_their_vectors(tables, mine)
+    silent = {key: True for key, words in mine.items() if words}
     return _without_words(found, silent) if silent else found
 
 
+def _without_their_vectors(tables: dict[str, pa.Table], forgotten: Forgotten) -> pa.Table:
+    """Embeddings of models of voices are vectors of voices: those of segments that a forgotten speaker speaks in go."""
+    theirs = tables[EMBEDDINGS.name]
+    models = {name for name in theirs.column("model").to_pylist() if makes_voices(name)}
+    if not models:
+        return theirs
+    gone = {
+        row["id"]
+        for row in tables["segments"].select(["id", "recording_id", "speaker", "words"]).to_pylist()
+        if any(is_forgotten(forgotten, row["recording_id"], who) for who in _speakers_in(row))
+    }
+    pairs = zip(theirs.column("segment_id").to_pylist(), theirs.column("model").to_pylist(), strict=True)
+    return theirs.filter(pa.array([not (segment in gone and model in models) for segment, model in pairs]))
+
+
+def _speakers_in(segment: Mapping[str, Any]) -> set[str | None]:
+    return {segment["speaker"], *(word["speaker"] for word in segment["words"] or ())}
+
+
 def _without_vector(row: dict[str, Any], forgotten: Forgotten) -> dict[str, Any]:
-    return row | {"vector": None} if (row["recording_id"], row["speaker"]) in forgotten else row
+    return row | {"vector": None} if is_forgotten(forgotten, row["recording_id"], row["speaker"]) else row
 
 
-def _without_words(tables: dict[str, pa.Table], silent: set[tuple[str, str]]) -> dict[str, pa.Table]:
+def _without_words(tables: dict[str, pa.Table], silent: Forgotten) -> dict[str, pa.Table]:
     segments = [_silenced(row, silent) for row in tables["segments"].to_pylist()]
     by_recording: dict[str, list[dict[str, Any]]] = {}
     for row in segments:
@@ -69,24 +112,40 @@ def _without_words(tables: dict[str, pa.Table], silent: set[tuple[str, str]]) ->
         "recordings": pa.Table.from_pylist(recordings, schema=schema.RECORDINGS),
     }
     if TRANSCRIPTS.name in tables:
-        speaker_of = {row["id"]: row["speaker"] for row in segments}
+        own = {row["id"]: row for row in segments}
         others = [
-            row | {"text": "", "words": None if row["words"] is None else []}
-            if (row["recording_id"], speaker_of.get(row["segment_id"])) in silent
-            else row
-            for row in tables[TRANSCRIPTS.name].to_pylist()
+            _other_text(row, own.get(row["segment_id"], {}), silent) for row in tables[TRANSCRIPTS.name].to_pylist()
         ]
         found[TRANSCRIPTS.name] = pa.Table.from_pylist(others, schema=tables[TRANSCRIPTS.name].schema)
     return found
 
 
-def _silenced(row: dict[str, Any], silent: set[tuple[str, str]]) -> dict[str, Any]:
+def _other_text(row: dict[str, Any], segment: Mapping[str, Any], silent: Forgotten) -> dict[str, Any]:
+    """Another model's text of a segment, without the words of a speaker; all of it where words have no times."""
+    kept = None if row["words"] is None else _said_by_others(row["recording_id"], row["words"], silent)
+    if row["words"] is not None and kept is not None:
+        is_whole = len(kept) == len(row["words"])
+        return row if is_whole else row | {"words": kept, "text": _text_of(kept)}
+    is_theirs = (
+        any(is_forgotten(silent, row["recording_id"], who) for who in _speakers_in(segment)) if segment else True
+    )
+    return row | {"text": ""} if is_theirs else row
+
+
+def _silenced(row: dict[str, Any], silent: Forgotten) -> dict[str, Any]:
     """A segment without the words of a speaker; what cannot be told apart goes with them."""
-    recording = row["recording_id"]
     gone = {"phrases": None, "first_text": None, "nbest": None}
     if row["words"] is None:
-        return row | {"text": "", **gone} if (recording, row["speaker"]) in silent else row
-    kept = [word for word in row["words"] if (recording, word["speaker"]) not in silent]
+        return row | {"text": "", **gone} if is_forgotten(silent, row["recording_id"], row["speaker"]) else row
+    kept = _said_by_others(row["recording_id"], row["words"], silent)
     if len(kept) == len(row["words"]):
         return row
-    return row | {"words": kept, "text": joined([word["word"].strip() for word in kept]), **gone}
+    return row | {"words": kept, "text": _text_of(kept), **gone}
+
+
+def _said_by_others(recording: str, words: Sequence[dict[str, Any]], silent: Forgotten) -> list[dict[str, Any]]:
+    return [word for word in words if not is_forgotten(silent, recording, word["speaker"])]
+
+
+def _text_of(words: Sequence[Mapping[str, Any]]) -> str:
+    return joined([word["word"].strip() for word in words])

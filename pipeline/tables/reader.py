@@ -22,7 +22,7 @@ from audiomill import schema
 from audiomill.errors import InputError
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import done_parts
-from audiomill.storage.part_files import part_name, read_table
+from audiomill.storage.part_files import in_schema, part_name, read_table
 from audiomill.tables.collate import Batch, collated
 from audiomill.tables.output import Reading
 from audiomill.tables.outputs import OUTPUTS
@@ -111,7 +111,7 @@ class OutputDataset(Dataset[Sample]):
 
     def __getstate__(self) -> dict[str, Any]:
         """For DataLoader workers: without what was cached."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_samples_of", "_told")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_samples_of", "_told", "_voices")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -158,6 +158,7 @@ class OutputDataset(Dataset[Sample]):
     def _cache(self) -> None:
         self._samples_of = lru_cache(OPEN_ROW_GROUPS)(self._samples)
         self._told = lru_cache(OPEN_ROW_GROUPS)(self._columns_of)
+        self._voices = lru_cache(1)(lambda: voices_of(self._place))
 
     def _file(self, number: int) -> pq.ParquetFile:
         place = self._place.join(self._table, part_name(self._parts[number]) + ".parquet")
@@ -218,9 +219,12 @@ class OutputDataset(Dataset[Sample]):
         name = part_name(self._parts[number]) + ".parquet"
         own = [column for column in self._columns if column in schema.SEGMENTS.names]
         others = [column for column in self._columns if column not in (*own, *VOICE)]
-        by_speaker = voices_of(self._place) if set(VOICE) & set(self._columns) else {}
+        by_speaker = self._voices() if set(VOICE) & set(self._columns) else {}
         wanted = list(dict.fromkeys(["id", "recording_id", *own, *(["speaker"] if by_speaker else [])]))
-        segments = read_table(self._place.join("segments", name), wanted)
+        segments = in_schema(
+            read_table(self._place.join("segments", name), wanted),
+            pa.schema([schema.SEGMENTS.field(each) for each in wanted]),
+        )
         recordings: dict[str, dict[str, Any]] = {}
         if others:
             table = read_table(self._place.join("recordings", name), list(dict.fromkeys(["id", *others])))

@@ -130,6 +130,18 @@ def with_turns(tables: dict[str, pa.Table], observed: pa.Table, want: SpeakersWa
     }
 
 
+def with_their_speakers(transcripts: pa.Table, tables: Mapping[str, pa.Table]) -> pa.Table:
+    """The texts of a job's other models with the speakers of their words."""
+    columns = ["id", "recording_id", "channel", "start_s", "stop_s"]
+    segments = {row["id"]: row for row in tables["segments"].select(columns).to_pylist()}
+    rows = transcripts.to_pylist()
+    timed = [{**segments[row["segment_id"]], "words": row["words"]} for row in rows]
+    plain = [name for name in TURNS.names if name != "vector"]
+    told = with_speakers(timed, tables["turns"].select(plain).to_pylist())
+    found = [row | {"words": each["words"]} for row, each in zip(rows, told, strict=True)]
+    return pa.Table.from_pylist(found, schema=transcripts.schema)
+
+
 Found = dict[str, tuple[list[Turn], list[Voice]]]
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from audiomill.schema import column
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
+from audiomill.tables.forgotten import settings_of
 
 FOLDER = "voices"
 LINKS = pa.schema(
@@ -26,6 +27,7 @@ VOICES = pa.schema(
         column("name", pa.string(), "given by `audiomill voices --name`", nullable=True),
         column("sum", pa.list_(pa.float64()), "of the vectors that were linked to it, by seconds"),
         column("last", pa.int64(), "number of the latest id that was given"),
+        column("settings", pa.string(), "digest of what the output was made with: under others, links mean nothing"),
     ]
 )
 VOICE = ("voice", "voice_name")
@@ -37,12 +39,20 @@ def voices_of(output: Place) -> dict[tuple[str, str | None], dict[str, str | Non
     place = output.join(FOLDER, "links.parquet")
     if not place.exists():
         return {}
-    rows = read_table(output.join(FOLDER, "voices.parquet"), ["voice", "name"]).to_pylist()
+    rows = read_table(output.join(FOLDER, "voices.parquet"), ["voice", "name", "settings"]).to_pylist()
+    if {row["settings"] for row in rows} != {settings_of(output)}:
+        return {}
     names = {row["voice"]: row["name"] for row in rows}
     return {
         (row["recording_id"], row["speaker"]): {"voice": row["voice"], "voice_name": names.get(row["voice"])}
         for row in read_table(place, ["recording_id", "speaker", "voice"]).to_pylist()
     }
+
+
+def drop_voices(output: Place) -> None:
+    """Removes what is known of voices, but for what was forgotten."""
+    for name in ("links.parquet", "voices.parquet"):
+        output.join(FOLDER, name).remove()
 
 
 def with_names(

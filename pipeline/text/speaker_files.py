@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NOBODY = "unknown"
+LEAST_S = 0.01
+"""Of a word in a tier: some have no length."""
 
 
 def rttm(name: str, turns: Iterable[Mapping[str, Any]]) -> str:
@@ -65,11 +67,12 @@ def textgrid(seconds: float, turns: Sequence[Mapping[str, Any]], segments: Seque
     for turn in turns:
         tiers[turn["speaker"]].append((turn["start_s"], turn["stop_s"], turn["speaker"]))
     for segment in segments:
+        nobody = NOBODY if segment["channel"] is None else f"channel {segment['channel']}"
         if segment["words"] is None and segment["text"]:
-            name = f"{segment['speaker'] or NOBODY} words"
+            name = f"{segment['speaker'] or nobody} words"
             tiers[name].append((segment["start_s"], segment["stop_s"], segment["text"]))
         for word in segment["words"] or ():
-            name = f"{word['speaker'] or NOBODY} words"
+            name = f"{word['speaker'] or nobody} words"
             tiers[name].append((word["start_s"], word["stop_s"], word["word"].strip()))
     ends = [stop for some in tiers.values() for _, stop, _ in some]
     end = max([seconds, *ends])
@@ -85,7 +88,8 @@ def _filled(intervals: Iterable[Interval], end: float) -> list[Interval]:
     found: list[Interval] = []
     at = 0.0
     for start, stop, text in sorted(intervals):
-        start, stop = max(round(start, 3), at), round(stop, 3)
+        start = max(round(start, 3), at)
+        stop = min(max(round(stop, 3), start + LEAST_S), end)
         if stop <= start:
             continue
         if start > at:

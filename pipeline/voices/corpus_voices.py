@@ -21,7 +21,7 @@ from audiomill.stages.write import rewrite_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, write_table
-from audiomill.tables.forgotten import forgotten_of, remember, without_forgotten
+from audiomill.tables.forgotten import forgotten_of, is_forgotten, remember, settings_of, without_forgotten
 from audiomill.tables.voice_index import FOLDER, LINKS, VOICES
 
 
@@ -51,6 +51,8 @@ def read_index(output: Place) -> Index:
     if not place.exists():
         return Index(Voices({}), [], {})
     rows = read_table(place).to_pylist()
+    if {row["settings"] for row in rows} != {settings_of(output)}:  # made anew with other settings
+        return Index(Voices({}, max(row["last"] for row in rows)), [], {})
     links = [Link(**row) for row in read_table(output.join(FOLDER, "links.parquet")).to_pylist()]
     last = max([row["last"] for row in rows], default=0)
     voices = Voices({row["voice"]: np.array(row["sum"]) for row in rows if row["voice"]}, last)
@@ -59,14 +61,16 @@ def read_index(output: Place) -> Index:
 
 def write_index(output: Place, index: Index) -> None:
     """Replaces both files."""
+    told = {"last": index.voices.last, "settings": settings_of(output)}
     rows = [
-        {"voice": voice, "name": index.names.get(voice), "sum": each.tolist(), "last": index.voices.last}
+        {"voice": voice, "name": index.names.get(voice), "sum": each.tolist(), **told}
         for voice, each in index.voices.sums.items()
     ]
     # An empty id keeps the latest number where everybody was forgotten.
-    rows = rows or [{"voice": "", "name": None, "sum": [], "last": index.voices.last}]
-    write_table(output.join(FOLDER, "links.parquet"), _links_table(index.links), LINKS)
+    rows = rows or [{"voice": "", "name": None, "sum": [], **told}]
+    # Voices first: a link to a voice that is gone is nothing, a voice without links could not be named to be forgotten.
     write_table(output.join(FOLDER, "voices.parquet"), pa.Table.from_pylist(rows, schema=VOICES), VOICES)
+    write_table(output.join(FOLDER, "links.parquet"), _links_table(index.links), LINKS)
 
 
 def _links_table(links: Sequence[Link]) -> pa.Table:
@@ -100,8 +104,13 @@ def speakers_of(output: Place) -> list[Heard]:
 def updated(output: Place, distance: float = LINK_DISTANCE) -> Index:
     """The index with every speaker that was not linked yet; what was linked stays."""
     index = read_index(output)
-    known = {(link.recording_id, link.speaker) for link in index.links} | set(forgotten_of(output))
-    fresh = [heard for heard in speakers_of(output) if (heard.recording_id, heard.speaker) not in known]
+    known, forgotten = {(link.recording_id, link.speaker) for link in index.links}, forgotten_of(output)
+    fresh = [
+        heard
+        for heard in speakers_of(output)
+        if (heard.recording_id, heard.speaker) not in known
+        and not is_forgotten(forgotten, heard.recording_id, heard.speaker)
+    ]
     if fresh:
         index.links += linked(index.voices, fresh, distance)
         write_index(output, index)
@@ -169,9 +178,11 @@ def forget(output: Place, index: Index, voice: str, with_words: bool) -> int:
     index.names.pop(voice, None)
     index.links = [link for link in index.links if link.voice != voice]
     write_index(output, index)
+    shown = ["export"]  # which has the name
     if with_words:
-        for page in ("report.html", "report", "export"):
-            output.join(page).remove(recursive=True)
+        shown += ["report.html", "report", *(each for each in output.names() if each.startswith("scores."))]
+    for each in shown:
+        output.join(each).remove(recursive=True)
     return len(members)
 
 
@@ -184,7 +195,7 @@ def _rewrite(output: Place, recordings: set[str], forgotten: dict[tuple[str, str
         file = part_name(part) + ".parquet"
         names = [
             each
-            for each in ("recordings", "segments", "turns", "speakers", "transcripts")
+            for each in ("recordings", "segments", "turns", "speakers", "transcripts", "embeddings")
             if output.join(each, file).exists()
         ]
         before = {each: read_table(output.join(each, file)) for each in names}

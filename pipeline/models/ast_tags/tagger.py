@@ -102,6 +102,5 @@ class Tagger:
 
 def _windows(utterance: Utterance) -> list[NDArray[np.int16]]:
     pcm_T = utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]
-    if len(pcm_T) < LEAST_SAMPLES:
-        pcm_T = np.pad(pcm_T, (0, LEAST_SAMPLES - len(pcm_T)))
-    return [pcm_T[start : start + WINDOW] for start in range(0, len(pcm_T), WINDOW)]
+    parts = [pcm_T[start : start + WINDOW] for start in range(0, max(1, len(pcm_T)), WINDOW)]
+    return [np.pad(part, (0, max(0, LEAST_SAMPLES - len(part)))) for part in parts]

@@ -24,6 +24,9 @@ RECEPTIVE = KERNEL + STRIDE * ((POOL - 1) + POOL * (4 + (POOL - 1) + POOL * (4 +
 LEAST_SAMPLES = RECEPTIVE
 
 
+LEAST_SETS = 7
+
+
 class SincFilters(nn.Module):
     """Band-pass filters that are told by their edges: cosines, then sines of the same bands."""
 
@@ -124,8 +127,10 @@ def num_speakers_of(num_sets: int) -> tuple[int, int]:
     """(speakers, most at once) of a classifier with so many outputs.
 
     Raises:
-        ValueError: no powerset has so many.
+        ValueError: no powerset has so many, or it may be an older model's, whose three or four outputs are no sets.
     """
+    if num_sets < LEAST_SETS:
+        raise ValueError(f"{num_sets} outputs, as models before segmentation 3.0 have, which are no sets")
     for speakers in range(1, 9):
         for most in range(1, speakers + 1):
             if sum(math.comb(speakers, size) for size in range(most + 1)) == num_sets:
