@@ -319,12 +319,12 @@ class SpeechModel(Protocol):
     row by row.
     """
 
-    on_heard: OnHeard | None
-    tells_rows: bool
-    ladder: Ladder | None
-    packer: Packer | None
-    aligner: Aligner | None
-    pads_rows_alone: bool
+    on_heard: OnHeard | None = None
+    tells_rows: bool = False
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+    pads_rows_alone: bool = False
 
     def padded_length(self, num_samples: int) -> int:
         """Samples that an utterance of this length occupies in a batch."""
@@ -335,8 +335,8 @@ class SpeechModel(Protocol):
         ...
 
     def spare_memory(self) -> None:
-        """Use half as much from now on: a batch did not fit."""
-        ...
+        """Use half as much from now on, where something is kept between batches: one did not fit."""
+        return
 
     def parity(self, utterance: Utterance) -> Parity:
         """What transformers' own processor and model make of an utterance alone, beside what this makes of it."""
@@ -344,4 +344,4 @@ class SpeechModel(Protocol):
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
         """One transcript per utterance, in order; asked for only where transcripts are wanted."""
-        ...
+        raise AssertionError("asked for texts of a model that writes none")

@@ -10,17 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.models.base import (
-    Aligner,
-    Answer,
-    Ladder,
-    OnHeard,
-    Packer,
-    Parity,
-    Readout,
-    Transcript,
-    Utterance,
-)
+from audiomill.models.base import Answer, Parity, Readout, SpeechModel, Utterance
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
@@ -45,7 +35,7 @@ def load_tagger(loading: Loading) -> Tagger:
     return Tagger(model, extractor, loading.task.wants.tags)
 
 
-class Tagger:
+class Tagger(SpeechModel):
     """See `audiomill.models.base.SpeechModel`. Probabilities of a segment are the means of those of its windows.
 
     Args:
@@ -54,11 +44,6 @@ class Tagger:
         num_tags: most probable labels to tell.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
-    packer: Packer | None = None
-    aligner: Aligner | None = None
     pads_rows_alone = True
 
     def __init__(self, model: Any, extractor: Any, num_tags: int) -> None:
@@ -67,9 +52,6 @@ class Tagger:
     def padded_length(self, num_samples: int) -> int:
         """Whole windows."""
         return max(1, -(-num_samples // WINDOW)) * WINDOW
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between rows."""
 
     def parity(self, utterance: Utterance) -> Parity:
         return Parity(note="input and forward pass: they are transformers' own")
@@ -95,9 +77,6 @@ class Tagger:
         names = self._model.config.id2label
         order = np.argsort(-probability_L, kind="stable")[: self._num_tags].tolist()
         return tuple((str(names[at]), round(float(probability_L[at]), 4)) for at in order)
-
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
-        raise AssertionError("a tagger does not transcribe")
 
 
 def _windows(utterance: Utterance) -> list[NDArray[np.int16]]:

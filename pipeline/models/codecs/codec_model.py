@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
-from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance, Wants
+from audiomill.models.base import Answer, Parity, SpeechModel, Utterance, Wants
 from audiomill.models.codecs.overlaps import Overlaps
 from audiomill.models.codecs.windows import Encode, Sound, dac, encodec, encodec_chunks, in_one_piece, mimi
 from audiomill.models.family import Loading
@@ -50,7 +50,7 @@ def load_codec(loading: Loading, shape: Shape) -> CodecModel:
     return CodecModel(model, extractor, encode, loading.task.wants, shape)
 
 
-class CodecModel:
+class CodecModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`. Convolutions of a codec see padding, and not all take a mask: rows go alone.
 
     Args:
@@ -61,11 +61,6 @@ class CodecModel:
         shape: the codec's clock and form.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
-    packer: Packer | None = None
-    aligner: Aligner | None = None
     pads_rows_alone = True
 
     def __init__(self, model: Any, extractor: Any, encode: Encode, wants: Wants, shape: Shape) -> None:
@@ -78,9 +73,6 @@ class CodecModel:
     def padded_length(self, num_samples: int) -> int:
         """Whole frames."""
         return int(-(-num_samples // self._step) * self._step)
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between rows."""
 
     def parity(self, utterance: Utterance) -> Parity:
         """Nothing of it is ours but the windows that long recordings are heard in."""
@@ -118,6 +110,3 @@ class CodecModel:
         wave = wave_TK[:, 0] if self._form.num_channels == 1 else wave_TK.T
         given = self._extractor(wave, sampling_rate=self._form.rate, return_tensors="pt")
         return {name: each.to(self._model.device) for name, each in given.items() if not name.endswith("_mask")}
-
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
-        raise AssertionError("a codec does not transcribe")

@@ -22,19 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.errors import ModelError
-from audiomill.models.base import (
-    Aligner,
-    Answer,
-    Ladder,
-    OnHeard,
-    Packer,
-    Parity,
-    Readout,
-    Transcript,
-    Utterance,
-    Vectors,
-    Wants,
-)
+from audiomill.models.base import Answer, Parity, Readout, SpeechModel, Transcript, Utterance, Vectors, Wants
 from audiomill.models.shape import Shape
 
 SLOWNESS = {"slow": 0.02, "device": 0.25}
@@ -98,15 +86,8 @@ class Digest(NamedTuple):
         return self.symbols
 
 
-class FakeModel:
+class FakeModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`."""
-
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
-    packer: Packer | None = None
-    aligner: Aligner | None = None
-    pads_rows_alone = False
 
     def __init__(self, name: str, wants: Wants) -> None:
         if name not in NAMES:
@@ -116,9 +97,6 @@ class FakeModel:
 
     def padded_length(self, num_samples: int) -> int:
         return num_samples
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between batches."""
 
     def parity(self, utterance: Utterance) -> Parity:
         """There is nothing else that it should be."""

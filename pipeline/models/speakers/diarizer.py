@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,18 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.models.base import (
-    Aligner,
-    Answer,
-    Ladder,
-    LocalSpeaker,
-    OnHeard,
-    Packer,
-    Parity,
-    Readout,
-    Transcript,
-    Utterance,
-)
+from audiomill.models.base import Answer, LocalSpeaker, Parity, Readout, SpeechModel, Utterance
 from audiomill.models.pulse import beat
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 
@@ -80,7 +69,7 @@ class _Window(NamedTuple):
     pcm_T: NDArray[np.int16]
 
 
-class Diarizer:
+class Diarizer(SpeechModel):
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -88,11 +77,6 @@ class Diarizer:
         embedder: makes vectors of them.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
-    packer: Packer | None = None
-    aligner: Aligner | None = None
     pads_rows_alone = True
 
     def __init__(self, classifier: FrameClassifier, embedder: Embedder) -> None:
@@ -106,9 +90,6 @@ class Diarizer:
     def _filled(self, num_samples: int) -> int:
         step = self._classifier.step
         return -(-max(num_samples, self._classifier.least) // step) * step
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between rows."""
 
     def parity(self, utterance: Utterance) -> Parity:
         return self._classifier.parity(_own(utterance))
@@ -163,9 +144,6 @@ class Diarizer:
             spans_of(active_FS[:num_frames, local], probability_FS[:num_frames, local], edges)
             for local in range(active_FS.shape[1])
         ]
-
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
-        raise AssertionError("a diarizer does not transcribe")
 
 
 def _own(utterance: Utterance) -> NDArray[np.int16]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance, Wants
+from audiomill.models.base import Answer, Parity, SpeechModel, Utterance, Wants
 from audiomill.models.speakers.embedder import Embedder
 from audiomill.models.vectors.readout import CoreFrames, read_out
 
 
-class VectorModel:
+class VectorModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -20,11 +19,6 @@ class VectorModel:
         wants: what to give.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
-    packer: Packer | None = None
-    aligner: Aligner | None = None
     pads_rows_alone = True
 
     def __init__(self, embedder: Embedder, wants: Wants) -> None:
@@ -33,9 +27,6 @@ class VectorModel:
     def padded_length(self, num_samples: int) -> int:
         """Nothing is padded but what is too short to be heard."""
         return max(num_samples, self._embedder.least)
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between rows."""
 
     def parity(self, utterance: Utterance) -> Parity:
         """Transformers has no such model."""
@@ -50,6 +41,3 @@ class VectorModel:
         core = CoreFrames(own, [1] * len(own), max(1, longest), vectors_BD.device)
         found = read_out(self._wants, {0: vectors_BD[:, None]}, None, {}, lambda layer: core)
         return [Answer(None, readout) for readout in found]
-
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
-        raise AssertionError("a model of voices does not transcribe")

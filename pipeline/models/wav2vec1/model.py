@@ -6,27 +6,15 @@ B batch, F frames.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
-from audiomill.models.base import (
-    Aligner,
-    Answer,
-    Ladder,
-    OnHeard,
-    Packer,
-    Parity,
-    Transcript,
-    Utterance,
-    Wants,
-    side_by_side,
-)
+from audiomill.models.base import Answer, Parity, SpeechModel, Utterance, Wants, side_by_side
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wav2vec1.network import Wav2Vec, num_frames
 
 
-class Wav2VecModel:
+class Wav2VecModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`. Hidden state 0 is z, 1 is c.
 
     Args:
@@ -35,13 +23,6 @@ class Wav2VecModel:
         quantizers: k-means codebooks by name of the want.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
-    packer: Packer | None = None
-    aligner: Aligner | None = None
-    pads_rows_alone = False
-
     def __init__(self, model: Wav2Vec, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
         self._model, self._wants, self._quantizers = model, wants, quantizers
         self._parameter = next(model.parameters())
@@ -49,9 +30,6 @@ class Wav2VecModel:
     def padded_length(self, num_samples: int) -> int:
         """Rows are padded to the longest of their batch."""
         return num_samples
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between batches."""
 
     def parity(self, utterance: Utterance) -> Parity:
         """Nobody to compare with."""
@@ -71,6 +49,3 @@ class Wav2VecModel:
         core = CoreFrames(batch, num_frames(spec, lengths), spec.hop, device)
         readouts = read_out(self._wants, hidden, codes_BFK, self._quantizers, lambda layer: core)
         return [Answer(None, readout) for readout in readouts]
-
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
-        raise AssertionError("wav2vec (v1) does not transcribe")
