@@ -18,7 +18,7 @@ from audiomill.errors import InputError, UsageError
 from audiomill.exports.file_names import file_names
 from audiomill.exports.shard_files import FORMATS
 from audiomill.exports.splits import BY_RECORDING
-from audiomill.exports.transcript_files import file_of, turns_by_recording
+from audiomill.exports.transcript_files import check_told, each_turns, file_of
 from audiomill.exports.unit_files import Units, lines_of, shown, write_units
 from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
 from audiomill.storage import ledger
@@ -139,14 +139,14 @@ def export(
     names = file_names(_with_text(place, kind))
     if kind in ONE_FILE_EACH:
         folder = Place(to, storage_options or {}) if to else place.join("export")
-        turns = turns_by_recording(place, kind)
-        for recording, segments in _told(place, transcript, conditions):
+        check_told(place, kind)
+        for recording, segments, turns in _told(place, transcript, conditions, kind):
             name = names[recording["id"]]
-            text = file_of(kind, recording, segments, "_".join(name.split()), turns.get(recording["id"], []))
+            text = file_of(kind, recording, segments, "_".join(name.split()), turns)
             folder.join(f"{name}.{kind}").write(text.encode())
         click.echo(f"{counted(len(names), 'file')} in {folder.url}")
         return
-    told = _told(place, transcript, conditions)
+    told = _told(place, transcript, conditions, kind)
     lines = _jsonl(told) if kind == "jsonl" else _csv(told)
     _write(lines, Place(to, storage_options or {}) if to else None)
 
@@ -180,21 +180,22 @@ def _with_text(place: Place, kind: str) -> pa.Table:
     return recordings
 
 
-def _told(
-    place: Place, transcript: int, conditions: Sequence[Condition]
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Recordings with their segments, part by part: a corpus may be larger than memory. Speakers with a name have it."""
+Told = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
+"""A recording, its segments, its turns."""
+
+
+def _told(place: Place, transcript: int, conditions: Sequence[Condition], kind: str) -> Iterator[Told]:
+    """Recordings with what is known of them, part by part: a corpus may be larger than memory. Speakers with a name have it."""
     voices = voices_of(place)
     tables = (
         parts_of(place, name, columns, transcript) for name, columns in (("recordings", TOLD), ("segments", None))
     )
-    parts = zip(*tables, strict=True)
-    for (_, recordings), (part, rows) in parts:
+    for (_, recordings), (part, rows), turns in zip(*tables, each_turns(place, kind), strict=False):
         segments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for segment in meeting(place, part, rows.to_pylist(), conditions):
             segments[segment["recording_id"]].append(with_names(segment, voices))
         for recording in recordings.to_pylist():
-            yield recording, segments[recording["id"]]
+            yield recording, segments[recording["id"]], turns.get(recording["id"], [])
 
 
 def _has_only_codes(place: Place) -> bool:
@@ -239,8 +240,8 @@ def _export_samples(place: Place, kind: str, to: str | None, other: dict[str, An
     click.echo(", ".join(f"{name}: {counted(count, 'sample')}" for name, count in counts.items()) + f" in {to}")
 
 
-def _jsonl(told: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:
-    for recording, segments in told:
+def _jsonl(told: Iterable[Told]) -> Iterator[str]:
+    for recording, segments, _ in told:
         yield json.dumps({**recording, "segments": segments}, ensure_ascii=False) + "\n"
 
 
@@ -249,11 +250,11 @@ def _unless_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
-def _csv(told: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:
+def _csv(told: Iterable[Told]) -> Iterator[str]:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for recording, segments in told:
+    for recording, segments, _ in told:
         cells = [{**each, "source": recording["source"], "member": recording["member"]} for each in segments]
         writer.writerows({name: _unless_formula(value) for name, value in each.items()} for each in cells)
         yield sink.getvalue()

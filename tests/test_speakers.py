@@ -424,6 +424,26 @@ def test_channels_are_speakers_without_a_model(tmp_path: Path, whisper: Path) ->
     assert all(row["vector"] is None and row["model"] is None for row in rows(tmp_path / "out", "speakers"))
 
 
+def test_exports_tell_what_is_missing_and_tiers_lose_no_word(talks: dict[str, Any], tmp_path: Path) -> None:
+    run(talks["root"] / "in" / "two.wav", tmp_path / "plain", report=False)
+    for kind, told in (("rttm", "--speakers"), ("ctm", "words with times")):
+        found = in_process(tmp_path, "export", "plain", "--format", kind)
+        assert found.returncode != 0 and told in found.stderr and len(found.stderr.splitlines()) == 1
+    for kind in ("rttm", "ctm", "TextGrid", "vtt"):
+        assert in_process(tmp_path, "export", str(talks["out"]), "--format", kind, "--to", "files").returncode == 0
+    turns = turns_by_name(talks["out"])
+    for name, some in turns.items():
+        lines = (tmp_path / "files" / f"{name}.rttm").read_text().splitlines()
+        assert [(line.split()[7], float(line.split()[3])) for line in lines] == [
+            (turn["speaker"], round(turn["start_s"], 3)) for turn in some
+        ]
+    words = [word for row in rows(talks["out"], "segments") for word in row["words"]]
+    spoken = sum(len((tmp_path / "files" / f"{name}.ctm").read_text().splitlines()) for name in turns)
+    in_tiers = "".join((tmp_path / "files" / f"{name}.TextGrid").read_text() for name in turns).count('text = "')
+    assert spoken == len([word for word in words if word["word"].strip()]) and in_tiers >= spoken
+    assert "<v S2>" in (tmp_path / "files" / "two.vtt").read_text()
+
+
 def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(encode(noise(16_000)))
     base = ["transcribe", str(tmp_path / "a.wav"), "--model", "fake://", "--output", str(tmp_path / "out")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from audiomill.errors import InputError
@@ -15,25 +17,29 @@ from audiomill.text.speaker_files import ctm, rttm, textgrid
 from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, srt, vtt
 
 
-def turns_by_recording(place: Place, kind: str) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the turns table by recording, where the format has a place for them.
+def check_told(place: Place, kind: str) -> None:
+    """Raises InputError for formats of what an output does not have: speakers, or words with times."""
+    if kind == "rttm" and not place.join("turns").names():
+        raise InputError(f"{place.url}: knows no speakers; expected the --output of a run with --speakers")
+    if kind == "ctm":
+        parts = ledger.each_part(place, "segments", ["words"])
+        if all(rows.column("words").null_count == rows.num_rows for _, rows in parts):
+            raise InputError(
+                f"{place.url}: has no words with times; expected text of Whisper with --word-times, or of a CTC model"
+            )
 
-    Raises:
-        InputError: turns were asked for and there are none.
-    """
-    if kind not in ("rttm", "TextGrid"):
-        return {}
-    if not place.join("turns").names():
-        if kind == "rttm":
-            raise InputError(f"{place.url}: knows no speakers; expected the --output of a run with --speakers")
-        return {}
-    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+
+def each_turns(place: Place, kind: str) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Turns by recording, part by part, where the format has a place for them and the output knows them; else empty ones."""
+    if kind not in ("rttm", "TextGrid") or not place.join("turns").names():
+        yield from itertools.repeat({})
     voices = voices_of(place)
     columns = [name for name in TURNS.names if name != "vector"]
     for _, rows in ledger.each_part(place, "turns", columns):
+        found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in rows.to_pylist():
             found[row["recording_id"]].append(with_names(row, voices))
-    return found
+        yield found
 
 
 def file_of(
