@@ -164,6 +164,17 @@ def compared(name: str, pcms: Clips, folder: Path, repeat: int, int8: str) -> di
     }
 
 
+def clips_of(folder: Path, max_seconds: float, total_seconds: float) -> list[NDArray[np.int16]]:
+    """Recordings of a folder up to a length, mixed to one channel at 16 kHz."""
+    pcms: list[NDArray[np.int16]] = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix in AUDIO):
+        waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        waveform = soxr.resample(waveform.mean(1), rate, RATE)
+        if len(waveform) <= max_seconds * RATE and sum(map(len, pcms)) < total_seconds * RATE:
+            pcms.append(np.rint(np.clip(waveform, -1, 1) * 32767).astype(np.int16))
+    return pcms
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="real recordings")
@@ -174,12 +185,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pcms: list[NDArray[np.int16]] = []
-    for path in sorted(path for path in args.folder.iterdir() if path.suffix in AUDIO):
-        waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        waveform = soxr.resample(waveform.mean(1), rate, RATE)
-        if len(waveform) <= args.max_seconds * RATE and sum(map(len, pcms)) < args.total * RATE:
-            pcms.append(np.rint(np.clip(waveform, -1, 1) * 32767).astype(np.int16))
+    pcms = clips_of(args.folder, args.max_seconds, args.total)
     int8 = settled_precision("int8", "cpu", offers_int8=True, prefers_int8=False, features=cpu_features(), before=None)
     result: dict[str, Any] = {
         "clips": len(pcms),

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
-from audiomill.config.defaults import INT8_WEIGHT7
+from audiomill.config.defaults import INT8_BF16, INT8_WEIGHT7
 from audiomill.errors import ModelError
 from audiomill.models.base import Utterance, VectorWant
 from tests.jobs_by_hand import loaded, run
@@ -153,11 +153,12 @@ def test_weights_that_lack_tensors_are_not_filled_with_noise(wav2vec2_folder: Pa
         loaded(tmp_path, vectors=WANTS)
 
 
-def test_in_int8_a_batch_has_the_bits_of_its_rows_and_is_near_fp32(ctc_folder: Path) -> None:
+@pytest.mark.parametrize("precision", [INT8_WEIGHT7, INT8_BF16])
+def test_in_int8_a_batch_has_the_bits_of_its_rows_and_is_near_fp32(ctc_folder: Path, precision: str) -> None:
     from audiomill.config.text import TranscriptConfig
 
     lengths = [n for n in FIXED if n >= minimum(ctc_folder)][:3]
-    coarse = loaded(ctc_folder, precision=INT8_WEIGHT7, transcripts=TranscriptConfig(), vectors=WANTS)
+    coarse = loaded(ctc_folder, precision=precision, transcripts=TranscriptConfig(), vectors=WANTS)
     batch = utterances(lengths)
     together, fine = coarse.forward(batch), both(ctc_folder).forward(batch)
     for utterance, answer, theirs in zip(batch, together, fine, strict=True):
@@ -168,6 +169,16 @@ def test_in_int8_a_batch_has_the_bits_of_its_rows_and_is_near_fp32(ctc_folder: P
             assert np.array_equal(mine.values_ND, same.values_ND)
             assert np.linalg.norm(mine.values_ND - near.values_ND) < 0.1 * np.linalg.norm(near.values_ND)
         assert not np.array_equal(answer.readout.vectors[-1].values_ND, theirs.readout.vectors[-1].values_ND)
+
+
+def test_in_int8_the_number_of_threads_does_not_change_a_bit(wav2vec2_folder: Path) -> None:
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        model = loaded(wav2vec2_folder, precision=INT8_BF16, vectors=WANTS)
+        torch.set_num_threads(threads)
+        found += [answer.readout.vectors[-1].values_ND for answer in model.forward(utterances([320_000]))]
+        torch.set_num_threads(before)
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 
 def test_int8_is_taken_where_it_is_asked_for_and_never_by_auto(wav2vec2_folder: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@
 | fp32, bf16, fp16 | any | bf16 on a CPU: bf16 products | as asked |
 
 int8-w8a8-smooth: weights and activations of 8 bits, exact integer sums, attention in fp32; the vocabulary's product behind a
-smoothed norm. With -bf16: attention in bf16. int8-w7a8-smooth: weights of 7 bits, because the instructions of AVX2 add
-pairs of products in 16 bits; what weighs little in time is fp32.
+smoothed norm. With -bf16: attention of Whisper, and convolutions of wav2vec2-like models, in bf16.
+int8-w7a8-smooth: weights of 7 bits, because the instructions of AVX2 add pairs of products in 16 bits; what weighs little in
+time is fp32.
 """
 
 from __future__ import annotations

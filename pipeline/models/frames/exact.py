@@ -35,9 +35,12 @@ class MaskedGroupNorm(nn.GroupNorm):
         self.weight, self.bias = norm.weight, norm.bias
         self._kernel, self._stride, self._lengths = kernel, stride, lengths
 
+    def frames_B(self) -> Tensor:  # noqa: N802
+        """Frames of each row behind its convolution."""
+        return (self._lengths.samples_B - self._kernel) // self._stride + 1
+
     def forward(self, x_BCF: Tensor) -> Tensor:
-        frames_B = (self._lengths.samples_B - self._kernel) // self._stride + 1
-        return group_norm_over_own_frames(x_BCF, frames_B, self)
+        return group_norm_over_own_frames(x_BCF, self.frames_B(), self)
 
 
 def group_norm_over_own_frames(x_BCF: Tensor, frames_B: Tensor, norm: Any) -> Tensor:

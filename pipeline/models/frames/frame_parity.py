@@ -47,7 +47,9 @@ def parity_of(
     )
     if language:
         plain.load_adapter(language)
-    return Parity(apart, relative(_heard(model, ours, model), _heard(plain, theirs, model)))
+    expected = _heard(plain, theirs, model)
+    own = inputs.text_frames_B() if hasattr(model, "lm_head") else inputs.frames_B()  # the rest is padding
+    return Parity(apart, relative(_heard(model, ours, model)[:, : int(own[0])], expected))
 
 
 def _heard(model: Any, inputs: Any, running: Any) -> Tensor:

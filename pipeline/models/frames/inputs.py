@@ -32,10 +32,11 @@ class FrameInputs:
         model: base model, or one with a head, on its device; changed in place.
         fbank: None for waveform models, else the features of wav2vec2-BERT.
         normalize: zero mean and unit variance per utterance, as the checkpoint was trained.
+        multiple: batches are padded to a multiple of so many frames.
     """
 
-    def __init__(self, model: Any, fbank: KaldiFbank | None, normalize: bool) -> None:
-        self._model, self._fbank, self._normalize = model, fbank, normalize
+    def __init__(self, model: Any, fbank: KaldiFbank | None, normalize: bool, multiple: int = 1) -> None:
+        self._model, self._fbank, self._normalize, self._multiple = model, fbank, normalize, multiple
         self._config = model.config
         self._lengths = make_exact(model.base_model)
         self._num_adapters = self._config.num_adapter_layers if getattr(self._config, "add_adapter", False) else 0
@@ -98,11 +99,16 @@ class FrameInputs:
     def _padded(self, rows: Sequence[NDArray[np.int16]]) -> tuple[Tensor, Tensor]:
         """pcm_BT on the device, zeros behind, and the length of each row."""
         lengths = [max(self._min_samples, len(row)) for row in rows]
-        pcm_BT = np.zeros((len(rows), max(lengths)), np.int16)
+        pcm_BT = np.zeros((len(rows), self._padded_to(max(lengths))), np.int16)
         for number, row in enumerate(rows):
             pcm_BT[number, : len(row)] = row
         device = self._model.device
         return torch.from_numpy(pcm_BT).to(device), torch.tensor(lengths, device=device)
+
+    def _padded_to(self, num_samples: int) -> int:
+        frames = -(-(num_samples - self._min_samples) // self.hop) + 1
+        last = -(-frames // self._multiple) * self._multiple - 1
+        return num_samples if self._multiple == 1 else self._min_samples + self.hop * last
 
     def _base_frames(self, lengths_B: Tensor) -> Tensor:
         for kernel, stride in zip(self._config.conv_kernel, self._config.conv_stride, strict=True):
