@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.seq2seq.gates import Signals, failed_gates, is_hopeless, is_silence
+from audiomill.models.seq2seq.gates import Signals, failed_gates, is_better, is_hopeless, is_silence, is_unsure
 from audiomill.models.seq2seq.heard import How
 from audiomill.models.seq2seq.watching import LoopWatch, Sampler
 from audiomill.text.repetition import num_repeats
@@ -106,6 +106,16 @@ def test_what_is_merely_unlikely_is_given_up_and_what_looped_is_tried_on() -> No
     assert [is_hopeless(unlikely, gates, rung) for rung in (1, 2, 4)] == [False, True, True]
     assert is_hopeless(unlikely._replace(avg_logprob=-1.4), gates, 1)
     assert not any(is_hopeless(looped, failed_gates(looped, TEXT), rung) for rung in (1, 2, 4))
+
+
+def test_an_unsure_text_is_looked_at_once_more_and_gives_way_to_a_surer_one_alone() -> None:
+    unsure = GOOD._replace(avg_logprob=-0.7)
+    assert [is_unsure(unsure, rung) for rung in (1, 2)] == [True, False] and not is_unsure(GOOD, 1)
+    found = [is_better(unsure._replace(avg_logprob=logprob), unsure, TEXT) for logprob in (-0.7, -0.66, -0.6)]
+    assert found == [False, False, True]
+    bad = unsure._replace(avg_logprob=-1.1)
+    assert is_better(bad._replace(avg_logprob=-1.09), bad, TEXT)  # between two that fail the likelier is kept
+    assert not is_better(GOOD._replace(num_repeats=5), unsure, TEXT)
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=5), st.integers(1, 8), st.integers(1, 9))

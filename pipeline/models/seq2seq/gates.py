@@ -25,6 +25,11 @@ MIN_SPEECH_S = 0.1
 
 HOPELESS_LOGPROB = -1.3
 """Below this mean log-probability the first attempt is not worth a second one: another language, or noise alone."""
+UNSURE_LOGPROB = -0.6
+"""Below this mean log-probability a text that passes its gates is looked at once more in the full window."""
+UNSURE_MARGIN = 0.05
+"""By so much the second look must be surer than the first: without it noise costs what the second look gains. With it, 69 real
+recordings (1,866 words, tiny.en) have 118 errors, not 123; in the telephone band 138, not 140; in noise of 10 dB 271, as before."""
 
 
 class Signals(NamedTuple):
@@ -69,6 +74,18 @@ def is_hopeless(signals: Signals, gates: tuple[str, ...], rung: int) -> bool:
     words, tiny.en) the first attempt had 862 words wrong, the full window 880, samples 844 and 939, beam search 1,424.
     """
     return gates == ("avg_logprob",) and (rung > 1 or signals.avg_logprob < HOPELESS_LOGPROB)
+
+
+def is_unsure(signals: Signals, rung: int) -> bool:
+    """Whether a text that passes its gates may be worth a look at the full window, which is the first rung."""
+    return rung == 1 and signals.avg_logprob < UNSURE_LOGPROB
+
+
+def is_better(new: Signals, old: Signals, text: TranscriptConfig) -> bool:
+    """Fewer failed gates, or surer; in place of a text that passes all of them surer by a margin."""
+    num_new, num_old = (len(failed_gates(each, text)) for each in (new, old))
+    margin = 0.0 if num_old else UNSURE_MARGIN
+    return num_new < num_old or (num_new == num_old and new.avg_logprob > old.avg_logprob + margin)
 
 
 def chars_per_second(text: str, seconds: float) -> float:

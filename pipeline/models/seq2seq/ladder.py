@@ -9,7 +9,7 @@ from typing import Protocol
 from audiomill.config.defaults import SECOND_MODEL_RUNG
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Answer, Utterance
-from audiomill.models.seq2seq.gates import Signals, failed_gates, is_hopeless, is_silence
+from audiomill.models.seq2seq.gates import Signals, failed_gates, is_better, is_hopeless, is_silence, is_unsure
 from audiomill.models.seq2seq.heard import Heard, How
 from audiomill.models.seq2seq.languages import smoothed
 
@@ -62,7 +62,7 @@ class GateLadder:
         return len(RUNGS) + (self._second is not None)
 
     def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer], rung: int) -> list[int]:
-        """Texts that fail a gate, but for those made of silence: there is nothing to hear better.
+        """Texts that fail a gate or are unsure, but for those made of silence: there is nothing to hear better.
 
         What two rungs agree on is left, and what is hopeless, unless another model may say something else.
         """
@@ -70,7 +70,7 @@ class GateLadder:
         found = []
         for index, signals in enumerate(self._signals(utterances, answers)):
             gates = failed_gates(signals, self._text)
-            if not gates or is_silence(signals, self._text):
+            if not (gates or is_unsure(signals, rung)) or is_silence(signals, self._text):
                 continue
             if is_second or not (answers[index].text.is_agreed or is_hopeless(signals, gates, rung)):
                 found.append(index)
@@ -124,13 +124,13 @@ class GateLadder:
     def better(
         self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
     ) -> list[Answer]:
-        """Fewer failed gates win, then the higher log-probability. Of the same tokens the first stays: the last bits of
+        """Fewer failed gates win, then what is surer. Of the same tokens the first stays: the last bits of
         their log-probabilities depend on how many rows were beside them."""
         agreed = [n.text is not None and n.text.tokens == o.text.tokens for o, n in zip(before, after, strict=True)]
         news = zip(before, after, agreed, strict=True)
         again = [old if is_agreed or new.text is None else new for old, new, is_agreed in news]
         pairs = zip(before, again, self._signals(utterances, before), self._signals(utterances, again), strict=True)
-        kept = [old if self._rank(a) >= self._rank(b) else self.replaced(old, new) for old, new, a, b in pairs]
+        kept = [self.replaced(old, new) if is_better(b, a, self._text) else old for old, new, a, b in pairs]
         return [
             answer._replace(text=answer.text._replace(is_agreed=is_agreed))
             for answer, is_agreed in zip(kept, agreed, strict=True)
@@ -150,9 +150,6 @@ class GateLadder:
 
     def _signals(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Signals]:
         return self._model.signals(utterances, [answer.text for answer in answers])
-
-    def _rank(self, signals: Signals) -> tuple[int, float]:
-        return -len(failed_gates(signals, self._text)), signals.avg_logprob
 
 
 def _emptied(heard: Heard, gates: tuple[str, ...]) -> Heard:
