@@ -34,7 +34,8 @@ from benchmarks.record import save
 
 MOST_TOKENS = 60
 ENCODER = ("qkv", "out", "fc1", "fc2")
-DECODER = (*ENCODER, "cross_q", "cross_kv", "cross_out")
+DECODER = ("qkv", "out", "feed_forward")
+CROSS = ("q", "kv", "out")
 
 
 class Spoken(NamedTuple):
@@ -58,6 +59,11 @@ def mixed(fp32: Weights, coarse: Weights) -> Iterator[tuple[str, Weights]]:
         yield f"encoder layer {number}", fp32._replace(encoder=dataclasses.replace(fp32.encoder, layers=layers))
     for kind in DECODER:
         yield f"decoder {kind}", fp32._replace(decoder=_layers(fp32.decoder, coarse.decoder, kind))
+    for kind in CROSS:
+        pairs = zip(fp32.decoder.layers, coarse.decoder.layers, strict=True)
+        crosses = [(a, dataclasses.replace(a.cross, **{kind: getattr(b.cross, kind)})) for a, b in pairs]
+        layers = [dataclasses.replace(layer, cross=cross) for layer, cross in crosses]
+        yield f"decoder cross {kind}", fp32._replace(decoder=dataclasses.replace(fp32.decoder, layers=layers))
     vocabulary = dataclasses.replace(fp32.decoder, vocabulary=coarse.decoder.vocabulary)
     yield "vocabulary", fp32._replace(decoder=vocabulary)
 

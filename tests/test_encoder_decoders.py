@@ -23,7 +23,7 @@ from audiomill.models.beside import prints
 from audiomill.models.checkpoint import check_options, find_checkpoint
 from audiomill.models.locate import HUB_PATTERNS
 from audiomill.models.seq2seq.heard import How
-from audiomill.models.seq2seq.model import MAX_ROWS
+from audiomill.models.seq2seq.writing import MAX_ROWS
 from tests.encoder_checkpoints import save_canary, save_moonshine, save_parakeet
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.scale import daily

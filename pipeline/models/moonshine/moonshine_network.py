@@ -17,7 +17,7 @@ from torch import Tensor
 from audiomill.models.frames.encoders import Encoder, extractor_of
 from audiomill.models.moonshine.strides import CONVOLUTIONS, HOP, MIN_SAMPLES
 from audiomill.models.projection import fused, projection
-from audiomill.models.seq2seq.decoder_weights import DecoderWeights, Function, Turn
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights, Function, Placed
 from audiomill.models.seq2seq.named_alike import decoder_layer, num_heads
 
 
@@ -63,9 +63,10 @@ def decoder_weights(model: Any, folder: Path, precision: str) -> DecoderWeights:
     """
     decoder, config = model.model.decoder, model.config
     tokens_VD = decoder.embed_tokens.weight.detach()
+    placed = _placed(decoder.rotary_emb, config.max_position_embeddings, tokens_VD)
     return DecoderWeights(
         embed=lambda tokens, places: tokens_VD[tokens],
-        layers=[decoder_layer(layer, precision, _feed_forward) for layer in decoder.layers],
+        layers=[decoder_layer(layer, precision, _feed_forward, placed) for layer in decoder.layers],
         norm=decoder.norm,
         vocabulary=projection(model.proj_out.weight, None, precision),
         num_heads=num_heads(config, folder),
@@ -73,7 +74,6 @@ def decoder_weights(model: Any, folder: Path, precision: str) -> DecoderWeights:
         max_positions=config.max_position_embeddings,
         device=tokens_VD.device,
         dtype=tokens_VD.dtype,
-        turn=_turn(decoder.rotary_emb, config.max_position_embeddings, tokens_VD),
     )
 
 
@@ -88,7 +88,7 @@ def _feed_forward(mlp: Any, precision: str) -> Function:
     return run
 
 
-def _turn(rotary: Any, max_positions: int, like: Tensor) -> Turn:
+def _placed(rotary: Any, max_positions: int, like: Tensor) -> Placed:
     """Rotary positions of neighbouring pairs; the last part of a head's width stays as it is."""
     cos, sin = rotary(like, torch.arange(max_positions, device=like.device)[None])
     cos_PR, sin_PR = (each[0, :, : each.shape[-1] // 2].repeat_interleave(2, dim=-1) for each in (cos, sin))
@@ -101,4 +101,4 @@ def _turn(rotary: Any, max_positions: int, like: Tensor) -> Turn:
         across = torch.stack((-turned[..., 1::2], turned[..., 0::2]), dim=-1).flatten(-2)
         return torch.cat([turned * cosine + across * sine, rest], dim=-1)
 
-    return turn
+    return lambda q, k, places: (turn(q, places), turn(k, places))

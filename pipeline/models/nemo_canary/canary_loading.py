@@ -18,8 +18,8 @@ from audiomill.models.fastconformer.frame_clock import shape
 from audiomill.models.nemo_canary.canary_decoder import decoder_weights
 from audiomill.models.nemo_canary.trained_languages import LANGUAGES
 from audiomill.models.seq2seq.load_seq2seq import load_encoder_decoder
-from audiomill.models.seq2seq.model import Writer
 from audiomill.models.seq2seq.named_alike import special_tokens
+from audiomill.models.seq2seq.writing import Writer
 
 ENCODED_AT_ONCE_S = 480.0
 """On a GPU."""

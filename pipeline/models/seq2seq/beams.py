@@ -15,7 +15,7 @@ from audiomill.models.pulse import beat
 from audiomill.models.seq2seq.cross import Crossed
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.slots import DecoderState
-from audiomill.models.seq2seq.table import Decoded, Search, no_speech_of
+from audiomill.models.seq2seq.table import Decoded, Search, begun
 from audiomill.models.seq2seq.token_rules import TokenRules
 
 History = list[tuple[int, float]]
@@ -34,27 +34,24 @@ class _Hypothesis(NamedTuple):
 
 @torch.inference_mode()
 def decode_with_beams(
-    weights: DecoderWeights, looked_at: Crossed, prompts: list[list[int]], search: Search, num_beams: int
+    weights: DecoderWeights, begins: Crossed | Tensor, prompts: list[list[int]], search: Search, num_beams: int
 ) -> list[Decoded]:
     """The hypothesis with the highest mean log-probability of each row.
 
     Args:
         weights: the decoder's.
-        looked_at: rows of equally many frames.
-        prompts: one a row, all of one length.
+        begins, prompts: see `Entry`.
         search: tokens, timestamps and the longest answer; no temperature.
         num_beams: K.
     """
-    device, num_rows, prompt_length = weights.device, len(prompts), len(prompts[0])
+    device, num_rows = weights.device, len(prompts)
+    prompt_length = begins.shape[1] if isinstance(begins, Tensor) else len(prompts[0])
     tokens = search.tokens
     max_new = min(search.max_new_tokens, weights.max_positions - prompt_length)
     rows = slice(0, num_rows * num_beams)
     state = DecoderState(weights, rows.stop, prompt_length + max_new, fan=num_beams)
     rules = TokenRules(tokens, rows.stop, search.timestamps, device)
-    hidden_BLD = state.admit(looked_at, torch.tensor(prompts, device=device).repeat_interleave(num_beams, 0))
-    logits_B2V = weights.logits(hidden_BLD[:, [prompts[0].index(tokens.start), -1]])
-    no_speech = no_speech_of(logits_B2V[::num_beams, 0], tokens)
-    logits = logits_B2V[:, 1]
+    logits, no_speech = begun(weights, state, begins, prompts, tokens, fan=num_beams)
     # All beams of a row are the same at first: only one may go on.
     scores_BK = torch.full((num_rows, num_beams), -torch.inf, dtype=torch.float64, device=device)
     scores_BK[:, 0] = 0

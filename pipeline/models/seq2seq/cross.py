@@ -62,6 +62,29 @@ class CrossGroups:
         return list(rows)
 
 
+class NoCross:
+    """Of decoders that have the audio in front of the text."""
+
+    @property
+    def frames(self) -> int | None:
+        """Frames that rows must have to join: any."""
+        return None
+
+    def add(self, _group: Crossed) -> None:
+        """Nothing is kept."""
+
+    def groups(self, _width: int) -> Sequence[Crossed]:
+        """None."""
+        return []
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Nothing is kept."""
+
+    def kept_order(self, rows: Sequence[int]) -> list[int]:
+        """As they are."""
+        return list(rows)
+
+
 class CrossSlab:
     """Rows of one length at a time, in memory that never moves. For GPUs, whose recorded steps need fixed addresses.
 
@@ -128,8 +151,9 @@ def crossed(weights: DecoderWeights, hidden_BFD: Tensor) -> Crossed:
     pairs = []
     for layer in weights.layers:
         pair_2BHFE = hidden_BFD.new_empty(2, batch, weights.num_heads, frames, shape[-1])
+        assert layer.cross is not None, "a decoder that looks at an encoder"
         for at in range(0, batch, size):
-            found = layer.cross_kv(hidden_BFD[at : at + size]).view(shape)
+            found = layer.cross.kv(hidden_BFD[at : at + size]).view(shape)
             pair_2BHFE[:, at : at + size] = found.permute(2, 0, 3, 1, 4)
         pairs.append(pair_2BHFE)
     return Crossed([pair[0] for pair in pairs], [pair[1] for pair in pairs])

@@ -12,23 +12,32 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
-Turn = Callable[[Tensor, Tensor], Tensor]
-"""Turns queries or keys (B, H, L, E) by their positions, (L) or (B, 1)."""
+Placed = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Queries and keys (B, heads, L, E) and their positions, (L) or (B, 1) -> both as they meet, turned by their positions."""
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """What looks at an encoder's output. `kv`: keys and values side by side."""
+
+    norm: Function
+    q: Function
+    kv: Function
+    out: Function
 
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """`qkv`: queries, keys and values side by side; `cross_kv`: keys and values; `feed_forward` stands behind `norm`."""
+    """`qkv`: queries, keys and values side by side; `cross`: None where the audio stands in front of the text;
+    `feed_forward` stands behind `norm`; `placed`: where queries and keys, not the tokens, know their positions."""
 
     attention_norm: Function
     qkv: Function
     out: Function
-    cross_norm: Function
-    cross_q: Function
-    cross_kv: Function
-    cross_out: Function
     norm: Function
     feed_forward: Function
+    cross: CrossAttention | None = None
+    placed: Placed | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,14 @@ class DecoderWeights:
         layers: in order.
         norm: behind the last one.
         vocabulary: from there to logits.
-        num_heads: H.
+        num_heads: H, of queries.
         width: D.
         max_positions: longest sequence, prompt included.
         device: of everything.
         dtype: of what is remembered.
-        turn: of queries and keys, where they and not the tokens know their positions.
+        num_shared: queries that share one head of keys and values.
+        head_width: E; by default D / H.
+        scale: of the dot products; by default 1 / sqrt(E).
     """
 
     embed: Callable[[Tensor, Tensor], Tensor]
@@ -57,7 +68,24 @@ class DecoderWeights:
     max_positions: int
     device: torch.device
     dtype: torch.dtype
-    turn: Turn | None = None
+    num_shared: int = 1
+    head_width: int | None = None
+    scale: float | None = None
+
+    @property
+    def size_of_head(self) -> int:
+        """E."""
+        return self.head_width or self.width // self.num_heads
+
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at an encoder's output; else the audio stands in front of the text."""
+        return self.layers[0].cross is not None
+
+    @property
+    def num_key_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_heads // self.num_shared
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """logits_BLV, float32."""

@@ -12,8 +12,9 @@ from audiomill.models.frames.encoders import Encoder, encoder_network
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
-from audiomill.models.seq2seq.model import EncoderDecoder, Writer
+from audiomill.models.seq2seq.model import EncoderDecoder
 from audiomill.models.seq2seq.named_alike import step_precision
+from audiomill.models.seq2seq.writing import Writer
 
 
 def load_encoder_decoder(

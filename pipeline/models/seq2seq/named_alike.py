@@ -11,7 +11,7 @@ import torch
 from audiomill.config.defaults import INT8_WEIGHT7
 from audiomill.errors import ModelError
 from audiomill.models.projection import fused
-from audiomill.models.seq2seq.decoder_weights import DecoderLayer, Function
+from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderLayer, Function, Placed
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
 FeedForward = Callable[[Any, str], Function]
@@ -25,19 +25,22 @@ def step_precision(precision: str, device: torch.device) -> str:
     return "fp32" if is_coarse else precision
 
 
-def decoder_layer(layer: Any, precision: str, feed_forward: FeedForward) -> DecoderLayer:
+def decoder_layer(layer: Any, precision: str, feed_forward: FeedForward, placed: Placed | None = None) -> DecoderLayer:
     """Of a layer with `self_attn`, `encoder_attn` and `mlp`, as Moonshine and Canary have them."""
     own, cross = layer.self_attn, layer.encoder_attn
     return DecoderLayer(
         attention_norm=layer.input_layernorm,
         qkv=fused([own.q_proj, own.k_proj, own.v_proj], precision),
         out=fused([own.o_proj], precision),
-        cross_norm=layer.post_attention_layernorm,
-        cross_q=fused([cross.q_proj], precision),
-        cross_kv=fused([cross.k_proj, cross.v_proj], precision),
-        cross_out=fused([cross.o_proj], precision),
         norm=layer.final_layernorm,
         feed_forward=feed_forward(layer.mlp, precision),
+        cross=CrossAttention(
+            norm=layer.post_attention_layernorm,
+            q=fused([cross.q_proj], precision),
+            kv=fused([cross.k_proj, cross.v_proj], precision),
+            out=fused([cross.o_proj], precision),
+        ),
+        placed=placed,
     )
 
 

@@ -16,18 +16,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own habit)
 from torch import Tensor
 
-from audiomill.models.seq2seq.cross import Crossed, CrossGroups, CrossSlab
-from audiomill.models.seq2seq.decoder_weights import DecoderLayer, DecoderWeights
+from audiomill.models.seq2seq.cross import Crossed, CrossGroups, CrossSlab, NoCross
+from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderWeights
 
 BLOCK = 32
 """Positions of the decoder are attended to in whole blocks."""
 
 
-def _attention(q_BHLE: Tensor, k_BHPE: Tensor, v_BHPE: Tensor, seen: Tensor | None) -> Tensor:
+def _attention(
+    q_BHLE: Tensor, k_BHPE: Tensor, v_BHPE: Tensor, seen: Tensor | None, scale: float | None = None
+) -> Tensor:
     """Scaled dot products. On CPU in steps whose sums do not depend on the number of rows, unlike the fused kernel's."""
     if q_BHLE.device.type != "cpu":
-        return F.scaled_dot_product_attention(q_BHLE, k_BHPE, v_BHPE, attn_mask=seen)
-    scores_BHLP = (q_BHLE * q_BHLE.shape[-1] ** -0.5) @ k_BHPE.transpose(-1, -2)
+        return F.scaled_dot_product_attention(q_BHLE, k_BHPE, v_BHPE, attn_mask=seen, scale=scale)
+    scores_BHLP = (q_BHLE * (scale or q_BHLE.shape[-1] ** -0.5)) @ k_BHPE.transpose(-1, -2)
     if seen is not None:
         scores_BHLP = scores_BHLP.masked_fill_(~seen, -torch.inf)
     out_BHLE: Tensor = scores_BHLP.softmax(-1) @ v_BHPE
@@ -43,7 +45,7 @@ class DecoderState:
         max_positions: longest sequence of a row, prompt included.
         watched: (layer, head) pairs whose cross-attention scores are kept.
         fan: rows that look at the same audio (beams).
-        cross: where cross-attention keys and values are kept; by default in groups.
+        cross: where cross-attention keys and values are kept; by default in groups, where there are any.
     """
 
     def __init__(
@@ -53,13 +55,13 @@ class DecoderState:
         max_positions: int,
         watched: Sequence[tuple[int, int]] = (),
         fan: int = 1,
-        cross: CrossGroups | CrossSlab | None = None,
+        cross: CrossGroups | CrossSlab | NoCross | None = None,
     ) -> None:
         self._weights, self._fan, self._max_positions = weights, fan, max_positions
-        shape = (capacity, weights.num_heads, max_positions, weights.width // weights.num_heads)
+        shape = (capacity, weights.num_key_heads, max_positions, weights.size_of_head)
         # Zeros, because what a mask hides must still be a number.
         self._keys, self._values = [[weights.zeros(*shape) for _ in weights.layers] for _ in range(2)]
-        self._cross = cross or CrossGroups()
+        self._cross = cross or (CrossGroups() if weights.looks else NoCross())
         self._positions_B = torch.zeros(capacity, dtype=torch.long, device=weights.device)
         self._slots_B = torch.arange(capacity, device=weights.device)
         self._at = np.zeros(0, np.int64)  # the same positions, known here
@@ -73,20 +75,31 @@ class DecoderState:
 
     def admit(self, group: Crossed, tokens_BL: Tensor) -> Tensor:
         """Puts new rows behind those that are there and feeds them their first tokens; hidden_BLD, not yet normed."""
-        first, length = len(self), tokens_BL.shape[1]
-        rows = slice(first, first + len(tokens_BL))
+        places_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
+        hidden = self._admit(self._weights.embed(tokens_BL, places_L), places_L, [group])
+        self._cross.add(group)
+        return hidden
+
+    def admit_prefixes(self, prefix_BLD: Tensor) -> Tensor:
+        """The same for rows that begin with numbers in place of tokens."""
+        return self._admit(prefix_BLD, torch.arange(prefix_BLD.shape[1], device=prefix_BLD.device), [])
+
+    def _admit(self, x_BLD: Tensor, places_L: Tensor, groups: Sequence[Crossed]) -> Tensor:
+        first, (batch, length, _) = len(self), x_BLD.shape
+        rows = slice(first, first + batch)
 
         def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self._keys[number][rows, :, :length], self._values[number][rows, :, :length] = k, v
-            return _attention(q, k, v, causal_LL)
+            shared = self._weights.num_shared
+            if shared > 1:
+                k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+            return _attention(q, k, v, causal_LL, self._weights.scale)
 
-        ones_LL = torch.ones(length, length, dtype=torch.bool, device=tokens_BL.device)
+        ones_LL = torch.ones(length, length, dtype=torch.bool, device=x_BLD.device)
         causal_LL = ones_LL.tril() if length > 1 else None
-        places_L = torch.arange(length, device=tokens_BL.device)
-        hidden = self._through(self._weights.embed(tokens_BL, places_L), places_L, attend, [group])
-        self._cross.add(group)
+        hidden = self._through(x_BLD, places_L, attend, groups)
         self._positions_B[rows] = length
-        self._at = np.concatenate([self._at, np.full(len(tokens_BL), length)])
+        self._at = np.concatenate([self._at, np.full(batch, length)])
         return hidden
 
     @property
@@ -125,7 +138,12 @@ class DecoderState:
         def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = self._keys[number], self._values[number]
             keys[slots_B, :, positions_B], values[slots_B, :, positions_B] = k[:, :, 0], v[:, :, 0]
-            return _attention(q, keys[:width, :, :longest], values[:width, :, :longest], seen_B11P)
+            # Heads that share keys and values are queries of one head.
+            grouped = q.view(width, keys.shape[1], -1, q.shape[-1])
+            found = _attention(
+                grouped, keys[:width, :, :longest], values[:width, :, :longest], seen_B11P, self._weights.scale
+            )
+            return found.view(q.shape)
 
         tokens_B1, places_B1 = tokens_B[:, None], positions_B[:, None]
         hidden = self._through(self._weights.embed(tokens_B1, places_B1), places_B1, attend, groups)
@@ -139,23 +157,27 @@ class DecoderState:
         attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
         groups: Sequence[Crossed],
     ) -> Tensor:
-        batch, length, width = x_BLD.shape
-        heads, turn = (batch, length, 3, self._weights.num_heads, -1), self._weights.turn
+        batch, length, _ = x_BLD.shape
+        weights = self._weights
+        heads = (batch, length, weights.num_heads + 2 * weights.num_key_heads, weights.size_of_head)
+        counts = [weights.num_heads, weights.num_key_heads, weights.num_key_heads]
         x = x_BLD
-        for number, layer in enumerate(self._weights.layers):
-            q, k, v = layer.qkv(layer.attention_norm(x)).view(heads).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
-            if turn is not None:
-                q, k = turn(q, places), turn(k, places)
-            x = x + layer.out(attend(number, q, k, v).transpose(1, 2).reshape(batch, length, width))
-            x = x + self._cross_attention(number, layer, layer.cross_norm(x), groups)
+        for number, layer in enumerate(weights.layers):
+            together_BHLE = layer.qkv(layer.attention_norm(x)).view(heads).transpose(1, 2)
+            q, k, v = (each.contiguous() for each in torch.split(together_BHLE, counts, dim=1))
+            if layer.placed is not None:
+                q, k = layer.placed(q, k, places)
+            x = x + layer.out(attend(number, q, k, v).transpose(1, 2).reshape(batch, length, -1))
+            if layer.cross is not None:
+                x = x + self._cross_attention(number, layer.cross, layer.cross.norm(x), groups)
             x = x + layer.feed_forward(layer.norm(x))
         return x
 
-    def _cross_attention(self, number: int, layer: DecoderLayer, x_BLD: Tensor, groups: Sequence[Crossed]) -> Tensor:
+    def _cross_attention(self, number: int, cross: CrossAttention, x_BLD: Tensor, groups: Sequence[Crossed]) -> Tensor:
         batch, length, width = x_BLD.shape
         num_heads, fan = self._weights.num_heads, self._fan
         # Rows that look at the same audio are queries of one row.
-        q = layer.cross_q(x_BLD).view(batch // fan, fan * length, num_heads, -1).transpose(1, 2)
+        q = cross.q(x_BLD).view(batch // fan, fan * length, num_heads, -1).transpose(1, 2)
         if number in self._watched:
             (group,), watched = groups, self._watched[number]
             scores = q[:, watched] @ group.keys[number][:, watched].transpose(-1, -2)
@@ -166,7 +188,7 @@ class DecoderState:
             found.append(_attention(rows, group.keys[number], group.values[number], None))
             at += len(group)
         out_BHLE = found[0] if len(found) == 1 else torch.cat(found)
-        return layer.cross_out(out_BHLE.transpose(1, 2).reshape(batch, length, width))
+        return cross.out(out_BHLE.transpose(1, 2).reshape(batch, length, width))
 
     def watched_scores(self) -> Tensor:
         """Cross-attention scores of the watched heads since the last call, before the softmax: scores_BHLF."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audiomill.models.seq2seq.cross import Crossed, CrossGroups, CrossSlab
+from audiomill.models.seq2seq.cross import Crossed, CrossSlab
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.graph import Recorder
 from audiomill.models.seq2seq.slots import DecoderState
@@ -44,11 +44,12 @@ class Decoded(NamedTuple):
 class Entry(NamedTuple):
     """Rows that want to be decoded.
 
-    `prompts`: all of one length; `names`: the caller's; `seeds`: of the sampler; `limits`: most tokens of each row, where
-    it is less than the search's.
+    `begins`: what they look at, or what they begin with in place of tokens, all of one length (prefix_BLD); `prompts`: behind
+    what is looked at, all of one length, empty behind a prefix; `names`: the caller's; `seeds`: of the sampler; `limits`: most
+    tokens of each row, where it is less than the search's.
     """
 
-    looked_at: Crossed
+    begins: Crossed | Tensor
     prompts: list[list[int]]
     names: list[int]
     seeds: list[int]
@@ -75,6 +76,31 @@ def no_speech_of(logits_BV: Tensor, tokens: SpecialTokens) -> list[float]:
     return found
 
 
+def begun(
+    weights: DecoderWeights,
+    state: DecoderState,
+    begins: Crossed | Tensor,
+    prompts: list[list[int]],
+    tokens: SpecialTokens,
+    fan: int = 1,
+) -> tuple[Tensor, list[float]]:
+    """New rows up to their first token: logits_BV of it, and the probability that nobody speaks of each row.
+
+    Args:
+        weights, state: of the decoder.
+        begins, prompts: see `Entry`.
+        tokens: special ones.
+        fan: rows that begin alike (beams).
+    """
+    if isinstance(begins, Tensor):
+        logits_BV = weights.logits(state.admit_prefixes(begins.repeat_interleave(fan, 0))[:, -1:])[:, 0]
+        return logits_BV, [0.0] * len(begins)
+    prompts_BL = torch.tensor(prompts, device=weights.device).repeat_interleave(fan, 0)
+    places = [-1] if tokens.no_speech is None else [prompts[0].index(tokens.start), -1]
+    logits_BLV = weights.logits(state.admit(begins, prompts_BL)[:, places])
+    return logits_BLV[:, -1], no_speech_of(logits_BLV[::fan, 0], tokens)
+
+
 class Table:
     """Slots for rows.
 
@@ -82,8 +108,9 @@ class Table:
         weights: the decoder's.
         search: how tokens are chosen.
         capacity: most rows at a time.
-        prompt_length: L.
-        max_frames: None: shapes follow the rows; else fixed shapes, for rows of up to so many frames.
+        prompt_length: L, of the longest row.
+        max_frames: fixed shapes, for rows that look at up to so many frames; None: shapes follow the rows, but for rows on a
+            GPU that look at nothing.
     """
 
     def __init__(
@@ -92,8 +119,8 @@ class Table:
         device = weights.device
         self._weights, self._search, self.capacity = weights, search, capacity
         self._max_new = min(search.max_new_tokens, weights.max_positions - prompt_length)
-        self._is_fixed = max_frames is not None
-        cross = CrossGroups() if max_frames is None else CrossSlab(weights, capacity, max_frames)
+        self._is_fixed = max_frames is not None or (not weights.looks and device.type == "cuda")
+        cross = None if max_frames is None else CrossSlab(weights, capacity, max_frames)
         self._state = DecoderState(weights, capacity, prompt_length + self._max_new, cross=cross)
         self._rules = TokenRules(search.tokens, capacity, search.timestamps, device)
         self._watch = LoopWatch(capacity, search.tokens.first_timestamp, device) if search.stops_loops else None
@@ -126,10 +153,8 @@ class Table:
         """New rows, up to their first token."""
         tokens, first = self._search.tokens, len(self)
         rows = slice(first, first + len(entry.names))
-        prompts_BL = torch.tensor(entry.prompts, device=self._weights.device)
-        hidden_BLD = self._state.admit(entry.looked_at, prompts_BL)
-        logits_BLV = self._weights.logits(hidden_BLD[:, [entry.prompts[0].index(tokens.start), -1]])
-        self._no_speech += no_speech_of(logits_BLV[:, 0], tokens)
+        logits_BV, no_speech = begun(self._weights, self._state, entry.begins, entry.prompts, tokens)
+        self._no_speech += no_speech
         self._names += entry.names
         self._running_B[rows], self._count_B[rows] = True, 0
         limits = entry.limits or [self._max_new] * len(entry.names)
@@ -139,7 +164,7 @@ class Table:
             self._watch.open(rows)
         if self._sampler is not None:
             self._sampler.open(entry.seeds)
-        masked_BV = self._rules.mask(logits_BLV[:, 1], rows)
+        masked_BV = self._rules.mask(logits_BV, rows)
         logprobs_BV = masked_BV.log_softmax(-1)
         chosen = logprobs_BV.argmax(-1) if self._sampler is None else self._sampler.choose(masked_BV, rows)
         self._note(chosen, logprobs_BV.gather(1, chosen[:, None])[:, 0], rows)

@@ -191,7 +191,7 @@ class WhisperModel:
             decode(table, hearing.next_entry, self._telling(hearing))
         else:
             while (entry := hearing.next_entry(max(1, self._capacity // how.num_beams))) is not None:
-                found = decode_with_beams(decoder, entry.looked_at, entry.prompts, search, how.num_beams)
+                found = decode_with_beams(decoder, entry.begins, entry.prompts, search, how.num_beams)
                 for name, decoded in zip(entry.names, found, strict=True):
                     hearing.done(name, _numbers(decoded))
         return hearing.heard(self._heads)

@@ -16,7 +16,7 @@ from torch import Tensor
 from audiomill.config.defaults import INT8_BF16, INT8_WEIGHT7
 from audiomill.models.precision import is_int8
 from audiomill.models.projection import Projection, fused, projection, smoothed
-from audiomill.models.seq2seq.decoder_weights import DecoderLayer, DecoderWeights
+from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderLayer, DecoderWeights
 
 Function = Callable[[Tensor], Tensor]
 
@@ -106,10 +106,12 @@ def _decoder_layer(layer: Any, precision: str) -> DecoderLayer:
     return DecoderLayer(
         **common,
         feed_forward=lambda x_BLD: fc2(F.gelu(fc1(x_BLD))),
-        cross_norm=layer.encoder_attn_layer_norm,
-        cross_q=fused([cross.q_proj], finer),
-        cross_kv=fused([cross.k_proj, cross.v_proj], precision),
-        cross_out=fused([cross.out_proj], finer),
+        cross=CrossAttention(
+            norm=layer.encoder_attn_layer_norm,
+            q=fused([cross.q_proj], finer),
+            kv=fused([cross.k_proj, cross.v_proj], precision),
+            out=fused([cross.out_proj], finer),
+        ),
     )
 
 
