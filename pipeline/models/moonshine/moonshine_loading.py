@@ -7,7 +7,7 @@ from typing import Any
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Loading
 from audiomill.models.moonshine.moonshine_network import ENCODER, decoder_weights
-from audiomill.models.seq2seq.load_seq2seq import load_encoder_decoder
+from audiomill.models.seq2seq.model import load_encoder_decoder
 from audiomill.models.seq2seq.named_alike import special_tokens, tokenizer_in
 from audiomill.models.seq2seq.writing import Writer
 

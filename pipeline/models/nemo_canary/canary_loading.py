@@ -17,7 +17,7 @@ from audiomill.models.fastconformer.fast_conformer import encoder
 from audiomill.models.fastconformer.frame_clock import shape
 from audiomill.models.nemo_canary.canary_decoder import decoder_weights
 from audiomill.models.nemo_canary.trained_languages import LANGUAGES
-from audiomill.models.seq2seq.load_seq2seq import load_encoder_decoder
+from audiomill.models.seq2seq.model import load_encoder_decoder
 from audiomill.models.seq2seq.named_alike import special_tokens
 from audiomill.models.seq2seq.writing import Writer
 

@@ -1,0 +1,129 @@
+"""Causal language models of transformers as `audiomill.models.seq2seq` wants them: layers of Llama's kind.
+
+B batch, H heads, L positions, E width of a head, D width, P positions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiomill.errors import ModelError
+from audiomill.models.projection import fused, projection
+from audiomill.models.seq2seq.decoder_weights import DecoderLayer, DecoderWeights, Function, Placed
+
+KNOWN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
+"""Whose layers are a norm, attention with turned queries and keys, a norm, and a gated product, in this order."""
+MOST_POSITIONS = 4096
+"""That are kept at hand: a segment and its text need fewer."""
+
+
+def causal_weights(body: Any, head: Any, precision: str, name: str, divided: float = 1.0) -> DecoderWeights:
+    """Of a causal language model.
+
+    Args:
+        body: without its head, such as `LlamaModel`.
+        head: from its width to logits.
+        precision: number format of the products.
+        name: for people.
+        divided: what logits are divided by.
+
+    Raises:
+        ModelError: its layers are of another kind.
+    """
+    config = body.config
+    check_known(config, name)
+    heads = config.num_attention_heads
+    positions = min(MOST_POSITIONS, config.max_position_embeddings)
+    tokens_VD = body.embed_tokens.weight.detach()
+    louder = getattr(config, "embedding_multiplier", 1.0)
+    turn = _turn(body.rotary_emb, positions, tokens_VD)
+    product = projection(head.weight, head.bias, precision)
+    return DecoderWeights(
+        embed=lambda tokens, places: tokens_VD[tokens] * louder,
+        layers=[_layer(each, number, config, turn, precision) for number, each in enumerate(body.layers)],
+        norm=body.norm,
+        vocabulary=product if divided == 1.0 else lambda x: product(x) / divided,
+        num_heads=heads,
+        width=config.hidden_size,
+        max_positions=positions,
+        device=tokens_VD.device,
+        dtype=tokens_VD.dtype,
+        num_shared=heads // config.num_key_value_heads,
+        head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        scale=body.layers[0].self_attn.scaling,
+    )
+
+
+def check_known(config: Any, name: str) -> None:
+    """Raises ModelError where the layers of a language model are of another kind."""
+    if config.model_type not in KNOWN:
+        raise ModelError(f"{name}: a language model of kind {config.model_type}; expected one of {', '.join(KNOWN)}")
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = window is not None and (kinds is None or "sliding_attention" in kinds)
+    if slides and window < min(MOST_POSITIONS, config.max_position_embeddings):
+        raise ModelError(
+            f"{name}: its layers look back {window} tokens; expected a language model that looks back to the start"
+        )
+
+
+def _layer(layer: Any, number: int, config: Any, turn: Placed, precision: str) -> DecoderLayer:
+    own, louder = layer.self_attn, getattr(config, "residual_multiplier", 1.0)
+    turns = getattr(config, "no_rope_layers", None)
+    has_turn = turns is None or bool(turns[number])
+    return DecoderLayer(
+        attention_norm=layer.input_layernorm,
+        qkv=fused([own.q_proj, own.k_proj, own.v_proj], precision),
+        out=_times(fused([own.o_proj], precision), louder),
+        norm=layer.post_attention_layernorm,
+        feed_forward=_times(_gated(layer.mlp, precision), louder),
+        placed=_placed(own, turn if has_turn else None),
+    )
+
+
+def _gated(mlp: Any, precision: str) -> Function:
+    inner, outer, act = fused([mlp.gate_proj, mlp.up_proj], precision), fused([mlp.down_proj], precision), mlp.act_fn
+
+    def run(x_BLD: Tensor) -> Tensor:
+        gates, values = inner(x_BLD).chunk(2, dim=-1)
+        return outer(act(gates) * values)
+
+    return run
+
+
+def _times(function: Function, by: float) -> Function:
+    return function if by == 1.0 else lambda x: function(x) * by
+
+
+def _placed(attention: Any, turn: Placed | None) -> Placed | None:
+    """Norms of queries and keys, where there are any, and turns."""
+    if not hasattr(attention, "q_norm"):
+        return turn
+    q_norm, k_norm = attention.q_norm, attention.k_norm
+
+    def placed(q: Tensor, k: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = q_norm(q), k_norm(k)
+        return (q, k) if turn is None else turn(q, k, places)
+
+    return placed
+
+
+def _turn(rotary: Any, max_positions: int, like: Tensor) -> Placed:
+    """Rotary positions: the first half of a head's width is turned with the second."""
+    cos, sin = rotary(like, torch.arange(max_positions, device=like.device)[None])
+    cos_PE, sin_PE = cos[0], sin[0]
+
+    def turned(x_BHLE: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        first, second = x_BHLE.chunk(2, dim=-1)
+        return x_BHLE * cosine + torch.cat((-second, first), dim=-1) * sine
+
+    def turn(q: Tensor, k: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        cosine, sine = cos_PE[places], sin_PE[places]
+        if places.ndim == 2:  # each row stands at its own
+            cosine, sine = cosine[:, None], sine[:, None]
+        return turned(q, cosine, sine), turned(k, cosine, sine)
+
+    return turn

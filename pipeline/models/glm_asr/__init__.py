@@ -1,0 +1,1 @@
+"""GLM-ASR: a Whisper-like encoder with rotary positions, a projector, a Llama."""

@@ -1,0 +1,30 @@
+"""GLM-ASR: Mandarin, Cantonese and English."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audiomill.models.base import SpeechModel
+from audiomill.models.causal.borrowed_family import borrowed_family
+from audiomill.models.family import Loading
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.causal.borrowed import Layout, Wave, heard_features, load_borrowed, tensors_of
+
+    def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
+        return tensors_of(processor.apply_transcription_request(wave))
+
+    return load_borrowed(loading, Layout(kind="GlmAsrForConditionalGeneration", request=request, heard=heard_features))
+
+
+FAMILY = borrowed_family(
+    "glm_asr",
+    "GLM-ASR",
+    "glmasr",
+    12.5,
+    _load,
+    ("zai-org/GLM-ASR-Nano-2512",),
+    "MIT",
+)

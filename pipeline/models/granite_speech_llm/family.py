@@ -1,0 +1,25 @@
+"""Granite Speech with a language model behind it."""
+
+from __future__ import annotations
+
+from audiomill.models.base import SpeechModel
+from audiomill.models.causal.borrowed_family import borrowed_family
+from audiomill.models.family import Loading
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.causal.borrowed import load_borrowed
+    from audiomill.models.granite_speech_llm.granite_request import LAYOUT
+
+    return load_borrowed(loading, LAYOUT)
+
+
+FAMILY = borrowed_family(
+    "granite_speech_llm",
+    "Granite Speech 3.3 and 4",
+    "granite_speech",
+    10.0,
+    _load,
+    ("ibm-granite/granite-speech-3.3-2b", "ibm-granite/granite-4.0-1b-speech"),
+    "Apache-2.0",
+)

@@ -1,0 +1,32 @@
+"""Qwen3-ASR: 30 languages, told or found by itself."""
+
+from __future__ import annotations
+
+from audiomill.models.base import SpeechModel
+from audiomill.models.causal.borrowed_family import borrowed_family
+from audiomill.models.family import Loading
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.causal.borrowed import load_borrowed
+    from audiomill.models.qwen3_asr.qwen3_request import LAYOUT
+
+    return load_borrowed(loading, LAYOUT)
+
+
+def _languages() -> frozenset[str]:
+    from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
+
+    return frozenset(LANGUAGE_CODE_TO_NAME)
+
+
+FAMILY = borrowed_family(
+    "qwen3_asr",
+    "Qwen3-ASR (the folder of transformers)",
+    "qwen3_asr",
+    13.0,
+    _load,
+    ("Qwen/Qwen3-ASR-0.6B-hf", "Qwen/Qwen3-ASR-1.7B-hf"),
+    "Apache-2.0",
+    _languages,
+)

@@ -1,0 +1,32 @@
+"""How Qwen3-ASR is asked, and how its answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from audiomill.models.causal.borrowed import Layout, Wave, heard_features, tensors_of
+
+MARK = "<asr_text>"
+"""Between the language and the text."""
+NAMED = "language "
+
+
+def _request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Tensor]:
+    return tensors_of(processor.apply_transcription_request(wave, language=language, return_tensors="pt"))
+
+
+def _told(text: str) -> tuple[str, str | None]:
+    """`language English<asr_text>hello` -> `hello`, `en`; without the mark all is text, as where the language was told."""
+    from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
+
+    before, mark, written = text.partition(MARK)
+    if not mark:
+        return text, None
+    codes = {name.lower(): code for code, name in LANGUAGE_CODE_TO_NAME.items()}
+    return written, codes.get(before.strip().removeprefix(NAMED).strip().lower())
+
+
+LAYOUT = Layout(kind="Qwen3ASRForConditionalGeneration", request=_request, heard=heard_features, told=_told)

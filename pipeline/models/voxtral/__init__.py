@@ -1,0 +1,1 @@
+"""Voxtral: Whisper's encoder on windows of 30 s, a projector, a Llama."""

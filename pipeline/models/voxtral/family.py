@@ -1,0 +1,42 @@
+"""Voxtral: eight languages, told or found by itself. Its tokenizer is that of mistral-common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.models.base import SpeechModel
+from audiomill.models.causal.borrowed_family import borrowed_family
+from audiomill.models.family import Loading
+
+NEEDS = "mistral-common[audio]"
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.causal.borrowed import Layout, Wave, heard_features, load_borrowed, tensors_of
+
+    def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
+        asked = {
+            "language": language,
+            "sampling_rate": MODEL_SAMPLE_RATE,
+            "format": ["wav"],
+            "model_id": "",
+            "return_tensors": "pt",
+        }
+        return tensors_of(processor.apply_transcription_request(audio=[wave], **asked))
+
+    return load_borrowed(
+        loading, Layout(kind="VoxtralForConditionalGeneration", request=request, heard=heard_features, needs=NEEDS)
+    )
+
+
+FAMILY = borrowed_family(
+    "voxtral",
+    "Voxtral",
+    "voxtral",
+    12.5,
+    _load,
+    ("mistralai/Voxtral-Mini-3B-2507", "mistralai/Voxtral-Small-24B-2507"),
+    "Apache-2.0",
+)
