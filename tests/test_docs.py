@@ -17,6 +17,7 @@ from audiomill.models.family import families
 from audiomill.models.model_table import model_page
 from audiomill.tables.outputs import DOCUMENTED
 from tests.command_line import command_of, in_process
+from tests.language_models import save_language_model
 from tests.synth import save_ctc_checkpoint
 from tests.tone_language import WORDS, write_corpus
 
@@ -167,6 +168,7 @@ def test_the_guide_to_training_runs(tmp_path: Path, tone_model: Path) -> None:
     write_corpus(tmp_path / "unlabelled", range(100, 160))
     (tmp_path / "facebook").mkdir()
     (tmp_path / "facebook" / "wav2vec2-base-960h").symlink_to(tone_model / "model" / "checkpoint")
+    save_language_model(tmp_path / "HuggingFaceTB" / "SmolLM3-3B", "smollm3")
     (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n")
     for language, text in blocks("docs/training.md"):
         run_block(language, text, tmp_path)

@@ -83,9 +83,9 @@ def test_updates_from_the_middle_are_those_of_the_whole(lengths: list[int], toge
 def test_learning_rates_rise_then_never_rise_again_and_stay_above_nothing(
     kind: str, count: int, warmup: float, hold: float
 ) -> None:
-    shares = [rate_share(kind, number, count, warmup, hold) for number in range(count)]
-    assert all(0 < share <= 1 for share in shares)
     top = int(warmup * count)
+    shares = [rate_share(kind, number, count, top, hold) for number in range(count)]
+    assert all(0 < share <= 1 for share in shares)
     assert shares[:top] == sorted(shares[:top]) and shares[top:] == sorted(shares[top:], reverse=True)
 
 

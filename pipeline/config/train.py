@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
-from audiomill.config.fields import Validated, option
+from audiomill.config.fields import Validated, flag, option
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import UsageError
+
+PROJECTOR = "projector"
+RECIPES: dict[str, dict[str, Any]] = {
+    "": {"learning_rate": 1e-4, "weight_decay": 0.01},
+    PROJECTOR: {"learning_rate": 1e-3, "weight_decay": 0.0, "max_warmup_updates": 500},
+}
+"""What holds where nobody says otherwise, by objective; the first for all that are not named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +25,8 @@ class TrainConfig(Validated):
     COMMON = (
         "model",
         "objective",
+        "projector",
+        "lm",
         "dev",
         "pseudo",
         "language",
@@ -37,8 +48,41 @@ class TrainConfig(Validated):
     objective: str = option(
         "auto",
         "ctc: a wav2vec2-family model learns to write; whisper: a Whisper does; pretrain: wav2vec2 learns from audio alone "
-        "(contrastive); auto: whisper for Whisper checkpoints, else ctc.",
-        choices=("auto", "ctc", "whisper", "pretrain"),
+        "(contrastive); projector: see --projector; auto: by the checkpoint, ctc for wav2vec2-family ones.",
+        choices=("auto", "ctc", "whisper", "pretrain", "projector"),
+        results=True,
+    )
+    projector: bool = option(
+        False,
+        "Train a projector that lets a language model (--lm) read what a speech encoder (--model: Whisper, wav2vec2, HuBERT, Parakeet "
+        "...) hears; both stay frozen. Of a checkpoint made so, the projector learns on.",
+        results=True,
+    )
+    lm: str | None = option(
+        None,
+        "--projector: causal language model of Llama's kind (SmolLM3, Qwen3, Llama, Granite): hub id, local folder, URL.",
+        results=True,
+    )
+    lm_prompt: str | None = option(
+        None,
+        "--projector: what the language model reads before it writes, <audio> where the audio goes.",
+        otherwise="its chat template with a request to transcribe, or the audio alone",
+        results=True,
+    )
+    encoder_layer: int | None = option(
+        None, "--projector: hidden state of the encoder that it reads.", otherwise="the last", results=True
+    )
+    stack: int = option(5, "--projector: frames of the encoder that become one step.", results=True)
+    projector_width: int | None = option(
+        None, "--projector: width inside.", otherwise="the language model's", results=True
+    )
+    frame_dropout: float = option(0.1, "--projector: share of frames that are hidden in training.", results=True)
+    no_speech_share: float = option(
+        0.05, "--projector: share of clips that become noise or silence, with no text to write.", results=True
+    )
+    lora_rank: int = option(
+        0,
+        "--projector: the language model learns too, by LoRA weights of this rank (pip install 'audiomill[lora]').",
         results=True,
     )
     from_scratch: bool = option(False, "Start from random weights: only the model's config.json is used.", results=True)
@@ -61,14 +105,16 @@ class TrainConfig(Validated):
     )
     text_form: str = option(
         "letters",
-        "letters: labels without punctuation and in one case, as CTC models write; as-is: as they are (Whisper always).",
+        "letters: labels without punctuation and in one case, as CTC models write; as-is: as they are (Whisper and projectors always).",
         choices=("letters", "as-is"),
         results=True,
     )
     language: str | None = option(None, "Language code of the labels; needed for multilingual Whisper.", results=True)
     epochs: float = option(10.0, "Passes over the training clips.", results=True)
     max_updates: int | None = option(None, "Steps of the optimiser, instead of --epochs.", results=True)
-    learning_rate: float = option(1e-4, "Highest learning rate.", results=True)
+    learning_rate: float | None = option(
+        None, "Highest learning rate.", otherwise="1e-4; for a projector 1e-3", results=True
+    )
     schedule: str = option(
         "tri-stage",
         "tri-stage: up, hold, decay; cosine: up, then down along a cosine; constant: up, then hold.",
@@ -76,8 +122,11 @@ class TrainConfig(Validated):
         results=True,
     )
     warmup_share: float = option(0.1, "Share of the updates in which the learning rate rises.", results=True)
+    max_warmup_updates: int | None = option(
+        None, "Most updates in which it rises.", otherwise="no limit; for a projector 500", results=True
+    )
     hold_share: float = option(0.4, "tri-stage: share in which it stays.", results=True)
-    weight_decay: float = option(0.01, "AdamW's.", results=True)
+    weight_decay: float | None = option(None, "AdamW's.", otherwise="0.01; for a projector 0", results=True)
     max_gradient: float = option(1.0, "Gradients are scaled down to this norm.", results=True)
     batch_seconds: float = option(100.0, "Padded audio seconds a batch; clips of like length share one.", results=True)
     accumulate: int = option(1, "Batches an update, on each worker.", results=True)
@@ -133,8 +182,14 @@ class TrainConfig(Validated):
     def check(self) -> None:
         self.require_positive(
             "epochs", "max_updates", "learning_rate", "batch_seconds", "accumulate", "max_clip_seconds", "workers",
-            "max_gradient", "evaluate_every", "patience", "save_minutes", "pseudo_weight",
+            "max_gradient", "evaluate_every", "patience", "save_minutes", "pseudo_weight", "stack", "projector_width",
+            "max_warmup_updates",
         )  # fmt: skip
+        for name in ("frame_dropout", "no_speech_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"--{flag(name)} {getattr(self, name)}: expected a share from 0 to below 1")
+        if self.lora_rank < 0:
+            raise UsageError(f"--lora-rank {self.lora_rank}: expected 0 or more")
         if not 0 <= self.speed_augment < 0.5:
             raise UsageError(f"--speed-augment {self.speed_augment}: expected a share from 0 to below 0.5")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
@@ -145,6 +200,13 @@ class TrainConfig(Validated):
             raise UsageError(
                 f"--min-clip-seconds {self.min_clip_seconds:g}: expected less than --max-clip-seconds {self.max_clip_seconds:g}"
             )
+
+
+def by_recipe(config: TrainConfig, objective: str) -> TrainConfig:
+    """A config in which what nobody said is as the objective's recipe has it."""
+    recipe = RECIPES.get(objective, RECIPES[""])
+    unsaid = {name: value for name, value in recipe.items() if getattr(config, name) is None}
+    return dataclasses.replace(config, **unsaid)
 
 
 @dataclass(frozen=True, kw_only=True)

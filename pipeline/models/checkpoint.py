@@ -164,6 +164,11 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return checkpoint.path if checkpoint.family.scheme is not None else _hash(Path(checkpoint.path))
 
 
+def weights_fingerprint(folder: Path) -> str:
+    """The same of a folder, or file, that is no checkpoint of ours, such as a language model's."""
+    return _hash(folder)
+
+
 @once_per_content
 def _hash(path: Path) -> str:
     total = hashlib.sha256()

@@ -107,6 +107,7 @@ class Family:
         resynthesizer: from a folder and a device, what makes sound of its codes; None: nothing does.
         embedder: from a checkpoint and a device, what makes vectors of voices, see `audiomill.models.speakers.embedder`.
         learners: objective -> loads what learns by it; the first one is the default.
+        joins: objective -> loads what learns by it from a checkpoint of another family, which gives vectors.
         scheme: prefix of names that stand for no files; their fingerprint is the name.
     """
 
@@ -138,6 +139,9 @@ class Family:
     learners: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
         default_factory=dict
     )
+    joins: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
+        default_factory=dict
+    )
     scheme: str | None = None
 
 
@@ -151,6 +155,12 @@ def families() -> tuple[Family, ...]:
 def has_files(model: str) -> bool:
     """Whether a name stands for files with weights."""
     return not any(family.scheme is not None and model.startswith(family.scheme) for family in families())
+
+
+def learners_of(family: Family) -> dict[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]]:
+    """Objective -> loads what learns by it from a checkpoint of a family: its own, and those that join any family."""
+    joined = {objective: load for each in families() for objective, load in each.joins.items()}
+    return {**joined, **family.learners}
 
 
 def objectives() -> dict[str, list[str]]:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from audiomill.models.learner import Learner
 from audiomill.text.wer import NO_ERRORS, score_pair
 from audiomill.train.clips import Clips
 from audiomill.train.fit.batches import evaluation_batches
 
+MOST_SAMPLES = 8
 
-def dev_wer(learner: Learner, clips: Clips, budget: int, language: str | None) -> float:
-    """Word error rate of a learner on clips with text."""
+
+class Evaluation(NamedTuple):
+    """Word error rate on clips with text, and what was written of some: (reference, hypothesis)."""
+
+    wer: float
+    samples: tuple[tuple[str, str], ...]
+
+
+def evaluated(learner: Learner, clips: Clips, budget: int, language: str | None) -> Evaluation:
+    """How well a learner writes clips with text."""
     errors = NO_ERRORS
     texts = heard(learner, clips, budget)
     for reference, hypothesis in zip(clips.texts, texts, strict=True):
         errors += score_pair(reference, hypothesis, language)[0]
-    return errors.rate
+    shown = range(0, len(texts), max(1, -(-len(texts) // MOST_SAMPLES)))
+    return Evaluation(errors.rate, tuple((clips.texts[at], texts[at]) for at in shown))
 
 
 def heard(learner: Learner, clips: Clips, budget: int) -> list[str]:

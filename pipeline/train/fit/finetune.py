@@ -17,19 +17,17 @@ import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 
-from audiomill.config.fields import digest
-from audiomill.config.stages import ModelConfig
-from audiomill.config.train import FinetuneConfig, TrainConfig
-from audiomill.errors import ModelError, RunFailed, UsageError
-from audiomill.models.checkpoint import family_of, find_checkpoint, fingerprint, settings_of
+from audiomill.config.train import FinetuneConfig, TrainConfig, by_recipe
+from audiomill.errors import RunFailed, UsageError
+from audiomill.models.checkpoint import family_of, settings_of
 from audiomill.models.device import resolve_device
-from audiomill.models.family import objectives
+from audiomill.models.family import learners_of
 from audiomill.models.learner import Learner
-from audiomill.models.locate import local_path
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
 from audiomill.train.fit.claim import claim, clear, fields_of
 from audiomill.train.fit.history import Recorder, nothing_learnt, read_metrics
 from audiomill.train.fit.processes import first_alone
+from audiomill.train.fit.start import start_of
 from audiomill.train.fit.state import States
 from audiomill.train.fit.updating import Labelled, fit
 from audiomill.train.fit.worker import Worker
@@ -102,8 +100,10 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     """What is to be trained, or the report of a run that is done."""
     train = config.train
     resolve_device(train.device)  # tells what is missing before anything is decoded
-    path, objective, identity = _start_of(train, config.plan.storage_options)
+    path, objective, identity = start_of(train, config.plan.storage_options)
+    train = by_recipe(train, objective)
     output.mkdir(parents=True, exist_ok=True)
+    is_new = not any(output.iterdir())
     if (output / "result.json").exists():
         claim(output, fields_of(config, identity))
         report: Report = json.loads((output / "result.json").read_text())
@@ -121,7 +121,12 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
         train, str(output / "clips"), str(path), objective, str(output), together.table,
         clips["dev"].table if "dev" in clips else None, config.plan.storage_options, config.output.quiet,
     )  # fmt: skip
-    learner = load_learner(training, resolve_device(train.device))
+    try:
+        learner = load_learner(training, resolve_device(train.device))
+    except UsageError:
+        if is_new:  # the folder belongs to no settings that can be used
+            clear(output)
+        raise
     for note in learner.notes:
         quiet.print(f"note: {note}", highlight=False, soft_wrap=True)
     training, lost = _learnable(training, learner)
@@ -132,32 +137,6 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     _check_left(training, dropped)
     quiet.print(_heard_line(training, dropped), highlight=False, soft_wrap=True)
     return training, learner, dropped
-
-
-def _start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, str]:
-    """Folder to start from, the objective, and what tells the starting point from others."""
-    if train.from_scratch:
-        path = local_path(train.model, options)
-        if not (path / "config.json").exists():
-            raise ModelError(f"--model {train.model}: --from-scratch needs a folder with config.json")
-        family = family_of(path, settings_of(path), train.model)
-        identity = digest({"scratch": (path / "config.json").read_text()})
-    else:
-        config = ModelConfig(model=train.model, trust_remote_code=train.trust_remote_code)
-        checkpoint = find_checkpoint(config, options)
-        path, family, identity = Path(checkpoint.path), checkpoint.family, fingerprint(checkpoint)
-    if not family.learners:
-        raise ModelError(
-            f"--model {train.model}: a {family.name} model is not trained here; expected Whisper or wav2vec2 family"
-        )
-    objective = next(iter(family.learners)) if train.objective == "auto" else train.objective
-    if objective not in family.learners:
-        able = ", ".join(objectives().get(objective, ()))
-        raise UsageError(
-            f"--objective {objective}: learnt by {able}; {train.model} is a {family.name} checkpoint, "
-            f"which learns by {', '.join(family.learners)}"
-        )
-    return path, objective, identity
 
 
 def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
@@ -184,7 +163,9 @@ def load_learner(training: Training, device: str) -> Learner:
     torch.manual_seed(config.seed)
     place = torch.device(device)
     family = family_of(path, settings_of(path), config.model)
-    return family.learners[training.objective](path, config, Clips(Path(training.folder), training.train).texts, place)
+    return learners_of(family)[training.objective](
+        path, config, Clips(Path(training.folder), training.train).texts, place
+    )
 
 
 def _learnable(training: Training, learner: Learner) -> tuple[Training, list[Dropped]]:
@@ -309,7 +290,7 @@ def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Rep
         "nothing_learnt": nothing_learnt(rows),
         **_codebook_health(rows),
     }
-    (output / "report.html").write_text(training_page(report, training_charts(rows)))
+    (output / "report.html").write_text(training_page(report, training_charts(rows), rows))
     return report
 
 

@@ -16,7 +16,7 @@ from audiomill.watch.progress import duration_text
 
 matplotlib.use("Agg")
 METRICS_FILE = "metrics.jsonl"
-NOT_DRAWN = ("update", "num_updates", "epoch")
+NOT_DRAWN = ("update", "num_updates", "epoch", "samples")
 SPOKEN_EVERY_S = 10.0
 
 

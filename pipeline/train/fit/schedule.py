@@ -8,13 +8,14 @@ FINAL_SHARE = 0.05
 """Of the highest rate, at the end of a tri-stage schedule, as fairseq's wav2vec 2.0 recipes have it."""
 
 
-def rate_share(kind: str, update: int, num_updates: int, warmup_share: float, hold_share: float) -> float:
+def rate_share(kind: str, update: int, num_updates: int, warmup: int, hold_share: float) -> float:
     """Share of the highest learning rate at an update from 0 on; above 0 everywhere.
 
-    >>> [round(rate_share("tri-stage", n, 100, 0.1, 0.4), 3) for n in (0, 9, 49, 99)]
+    `warmup`: updates in which it rises.
+
+    >>> [round(rate_share("tri-stage", n, 100, 10, 0.4), 3) for n in (0, 9, 49, 99)]
     [0.1, 1.0, 1.0, 0.053]
     """
-    warmup = int(warmup_share * num_updates)
     if update < warmup:
         return (update + 1) / warmup
     if kind == "constant":

@@ -27,7 +27,7 @@ from audiomill.train.clips import Clips
 from audiomill.train.fit.augment import augmented
 from audiomill.train.fit.average import Average
 from audiomill.train.fit.batches import Update, updates, updates_an_epoch
-from audiomill.train.fit.evaluate import dev_wer
+from audiomill.train.fit.evaluate import Evaluation, evaluated
 from audiomill.train.fit.mixed import autocast, autocast_type, mixed
 from audiomill.train.fit.schedule import rate_share
 from audiomill.train.fit.state import Progress, States
@@ -109,9 +109,13 @@ class _Run:
         self._an_epoch = updates_an_epoch(lengths, self._budget, config.seed, self._batches_an_update)
         self.num_updates = config.max_updates or max(1, round(config.epochs * self._an_epoch))
         self._every = config.evaluate_every or self._an_epoch
+        warmup = int(config.warmup_share * self.num_updates)
+        self._warmup = min(warmup, config.max_warmup_updates or warmup)
+        assert config.learning_rate is not None and config.weight_decay is not None, "the recipe says them"
+        self._highest = config.learning_rate
         parameters = [each for each in learner.model.parameters()]
         self._optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=config.weight_decay
+            parameters, lr=self._highest, betas=BETAS, eps=EPSILON, weight_decay=config.weight_decay
         )
         self._average = Average(learner.model, config.average_decay) if config.average_decay else None
         self._precision = autocast_type(config.precision, worker.device)
@@ -150,9 +154,9 @@ class _Run:
         config, model = self._config, self._learner.model
         model.train()
         self._learner.thaw(update.number)
-        share = rate_share(config.schedule, update.number, self.num_updates, config.warmup_share, config.hold_share)
+        share = rate_share(config.schedule, update.number, self.num_updates, self._warmup, config.hold_share)
         for group in self._optimizer.param_groups:
-            group["lr"] = share * config.learning_rate
+            group["lr"] = share * self._highest
         total, count, audio_s, numbers = 0.0, 0.0, 0.0, {}
         mine = update.batches[self._worker.rank :: self._worker.size]
         for at, (rows, picked) in enumerate(self._loaded(update, mine)):
@@ -171,7 +175,7 @@ class _Run:
             )
         norm = self._apply(count)
         self.progress = self.progress.after_update(update.number + 1)
-        self._log(update, total, count, audio_s, norm, share * config.learning_rate, numbers)
+        self._log(update, total, count, audio_s, norm, share * self._highest, numbers)
 
     def _loss(self, rows: list[NDArray[np.int16]], picked: NDArray[np.int64], number: int, at: int) -> Loss:
         labels = [self._train.labels[index] for index in picked]
@@ -246,16 +250,19 @@ class _Run:
         """WER on the dev clips; the best weights so far are kept."""
         assert self._dev is not None, "there are dev clips"
         with self._averaged():
-            wer = (
-                dev_wer(self._learner, self._dev, self._budget, self._config.language) if self._worker.is_first else 0.0
-            )
-            (wer,) = self._summed(wer)
+            found = Evaluation(0.0, ())
+            if self._worker.is_first:
+                found = evaluated(self._learner, self._dev, self._budget, self._config.language)
+            (wer,) = self._summed(found.wer)
             is_better = self.progress.best_wer is None or wer < self.progress.best_wer
             if is_better and self._worker.is_first:
                 self._states.keep_best(self._learner.model)
         self.progress = self.progress.after_evaluation(wer, is_better)
         if self._worker.is_first:
-            self._told({"update": update.number + 1, "epoch": (update.number + 1) / self._an_epoch, "dev_wer": wer})
+            number = update.number + 1
+            self._told(
+                {"update": number, "epoch": number / self._an_epoch, "dev_wer": wer, "samples": list(found.samples)}
+            )
 
     def has_stopped(self) -> bool:
         """No better WER for too many evaluations."""

@@ -202,7 +202,7 @@ def _train_config(number: int, folder: Path, teacher: Metrics | None, config: Se
     train = dataclasses.replace(train, pseudo=str(folder / "selection"))
     if config.loop.start == "pretrained":
         return train
-    return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto")
+    return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto", lm=None)
 
 
 def _transcribe(inputs: tuple[str, ...], output: Path, model: str, config: SelfTraining, console: Console) -> None:

@@ -1,0 +1,74 @@
+"""Speech LLMs of our own making: any encoder that gives frames, a projector that was trained here, a causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import ModelError
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import TEXT, Facts, Family, Loading
+from audiomill.models.frames.frame_families import PRECISIONS
+from audiomill.models.seq2seq.options import check_plain
+from audiomill.models.shape import Shape
+from audiomill.models.speech_llm.settings import MODEL_TYPE, settings_of_folder
+
+
+def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset((TEXT,))
+
+
+def _shape(path: Path) -> Shape:
+    settings = settings_of_folder(path)
+    return Shape(width=settings.lm_width, num_layers=-1, hop=settings.hop)
+
+
+def _check(path: Path, model: str, text: TranscriptConfig) -> None:
+    check_plain(model, text)
+    settings_of_folder(path)
+    if text.languages is not None:
+        raise ModelError(f"--languages: {model} does not look for languages; say --language, which is told in the rows")
+
+
+def _load(loading: Loading) -> SpeechModel:
+    from audiomill.models.speech_llm.speech_llm_loading import load
+
+    return load(loading)
+
+
+def _learner(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+    from audiomill.models.speech_llm.learner import load_projector_learner
+
+    return load_projector_learner(path, config, device)
+
+
+def _joining(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+    from audiomill.models.speech_llm.learner import new_projector_learner
+
+    return new_projector_learner(path, config, device)
+
+
+FAMILY = Family(
+    name="speech_llm",
+    checkpoints="encoder, projector and language model, as `audiomill finetune --projector` makes them",
+    facts=Facts(
+        examples=("the checkpoint of `audiomill finetune --projector`",),
+        offers="text, retries; word times with a CTC model beside it; can be trained",
+        exact="tokens are those of the language model's own `generate` alone (a test compares)",
+        licence="those of its encoder and its language model",
+    ),
+    recognises=lambda path, settings: settings.get("model_type") == MODEL_TYPE,
+    gives=_gives,
+    shape=_shape,
+    check=_check,
+    load=_load,
+    window_s=WINDOW_S,
+    reads_alone=True,
+    batch_seconds=WINDOWS_BATCH_S,
+    precisions=PRECISIONS,
+    learners={"projector": _learner},
+    joins={"projector": _joining},
+)

@@ -1,0 +1,320 @@
+"""A projector learns to speak a language model's language; encoder and language model stay as they are.
+
+B batch, F frames, E width of the encoder, S steps, D width of the language model, L positions, N text tokens.
+Source of the recipe: SLAM-ASR (arXiv:2402.08846), with norms in the projector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from audiomill.config.stages import ModelConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.config.train import TrainConfig
+from audiomill.errors import ModelError, UsageError
+from audiomill.models.base import Utterance
+from audiomill.models.causal.hearing_writer import HearingWriter
+from audiomill.models.causal.language_model import load_language_model
+from audiomill.models.checkpoint import fingerprint, weights_fingerprint
+from audiomill.models.learner import Loss, Rows
+from audiomill.models.locate import local_path
+from audiomill.models.seq2seq.writing import Writer
+from audiomill.models.speech_llm.adapter import new_adapter
+from audiomill.models.speech_llm.hearing_encoder import found_encoder, loaded_encoder
+from audiomill.models.speech_llm.projected import Projected
+from audiomill.models.speech_llm.projector import Projector, loudness_of
+from audiomill.models.speech_llm.prompts import prompt_for, prompt_tokens
+from audiomill.models.speech_llm.settings import ADAPTER, ENCODER, LM, SpeechLlmSettings, check_prompt
+from audiomill.models.speech_llm.speech_llm_loading import WEIGHTS, Parts, load_parts
+
+MAX_TEXT_TOKENS = 400
+CACHED_BYTES = 1 << 30
+"""Of encoded clips: without augmentation each is the same in every epoch, and the encoder most of the work."""
+QUIETEST_DB, LOUDEST_DB = -70.0, -20.0
+"""Of the noise that stands for clips in which nobody speaks."""
+
+
+class Learnt(nn.Module):
+    """What learns: the projector, and LoRA weights where there are any."""
+
+    def __init__(self, projector: Projector, lm: Any) -> None:
+        super().__init__()
+        self.projector = projector
+        lora = {name.replace(".", "/"): each for name, each in lm.named_parameters() if "lora_" in name}
+        self.lora = nn.ParameterDict(lora)
+
+
+class Places(NamedTuple):
+    """Where the folders of encoder and language model are now."""
+
+    encoder: Path
+    lm: Path
+
+
+class ProjectorLearner:
+    """See `audiomill.models.learner.Learner`.
+
+    Args:
+        parts: encoder, projector, language model.
+        places: of their files.
+        config: how it learns.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, parts: Parts, places: Places, config: TrainConfig) -> None:
+        self._parts, self._places, self._config = parts, places, config
+        parts.lm.model.requires_grad_(False)
+        self.model: Any = Learnt(parts.projector, parts.lm.model)
+        self._prompt = prompt_tokens(parts.tokenizer, parts.settings.prompt)
+        self._device = parts.lm.embeddings_VD.device
+        self._cached: dict[bytes, Tensor] = {}
+        self._room = CACHED_BYTES
+
+    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
+        """Text tokens with the end, or the reason why there are none."""
+        found: list[list[int] | str] = []
+        for text in texts:
+            if not any(character.isalnum() for character in text):
+                found.append("empty_text")
+                continue
+            tokens = self._parts.tokenizer(" ".join(text.split()), add_special_tokens=False).input_ids
+            found.append("text_too_long" if len(tokens) > MAX_TEXT_TOKENS else [*tokens, self._parts.lm.ends[0]])
+        return found
+
+    def thaw(self, update: int) -> None:
+        """The projector and LoRA weights learn from the start, and nothing else ever."""
+        self.model.requires_grad_(True)
+
+    def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
+        """Negative log-likelihood of text and end. Some clips become noise or silence, behind which the text ends at once."""
+        random = np.random.default_rng([seed, 5])
+        is_empty = random.random(len(rows)) < self._config.no_speech_share
+        pairs = zip(rows, labels, is_empty.tolist(), strict=True)
+        shown = [(nothing_said(len(row), random), label[-1:]) if empty else (row, label) for row, label, empty in pairs]
+        prefixes = self._prefixes([row for row, _ in shown], random)
+        texts = [label for _, label in shown]
+        logprobs = self._logprobs(prefixes, texts)
+        own = [total * float(weight) for total, weight in zip(logprobs, weights, strict=True)]
+        size = sum(len(text) * float(weight) for text, weight in zip(texts, weights, strict=True))
+        return Loss(-torch.stack(own).sum(), size, {})
+
+    def _prefixes(self, rows: Rows, random: np.random.Generator) -> list[Tensor]:
+        """prefix_PD of each row, as `inputs_embeds` take them; some frames are hidden."""
+        frames = [self._hidden(each, random) for each in self._frames(rows)]
+        counts = [self._parts.projector.num_steps(len(each)) for each in frames]
+        steps_BSD = self._parts.projector(nn.utils.rnn.pad_sequence(frames, batch_first=True))
+        before, after = (self._parts.lm.embedded(tokens) for tokens in self._prompt)
+        steps = [row[:count].to(before.dtype) for row, count in zip(steps_BSD, counts, strict=True)]
+        return [torch.cat([before, each, after]) for each in steps]
+
+    def _hidden(self, frames_FE: Tensor, random: np.random.Generator) -> Tensor:
+        kept_F1 = torch.from_numpy(random.random((len(frames_FE), 1)) >= self._config.frame_dropout)
+        return frames_FE * kept_F1.to(frames_FE.device)
+
+    def _logprobs(self, prefixes: Sequence[Tensor], texts: Sequence[list[int]]) -> list[Tensor]:
+        """Log-probability of each text behind its prefix."""
+        lm = self._parts.lm
+        rows = [torch.cat([a, lm.embedded(text[:-1])]) for a, text in zip(prefixes, texts, strict=True)]
+        embedded_BLD = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths_B = torch.tensor([len(row) for row in rows], device=self._device)
+        mask_BL = torch.arange(embedded_BLD.shape[1], device=self._device) < lengths_B[:, None]
+        hidden_BLD = lm.body(inputs_embeds=embedded_BLD, attention_mask=mask_BL.long(), use_cache=False)[0]
+        spoken = [
+            hidden_BLD[at, len(row) - len(text) : len(row)]
+            for at, (row, text) in enumerate(zip(rows, texts, strict=True))
+        ]
+        logprobs_NV = (lm.head(torch.cat(spoken)).float() / lm.divided).log_softmax(-1)
+        tokens_N = torch.tensor([token for text in texts for token in text], device=self._device)
+        chosen_N = logprobs_NV.gather(1, tokens_N[:, None])[:, 0]
+        return [each.sum() for each in chosen_N.split([len(text) for text in texts])]
+
+    def _frames(self, rows: Rows) -> list[Tensor]:
+        """frames_FE of each row, encoded once where nothing is changed between epochs."""
+        keys = [hashlib.sha256(row.tobytes()).digest() for row in rows]
+        found = {key: self._cached[key] for key in keys if key in self._cached}
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in found}
+        if new:
+            utterances = [Utterance(row, 0, 0, ("", None), 0, None) for row in new.values()]
+            frames = self._parts.encoder.frames(utterances)
+            found |= zip(new, (each.float() for each in frames), strict=True)
+            self._keep({key: found[key] for key in new})
+        return [found[key] for key in keys]
+
+    def _keep(self, new: dict[bytes, Tensor]) -> None:
+        for key, frames in new.items():
+            size = frames.numel() * frames.element_size()
+            if size <= self._room:
+                self._cached[key], self._room = frames, self._room - size
+
+    def transcripts(self, rows: Rows) -> list[str]:
+        """Greedy text, by the program that will use the checkpoint."""
+        parts = self._parts
+        text = TranscriptConfig(word_times=False, retry=False, max_new_tokens=MAX_TEXT_TOKENS)
+        utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
+        with _merged(parts.lm.model):
+            writer = Writer(
+                weights=parts.lm.weights(_precision(parts.lm.body)),
+                tokens=parts.lm.special_tokens(),
+                decoded=lambda found: parts.tokenizer.batch_decode(found, skip_special_tokens=True),
+                language=lambda utterance: None,
+                prompt=lambda language: [],
+            )
+        listening = _Remembered(self, Projected(parts.encoder, parts.projector, parts.lm, self._prompt))
+        model = HearingWriter(listening, writer, text, 0.5, parts.encoder.parity)
+        answers = model.forward(utterances)
+        return [each.text for each in model.transcripts(utterances, [answer.text for answer in answers])]
+
+    @torch.inference_mode()
+    def remembered_prefixes(self, projected: Projected, rows: Rows) -> list[Tensor]:
+        """Of rows that may have been encoded before."""
+        return [self._parts.lm.prefix(projected.parts(frames_FE)) for frames_FE in self._frames(rows)]
+
+    def save(self, folder: Path) -> None:
+        """Projector, configuration, LoRA weights; encoder and language model where they are local folders, by hard links."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings, projector = self._parts.settings, self._parts.projector
+        settings.save(folder)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in projector.state_dict().items()}
+        made_of = [settings.encoder_fingerprint, settings.lm_fingerprint, settings.prompt]
+        # One entry, because the order of several differs from file to file.
+        save_file(tensors, folder / WEIGHTS, {"made_of": json.dumps(made_of)})
+        if settings.has_adapter:
+            self._parts.lm.model.save_pretrained(folder / ADAPTER)
+        for name, inside, place in (
+            (settings.encoder, ENCODER, self._places.encoder),
+            (settings.lm, LM, self._places.lm),
+        ):
+            if name == inside:
+                shutil.copytree(place, folder / inside, copy_function=_linked, dirs_exist_ok=True)
+
+
+class _Remembered:
+    """See `audiomill.models.causal.hearing_writer.Listening`: with frames that were encoded before."""
+
+    def __init__(self, learner: ProjectorLearner, projected: Projected) -> None:
+        self._learner, self._projected = learner, projected
+
+    def padded_length(self, num_samples: int) -> int:
+        return self._projected.padded_length(num_samples)
+
+    def prefixes(self, batch: Sequence[Utterance]) -> list[Tensor]:
+        return self._learner.remembered_prefixes(self._projected, [utterance.pcm_T for utterance in batch])
+
+
+def nothing_said(num_samples: int, random: np.random.Generator) -> NDArray[np.int16]:
+    """pcm_T of silence, or of noise of some loudness."""
+    if random.random() < 0.5:
+        return np.zeros(num_samples, np.int16)
+    level = 32768.0 * 10.0 ** (random.uniform(QUIETEST_DB, LOUDEST_DB) / 20)
+    return np.clip(np.rint(random.normal(0.0, level, num_samples)), -32768, 32767).astype(np.int16)
+
+
+@contextmanager
+def _merged(model: Any) -> Iterator[None]:
+    """LoRA weights added to the language model's own, while inside."""
+    if hasattr(model, "merge_adapter"):
+        model.merge_adapter()
+    try:
+        yield
+    finally:
+        if hasattr(model, "unmerge_adapter"):
+            model.unmerge_adapter()
+
+
+def _linked(source: str, target: str) -> str:
+    real = os.path.realpath(source)
+    try:
+        os.link(real, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(real, target)
+    return target
+
+
+def _precision(body: Any) -> str:
+    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[body.dtype]
+
+
+def _formats(config: TrainConfig, device: torch.device) -> ModelConfig:
+    """In which encoder and language model compute: they do not learn."""
+    precision = "fp32" if device.type == "cpu" else "bf16"
+    return ModelConfig(device=str(device), precision=precision, trust_remote_code=config.trust_remote_code)
+
+
+def load_projector_learner(folder: Path, config: TrainConfig, device: torch.device) -> ProjectorLearner:
+    """A speech LLM that learns on.
+
+    Raises:
+        ModelError: a part is missing or does not fit.
+        UsageError: options that only a new one reads.
+    """
+    told = {"--lm": config.lm, "--lm-prompt": config.lm_prompt, "--encoder-layer": config.encoder_layer}
+    for option, value in told.items():
+        if value is not None:
+            raise UsageError(f"{option}: {config.model} has its own already; leave it out, or start from its encoder")
+    parts = load_parts(folder, _formats(config, device), device, {}, keeps_adapter=True)
+    settings = parts.settings
+    if config.lora_rank and not settings.has_adapter:
+        raise UsageError(f"--lora-rank: {config.model} was trained without LoRA weights; start from its encoder")
+    inside = Places(
+        folder / ENCODER if settings.encoder == ENCODER else local_path(settings.encoder, {}),
+        folder / LM if settings.lm == LM else local_path(settings.lm, {}),
+    )
+    return ProjectorLearner(parts, inside, config)
+
+
+def new_projector_learner(folder: Path, config: TrainConfig, device: torch.device) -> ProjectorLearner:
+    """A new projector between an encoder and a language model.
+
+    Raises:
+        ModelError: one of them cannot be used for it.
+        UsageError: no language model was told.
+    """
+    if config.lm is None:
+        raise UsageError("--projector: no language model; add --lm, such as HuggingFaceTB/SmolLM3-3B or a local folder")
+    checkpoint, shape = found_encoder(str(folder), {})
+    layer = shape.num_layers if config.encoder_layer is None else config.encoder_layer
+    if not 0 <= layer <= shape.num_layers:
+        raise UsageError(f"--encoder-layer {layer}: {config.model} has hidden states 0 to {shape.num_layers}")
+    lm_folder = local_path(config.lm, {})
+    lm, tokenizer = load_language_model(lm_folder, config.lm, device, _formats(config, device).precision)
+    prompt = prompt_for(tokenizer) if config.lm_prompt is None else config.lm_prompt
+    try:
+        check_prompt(prompt, "--lm-prompt")
+    except ModelError as error:
+        raise UsageError(str(error)) from error
+    if config.lora_rank:
+        lm = new_adapter(lm, config.lora_rank)
+    settings = SpeechLlmSettings(
+        encoder=ENCODER if Path(config.model).exists() else config.model,
+        encoder_fingerprint=fingerprint(checkpoint),
+        layer=layer,
+        encoder_width=shape.width_of(layer),
+        hop=int(shape.hops.get(layer, shape.hop)),
+        lm=LM if Path(config.lm).exists() else config.lm,
+        lm_fingerprint=weights_fingerprint(lm_folder),
+        lm_width=lm.width,
+        stack=config.stack,
+        hidden=config.projector_width or lm.width,
+        prompt=prompt,
+        has_adapter=bool(config.lora_rank),
+    )
+    encoder = loaded_encoder(str(folder), layer, settings.hop, _formats(config, device), {})
+    projector = Projector(
+        settings.encoder_width, settings.stack, settings.hidden, settings.lm_width, loudness_of(lm.embeddings_VD)
+    )
+    parts = Parts(settings, encoder, projector.to(device), lm, tokenizer)
+    return ProjectorLearner(parts, Places(folder, lm_folder), config)

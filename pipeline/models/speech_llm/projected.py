@@ -1,0 +1,54 @@
+"""Frames of an encoder, through a projector, between the two halves of a prompt.
+
+F frames, E width of the encoder, S steps, P prefix, D width of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from audiomill.models.base import Utterance
+from audiomill.models.causal.language_model import LanguageModel
+from audiomill.models.speech_llm.hearing_encoder import HearingEncoder
+from audiomill.models.speech_llm.projector import Projector
+
+
+class Projected:
+    """See `audiomill.models.causal.hearing_writer.Listening`.
+
+    Args:
+        encoder: frozen.
+        projector: on the language model's device.
+        lm: the language model.
+        prompt: tokens before and behind the audio.
+    """
+
+    def __init__(
+        self, encoder: HearingEncoder, projector: Projector, lm: LanguageModel, prompt: tuple[list[int], list[int]]
+    ) -> None:
+        self.encoder, self._projector, self._lm = encoder, projector, lm
+        self._before_LD, self._after_LD = (lm.embedded(tokens) for tokens in prompt)
+
+    def padded_length(self, num_samples: int) -> int:
+        return self.encoder.padded_length(num_samples)
+
+    def prefixes(self, batch: Sequence[Utterance]) -> list[Tensor]:
+        """prefix_PD of each utterance."""
+        return [self._lm.prefix(self.parts(frames_FE)) for frames_FE in self.encoder.frames(batch)]
+
+    def parts(self, frames_FE: Tensor) -> list[Tensor]:
+        """Prompt, audio, prompt, each as `inputs_embeds` takes them. Rows alone: a product's last bits depend on how many
+        rows it has."""
+        weight = next(self._projector.parameters())
+        steps_SD = self._projector(frames_FE[None].to(weight.dtype))[0]
+        return [self._before_LD, steps_SD.to(self._before_LD.dtype), self._after_LD]
+
+
+@torch.inference_mode()
+def steps_of(projector: Projector, frames_FE: Tensor) -> Tensor:
+    """steps_SD of one utterance."""
+    found: Tensor = projector(frames_FE[None].float())[0]
+    return found
