@@ -24,8 +24,9 @@ Examples:
 def trace(file: str, config_file: str | None, **flags: Any) -> None:
     """Follow one recording through a model, as the tutorials do.
 
-    Waveform, log-mel, convolutional features, hidden states, codes, CTC posteriors with the letters over time, each
-    with its shape and rate: one HTML page (OUTPUT/index.html) and PNG files.
+    Waveform, log-mel, convolutional features, hidden states, codes, CTC posteriors with the letters over time; of a
+    speech LLM what its projector makes of the encoder's frames, and the language model's first choices; each with
+    its shape and rate: one HTML page (OUTPUT/index.html) and PNG files.
     """
     from audiomill.report.trace.page import write_page
     from audiomill.report.trace.steps import trace as follow
@@ -37,7 +38,8 @@ def trace(file: str, config_file: str | None, **flags: Any) -> None:
         write_page(found, Place(absolute(config.output.output), config.plan.storage_options))
     for number, step in enumerate(found.steps, 1):
         shape = " x ".join(str(size) for size in step.array.shape)
-        click.echo(f"{number:2d}  {step.name:<28} {shape:>14}  at {step.rate_hz:g} Hz")
+        rate = f"at {step.rate_hz:g} Hz" if step.rate_hz else "a column a token"
+        click.echo(f"{number:2d}  {step.name:<28} {shape:>14}  {rate}")
     if found.text is not None:
         click.echo(f"text: {found.text}")
     click.echo(f"open {config.output.output.rstrip('/')}/index.html")

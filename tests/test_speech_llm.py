@@ -233,6 +233,21 @@ def test_silence_stays_wordless_behind_a_trained_projector(tone_llm: Path, tmp_p
     assert written["zeros"] == ""
 
 
+def test_a_trace_shows_the_way_from_frames_to_choices(tone_llm: Path, tone_model: Path, tmp_path: Path) -> None:
+    clip = tone_model / "dev" / "0301.wav"
+    model = str(tone_llm / "training" / "checkpoint")
+    found = in_process(tmp_path, "trace", str(clip), "--model", model, "--output", "way")
+    assert found.returncode == 0, found.stderr
+    names = ["waveform", "log-mel spectrogram", "encoder output", "projector output", "first choices"]
+    assert [line.split("  ")[1].strip() for line in found.stdout.splitlines()[:5]] == names
+    page = (tmp_path / "way" / "index.html").read_text()
+    assert all(f"<h2>{number}. {name}</h2>" in page for number, name in enumerate(names, 1))
+    text = found.stdout.split("text: ")[1].splitlines()[0]
+    assert f"{len(text) + 1} tokens x 5 choices" in page and "12.5 Hz" in page  # letters and the end; frames in fours
+    refused = in_process(tmp_path, "trace", str(clip), "--model", model, "--layers", "1", "--output", "x")
+    assert refused.returncode == 2 and "gives no hidden states" in refused.stderr
+
+
 def learner_of(encoder: Path, lm: Path, **options: Any) -> ProjectorLearner:
     torch.manual_seed(0)
     config = build(TrainConfig, {"model": str(encoder), "lm": str(lm), "device": "cpu", "stack": 4, **options})

@@ -15,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 from audiomill.models.base import Parity, SpeechModel, Utterance
 from audiomill.models.beside import MAX_COMPARED_PARAMETERS, relative
 from audiomill.models.causal.hearing_writer import HearingWriter
 from audiomill.models.causal.language_model import LanguageModel, language_model_of
+from audiomill.models.causal.way import Stage
 from audiomill.models.family import Loading
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
@@ -112,6 +114,14 @@ class Requested:
             )
         embedded_LD[is_audio_L] = heard_ND.to(embedded_LD.dtype)
         return embedded_LD
+
+    def stages(self, utterance: Utterance) -> tuple[Stage, ...]:
+        """What its own tower and projector make of the audio."""
+        is_audio_L = self.inputs(utterance)["input_ids"][0] == self._model.config.audio_token_id
+        steps_ND = self.embedded(utterance)[is_audio_L].float().cpu().numpy()
+        seconds = max(MIN_SAMPLES, len(utterance.pcm_T)) / MODEL_SAMPLE_RATE
+        meaning = "What stands in the places for audio, as wide as the language model's own tokens (some of them pad the segment)."
+        return (Stage("projector output", steps_ND.T, len(steps_ND) / seconds, meaning),)
 
 
 def load_borrowed(loading: Loading, layout: Layout) -> SpeechModel:

@@ -69,6 +69,7 @@ def borrowed_family(
         reads_alone=True,
         batch_seconds=WINDOWS_BATCH_S,
         precisions=PRECISIONS,
+        shows_way=True,
         reads_log_mel=True,
     )
 

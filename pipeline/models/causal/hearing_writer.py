@@ -13,11 +13,15 @@ from torch import Tensor
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance
+from audiomill.models.causal.way import Stage, Way, first_choices
 from audiomill.models.pulse import beat
 from audiomill.models.seq2seq.gates import Signals
 from audiomill.models.seq2seq.heard import Heard, How
 from audiomill.models.seq2seq.ladder import GateLadder
 from audiomill.models.seq2seq.writing import Writer, Writing, core
+
+MOST_SHOWN, NUM_CHOICES = 60, 5
+"""Tokens of a picture, and choices of each."""
 
 
 class Listening(Protocol):
@@ -29,6 +33,10 @@ class Listening(Protocol):
 
     def prefixes(self, batch: Sequence[Utterance]) -> list[Tensor]:
         """prefix_PD of each utterance: prompt and audio. The same whatever is beside it."""
+        ...
+
+    def stages(self, utterance: Utterance) -> tuple[Stage, ...]:
+        """What is heard on the way to the prefix."""
         ...
 
 
@@ -57,7 +65,7 @@ class HearingWriter:
         memory_fraction: float,
         parity: Callable[[Utterance], Parity],
     ) -> None:
-        self._listening, self._parity = listening, parity
+        self._listening, self._parity, self._writer = listening, parity, writer
         self._writing = Writing(writer, wanted, memory_fraction)
         self._first = How(stops_loops=wanted.retry)
         if wanted.retry:
@@ -91,6 +99,20 @@ class HearingWriter:
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
         """Texts, without times of words."""
         return self._writing.transcripts(texts)
+
+    @torch.inference_mode()
+    def way(self, utterance: Utterance, heard: Heard) -> Way:
+        """From the encoder's frames to the tokens that were written, for pictures."""
+        utterance, writer = core(utterance), self._writer
+        (prefix_PD,) = self._listening.prefixes([utterance])
+
+        def text_of(token: int) -> str:
+            (text,) = writer.decoded([[token]])
+            named = "end" if token == writer.tokens.end else f"<{token}>"
+            return text.replace(" ", "␣") or named
+
+        found = first_choices(writer.weights, prefix_PD, heard.tokens[:MOST_SHOWN], NUM_CHOICES, text_of)
+        return Way(self._listening.stages(utterance), found)
 
     def parity(self, utterance: Utterance) -> Parity:
         return self._parity(utterance)

@@ -28,6 +28,7 @@ from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import Utterance
 from audiomill.models.causal.hearing_writer import HearingWriter
 from audiomill.models.causal.language_model import load_language_model
+from audiomill.models.causal.way import Stage
 from audiomill.models.checkpoint import fingerprint, weights_fingerprint
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.locate import local_path
@@ -173,7 +174,9 @@ class ProjectorLearner:
                 language=lambda utterance: None,
                 prompt=lambda language: [],
             )
-        listening = _Remembered(self, Projected(parts.encoder, parts.projector, parts.lm, self._prompt))
+        listening = _Remembered(
+            self, Projected(parts.encoder, parts.projector, parts.lm, self._prompt, parts.settings.rates)
+        )
         model = HearingWriter(listening, writer, text, 0.5, parts.encoder.parity)
         answers = model.forward(utterances)
         return [each.text for each in model.transcripts(utterances, [answer.text for answer in answers])]
@@ -213,6 +216,9 @@ class _Remembered:
 
     def prefixes(self, batch: Sequence[Utterance]) -> list[Tensor]:
         return self._learner.remembered_prefixes(self._projected, [utterance.pcm_T for utterance in batch])
+
+    def stages(self, utterance: Utterance) -> tuple[Stage, ...]:
+        return self._projected.stages(utterance)
 
 
 def nothing_said(num_samples: int, random: np.random.Generator) -> NDArray[np.int16]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from audiomill.models.base import Utterance
 from audiomill.models.causal.language_model import LanguageModel
+from audiomill.models.causal.way import Stage
 from audiomill.models.speech_llm.hearing_encoder import HearingEncoder
 from audiomill.models.speech_llm.projector import Projector
 
@@ -24,12 +25,18 @@ class Projected:
         projector: on the language model's device.
         lm: the language model.
         prompt: tokens before and behind the audio.
+        rates: frames and steps a second.
     """
 
     def __init__(
-        self, encoder: HearingEncoder, projector: Projector, lm: LanguageModel, prompt: tuple[list[int], list[int]]
+        self,
+        encoder: HearingEncoder,
+        projector: Projector,
+        lm: LanguageModel,
+        prompt: tuple[list[int], list[int]],
+        rates: tuple[float, float],
     ) -> None:
-        self.encoder, self._projector, self._lm = encoder, projector, lm
+        self.encoder, self._projector, self._lm, self._rates = encoder, projector, lm, rates
         self._before_LD, self._after_LD = (lm.embedded(tokens) for tokens in prompt)
 
     def padded_length(self, num_samples: int) -> int:
@@ -39,16 +46,25 @@ class Projected:
         """prefix_PD of each utterance."""
         return [self._lm.prefix(self.parts(frames_FE)) for frames_FE in self.encoder.frames(batch)]
 
+    @torch.inference_mode()
+    def stages(self, utterance: Utterance) -> tuple[Stage, ...]:
+        """Frames of the encoder, steps of the projector."""
+        (frames_FE,) = self.encoder.frames([utterance])
+        _, steps_SD, _ = self.parts(frames_FE)
+        frame_rate, step_rate = self._rates
+        return (
+            Stage("encoder output", frames_FE.float().cpu().numpy().T, frame_rate, "What the frozen encoder hears."),
+            Stage(
+                "projector output",
+                steps_SD.float().cpu().numpy().T,
+                step_rate,
+                "Several frames became one step, as wide and as loud as the language model's own tokens: it reads them as such.",
+            ),
+        )
+
     def parts(self, frames_FE: Tensor) -> list[Tensor]:
         """Prompt, audio, prompt, each as `inputs_embeds` takes them. Rows alone: a product's last bits depend on how many
         rows it has."""
         weight = next(self._projector.parameters())
         steps_SD = self._projector(frames_FE[None].to(weight.dtype))[0]
         return [self._before_LD, steps_SD.to(self._before_LD.dtype), self._after_LD]
-
-
-@torch.inference_mode()
-def steps_of(projector: Projector, frames_FE: Tensor) -> Tensor:
-    """steps_SD of one utterance."""
-    found: Tensor = projector(frames_FE[None].float())[0]
-    return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 
 MODEL_TYPE = "audiomill_speech_llm"
@@ -50,6 +51,12 @@ class SpeechLlmSettings:
     hidden: int
     prompt: str
     has_adapter: bool = False
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Frames and steps a second."""
+        frame_rate = MODEL_SAMPLE_RATE / self.hop
+        return frame_rate, frame_rate / self.stack
 
     def save(self, folder: Path) -> None:
         """Writes config.json."""

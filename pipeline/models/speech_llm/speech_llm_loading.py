@@ -38,7 +38,9 @@ def load(loading: Loading) -> SpeechModel:
     assert wanted is not None, "it gives text alone"
     parts = load_parts(loading.path, model, loading.device, loading.storage_options)
     tokenizer = parts.tokenizer
-    listening = Projected(parts.encoder, parts.projector, parts.lm, prompt_tokens(tokenizer, parts.settings.prompt))
+    listening = Projected(
+        parts.encoder, parts.projector, parts.lm, prompt_tokens(tokenizer, parts.settings.prompt), parts.settings.rates
+    )
     writer = Writer(
         weights=parts.lm.weights(model.precision),
         tokens=parts.lm.special_tokens(),

@@ -42,6 +42,7 @@ def picture(step: Step, seconds: float) -> bytes:
         "heat": 3.0,
         "codes": 0.9 + 0.6 * len(step.array),
         "posteriors": 1.4 + 0.22 * len(step.array),
+        "choices": 0.6 + 0.3 * len(step.array),
     }
     height = heights[step.kind]
     above = 0.9 if step.words else 0.3  # room for the words over the letters
@@ -50,9 +51,10 @@ def picture(step: Step, seconds: float) -> bytes:
     figure.subplots_adjust(left=0.09, right=0.99, bottom=0.5 / (height + above), top=height / (height + above))
     axes = figure.subplots()
     axes.set_title(step.name, loc="left", pad=6 + 65 * (above - 0.3))
-    axes.set_xlabel("time [s]")
-    axes.set_xlim(0, seconds)
-    {"wave": _wave, "heat": _heat, "codes": _codes, "posteriors": _posteriors}[step.kind](axes, step)
+    axes.set_xlabel("token" if step.kind == "choices" else "time [s]")
+    axes.set_xlim(0, step.array.shape[1] if step.kind == "choices" else seconds)
+    draw = {"wave": _wave, "heat": _heat, "codes": _codes, "posteriors": _posteriors, "choices": _choices}
+    draw[step.kind](axes, step)
     sink = io.BytesIO()
     figure.savefig(sink, format="png")
     return sink.getvalue()
@@ -126,11 +128,24 @@ def _posteriors(axes: Any, step: Step) -> None:
         axes.text(word.start_s, 0, word.text, rotation=30, fontsize=8, va="bottom", color="tab:red")
 
 
+def _choices(axes: Any, step: Step) -> None:
+    """A column a token, a row a choice."""
+    extent = (0, step.array.shape[1], len(step.array), 0)
+    axes.imshow(step.array, aspect="auto", interpolation="nearest", cmap="Blues", vmin=0, vmax=1, extent=extent)
+    axes.set_yticks(np.arange(len(step.array)) + 0.5, step.rows, fontsize=7)
+    size = min(8.0, 240.0 / max(1, step.array.shape[1]))
+    for column, texts in enumerate(step.cells):
+        for row, text in enumerate(texts):
+            color = "white" if step.array[row, column] > 0.6 else "black"
+            shown = text.replace("$", r"\$")  # which would begin a formula
+            axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", fontsize=size, color=color)
+
+
 def _page(trace: Trace, pictures: list[bytes]) -> str:
     name, seconds = trace.source.rsplit("/", 1)[-1], len(trace.waveform_T) / MODEL_SAMPLE_RATE
-    rows = [(str(n), step.name, _shape(step), f"{step.rate_hz:g} Hz") for n, step in enumerate(trace.steps, 1)]
+    rows = [(str(n), step.name, _shape(step), _rate(step)) for n, step in enumerate(trace.steps, 1)]
     sections = "".join(
-        f'<section><h2>{number}. {html.escape(step.name)}</h2><p class="soft">{_shape(step)} at {step.rate_hz:g} Hz</p>'
+        f'<section><h2>{number}. {html.escape(step.name)}</h2><p class="soft">{_shape(step)}, {_rate(step)}</p>'
         f"<p>{html.escape(step.meaning)}</p>"
         f'<img alt="{html.escape(step.name)} over time; {_shape(step)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
         "</section>"
@@ -149,10 +164,16 @@ def _page(trace: Trace, pictures: list[bytes]) -> str:
 def _shape(step: Step) -> str:
     if step.kind == "wave":
         return f"{len(step.array)} samples"
+    if step.kind == "choices":
+        return f"{step.array.shape[1]} tokens x {len(step.array)} choices"
     what = {"codes": "codebooks", "posteriors": "letters"}.get(
         step.kind, "mel bands" if "mel" in step.name else "dimensions"
     )
     return f"{step.array.shape[1]} frames x {len(step.array)} {what}"
+
+
+def _rate(step: Step) -> str:
+    return f"{step.rate_hz:g} Hz" if step.rate_hz else "a column a token"
 
 
 def _wav(waveform_T: NDArray[np.int16]) -> bytes:

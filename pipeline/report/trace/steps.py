@@ -17,10 +17,11 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.segment import whole_spec
 from audiomill.config.jobs import JobConfig, ModelTask, TraceConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
-from audiomill.errors import InputError, Rejected
+from audiomill.errors import InputError, Rejected, UsageError
 from audiomill.models.base import CONV, Answer, Transcript, Utterance, Vectors, VectorWant
+from audiomill.models.causal.way import Way
 from audiomill.models.checkpoint import find_checkpoint, shape_of
-from audiomill.models.family import POSTERIORS, TEXT
+from audiomill.models.family import POSTERIORS, TEXT, VECTORS
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import TaskSpec
@@ -41,7 +42,8 @@ class Word(NamedTuple):
 
 class Step(NamedTuple):
     """One stage of the way. `array`: time runs along its last axis; `rate_hz`: columns a second; `rows`: names of
-    the rows, where they have any; `kind` chooses the picture: wave, heat, codes or posteriors."""
+    the rows, where they have any; `cells`: texts of each column; `kind` chooses the picture: wave, heat, codes, posteriors or
+    choices, whose columns are tokens, not moments (`rate_hz` 0)."""
 
     name: str
     kind: str
@@ -50,6 +52,7 @@ class Step(NamedTuple):
     meaning: str
     rows: tuple[str, ...] = ()
     words: tuple[Word, ...] = ()
+    cells: tuple[tuple[str, ...], ...] = ()
 
 
 class Trace(NamedTuple):
@@ -90,6 +93,8 @@ def trace(config: TraceConfig) -> Trace:
     steps += _code_steps(answer, task)
     if POSTERIORS in found.checkpoint.gives and transcript is not None:
         steps.append(_posterior_step(model, utterance, transcript, len(pcm)))
+    if found.checkpoint.family.shows_way:
+        steps += _way_steps(model.way(utterance, answer.text))
     text = transcript.text if transcript is not None else None
     return Trace(job.inputs[0], task.label, pcm, is_cut, text, tuple(steps))
 
@@ -102,13 +107,16 @@ def _asked(config: TraceConfig) -> ModelTask:
     if layers == "auto":
         layers = ",".join(str(n) for n in sorted({min(1, shape.num_layers), shape.num_layers // 2, shape.num_layers}))
         layers = "all" if shape.layer_names else layers
+    has_vectors = VECTORS in checkpoint.gives
+    if not has_vectors and pictures.layers != "auto":
+        raise UsageError(f"--layers: {config.model.model} gives no hidden states; leave it out")
     if codebook == "auto":
         codebook = "quantizer" if shape.quantizer is not None else ""
     return ModelTask(
         model=dataclasses.replace(config.model, device="cpu"),
         transcripts=config.transcripts if TEXT in checkpoint.gives else None,
         tables={
-            "embeddings": (EmbeddingsConfig(layers=layers, dtype="fp32"),),
+            "embeddings": (EmbeddingsConfig(layers=layers, dtype="fp32"),) if has_vectors else (),
             "codes": (CodesConfig(codebook=codebook, codebook_layer=pictures.codebook_layer),) if codebook else (),
         },
     )
@@ -192,6 +200,15 @@ def _code_steps(answer: Answer, task: TaskSpec) -> Iterator[Step]:
         )
         rows = tuple(f"codebook {number}" for number in range(want.num_codebooks))
         yield Step(f"codes of {want.name}", "codes", codes_KF, task.frame_rate(want.layer), meaning, rows)
+
+
+def _way_steps(way: Way) -> Iterator[Step]:
+    for stage in way.stages:
+        yield Step(stage.name, "heat", stage.array_DF, stage.rate_hz, stage.meaning)
+    probabilities_KN, texts = way.choices
+    rows = tuple(f"choice {number}" for number in range(1, len(probabilities_KN) + 1))
+    meaning = "What the language model would have written at each step, the likeliest above: dark is sure. The upper row is the text."
+    yield Step("first choices", "choices", probabilities_KN, 0.0, meaning, rows, cells=texts)
 
 
 def _posterior_step(model: Any, utterance: Utterance, transcript: Transcript, num_samples: int) -> Step:
