@@ -25,6 +25,7 @@ JOBS = {
         "embed": "Audio to hidden states, exact in batches",
         "encode": "Audio to discrete codes",
         "run": "Several models behind one decode",
+        "listen": "Words while the audio comes",
         "respell": "New texts from kept posteriors",
         "resynthesize": "Codes back to sound, and how good it is",
     },

@@ -44,6 +44,8 @@ GROUPS = {
     "CopiesConfig": "Copies",
     "CopiesOutputConfig": "Output",
     "ForecastConfig": "Forecast",
+    "ChunksConfig": "Chunks",
+    "SourceConfig": "Audio",
 }
 
 

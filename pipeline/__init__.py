@@ -6,7 +6,7 @@
     for name, values in audiomill.open_output("vectors/"):
         ...
 
-`help(audiomill.run)` and `help(audiomill.open_output)` say the rest; the command line is `audiomill --help`.
+`help(audiomill.run)`, `help(audiomill.open_output)` and `help(audiomill.listener)` say the rest; the command line is `audiomill --help`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["open_output", "run"]
+__all__ = ["listener", "open_output", "run"]
 
 if TYPE_CHECKING:
+    from audiomill.streams.listener import Listener
     from audiomill.tables.reader import OutputDataset
 
 
@@ -42,6 +43,27 @@ def run(job: str, *inputs: str, output: str, quiet: bool = True, **options: Any)
     from audiomill.runs.job import run_by_name  # only here: it loads what models need
 
     return run_by_name(job, inputs, {**options, "output": output, "quiet": quiet})
+
+
+def listener(model: str, *, language: str | None = None, **options: Any) -> Listener:
+    """A model that hears streams: words while the audio comes, see `audiomill listen`.
+
+    Args:
+        model: a CTC model or a Whisper: hub id, local folder, URL.
+        language: code, for multilingual Whisper.
+        options: `chunk_seconds`, `left_seconds`, `right_seconds`, `device`, `precision`.
+
+    Raises:
+        audiomill.errors.UsageError: the model writes no text or tells no times of words, or an option is unknown.
+
+    Example:
+        >>> stream = audiomill.listener("openai/whisper-tiny.en").stream()
+        >>> words = stream.insert(pcm_T)  # int16, 16 kHz
+        >>> words += stream.finish()
+    """
+    from audiomill.streams.listener import listener_by_name  # only here: it loads what models need
+
+    return listener_by_name(model, language, options)
 
 
 def open_output(

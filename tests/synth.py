@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiomill.audio.segment import SegmentSpec, spec_from_seconds
+from audiomill.audio.cutting.segment import SegmentSpec, spec_from_seconds
 
 RATE = 16_000
 

@@ -27,7 +27,7 @@ LAYERS = [
     ("stages",),
     ("watch",),
     ("runs",),
-    ("resynthesis", "exports", "voices"),
+    ("resynthesis", "exports", "voices", "streams"),
     ("report",),
     ("forecast",),
     ("train",),

@@ -144,7 +144,7 @@ def test_the_demo_transcribes_scores_and_names_what_comes_next(place: Path) -> N
         "README.md",
         *(
             pytest.param(f"docs/{name}.md", marks=pytest.mark.nightly)
-            for name in ("transcripts", "running", "representations", "speakers")
+            for name in ("transcripts", "running", "representations", "speakers", "streams")
         ),
     ],
 )

@@ -138,6 +138,7 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
     (tmp_path / "words.txt").write_text("the\nquick\n")
     settings = [
         {"model": "fake://", "report": False, "speakers": "auto", "quality": True},
+        {"model": str(wav2vec2_folder), "report": False, "segment": "stream"},
         {"model": str(whisper), "report": False, "prompt": "fox"},
         {"model": str(wav2vec2_folder), "beam_size": 2, "hotwords": "fox", "keep_posteriors": 2, "segment": "fixed"},
     ]
@@ -148,7 +149,10 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
 
 @pytest.mark.parametrize("kind", [EmbedConfig, EncodeConfig])
 def test_embed_and_encode_read_what_they_show(kind: type, clip: Path, tmp_path: Path, whisper: Path) -> None:
-    settings: list[dict[str, Any]] = [{"model": "fake://", "layers": "1", "speakers": "auto", "quality": True}]
+    settings: list[dict[str, Any]] = [
+        {"model": "fake://", "layers": "1", "segment": "stream", "quality": True},
+        {"model": "fake://", "speakers": "auto"},
+    ]
     if kind is EmbedConfig:
         settings.append({"model": str(whisper), "layers": "1"})
     found = run_all(kind, settings, clip, tmp_path / "out", run_here)
@@ -160,7 +164,15 @@ def test_embed_and_encode_read_what_they_show(kind: type, clip: Path, tmp_path: 
 def test_kmeans_reads_what_it_shows(clip: Path, tmp_path: Path, wav2vec2_folder: Path) -> None:
     from audiomill.runs.kmeans import fit_codebook
 
-    settings = [{"model": str(wav2vec2_folder), "layer": 1, "clusters": 2, "output": str(tmp_path / "km.safetensors")}]
+    settings = [
+        {
+            "model": str(wav2vec2_folder),
+            "layer": 1,
+            "clusters": 2,
+            "segment": "stream",
+            "output": str(tmp_path / "km.safetensors"),
+        }
+    ]
     found = run_all(KmeansJobConfig, settings, clip, tmp_path, lambda config: fit_codebook(config, Console(quiet=True)))
     assert unread(KmeansJobConfig, found) <= RUN_ELSEWHERE | {
         "memory_fraction",
@@ -186,6 +198,9 @@ def test_trace_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wa
 
 OF_CTC = {
     "beam_tokens",
+    "chunk_seconds",
+    "left_seconds",
+    "right_seconds",
     "context_seconds",
     "drop_special_tokens",
     "hotword_score",

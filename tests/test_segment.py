@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiomill.audio.segment import ContextWindows, QuietWindows, SegmentSpec, Span, SpeechSpans
+from audiomill.audio.cutting.segment import ContextWindows, QuietWindows, SegmentSpec, SpeechSpans
+from audiomill.audio.cutting.spans import Span
 from audiomill.audio.vad import FRAME_SAMPLES
 from tests.synth import cutting
 

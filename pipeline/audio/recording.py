@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, resampled_length, samples_from_seconds
+from audiomill.audio.cutting.segment import Segmenter, SegmentSpec, segmenter
+from audiomill.audio.cutting.spans import Span
 from audiomill.audio.decode import open_audio
 from audiomill.audio.envelope import Envelope
 from audiomill.audio.forms import FormStream, Kept, missing
 from audiomill.audio.mixing import Mixing, mixing_of
 from audiomill.audio.opened import Audio
 from audiomill.audio.resample import resample
-from audiomill.audio.segment import Segmenter, SegmentSpec, Span, segmenter
 from audiomill.audio.vad import speech_samples, voiced_frames
 from audiomill.errors import Rejected
 

@@ -10,7 +10,7 @@ from audiomill.config.representations import CodesConfig, EmbeddingsConfig, Kmea
 from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
 from audiomill.config.sound import QualityConfig
 from audiomill.config.speakers import SpeakersConfig
-from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
+from audiomill.config.stages import ChunksConfig, DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
 
 
@@ -43,6 +43,7 @@ class Stages:
     plan: PlanConfig = PlanConfig()
     decode: DecodeConfig = DecodeConfig()
     segment: SegmentConfig = SegmentConfig()
+    chunks: ChunksConfig = ChunksConfig()
     speakers: SpeakersConfig = SpeakersConfig()
     quality: QualityConfig = QualityConfig()
     engine: EngineConfig = EngineConfig()
@@ -122,7 +123,7 @@ class TraceConfig(Stages):
 
     LEFT_OUT = frozenset((
         *LISTENING, "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
-        "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "context_seconds", "device", "batch_seconds",
+        "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "context_seconds", "chunk_seconds", "left_seconds", "right_seconds", "device", "batch_seconds",
         "engine", "ray_address", "ship_code", "actors", "gpus_per_actor", "cpus_per_actor", "decode_workers",
         "canary", "shard", "model_timeout", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",
         "quiet", "metrics", "log_format", "traces", "report", "report_clips", "second_model", "min_avg_logprob",

@@ -97,8 +97,9 @@ class SegmentConfig(Validated):
     segment: str = option(
         "auto",
         "vad: speech found by silero-vad, cut at silences; fixed: windows; none: a recording is one segment if the model's window "
-        "holds it, else windows; auto: vad where text is wanted, else none.",
-        choices=("auto", "vad", "fixed", "none"),
+        "holds it, else windows; stream: what a stream would hear (models with frames, --chunk-seconds and its like, see `listen`); auto: "
+        "vad where text is wanted, else none.",
+        choices=("auto", "vad", "fixed", "none", "stream"),
         results=True,
     )
     max_segment_seconds: float | None = option(
@@ -124,6 +125,31 @@ class SegmentConfig(Validated):
         if longest <= 2 * self.context_seconds + 1:
             raise UsageError(
                 f"--context-seconds {self.context_seconds}: twice that must leave at least 1 s of --max-segment-seconds {longest:g}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunksConfig(Validated):
+    """What a model sees at a time, in `listen` and with `--segment stream`."""
+
+    chunk_seconds: float = option(
+        1.0, "Streams: audio that is heard at a time: shorter is sooner, and less sure.", results=True
+    )
+    left_seconds: float = option(
+        8.0, "Streams of models with frames: audio before a chunk that is shown again.", results=True
+    )
+    right_seconds: float = option(
+        0.5, "Streams of models with frames: audio behind a chunk that is waited for.", results=True
+    )
+
+    def check(self) -> None:
+        self.require_positive("chunk_seconds")
+        if self.left_seconds < 0 or self.right_seconds < 0:
+            raise UsageError("--left-seconds and --right-seconds: expected 0 or more")
+        if self.chunk_seconds + self.left_seconds + self.right_seconds > WINDOW_S:
+            raise UsageError(
+                f"--chunk-seconds, --left-seconds and --right-seconds: expected {WINDOW_S:g} s together at most, "
+                f"got {self.chunk_seconds + self.left_seconds + self.right_seconds:g}"
             )
 
 

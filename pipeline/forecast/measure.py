@@ -16,7 +16,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from audiomill.audio.clock import seconds_from_samples
-from audiomill.audio.segment import whole_spec
+from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.forecast import ForecastConfig
 from audiomill.config.jobs import JobConfig
 from audiomill.config.stages import DecodeConfig

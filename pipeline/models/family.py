@@ -103,6 +103,7 @@ class Family:
         quantizes_itself: codes of its own quantizer come out of its forward pass, not from hidden states.
         lends_quantizer: its quantizers read the output of convolutions, which a fine-tuned checkpoint may share.
         shows_convolutions: `trace` can show them.
+        times_words: its texts come with times of words, found by itself.
         shows_way: its models tell `trace` what happens between encoder and text, see `audiomill.models.causal.way`.
         reads_log_mel: `trace` shows a spectrogram as its input.
         resynthesizer: from a folder and a device, what makes sound of its codes; None: nothing does.
@@ -134,6 +135,7 @@ class Family:
     quantizes_itself: bool = False
     lends_quantizer: bool = False
     shows_convolutions: Callable[[Path], bool] = lambda path: False
+    times_words: bool = False
     shows_way: bool = False
     reads_log_mel: bool = False
     resynthesizer: Callable[[Path, str], Resynthesizer] | None = None

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import Form
+from audiomill.audio.cutting.segment import whole_spec
 from audiomill.audio.recording import Cut
-from audiomill.audio.segment import whole_spec
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected
 from audiomill.stages.sandbox import Decoder

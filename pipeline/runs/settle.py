@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, samples_from_seconds
-from audiomill.audio.segment import SegmentSpec, spec_from_seconds
+from audiomill.audio.cutting.segment import FRAME_GRID, SegmentSpec, spec_from_seconds
+from audiomill.audio.cutting.stream_chunks import STREAM, in_steps
 from audiomill.config.defaults import MOST_PART_S, WINDOW_S
 from audiomill.config.fields import digest, result_fields
 from audiomill.config.jobs import JobConfig, ModelTask
 from audiomill.config.speakers import NONE
-from audiomill.config.stages import SegmentConfig
+from audiomill.config.stages import ChunksConfig, SegmentConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import TurnsWant, Wants
 from audiomill.models.beside import prints
@@ -74,11 +76,7 @@ def settle(
     options = config.plan.storage_options
     aligner = _aligner(tasks)
     specs: list[TaskSpec] = []
-    own = {**result_fields(config.speakers), **result_fields(config.quality)}
-    told = result_fields(config.speakers) if config.speakers.speakers != NONE else {}
-    told |= result_fields(config.quality) if config.quality.quality else {}
-    fields = {name: value for name, value in result_fields(config).items() if name != "segment" and name not in own}
-    fields |= told
+    fields = _stage_fields(config)
     for number, task in enumerate(tasks):
         prefix = "" if len(tasks) == 1 else f"models.{number}."
         settled = {name: (before or {}).get(f"{prefix}{name}") for name in (PRECISION, SECOND_PRECISION)}
@@ -90,7 +88,7 @@ def settle(
         found = _model_fields(task, spec, others, task is aligner, options)
         fields |= {f"{prefix}{name}": value for name, value in found.items()}
     _check_told_apart(specs)
-    segments = segment_spec(config.segment, tasks, config.quality.quality)
+    segments = _segments(config, tasks)
     specs = [with_splits(spec, segments) for spec in specs]
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
     asked = [Asked(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
@@ -221,6 +219,45 @@ def _task_fields(config: ModelTask) -> dict[str, Any]:
             before = "" if len(several) == 1 else f"{name}.{number}."
             found |= {f"{before}{field}": value for field, value in result_fields(each).items()}
     return found
+
+
+def _stage_fields(config: JobConfig) -> dict[str, Any]:
+    """What changes results beside the models; what is heard beside them only where it is wanted."""
+    asked = {
+        config.speakers: config.speakers.speakers != NONE,
+        config.quality: config.quality.quality,
+        config.chunks: config.segment.segment == STREAM,
+    }
+    left_out = {name for each, is_wanted in asked.items() if not is_wanted for name in result_fields(each)}
+    return {name: value for name, value in result_fields(config).items() if name != "segment" and name not in left_out}
+
+
+def _segments(config: JobConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
+    found = segment_spec(config.segment, tasks, config.quality.quality)
+    return stream_spec(found, config.chunks, tasks) if config.segment.segment == STREAM else found
+
+
+def stream_spec(spec: SegmentSpec, chunks: ChunksConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
+    """The same rules with chunks in place of windows.
+
+    Raises:
+        UsageError: a model that reads windows as a whole; frames in groups.
+    """
+    for task in tasks:
+        if task.checkpoint.family.reads_alone:
+            raise UsageError(
+                f"--segment stream: {task.config.model.model} has no frames that a chunk could keep; "
+                "`audiomill listen` streams Whisper, jobs cut it at pauses (--segment vad)"
+            )
+    step = math.lcm(*(int(task.shape.text_hop or task.shape.step) for task in tasks)) * (spec.grid // FRAME_GRID)
+    return dataclasses.replace(
+        spec,
+        chunk=in_steps(chunks.chunk_seconds, step),
+        context=in_steps(chunks.left_seconds, step),
+        right=samples_from_seconds(chunks.right_seconds),
+        at_quiet_moments=False,
+        measures_speech=False,
+    )
 
 
 def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask], marks_speech: bool = False) -> SegmentSpec:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from audiomill.audio.segment import SegmentSpec
+from audiomill.audio.cutting.segment import SegmentSpec
 from audiomill.config.jobs import JobConfig, ModelTask
 from audiomill.config.speakers import AUTO, CHANNEL, NONE
 from audiomill.config.stages import ModelConfig

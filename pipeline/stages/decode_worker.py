@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from audiomill.audio.cutting.segment import SegmentSpec
 from audiomill.audio.decode import header_duration_s
 from audiomill.audio.ffmpeg import tracks_of
 from audiomill.audio.recording import Cut, StageClock
-from audiomill.audio.segment import SegmentSpec
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected

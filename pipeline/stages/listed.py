@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter, defaultdict
 from itertools import islice
 
-from audiomill.audio.segment import whole_spec
+from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.sources.entries import Entries
 from audiomill.sources.entry import suffix

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from audiomill.audio.cutting.segment import SegmentSpec
 from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
-from audiomill.audio.segment import SegmentSpec
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import AudiomillError, Rejected
 from audiomill.sources.entry import Sidecar

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from audiomill.audio.cutting.segment import SegmentSpec
 from audiomill.audio.recording import Cut, Ending, StageClock
-from audiomill.audio.segment import SegmentSpec
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import Rejected, WorkerDied

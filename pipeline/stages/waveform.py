@@ -19,7 +19,7 @@ def waveform_of(
     """pcm_T at 16 kHz of `seconds` from `start_s` on.
 
     Args:
-        decoder: with rules that keep everything, see `audio.segment.whole_spec`.
+        decoder: with rules that keep everything, see `audio.cutting.segment.whole_spec`.
         planned: a row of `schema.PLAN`.
         start_s: in the source; None: from its start.
         seconds: fewer where the recording ends.

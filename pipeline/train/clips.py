@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
-from audiomill.audio.segment import SegmentSpec, whole_spec
+from audiomill.audio.cutting.segment import SegmentSpec, whole_spec
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.models.device import usable_cores
 from audiomill.sources.entry import Entry

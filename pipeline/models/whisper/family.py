@@ -107,6 +107,7 @@ FAMILY = Family(
     prefers_int8=True,
     vocabulary_size=vocabulary_size,
     only_language=_only_language,
+    times_words=True,
     reads_log_mel=True,
     learners={"whisper": _learner},
 )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.audio.segment import whole_spec
+from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.jobs import JobConfig, ModelTask, TraceConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.errors import InputError, Rejected, UsageError

@@ -8,12 +8,14 @@ Times are samples at 16 kHz from the start of the recording; spans are half-open
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.cutting.spans import Span
+from audiomill.audio.cutting.stream_chunks import STREAM, StreamChunks
 from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
 from audiomill.errors import UsageError
 
@@ -32,7 +34,8 @@ class SegmentSpec:
     `context` above 0: windows overlap and the model drops the overlap; `max_whole`: a recording up to this long is one
     segment of `fixed` and `none`; `grid`: windows with context start on multiples of it; `at_quiet_moments`: windows
     end where it is quiet; `measures_speech`: voice activity is measured in windows too; `marks_speech`: each segment says which
-    of its frames have speech; `forms`: rate and channels of what models hear beside 16 kHz, see `audiomill.audio.forms`.
+    of its frames have speech; `chunk` and `right`: of streams, whose `context` stands before a chunk alone; `forms`: rate and
+    channels of what models hear beside 16 kHz, see `audiomill.audio.forms`.
     """
 
     kind: str
@@ -48,16 +51,9 @@ class SegmentSpec:
     min_silence: int
     pad: int
     max_gap: int
-    forms: tuple[tuple[int, int], ...] = ()
-
-
-class Span(NamedTuple):
-    """`[start, stop)` with `left` and `right` samples of context around it."""
-
-    start: int
-    stop: int
-    left: int = 0
+    chunk: int = 0
     right: int = 0
+    forms: tuple[tuple[int, int], ...] = ()
 
 
 class Segmenter(Protocol):
@@ -75,6 +71,8 @@ def segmenter(spec: SegmentSpec) -> Segmenter:
     """The segmenter that `--segment` names."""
     if spec.kind == "vad":
         return VadSegmenter(spec)
+    if spec.kind == STREAM:
+        return StreamChunks(spec.chunk, spec.context, spec.right)
     return QuietWindows(spec) if spec.at_quiet_moments or not spec.context else ContextWindows(spec)
 
 

@@ -1,0 +1,1 @@
+"""Where a recording is cut: speech, windows, chunks of a stream."""

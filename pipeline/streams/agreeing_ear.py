@@ -1,0 +1,128 @@
+"""Streams of models that see what they are given as a whole, such as Whisper: all that is not final is looked at again with
+every chunk, and what two looks agree on is final.
+
+T samples. Source: local agreement of two hypotheses, Liu et al. 2020 (arXiv:2005.11185), as Macháček et al. 2023
+(arXiv:2307.14743) use it with Whisper; and what voice activity calls a pause ends all that was said before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
+from audiomill.models.base import Transcript, Utterance
+from audiomill.streams.stream_words import Heard
+
+PAUSE = int(0.6 * MODEL_SAMPLE_RATE)
+"""So much without speech ends what was said."""
+MARGIN = int(0.2 * MODEL_SAMPLE_RATE)
+"""Kept before speech, as in segments."""
+TRIMMED, LONGEST = 12 * MODEL_SAMPLE_RATE, 25 * MODEL_SAMPLE_RATE
+"""More is cut behind the last final word; at the longest all that is heard becomes final."""
+THRESHOLD = 0.5
+
+
+class AgreeingEar:
+    """See `audiomill.streams.stream_words.Ear`.
+
+    Args:
+        name: of the stream.
+        language: code; None: the model finds out.
+        transcripts: the model's, with times of words.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        language: str | None,
+        transcripts: Callable[[Sequence[Utterance], Sequence[Any]], list[Transcript]],
+    ) -> None:
+        self._name, self._language, self._transcripts = name, language, transcripts
+        self._voice = SpeechProbabilities(block_frames=1)
+        self._pcm_T = np.zeros(0, np.int16)
+        self._from = 0  # first sample of `pcm_T` on the stream's clock
+        self._voiced: list[bool] = []  # a frame of voice activity each, from the stream's start on
+        self._before: list[tuple[str, int, int]] = []  # the last look's words behind the final ones
+        self._told = 0  # stop of the last final word
+
+    def due(self, chunk_T: NDArray[np.int16], is_last: bool) -> Utterance | None:
+        self._pcm_T = np.concatenate([self._pcm_T, chunk_T])
+        probabilities = self._voice.push(chunk_T)
+        if is_last:
+            probabilities = np.concatenate([probabilities, self._voice.finish()])
+        self._voiced += (probabilities >= THRESHOLD).tolist()
+        first = self._first_speech(max(self._from, self._told))
+        if first is None:
+            self._drop(self._from + len(self._pcm_T) - MARGIN)
+            return None
+        self._drop(first - MARGIN)
+        return self._look()
+
+    def rest(self) -> Utterance | None:
+        return None
+
+    def _look(self) -> Utterance:
+        speech = sum(self._voiced[self._from // FRAME_SAMPLES :]) * FRAME_SAMPLES
+        return Utterance(self._pcm_T.copy(), 0, 0, (self._name, None), self._from, self._language, speech=speech)
+
+    def heard(self, utterance: Utterance, text: Any) -> Heard:
+        (transcript,) = self._transcripts([utterance], [text])
+        words = [
+            (word.text, utterance.start + word.start, utterance.start + word.stop)
+            for word in transcript.words or ()
+            if utterance.start + (word.start + word.stop) // 2 >= self._told
+        ]
+        end = self._from + len(self._pcm_T)
+        if self._is_pause(end) or len(self._pcm_T) > LONGEST:
+            self._before = []
+            self._told = end
+            self._drop(end - MARGIN)
+            return Heard(tuple(words))
+        count = agreed(self._before, words)
+        final, self._before = words[:count], words[count:]
+        if final:
+            self._told = final[-1][2]
+        if len(self._pcm_T) > TRIMMED and self._told > self._from:
+            self._drop(self._told)
+        return Heard(tuple(final), tuple(self._before))
+
+    def finish(self) -> Heard:
+        final, self._before = tuple(self._before), []
+        return Heard(final)
+
+    def _is_pause(self, end: int) -> bool:
+        """Whether nobody has spoken for a while before `end`."""
+        frames = self._voiced[max(self._from, end - PAUSE) // FRAME_SAMPLES :]
+        return len(frames) * FRAME_SAMPLES >= PAUSE - 2 * FRAME_SAMPLES and not any(frames)
+
+    def _first_speech(self, start: int) -> int | None:
+        """First sample of voice activity from `start` on."""
+        at = start // FRAME_SAMPLES
+        for frame in range(at, len(self._voiced)):
+            if self._voiced[frame]:
+                return max(start, frame * FRAME_SAMPLES)
+        return None
+
+    def _drop(self, before: int) -> None:
+        """Forgets audio before a sample, but for what is left of it."""
+        count = min(max(0, before - self._from), len(self._pcm_T))
+        self._pcm_T, self._from = self._pcm_T[count:], self._from + count
+
+
+def agreed(before: Sequence[tuple[str, int, int]], now: Sequence[tuple[str, int, int]]) -> int:
+    """How many words two looks begin with alike, whatever their case and punctuation."""
+    count = 0
+    for old, new in zip(before, now, strict=False):
+        if _bare(old[0]) != _bare(new[0]):
+            break
+        count += 1
+    return count
+
+
+def _bare(word: str) -> str:
+    return "".join(character for character in word.casefold() if character.isalnum())

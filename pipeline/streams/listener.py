@@ -1,0 +1,219 @@
+"""Many streams on one model: chunks in, words out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.cutting.stream_chunks import in_steps
+from audiomill.config.fields import build
+from audiomill.config.jobs import TranscribeConfig
+from audiomill.config.run import OutputConfig
+from audiomill.config.stages import ChunksConfig, ModelConfig
+from audiomill.config.stream import ListenConfig
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import UsageError
+from audiomill.models.base import Utterance
+from audiomill.models.device import resolve_device
+from audiomill.models.family import POSTERIORS
+from audiomill.models.load import load_model
+from audiomill.models.precision import cpu_features
+from audiomill.models.seq2seq.ladder import GateLadder
+from audiomill.runs.found import found_tasks
+from audiomill.runs.settle import settle
+from audiomill.streams.agreeing_ear import AgreeingEar
+from audiomill.streams.frame_ear import FrameEar
+from audiomill.streams.stream_words import Ear, Heard, StreamWord
+
+
+class Stream:
+    """One stream: give it audio, take its words. Its words depend on its own chunks alone, not on other streams."""
+
+    def __init__(self, listener: Listener, ear: Ear, chunk: int) -> None:
+        self._listener, self.ear, self._chunk = listener, ear, chunk
+        self._pcm: list[NDArray[np.int16]] = []
+        self._num_pcm = 0
+        self._received = 0
+        self._pending: tuple[tuple[str, int, int], ...] = ()
+        self.is_finished = False
+
+    @property
+    def received_s(self) -> float:
+        """Audio that has come."""
+        return self._received / MODEL_SAMPLE_RATE
+
+    def insert(self, pcm_T: NDArray[np.int16]) -> list[StreamWord]:
+        """More audio (int16, 16 kHz, one channel), as much as there is; words that became known."""
+        return self._listener.insert([(self, pcm_T)])[0]
+
+    def finish(self) -> list[StreamWord]:
+        """No more audio comes: the last words."""
+        return self._listener.finish([self])[0]
+
+    def take(self, pcm_T: NDArray[np.int16]) -> None:
+        """More audio, in its order."""
+        self._pcm.append(pcm_T)
+        self._num_pcm += len(pcm_T)
+        self._received += len(pcm_T)
+
+    def next_chunk(self, is_last: bool) -> NDArray[np.int16] | None:
+        """The next whole chunk; the rest where no more comes."""
+        if self._num_pcm < self._chunk and not (is_last and self._num_pcm):
+            return None
+        pcm_T = np.concatenate(self._pcm)
+        chunk_T, rest_T = pcm_T[: self._chunk], pcm_T[self._chunk :]
+        self._pcm, self._num_pcm = [rest_T], len(rest_T)
+        return chunk_T
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that came was looked at."""
+        return not self._num_pcm
+
+    def told(self, heard: Heard, computed_s: float) -> list[StreamWord]:
+        """Words to tell: those that are final, and those that may change, where they have changed."""
+        emitted_s = self.received_s + computed_s
+        words = [_word(each, True, emitted_s) for each in heard.final]
+        if heard.partial != self._pending:
+            words += [_word(each, False, emitted_s) for each in heard.partial]
+            self._pending = heard.partial
+        return words
+
+
+class Listener:
+    """A model that hears streams.
+
+    Args:
+        model: CTC models (each chunk is heard with audio around it) and Whisper (what two looks agree on is final): hub id, local
+            folder, URL.
+        language: code, for multilingual Whisper.
+        chunks: what the model sees at a time.
+        settings: device and number format of the model.
+        storage_options: fsspec options, for a model at a URL.
+
+    Raises:
+        audiomill.errors.UsageError: the model writes no text, or tells no times of words.
+
+    Example:
+        >>> stream = Listener("facebook/wav2vec2-base-960h").stream()
+        >>> for chunk in chunks:
+        ...     for word in stream.insert(chunk):
+        ...         print(word.text, word.is_final)
+        >>> stream.finish()
+    """
+
+    def __init__(
+        self,
+        model: str,
+        language: str | None = None,
+        chunks: ChunksConfig | None = None,
+        settings: ModelConfig | None = None,
+        storage_options: dict[str, Any] | None = None,
+    ) -> None:
+        chunks, options = chunks or ChunksConfig(), storage_options or {}
+        asked = dataclasses.replace(settings or ModelConfig(), model=model)
+        job = TranscribeConfig(
+            inputs=("-",), model=asked, transcripts=TranscriptConfig(language=language), output=OutputConfig(output="-")
+        ).job()
+        (found,) = found_tasks(job)
+        self.has_frames = POSTERIORS in found.checkpoint.gives
+        if not self.has_frames and not found.checkpoint.family.times_words:
+            raise UsageError(
+                f"--model {model}: a {found.checkpoint.family.name} model tells no times of words; streams need a CTC model or a Whisper"
+            )
+        spec, _ = settle(job, [found], resolve_device(asked.device), cpu_features())
+        (self._task,) = spec.tasks
+        self._model: Any = load_model(self._task, options)
+        self._language = language
+        step = self._task.text_hop or int(self._task.hop)
+        self._chunk = (
+            in_steps(chunks.chunk_seconds, step) if self.has_frames else samples_from_seconds(chunks.chunk_seconds)
+        )
+        self._left, self._right = in_steps(chunks.left_seconds, step), samples_from_seconds(chunks.right_seconds)
+        self._num_streams = 0
+
+    @property
+    def segment(self) -> str:
+        """How a job would cut what is heard as a whole."""
+        return "none" if self.has_frames else "vad"
+
+    @property
+    def chunk_s(self) -> float:
+        """Of a chunk: CTC models have whole frames."""
+        return self._chunk / MODEL_SAMPLE_RATE
+
+    def stream(self) -> Stream:
+        """A new stream."""
+        self._num_streams += 1
+        name = f"stream {self._num_streams}"
+        ear: Ear
+        if self.has_frames:
+            ear = FrameEar(name, self._left, self._right, self._model.transcripts)
+        else:
+            ear = AgreeingEar(name, self._language, self._model.transcripts)
+        return Stream(self, ear, self._chunk)
+
+    def insert(self, audio: Sequence[tuple[Stream, NDArray[np.int16]]]) -> list[list[StreamWord]]:
+        """More audio of several streams, heard together; the words of each."""
+        for stream, pcm_T in audio:
+            if stream.is_finished:
+                raise UsageError("a stream that was finished takes no more audio; open another one")
+            stream.take(np.asarray(pcm_T, np.int16))
+        return self._listened([stream for stream, _ in audio], is_last=False)
+
+    def finish(self, streams: Sequence[Stream]) -> list[list[StreamWord]]:
+        """No more audio of these streams comes; the last words of each."""
+        found = self._listened([stream for stream in streams if not stream.is_finished], is_last=True)
+        by_stream = iter(found)
+        words: list[list[StreamWord]] = []
+        for stream in streams:
+            if stream.is_finished:
+                words.append([])
+                continue
+            stream.is_finished = True
+            words.append([*next(by_stream), *stream.told(stream.ear.finish(), 0.0)])
+        return words
+
+    def _listened(self, streams: Sequence[Stream], is_last: bool) -> list[list[StreamWord]]:
+        began = time.perf_counter()
+        words: list[list[StreamWord]] = [[] for _ in streams]
+        while due := self._due(streams, is_last):
+            for number, heard in self._heard(streams, due):
+                words[number] += streams[number].told(heard, time.perf_counter() - began)
+        return words
+
+    def _due(self, streams: Sequence[Stream], is_last: bool) -> list[tuple[int, Utterance]]:
+        """At most one look of each stream."""
+        found = []
+        for number, stream in enumerate(streams):
+            look = stream.ear.rest()
+            while look is None and (chunk_T := stream.next_chunk(is_last)) is not None:
+                look = stream.ear.due(chunk_T, is_last and stream.is_empty)
+            if look is not None:
+                found.append((number, look))
+        return found
+
+    def _heard(self, streams: Sequence[Stream], due: Sequence[tuple[int, Utterance]]) -> Iterable[tuple[int, Heard]]:
+        looks = [look for _, look in due]
+        texts = [answer.text for answer in self._model.forward(looks)]
+        if isinstance(self._model.ladder, GateLadder):  # what is made of silence is no text
+            texts = self._model.ladder.settled(looks, texts)
+        for (number, look), text in zip(due, texts, strict=True):
+            yield number, streams[number].ear.heard(look, text)
+
+
+def listener_by_name(model: str, language: str | None, options: dict[str, Any]) -> Listener:
+    """See `audiomill.listener`."""
+    config: Any = build(ListenConfig, {"inputs": ("-",), "model": model, "language": language, **options})
+    return Listener(model, language, config.chunks, config.model, config.source.storage_options)
+
+
+def _word(word: tuple[str, int, int], is_final: bool, emitted_s: float) -> StreamWord:
+    text, start, stop = word
+    return StreamWord(text, start / MODEL_SAMPLE_RATE, stop / MODEL_SAMPLE_RATE, is_final, round(emitted_s, 3))
