@@ -19,7 +19,7 @@ from audiomill.audio.cutting.stream_chunks import StreamChunks
 from audiomill.config.stages import ChunksConfig, ModelConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import TimedText, Transcript
-from audiomill.streams.agreeing_ear import AgreeingEar, agreed
+from audiomill.streams.agreeing_ear import AgreeingEar, agreed, already
 from audiomill.streams.listener import Listener
 from audiomill.streams.simulated import played
 from audiomill.streams.stream_words import StreamWord
@@ -186,6 +186,51 @@ def test_what_two_looks_agree_on_is_final(voices: Any) -> None:
     assert [[word for word, _, _ in each.partial] for each in found] == [["A", "b"], ["C"], ["d"]]
     assert [word for word, _, _ in ear.finish().final] == ["d"]
     assert agreed([("No", 0, 1), ("x", 1, 2)], [("no,", 0, 1), ("y", 1, 2)]) == 1
+
+
+def timed(text: str, first: int = 0) -> list[tuple[str, int, int]]:
+    return [(word, 1000 * n, 1000 * (n + 1)) for n, word in enumerate(text.split(), first)]
+
+
+@pytest.mark.parametrize(
+    ("final", "now", "rest"),
+    [
+        ("", "a b", "a b"),
+        ("a b", "a b c", "c"),
+        ("and so my america", "and so my Americans. Ask not", "Ask not"),  # a word that was cut by the audio's end
+        ("no no", "no no no", "no"),  # said again, not doubled
+        ("you can do", "what you can do for", "for"),
+        ("what you can do", "you can do for", "for"),
+        ("a b c", "a b", ""),
+    ],
+)
+def test_final_words_are_found_again_in_the_next_look(final: str, now: str, rest: str) -> None:
+    words = timed(now)
+    assert [word for word, _, _ in words[already(timed(final), words, 1000 * len(final.split())) :]] == rest.split()
+
+
+def test_words_whose_times_move_are_neither_lost_nor_doubled(voices: Any) -> None:
+    """In the second look everything begins a quarter of a second earlier than before."""
+
+    def moved(*looks: tuple[str, int]) -> Any:
+        waiting = iter(looks)
+
+        def transcripts(utterances: Any, texts: Any) -> list[Transcript]:
+            text, by = next(waiting)
+            words = tuple(
+                TimedText(word, 8_000 * n + by, 8_000 * (n + 1) + by, 1.0) for n, word in enumerate(text.split())
+            )
+            return [Transcript("", None, None, None, None, words, None)]
+
+        return transcripts
+
+    ear = AgreeingEar("s", None, moved(("one two", 4_000), ("one two three", 4_000), ("one two three four", 0)))
+    pcm, told = np.concatenate([voices[0][0]] * 3)[: 3 * RATE], []
+    for at in range(3):
+        look = ear.due(pcm[at * RATE : (at + 1) * RATE], False)
+        assert look is not None
+        told += ear.heard(look._replace(start=0), None).final
+    assert [word for word, _, _ in (*told, *ear.finish().final)] == ["one", "two", "three", "four"]
 
 
 def test_a_pause_ends_what_was_said_and_silence_is_not_looked_at(voices: Any) -> None:

@@ -18,13 +18,15 @@ from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
 from audiomill.models.base import Transcript, Utterance
 from audiomill.streams.stream_words import Heard
 
-PAUSE = int(0.6 * MODEL_SAMPLE_RATE)
-"""So much without speech ends what was said."""
+PAUSE, SILENCE = int(0.6 * MODEL_SAMPLE_RATE), 2 * MODEL_SAMPLE_RATE
+"""So much without speech ends what was said; after so much of it the model begins afresh."""
 MARGIN = int(0.2 * MODEL_SAMPLE_RATE)
 """Kept before speech, as in segments."""
-TRIMMED, LONGEST = 12 * MODEL_SAMPLE_RATE, 25 * MODEL_SAMPLE_RATE
-"""More is cut behind the last final word; at the longest all that is heard becomes final."""
+TRIMMED, LONGEST = 14 * MODEL_SAMPLE_RATE, 25 * MODEL_SAMPLE_RATE
+"""More is cut behind a final word, where a sentence ends if one does; at the longest all that is heard becomes final."""
 THRESHOLD = 0.5
+SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")
+Timed = tuple[str, int, int]
 
 
 class AgreeingEar:
@@ -47,8 +49,9 @@ class AgreeingEar:
         self._pcm_T = np.zeros(0, np.int16)
         self._from = 0  # first sample of `pcm_T` on the stream's clock
         self._voiced: list[bool] = []  # a frame of voice activity each, from the stream's start on
-        self._before: list[tuple[str, int, int]] = []  # the last look's words behind the final ones
-        self._told = 0  # stop of the last final word
+        self._before: list[Timed] = []  # the last look's words behind the final ones
+        self._final: list[Timed] = []  # final words that begin in `pcm_T`
+        self._told = 0  # audio before this is done with
 
     def due(self, chunk_T: NDArray[np.int16], is_last: bool) -> Utterance | None:
         self._pcm_T = np.concatenate([self._pcm_T, chunk_T])
@@ -56,11 +59,14 @@ class AgreeingEar:
         if is_last:
             probabilities = np.concatenate([probabilities, self._voice.finish()])
         self._voiced += (probabilities >= THRESHOLD).tolist()
+        end = self._from + len(self._pcm_T)
         first = self._first_speech(max(self._from, self._told))
         if first is None:
-            self._drop(self._from + len(self._pcm_T) - MARGIN)
+            if end - self._told > SILENCE:
+                self._drop(end - MARGIN)
             return None
-        self._drop(first - MARGIN)
+        if not self._final:
+            self._drop(first - MARGIN)
         return self._look()
 
     def rest(self) -> Utterance | None:
@@ -72,24 +78,27 @@ class AgreeingEar:
 
     def heard(self, utterance: Utterance, text: Any) -> Heard:
         (transcript,) = self._transcripts([utterance], [text])
-        words = [
-            (word.text, utterance.start + word.start, utterance.start + word.stop)
-            for word in transcript.words or ()
-            if utterance.start + (word.start + word.stop) // 2 >= self._told
-        ]
+        at = utterance.start
+        every = [(word.text, at + word.start, at + word.stop) for word in transcript.words or ()]
+        words = every[already(self._final, every, self._told) :]
         end = self._from + len(self._pcm_T)
-        if self._is_pause(end) or len(self._pcm_T) > LONGEST:
-            self._before = []
-            self._told = end
-            self._drop(end - MARGIN)
-            return Heard(tuple(words))
-        count = agreed(self._before, words)
+        is_over = self._is_pause(end) or len(self._pcm_T) > LONGEST
+        count = len(words) if is_over else agreed(self._before, words)
         final, self._before = words[:count], words[count:]
-        if final:
-            self._told = final[-1][2]
-        if len(self._pcm_T) > TRIMMED and self._told > self._from:
-            self._drop(self._told)
+        self._final += final
+        if is_over:
+            self._told = end
+        elif final:
+            self._told = max(self._told, final[-1][2])
+        if len(self._pcm_T) > TRIMMED:
+            self._drop(self._where_to_cut())
         return Heard(tuple(final), tuple(self._before))
+
+    def _where_to_cut(self) -> int:
+        """Behind the last final word, or the last sentence where one ends in the second half."""
+        ends = [stop for text, _, stop in self._final if text.rstrip("\"'")[-1:] in SENTENCE_ENDS]
+        late = [stop for stop in ends if stop > self._from + len(self._pcm_T) // 2]
+        return late[-1] if late else self._told
 
     def finish(self) -> Heard:
         final, self._before = tuple(self._before), []
@@ -112,9 +121,24 @@ class AgreeingEar:
         """Forgets audio before a sample, but for what is left of it."""
         count = min(max(0, before - self._from), len(self._pcm_T))
         self._pcm_T, self._from = self._pcm_T[count:], self._from + count
+        self._final = [word for word in self._final if word[2] > self._from]
 
 
-def agreed(before: Sequence[tuple[str, int, int]], now: Sequence[tuple[str, int, int]]) -> int:
+def already(final: Sequence[Timed], now: Sequence[Timed], told: int) -> int:
+    """How many words of a look are those that are final already: as many as differ from them in fewest places, and of several
+    such numbers the one whose next word begins nearest to what is told. Times alone would not do: they move by a tenth of
+    a second from look to look."""
+    costs = [*range(len(now) + 1)]  # of making the final words so far of the first n
+    for number, old in enumerate(final, 1):
+        before, costs = costs, [number]
+        for at, new in enumerate(now, 1):
+            change = before[at - 1] + (_bare(old[0]) != _bare(new[0]))
+            costs.append(min(change, before[at] + 1, costs[at - 1] + 1))
+    starts = [*(start for _, start, _ in now), told]
+    return min(range(len(now) + 1), key=lambda count: (costs[count], abs(starts[count] - told)))
+
+
+def agreed(before: Sequence[Timed], now: Sequence[Timed]) -> int:
     """How many words two looks begin with alike, whatever their case and punctuation."""
     count = 0
     for old, new in zip(before, now, strict=False):
