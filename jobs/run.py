@@ -76,6 +76,7 @@ def _task(given: Any, path: str, where: str) -> ModelTask:
         raise UsageError(f"{path}: {where[:-1]}: expected a mapping with `model:` and what is wanted of it")
     values = {str(name).replace("-", "_"): value for name, value in given.items()}
     text, aligns = values.pop("transcripts", None), values.pop("align", None)
+    text = True if text == {} else text  # wanted, with nothing said about it
     wanted = {output.name: values.pop(output.name, None) for output in _asked_by_name()}
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(ModelConfig)})
     if unknown:

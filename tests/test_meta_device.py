@@ -147,6 +147,28 @@ def test_other_decoders_stay_on_the_gpu_in_their_type(kind: str, precision: str)
     assert hidden.shape == (3, 1, 32) and hidden.dtype == dtype and hidden.device.type == "meta"
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_language_models_behind_audio_stay_on_the_gpu(precision: str) -> None:
+    from transformers import Qwen3ForCausalLM
+
+    from audiomill.models.causal.causal_decoder import causal_weights
+    from audiomill.models.seq2seq.special_tokens import SpecialTokens
+    from audiomill.models.speech_llm.projector import Projector
+    from tests.language_models import config_of
+
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    model = on_gpu(Qwen3ForCausalLM(config_of("qwen3", 40)).eval(), dtype)
+    weights = causal_weights(model.model, model.lm_head, precision, "folder", frees=True)
+    assert not any(hasattr(each, "self_attn") for each in model.model.layers), "it is not in memory twice"
+    projector = on_gpu(Projector(16, 5, 24, 32), dtype)
+    prefix_BPD = projector(torch.zeros(3, 33, 16, device=GPU, dtype=dtype))
+    tokens = SpecialTokens(size=40, start=0, end=2, no_speech=None, first_timestamp=40)
+    table = Table(weights, Search(tokens=tokens, timestamps=False, max_new_tokens=32), 8, 7)
+    table._state.admit_prefixes(prefix_BPD)
+    table._compute(8, table._state.longest)  # slots without a row are computed along, as a recorded step does
+    assert prefix_BPD.shape == (3, 7, 32) and table._latest_B.device.type == "meta"
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_log_mels_and_a_conformer_over_them_stay_on_the_gpu(dtype: torch.dtype) -> None:
     from transformers import ParakeetEncoder, ParakeetEncoderConfig, ParakeetFeatureExtractor

@@ -220,6 +220,50 @@ def test_a_projector_learns_to_read_and_its_checkpoint_transcribes(
     assert "Dev clips" in page and "update 450" in page
 
 
+def test_a_ctc_model_tells_when_its_words_were_said(tone_llm: Path, tone_model: Path, tmp_path: Path) -> None:
+    job = {
+        "inputs": [str(tone_model / "dev")],
+        "output": "out",
+        "segment": "none",
+        "models": [
+            {"model": str(tone_llm / "training" / "checkpoint"), "transcripts": {}},
+            {"model": str(tone_model / "model" / "checkpoint"), "align": True},
+        ],
+    }
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    done = in_process(tmp_path, "run", "job.yaml", "--quiet")
+    assert done.returncode == 0, done.stderr
+    told = [row for row in rows(tmp_path / "out", "segments") if row["text"]]
+    for row in told:
+        assert [word["word"] for word in row["words"]] == row["text"].split()
+        starts = [word["start_s"] for word in row["words"]]
+        assert starts == sorted(starts) and starts[-1] < row["stop_s"]
+
+
+@pytest.mark.nightly  # daily: a training of a projector, above, and the loop with another student, in tests/test_self_training.py
+def test_the_loop_trains_projectors_as_students(tone_llm: Path, tone_model: Path, tmp_path: Path) -> None:
+    train = {
+        "model": str(tone_model / "model" / "checkpoint"), "projector": True, "lm": str(tone_llm / "lm"), "stack": 4, "max_updates": 30,
+        "batch_seconds": 20,
+    }  # fmt: skip
+    for start in ("pretrained", "teacher"):
+        job = {
+            "output": f"loop-{start}",
+            "labelled": [str(tone_model / "labelled")],
+            "unlabelled": [str(tone_llm / "clips")],
+            "dev": [str(tone_model / "dev")],
+            "test": [str(tone_model / "dev")],
+            "loop": {"rounds": 1, "start": start},
+            "label": {"segment": "none", "retry": False, "engine": "local"},
+            "select": {"max_expected_wer": 1.0},
+            "train": train,
+        }
+        (tmp_path / "job.yaml").write_text(json.dumps(job))
+        done = in_process(tmp_path, "self-train", "job.yaml", "--quiet")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"loop-{start}" / "round-1" / "training" / "checkpoint" / "config.json").exists()
+
+
 def test_silence_stays_wordless_behind_a_trained_projector(tone_llm: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     hiss = np.random.default_rng(0).normal(0, 20, 24_000).astype(np.int16)

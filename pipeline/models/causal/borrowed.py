@@ -31,6 +31,7 @@ from audiomill.models.seq2seq.writing import Writer
 MIN_SAMPLES = 1600
 """Shorter segments are filled up with silence: processors want a whole window of their spectrogram."""
 Wave = NDArray[np.float32]
+NOT_COMPARED = f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +141,10 @@ def load_borrowed(loading: Loading, layout: Layout) -> SpeechModel:
     model = loaded_whole(getattr(transformers, layout.kind), folder, dtype).to(loading.device).eval()
     with_merged_adapters(model)
     lm = language_model_of(model, model.model.language_model, processor.tokenizer, str(folder))
+    is_large = _is_large(model)
     listening = Requested(layout, model, processor, lm, lambda utterance: utterance.language or wanted.language)
     writer = Writer(
-        weights=lm.weights(config.precision),
+        weights=lm.weights(config.precision, frees=is_large),
         tokens=lm.special_tokens(),
         decoded=lambda rows: [processor.tokenizer.decode(row, skip_special_tokens=True) for row in rows],
         language=lambda utterance: utterance.language or wanted.language,
@@ -150,14 +152,21 @@ def load_borrowed(loading: Loading, layout: Layout) -> SpeechModel:
         told=layout.told,
     )
     return HearingWriter(
-        listening, writer, wanted, config.memory_fraction, lambda utterance: _parity(listening, lm, utterance)
+        listening,
+        writer,
+        wanted,
+        config.memory_fraction,
+        lambda utterance: Parity(note=NOT_COMPARED) if is_large else _parity(listening, lm, utterance),
     )
+
+
+def _is_large(model: Any) -> bool:
+    """Too large to compare with, and to be in memory twice."""
+    return bool(sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS)
 
 
 def _parity(listening: Requested, lm: LanguageModel, utterance: Utterance) -> Parity:
     """Logits behind the request, by our layers and by transformers' own."""
-    if sum(each.numel() for each in lm.model.parameters()) > MAX_COMPARED_PARAMETERS:
-        return Parity(note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
     from audiomill.models.seq2seq.slots import DecoderState
 
     weights = lm.weights("fp32")

@@ -5,6 +5,7 @@ B batch, H heads, L positions, E width of a head, D width, P positions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ MOST_POSITIONS = 4096
 """That are kept at hand: a segment and its text need fewer."""
 
 
-def causal_weights(body: Any, head: Any, precision: str, name: str, divided: float = 1.0) -> DecoderWeights:
+def causal_weights(
+    body: Any, head: Any, precision: str, name: str, divided: float = 1.0, frees: bool = False
+) -> DecoderWeights:
     """Of a causal language model.
 
     Args:
@@ -29,6 +32,7 @@ def causal_weights(body: Any, head: Any, precision: str, name: str, divided: flo
         precision: number format of the products.
         name: for people.
         divided: what logits are divided by.
+        frees: each layer of `body` is dropped once it is read, so that a large model is not in memory twice.
 
     Raises:
         ModelError: its layers are of another kind.
@@ -40,10 +44,11 @@ def causal_weights(body: Any, head: Any, precision: str, name: str, divided: flo
     tokens_VD = body.embed_tokens.weight.detach()
     louder = getattr(config, "embedding_multiplier", 1.0)
     turn = _turn(body.rotary_emb, positions, tokens_VD)
+    scale = body.layers[0].self_attn.scaling
     product = projection(head.weight, head.bias, precision)
     return DecoderWeights(
         embed=lambda tokens, places: tokens_VD[tokens] * louder,
-        layers=[_layer(each, number, config, turn, precision) for number, each in enumerate(body.layers)],
+        layers=list(_layers(body, turn, precision, frees)),
         norm=body.norm,
         vocabulary=product if divided == 1.0 else lambda x: product(x) / divided,
         num_heads=heads,
@@ -53,7 +58,7 @@ def causal_weights(body: Any, head: Any, precision: str, name: str, divided: flo
         dtype=tokens_VD.dtype,
         num_shared=heads // config.num_key_value_heads,
         head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        scale=body.layers[0].self_attn.scaling,
+        scale=scale,
     )
 
 
@@ -68,6 +73,14 @@ def check_known(config: Any, name: str) -> None:
         raise ModelError(
             f"{name}: its layers look back {window} tokens; expected a language model that looks back to the start"
         )
+
+
+def _layers(body: Any, turn: Placed, precision: str, frees: bool) -> Iterator[DecoderLayer]:
+    for number in range(len(body.layers)):
+        found = _layer(body.layers[number], number, body.config, turn, precision)
+        if frees:
+            body.layers[number] = torch.nn.Identity()
+        yield found
 
 
 def _layer(layer: Any, number: int, config: Any, turn: Placed, precision: str) -> DecoderLayer:

@@ -64,10 +64,10 @@ class LanguageModel:
         found = torch.cat([part.to(self.body.dtype) for part in parts])
         return found * getattr(self.body.config, "embedding_multiplier", 1.0)
 
-    def weights(self, precision: str) -> DecoderWeights:
-        """For writing; several tokens that end a text become one."""
+    def weights(self, precision: str, frees: bool = False) -> DecoderWeights:
+        """For writing; several tokens that end a text become one. `frees`: transformers' own layers are dropped."""
         device = self.embeddings_VD.device
-        found = causal_weights(self.body, self.head, step_precision(precision, device), self.name, self.divided)
+        found = causal_weights(self.body, self.head, step_precision(precision, device), self.name, self.divided, frees)
         first, rest = self.ends[0], list(self.ends[1:])
         if not rest:
             return found

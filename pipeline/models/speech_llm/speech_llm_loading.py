@@ -42,7 +42,7 @@ def load(loading: Loading) -> SpeechModel:
         parts.encoder, parts.projector, parts.lm, prompt_tokens(tokenizer, parts.settings.prompt), parts.settings.rates
     )
     writer = Writer(
-        weights=parts.lm.weights(model.precision),
+        weights=parts.lm.weights(model.precision, frees=True),
         tokens=parts.lm.special_tokens(),
         decoded=lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True),
         language=lambda utterance: wanted.language,
