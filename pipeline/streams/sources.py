@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.segment import whole_spec
+from audiomill.audio.recording import Cut
 from audiomill.audio.resample import Resampler
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.config.stream import SourceConfig
 from audiomill.errors import InputError, Rejected, UsageError
 from audiomill.stages.listed import listed
+from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
-from audiomill.stages.waveform import waveform_of
 
 STDIN = "-"
 BLOCK_S = 60.0
@@ -113,14 +114,19 @@ def _file(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
     start_s = row["span_start_s"] or 0.0
     try:
         while True:
+            block = {**row, "span_start_s": start_s, "span_duration_s": BLOCK_S, "sidecars": None}
             try:
-                pcm_T = waveform_of(decoder, row, start_s, BLOCK_S, None)
+                events = list(decoder.read(block))
             except Rejected as rejected:
                 if start_s and rejected.reason == "no_samples":
                     return
                 raise InputError(f"{source}: {rejected.reason}: {rejected.detail}") from rejected
+            pcm_T = np.concatenate([np.zeros(0, np.int16), *(each.pcm_T for each in events if isinstance(each, Cut))])
             yield pcm_T[: samples_from_seconds(BLOCK_S)]
             if len(pcm_T) < samples_from_seconds(BLOCK_S):
+                errors = [each.ending.error for each in events if isinstance(each, Finished) and each.ending.error]
+                if errors:
+                    raise InputError(f"{source}: {errors[0]}; the words so far are told")
                 return
             start_s += BLOCK_S
     finally:
