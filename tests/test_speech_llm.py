@@ -420,7 +420,7 @@ def test_another_language_model_in_its_place_is_told(llm: Path, wav2vec2_folder:
     whole = shutil.copytree(llm, tmp_path / "whole")
     shutil.rmtree(whole / "lm")
     save_language_model(whole / "lm", "qwen3", hidden_size=64)
-    with pytest.raises(ModelError, match="not the language model that the projector was trained with"):
+    with pytest.raises(ModelError, match="not the language model that was trained with"):
         loaded(whole, transcripts=wanted())
     settings = json.loads((whole / "config.json").read_text())
     from audiomill.models.checkpoint import weights_fingerprint

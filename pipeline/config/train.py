@@ -10,9 +10,10 @@ from audiomill.config.fields import Validated, flag, option
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import UsageError
 
-PROJECTOR = "projector"
+PROJECTOR, FEATURES = "projector", "features"
 RECIPES: dict[str, dict[str, Any]] = {
     "": {"learning_rate": 1e-4, "weight_decay": 0.01},
+    FEATURES: {"learning_rate": 1e-3, "weight_decay": 0.0},
     PROJECTOR: {"learning_rate": 1e-3, "weight_decay": 0.0, "max_warmup_updates": 500},
 }
 """What holds where nobody says otherwise, by objective; the first for all that are not named."""
@@ -25,6 +26,7 @@ class TrainConfig(Validated):
     COMMON = (
         "model",
         "objective",
+        "features",
         "projector",
         "lm",
         "dev",
@@ -48,8 +50,21 @@ class TrainConfig(Validated):
     objective: str = option(
         "auto",
         "ctc: a wav2vec2-family model learns to write; whisper: a Whisper does; pretrain: wav2vec2 learns from audio alone "
-        "(contrastive); projector: see --projector; auto: by the checkpoint, ctc for wav2vec2-family ones.",
-        choices=("auto", "ctc", "whisper", "pretrain", "projector"),
+        "(contrastive); features, projector: see --features, --projector; auto: by the checkpoint, ctc for wav2vec2-family ones.",
+        choices=("auto", "ctc", "whisper", "pretrain", "features", "projector"),
+        results=True,
+    )
+    features: bool = option(
+        False,
+        "Train a CTC head alone, on the frozen features of any encoder (--model): small, quick, comparable.",
+        results=True,
+    )
+    head_width: int = option(
+        0, "--features: width of two recurrent layers under the head, in each direction; 0: none.", results=True
+    )
+    mixture: str | None = option(
+        None,
+        "--features: a weighted sum of all hidden states in place of one: uniform, or a JSON file as `audiomill probe` writes it.",
         results=True,
     )
     projector: bool = option(
@@ -70,7 +85,7 @@ class TrainConfig(Validated):
         results=True,
     )
     encoder_layer: int | None = option(
-        None, "--projector: hidden state of the encoder that it reads.", otherwise="the last", results=True
+        None, "--features, --projector: hidden state of the encoder that is read.", otherwise="the last", results=True
     )
     stack: int = option(5, "--projector: frames of the encoder that become one step.", results=True)
     projector_width: int | None = option(
@@ -113,7 +128,7 @@ class TrainConfig(Validated):
     epochs: float = option(10.0, "Passes over the training clips.", results=True)
     max_updates: int | None = option(None, "Steps of the optimiser, instead of --epochs.", results=True)
     learning_rate: float | None = option(
-        None, "Highest learning rate.", otherwise="1e-4; for a projector 1e-3", results=True
+        None, "Highest learning rate.", otherwise="1e-4; for a projector or on features 1e-3", results=True
     )
     schedule: str = option(
         "tri-stage",
@@ -126,7 +141,9 @@ class TrainConfig(Validated):
         None, "Most updates in which it rises.", otherwise="no limit; for a projector 500", results=True
     )
     hold_share: float = option(0.4, "tri-stage: share in which it stays.", results=True)
-    weight_decay: float | None = option(None, "AdamW's.", otherwise="0.01; for a projector 0", results=True)
+    weight_decay: float | None = option(
+        None, "AdamW's.", otherwise="0.01; for a projector or on features 0", results=True
+    )
     max_gradient: float = option(1.0, "Gradients are scaled down to this norm.", results=True)
     batch_seconds: float = option(100.0, "Padded audio seconds a batch; clips of like length share one.", results=True)
     accumulate: int = option(1, "Batches an update, on each worker.", results=True)
@@ -188,6 +205,12 @@ class TrainConfig(Validated):
         for name in ("frame_dropout", "no_speech_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"--{flag(name)} {getattr(self, name)}: expected a share from 0 to below 1")
+        if self.features and self.projector:
+            raise UsageError(
+                "--features and --projector: a head on features, or a projector before a language model; take one"
+            )
+        if self.head_width < 0:
+            raise UsageError(f"--head-width {self.head_width}: expected 0 or more")
         if self.lora_rank < 0:
             raise UsageError(f"--lora-rank {self.lora_rank}: expected 0 or more")
         if not 0 <= self.speed_augment < 0.5:

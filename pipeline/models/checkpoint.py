@@ -15,7 +15,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.family import POSTERIORS, PUNCTUATION, TEXT, TRANSLATION, VOICES, Family, families
+from audiomill.models.family import POSTERIORS, PUNCTUATION, TEXT, TRANSLATION, VOICES, Family, by_scheme, families
 from audiomill.models.locate import NEMO, local_path
 from audiomill.models.model_table import needs_newer, told_unknown
 from audiomill.models.shape import Shape
@@ -45,10 +45,9 @@ def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Che
     Raises:
         ModelError: nothing there, or of no family that is known here.
     """
-    for family in families():
-        if family.scheme is not None and config.model.startswith(family.scheme):
-            gives = family.gives(Path(config.model), {})
-            return Checkpoint(name=config.model, path=config.model, family=family, gives=gives)
+    if (without_files := by_scheme(config.model)) is not None:
+        gives = without_files.gives(Path(config.model), {})
+        return Checkpoint(name=config.model, path=config.model, family=without_files, gives=gives)
     path = local_path(config.model, storage_options)
     name = str(path) if Path(config.model).exists() else config.model
     if path.is_dir() and not _weights(path):
@@ -89,6 +88,8 @@ def family_of(path: Path, settings: dict[str, Any], name: str) -> Family:
     Raises:
         ModelError: none of those that are known here.
     """
+    if (without_files := by_scheme(name)) is not None:
+        return without_files
     for family in families():
         if family.recognises(path, settings):
             return family

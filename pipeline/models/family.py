@@ -156,9 +156,15 @@ def families() -> tuple[Family, ...]:
     return tuple(importlib.import_module(f"audiomill.models.{name}.family").FAMILY for name in folders)
 
 
+def by_scheme(model: str) -> Family | None:
+    """The family of a name that stands for no files."""
+    named = (family for family in families() if family.scheme is not None and model.startswith(family.scheme))
+    return next(named, None)
+
+
 def has_files(model: str) -> bool:
     """Whether a name stands for files with weights."""
-    return not any(family.scheme is not None and model.startswith(family.scheme) for family in families())
+    return by_scheme(model) is None
 
 
 def learners_of(family: Family) -> dict[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]]:

@@ -11,6 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from audiomill.errors import UsageError
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.text.scripts import lowered, uppered
@@ -120,3 +123,11 @@ def form_of(vocabulary: CtcVocabulary, keeps_form: bool, language: str | None = 
 def num_frames_needed(tokens: Sequence[int]) -> int:
     """Fewest frames that CTC can write the tokens in: one each, and a blank between equal neighbours."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
+def best_path(labels_F: NDArray[Any], vocabulary: CtcVocabulary) -> str:
+    """Text of the best label of every frame."""
+    kept = labels_F[np.flatnonzero(np.diff(labels_F, prepend=-1))]
+    tokens = [vocabulary.tokens[label] for label in kept.tolist() if label != vocabulary.blank]
+    between = " " if vocabulary.spaced else ""
+    return " ".join(between.join(" " if token == vocabulary.delimiter else token for token in tokens).split())

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from audiomill.errors import ModelError
-from audiomill.models.checkpoint import Checkpoint
+from audiomill.models.checkpoint import Checkpoint, settings_of
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.pieces import mark_of
 
 
 def vocabulary_of(checkpoint: Checkpoint, language: str | None, trust_remote_code: bool) -> CtcVocabulary:
     """Of a checkpoint with a CTC head, and of the language whose adapter it loads, see `ctc_tokenizer`."""
-    from transformers import AutoConfig
-
     folder = Path(checkpoint.path)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    config = _config(folder, trust_remote_code)
     tokenizer = ctc_tokenizer(folder, language, trust_remote_code)
     is_adapted = bool(language) and bool(getattr(config, "adapter_attn_dim", None))
     blank = getattr(config, "blank_token_id", None)
     return ctc_vocabulary(tokenizer, None if is_adapted else config.vocab_size, config.pad_token_id, blank)
+
+
+def _config(folder: Path, trust_remote_code: bool) -> Any:
+    """transformers' own; of models that it does not know what config.json says."""
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    settings = settings_of(folder)
+    if settings.get("model_type") in CONFIG_MAPPING or trust_remote_code:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    return SimpleNamespace(**settings)
 
 
 def ctc_tokenizer(folder: Path, language: str | None, trust_remote_code: bool) -> Any:

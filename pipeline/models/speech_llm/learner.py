@@ -6,10 +6,7 @@ Source of the recipe: SLAM-ASR (arXiv:2402.08846), with norms in the projector.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +22,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import Utterance
+from audiomill.models.base import Utterance, VectorWant
 from audiomill.models.causal.hearing_writer import HearingWriter
 from audiomill.models.causal.language_model import load_language_model
 from audiomill.models.causal.way import Stage
@@ -34,16 +31,15 @@ from audiomill.models.learner import Loss, Rows
 from audiomill.models.locate import local_path
 from audiomill.models.seq2seq.writing import Writer
 from audiomill.models.speech_llm.adapter import new_adapter
-from audiomill.models.speech_llm.hearing_encoder import found_encoder, loaded_encoder
 from audiomill.models.speech_llm.projected import Projected
 from audiomill.models.speech_llm.projector import Projector, loudness_of
 from audiomill.models.speech_llm.prompts import prompt_for, prompt_tokens
 from audiomill.models.speech_llm.settings import ADAPTER, ENCODER, LM, SpeechLlmSettings, check_prompt
 from audiomill.models.speech_llm.speech_llm_loading import WEIGHTS, Parts, load_parts
+from audiomill.models.vectors.hearing_encoder import Remembered, found_encoder, loaded_encoder
+from audiomill.models.vectors.kept_parts import keep, name_of
 
 MAX_TEXT_TOKENS = 400
-CACHED_BYTES = 1 << 30
-"""Of encoded clips: without augmentation each is the same in every epoch, and the encoder most of the work."""
 QUIETEST_DB, LOUDEST_DB = -70.0, -20.0
 """Of the noise that stands for clips in which nobody speaks."""
 
@@ -82,8 +78,7 @@ class ProjectorLearner:
         self.model: Any = Learnt(parts.projector, parts.lm.model)
         self._prompt = prompt_tokens(parts.tokenizer, parts.settings.prompt)
         self._device = parts.lm.embeddings_VD.device
-        self._cached: dict[bytes, Tensor] = {}
-        self._room = CACHED_BYTES
+        self._remembered = Remembered(parts.encoder)
 
     def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
         """Text tokens with the end, or the reason why there are none."""
@@ -115,7 +110,7 @@ class ProjectorLearner:
 
     def _prefixes(self, rows: Rows, random: np.random.Generator) -> list[Tensor]:
         """prefix_PD of each row, as `inputs_embeds` take them; some frames are hidden."""
-        frames = [self._hidden(each, random) for each in self._frames(rows)]
+        frames = [self._hidden(each, random) for each in self._remembered.frames(rows)]
         counts = [self._parts.projector.num_steps(len(each)) for each in frames]
         steps_BSD = self._parts.projector(nn.utils.rnn.pad_sequence(frames, batch_first=True))
         before, after = (self._parts.lm.embedded(tokens) for tokens in self._prompt)
@@ -143,24 +138,6 @@ class ProjectorLearner:
         chosen_N = logprobs_NV.gather(1, tokens_N[:, None])[:, 0]
         return [each.sum() for each in chosen_N.split([len(text) for text in texts])]
 
-    def _frames(self, rows: Rows) -> list[Tensor]:
-        """frames_FE of each row, encoded once where nothing is changed between epochs."""
-        keys = [hashlib.sha256(row.tobytes()).digest() for row in rows]
-        found = {key: self._cached[key] for key in keys if key in self._cached}
-        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in found}
-        if new:
-            utterances = [Utterance(row, 0, 0, ("", None), 0, None) for row in new.values()]
-            frames = self._parts.encoder.frames(utterances)
-            found |= zip(new, (each.float() for each in frames), strict=True)
-            self._keep({key: found[key] for key in new})
-        return [found[key] for key in keys]
-
-    def _keep(self, new: dict[bytes, Tensor]) -> None:
-        for key, frames in new.items():
-            size = frames.numel() * frames.element_size()
-            if size <= self._room:
-                self._cached[key], self._room = frames, self._room - size
-
     def transcripts(self, rows: Rows) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
         parts = self._parts
@@ -184,7 +161,7 @@ class ProjectorLearner:
     @torch.inference_mode()
     def remembered_prefixes(self, projected: Projected, rows: Rows) -> list[Tensor]:
         """Of rows that may have been encoded before."""
-        return [self._parts.lm.prefix(projected.parts(frames_FE)) for frames_FE in self._frames(rows)]
+        return [self._parts.lm.prefix(projected.parts(frames_FE)) for frames_FE in self._remembered.frames(rows)]
 
     def save(self, folder: Path) -> None:
         """Projector, configuration, LoRA weights; encoder and language model where they are local folders, by hard links."""
@@ -202,7 +179,7 @@ class ProjectorLearner:
             (settings.lm, LM, self._places.lm),
         ):
             if name == inside:
-                shutil.copytree(place, folder / inside, copy_function=_linked, dirs_exist_ok=True)
+                keep(place, folder / inside)
 
 
 class _Remembered:
@@ -239,15 +216,6 @@ def _merged(model: Any) -> Iterator[None]:
     finally:
         if hasattr(model, "unmerge_adapter"):
             model.unmerge_adapter()
-
-
-def _linked(source: str, target: str) -> str:
-    real = os.path.realpath(source)
-    try:
-        os.link(real, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(real, target)
-    return target
 
 
 def _precision(body: Any) -> str:
@@ -305,12 +273,12 @@ def new_projector_learner(folder: Path, config: TrainConfig, device: torch.devic
     if config.lora_rank:
         lm = new_adapter(lm, config.lora_rank)
     settings = SpeechLlmSettings(
-        encoder=ENCODER if Path(config.model).exists() else config.model,
+        encoder=name_of(config.model, ENCODER),
         encoder_fingerprint=fingerprint(checkpoint),
         layer=layer,
         encoder_width=shape.width_of(layer),
         hop=int(shape.hops.get(layer, shape.hop)),
-        lm=LM if Path(config.lm).exists() else config.lm,
+        lm=name_of(config.lm, LM),
         lm_fingerprint=weights_fingerprint(lm_folder),
         lm_width=lm.width,
         stack=config.stack,
@@ -318,7 +286,9 @@ def new_projector_learner(folder: Path, config: TrainConfig, device: torch.devic
         prompt=prompt,
         has_adapter=bool(config.lora_rank),
     )
-    encoder = loaded_encoder(str(folder), layer, settings.hop, _formats(config, device), {})
+    encoder = loaded_encoder(
+        str(folder), VectorWant(layer=layer, dtype="fp32"), settings.hop, _formats(config, device), {}
+    )
     projector = Projector(
         settings.encoder_width, settings.stack, settings.hidden, settings.lm_width, loudness_of(lm.embeddings_VD)
     )

@@ -13,8 +13,8 @@ from torch import Tensor
 from audiomill.models.base import Utterance
 from audiomill.models.causal.language_model import LanguageModel
 from audiomill.models.causal.way import Stage
-from audiomill.models.speech_llm.hearing_encoder import HearingEncoder
 from audiomill.models.speech_llm.projector import Projector
+from audiomill.models.vectors.hearing_encoder import HearingEncoder
 
 
 class Projected:

@@ -94,8 +94,3 @@ def check_prompt(prompt: str, where: str) -> None:
         raise ModelError(
             f"{where}: the prompt {prompt!r} has {prompt.count(AUDIO)} places for audio; expected {AUDIO} in it once, such as {DEFAULT_REQUEST!r}"
         )
-
-
-def place_of(folder: Path, name: str, inside: str) -> str:
-    """Where a part's weights are: beside config.json, or where it says."""
-    return str(folder / inside) if name == inside else name

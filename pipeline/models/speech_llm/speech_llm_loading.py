@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import SpeechModel
+from audiomill.models.base import SpeechModel, VectorWant
 from audiomill.models.causal.hearing_writer import HearingWriter
 from audiomill.models.causal.language_model import LanguageModel, load_language_model
 from audiomill.models.checkpoint import find_checkpoint, fingerprint, weights_fingerprint
@@ -19,11 +19,12 @@ from audiomill.models.locate import local_path
 from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.writing import Writer
 from audiomill.models.speech_llm.adapter import with_adapter
-from audiomill.models.speech_llm.hearing_encoder import HearingEncoder, loaded_encoder
 from audiomill.models.speech_llm.projected import Projected
 from audiomill.models.speech_llm.projector import Projector
 from audiomill.models.speech_llm.prompts import prompt_tokens
-from audiomill.models.speech_llm.settings import ENCODER, LM, SpeechLlmSettings, place_of, settings_of_folder
+from audiomill.models.speech_llm.settings import ENCODER, LM, SpeechLlmSettings, settings_of_folder
+from audiomill.models.vectors.hearing_encoder import HearingEncoder, loaded_encoder
+from audiomill.models.vectors.kept_parts import check_same, place_of
 
 WEIGHTS = "model.safetensors"
 
@@ -86,9 +87,9 @@ def load_parts(
     settings = settings_of_folder(folder)
     encoder_name, lm_name = place_of(folder, settings.encoder, ENCODER), place_of(folder, settings.lm, LM)
     found = find_checkpoint(ModelConfig(model=encoder_name), storage_options)
-    _check_same("encoder", encoder_name, fingerprint(found), settings.encoder_fingerprint)
+    check_same("encoder", encoder_name, fingerprint(found), settings.encoder_fingerprint)
     lm_folder = local_path(lm_name, storage_options)
-    _check_same("language model", lm_name, weights_fingerprint(lm_folder), settings.lm_fingerprint)
+    check_same("language model", lm_name, weights_fingerprint(lm_folder), settings.lm_fingerprint)
     lm, tokenizer = load_language_model(lm_folder, lm_name, device, model.precision)
     if settings.has_adapter:
         lm = with_adapter(lm, folder, keeps_adapter)
@@ -98,16 +99,10 @@ def load_parts(
             "expected the one that it was trained with"
         )
     finer = dataclasses.replace(model, precision="fp32") if is_int8(model.precision) else model
-    encoder = loaded_encoder(encoder_name, settings.layer, settings.hop, finer, storage_options)
+    encoder = loaded_encoder(
+        encoder_name, VectorWant(layer=settings.layer, dtype="fp32"), settings.hop, finer, storage_options
+    )
     return Parts(settings, encoder, load_projector(folder, settings).to(device), lm, tokenizer)
-
-
-def _check_same(what: str, name: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise ModelError(
-            f"{name}: not the {what} that the projector was trained with (its weights are {found}, expected {expected}); "
-            "put the same weights there, or train the projector anew"
-        )
 
 
 def load_projector(folder: Path, settings: SpeechLlmSettings) -> Projector:

@@ -19,7 +19,7 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.beside import feature_extractor
 from audiomill.models.ctc.greedy import CtcVocabulary
-from audiomill.models.ctc.labels import LabelForm, form_of, num_frames_needed, save_tokenizer, vocabulary_of
+from audiomill.models.ctc.labels import LabelForm, best_path, form_of, num_frames_needed, save_tokenizer, vocabulary_of
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
 from audiomill.models.frames.masks import numpy_seeded, span_mask
@@ -104,7 +104,7 @@ class CtcLearner:
         """Best labels, collapsed."""
         labels_BF = self.model(**self._inputs(rows)).logits.argmax(-1).cpu().numpy()
         counts = self._inputs.text_frames_B().tolist()
-        return [written(labels_BF[row, :count], self._form.vocabulary) for row, count in enumerate(counts)]
+        return [best_path(labels_BF[row, :count], self._form.vocabulary) for row, count in enumerate(counts)]
 
     def save(self, folder: Path) -> None:
         """Weights, configuration, tokens, and how audio is prepared."""
@@ -118,14 +118,6 @@ class CtcLearner:
                 save_file(adapter, folder / f"adapter.{adapted}.safetensors", {"format": "pt"})
         self.model.save_pretrained(folder, safe_serialization=True)
         save_preparation(self._folder, folder)
-
-
-def written(labels_F: NDArray[Any], vocabulary: CtcVocabulary) -> str:
-    """Text of the best label of every frame."""
-    kept = labels_F[np.flatnonzero(np.diff(labels_F, prepend=-1))]
-    tokens = [vocabulary.tokens[label] for label in kept.tolist() if label != vocabulary.blank]
-    between = " " if vocabulary.spaced else ""
-    return " ".join(between.join(" " if token == vocabulary.delimiter else token for token in tokens).split())
 
 
 def save_preparation(source: Path, folder: Path) -> None:

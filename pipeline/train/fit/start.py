@@ -7,7 +7,7 @@ from typing import Any
 
 from audiomill.config.fields import digest
 from audiomill.config.stages import ModelConfig
-from audiomill.config.train import PROJECTOR, TrainConfig
+from audiomill.config.train import FEATURES, PROJECTOR, TrainConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import family_of, find_checkpoint, fingerprint, settings_of, weights_fingerprint
 from audiomill.models.family import learners_of, objectives
@@ -21,12 +21,12 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
         ModelError: nothing to start from.
         UsageError: the objective does not fit it.
     """
-    asked = PROJECTOR if train.projector else train.objective
+    asked = PROJECTOR if train.projector else FEATURES if train.features else train.objective
     if train.lm is not None and asked not in (PROJECTOR, "auto"):
         raise UsageError(f"--lm: --objective {asked} reads no language model; add --projector, or leave it out")
     if train.from_scratch:
-        if asked == PROJECTOR:
-            raise UsageError("--from-scratch: a projector is always new, its encoder is not; leave it out")
+        if asked in (PROJECTOR, FEATURES):
+            raise UsageError(f"--from-scratch: what is trained by --{asked} is new, its encoder is not; leave it out")
         path = local_path(train.model, options)
         if not (path / "config.json").exists():
             raise ModelError(f"--model {train.model}: --from-scratch needs a folder with config.json")
@@ -39,8 +39,8 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
     able = learners_of(family)
     if not able or (asked == "auto" and not family.learners):
         raise ModelError(
-            f"--model {train.model}: a {family.name} model is not trained here; expected Whisper or wav2vec2 family, or --projector "
-            "behind it"
+            f"--model {train.model}: a {family.name} model is not trained here; expected Whisper or wav2vec2 family, or --features "
+            "or --projector behind it"
         )
     objective = next(iter(family.learners)) if asked == "auto" else asked
     if train.lm is not None:

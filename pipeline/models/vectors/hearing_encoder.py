@@ -1,20 +1,29 @@
-"""Any checkpoint of ours that gives vectors as the frozen encoder of a speech LLM."""
+"""Any checkpoint of ours that gives vectors as the frozen encoder of a model that learns behind it. F frames, E width."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import Parity, SpeechModel, Utterance, VectorWant, Wants
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, shape_of
+from audiomill.models.device import resolve_device
 from audiomill.models.family import VECTORS
+from audiomill.models.load import load_model
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
+
+CACHED_BYTES = 1 << 30
+"""Of encoded clips: without augmentation each is the same in every epoch, and the encoder most of the work."""
 
 
 class HearingEncoder:
@@ -53,22 +62,46 @@ def found_encoder(name: str, storage_options: dict[str, Any]) -> tuple[Checkpoin
     shape = shape_of(found) if VECTORS in found.gives else None
     if shape is None or shape.is_pooled or shape.form is not None:
         raise ModelError(
-            f"{name}: a {found.family.name} checkpoint gives no frames that a projector could read; expected Whisper, "
+            f"{name}: a {found.family.name} checkpoint gives no frames to learn on; expected Whisper, "
             "wav2vec2, HuBERT, WavLM, Parakeet or another encoder of speech"
         )
     return found, shape
 
 
 def loaded_encoder(
-    name: str, layer: int, hop: int, model: ModelConfig, storage_options: dict[str, Any]
+    name: str, want: VectorWant, hop: int, model: ModelConfig, storage_options: dict[str, Any]
 ) -> HearingEncoder:
-    """The encoder of a speech LLM on the device of `model`, in its number format."""
-    import dataclasses
-
-    from audiomill.models.device import resolve_device
-    from audiomill.models.load import load_model
-
-    wants = Wants(vectors=(VectorWant(layer=layer, dtype="fp32"),))
+    """An encoder on the device of `model`, in its number format, that gives one kind of frames."""
     own = dataclasses.replace(model, model=name)
-    task = TaskSpec(label=name, model=own, wants=wants, hop=hop, batch_samples=0)
+    task = TaskSpec(label=name, model=own, wants=Wants(vectors=(want,)), hop=hop, batch_samples=0)
     return HearingEncoder(load_model(task, storage_options), torch.device(resolve_device(model.device)))
+
+
+class Remembered:
+    """Frames of clips, encoded once where nothing is changed between epochs.
+
+    Args:
+        encoder: frozen.
+    """
+
+    def __init__(self, encoder: HearingEncoder) -> None:
+        self._encoder, self._room = encoder, CACHED_BYTES
+        self._cached: dict[bytes, Tensor] = {}
+
+    def frames(self, rows: Sequence[NDArray[np.int16]]) -> list[Tensor]:
+        """frames_FE of each row, float32."""
+        keys = [hashlib.sha256(row.tobytes()).digest() for row in rows]
+        found = {key: self._cached[key] for key in keys if key in self._cached}
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in found}
+        if new:
+            utterances = [Utterance(row, 0, 0, ("", None), 0, None) for row in new.values()]
+            frames = [each.float() for each in self._encoder.frames(utterances)]
+            found |= zip(new, frames, strict=True)
+            for key, each in zip(new, frames, strict=True):
+                self._keep(key, each)
+        return [found[key] for key in keys]
+
+    def _keep(self, key: bytes, frames: Tensor) -> None:
+        size = frames.numel() * frames.element_size()
+        if size <= self._room:
+            self._cached[key], self._room = frames, self._room - size

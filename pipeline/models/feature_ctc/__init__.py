@@ -1,0 +1,1 @@
+"""Recognisers on frozen features: a CTC head on what any encoder gives."""

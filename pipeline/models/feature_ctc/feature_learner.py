@@ -1,0 +1,188 @@
+"""A head on frozen features learns to write, by CTC.
+
+B batch, F frames, V tokens. Source: SUPERB's recogniser (arXiv:2105.01051): features stay as they are, what reads them is small.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from audiomill.config.stages import ModelConfig
+from audiomill.config.train import TrainConfig
+from audiomill.errors import UsageError
+from audiomill.models.checkpoint import fingerprint
+from audiomill.models.ctc.labels import LabelForm, best_path, form_of, num_frames_needed, save_tokenizer, vocabulary_of
+from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
+from audiomill.models.family import has_files
+from audiomill.models.feature_ctc.feature_head import FeatureHead
+from audiomill.models.feature_ctc.feature_loading import WEIGHTS, encoder_of, load_head, want_of
+from audiomill.models.feature_ctc.feature_settings import ENCODER, FeatureSettings, feature_settings
+from audiomill.models.frames.masks import span_mask
+from audiomill.models.learner import Loss, Rows
+from audiomill.models.vectors.hearing_encoder import HearingEncoder, Remembered, found_encoder, loaded_encoder
+from audiomill.models.vectors.kept_parts import keep, name_of
+from audiomill.models.vectors.mixture import mixture_weights
+
+MASK_FRAMES = 10
+
+
+class FeatureLearner:
+    """See `audiomill.models.learner.Learner`.
+
+    Args:
+        encoder: frozen.
+        head: on its device.
+        settings: of both.
+        form: how texts become tokens.
+        place: of the encoder's files; None: it has none.
+        config: how it learns.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        encoder: HearingEncoder,
+        head: FeatureHead,
+        settings: FeatureSettings,
+        form: LabelForm,
+        place: Path | None,
+        config: TrainConfig,
+    ) -> None:
+        self._encoder, self.model, self._settings = Remembered(encoder), head, settings
+        self._form, self._place, self._config = form, place, config
+        self._device = next(head.parameters()).device
+
+    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
+        """Token numbers, or a reason; audio must have a frame for each token at every speed that it is played at."""
+        frames = (num_samples / (1 + self._config.speed_augment)).astype(np.int64) // self._settings.hop - 1
+        found: list[list[int] | str] = []
+        for text, most in zip(texts, frames.tolist(), strict=True):
+            tokens = self._form.tokens(text)
+            is_short = not isinstance(tokens, str) and num_frames_needed(tokens) > most
+            found.append("audio_shorter_than_text" if is_short else tokens)
+        return found
+
+    def thaw(self, update: int) -> None:
+        """The head learns from the start, and nothing else ever."""
+
+    def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
+        """Negative log-likelihood of the labels; spans of frames are hidden."""
+        frames_BFE, frames_B = self._features(rows)
+        if self._config.mask_time:
+            random = np.random.default_rng([seed, 3])
+            mask_BF = span_mask(frames_B.tolist(), frames_BFE.shape[1], self._config.mask_time, MASK_FRAMES, random)
+            frames_BFE = frames_BFE.masked_fill(torch.from_numpy(mask_BF).to(self._device)[..., None], 0.0)
+        logprobs_FBV = self.model(frames_BFE, frames_B).float().log_softmax(-1).transpose(0, 1)
+        lengths = torch.tensor([len(tokens) for tokens in labels], device=self._device)
+        losses_B = nn.functional.ctc_loss(
+            logprobs_FBV,
+            torch.tensor([token for tokens in labels for token in tokens], device=self._device),
+            frames_B,
+            lengths,
+            blank=self._form.vocabulary.blank,
+            reduction="none",
+            zero_infinity=True,
+        )
+        weights_B = torch.from_numpy(weights).to(self._device)
+        return Loss((losses_B * weights_B).sum(), float((lengths * weights_B).sum()), {})
+
+    def _features(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        frames = self._encoder.frames(rows)
+        frames_B = torch.tensor([len(each) for each in frames], device=self._device)
+        return nn.utils.rnn.pad_sequence(frames, batch_first=True).to(self._device), frames_B
+
+    @torch.inference_mode()
+    def transcripts(self, rows: Rows) -> list[str]:
+        """Best labels, collapsed."""
+        frames_BFE, frames_B = self._features(rows)
+        labels_BF = self.model(frames_BFE, frames_B).argmax(-1).cpu().numpy()
+        counts = frames_B.tolist()
+        return [best_path(labels_BF[row, :count], self._form.vocabulary) for row, count in enumerate(counts)]
+
+    def save(self, folder: Path) -> None:
+        """Head, configuration, tokens; the encoder too where it is a local folder, by hard links."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._settings.save(folder)
+        save_tokenizer(self._form.vocabulary, folder)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        # One entry, because the order of several differs from file to file.
+        made_of = json.dumps([self._settings.encoder_fingerprint, self._settings.layer, self._settings.mixture])
+        save_file(tensors, folder / WEIGHTS, {"made_of": made_of})
+        if self._settings.encoder == ENCODER and self._place is not None:
+            keep(self._place, folder / ENCODER)
+
+
+def _formats(device: torch.device) -> ModelConfig:
+    """In which the encoder computes: it does not learn."""
+    return ModelConfig(device=str(device), precision="fp32" if device.type == "cpu" else "bf16")
+
+
+def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device) -> FeatureLearner:
+    """A recogniser on features that learns on, with its tokens.
+
+    Raises:
+        ModelError: a part is missing or does not fit.
+        UsageError: options that only a new one reads.
+    """
+    told = {
+        "--encoder-layer": config.encoder_layer,
+        "--mixture": config.mixture,
+        "--head-width": config.head_width or None,
+    }
+    for option, value in told.items():
+        if value is not None:
+            raise UsageError(f"{option}: {config.model} has its own already; leave it out, or start from its encoder")
+    settings = feature_settings(folder)
+    vocabulary = ctc_vocabulary(ctc_tokenizer(folder, None, False), settings.vocab_size, 0)
+    form = form_of(vocabulary, config.text_form == "as-is", config.language)
+    encoder = encoder_of(folder, settings, _formats(device), {})
+    place = folder / ENCODER if settings.encoder == ENCODER else None
+    return FeatureLearner(encoder, load_head(folder, settings).to(device), settings, form, place, config)
+
+
+def new_feature_learner(
+    folder: Path, config: TrainConfig, texts: Sequence[str], device: torch.device
+) -> FeatureLearner:
+    """A new head on the features of an encoder, with the tokens of the labels.
+
+    Raises:
+        ModelError: the checkpoint gives no frames.
+        UsageError: it has no such hidden state, or the labels have no letters.
+    """
+    name = str(folder) if has_files(config.model) else config.model
+    found, shape = found_encoder(name, {})
+    layer = shape.num_layers if config.encoder_layer is None else config.encoder_layer
+    if not 0 <= layer <= shape.num_layers:
+        raise UsageError(f"--encoder-layer {layer}: {config.model} has hidden states 0 to {shape.num_layers}")
+    mixture = () if config.mixture is None else mixture_weights(config.mixture, shape, config.model, {})
+    if mixture and config.encoder_layer is not None:
+        raise UsageError(
+            "--mixture and --encoder-layer: the one is a sum of all hidden states, the other names one; take one of them"
+        )
+    keeps_form = config.text_form == "as-is"
+    vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form, config.language)
+    settings = FeatureSettings(
+        encoder=name_of(config.model, ENCODER),
+        encoder_fingerprint=fingerprint(found),
+        layer=layer,
+        encoder_width=shape.width_of(layer),
+        hop=int(shape.hops.get(layer, shape.hop)),
+        hidden=config.head_width,
+        vocab_size=len(vocabulary.tokens),
+        mixture=mixture,
+    )
+    encoder = loaded_encoder(name, want_of(settings), settings.hop, _formats(device), {})
+    head = FeatureHead(settings.encoder_width, settings.hidden, settings.vocab_size, config.dropout or 0.0)
+    place = folder if has_files(config.model) else None
+    return FeatureLearner(
+        encoder, head.to(device), settings, form_of(vocabulary, keeps_form, config.language), place, config
+    )

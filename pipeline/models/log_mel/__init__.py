@@ -1,0 +1,1 @@
+"""The spectrogram itself as a model: what other representations are compared with."""

@@ -1,0 +1,62 @@
+"""Log-mel spectrograms as a model of frames. B batch, F frames, M mels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance, Wants
+from audiomill.models.log_mel.mel_bands import HOP, MELS
+from audiomill.models.mel import NUM_FFT, LogMel
+from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
+
+
+class LogMelModel:
+    """See `audiomill.models.base.SpeechModel`: its one hidden state is the spectrogram.
+
+    Args:
+        wants: what to give.
+        quantizers: by name of the want.
+    """
+
+    on_heard: OnHeard | None = None
+    tells_rows = False
+    pads_rows_alone = True
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+
+    def __init__(self, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
+        self._wants, self._quantizers = wants, quantizers
+        self._mel = LogMel(MELS, torch.device("cpu"))
+
+    def padded_length(self, num_samples: int) -> int:
+        return num_samples
+
+    def spare_memory(self) -> None:
+        """Nothing is kept between batches."""
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """Vectors and codes, row by row."""
+        found = []
+        for utterance in batch:
+            hidden_1FM = self._spectrogram(utterance)
+            core = CoreFrames([utterance], [hidden_1FM.shape[1]], HOP, hidden_1FM.device)
+            (readout,) = read_out(self._wants, {0: hidden_1FM}, None, self._quantizers, lambda layer, core=core: core)  # type: ignore[misc]
+            found.append(Answer(None, readout))
+        return found
+
+    def _spectrogram(self, utterance: Utterance) -> Tensor:
+        wave_1T = torch.from_numpy(utterance.pcm_T.copy())[None].float() / 32768.0
+        padded = torch.nn.functional.pad(wave_1T, (0, max(0, NUM_FFT - wave_1T.shape[1])))
+        return self._mel(padded).transpose(1, 2)
+
+    def parity(self, utterance: Utterance) -> Parity:
+        """Nothing to compare with."""
+        return Parity(note="a spectrogram is no model of transformers")
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[object]) -> list[Transcript]:
+        raise AssertionError("asked for texts of a model that writes none")
