@@ -56,7 +56,7 @@ def listen(source: str, config_file: str | None, **flags: Any) -> None:
             for line in found.lines():
                 click.echo(line, err=True)
             whole = np.concatenate(kept) if kept else np.zeros(1, np.int16)
-            expected = text_of_whole(whole, config.model, language, listener.segment)
+            expected = text_of_whole(whole, config.model, language, listener.segment, config.source.storage_options)
             click.echo(beside_whole(found.text, expected, language), err=True)
             return
         _live(stream, audio())

@@ -97,7 +97,7 @@ def save_glm_asr(folder: Path) -> Path:
     return _saved(folder, GlmAsrForConditionalGeneration(config))
 
 
-def save_granite_speech(folder: Path) -> Path:
+def save_granite_speech(folder: Path, lora_rank: int = 0) -> Path:
     import torch
     from transformers import (
         GraniteSpeechConfig,
@@ -119,10 +119,23 @@ def save_granite_speech(folder: Path) -> Path:
         projector_config=projector,
         text_config=text,
         audio_token_index=tokenizer.convert_tokens_to_ids("<|audio|>"),
-        has_lora_adapter=False,
+        has_lora_adapter=bool(lora_rank),
         tie_word_embeddings=False,
     )
-    return _saved(folder, GraniteSpeechForConditionalGeneration(config))
+    _saved(folder, GraniteSpeechForConditionalGeneration(config))
+    if lora_rank:
+        from safetensors.torch import save_file
+
+        tensors = {}
+        for layer in range(2):
+            for name, width in (("q_proj", 32), ("v_proj", 16)):
+                before = f"base_model.model.model.language_model.layers.{layer}.self_attn.{name}"
+                tensors[f"{before}.lora_A.weight"] = torch.randn(lora_rank, 32)
+                tensors[f"{before}.lora_B.weight"] = torch.randn(width, lora_rank)
+        save_file(tensors, folder / "adapter_model.safetensors")
+        settings = {"peft_type": "LORA", "r": lora_rank, "lora_alpha": 3, "target_modules": ["q_proj", "v_proj"]}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
 
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]", "[AUDIO]", "[BEGIN_AUDIO]", "[TRANSCRIBE]",

@@ -147,6 +147,8 @@ def test_what_does_not_go_together_is_told_in_a_line(
     encoder = str(wav2vec2_folder)
     assert "has hidden states 0 to 2" in refusal(tmp_path, "--model", encoder, "--encoder-layer", "7")
     assert "take one" in refusal(tmp_path, "--model", encoder, "--projector")
+    assert "two things to learn by" in refusal(tmp_path, "--model", encoder, "--objective", "ctc")
+    assert "--stack: read by --projector alone" in refusal(tmp_path, "--model", encoder, "--stack", "3")
     assert "is new, its encoder is not" in refusal(tmp_path, "--model", encoder, "--from-scratch")
     (tmp_path / "three.json").write_text("[1, 1, 1, 1]")
     assert "4 weights" in refusal(tmp_path, "--model", encoder, "--mixture", str(tmp_path / "three.json"))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from audiomill.config.defaults import INT8
@@ -151,6 +152,41 @@ def test_others_layouts_write_what_generate_writes(kind: str, tmp_path: Path) ->
             known = known[: known.index(theirs.config.audio_token_id)]
         assert margin < 1e-3 or answer.text.tokens[: len(known)] == known
     assert model.parity(batch[0]).outputs < 1e-5
+
+
+def test_lora_weights_of_granite_speech_are_not_left_out(tmp_path: Path) -> None:
+    """What it writes with them is not what it writes without."""
+    from tests.speech_llm_checkpoints import save_granite_speech
+
+    folder = save_granite_speech(tmp_path / "granite", lora_rank=2)
+    model, batch = loaded(folder, transcripts=wanted(max_new_tokens=8)), utterances([16_000, 3_000, 40_123, 9_000])
+    with_them = [answer.text.tokens for answer in model.forward(batch)]
+    gone = (folder / "adapter_config.json").rename(tmp_path / "adapter_config.json")
+    theirs = transformers.GraniteSpeechForConditionalGeneration.from_pretrained(folder).eval()
+    with torch.no_grad(), safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        for name, weight in theirs.model.language_model.named_parameters():
+            before = f"base_model.model.model.language_model.{name.removesuffix('.weight')}"
+            if f"{before}.lora_A.weight" in file.keys():  # noqa: SIM118  (not a dict)
+                weight += (
+                    3 / 2 * (file.get_tensor(f"{before}.lora_B.weight") @ file.get_tensor(f"{before}.lora_A.weight"))
+                )
+    compared = 0
+    for utterance, tokens in zip(batch, with_them, strict=True):
+        inputs = model._listening.inputs(utterance)
+        found = theirs.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist()[inputs["input_ids"].shape[1] :]
+        known = [each for each in found if each not in model._listening._lm.ends]
+        audio = theirs.config.audio_token_id
+        known = known[: known.index(audio)] if audio in known else known
+        assert tokens[: len(known)] == known
+        compared += len(known)
+    assert compared > 4
+    with pytest.raises(ModelError, match="its LoRA weights are missing"):
+        loaded(folder, transcripts=wanted())
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "has_lora_adapter": False}))
+    (folder / "adapter_model.safetensors").unlink()
+    without = [answer.text.tokens for answer in loaded(folder, transcripts=wanted(max_new_tokens=8)).forward(batch)]
+    assert with_them != without and gone.exists()
 
 
 def test_the_language_that_qwen_names_is_told() -> None:
@@ -314,7 +350,7 @@ def test_the_loss_is_that_of_the_language_model_row_by_row(wav2vec2_folder: Path
     loss = learner.loss(clips, labels, np.ones(3, np.float32), 0)
     expected, size = 0.0, 0
     for clip, text in zip(clips, labels, strict=True):
-        prefix = learner._prefixes([clip], np.random.default_rng(0))[0]
+        prefix = learner._prefixes([clip], np.array([False]), np.random.default_rng(0))[0]
         tokens = torch.tensor(text)
         embedded = torch.cat([prefix, theirs.get_input_embeddings()(tokens)])
         target = torch.cat([torch.full((len(prefix),), -100), tokens])
@@ -324,6 +360,30 @@ def test_the_loss_is_that_of_the_language_model_row_by_row(wav2vec2_folder: Path
     loss.total.backward()
     assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in learner.model.projector.parameters())
     assert not any(each.requires_grad for each in learner._parts.lm.model.parameters())
+
+
+def test_a_clip_longer_than_the_encoder_s_window_is_no_label(whisper: Path, llm: Path) -> None:
+    """29 s fit Whisper's 30, but not at nine tenths of their speed."""
+    learner = learner_of(whisper, llm / "lm")
+    assert learner.labels(["a", "a"], np.array([29 * 16_000, 31 * 16_000]))[1] == "longer_than_window"
+    assert learner_of(whisper, llm / "lm", speed_augment=0.1).labels(["a"], np.array([29 * 16_000])) == [
+        "longer_than_window"
+    ]
+
+
+def test_a_spectrogram_may_stand_before_a_projector(llm: Path, tmp_path: Path) -> None:
+    save_speech_llm(tmp_path / "on-mel", Path("log-mel://"), llm / "lm", model="log-mel://", stack=8)
+    model = loaded(tmp_path / "on-mel", transcripts=wanted())
+    assert len(model._listening.prefixes(utterances([16_000]))[0]) == 13 + 1  # 100 frames in eights, a newline
+
+
+def test_what_a_chat_is_told_of_the_day_is_always_the_same(tmp_path: Path) -> None:
+    from audiomill.models.speech_llm.prompts import prompt_for
+
+    lm = save_language_model(
+        tmp_path / "lm", chat_template="{{ strftime_now('%Y-%m-%d') }} {{ messages[0]['content'] }}"
+    )
+    assert prompt_for(AutoTokenizer.from_pretrained(lm)).startswith("2025-01-01 ")
 
 
 def test_a_clip_in_which_nobody_speaks_is_learnt_as_an_end(wav2vec2_folder: Path, llm: Path) -> None:
@@ -409,7 +469,7 @@ def finetuned(tmp_path: Path, *options: str) -> str:
 def test_what_does_not_go_together_is_told_in_a_line(wav2vec2_folder: Path, llm: Path, tmp_path: Path) -> None:
     encoder, lm = str(wav2vec2_folder), str(llm / "lm")
     assert "no language model; add --lm" in finetuned(tmp_path, "--model", encoder, "--projector")
-    assert "add --projector" in finetuned(tmp_path, "--model", encoder, "--lm", lm)
+    assert "--lm: read by --projector alone" in finetuned(tmp_path, "--model", encoder, "--lm", lm)
     prompt = finetuned(tmp_path, "--model", encoder, "--projector", "--lm", lm, "--lm-prompt", "write this down")
     assert "0 places for audio; expected <audio>" in prompt
     both = finetuned(tmp_path, "--model", encoder, "--projector", "--lm", str(wav2vec2_folder))
@@ -418,6 +478,10 @@ def test_what_does_not_go_together_is_told_in_a_line(wav2vec2_folder: Path, llm:
         tmp_path, "--model", encoder, "--projector", "--lm", lm, "--encoder-layer", "9"
     )
     assert "has its own already" in finetuned(tmp_path, "--model", str(llm), "--lm", lm)
+    assert "has its own already" in finetuned(tmp_path, "--model", str(llm), "--stack", "4")
+    assert "--stack: read by --projector alone" in finetuned(tmp_path, "--model", encoder, "--stack", "4")
+    twice = finetuned(tmp_path, "--model", encoder, "--projector", "--lm", lm, "--objective", "ctc")
+    assert "two things to learn by" in twice
 
 
 def test_another_language_model_in_its_place_is_told(llm: Path, wav2vec2_folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from audiomill.audio.cutting.stream_chunks import StreamChunks
 from audiomill.config.stages import ChunksConfig, ModelConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import TimedText, Transcript
+from audiomill.models.base import TimedText, Transcript, Utterance
 from audiomill.streams.agreeing_ear import AgreeingEar, agreed, already
 from audiomill.streams.listener import Listener
 from audiomill.streams.simulated import played
@@ -76,6 +76,32 @@ def test_words_come_in_their_order_and_are_those_of_the_whole(tones: Listener, t
     assert starts == sorted(starts)
     assert score_pair(text, final(words), None)[0].rate < 0.15
     assert any(not is_final for _, _, _, is_final in words), "words that may change are told too"
+
+
+@pytest.mark.parametrize("count", [16_000, 80_000, 79_999, 80_001])
+def test_the_last_chunk_is_heard_whole_or_not(tones: Listener, talk: Any, tone_model: Path, count: int) -> None:
+    """Chunks have 8,000 samples: what waits for audio behind it is heard although none comes."""
+    from tests.jobs_by_hand import loaded
+
+    pcm = talk[0][:count]
+    whole = loaded(tone_model / "model" / "checkpoint")
+    utterance = Utterance(pcm, 0, 0, ("whole", None), 0, None)
+    (transcript,) = whole.transcripts([utterance], [whole.forward([utterance])[0].text])
+    last, words = transcript.words[-1], heard(tones, pcm, list(range(8_000, count, 8_000)))
+    ends = [(text, stop) for text, _, stop, is_final in words if is_final]
+    assert ends[-1][0] == last.text and ends[-1][1] == pytest.approx(last.stop / RATE, abs=0.05)
+
+
+def test_a_file_is_read_block_by_block_to_its_end(talk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it ends with a block, or a little behind one."""
+    from audiomill.config.stream import SourceConfig
+    from audiomill.streams import sources
+
+    monkeypatch.setattr(sources, "BLOCK_S", 1.0)
+    for count in (RATE, 3 * RATE, 3 * RATE + 100, 2 * RATE + 5_000):
+        soundfile.write(tmp_path / "talk.wav", talk[0][:count], RATE)
+        found = np.concatenate(list(sources.audio_of(str(tmp_path / "talk.wav"), SourceConfig())))
+        assert abs(len(found) - count) <= 400 and np.array_equal(found, talk[0][: len(found)])
 
 
 @settings(max_examples=daily(4, 20), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -327,6 +353,12 @@ def test_a_stream_that_breaks_off_keeps_its_words(tone_model: Path, talk: Any, t
 def test_what_cannot_be_streamed_is_told(whisper: Path, tmp_path: Path, tones: Listener) -> None:
     with pytest.raises(UsageError, match="tells no times of words"):
         Listener(str(save_moonshine(tmp_path / "moonshine")))
+    with pytest.raises(UsageError, match="--left-seconds 0"):
+        ChunksConfig(left_seconds=0.0)
+    with pytest.raises(UsageError, match="expected 5 at most"):
+        Listener(str(whisper), chunks=ChunksConfig(chunk_seconds=8.0), settings=CPU)
+    with pytest.raises(UsageError, match="takes int16"):
+        tones.stream().insert(np.zeros(10))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="30 s together at most"):
         ChunksConfig(chunk_seconds=25.0)
     stream = tones.stream()

@@ -143,9 +143,9 @@ class ChunksConfig(Validated):
     )
 
     def check(self) -> None:
-        self.require_positive("chunk_seconds")
-        if self.left_seconds < 0 or self.right_seconds < 0:
-            raise UsageError("--left-seconds and --right-seconds: expected 0 or more")
+        self.require_positive("chunk_seconds", "left_seconds")
+        if self.right_seconds < 0:
+            raise UsageError(f"--right-seconds {self.right_seconds:g}: expected 0 or more")
         if self.chunk_seconds + self.left_seconds + self.right_seconds > WINDOW_S:
             raise UsageError(
                 f"--chunk-seconds, --left-seconds and --right-seconds: expected {WINDOW_S:g} s together at most, "

@@ -19,6 +19,20 @@ RECIPES: dict[str, dict[str, Any]] = {
 """What holds where nobody says otherwise, by objective; the first for all that are not named."""
 
 
+OF_NEW_ONES = (
+    "lm",
+    "lm_prompt",
+    "encoder_layer",
+    "stack",
+    "projector_width",
+    "lora_rank",
+    "head_width",
+    "mixture",
+    "units",
+)
+"""Options that only a new head or projector reads: one that learns on has its own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Validated):
     """How a model is trained."""

@@ -77,6 +77,16 @@ def _from_hub(name: str) -> Path:
     return Path(found)
 
 
+def _files_below(place: Any) -> list[str]:
+    """Names of files in a folder and in those below it, where checkpoints that are made of others keep them."""
+    root = str(place.path).strip("/")
+    try:
+        found = [str(each).lstrip("/") for each in place.fs.find(place.path)]
+    except FileNotFoundError:
+        return []
+    return sorted(each[len(root) + 1 :] for each in found if each.startswith(f"{root}/"))
+
+
 @cache
 def _downloaded(url: str, storage_options: str) -> Path:
     """A checkpoint from object storage, copied to a folder that is reused while its files stay the same."""
@@ -84,7 +94,7 @@ def _downloaded(url: str, storage_options: str) -> Path:
 
     folder, _, file_name = url.rpartition("/") if url.endswith(".pt") else (url, "", "")
     place = Place(folder, json.loads(storage_options))
-    names = [name for name in place.names() if name and file_name in ("", name)]
+    names = [name for name in _files_below(place) if file_name in ("", name)]
     if not names:
         raise ModelError(f"--model {url}: nothing there; expected a folder with config.json and weights")
     cache_root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "audiomill"
@@ -95,6 +105,7 @@ def _downloaded(url: str, storage_options: str) -> Path:
         with tempfile.TemporaryDirectory(dir=cache_root) as temporary:
             for name in names:
                 if sizes[name] is not None:
+                    (Path(temporary) / name).parent.mkdir(parents=True, exist_ok=True)
                     retried(lambda name=name: place.fs.get_file(place.join(name).path, str(Path(temporary) / name)))  # type: ignore[misc]
             try:
                 Path(temporary).rename(target)

@@ -24,6 +24,8 @@ MARGIN = int(0.2 * MODEL_SAMPLE_RATE)
 """Kept before speech, as in segments."""
 TRIMMED, LONGEST = 14 * MODEL_SAMPLE_RATE, 25 * MODEL_SAMPLE_RATE
 """More is cut behind a final word, where a sentence ends if one does; at the longest all that is heard becomes final."""
+MOST_CHUNK_S = 5.0
+"""With the longest that is not final a window of 30 s."""
 THRESHOLD = 0.5
 SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")
 Timed = tuple[str, int, int]
@@ -60,7 +62,11 @@ class AgreeingEar:
             probabilities = np.concatenate([probabilities, self._voice.finish()])
         self._voiced += (probabilities >= THRESHOLD).tolist()
         end = self._from + len(self._pcm_T)
+        if not len(chunk_T):
+            return None
         first = self._first_speech(max(self._from, self._told))
+        if first is None and self._before:  # which a pause makes final
+            return self._look()
         if first is None:
             if end - self._told > SILENCE:
                 self._drop(end - MARGIN)

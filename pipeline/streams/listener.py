@@ -15,7 +15,7 @@ from audiomill.audio.cutting.stream_chunks import in_steps
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.run import OutputConfig
-from audiomill.config.stages import ChunksConfig, ModelConfig
+from audiomill.config.stages import ChunksConfig, ModelConfig, PlanConfig
 from audiomill.config.stream import ListenConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
@@ -27,7 +27,7 @@ from audiomill.models.precision import cpu_features
 from audiomill.models.seq2seq.ladder import GateLadder
 from audiomill.runs.found import found_tasks
 from audiomill.runs.settle import settle
-from audiomill.streams.agreeing_ear import AgreeingEar
+from audiomill.streams.agreeing_ear import MOST_CHUNK_S, AgreeingEar
 from audiomill.streams.frame_ear import FrameEar
 from audiomill.streams.stream_words import Ear, Heard, StreamWord
 
@@ -41,7 +41,7 @@ class Stream:
         self._num_pcm = 0
         self._received = 0
         self._pending: tuple[tuple[str, int, int], ...] = ()
-        self.is_finished = False
+        self.is_finished = self.has_ended = False
 
     @property
     def received_s(self) -> float:
@@ -119,13 +119,21 @@ class Listener:
         chunks, options = chunks or ChunksConfig(), storage_options or {}
         asked = dataclasses.replace(settings or ModelConfig(), model=model)
         job = TranscribeConfig(
-            inputs=("-",), model=asked, transcripts=TranscriptConfig(language=language), output=OutputConfig(output="-")
+            inputs=("-",),
+            plan=PlanConfig(storage_options=options),
+            model=asked,
+            transcripts=TranscriptConfig(language=language),
+            output=OutputConfig(output="-"),
         ).job()
         (found,) = found_tasks(job)
         self.has_frames = POSTERIORS in found.checkpoint.gives
         if not self.has_frames and not found.checkpoint.family.times_words:
             raise UsageError(
                 f"--model {model}: a {found.checkpoint.family.name} model tells no times of words; streams need a CTC model or a Whisper"
+            )
+        if not self.has_frames and chunks.chunk_seconds > MOST_CHUNK_S:
+            raise UsageError(
+                f"--chunk-seconds {chunks.chunk_seconds:g}: {model} sees 30 s at a time, what is not final and the chunk; expected {MOST_CHUNK_S:g} at most"
             )
         spec, _ = settle(job, [found], resolve_device(asked.device), cpu_features())
         (self._task,) = spec.tasks
@@ -164,7 +172,11 @@ class Listener:
         for stream, pcm_T in audio:
             if stream.is_finished:
                 raise UsageError("a stream that was finished takes no more audio; open another one")
-            stream.take(np.asarray(pcm_T, np.int16))
+            if pcm_T.dtype != np.int16 or pcm_T.ndim != 1:
+                raise UsageError(
+                    f"a stream takes int16 at 16 kHz, one channel (T,), got {pcm_T.dtype} {pcm_T.shape}; of floats: (pcm * 32767).astype('int16')"
+                )
+            stream.take(pcm_T)
         return self._listened([stream for stream, _ in audio], is_last=False)
 
     def finish(self, streams: Sequence[Stream]) -> list[list[StreamWord]]:
@@ -195,6 +207,9 @@ class Listener:
             look = stream.ear.rest()
             while look is None and (chunk_T := stream.next_chunk(is_last)) is not None:
                 look = stream.ear.due(chunk_T, is_last and stream.is_empty)
+            if look is None and is_last and not stream.has_ended:  # what waits for audio behind it waits no longer
+                stream.has_ended = True
+                look = stream.ear.due(np.zeros(0, np.int16), True)
             if look is not None:
                 found.append((number, look))
         return found

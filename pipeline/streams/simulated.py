@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -16,7 +17,7 @@ from rich.console import Console
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.run import EngineConfig, OutputConfig
-from audiomill.config.stages import ModelConfig, SegmentConfig
+from audiomill.config.stages import ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.runs.job import run_job
 from audiomill.storage import ledger
@@ -117,12 +118,19 @@ def _in_chunks(audio: Iterable[NDArray[np.int16]], size: int) -> Iterable[NDArra
         yield waiting
 
 
-def text_of_whole(pcm_T: NDArray[np.int16], model: ModelConfig, language: str | None, segment: str) -> str:
+def text_of_whole(
+    pcm_T: NDArray[np.int16],
+    model: ModelConfig,
+    language: str | None,
+    segment: str,
+    storage_options: dict[str, Any] | None = None,
+) -> str:
     """What `transcribe` writes of the same audio, cut as `segment` says."""
     with tempfile.TemporaryDirectory() as folder:
         soundfile.write(Path(folder) / "whole.wav", pcm_T, MODEL_SAMPLE_RATE)
         job = TranscribeConfig(
             inputs=(str(Path(folder) / "whole.wav"),),
+            plan=PlanConfig(storage_options=storage_options or {}),
             model=model,
             segment=SegmentConfig(segment=segment),
             transcripts=TranscriptConfig(language=language),

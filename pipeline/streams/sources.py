@@ -26,8 +26,11 @@ from audiomill.stages.sandbox import Decoder
 STDIN = "-"
 BLOCK_S = 60.0
 """Of a file at a time."""
+BEHIND_THE_END = ("no_samples", "span_outside", "too_short")
+"""Reasons for which a block behind others is not there."""
 PIECE_S = 0.1
 """Of PCM at a time, so that words do not wait for more."""
+RAW = SourceConfig()
 HEADERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x03": "MP3", b"ID3\x04": "MP3"}
 SAMPLE_BYTES = {"s16le": 2, "s32le": 4, "f32le": 4, "mulaw": 1, "alaw": 1}
 SUBTYPES = {"s16le": "PCM_16", "s32le": "PCM_32", "f32le": "FLOAT", "mulaw": "ULAW", "alaw": "ALAW"}
@@ -42,6 +45,10 @@ def audio_of(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
     """
     if source == STDIN:
         yield from _raw(sys.stdin.buffer, config, "standard input")
+    elif config.raw_rate is None and (config.raw_format, config.raw_channels) != (RAW.raw_format, RAW.raw_channels):
+        raise UsageError(
+            f"--raw-format and --raw-channels: {source} is read as a file with a header; add --raw-rate for one without"
+        )
     elif config.raw_rate is not None:
         path = Path(source)
         if not path.is_file():
@@ -118,7 +125,7 @@ def _file(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
             try:
                 events = list(decoder.read(block))
             except Rejected as rejected:
-                if start_s and rejected.reason == "no_samples":
+                if start_s > (row["span_start_s"] or 0.0) and rejected.reason in BEHIND_THE_END:
                     return
                 raise InputError(f"{source}: {rejected.reason}: {rejected.detail}") from rejected
             pcm_T = np.concatenate([np.zeros(0, np.int16), *(each.pcm_T for each in events if isinstance(each, Cut))])

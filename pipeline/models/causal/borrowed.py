@@ -21,12 +21,14 @@ from audiomill.models.base import Parity, SpeechModel, Utterance
 from audiomill.models.beside import MAX_COMPARED_PARAMETERS, relative
 from audiomill.models.causal.hearing_writer import HearingWriter
 from audiomill.models.causal.language_model import LanguageModel, language_model_of
+from audiomill.models.causal.lora_files import add_lora, without_lora_files
 from audiomill.models.causal.way import Stage
 from audiomill.models.family import Loading
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.writing import Writer
+from audiomill.text.scripts import base_language
 
 MIN_SAMPLES = 1600
 """Shorter segments are filled up with silence: processors want a whole window of their spectrogram."""
@@ -44,6 +46,7 @@ class Layout:
         heard: model and what it is given -> heard_ND, audio as the language model reads it.
         told: text as it is written -> text, and the language that it names.
         processor: from a folder; None: transformers' own.
+        languages: codes that may be told; others, from manifests, are left to the model. None: none is told.
         needs: what to install where its tokenizer cannot be loaded otherwise.
     """
 
@@ -51,6 +54,7 @@ class Layout:
     request: Callable[[Any, Wave, str | None], Mapping[str, Tensor]]
     heard: Callable[[Any, Mapping[str, Tensor]], Tensor]
     told: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
+    languages: Callable[[], frozenset[str]] | None = None
     processor: Callable[[Path], Any] | None = None
     needs: str = ""
 
@@ -138,11 +142,18 @@ def load_borrowed(loading: Loading, layout: Layout) -> SpeechModel:
     processor = _processor(folder, layout)
     on_cpu = loading.device.type == "cpu"  # activations stay in float32 there
     dtype = torch.float32 if on_cpu or is_int8(config.precision) else dtype_of(config.precision)
-    model = loaded_whole(getattr(transformers, layout.kind), folder, dtype).to(loading.device).eval()
-    with_merged_adapters(model)
+    with without_lora_files(folder) as plain:
+        model = loaded_whole(getattr(transformers, layout.kind), plain, dtype).to(loading.device).eval()
+    add_lora(folder, model.model.language_model)
     lm = language_model_of(model, model.model.language_model, processor.tokenizer, str(folder))
     is_large = _is_large(model)
-    listening = Requested(layout, model, processor, lm, lambda utterance: utterance.language or wanted.language)
+    known = layout.languages() if layout.languages is not None else frozenset()
+
+    def asked(utterance: Utterance) -> str | None:
+        code = base_language(utterance.language or wanted.language)
+        return code if code in known else None
+
+    listening = Requested(layout, model, processor, lm, asked)
     writer = Writer(
         weights=lm.weights(config.precision, frees=is_large),
         tokens=lm.special_tokens(),
@@ -177,13 +188,6 @@ def _parity(listening: Requested, lm: LanguageModel, utterance: Utterance) -> Pa
         ours = weights.logits(DecoderState(weights, 1, len(prefix_PD)).admit_prefixes(prefix_PD[None])[:, -1])
         others = [token for token in range(ours.shape[-1]) if token not in lm.ends]  # ends are counted as one here
         return Parity(0.0, relative(ours[:, others], theirs[:, others]))
-
-
-def with_merged_adapters(model: Any) -> None:
-    """LoRA weights that transformers loaded are added to the language model's own."""
-    for module in model.modules():
-        if hasattr(module, "lora_A") and hasattr(module, "merge"):
-            module.merge()
 
 
 def _processor(folder: Path, layout: Layout) -> Any:

@@ -5,14 +5,15 @@ B batch, H heads, L positions, E width of a head, D width, P positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from audiomill.errors import ModelError
-from audiomill.models.projection import fused, projection
+from audiomill.models.projection import Projection, fused, projection
 from audiomill.models.seq2seq.decoder_weights import DecoderLayer, DecoderWeights, Function, Placed
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
@@ -89,16 +90,31 @@ def _layer(layer: Any, number: int, config: Any, turn: Placed, precision: str) -
     has_turn = turns is None or bool(turns[number])
     return DecoderLayer(
         attention_norm=layer.input_layernorm,
-        qkv=fused([own.q_proj, own.k_proj, own.v_proj], precision),
-        out=_times(fused([own.o_proj], precision), louder),
+        qkv=_fused([own.q_proj, own.k_proj, own.v_proj], precision),
+        out=_times(_fused([own.o_proj], precision), louder),
         norm=layer.post_attention_layernorm,
         feed_forward=_times(_gated(layer.mlp, precision), louder),
         placed=_placed(own, turn if has_turn else None),
     )
 
 
+def _fused(linears: Sequence[Any], precision: str) -> Projection:
+    """One product of several linear layers; LoRA weights are added to a copy, never to the weights themselves."""
+    return fused([_with_lora(each) for each in linears], precision)
+
+
+def _with_lora(linear: Any) -> Any:
+    if not hasattr(linear, "lora_A"):
+        return linear
+    weight = linear.weight.detach().clone()
+    for name in linear.active_adapters:
+        if name in linear.lora_A:
+            weight += linear.get_delta_weight(name).detach().to(weight.dtype)
+    return SimpleNamespace(weight=weight, bias=linear.bias)
+
+
 def _gated(mlp: Any, precision: str) -> Function:
-    inner, outer, act = fused([mlp.gate_proj, mlp.up_proj], precision), fused([mlp.down_proj], precision), mlp.act_fn
+    inner, outer, act = _fused([mlp.gate_proj, mlp.up_proj], precision), _fused([mlp.down_proj], precision), mlp.act_fn
 
     def run(x_BLD: Tensor) -> Tensor:
         gates, values = inner(x_BLD).chunk(2, dim=-1)

@@ -68,15 +68,18 @@ class LanguageModel:
         """For writing; several tokens that end a text become one. `frees`: transformers' own layers are dropped."""
         device = self.embeddings_VD.device
         found = causal_weights(self.body, self.head, step_precision(precision, device), self.name, self.divided, frees)
-        first, rest = self.ends[0], list(self.ends[1:])
-        if not rest:
+        first = self.ends[0]
+        if len(self.ends) == 1:
             return found
+        rest = torch.tensor(
+            self.ends[1:], device=device
+        )  # here, because a recorded step may copy nothing to the device
 
         def vocabulary(x: Tensor) -> Tensor:
             logits = found.vocabulary(x).float()
-            logits[..., first] = torch.maximum(logits[..., first], logits[..., rest].amax(-1))
-            logits[..., rest] = -torch.inf
-            return logits
+            likeliest = logits.index_select(-1, rest).amax(-1)
+            logits[..., first] = torch.maximum(logits[..., first], likeliest)
+            return logits.index_fill_(-1, rest, -torch.inf)
 
         return dataclasses.replace(found, vocabulary=vocabulary)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiomill.config.defaults import FRAMES_BATCH_S
+from audiomill.config.defaults import FRAMES_BATCH_S, WINDOW_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import ALIGNMENT, POSTERIORS, TEXT, Facts, Family, Loading
 from audiomill.models.feature_ctc.feature_settings import MODEL_TYPE, feature_settings
@@ -53,6 +53,7 @@ FAMILY = Family(
     gives=_gives,
     shape=_shape,
     load=_load,
+    window_s=WINDOW_S,
     batch_seconds=FRAMES_BATCH_S,
     learners={"features": _learner},
     joins={"features": _joining},

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from audiomill.config.fields import flag
 from audiomill.config.stages import ModelConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
-from audiomill.models.checkpoint import fingerprint
+from audiomill.models.checkpoint import find_checkpoint, fingerprint
 from audiomill.models.ctc.labels import LabelForm, best_path, form_of, num_frames_needed, save_tokenizer, vocabulary_of
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import has_files
@@ -27,8 +28,14 @@ from audiomill.models.feature_ctc.feature_loading import WEIGHTS, encoder_of, lo
 from audiomill.models.feature_ctc.feature_settings import ENCODER, FeatureSettings, feature_settings
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.vectors.hearing_encoder import HearingEncoder, Remembered, found_encoder, loaded_encoder
-from audiomill.models.vectors.kept_parts import keep, name_of
+from audiomill.models.vectors.hearing_encoder import (
+    HearingEncoder,
+    Remembered,
+    found_encoder,
+    loaded_encoder,
+    most_samples,
+)
+from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.models.vectors.mixture import mixture_weights
 
 MASK_FRAMES = 10
@@ -44,6 +51,7 @@ class FeatureLearner:
         form: how texts become tokens.
         place: of the encoder's files; None: it has none.
         config: how it learns.
+        most: samples of a clip that the encoder can be shown; None: any.
     """
 
     notes: tuple[str, ...] = ()
@@ -56,16 +64,22 @@ class FeatureLearner:
         form: LabelForm,
         place: Path | None,
         config: TrainConfig,
+        most: int | None,
     ) -> None:
-        self._encoder, self.model, self._settings = Remembered(encoder), head, settings
+        self._encoder = Remembered(encoder, keeps=not config.speed_augment and config.noise_snr is None)
+        self.model, self._settings, self._most = head, settings, most
         self._form, self._place, self._config = form, place, config
         self._device = next(head.parameters()).device
 
     def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
         """Token numbers, or a reason; audio must have a frame for each token at every speed that it is played at."""
+        slowest = num_samples / (1 - self._config.speed_augment)
         frames = (num_samples / (1 + self._config.speed_augment)).astype(np.int64) // self._settings.hop - 1
         found: list[list[int] | str] = []
-        for text, most in zip(texts, frames.tolist(), strict=True):
+        for text, most, longest in zip(texts, frames.tolist(), slowest.tolist(), strict=True):
+            if self._most is not None and longest > self._most:
+                found.append("longer_than_window")
+                continue
             tokens = self._form.tokens(text)
             is_short = not isinstance(tokens, str) and num_frames_needed(tokens) > most
             found.append("audio_shorter_than_text" if is_short else tokens)
@@ -117,13 +131,14 @@ class FeatureLearner:
         # One entry, because the order of several differs from file to file.
         made_of = json.dumps([self._settings.encoder_fingerprint, self._settings.layer, self._settings.mixture])
         save_file(tensors, folder / WEIGHTS, {"made_of": made_of})
-        if self._settings.encoder == ENCODER and self._place is not None:
+        if self._settings.encoder.split("/")[0] == ENCODER and self._place is not None:
             keep(self._place, folder / ENCODER)
 
 
-def _formats(device: torch.device) -> ModelConfig:
+def _formats(config: TrainConfig, device: torch.device) -> ModelConfig:
     """In which the encoder computes: it does not learn."""
-    return ModelConfig(device=str(device), precision="fp32" if device.type == "cpu" else "bf16")
+    precision = "fp32" if device.type == "cpu" else "bf16"
+    return ModelConfig(device=str(device), precision=precision, trust_remote_code=config.trust_remote_code)
 
 
 def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device) -> FeatureLearner:
@@ -133,20 +148,20 @@ def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device
         ModelError: a part is missing or does not fit.
         UsageError: options that only a new one reads.
     """
-    told = {
-        "--encoder-layer": config.encoder_layer,
-        "--mixture": config.mixture,
-        "--head-width": config.head_width or None,
-    }
-    for option, value in told.items():
-        if value is not None:
-            raise UsageError(f"{option}: {config.model} has its own already; leave it out, or start from its encoder")
+    plain = TrainConfig()
+    for name in ("encoder_layer", "mixture", "head_width", "units", "dropout"):
+        if getattr(config, name) != getattr(plain, name):
+            raise UsageError(
+                f"--{flag(name)}: {config.model} has its own already; leave it out, or start from its encoder"
+            )
     settings = feature_settings(folder)
     vocabulary = ctc_vocabulary(ctc_tokenizer(folder, None, False), settings.vocab_size, 0)
     form = form_of(vocabulary, config.text_form == "as-is", config.language)
-    encoder = encoder_of(folder, settings, _formats(device), {})
-    place = folder / ENCODER if settings.encoder == ENCODER else None
-    return FeatureLearner(encoder, load_head(folder, settings).to(device), settings, form, place, config)
+    encoder = encoder_of(folder, settings, _formats(config, device), {})
+    name = place_of(folder, settings.encoder, ENCODER)
+    place = Path(name) if has_files(settings.encoder) else None
+    most = most_samples(find_checkpoint(ModelConfig(model=name), {}))
+    return FeatureLearner(encoder, load_head(folder, settings).to(device), settings, form, place, config, most)
 
 
 def new_feature_learner(
@@ -180,9 +195,7 @@ def new_feature_learner(
         vocab_size=len(vocabulary.tokens),
         mixture=mixture,
     )
-    encoder = loaded_encoder(name, want_of(settings), settings.hop, _formats(device), {})
+    encoder = loaded_encoder(name, want_of(settings), settings.hop, _formats(config, device), {})
     head = FeatureHead(settings.encoder_width, settings.hidden, settings.vocab_size, config.dropout or 0.0)
-    place = folder if has_files(config.model) else None
-    return FeatureLearner(
-        encoder, head.to(device), settings, form_of(vocabulary, keeps_form, config.language), place, config
-    )
+    place, form = folder if has_files(config.model) else None, form_of(vocabulary, keeps_form, config.language)
+    return FeatureLearner(encoder, head.to(device), settings, form, place, config, most_samples(found))

@@ -22,7 +22,7 @@ class FeatureSettings:
     Attributes:
         encoder: where its encoder is: `encoder` for the folder beside, else a hub id, URL, or a name without files.
         encoder_fingerprint: of its weights.
-        layer: hidden state that is read; -1: the sum of all, times `mixture`.
+        layer: hidden state that is read, where there is no `mixture`.
         encoder_width: values of a frame.
         hop: samples at 16 kHz from one frame to the next.
         hidden: width of the recurrent layers between features and tokens; 0: there are none.

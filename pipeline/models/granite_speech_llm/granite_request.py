@@ -18,6 +18,7 @@ from transformers.audio_utils import mel_filter_bank
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.beside import extractor_settings
 from audiomill.models.causal.borrowed import Layout, Wave
+from audiomill.models.causal.prompt_day import on_a_fixed_day
 from audiomill.models.frames.spectra import centred_window, powers, with_margins
 from audiomill.models.seq2seq.named_alike import tokenizer_in
 
@@ -55,7 +56,8 @@ class GraniteProcessor:
         self._asked = ASKED
         if self.tokenizer.chat_template:
             said = [{"role": "user", "content": ASKED}]
-            self._asked = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            with on_a_fixed_day():
+                self._asked = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
 
     def __call__(self, wave: Wave) -> dict[str, Tensor]:
         """What the model is given of one segment."""

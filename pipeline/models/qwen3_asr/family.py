@@ -15,9 +15,9 @@ def _load(loading: Loading) -> SpeechModel:
 
 
 def _languages() -> frozenset[str]:
-    from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
+    from audiomill.models.qwen3_asr.qwen3_request import languages
 
-    return frozenset(LANGUAGE_CODE_TO_NAME)
+    return languages()
 
 
 FAMILY = borrowed_family(

@@ -29,4 +29,13 @@ def _told(text: str) -> tuple[str, str | None]:
     return written, codes.get(before.strip().removeprefix(NAMED).strip().lower())
 
 
-LAYOUT = Layout(kind="Qwen3ASRForConditionalGeneration", request=_request, heard=heard_features, told=_told)
+def languages() -> frozenset[str]:
+    """Codes that it may be told."""
+    from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
+
+    return frozenset(LANGUAGE_CODE_TO_NAME)
+
+
+LAYOUT = Layout(
+    languages=languages, kind="Qwen3ASRForConditionalGeneration", request=_request, heard=heard_features, told=_told
+)

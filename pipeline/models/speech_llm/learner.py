@@ -7,8 +7,7 @@ Source of the recipe: SLAM-ASR (arXiv:2402.08846), with norms in the projector.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from audiomill.config.fields import flag
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
@@ -26,9 +26,11 @@ from audiomill.models.base import Utterance, VectorWant
 from audiomill.models.causal.hearing_writer import HearingWriter
 from audiomill.models.causal.language_model import load_language_model
 from audiomill.models.causal.way import Stage
-from audiomill.models.checkpoint import fingerprint, weights_fingerprint
+from audiomill.models.checkpoint import find_checkpoint, fingerprint, weights_fingerprint
+from audiomill.models.family import has_files
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.locate import local_path
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.writing import Writer
 from audiomill.models.speech_llm.adapter import new_adapter
 from audiomill.models.speech_llm.projected import Projected
@@ -36,8 +38,8 @@ from audiomill.models.speech_llm.projector import Projector, loudness_of
 from audiomill.models.speech_llm.prompts import prompt_for, prompt_tokens
 from audiomill.models.speech_llm.settings import ADAPTER, ENCODER, LM, SpeechLlmSettings, check_prompt
 from audiomill.models.speech_llm.speech_llm_loading import WEIGHTS, Parts, load_parts
-from audiomill.models.vectors.hearing_encoder import Remembered, found_encoder, loaded_encoder
-from audiomill.models.vectors.kept_parts import keep, name_of
+from audiomill.models.vectors.hearing_encoder import Remembered, found_encoder, loaded_encoder, most_samples
+from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 
 MAX_TEXT_TOKENS = 400
 QUIETEST_DB, LOUDEST_DB = -70.0, -20.0
@@ -57,7 +59,7 @@ class Learnt(nn.Module):
 class Places(NamedTuple):
     """Where the folders of encoder and language model are now."""
 
-    encoder: Path
+    encoder: Path | None
     lm: Path
 
 
@@ -68,22 +70,29 @@ class ProjectorLearner:
         parts: encoder, projector, language model.
         places: of their files.
         config: how it learns.
+        most: samples of a clip that the encoder can be shown; None: any.
     """
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, parts: Parts, places: Places, config: TrainConfig) -> None:
+    def __init__(self, parts: Parts, places: Places, config: TrainConfig, most: int | None) -> None:
+        self._most = most
         self._parts, self._places, self._config = parts, places, config
         parts.lm.model.requires_grad_(False)
         self.model: Any = Learnt(parts.projector, parts.lm.model)
         self._prompt = prompt_tokens(parts.tokenizer, parts.settings.prompt)
         self._device = parts.lm.embeddings_VD.device
-        self._remembered = Remembered(parts.encoder)
+        self._remembered = Remembered(parts.encoder, keeps=not config.speed_augment and config.noise_snr is None)
+        self._weights: DecoderWeights | None = None
 
     def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
         """Text tokens with the end, or the reason why there are none."""
         found: list[list[int] | str] = []
-        for text in texts:
+        slowest = num_samples / (1 - self._config.speed_augment)
+        for text, count in zip(texts, slowest.tolist(), strict=True):
+            if self._most is not None and count > self._most:
+                found.append("longer_than_window")
+                continue
             if not any(character.isalnum() for character in text):
                 found.append("empty_text")
                 continue
@@ -101,16 +110,19 @@ class ProjectorLearner:
         is_empty = random.random(len(rows)) < self._config.no_speech_share
         pairs = zip(rows, labels, is_empty.tolist(), strict=True)
         shown = [(nothing_said(len(row), random), label[-1:]) if empty else (row, label) for row, label, empty in pairs]
-        prefixes = self._prefixes([row for row, _ in shown], random)
+        prefixes = self._prefixes([row for row, _ in shown], is_empty, random)
         texts = [label for _, label in shown]
         logprobs = self._logprobs(prefixes, texts)
         own = [total * float(weight) for total, weight in zip(logprobs, weights, strict=True)]
         size = sum(len(text) * float(weight) for text, weight in zip(texts, weights, strict=True))
         return Loss(-torch.stack(own).sum(), size, {})
 
-    def _prefixes(self, rows: Rows, random: np.random.Generator) -> list[Tensor]:
-        """prefix_PD of each row, as `inputs_embeds` take them; some frames are hidden."""
-        frames = [self._hidden(each, random) for each in self._remembered.frames(rows)]
+    def _prefixes(self, rows: Rows, is_empty: NDArray[np.bool_], random: np.random.Generator) -> list[Tensor]:
+        """prefix_PD of each row, as `inputs_embeds` take them; some frames are hidden. Noise never comes again."""
+        said = iter(self._remembered.frames([row for row, empty in zip(rows, is_empty, strict=True) if not empty]))
+        noise = [Utterance(row, 0, 0, ("", None), 0, None) for row, empty in zip(rows, is_empty, strict=True) if empty]
+        unsaid = iter(self._parts.encoder.frames(noise) if noise else ())
+        frames = [self._hidden((next(unsaid) if empty else next(said)).float(), random) for empty in is_empty]
         counts = [self._parts.projector.num_steps(len(each)) for each in frames]
         steps_BSD = self._parts.projector(nn.utils.rnn.pad_sequence(frames, batch_first=True))
         before, after = (self._parts.lm.embedded(tokens) for tokens in self._prompt)
@@ -143,14 +155,15 @@ class ProjectorLearner:
         parts = self._parts
         text = TranscriptConfig(word_times=False, retry=False, max_new_tokens=MAX_TEXT_TOKENS)
         utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
-        with _merged(parts.lm.model):
-            writer = Writer(
-                weights=parts.lm.weights(_precision(parts.lm.body)),
-                tokens=parts.lm.special_tokens(),
-                decoded=lambda found: parts.tokenizer.batch_decode(found, skip_special_tokens=True),
-                language=lambda utterance: None,
-                prompt=lambda language: [],
-            )
+        if self._weights is None or parts.settings.has_adapter:  # LoRA weights have changed
+            self._weights = parts.lm.weights(_precision(parts.lm.body))
+        writer = Writer(
+            weights=self._weights,
+            tokens=parts.lm.special_tokens(),
+            decoded=lambda found: parts.tokenizer.batch_decode(found, skip_special_tokens=True),
+            language=lambda utterance: None,
+            prompt=lambda language: [],
+        )
         listening = _Remembered(
             self, Projected(parts.encoder, parts.projector, parts.lm, self._prompt, parts.settings.rates)
         )
@@ -178,7 +191,7 @@ class ProjectorLearner:
             (settings.encoder, ENCODER, self._places.encoder),
             (settings.lm, LM, self._places.lm),
         ):
-            if name == inside:
+            if place is not None and name.split("/")[0] == inside:
                 keep(place, folder / inside)
 
 
@@ -206,18 +219,6 @@ def nothing_said(num_samples: int, random: np.random.Generator) -> NDArray[np.in
     return np.clip(np.rint(random.normal(0.0, level, num_samples)), -32768, 32767).astype(np.int16)
 
 
-@contextmanager
-def _merged(model: Any) -> Iterator[None]:
-    """LoRA weights added to the language model's own, while inside."""
-    if hasattr(model, "merge_adapter"):
-        model.merge_adapter()
-    try:
-        yield
-    finally:
-        if hasattr(model, "unmerge_adapter"):
-            model.unmerge_adapter()
-
-
 def _precision(body: Any) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[body.dtype]
 
@@ -235,19 +236,23 @@ def load_projector_learner(folder: Path, config: TrainConfig, device: torch.devi
         ModelError: a part is missing or does not fit.
         UsageError: options that only a new one reads.
     """
-    told = {"--lm": config.lm, "--lm-prompt": config.lm_prompt, "--encoder-layer": config.encoder_layer}
-    for option, value in told.items():
-        if value is not None:
+    plain = TrainConfig()
+    for name in ("lm", "lm_prompt", "encoder_layer", "stack", "projector_width"):
+        if getattr(config, name) != getattr(plain, name):
+            option = f"--{flag(name)}"
             raise UsageError(f"{option}: {config.model} has its own already; leave it out, or start from its encoder")
     parts = load_parts(folder, _formats(config, device), device, {}, keeps_adapter=True)
     settings = parts.settings
-    if config.lora_rank and not settings.has_adapter:
-        raise UsageError(f"--lora-rank: {config.model} was trained without LoRA weights; start from its encoder")
+    if config.lora_rank:
+        raise UsageError(
+            f"--lora-rank: {config.model} has LoRA weights or none, as it was trained; leave it out, or start from its encoder"
+        )
     inside = Places(
-        folder / ENCODER if settings.encoder == ENCODER else local_path(settings.encoder, {}),
-        folder / LM if settings.lm == LM else local_path(settings.lm, {}),
+        local_path(place_of(folder, settings.encoder, ENCODER), {}) if has_files(settings.encoder) else None,
+        local_path(place_of(folder, settings.lm, LM), {}),
     )
-    return ProjectorLearner(parts, inside, config)
+    encoder = find_checkpoint(ModelConfig(model=place_of(folder, settings.encoder, ENCODER)), {})
+    return ProjectorLearner(parts, inside, config, most_samples(encoder))
 
 
 def new_projector_learner(folder: Path, config: TrainConfig, device: torch.device) -> ProjectorLearner:
@@ -259,7 +264,8 @@ def new_projector_learner(folder: Path, config: TrainConfig, device: torch.devic
     """
     if config.lm is None:
         raise UsageError("--projector: no language model; add --lm, such as HuggingFaceTB/SmolLM3-3B or a local folder")
-    checkpoint, shape = found_encoder(str(folder), {})
+    name = str(folder) if has_files(config.model) else config.model
+    checkpoint, shape = found_encoder(name, {})
     layer = shape.num_layers if config.encoder_layer is None else config.encoder_layer
     if not 0 <= layer <= shape.num_layers:
         raise UsageError(f"--encoder-layer {layer}: {config.model} has hidden states 0 to {shape.num_layers}")
@@ -286,11 +292,10 @@ def new_projector_learner(folder: Path, config: TrainConfig, device: torch.devic
         prompt=prompt,
         has_adapter=bool(config.lora_rank),
     )
-    encoder = loaded_encoder(
-        str(folder), VectorWant(layer=layer, dtype="fp32"), settings.hop, _formats(config, device), {}
-    )
+    encoder = loaded_encoder(name, VectorWant(layer=layer, dtype="fp32"), settings.hop, _formats(config, device), {})
     projector = Projector(
         settings.encoder_width, settings.stack, settings.hidden, settings.lm_width, loudness_of(lm.embeddings_VD)
     )
     parts = Parts(settings, encoder, projector.to(device), lm, tokenizer)
-    return ProjectorLearner(parts, Places(folder, lm_folder), config)
+    place = folder if has_files(config.model) else None
+    return ProjectorLearner(parts, Places(place, lm_folder), config, most_samples(checkpoint))

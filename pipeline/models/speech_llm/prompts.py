@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audiomill.models.causal.prompt_day import on_a_fixed_day
 from audiomill.models.speech_llm.settings import AUDIO, DEFAULT_PROMPT, DEFAULT_REQUEST
 
 
@@ -11,12 +12,11 @@ def prompt_for(tokenizer: Any) -> str:
     """The prompt of a language model that nobody gave one: by its chat template, where it has one."""
     if not getattr(tokenizer, "chat_template", None):
         return DEFAULT_PROMPT
-    found: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": DEFAULT_REQUEST}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=False,
-    )
+    said = [{"role": "user", "content": DEFAULT_REQUEST}]
+    with on_a_fixed_day():
+        found: str = tokenizer.apply_chat_template(
+            said, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
     return found
 
 

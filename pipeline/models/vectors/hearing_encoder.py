@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiomill.audio.clock import samples_from_seconds
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import Parity, SpeechModel, Utterance, VectorWant, Wants
@@ -52,6 +53,12 @@ class HearingEncoder:
         return self._model.parity(utterance)
 
 
+def most_samples(checkpoint: Checkpoint) -> int | None:
+    """Of a clip that an encoder can be shown; None: any."""
+    window_s = checkpoint.family.window_s
+    return None if window_s is None else samples_from_seconds(window_s)
+
+
 def found_encoder(name: str, storage_options: dict[str, Any]) -> tuple[Checkpoint, Shape]:
     """A checkpoint that gives frames at 16 kHz.
 
@@ -82,10 +89,11 @@ class Remembered:
 
     Args:
         encoder: frozen.
+        keeps: clips come again as they are.
     """
 
-    def __init__(self, encoder: HearingEncoder) -> None:
-        self._encoder, self._room = encoder, CACHED_BYTES
+    def __init__(self, encoder: HearingEncoder, keeps: bool) -> None:
+        self._encoder, self._room = encoder, CACHED_BYTES if keeps else 0
         self._cached: dict[bytes, Tensor] = {}
 
     def frames(self, rows: Sequence[NDArray[np.int16]]) -> list[Tensor]:

@@ -10,13 +10,14 @@ from audiomill.errors import ModelError
 
 
 def place_of(folder: Path, name: str, inside: str) -> str:
-    """Where a part's weights are: beside config.json under the name `inside`, or where it says."""
-    return str(folder / inside) if name == inside else name
+    """Where a part's weights are: beside config.json under the name `inside` (or a file in there), or where it says."""
+    return str(folder / name) if name.split("/")[0] == inside and not Path(name).is_absolute() else name
 
 
 def name_of(part: str, inside: str) -> str:
-    """What config.json says of a part: `inside` for a local folder, which is kept beside it, else the name itself."""
-    return inside if Path(part).exists() else part
+    """What config.json says of a part: `inside` for a local folder, which is kept beside it, or a file in there; else the name."""
+    path = Path(part)
+    return f"{inside}/{path.name}" if path.is_file() else inside if path.exists() else part
 
 
 def check_same(what: str, name: str, found: str, expected: str) -> None:
@@ -35,7 +36,12 @@ def check_same(what: str, name: str, found: str, expected: str) -> None:
 
 
 def keep(place: Path, folder: Path) -> None:
-    """Puts a part's files into a folder, by hard links where the file system has them."""
+    """Puts a part's files, or its one file, into a folder, by hard links where the file system has them."""
+    if place.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / place.name).unlink(missing_ok=True)
+        _linked(str(place), str(folder / place.name))
+        return
     shutil.copytree(place, folder, copy_function=_linked, dirs_exist_ok=True)
 
 

@@ -13,6 +13,13 @@ from audiomill.models.family import Loading
 NEEDS = "mistral-common[audio]"
 
 
+LANGUAGES = frozenset(("en", "es", "fr", "pt", "hi", "de", "nl", "it"))
+
+
+def _languages() -> frozenset[str]:
+    return LANGUAGES
+
+
 def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.causal.borrowed import Layout, Wave, heard_features, load_borrowed, tensors_of
 
@@ -27,7 +34,14 @@ def _load(loading: Loading) -> SpeechModel:
         return tensors_of(processor.apply_transcription_request(audio=[wave], **asked))
 
     return load_borrowed(
-        loading, Layout(kind="VoxtralForConditionalGeneration", request=request, heard=heard_features, needs=NEEDS)
+        loading,
+        Layout(
+            kind="VoxtralForConditionalGeneration",
+            request=request,
+            heard=heard_features,
+            languages=_languages,
+            needs=NEEDS,
+        ),
     )
 
 
@@ -39,4 +53,5 @@ FAMILY = borrowed_family(
     _load,
     ("mistralai/Voxtral-Mini-3B-2507", "mistralai/Voxtral-Small-24B-2507"),
     "Apache-2.0",
+    _languages,
 )

@@ -23,6 +23,7 @@ from audiomill.models.checkpoint import family_of, settings_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import learners_of
 from audiomill.models.learner import Learner
+from audiomill.models.locate import local_path
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
 from audiomill.train.fit.claim import claim, clear, fields_of
 from audiomill.train.fit.history import Recorder, nothing_learnt, read_metrics
@@ -102,6 +103,8 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     resolve_device(train.device)  # tells what is missing before anything is decoded
     path, objective, identity = start_of(train, config.plan.storage_options)
     train = by_recipe(train, objective)
+    if train.lm is not None and "://" in train.lm:  # with the options that its storage needs
+        train = dataclasses.replace(train, lm=str(local_path(train.lm, config.plan.storage_options)))
     output.mkdir(parents=True, exist_ok=True)
     is_new = not any(output.iterdir())
     if (output / "result.json").exists():
@@ -194,6 +197,7 @@ def _told(reason: str, text: str | None) -> str:
         "unknown_characters": "expected characters of the model's vocabulary (--vocabulary labels makes a new one)",
         "audio_shorter_than_text": "expected a frame of audio for each token",
         "text_too_long": "expected fewer tokens than the decoder can write",
+        "longer_than_window": "expected a clip that the encoder sees at once (30 s, at the slowest speed)",
         "too_short": "expected enough frames to hide some",
     }
     return f"{expected[reason]}, got {text!r}"

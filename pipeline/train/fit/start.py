@@ -5,13 +5,50 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from audiomill.config.fields import digest
+from audiomill.config.fields import digest, flag
 from audiomill.config.stages import ModelConfig
 from audiomill.config.train import FEATURES, PROJECTOR, TrainConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import family_of, find_checkpoint, fingerprint, settings_of, weights_fingerprint
 from audiomill.models.family import learners_of, objectives
 from audiomill.models.locate import local_path
+
+READ_BY = {
+    "lm": (PROJECTOR,),
+    "lm_prompt": (PROJECTOR,),
+    "stack": (PROJECTOR,),
+    "projector_width": (PROJECTOR,),
+    "frame_dropout": (PROJECTOR,),
+    "no_speech_share": (PROJECTOR,),
+    "lora_rank": (PROJECTOR,),
+    "head_width": (FEATURES,),
+    "mixture": (FEATURES,),
+    "encoder_layer": (FEATURES, PROJECTOR),
+}
+"""Options that only some objectives read."""
+
+
+def _check_flags(train: TrainConfig) -> None:
+    """Raises UsageError for objectives that contradict each other."""
+    for name in (PROJECTOR, FEATURES):
+        if getattr(train, name) and train.objective not in ("auto", name):
+            raise UsageError(f"--{name} and --objective {train.objective}: two things to learn by; leave one out")
+    if train.gradient_checkpointing and train.projector:
+        raise UsageError(
+            "--gradient-checkpointing: not with --projector, whose language model does not learn; take smaller --batch-seconds"
+        )
+
+
+def _check_read(train: TrainConfig, objective: str) -> None:
+    """Raises UsageError for options that an objective does not read."""
+    plain = TrainConfig()
+    for name, readers in READ_BY.items():
+        if objective not in readers and getattr(train, name) != getattr(plain, name):
+            raise UsageError(
+                f"--{flag(name)}: read by --{' and --'.join(readers)} alone; add it, or leave the option out"
+            )
+    if train.from_scratch and objective in (PROJECTOR, FEATURES):
+        raise UsageError(f"--from-scratch: what is trained by --{objective} is new, its encoder is not; leave it out")
 
 
 def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, str]:
@@ -21,12 +58,9 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
         ModelError: nothing to start from.
         UsageError: the objective does not fit it.
     """
+    _check_flags(train)
     asked = PROJECTOR if train.projector else FEATURES if train.features else train.objective
-    if train.lm is not None and asked not in (PROJECTOR, "auto"):
-        raise UsageError(f"--lm: --objective {asked} reads no language model; add --projector, or leave it out")
     if train.from_scratch:
-        if asked in (PROJECTOR, FEATURES):
-            raise UsageError(f"--from-scratch: what is trained by --{asked} is new, its encoder is not; leave it out")
         path = local_path(train.model, options)
         if not (path / "config.json").exists():
             raise ModelError(f"--model {train.model}: --from-scratch needs a folder with config.json")
@@ -43,9 +77,8 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
             "or --projector behind it"
         )
     objective = next(iter(family.learners)) if asked == "auto" else asked
+    _check_read(train, objective)
     if train.lm is not None:
-        if objective != PROJECTOR:
-            raise UsageError("--lm: only a projector reads a language model; add --projector")
         identity = f"{identity}, {weights_fingerprint(local_path(train.lm, options))}"
     if objective not in able:
         others = ", ".join(objectives().get(objective, ()))

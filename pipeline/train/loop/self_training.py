@@ -30,7 +30,7 @@ from audiomill.config.run import EngineConfig, OutputConfig
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
 from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.config.train import FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
+from audiomill.config.train import OF_NEW_ONES, FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
 from audiomill.errors import UsageError
 from audiomill.runs.job import run_job
 from audiomill.storage import ledger
@@ -202,7 +202,8 @@ def _train_config(number: int, folder: Path, teacher: Metrics | None, config: Se
     train = dataclasses.replace(train, pseudo=str(folder / "selection"))
     if config.loop.start == "pretrained":
         return train
-    return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto", lm=None)
+    own = {name: getattr(TrainConfig(), name) for name in OF_NEW_ONES}  # the teacher has its own
+    return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto", **own)
 
 
 def _transcribe(inputs: tuple[str, ...], output: Path, model: str, config: SelfTraining, console: Console) -> None:
