@@ -93,7 +93,7 @@ def test_a_whole_session(audiomill: Any, workplace: Path, whisper: Path) -> None
     base = ["transcribe", "in", "--output", "out", "--model", str(whisper), "--engine", "local"]
     first = audiomill(*base)
     assert first.returncode == 0 and "1 recording," in first.stdout, first.stderr
-    assert "x real time" in first.stderr and "ETA" in first.stderr
+    assert "3 s of 3 s, parts 1/1" in first.stderr  # a run this short may have no speed to tell
     assert "nothing to do" in audiomill(*base).stdout
     refused = audiomill(*base, "--segment", "fixed")
     assert refused.returncode == 2 and "--segment was 'vad', now 'fixed'" in refused.stderr

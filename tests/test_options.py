@@ -102,6 +102,8 @@ WITH_LM = {"word_score", "unknown_score"}
 """Read where `--lm` names a model: tests/test_beam.py."""
 TOLD_ALONE = {"punctuation", "num_tags"}
 """Read where a model is told, and where sound is tagged: tests/test_encoder_decoders.py, tests/test_sound_quality.py."""
+OF_STREAMS = {"chunk_seconds", "left_seconds", "right_seconds"}
+"""Read with `--segment stream`: tests/test_streams.py."""
 RUN_ELSEWHERE = {"ray_address", "ship_code", "gpus_per_actor", "cpus_per_actor", "no_progress_timeout"}
 """Read by the Ray engine, which tests/cluster runs."""
 REPORTED = {"report", "report_clips", "strict", "log_format"}
@@ -138,26 +140,26 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
     (tmp_path / "words.txt").write_text("the\nquick\n")
     settings = [
         {"model": "fake://", "report": False, "speakers": "auto", "quality": True},
-        {"model": str(wav2vec2_folder), "report": False, "segment": "stream"},
         {"model": str(whisper), "report": False, "prompt": "fox"},
         {"model": str(wav2vec2_folder), "beam_size": 2, "hotwords": "fox", "keep_posteriors": 2, "segment": "fixed"},
     ]
     found = run_all(TranscribeConfig, settings, clip, tmp_path / "out", run_here)
     # --low-confidence is looked at where a text passes no rung: tests/test_gates.py.
-    assert unread(TranscribeConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | TOLD_ALONE | {"low_confidence"}
+    assert unread(TranscribeConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | TOLD_ALONE | OF_STREAMS | {
+        "low_confidence"
+    }
 
 
 @pytest.mark.parametrize("kind", [EmbedConfig, EncodeConfig])
 def test_embed_and_encode_read_what_they_show(kind: type, clip: Path, tmp_path: Path, whisper: Path) -> None:
-    settings: list[dict[str, Any]] = [
-        {"model": "fake://", "layers": "1", "segment": "stream", "quality": True},
-        {"model": "fake://", "speakers": "auto"},
-    ]
+    settings: list[dict[str, Any]] = [{"model": "fake://", "layers": "1", "speakers": "auto", "quality": True}]
     if kind is EmbedConfig:
         settings.append({"model": str(whisper), "layers": "1"})
     found = run_all(kind, settings, clip, tmp_path / "out", run_here)
     # --memory-fraction is Whisper's and --trust-remote-code is that of transformers' models; --codebook-layer is for .npy files.
-    left = RUN_ELSEWHERE | REPORTED | TOLD_ALONE | {"memory_fraction", "trust_remote_code", "codebook_layer"}
+    left = (
+        RUN_ELSEWHERE | REPORTED | TOLD_ALONE | OF_STREAMS | {"memory_fraction", "trust_remote_code", "codebook_layer"}
+    )
     assert unread(kind, found) <= left
 
 

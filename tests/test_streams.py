@@ -146,22 +146,13 @@ def test_a_job_over_files_writes_the_words_of_the_stream(
     assert " ".join(text for text, _ in words) == recordings["talk"]["text"]
 
 
-def test_other_chunks_are_other_settings_and_plain_runs_do_not_know_them(
-    tone_model: Path, talk: Any, tmp_path: Path
-) -> None:
+def test_other_chunks_are_other_settings(tone_model: Path, talk: Any, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "talk.wav", talk[0][:30_000], RATE)
     model: dict[str, Any] = {"model": tone_model / "model" / "checkpoint", "segment": "stream"}
     run(tmp_path / "in", tmp_path / "out", chunk_seconds=0.5, **model)
     with pytest.raises(UsageError, match="chunk"):
         run(tmp_path / "in", tmp_path / "out", chunk_seconds=0.6, **model)
-    model["segment"] = "none"
-    run(tmp_path / "in", tmp_path / "plain", **model)
-    assert (
-        "chunk_seconds"
-        not in (tmp_path / "plain" / "run.json").read_text().split('"results"')[-1].split("segment_spec")[0]
-        or True
-    )
 
 
 @given(

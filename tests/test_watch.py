@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
 from audiomill.config.run import metrics_target, shard_of
 from audiomill.errors import UsageError
@@ -27,6 +29,7 @@ from audiomill.tables.outputs import table_names
 from audiomill.watch.follow import Done, Follower
 from audiomill.watch.journal import json_line, redacted
 from audiomill.watch.meter import METRICS, Meter
+from audiomill.watch.progress import RunProgress
 from tests.jobs_by_hand import part_files, rows, run
 from tests.object_store import free_port
 from tests.scale import daily
@@ -333,6 +336,15 @@ def test_a_run_is_followed_by_its_ledger_alone(audiomill: Any, folder: Path, tmp
     assert len(once.stdout.splitlines()) == 1
     nothing = audiomill("watch", "nowhere")
     assert nothing.returncode == 2 and "no plan.parquet" in nothing.stderr and "Traceback" not in nothing.stderr
+
+
+def test_a_run_tells_its_speed_and_when_it_will_be_done() -> None:
+    """A minute of two, heard in ten seconds."""
+    said = io.StringIO()
+    with RunProgress(Console(file=said, width=200), planned_s=120.0, num_parts=1, quiet=False) as progress:
+        progress.part_done(60.0, 60.0, num_rejections=0, began=time.time() - 10)
+    speed, eta = re.findall(r"([\d.]+)x real time, ETA 0:00:(\d+)", said.getvalue())[0]
+    assert float(speed) == pytest.approx(6, rel=0.1) and int(eta) == pytest.approx(10, abs=1)
 
 
 def test_speed_of_many_workers_is_that_of_all_of_them(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def spoken(voices: Any) -> list[Utterance]:
     return [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
 
 
-@pytest.mark.parametrize("retry", [True, False])
+@pytest.mark.parametrize("retry", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Utterance], retry: bool) -> None:
     model = loaded(whisper, transcripts=TranscriptConfig(retry=retry))
     answers = [model.forward([utterance])[0].text for utterance in spoken]
