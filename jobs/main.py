@@ -44,6 +44,7 @@ JOBS = {
         "codebook": "Convert other people's codebooks",
         "tune-decoder": "Weights of the beam search",
         "select": "Transcripts to labels that can be trusted",
+        "train-units": "A BERT over codes",
         "finetune": "Train a model on labelled audio",
         "self-train": "Label, select, train, promote, in rounds",
     },

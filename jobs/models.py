@@ -14,6 +14,7 @@ EXAMPLES = """\
 Examples:
   audiomill models                                every family
   audiomill models nvidia/parakeet-tdt-0.6b-v3    what this checkpoint gives
+  audiomill models --new                          sizes that can be trained from nothing
   audiomill models campplus --save campplus/       weights that a package or a pickle holds, as safetensors
 """
 
@@ -25,12 +26,20 @@ Examples:
     metavar="FOLDER",
     help="Write the tensors of a .pt, .bin or .ckpt file as safetensors, without running what else is in it.",
 )
+@click.option(
+    "--new", "lists_new", is_flag=True, help="List the names that stand for random weights: --model new://NAME."
+)
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
-def models(checkpoint: str | None, save: str | None, storage_options: dict[str, Any] | None) -> None:
+def models(checkpoint: str | None, save: str | None, lists_new: bool, storage_options: dict[str, Any] | None) -> None:
     """Show the families of models that can be used, or what a checkpoint (hub id, folder or URL) is and gives."""
     from audiomill.models.checkpoint import told
     from audiomill.models.model_table import HEADINGS, model_rows
+    from audiomill.models.new_models.named import new_models
 
+    if lists_new:
+        for name, about in new_models():
+            click.echo(f"{name:<32} {about}")
+        return
     if save is not None:
         from audiomill.models.inert import save_plain
         from audiomill.models.locate import local_path

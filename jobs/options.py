@@ -32,6 +32,7 @@ GROUPS = {
     "OutputConfig": "Output",
     "WatchConfig": "Watching",
     "TrainConfig": "Training",
+    "UnitsConfig": "Training",
     "TrainOutputConfig": "Output",
     "SelectConfig": "Rules",
     "SelectOutputConfig": "Output",

@@ -12,6 +12,7 @@ from audiomill.config.train import LoopConfig, TrainConfig
 from audiomill.errors import UsageError
 from audiomill.jobs.options import WithExamples, checked_values, yaml_mapping
 from audiomill.jobs.quiet import quiet_libraries
+from audiomill.models.new_models.named import is_new
 
 EXAMPLES = """\
 Example of a job.yaml:
@@ -55,9 +56,7 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
         values["output"] = output
     if rounds is not None:
         sections["loop"]["rounds"] = rounds
-    config = job.config_of(
-        {**_checked(values, job_file, bool(sections["train"].get("from_scratch"))), "quiet": quiet}, sections
-    )
+    config = job.config_of({**_checked(values, job_file, _starts_anew(sections["train"])), "quiet": quiet}, sections)
     with quiet_libraries(verbose):
         found = job.self_train(config, Console(stderr=True))
     best, first = job.best_of(found), found[0]
@@ -66,6 +65,11 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
         f"best: round {best['round']}, test WER {100 * best['wer']:.2f}% (labels alone: {100 * first['wer']:.2f}%); "
         f"checkpoint: {best['checkpoint']}; report: {config.output}/report.html"
     )
+
+
+def _starts_anew(train: dict[str, Any]) -> bool:
+    """Whether the teacher knows nothing before it has learnt."""
+    return bool(train.get("from_scratch")) or is_new(str(train.get("model", "")))
 
 
 def _kinds(labelling: type) -> dict[str, type]:

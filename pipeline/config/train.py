@@ -11,6 +11,10 @@ from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import UsageError
 
 PROJECTOR, FEATURES = "projector", "features"
+UNITS = "units"
+"""Objective of `train-units`, see `audiomill.config.units`."""
+WITHOUT_TEXT = ("pretrain", "wav2vec", "vq-wav2vec")
+"""Objectives that learn from audio alone."""
 RECIPES: dict[str, dict[str, Any]] = {
     "": {"learning_rate": 1e-4, "weight_decay": 0.01},
     FEATURES: {"learning_rate": 1e-3, "weight_decay": 0.0},
@@ -58,14 +62,17 @@ class TrainConfig(Validated):
 
     model: str = option(
         "facebook/wav2vec2-base",
-        "Checkpoint to start from: wav2vec2 family or Whisper; hub id, local folder, URL, CTranslate2 Whisper folder.",
+        "Checkpoint to start from: wav2vec2 family or Whisper; hub id, local folder, URL, CTranslate2 Whisper folder. new://NAME: random "
+        "weights of a known size (`audiomill models --new` lists them).",
         results=True,
     )
     objective: str = option(
         "auto",
         "ctc: a wav2vec2-family model learns to write; whisper: a Whisper does; pretrain: wav2vec2 learns from audio alone "
-        "(contrastive); features, projector: see --features, --projector; auto: by the checkpoint, ctc for wav2vec2-family ones.",
-        choices=("auto", "ctc", "whisper", "pretrain", "features", "projector"),
+        "(contrastive); wav2vec, vq-wav2vec: so do these older ones, which tell frames to come; features, projector: see --features, "
+        "--projector; auto: by the checkpoint, ctc for wav2vec2-family ones.",
+        choices=("auto", "ctc", "whisper", "pretrain", "wav2vec", "vq-wav2vec", "features", "projector"),
+        settled=(UNITS,),
         results=True,
     )
     features: bool = option(

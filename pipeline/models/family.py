@@ -109,6 +109,7 @@ class Family:
         resynthesizer: from a folder and a device, what makes sound of its codes; None: nothing does.
         embedder: from a checkpoint and a device, what makes vectors of voices, see `audiomill.models.speakers.embedder`.
         learners: objective -> loads what learns by it; the first one is the default.
+        usual: by a folder or file, the objective that is meant where nobody says one; None: the first of the learners.
         joins: objective -> loads what learns by it from a checkpoint of another family, which gives vectors.
         scheme: prefix of names that stand for no files; their fingerprint is the name.
     """
@@ -143,6 +144,7 @@ class Family:
     learners: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
         default_factory=dict
     )
+    usual: Callable[[Path], str] | None = None
     joins: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
         default_factory=dict
     )

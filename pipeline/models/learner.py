@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Rows = Sequence[NDArray[np.int16]]
-"""pcm_T of each clip of a batch."""
+Rows = Sequence[NDArray[Any]]
+"""pcm_T of each clip of a batch, int16; tokens_L where codes are learnt from."""
 
 
 class Loss(NamedTuple):
@@ -33,8 +33,8 @@ class Learner(Protocol):
         """Of each clip its label, or a string: the reason why it has none."""
         ...
 
-    def thaw(self, update: int) -> None:
-        """Sets which weights learn from this update on."""
+    def thaw(self, update: int, num_updates: int) -> None:
+        """Sets which weights learn from this update on, and what else depends on how many there will be."""
         ...
 
     def loss(self, rows: Rows, labels: Sequence[Any], weights: NDArray[np.float32], seed: int) -> Loss:

@@ -13,6 +13,7 @@ from typing import Any
 
 from audiomill.errors import ModelError
 from audiomill.models.installed import installed_path
+from audiomill.models.new_models.named import is_new, new_folder
 
 NEMO = (
     "a NeMo archive, which is not read here; expected the same checkpoint's folder for transformers (config.json and "
@@ -28,6 +29,8 @@ def local_path(name: str, storage_options: dict[str, Any]) -> Path:
     Raises:
         ModelError: nothing there.
     """
+    if is_new(name):
+        return new_folder(name)
     if "://" in name and not name.startswith("hf://"):
         return _downloaded(name, json.dumps(storage_options))
     if (inside := installed_path(name)) is not None:

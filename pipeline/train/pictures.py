@@ -14,6 +14,8 @@ CURVES = (
     ("learning_rate", "learning rate", ""),
     ("x_real_time", "throughput", "x real time"),
     ("perplexity", "codebook perplexity", "entries"),
+    ("token_perplexity", "perplexity of masked tokens", "tokens"),
+    ("accuracy", "told from others", "share"),
 )
 """Columns of metrics.jsonl, with their titles and units."""
 

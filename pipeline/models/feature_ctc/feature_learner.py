@@ -85,7 +85,7 @@ class FeatureLearner:
             found.append("audio_shorter_than_text" if is_short else tokens)
         return found
 
-    def thaw(self, update: int) -> None:
+    def thaw(self, update: int, num_updates: int) -> None:
         """The head learns from the start, and nothing else ever."""
 
     def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:

@@ -63,7 +63,7 @@ def group_norm_over_own_frames(x_BCF: Tensor, frames_B: Tensor, norm: Any) -> Te
     scale_BC1 = torch.rsqrt(variance_BG1 + norm.eps).repeat_interleave(channels // groups, 1)
     if norm.affine:
         return torch.addcmul(norm.bias[:, None].float(), x, scale_BC1 * norm.weight[:, None]).to(x_BCF.dtype)
-    return x.mul_(scale_BC1).to(x_BCF.dtype)
+    return (x * scale_BC1 if torch.is_grad_enabled() else x.mul_(scale_BC1)).to(x_BCF.dtype)
 
 
 def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:

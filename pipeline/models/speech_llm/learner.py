@@ -100,7 +100,7 @@ class ProjectorLearner:
             found.append("text_too_long" if len(tokens) > MAX_TEXT_TOKENS else [*tokens, self._parts.lm.ends[0]])
         return found
 
-    def thaw(self, update: int) -> None:
+    def thaw(self, update: int, num_updates: int) -> None:
         """The projector and LoRA weights learn from the start, and nothing else ever."""
         self.model.requires_grad_(True)
 

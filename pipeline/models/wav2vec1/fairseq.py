@@ -1,4 +1,5 @@
-"""fairseq checkpoints of wav2vec (v1) and vq-wav2vec, read without unpickling anything but tensors and plain arguments.
+"""Checkpoints of wav2vec (v1) and vq-wav2vec: fairseq's files, read without unpickling anything but tensors and plain
+arguments, and folders of our own, with the same names of tensors.
 
 B batch, F frames.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from audiomill.errors import ModelError
 from audiomill.models.shape import Shape
@@ -21,11 +25,55 @@ from audiomill.models.wav2vec1.network import QUANTIZERS, Wav2Vec, Wav2VecSpec
 
 NOT_NEEDED = ("wav2vec_predictions.", "project_features.", "vector_quantizer.curr_temp")
 """Tensors of the training objective."""
+MODEL_TYPE = "audiomill_wav2vec"
+WEIGHTS, FAIRSEQ_FILE = "model.safetensors", "wav2vec.pt"
+
+
+def read_checkpoint(path: Path, with_weights: bool = True) -> tuple[Wav2VecSpec, dict[str, torch.Tensor]]:
+    """Architecture and state dict of a .pt file, or of a folder that was trained here.
+
+    Args:
+        path: of the file or folder.
+        with_weights: else a folder's config.json is enough, and the state dict is empty.
+
+    Raises:
+        ModelError: neither of them.
+    """
+    if path.is_file():
+        return read_fairseq(path)
+    place = path / "config.json"
+    try:
+        values = json.loads(place.read_text(encoding="utf-8"))
+        if values.get("model_type") != MODEL_TYPE:
+            raise ModelError(
+                f"{path}: a {values.get('model_type')} checkpoint; expected fairseq's .pt file of wav2vec or vq-wav2vec, a folder "
+                "that --objective wav2vec or vq-wav2vec made, or new://wav2vec and the like"
+            )
+        state = load_file(path / WEIGHTS) if with_weights else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); expected config.json and {WEIGHTS}") from error
+    return _spec(place, values), state
+
+
+def save_checkpoint(model: Wav2Vec, folder: Path) -> None:
+    """config.json and model.safetensors, as `--model` takes them, and a .pt file as fairseq writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {**dataclasses.asdict(model.spec), "conv_feature_layers": _written(model.spec.conv_feature_layers)}
+    values["conv_aggregator_layers"] = _written(model.spec.conv_aggregator_layers)
+    (folder / "config.json").write_text(json.dumps({"model_type": MODEL_TYPE, **values}, indent=1), encoding="utf-8")
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS, {"format": "pt"})
+    args = argparse.Namespace(arch="wav2vec", task="audio_pretraining", aggregator="cnn", **values)
+    torch.save({"args": args, "model": state}, folder / FAIRSEQ_FILE)
+
+
+def _written(layers: tuple[tuple[int, int, int], ...]) -> str:
+    return str(list(layers))
 
 
 def shape_of_fairseq(path: Path) -> Shape:
-    """Of a .pt file."""
-    spec, _ = read_fairseq(path)
+    """Of a .pt file or folder."""
+    spec, _ = read_checkpoint(path, with_weights=False)
     quantizer = (spec.vq_groups, spec.vq_vars) if spec.vq_type != "none" else None
     return Shape(
         width=spec.width,
@@ -38,12 +86,12 @@ def shape_of_fairseq(path: Path) -> Shape:
 
 
 def load_fairseq(path: Path) -> Wav2Vec:
-    """The model of a .pt file, in evaluation mode.
+    """The model of a .pt file or folder, in evaluation mode.
 
     Raises:
         ModelError: not a wav2vec or vq-wav2vec checkpoint, or its arguments do not fit its tensors.
     """
-    spec, state = read_fairseq(path)
+    spec, state = read_checkpoint(path)
     model = Wav2Vec(spec)
     wanted = {name: tensor for name, tensor in state.items() if not name.startswith(NOT_NEEDED)}
     try:

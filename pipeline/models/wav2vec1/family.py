@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,30 @@ def _load(loading: Loading) -> SpeechModel:
     return Wav2VecModel(model, loading.task.wants, loading.quantizers)
 
 
+def _learner(codes: bool) -> Any:
+    def load(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+        from audiomill.models.wav2vec1.pretrainer import load_wav2vec_pretrainer
+
+        return load_wav2vec_pretrainer(path, config, device, codes)
+
+    return load
+
+
 FAMILY = Family(
     name="wav2vec1",
-    checkpoints="wav2vec (v1) and vq-wav2vec (fairseq .pt files)",
+    checkpoints="wav2vec (v1) and vq-wav2vec (fairseq .pt files, and what is trained here)",
     facts=Facts(
         examples=("wav2vec_large.pt", "vq-wav2vec.pt", "vq-wav2vec_kmeans.pt"),
-        offers="vectors, codes of its own quantizer",
+        offers="vectors, codes of its own quantizer; can be trained",
         exact="vectors and codes are those of a second implementation of the paper, alone (a test compares)",
         licence="MIT",
     ),
-    recognises=lambda path, settings: path.suffix == ".pt",
+    recognises=lambda path, settings: path.suffix == ".pt" or settings.get("model_type") == "audiomill_wav2vec",
     gives=_gives,
     shape=_shape,
     load=_load,
     batch_seconds=FRAMES_BATCH_S,
     quantizes_itself=True,
+    learners={"wav2vec": _learner(codes=False), "vq-wav2vec": _learner(codes=True)},
+    usual=lambda path: "wav2vec" if _shape(path).quantizer is None else "vq-wav2vec",
 )

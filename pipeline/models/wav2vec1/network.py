@@ -154,12 +154,24 @@ class GumbelQuantizer(nn.Module):
 
     def forward(self, z_BCF: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
         """Returns codes_BFK and the chosen entries side by side, q_BCF."""
-        batch, _, frames = z_BCF.shape
-        logits = self.weight_proj(z_BCF.transpose(1, 2)).view(batch, frames, self._groups, self._vars)
-        codes_BFK = logits.argmax(-1)
-        table = self.vars[0].view(-1, self._vars, self.vars.shape[-1]).expand(self._groups, -1, -1)
+        codes_BFK, table = self.logits(z_BCF).argmax(-1), self._table()
         chosen = [table[group][codes_BFK[..., group]] for group in range(self._groups)]
         return codes_BFK, torch.cat(chosen, dim=-1).transpose(1, 2)
+
+    def logits(self, z_BCF: Tensor) -> Tensor:
+        """logits_BFKV."""
+        batch, _, frames = z_BCF.shape
+        found: Tensor = self.weight_proj(z_BCF.transpose(1, 2))
+        return found.view(batch, frames, self._groups, self._vars)
+
+    def chosen(self, weights_BFKV: Tensor) -> Tensor:
+        """Sums of the entries of each group by their weights, side by side, q_BCF."""
+        found = torch.einsum("bfkv,kvc->bfkc", weights_BFKV, self._table())
+        return found.flatten(2).transpose(1, 2)
+
+    def _table(self) -> Tensor:
+        """Entries of each group, (K, V, C / K)."""
+        return self.vars[0].view(-1, self._vars, self.vars.shape[-1]).expand(self._groups, -1, -1)
 
 
 class KmeansQuantizer(nn.Module):
@@ -176,10 +188,22 @@ class KmeansQuantizer(nn.Module):
 
     def forward(self, z_BCF: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
         """Returns codes_BFK and the chosen entries side by side, q_BCF."""
-        batch, channels, frames = z_BCF.shape
+        return self.nearest(self.projected(z_BCF, frames_B))
+
+    @property
+    def num_entries(self) -> int:
+        """Of each group."""
+        return self.embedding.shape[0]
+
+    def projected(self, z_BCF: Tensor, frames_B: Tensor) -> Tensor:
+        """What is compared with the entries."""
         convolution, norm = self.projection
-        projected = group_norm_over_own_frames(convolution(z_BCF), frames_B, norm)
-        groups = projected.view(batch, self._groups, channels // self._groups, frames)
+        return group_norm_over_own_frames(convolution(z_BCF), frames_B, norm)
+
+    def nearest(self, projected_BCF: Tensor) -> tuple[Tensor, Tensor]:
+        """See `forward`."""
+        batch, channels, frames = projected_BCF.shape
+        groups = projected_BCF.view(batch, self._groups, channels // self._groups, frames)
         table = self.embedding.expand(-1, self._groups, -1)
         codes, chosen = [], []
         for group in range(self._groups):

@@ -58,7 +58,7 @@ class CtcLearner:
             found.append("audio_shorter_than_text" if is_short else tokens)
         return found
 
-    def thaw(self, update: int) -> None:
+    def thaw(self, update: int, num_updates: int) -> None:
         """First the head alone, then the transformer, the convolutions only if asked for."""
         config, base = self._config, self.model.base_model
         base.requires_grad_(update >= config.freeze_updates)

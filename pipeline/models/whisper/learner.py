@@ -87,7 +87,7 @@ class WhisperLearner:
             found.append("text_too_long" if len(ids) > MAX_TEXT_TOKENS else Label(tuple(ids), steps))
         return found
 
-    def thaw(self, update: int) -> None:
+    def thaw(self, update: int, num_updates: int) -> None:
         """The decoder, and the encoder unless it is frozen."""
         whisper = self.model.model
         awake = update >= self._config.freeze_updates

@@ -28,14 +28,14 @@ def fields_of(config: FinetuneConfig, identity: str) -> dict[str, Any]:
     }
 
 
-def claim(output: Path, fields: dict[str, Any]) -> None:
-    """Claims the folder for these settings, or checks that they made it."""
+def claim(output: Path, fields: dict[str, Any], job: str = "finetune") -> None:
+    """Claims the folder for these settings of a job, or checks that they made it."""
     path = output / "run.json"
     if not path.exists():
         foreign = [each.name for each in output.iterdir() if each.name not in FILES]
         if foreign:
             raise UsageError(f"--output {output}: holds {foreign[0]!r}, which no training wrote; choose another folder")
-        path.write_text(json.dumps({"job": "finetune", "results": fields}, indent=1, sort_keys=True))
+        path.write_text(json.dumps({"job": job, "results": fields}, indent=1, sort_keys=True))
         return
     before = json.loads(path.read_text())["results"]
     differing = [name for name in sorted(before.keys() | fields.keys()) if before.get(name) != fields.get(name)]

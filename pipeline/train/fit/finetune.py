@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 
-from audiomill.config.train import FinetuneConfig, TrainConfig, by_recipe
+from audiomill.config.train import UNITS, WITHOUT_TEXT, FinetuneConfig, TrainConfig, by_recipe
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.checkpoint import family_of, settings_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import learners_of
 from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
+from audiomill.models.new_models.named import is_new
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
 from audiomill.train.fit.claim import claim, clear, fields_of
 from audiomill.train.fit.history import Recorder, nothing_learnt, read_metrics
@@ -34,13 +35,15 @@ from audiomill.train.fit.updating import Labelled, fit
 from audiomill.train.fit.worker import Worker
 from audiomill.train.page import training_page
 from audiomill.train.pictures import training_charts
+from audiomill.train.unit_lm.sequences import Sequences
 
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Training:
-    """Everything a worker needs: plain values, so that it travels."""
+    """Everything a worker needs: plain values, so that it travels. `objective` "units": rows are those of
+    `audiomill.train.unit_lm.sequences`, and there is no model to start from."""
 
     config: TrainConfig
     folder: str
@@ -51,6 +54,11 @@ class Training:
     dev: pa.Table | None
     storage_options: dict[str, Any]
     quiet: bool
+
+    def examples(self, table: pa.Table) -> Clips | Sequences:
+        """What is learnt from, of some rows."""
+        kind = Sequences if self.objective == UNITS else Clips
+        return kind(Path(self.folder), table)
 
 
 def finetune(config: FinetuneConfig, console: Console) -> Report:
@@ -90,23 +98,19 @@ def _finetune(config: FinetuneConfig, console: Console, worker: Worker | None) -
     launch(training, learner, worker)
     if not is_first:
         return {}
-    report = _result(training, dropped, output)
-    (output / "result.json").write_text(json.dumps(report, indent=1))
-    shutil.rmtree(output / "clips")
-    shutil.rmtree(output / "state", ignore_errors=True)
-    return {**report, "is_new": True}
+    return {**ended(training, dropped, output, {}), "is_new": True}
 
 
 def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | tuple[Training, Learner, list[Dropped]]:
     """What is to be trained, or the report of a run that is done."""
-    train = config.train
+    train = dataclasses.replace(config.train, from_scratch=config.train.from_scratch or is_new(config.train.model))
     resolve_device(train.device)  # tells what is missing before anything is decoded
     path, objective, identity = start_of(train, config.plan.storage_options)
     train = by_recipe(train, objective)
     if train.lm is not None and "://" in train.lm:  # with the options that its storage needs
         train = dataclasses.replace(train, lm=str(local_path(train.lm, config.plan.storage_options)))
     output.mkdir(parents=True, exist_ok=True)
-    is_new = not any(output.iterdir())
+    is_empty = not any(output.iterdir())
     if (output / "result.json").exists():
         claim(output, fields_of(config, identity))
         report: Report = json.loads((output / "result.json").read_text())
@@ -127,7 +131,7 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     try:
         learner = load_learner(training, resolve_device(train.device))
     except UsageError:
-        if is_new:  # the folder belongs to no settings that can be used
+        if is_empty:  # the folder belongs to no settings that can be used
             clear(output)
         raise
     for note in learner.notes:
@@ -142,8 +146,17 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     return training, learner, dropped
 
 
+def ended(training: Training, dropped: Sequence[Dropped], output: Path, extra: Report) -> Report:
+    """Writes the report of a training that is done, with what else is to be told of it, and forgets what only it needed."""
+    report = {**_result(training, dropped, output), **extra}
+    (output / "result.json").write_text(json.dumps(report, indent=1))
+    shutil.rmtree(output / "clips")
+    shutil.rmtree(output / "state", ignore_errors=True)
+    return report
+
+
 def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
-    train, needs_text = config.train, objective != "pretrain"
+    train, needs_text = config.train, objective not in WITHOUT_TEXT
     if train.dev and not needs_text:
         raise UsageError("--dev: pretraining writes no text that could be scored; leave it out")
     found = [Source(role="train", inputs=config.inputs, needs_text=needs_text)]
@@ -165,6 +178,10 @@ def load_learner(training: Training, device: str) -> Learner:
     config, path = training.config, Path(training.model_path)
     torch.manual_seed(config.seed)
     place = torch.device(device)
+    if training.objective == UNITS:
+        from audiomill.models.unit_bert.unit_learner import load_unit_learner
+
+        return load_unit_learner(Path(training.folder), place)
     family = family_of(path, settings_of(path), config.model)
     return learners_of(family)[training.objective](
         path, config, Clips(Path(training.folder), training.train).texts, place
@@ -254,7 +271,7 @@ def train_on_a_worker(training: Training, worker: Worker) -> None:
 def train_on(training: Training, learner: Learner | None, worker: Worker) -> None:
     """Trains and, on the first worker, saves the checkpoint."""
     learner = learner or load_learner(training, str(worker.device))
-    clips = Clips(Path(training.folder), training.train)
+    clips = training.examples(training.train)
     labelled = Labelled(clips, learner.labels(clips.texts, clips.num_samples))
     dev = None if training.dev is None else Clips(Path(training.folder), training.dev)
     output = Path(training.output)
@@ -279,12 +296,12 @@ def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Rep
     if not done.exists():
         raise RunFailed(f"{output}: no worker finished; run the same command again to go on from the last state")
     progress, rows = json.loads(done.read_text()), read_metrics(output)
-    clips = Clips(Path(training.folder), training.train)
-    pseudo = [role == "pseudo" for role in training.train.column("role").to_pylist()]
+    clips = training.examples(training.train)
+    roles = training.train.column("role").to_pylist() if "role" in training.train.column_names else ()
     report = {
         "objective": training.objective,
         "num_clips": len(clips),
-        "num_pseudo": sum(pseudo),
+        "num_pseudo": sum(role == "pseudo" for role in roles),
         "hours": clips.seconds / 3600,
         "num_updates": progress["num_updates"],
         "best_dev_wer": progress["best_wer"],
@@ -299,9 +316,12 @@ def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Rep
 
 
 def _codebook_health(rows: Sequence[dict[str, Any]]) -> Report:
-    """Of pretraining: how many entries of the codebooks were in use at the end."""
-    told = [row for row in rows if "perplexity" in row]
-    return {"codebook_perplexity": told[-1]["perplexity"], "collapsed": bool(told[-1]["collapsed"])} if told else {}
+    """Of training without text: how many entries of the codebooks were in use at the end, how often the right one was told."""
+    last: Report = next((row for row in reversed(rows) if "loss" in row), {})
+    found: Report = {"accuracy": last["accuracy"]} if "accuracy" in last else {}
+    if "perplexity" in last:
+        found |= {"codebook_perplexity": last["perplexity"], "collapsed": bool(last["collapsed"])}
+    return found
 
 
 def report_lines(report: Report, output: str) -> list[str]:
@@ -316,6 +336,8 @@ def report_lines(report: Report, output: str) -> list[str]:
         f"{report['num_updates']} updates{wer}",
         f"checkpoint: {output}/checkpoint (use it as --model); curves: {output}/report.html, {output}/tensorboard",
     ]
+    if "accuracy" in report:
+        lines.append(f"told right at the end: {100 * report['accuracy']:.1f}%")
     if "codebook_perplexity" in report:
         warning = ": collapsed, lower --learning-rate or raise --batch-seconds" if report["collapsed"] else ""
         lines.append(f"codebook perplexity at the end: {report['codebook_perplexity']:.1f}{warning}")

@@ -76,7 +76,8 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
             f"--model {train.model}: a {family.name} model is not trained here; expected Whisper or wav2vec2 family, or --features "
             "or --projector behind it"
         )
-    objective = next(iter(family.learners)) if asked == "auto" else asked
+    usual = family.usual(path) if family.usual else next(iter(family.learners), "")
+    objective = usual if asked == "auto" else asked
     _check_read(train, objective)
     if train.lm is not None:
         identity = f"{identity}, {weights_fingerprint(local_path(train.lm, options))}"

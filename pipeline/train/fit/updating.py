@@ -32,6 +32,7 @@ from audiomill.train.fit.mixed import autocast, autocast_type, mixed
 from audiomill.train.fit.schedule import rate_share
 from audiomill.train.fit.state import Progress, States
 from audiomill.train.fit.worker import Worker
+from audiomill.train.unit_lm.sequences import Sequences
 
 BETAS = (0.9, 0.98)
 EPSILON = 1e-8
@@ -40,9 +41,9 @@ LOG_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Labelled:
-    """Clips with the labels that the learner made of their texts."""
+    """Clips, or sequences of tokens, with the labels that the learner made of them."""
 
-    clips: Clips
+    clips: Clips | Sequences
     labels: Sequence[Any]
 
 
@@ -153,14 +154,14 @@ class _Run:
         """One update of the weights."""
         config, model = self._config, self._learner.model
         model.train()
-        self._learner.thaw(update.number)
+        self._learner.thaw(update.number, self.num_updates)
         share = rate_share(config.schedule, update.number, self.num_updates, self._warmup, config.hold_share)
         for group in self._optimizer.param_groups:
             group["lr"] = share * self._highest
         total, count, audio_s, numbers = 0.0, 0.0, 0.0, {}
         mine = update.batches[self._worker.rank :: self._worker.size]
         for at, (rows, picked) in enumerate(self._loaded(update, mine)):
-            torch.manual_seed(mixed(config.seed, update.number, self._worker.rank, at))
+            torch.manual_seed(self._seed_of(update.number, at))
             with autocast(self._precision, self._worker.device):
                 loss = self._loss(rows, picked, update.number, at)
             self._scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
@@ -177,10 +178,13 @@ class _Run:
         self.progress = self.progress.after_update(update.number + 1)
         self._log(update, total, count, audio_s, norm, share * self._highest, numbers)
 
-    def _loss(self, rows: list[NDArray[np.int16]], picked: NDArray[np.int64], number: int, at: int) -> Loss:
+    def _loss(self, rows: list[NDArray[Any]], picked: NDArray[np.int64], number: int, at: int) -> Loss:
         labels = [self._train.labels[index] for index in picked]
-        seed = mixed(self._config.seed, number, self._worker.rank, at)
-        return self._learner.loss(rows, labels, self._train.clips.weights[picked], seed)
+        return self._learner.loss(rows, labels, self._train.clips.weights[picked], self._seed_of(number, at))
+
+    def _seed_of(self, number: int, at: int) -> int:
+        """Of this worker's batch `at`: by its place among those of all workers, so that their number changes no chance."""
+        return mixed(self._config.seed, number, at * self._worker.size + self._worker.rank)
 
     def _apply(self, count: float) -> float:
         """Gradients of sums -> gradients of the mean over everything that all workers counted; then the step."""
@@ -220,15 +224,15 @@ class _Run:
 
     def _loaded(
         self, update: Update, batches: list[NDArray[np.int64]]
-    ) -> Iterator[tuple[list[NDArray[np.int16]], NDArray[np.int64]]]:
+    ) -> Iterator[tuple[list[NDArray[Any]], NDArray[np.int64]]]:
         """Rows of each batch, the next one prepared while this one is computed."""
-        waiting: list[Future[list[NDArray[np.int16]]]] = [
+        waiting: list[Future[list[NDArray[Any]]]] = [
             self._loader.submit(self._rows, update.number, picked) for picked in batches
         ]
         for future, picked in zip(waiting, batches, strict=True):
             yield future.result(), picked
 
-    def _rows(self, number: int, picked: NDArray[np.int64]) -> list[NDArray[np.int16]]:
+    def _rows(self, number: int, picked: NDArray[np.int64]) -> list[NDArray[Any]]:
         clips, config = self._train.clips, self._config
         if not config.speed_augment and config.noise_snr is None:
             return [clips.pcm(index) for index in picked.tolist()]

@@ -1,0 +1,202 @@
+"""Audio -> codes -> hidden states of a language model over them. F frames, L tokens, D width, K codebooks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiomill.config.stages import ModelConfig
+from audiomill.errors import ModelError
+from audiomill.models.base import (
+    Aligner,
+    Answer,
+    CodesWant,
+    Ladder,
+    OnHeard,
+    Packer,
+    Parity,
+    SpeechModel,
+    Transcript,
+    Utterance,
+    Wants,
+)  # fmt: skip
+from audiomill.models.checkpoint import find_checkpoint, fingerprint, shape_of
+from audiomill.models.codes.codebooks import read_codebook
+from audiomill.models.family import Loading
+from audiomill.models.frames.whole import loaded_whole
+from audiomill.models.load import dtype_of, load_model
+from audiomill.models.pulse import beat
+from audiomill.models.task import TaskSpec
+from audiomill.models.unit_bert.unit_settings import CODEBOOK, ENCODER, END, START, UnitSettings, unit_settings
+from audiomill.models.unit_bert.unit_tokens import UnitVocabulary, joined, read_vocabulary, without_repeats
+from audiomill.models.vectors.kept_parts import check_same, place_of
+from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.wanted import QUANTIZER
+from audiomill.storage.fs import Place
+
+EDGES = 2
+"""Tokens around those of a segment: its start and its end."""
+
+
+class UnitModel:
+    """See `audiomill.models.base.SpeechModel`. A segment's codes are read without those of its neighbours, as in training.
+
+    Args:
+        encoder: gives the codes.
+        body: RoBERTa, on its device, in evaluation mode.
+        vocabulary: tokens of the codes.
+        settings: of both.
+        wants: what to give.
+        quantizers: by name of the want.
+    """
+
+    on_heard: OnHeard | None = None
+    tells_rows = False
+    pads_rows_alone = True
+    ladder: Ladder | None = None
+    packer: Packer | None = None
+    aligner: Aligner | None = None
+
+    def __init__(
+        self,
+        encoder: SpeechModel,
+        body: Any,
+        vocabulary: UnitVocabulary,
+        settings: UnitSettings,
+        wants: Wants,
+        quantizers: Mapping[str, Quantizer],
+    ) -> None:
+        self._encoder, self._body, self._vocabulary, self._settings = encoder, body, vocabulary, settings
+        self._wants, self._quantizers = wants, quantizers
+        self._window = body.config.max_position_embeddings - body.config.pad_token_id - 1 - EDGES
+
+    def padded_length(self, num_samples: int) -> int:
+        return self._encoder.padded_length(num_samples)
+
+    def spare_memory(self) -> None:
+        """Rows are read one by one already."""
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+        """Vectors and codes, row by row."""
+        found = []
+        for utterance, answer in zip(batch, self._encoder.forward(batch), strict=True):
+            beat()
+            hidden = self._hidden(answer.readout.codes[0])
+            inside = utterance._replace(
+                pcm_T=utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right], left=0, right=0
+            )
+            frames, device = next(iter(hidden.values())).shape[1], self._body.device
+            core = CoreFrames([inside], [frames], self._settings.hop, device)
+            (readout,) = read_out(self._wants, hidden, None, self._quantizers, lambda layer, core=core: core)  # type: ignore[misc]
+            found.append(Answer(None, readout))
+        return found
+
+    def _hidden(self, codes_KF: NDArray[np.uint16]) -> dict[int, Tensor]:
+        """hidden_1FD of each wanted layer."""
+        joint = joined(codes_KF, self._settings.num_entries)
+        lasting = np.ones(len(joint), np.int64)
+        if self._settings.deduplicate:
+            joint, lasting = without_repeats(joint)
+        tokens_L = self._vocabulary.tokens(joint)
+        read = [self._read(tokens_L[start:stop]) for start, stop in _windows(len(tokens_L), self._window)]
+        repeats = torch.from_numpy(lasting).to(self._body.device)
+        layers = {layer: _seamless([each[layer] for each in read], len(tokens_L), self._window) for layer in read[0]}
+        return {layer: each.repeat_interleave(repeats, 1) for layer, each in layers.items()}
+
+    def _read(self, tokens_L: NDArray[np.int64]) -> dict[int, Tensor]:
+        """hidden_1LD of one window, without its edges."""
+        number_of = self._vocabulary.number_of
+        ids = torch.tensor([[number_of[START], *tokens_L.tolist(), number_of[END]]], device=self._body.device)
+        states = self._body(input_ids=ids, output_hidden_states=True).hidden_states
+        return {layer: states[layer][:, 1:-1] for layer in self._wants.layers}
+
+    def parity(self, utterance: Utterance) -> Parity:
+        """Of what makes the codes."""
+        return self._encoder.parity(utterance)
+
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[object]) -> list[Transcript]:
+        raise AssertionError("asked for texts of a model that writes none")
+
+
+def _windows(length: int, window: int) -> list[tuple[int, int]]:
+    """Of a sequence: the whole, or windows that overlap by half."""
+    if length <= window:
+        return [(0, length)]
+    step = window // 2
+    starts = [*range(0, length - window, step), length - window]
+    return [(start, start + window) for start in starts]
+
+
+def _seamless(read: Sequence[Tensor], length: int, window: int) -> Tensor:
+    """Each token from the window in whose middle it lies most."""
+    if len(read) == 1:
+        return read[0]
+    spans, parts, at = _windows(length, window), [], 0
+    for number, (start, stop) in enumerate(spans):
+        until = stop if number + 1 == len(spans) else (spans[number + 1][0] + stop) // 2
+        parts.append(read[number][:, at - start : until - start])
+        at = until
+    return torch.cat(parts, dim=1)
+
+
+def load(loading: Loading) -> SpeechModel:
+    """A checkpoint from a local folder.
+
+    Raises:
+        ModelError: a part is missing, was changed, or does not fit the others.
+    """
+    from transformers import AutoModel
+
+    folder, task = loading.path, loading.task
+    settings = unit_settings(folder)
+    body = loaded_whole(AutoModel, folder, dtype_of(task.model.precision), may_be_missing=("pooler",))
+    vocabulary = read_vocabulary(folder, settings.num_codebooks, settings.num_entries)
+    if len(vocabulary) != body.config.vocab_size:
+        raise ModelError(
+            f"{folder}: vocab.json has {len(vocabulary)} tokens, the weights {body.config.vocab_size}; expected as many"
+        )
+    encoder = load_coder(folder, settings, task.model, loading.storage_options)
+    body = body.to(loading.device).eval()
+    return UnitModel(encoder, body, vocabulary, settings, task.wants, loading.quantizers)
+
+
+def load_coder(
+    folder: Path, settings: UnitSettings, model: ModelConfig, storage_options: dict[str, object]
+) -> SpeechModel:
+    """What makes the codes.
+
+    Raises:
+        ModelError: it is not there, or another one is.
+    """
+    name = place_of(folder, settings.encoder, ENCODER)
+    found = find_checkpoint(ModelConfig(model=name), storage_options)
+    check_same("checkpoint that makes the codes", name, fingerprint(found), settings.encoder_fingerprint)
+    own = dataclasses.replace(model, model=name)
+    source, layer, shape = "", None, shape_of(found)
+    if settings.has_codebook:
+        source = str(folder / CODEBOOK)
+        layer = int(read_codebook(Place(source, {}), None).layer)
+    elif not found.family.quantizes_itself:
+        from audiomill.models.base import CONV
+
+        layer = CONV
+    want = CodesWant(
+        name=settings.quantizer if settings.has_codebook else QUANTIZER,
+        source=source,
+        layer=layer,
+        num_codebooks=settings.num_codebooks
+        if settings.has_codebook or shape.quantizer is None
+        else shape.quantizer[0],
+        num_entries=settings.num_entries,
+        num_kept=settings.num_codebooks,
+    )
+    task = TaskSpec(label=name, model=own, wants=Wants(codes=(want,)), hop=shape.hop, batch_samples=0)
+    return load_model(task, storage_options)

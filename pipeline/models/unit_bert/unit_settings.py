@@ -1,0 +1,66 @@
+"""What config.json says of a language model over codes, besides what transformers reads of it. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audiomill.errors import ModelError
+
+KEY = "audiomill_units"
+"""In config.json, which is RoBERTa's."""
+ENCODER, CODEBOOK, VOCABULARY = "encoder", "codebook.safetensors", "vocab.json"
+START, PAD, END, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
+SPECIAL = (START, PAD, END, UNKNOWN, MASK)
+"""Tokens of every vocabulary, in their order, which is RoBERTa's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSettings:
+    """Where the codes come from, and how they become tokens.
+
+    Attributes:
+        encoder: what makes the codes: `encoder` for the folder beside (or a file in there), else a hub id or URL.
+        encoder_fingerprint: of its weights.
+        quantizer: its name in the table of codes.
+        has_codebook: the codes are those of the codebook file beside, not of the checkpoint's own quantizer.
+        num_codebooks: whose codes stand side by side in a token.
+        num_entries: of each codebook.
+        hop: samples at 16 kHz from one code to the next.
+        deduplicate: runs of equal codes are one token.
+    """
+
+    encoder: str
+    encoder_fingerprint: str
+    quantizer: str
+    has_codebook: bool
+    num_codebooks: int
+    num_entries: int
+    hop: int
+    deduplicate: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands under KEY."""
+        return dataclasses.asdict(self)
+
+
+def unit_settings(folder: Path) -> UnitSettings:
+    """Reads config.json.
+
+    Raises:
+        ModelError: a field is missing or of another kind.
+    """
+    place = folder / "config.json"
+    try:
+        found = json.loads(place.read_text(encoding="utf-8")).get(KEY)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{place}: cannot be read ({error}); expected what `audiomill train-units` writes") from error
+    kinds = {"str": str, "bool": bool, "int": int}
+    for each in dataclasses.fields(UnitSettings):
+        value = found.get(each.name) if isinstance(found, dict) else None
+        if type(value) is not kinds[str(each.type)]:
+            raise ModelError(f"{place}: {KEY}.{each.name}: expected {each.type}, got {value!r}")
+    return UnitSettings(**{each.name: found[each.name] for each in dataclasses.fields(UnitSettings)})

@@ -1,0 +1,1 @@
+"""Codes of encode runs -> a language model over them."""

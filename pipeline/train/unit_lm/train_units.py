@@ -1,0 +1,230 @@
+"""The train-units job: outputs of encode runs -> a language model over their codes; goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from audiomill.config.fields import result_fields
+from audiomill.config.train import UNITS
+from audiomill.config.units import TrainUnitsConfig, UnitsConfig
+from audiomill.errors import InputError, UsageError
+from audiomill.models.checkpoint import Checkpoint, fingerprint
+from audiomill.models.device import resolve_device
+from audiomill.models.family import CODES, has_files
+from audiomill.models.unit_bert.unit_learner import MIN_TOKENS, UnitPlan
+from audiomill.models.unit_bert.unit_settings import ENCODER, UnitSettings
+from audiomill.models.unit_bert.unit_tokens import vocabulary_of
+from audiomill.models.vectors.hearing_encoder import found_encoder
+from audiomill.models.vectors.kept_parts import name_of
+from audiomill.storage import ledger
+from audiomill.storage.fs import Place, absolute
+from audiomill.train.fit.claim import claim, clear
+from audiomill.train.fit.finetune import Report, Training, ended, launch, load_learner
+from audiomill.train.fit.processes import first_alone
+from audiomill.train.fit.worker import Worker
+from audiomill.train.unit_lm.sequences import Kind, Sequences, check_use, counted, kept, kind_of, written
+
+EDGES = 2
+"""Tokens around a sequence: its start and its end."""
+
+
+def train_units(config: TrainUnitsConfig, console: Console) -> Report:
+    """Trains a language model over codes; the same call again goes on where it was, or does nothing.
+
+    Args:
+        config: the job.
+        console: for progress.
+
+    Returns:
+        What was trained on, for how long; also OUTPUT/result.json.
+
+    Raises:
+        UsageError: inputs or options cannot be used.
+        InputError: the tables hold no codes, or those of several quantizers.
+        RunFailed: the loss is not a number any more.
+    """
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        from audiomill.train.fit.processes import joined
+
+        with joined(config.units.device) as worker:
+            return _train_units(config, console, worker)
+    return _train_units(config, console, None)
+
+
+def _train_units(config: TrainUnitsConfig, console: Console, worker: Worker | None) -> Report:
+    is_first = worker is None or worker.is_first
+    output = Path(config.output.output).absolute()
+    quiet = Console(quiet=True) if config.output.quiet or not is_first else console
+    with first_alone(worker):
+        if config.output.overwrite and is_first:
+            clear(output)
+        prepared = _prepared(config, output, quiet)
+    if isinstance(prepared, dict):
+        return prepared if is_first else {}
+    training, told = prepared
+    launch(training, load_learner(training, resolve_device(config.units.device)), worker)
+    return {**ended(training, [], output, told), "is_new": True} if is_first else {}
+
+
+def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report | tuple[Training, dict[str, Any]]:
+    """What is to be trained, or the report of a run that is done."""
+    units = config.units
+    resolve_device(units.device)
+    places = [Place(absolute(each), units.storage_options) for each in config.inputs]
+    if not places:
+        raise UsageError("no inputs: expected outputs of `audiomill encode`")
+    kind = kind_of(places, units.quantizer)
+    coder, hop = _coder(units, kind, places)
+    output.mkdir(parents=True, exist_ok=True)
+    fields = {**result_fields(config), "inputs": list(config.inputs), "model": fingerprint(coder)}
+    claim(output, fields, "train-units")
+    if (output / "result.json").exists():
+        return {**json.loads((output / "result.json").read_text()), "is_new": False}
+    folder = output / "clips"
+    sequences, told = _sequences(units, kind, coder, hop, places, folder, quiet)
+    quiet.print(
+        f"training on {len(sequences)} sequences, {sequences.seconds / 3600:.2f} h of codes, {told['vocabulary_size']} tokens",
+        highlight=False,
+    )
+    training = Training(
+        units.for_loop(),
+        str(folder),
+        "",
+        UNITS,
+        str(output),
+        sequences.table,
+        None,
+        units.storage_options,
+        config.output.quiet,
+    )
+    return training, told
+
+
+def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpoint, int]:
+    """The checkpoint that made the codes, and its hop.
+
+    Raises:
+        UsageError: it is not there, or other weights made them.
+    """
+    name = units.model or kind.model
+    try:
+        found, shape = found_encoder(name, units.storage_options)
+    except UsageError as error:
+        hint = "" if units.model else f"; the tables name {kind.model!r}: say where it is now with --model"
+        raise UsageError(f"{error}{hint}") from error
+    if CODES not in found.gives:
+        raise UsageError(f"--model {name}: gives no codes; expected the checkpoint that made them")
+    own = fingerprint(found)
+    for place in places:
+        made_by = ledger.claim_of(place).get("results", {}).get("model")
+        if isinstance(made_by, str) and made_by != own:
+            raise UsageError(
+                f"{place.url}: its codes were made by weights {made_by}, {name} has {own}; expected the checkpoint that made them, "
+                "name it with --model"
+            )
+    if units.codebook is None and (shape.quantizer is None or kind.quantizer != "quantizer"):
+        raise UsageError(
+            f"codes of {kind.quantizer}: not those of the checkpoint's own quantizer; name the file that made them: --codebook km.safetensors"
+        )
+    if units.codebook is None and shape.quantizer is not None and shape.quantizer[1] != kind.num_entries:
+        raise UsageError(
+            f"codes of {kind.quantizer}: codebooks of {kind.num_entries} entries, {name} has {shape.quantizer[1]}; expected the checkpoint "
+            "that made them"
+        )
+    return found, int(shape.hop)
+
+
+def _sequences(
+    units: UnitsConfig, kind: Kind, coder: Checkpoint, hop: int, places: list[Place], folder: Path, quiet: Console
+) -> tuple[Sequences, dict[str, Any]]:
+    """Written, or those of an earlier run; and what people are told of them."""
+    note = folder / "told.json"
+    if (before := kept(folder)) is not None and note.exists():
+        return before, json.loads(note.read_text())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    quiet.print("reading codes", highlight=False)
+    counts = counted(places, kind)
+    check_use(counts, kind)
+    made = vocabulary_of(counts, kind.num_codebooks, kind.num_entries, units.min_count, units.max_vocabulary)
+    codebook = _codebook(units, kind, folder)
+    made.vocabulary.save(folder)
+    files = coder.path if has_files(coder.name) and Path(coder.name).exists() else None
+    settings = UnitSettings(
+        encoder=coder.name if files is None else name_of(files, ENCODER),
+        encoder_fingerprint=fingerprint(coder),
+        quantizer=kind.quantizer,
+        has_codebook=codebook is not None,
+        num_codebooks=kind.num_codebooks,
+        num_entries=kind.num_entries,
+        hop=hop,
+        deduplicate=units.deduplicate,
+    )
+    own = {
+        name: getattr(units, name)
+        for name in ("width", "depth", "heads", "max_positions", "dropout", "mask_start", "mask_span")
+    }
+    UnitPlan(settings=settings, encoder_files=files, codebook=codebook, **own).save(folder)
+    sequences, short = written(
+        places, kind, made.vocabulary, folder, hop, units.deduplicate, units.max_positions - EDGES, MIN_TOKENS
+    )
+    if not len(sequences):
+        raise UsageError(f"nothing to train on: {short} segments, each of fewer than {MIN_TOKENS} tokens")
+    told = {
+        "vocabulary_size": len(made.vocabulary),
+        "unknown_share": made.unknown_frames / sum(counts.values()),
+        "num_tokens": int(sequences.table.column("num_tokens").to_numpy().sum()),
+        "too_short": short,
+    }
+    note.write_text(json.dumps(told))
+    return sequences, told
+
+
+def _codebook(units: UnitsConfig, kind: Kind, folder: Path) -> str | None:
+    """A copy of the codebook file beside the sequences.
+
+    Raises:
+        UsageError: it has another number of entries than the codes.
+    """
+    if units.codebook is None:
+        return None
+    from audiomill.models.codes.codebooks import read_codebook
+
+    place = Place(absolute(units.codebook), units.storage_options)
+    entries = len(read_codebook(place, None).centroids_VD)
+    if entries != kind.num_entries:
+        raise UsageError(
+            f"--codebook {units.codebook}: {entries} entries, the codes are of {kind.num_entries}; expected the file that made them"
+        )
+    try:
+        content = place.read()
+    except FileNotFoundError as error:
+        raise InputError(f"--codebook {units.codebook}: no such file; check the path") from error
+    (folder / "codebook.safetensors").write_bytes(content)
+    return str(folder / "codebook.safetensors")
+
+
+def report_lines(report: Report, output: str) -> list[str]:
+    """The end of a training, for people."""
+    if not report["is_new"]:
+        return [
+            f"{output}: nothing to do, already trained for {report['num_updates']} updates (--overwrite starts anew)"
+        ]
+    lines = [
+        f"trained on {report['num_clips']} sequences, {report['num_tokens']} tokens of {report['vocabulary_size']} kinds, "
+        f"{report['hours']:.2f} h, {report['num_updates']} updates; of masked tokens {100 * (report['accuracy'] or 0):.1f}% right",
+        f"checkpoint: {output}/checkpoint (use it as --model of embed, encode and finetune --features); curves: {output}/report.html",
+    ]
+    if report["unknown_share"]:
+        lines.append(
+            f"unknown: {100 * report['unknown_share']:.2f}% of the frames, by --min-count and --max-vocabulary"
+        )
+    if report["nothing_learnt"]:
+        lines.append(f"warning: {report['nothing_learnt']}; more codes or updates, or another --learning-rate")
+    return lines
