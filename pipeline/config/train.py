@@ -10,13 +10,14 @@ from audiomill.config.fields import Validated, flag, option
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import UsageError
 
-PROJECTOR, FEATURES = "projector", "features"
+PROJECTOR, FEATURES, SEQ2SEQ = "projector", "features", "seq2seq"
 UNITS = "units"
 """Objective of `train-units`, see `audiomill.config.units`."""
 WITHOUT_TEXT = ("pretrain", "wav2vec", "vq-wav2vec")
 """Objectives that learn from audio alone."""
 RECIPES: dict[str, dict[str, Any]] = {
     "": {"learning_rate": 1e-4, "weight_decay": 0.01},
+    SEQ2SEQ: {"learning_rate": 1e-3, "weight_decay": 0.01},
     FEATURES: {"learning_rate": 1e-3, "weight_decay": 0.0},
     PROJECTOR: {"learning_rate": 1e-3, "weight_decay": 0.0, "max_warmup_updates": 500},
 }
@@ -68,10 +69,10 @@ class TrainConfig(Validated):
     )
     objective: str = option(
         "auto",
-        "ctc: a wav2vec2-family model learns to write; whisper: a Whisper does; pretrain: wav2vec2 learns from audio alone "
+        "ctc: a wav2vec2-family model learns to write; whisper: a Whisper does; seq2seq: a Transformer on log-mels; pretrain: wav2vec2 learns from audio alone "
         "(contrastive); wav2vec, vq-wav2vec: so do these older ones, which tell frames to come; features, projector: see --features, "
         "--projector; auto: by the checkpoint, ctc for wav2vec2-family ones.",
-        choices=("auto", "ctc", "whisper", "pretrain", "wav2vec", "vq-wav2vec", "features", "projector"),
+        choices=("auto", "ctc", "whisper", "seq2seq", "pretrain", "wav2vec", "vq-wav2vec", "features", "projector"),
         settled=(UNITS,),
         results=True,
     )
@@ -135,10 +136,15 @@ class TrainConfig(Validated):
     )
     units: str = option(
         "characters",
-        "CTC tokens of new vocabularies. characters: of any script; tokens: what blanks separate, such as phonemes.",
-        choices=("characters", "tokens"),
+        "CTC tokens of new vocabularies. characters: of any script; tokens: what blanks separate, such as phonemes; pieces: of words, "
+        "learnt from the labels (--features).",
+        choices=("characters", "tokens", "pieces"),
         results=True,
     )
+    word_pieces: int = option(
+        1000, "seq2seq, --units pieces: most word pieces that are learnt from the labels.", results=True
+    )
+    label_smoothing: float = option(0.1, "seq2seq: share of a label that all tokens have together.", results=True)
     text_form: str = option(
         "letters",
         "letters: labels without punctuation and in one case, as CTC models write; as-is: as they are (Whisper and projectors always).",
@@ -149,7 +155,10 @@ class TrainConfig(Validated):
     epochs: float = option(10.0, "Passes over the training clips.", results=True)
     max_updates: int | None = option(None, "Steps of the optimiser, instead of --epochs.", results=True)
     learning_rate: float | None = option(
-        None, "Highest learning rate.", otherwise="1e-4; for a projector or on features 1e-3", results=True
+        None,
+        "Highest learning rate.",
+        otherwise="1e-4; for a projector, on features and for seq2seq 1e-3",
+        results=True,
     )
     schedule: str = option(
         "tri-stage",
@@ -221,9 +230,9 @@ class TrainConfig(Validated):
         self.require_positive(
             "epochs", "max_updates", "learning_rate", "batch_seconds", "accumulate", "max_clip_seconds", "workers",
             "max_gradient", "evaluate_every", "patience", "save_minutes", "pseudo_weight", "stack", "projector_width",
-            "max_warmup_updates",
+            "max_warmup_updates", "word_pieces",
         )  # fmt: skip
-        for name in ("frame_dropout", "no_speech_share"):
+        for name in ("frame_dropout", "no_speech_share", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"--{flag(name)} {getattr(self, name)}: expected a share from 0 to below 1")
         if self.features and self.projector:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from audiomill.models.learner import Learner
     from audiomill.models.vectors.readout import Quantizer
 
-TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION, VOICES, TURNS, TAGS = (
-    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation", "voices", "turns", "tags",
+TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION, VOICES, TURNS, TAGS, BEAMS = (
+    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation", "voices", "turns", "tags", "beams",
 )  # fmt: skip
 """What checkpoints may give."""
 

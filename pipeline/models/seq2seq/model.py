@@ -148,7 +148,7 @@ def load_encoder_decoder(
     if wants.transcripts is not None:
         if loading.device.type == "cpu":  # its activations stay in float32
             model.model.decoder.float()
-            model.proj_out.float()
+            model.get_output_embeddings().float()
         decoder = writer(model, step_precision(precision, loading.device))
     network = encoder_network(loading, model, kind)
     return EncoderDecoder(network, decoder, wants, loading.quantizers, config.memory_fraction, encoded_at_once_s)

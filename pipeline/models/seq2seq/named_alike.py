@@ -84,6 +84,6 @@ def tokenizer_in(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: no tokenizer ({reason}); expected tokenizer.json beside the weights") from error

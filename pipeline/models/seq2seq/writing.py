@@ -42,6 +42,7 @@ class Writer:
         language: of a segment, by what is known of it.
         prompt: by that language -> tokens that the decoder is started with, equally many for all; none where rows begin with
             them already.
+        pieces: every token as its vocabulary spells it, where words can be told while they are written; None: they cannot.
         told: a text as it is written -> the text, and the language that it names; by default it names none.
     """
 
@@ -50,6 +51,7 @@ class Writer:
     decoded: Callable[[list[list[int]]], list[str]]
     language: Callable[[Utterance], str | None]
     prompt: Callable[[str | None], list[int]]
+    pieces: Sequence[str] | None = None
     told: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
 
 

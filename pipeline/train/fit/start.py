@@ -7,7 +7,7 @@ from typing import Any
 
 from audiomill.config.fields import digest, flag
 from audiomill.config.stages import ModelConfig
-from audiomill.config.train import FEATURES, PROJECTOR, TrainConfig
+from audiomill.config.train import FEATURES, PROJECTOR, SEQ2SEQ, TrainConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import family_of, find_checkpoint, fingerprint, settings_of, weights_fingerprint
 from audiomill.models.family import learners_of, objectives
@@ -24,6 +24,8 @@ READ_BY = {
     "head_width": (FEATURES,),
     "mixture": (FEATURES,),
     "encoder_layer": (FEATURES, PROJECTOR),
+    "label_smoothing": (SEQ2SEQ,),
+    "word_pieces": (SEQ2SEQ, FEATURES),
 }
 """Options that only some objectives read."""
 
@@ -39,13 +41,18 @@ def _check_flags(train: TrainConfig) -> None:
         )
 
 
+def _said(objective: str) -> str:
+    """How an objective is asked for."""
+    return f"--{objective}" if objective in (PROJECTOR, FEATURES) else f"--objective {objective}"
+
+
 def _check_read(train: TrainConfig, objective: str) -> None:
     """Raises UsageError for options that an objective does not read."""
     plain = TrainConfig()
     for name, readers in READ_BY.items():
         if objective not in readers and getattr(train, name) != getattr(plain, name):
             raise UsageError(
-                f"--{flag(name)}: read by --{' and --'.join(readers)} alone; add it, or leave the option out"
+                f"--{flag(name)}: read by {' and '.join(map(_said, readers))} alone; add it, or leave the option out"
             )
     if train.from_scratch and objective in (PROJECTOR, FEATURES):
         raise UsageError(f"--from-scratch: what is trained by --{objective} is new, its encoder is not; leave it out")
