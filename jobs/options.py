@@ -40,6 +40,7 @@ GROUPS = {
     "RespellEngineConfig": "Engine",
     "RespellOutputConfig": "Output",
     "TuneConfig": "Search",
+    "TunedConfig": "Text",
     "ProbeConfig": "Probe",
     "ProbeOutputConfig": "Output",
     "CopiesConfig": "Copies",

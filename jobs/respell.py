@@ -16,6 +16,7 @@ EXAMPLES = """\
 Examples:
   audiomill transcribe calls/ --model facebook/wav2vec2-base-960h --keep-posteriors 16 --output out/
   audiomill respell out/ --lm news.arpa --beam-size 64 --num-best 5 --output news/
+  audiomill respell out/ --beam-size 50 --lm 4gram.arpa --rescore-model lm/ --tune-on dev-kept/ --output best/
   audiomill respell out/ --config tuned/decoder.yaml --hotwords "aortic stenosis,Zolgensma" --output clinic/
 """
 

@@ -8,11 +8,11 @@ import click
 from rich.console import Console
 
 from audiomill.config.select import SelectConfig
-from audiomill.config.train import LoopConfig, TrainConfig
+from audiomill.config.train import SEQ2SEQ, LoopConfig, TrainConfig
 from audiomill.errors import UsageError
 from audiomill.jobs.options import WithExamples, checked_values, yaml_mapping
 from audiomill.jobs.quiet import quiet_libraries
-from audiomill.models.new_models.named import is_new
+from audiomill.models.new_models.named import SCHEME, is_new
 
 EXAMPLES = """\
 Example of a job.yaml:
@@ -25,9 +25,16 @@ Example of a job.yaml:
   label: {agreement: 3, beam_size: 16, lm: news.arpa}
   select: {max_expected_wer: 0.1, budget: 500h}
   train: {model: facebook/wav2vec2-base, epochs: 30, batch_seconds: 200}
+With `student: seq2seq` students are Transformers on log-mels; `student: {objective: seq2seq, model: new://seq2seq-small, epochs: 60}`
+says more. `loop: {tune_trials: 40}` finds the weights of label.lm and label.rescore_model on dev before each labelling.
 Without `labelled` the teacher is the model as it is, such as a Whisper that is to learn a domain.
-The names in a section are those of the options of transcribe (label), select and finetune (train).
+The names in a section are those of the options of transcribe (label), select and finetune (train, student).
 """
+FIXED = (
+    ("model", "label"), ("dev", "train"), ("pseudo", "train"), ("seed", "train"),
+    ("dev", "student"), ("pseudo", "student"), ("seed", "student"),
+)  # fmt: skip
+"""Options of sections that the loop sets."""
 INPUTS = ("labelled", "unlabelled", "dev", "test")
 
 
@@ -73,16 +80,24 @@ def _starts_anew(train: dict[str, Any]) -> bool:
 
 
 def _kinds(labelling: type) -> dict[str, type]:
-    return {"loop": LoopConfig, "label": labelling, "select": SelectConfig, "train": TrainConfig}
+    return {
+        "loop": LoopConfig,
+        "label": labelling,
+        "select": SelectConfig,
+        "train": TrainConfig,
+        "student": TrainConfig,
+    }
 
 
 def _section(given: Any, kind: type, path: str, name: str) -> dict[str, Any]:
     if given is None:
         return {}
+    if name == "student" and given == SEQ2SEQ:
+        return {"objective": SEQ2SEQ, "model": f"{SCHEME}{SEQ2SEQ}"}
     if not isinstance(given, dict):
         raise UsageError(f"{path}: {name}: expected names and values, got {given!r}")
     values = {str(key).replace("-", "_"): value for key, value in given.items()}
-    for fixed, where in (("model", "label"), ("dev", "train"), ("pseudo", "train"), ("seed", "train")):
+    for fixed, where in FIXED:
         if name == where and fixed in values:
             raise UsageError(f"{path}: {name}.{fixed} is set by the loop; leave it out (the seed is loop.seed)")
     return checked_values(values, kind, path, f"{name}.")
@@ -93,7 +108,7 @@ def _checked(values: dict[str, Any], path: str, from_scratch: bool) -> dict[str,
     unknown = sorted(values.keys() - {*INPUTS, "output"})
     if unknown:
         raise UsageError(
-            f"{path}: {unknown[0]} is no option here; expected output, {', '.join(INPUTS)}, loop, label, select or train"
+            f"{path}: {unknown[0]} is no option here; expected output, {', '.join(INPUTS)}, loop, label, select, train or student"
         )
     found: dict[str, Any] = {}
     for name in INPUTS:

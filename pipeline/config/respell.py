@@ -36,6 +36,8 @@ class RespellOutputConfig(Validated):
 
 @dataclass(frozen=True, kw_only=True)
 class _Kept:
+    LEFT_OUT = frozenset(("coverage_score",))
+
     inputs: tuple[str, ...]
     decoder: SearchConfig = SearchConfig()
     storage: RespellEngineConfig = RespellEngineConfig()
@@ -53,8 +55,25 @@ class _Kept:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TunedConfig(Validated):
+    """Weights that are found before a corpus is spelled."""
+
+    tune_on: str | None = option(
+        None,
+        "Output of `transcribe --keep-posteriors` on audio with known text: the weights are found there first, as tune-decoder does.",
+        otherwise="the weights as given",
+    )
+    tune_trials: int = option(40, "Settings that --tune-on tries.")
+
+    def check(self) -> None:
+        self.require_positive("tune_trials")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RespellConfig(_Kept):
     """`audiomill respell`: kept posteriors to text."""
+
+    tuned: TunedConfig = TunedConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

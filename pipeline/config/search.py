@@ -1,4 +1,4 @@
-"""Options of how text is read off a CTC model, and of what tells doubt about a text. See `audiomill.config.stages` for the rules."""
+"""Options of how text is searched for, and of what tells doubt about a text. See `audiomill.config.stages` for the rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from audiomill.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(Validated):
-    """Beam search of CTC models, language models behind it, and signs of doubt."""
+    """Beam search of CTC models and encoder-decoders, language models behind it, and signs of doubt."""
 
     COMMON = ("beam_size", "lm", "hotwords")
 
@@ -21,16 +21,23 @@ class SearchConfig(Validated):
     )
     beam_size: int = option(
         1,
-        "CTC: texts kept while searching; 1: the best label of every frame, without any of the options below.",
+        "CTC, seq2seq: texts kept while searching; 1: the best label of every frame (or token), without any of the options below.",
         results=True,
     )
     beam_tokens: int = option(16, "CTC: most probable tokens of a frame that are tried.", results=True)
-    num_best: int = option(1, "CTC: texts kept in `nbest`.", results=True)
-    lm: str | None = option(None, "CTC: n-gram language model, KenLM binary or ARPA (.arpa, .arpa.gz); path or URL.")
-    lm_weight: float = option(0.5, "CTC: weight of the language model's natural logarithms.", results=True)
-    word_score: float = option(1.0, "CTC: with --lm, added for each word, against its liking for few.", results=True)
+    num_best: int = option(1, "CTC, seq2seq: texts kept in `nbest`.", results=True)
+    lm: str | None = option(
+        None, "CTC, seq2seq: n-gram language model, KenLM binary or ARPA (.arpa, .arpa.gz); path or URL."
+    )
+    lm_weight: float = option(0.5, "CTC, seq2seq: weight of the language model's natural logarithms.", results=True)
+    word_score: float = option(
+        1.0, "CTC, seq2seq: with --lm, added for each word, against its liking for few.", results=True
+    )
     unknown_score: float = option(
-        -10.0, "CTC: added for each word that the language model does not know.", results=True
+        -10.0, "CTC, seq2seq: added for each word that the language model does not know.", results=True
+    )
+    coverage_score: float = option(
+        0.0, "seq2seq: added for each encoder frame that the text has looked at.", results=True
     )
     lexicon: str | None = option(
         None, "CTC: file with a word a line (spelling may follow a tab): no other word is written."
@@ -40,9 +47,9 @@ class SearchConfig(Validated):
     )
     hotword_score: float = option(5.0, "CTC: added for each hotword.", results=True)
     rescore_model: str | None = option(
-        None, "CTC: causal language model that weighs the best texts again; hub id, folder or URL."
+        None, "CTC, seq2seq: causal language model that weighs the best texts again; hub id, folder or URL."
     )
-    rescore_weight: float = option(0.3, "CTC: weight of its natural logarithms.", results=True)
+    rescore_weight: float = option(0.3, "CTC, seq2seq: weight of its natural logarithms.", results=True)
     keep_posteriors: int = option(
         0,
         "CTC: keep so many tokens a frame in OUTPUT/posteriors, for `audiomill respell` with other settings; 0: none.",
@@ -55,7 +62,9 @@ class SearchConfig(Validated):
             raise UsageError(f"--agreement {self.agreement}: expected 0 (off) to 5")
         if not 0 <= self.keep_posteriors <= 255:
             raise UsageError(f"--keep-posteriors {self.keep_posteriors}: expected 0 (none) to 255 tokens a frame")
-        needs_beam = [name for name in ("lm", "lexicon", "hotwords", "rescore_model") if getattr(self, name)]
+        needs_beam = [
+            name for name in ("lm", "lexicon", "hotwords", "rescore_model", "coverage_score") if getattr(self, name)
+        ]
         if self.beam_size == 1 and (needs_beam or self.num_best > 1):
             name = (needs_beam or ["num_best"])[0].replace("_", "-")
             raise UsageError(f"--{name} needs a beam search: add --beam-size 32")

@@ -309,9 +309,16 @@ class LoopConfig(Validated):
         choices=("pretrained", "teacher"),
         results=True,
     )
+    tune_trials: int = option(
+        0,
+        "Before a CTC teacher labels: settings of its beam search (label.lm, label.rescore_model) that are tried on dev; 0: as given.",
+        results=True,
+    )
     seed: int = option(0, "Of the trainings (each round adds its number) and of the bootstrap.", results=True)
 
     def check(self) -> None:
         self.require_positive("rounds", "patience")
+        if self.tune_trials < 0:
+            raise UsageError(f"--tune-trials {self.tune_trials}: expected 0 (none) or more")
         if not 0 < self.level <= 0.5:
             raise UsageError(f"--level {self.level}: expected a probability above 0, at most 0.5, such as 0.05")

@@ -15,7 +15,17 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.family import POSTERIORS, PUNCTUATION, TEXT, TRANSLATION, VOICES, Family, by_scheme, families
+from audiomill.models.family import (
+    BEAMS,
+    POSTERIORS,
+    PUNCTUATION,
+    TEXT,
+    TRANSLATION,
+    VOICES,
+    Family,
+    by_scheme,
+    families,
+)
 from audiomill.models.locate import NEMO, local_path
 from audiomill.models.model_table import needs_newer, told_unknown
 from audiomill.models.shape import Shape
@@ -117,9 +127,13 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
             f"{model}: a checkpoint without CTC head; transcribing needs a fine-tuned ...ForCTC or Whisper one "
             "(embed and encode can use this one)"
         )
-    if POSTERIORS not in checkpoint.gives and (text.decoder.beam_size > 1 or text.decoder.keep_posteriors):
-        option = "--beam-size" if text.decoder.beam_size > 1 else "--keep-posteriors"
+    search, is_ctc = text.decoder, POSTERIORS in checkpoint.gives
+    if not is_ctc and (search.keep_posteriors or (search.beam_size > 1 and BEAMS not in checkpoint.gives)):
+        option = "--keep-posteriors" if search.keep_posteriors else "--beam-size"
         raise ModelError(f"{option}: {model} is no CTC model; use a ...ForCTC checkpoint, or leave it out")
+    for name in ("lexicon", "hotwords") if not is_ctc else ("coverage_score",):
+        if getattr(search, name):
+            raise ModelError(f"--{name.replace('_', '-')}: {model} does not read it; leave it out")
     if text.task == "translate" and TRANSLATION not in checkpoint.gives:
         raise ModelError(f"--task translate: {model} does not translate; use a multilingual Whisper or Canary")
     if not text.punctuation and PUNCTUATION not in checkpoint.gives:

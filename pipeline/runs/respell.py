@@ -20,8 +20,8 @@ from rich.console import Console
 
 from audiomill import schema
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.config.fields import digest, result_fields
-from audiomill.config.respell import RespellConfig
+from audiomill.config.fields import digest, flag, result_fields
+from audiomill.config.respell import RespellConfig, TuneConfig, TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.models.base import Transcript
@@ -116,6 +116,8 @@ def respell(config: RespellConfig, console: Console) -> Summary:
         raise UsageError(f"--output {config.output.output}: expected another folder than the one that is read")
     decoder = config.decoder if config.decoder.beam_size > 1 else dataclasses.replace(config.decoder, beam_size=32)
     BeamDecoder(decoder, source.vocabulary, options)  # tells what cannot be used before anything is written
+    if config.tuned.tune_on is not None:
+        decoder = _tuned(config, decoder, console)
     fields = {
         **result_fields(decoder),
         **decoder_prints(decoder, options),
@@ -135,6 +137,26 @@ def respell(config: RespellConfig, console: Console) -> Summary:
         for part, rejections in _done(jobs, config.storage.workers):
             progress.part_done(hours[part], hours[part], rejections)
     return _finished(source, output)
+
+
+def _tuned(config: RespellConfig, decoder: SearchConfig, console: Console) -> SearchConfig:
+    """The decoder with the weights that do best on other posteriors. A search is deterministic: the same again finds the same."""
+    from audiomill.runs.tune import tuned  # which reads posteriors by the functions here
+
+    assert config.tuned.tune_on is not None, "there is something to tune on"
+    job = TuneJobConfig(
+        inputs=(config.tuned.tune_on,),
+        decoder=decoder,
+        storage=config.storage,
+        tune=TuneConfig(trials=config.tuned.tune_trials),
+        output=config.output,
+    )
+    found = tuned(job, console)
+    weights = {name: getattr(found, name) for name in ("lm_weight", "word_score", "unknown_score", "rescore_weight")}
+    told = ", ".join(f"{flag(name)} {value:g}" for name, value in weights.items() if value != getattr(decoder, name))
+    if not config.output.quiet:
+        console.print(f"weights: {told or 'as given'}", highlight=False)
+    return found
 
 
 def _seconds(place: Place, part: int) -> float:

@@ -47,11 +47,35 @@ def tune(config: TuneJobConfig, console: Console) -> dict[str, Any]:
     Raises:
         InputError: no posteriors or no reference texts.
     """
+    start = with_beams(config.decoder)
+    trials = tried(config, console)
+    best, names = min(trials, key=lambda trial: trial["wer"]), _tuned(start)
+    output = Place(absolute(config.output.output), config.storage.storage_options)
+    settings = {**{name: best[name] for name in names}, **_chosen(start)}
+    output.join("decoder.yaml").write(yaml.safe_dump(settings, sort_keys=True).encode())
+    output.join("trials.json").write(json.dumps(trials, indent=1).encode())
+    return {"best": best, "first": trials[0], "settings": settings, "num_trials": len(trials)}
+
+
+def with_beams(decoder: SearchConfig) -> SearchConfig:
+    """The same with a beam search, where nobody asked for one."""
+    return decoder if decoder.beam_size > 1 else dataclasses.replace(decoder, beam_size=32)
+
+
+def tuned(config: TuneJobConfig, console: Console) -> SearchConfig:
+    """The decoder with the weights that do best; raises what `tune` raises."""
+    start = with_beams(config.decoder)
+    best = min(tried(config, console), key=lambda trial: trial["wer"])
+    return dataclasses.replace(start, **{name: best[name] for name in _tuned(start)})
+
+
+def tried(config: TuneJobConfig, console: Console) -> list[Trial]:
+    """WER and weights of every trial, the first one with the weights as given."""
     options = config.storage.storage_options
     place = Place(absolute(config.only_input()), options)
     source = KeptPosteriors(place)
     references = _references(place, config, options)
-    start = config.decoder if config.decoder.beam_size > 1 else dataclasses.replace(config.decoder, beam_size=32)
+    start = with_beams(config.decoder)
     names = _tuned(start)
     parts = sorted(ledger.done_parts(place))
     decoder_of(start, source)  # tells what cannot be used
@@ -71,12 +95,7 @@ def tune(config: TuneJobConfig, console: Console) -> dict[str, Any]:
                     f"trial {number + 1}/{config.tune.trials}: WER {100 * errors.rate:.2f}%, best {100 * best:.2f}%",
                     highlight=False,
                 )
-    best = min(trials, key=lambda trial: trial["wer"])
-    output = Place(absolute(config.output.output), options)
-    settings = {**{name: best[name] for name in names}, **_chosen(start)}
-    output.join("decoder.yaml").write(yaml.safe_dump(settings, sort_keys=True).encode())
-    output.join("trials.json").write(json.dumps(trials, indent=1).encode())
-    return {"best": best, "first": trials[0], "settings": settings, "num_trials": len(trials)}
+    return trials
 
 
 _SLICES = 4

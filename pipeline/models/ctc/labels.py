@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from audiomill.errors import UsageError
 from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.vocabulary import ctc_vocabulary
 from audiomill.text.scripts import lowered, uppered
 
 PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
@@ -33,6 +34,10 @@ class LabelForm:
     keeps_form: bool
     is_upper: bool
     language: str | None = None
+
+    def save(self, folder: Path) -> None:
+        """The files that Hugging Face reads it from."""
+        save_tokenizer(self.vocabulary, folder)
 
     def tokens(self, text: str) -> list[int] | str:
         """Token numbers of a text, or the reason why there are none: empty_text or unknown_characters."""
@@ -52,11 +57,43 @@ class LabelForm:
         return found
 
 
+@dataclass(frozen=True)
+class PieceForm:
+    """The same with pieces of words. `tokenizer`: of transformers; its padding is the blank."""
+
+    vocabulary: CtcVocabulary
+    tokenizer: Any
+    keeps_form: bool
+    language: str | None = None
+
+    def save(self, folder: Path) -> None:
+        """The files that Hugging Face reads it from."""
+        self.tokenizer.save_pretrained(folder)
+
+    def tokens(self, text: str) -> list[int] | str:
+        """See `LabelForm`."""
+        form = written_form(text, self.keeps_form, self.language)
+        if not any(character.isalnum() for character in form):
+            return "empty_text"
+        found: list[int] = self.tokenizer(form, add_special_tokens=False)["input_ids"]
+        return "unknown_characters" if self.tokenizer.unk_token_id in found else found
+
+
+def piece_form(tokenizer: Any, keeps_form: bool, language: str | None) -> PieceForm:
+    """Of a tokenizer whose padding is the blank."""
+    return PieceForm(ctc_vocabulary(tokenizer, None, None), tokenizer, keeps_form, language)
+
+
+def written_form(text: str, keeps_form: bool, language: str | None) -> str:
+    """A text as it is learnt: as it is but for blanks, or in plain letters."""
+    return " ".join((text if keeps_form else plain_letters(text, language)).split())
+
+
 def symbols_of(text: str, by_token: bool, keeps_form: bool, language: str | None) -> list[str]:
     """A text as the symbols that tokens stand for; a blank stands between words."""
     if by_token:
         return text.split()
-    return list(" ".join((text if keeps_form else plain_letters(text, language)).split()))
+    return list(written_form(text, keeps_form, language))
 
 
 def plain_letters(text: str, language: str | None = None) -> str:
@@ -129,5 +166,7 @@ def best_path(labels_F: NDArray[Any], vocabulary: CtcVocabulary) -> str:
     """Text of the best label of every frame."""
     kept = labels_F[np.flatnonzero(np.diff(labels_F, prepend=-1))]
     tokens = [vocabulary.tokens[label] for label in kept.tolist() if label != vocabulary.blank]
+    if vocabulary.mark:
+        return vocabulary.written("".join(token for token in tokens if token not in vocabulary.special))
     between = " " if vocabulary.spaced else ""
     return " ".join(between.join(" " if token == vocabulary.delimiter else token for token in tokens).split())

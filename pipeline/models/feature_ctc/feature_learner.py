@@ -20,7 +20,16 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
 from audiomill.models.checkpoint import find_checkpoint, fingerprint
-from audiomill.models.ctc.labels import LabelForm, best_path, form_of, num_frames_needed, save_tokenizer, vocabulary_of
+from audiomill.models.ctc.labels import (
+    LabelForm,
+    PieceForm,
+    best_path,
+    form_of,
+    num_frames_needed,
+    piece_form,
+    vocabulary_of,
+    written_form,
+)  # fmt: skip
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import has_files
 from audiomill.models.feature_ctc.feature_head import FeatureHead
@@ -37,6 +46,7 @@ from audiomill.models.vectors.hearing_encoder import (
 )
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.models.vectors.mixture import mixture_weights
+from audiomill.text.word_pieces import learned_pieces
 
 MASK_FRAMES = 10
 
@@ -61,7 +71,7 @@ class FeatureLearner:
         encoder: HearingEncoder,
         head: FeatureHead,
         settings: FeatureSettings,
-        form: LabelForm,
+        form: LabelForm | PieceForm,
         place: Path | None,
         config: TrainConfig,
         most: int | None,
@@ -126,7 +136,7 @@ class FeatureLearner:
         """Head, configuration, tokens; the encoder too where it is a local folder, by hard links."""
         folder.mkdir(parents=True, exist_ok=True)
         self._settings.save(folder)
-        save_tokenizer(self._form.vocabulary, folder)
+        self._form.save(folder)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         # One entry, because the order of several differs from file to file.
         made_of = json.dumps([self._settings.encoder_fingerprint, self._settings.layer, self._settings.mixture])
@@ -155,8 +165,11 @@ def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device
                 f"--{flag(name)}: {config.model} has its own already; leave it out, or start from its encoder"
             )
     settings = feature_settings(folder)
-    vocabulary = ctc_vocabulary(ctc_tokenizer(folder, None, False), settings.vocab_size, 0)
-    form = form_of(vocabulary, config.text_form == "as-is", config.language)
+    tokenizer, keeps_form = ctc_tokenizer(folder, None, False), config.text_form == "as-is"
+    vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, 0)
+    form: LabelForm | PieceForm = form_of(vocabulary, keeps_form, config.language)
+    if vocabulary.mark:
+        form = piece_form(tokenizer, keeps_form, config.language)
     encoder = encoder_of(folder, settings, _formats(config, device), {})
     name = place_of(folder, settings.encoder, ENCODER)
     place = Path(name) if has_files(settings.encoder) else None
@@ -183,8 +196,7 @@ def new_feature_learner(
         raise UsageError(
             "--mixture and --encoder-layer: the one is a sum of all hidden states, the other names one; take one of them"
         )
-    keeps_form = config.text_form == "as-is"
-    vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form, config.language)
+    form = _new_form(texts, config)
     settings = FeatureSettings(
         encoder=name_of(config.model, ENCODER),
         encoder_fingerprint=fingerprint(found),
@@ -192,10 +204,20 @@ def new_feature_learner(
         encoder_width=shape.width_of(layer),
         hop=int(shape.hops.get(layer, shape.hop)),
         hidden=config.head_width,
-        vocab_size=len(vocabulary.tokens),
+        vocab_size=len(form.vocabulary.tokens),
         mixture=mixture,
     )
     encoder = loaded_encoder(name, want_of(settings), settings.hop, _formats(config, device), {})
     head = FeatureHead(settings.encoder_width, settings.hidden, settings.vocab_size, config.dropout or 0.0)
-    place, form = folder if has_files(config.model) else None, form_of(vocabulary, keeps_form, config.language)
+    place = folder if has_files(config.model) else None
     return FeatureLearner(encoder, head.to(device), settings, form, place, config, most_samples(found))
+
+
+def _new_form(texts: Sequence[str], config: TrainConfig) -> LabelForm | PieceForm:
+    """Tokens of the labels: letters, what blanks separate, or pieces of words."""
+    keeps_form = config.text_form == "as-is"
+    if config.units == "pieces":
+        forms = [written_form(text, keeps_form, config.language) for text in texts]
+        return piece_form(learned_pieces(forms, config.word_pieces), keeps_form, config.language)
+    vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form, config.language)
+    return form_of(vocabulary, keeps_form, config.language)

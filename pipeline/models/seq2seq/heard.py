@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.base import Utterance
+from audiomill.models.base import Candidate, Utterance
 from audiomill.models.seq2seq.gates import Signals, chars_per_second
 from audiomill.models.seq2seq.table import Decoded
 from audiomill.text.repetition import compression_ratio, num_repeats
@@ -30,12 +30,14 @@ class TimedToken(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class How:
     """One way to decode. `rung`: its number; `is_short`: short context; `temperature` 0: the most probable token;
-    `hears_out`: what the decoder leaves out at the end is decoded too, where somebody speaks there."""
+    `is_fused`: beams have what a run asked for beside them (language models, coverage); `hears_out`: what the decoder leaves
+    out at the end is decoded too, where somebody speaks there."""
 
     rung: int = 0
     is_short: bool = False
     temperature: float = 0.0
     num_beams: int = 1
+    is_fused: bool = False
     stops_loops: bool = False
     hears_out: bool = False
 
@@ -50,7 +52,8 @@ class Stretch(NamedTuple):
 
 class Heard(NamedTuple):
     """Raw result of one utterance: usually one stretch, more where the decoder stopped early. `is_agreed`: two rungs
-    gave the same tokens, so a third would not change them; `languages`: their probabilities, where it was detected."""
+    gave the same tokens, so a third would not change them; `languages`: their probabilities, where it was detected; `nbest`:
+    the best texts, where they were asked for."""
 
     stretches: tuple[Stretch, ...]
     language: str | None
@@ -59,6 +62,7 @@ class Heard(NamedTuple):
     gates: tuple[str, ...] | None = None
     is_agreed: bool = False
     languages: dict[str, float] | None = None
+    nbest: tuple[Candidate, ...] | None = None
 
     @property
     def tokens(self) -> list[int]:

@@ -20,6 +20,7 @@ from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
 from audiomill.models.pulse import beat
+from audiomill.models.seq2seq.fusion import Fusion, fusion_of
 from audiomill.models.seq2seq.gates import Signals
 from audiomill.models.seq2seq.heard import Heard, How
 from audiomill.models.seq2seq.ladder import GateLadder
@@ -39,6 +40,7 @@ class EncoderDecoder(EncodingModel):
         memory_fraction: share of the device's free memory to plan for.
         encoded_at_once_s: audio that the encoder is given at once, where its rows do not see each other's padding; 0: row
             by row.
+        fusion: beside the beams that every row is decoded with; None: rows are decoded without beams.
     """
 
     tells_rows = pads_rows_alone = True
@@ -51,14 +53,18 @@ class EncoderDecoder(EncodingModel):
         quantizers: Mapping[str, Quantizer],
         memory_fraction: float,
         encoded_at_once_s: float = 0.0,
+        fusion: Fusion | None = None,
     ) -> None:
         super().__init__(network, wants, quantizers, writer is not None)
         self._encoded_at_once_s, self._first = encoded_at_once_s, How()
         self._writing: Writing | None = None
         if writer is not None and wants.transcripts is not None:
-            self._writing = Writing(writer, wants.transcripts, memory_fraction)
+            self._writing = Writing(writer, wants.transcripts, memory_fraction, fusion)
         if wants.transcripts is not None and wants.transcripts.retry:
             self._first = How(stops_loops=True)
+        if fusion is not None and wants.transcripts is not None:
+            self._first = How(num_beams=wants.transcripts.decoder.beam_size, is_fused=True)
+        if wants.transcripts is not None and wants.transcripts.retry:
             self.ladder = GateLadder(self, wants.transcripts)
 
     def spare_memory(self) -> None:
@@ -151,4 +157,11 @@ def load_encoder_decoder(
             model.get_output_embeddings().float()
         decoder = writer(model, step_precision(precision, loading.device))
     network = encoder_network(loading, model, kind)
-    return EncoderDecoder(network, decoder, wants, loading.quantizers, config.memory_fraction, encoded_at_once_s)
+    fusion = None
+    if decoder is not None and decoder.pieces is not None and wants.transcripts is not None:
+        search = wants.transcripts.decoder
+        if search.beam_size > 1:
+            fusion = fusion_of(decoder.pieces, search, loading.storage_options, str(loading.device))
+    return EncoderDecoder(
+        network, decoder, wants, loading.quantizers, config.memory_fraction, encoded_at_once_s, fusion
+    )

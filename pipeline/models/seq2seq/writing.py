@@ -15,11 +15,12 @@ from torch import Tensor
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import RunFailed
-from audiomill.models.base import OnHeard, Transcript, Utterance
+from audiomill.models.base import Candidate, OnHeard, Transcript, Utterance
 from audiomill.models.finite import not_finite
-from audiomill.models.seq2seq.beams import decode_with_beams
+from audiomill.models.seq2seq.beams import Ranked, decode_with_beams
 from audiomill.models.seq2seq.cross import Crossed, crossed
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
+from audiomill.models.seq2seq.fusion import Fusion
 from audiomill.models.seq2seq.gates import Signals
 from audiomill.models.seq2seq.heard import Heard, How, Stretch, mean_logprob, seed_of, signals_of
 from audiomill.models.seq2seq.memory import Shapes, free_bytes, rows_that_fit
@@ -62,10 +63,13 @@ class Writing:
         writer: the decoder's side.
         wanted: options of texts.
         memory_fraction: share of the device's free memory to plan for.
+        fusion: beside beams that were asked for; None: none were.
     """
 
-    def __init__(self, writer: Writer, wanted: TranscriptConfig, memory_fraction: float) -> None:
-        self._writer, self._wanted, self._memory_fraction = writer, wanted, memory_fraction
+    def __init__(
+        self, writer: Writer, wanted: TranscriptConfig, memory_fraction: float, fusion: Fusion | None = None
+    ) -> None:
+        self._writer, self._wanted, self._memory_fraction, self._fusion = writer, wanted, memory_fraction, fusion
         self._halved = 1
 
     def spare_memory(self) -> None:
@@ -85,6 +89,7 @@ class Writing:
         languages = [writer.language(utterance) for utterance in batch]
         prompts = [writer.prompt(language) for language in languages]
         found: dict[int, Decoded] = {}
+        nbest: dict[int, tuple[Candidate, ...]] = {}
         waiting = deque(sorted(range(len(batch)), key=lambda row: -len(rows[row])))
 
         def next_entry(most: int, _frames: int | None) -> Entry | None:
@@ -115,13 +120,38 @@ class Writing:
         most = self._most_rows(longest)
         if how.num_beams == 1:
             decode(Table(weights, search, min(most, len(batch)), length), next_entry, done)
+        fusion = self._fusion if how.is_fused else None
         while (entry := next_entry(max(1, most // how.num_beams), None)) is not None:
-            better = decode_with_beams(weights, entry.begins, entry.prompts, search, how.num_beams)
-            for name, decoded in zip(entry.names, better, strict=True):
-                done(name, decoded)
+            better = decode_with_beams(weights, entry.begins, entry.prompts, search, how.num_beams, fusion)
+            for name, ranked in zip(entry.names, better, strict=True):
+                if fusion is not None:
+                    ranked, nbest[name] = self._weighed(ranked, fusion)
+                done(name, ranked[0].decoded)
         return [
-            Heard((Stretch(0, found[row]),), language, None, rung=how.rung) for row, language in enumerate(languages)
+            Heard((Stretch(0, found[row]),), language, None, rung=how.rung, nbest=nbest.get(row))
+            for row, language in enumerate(languages)
         ]
+
+    def _weighed(self, ranked: list[Ranked], fusion: Fusion) -> tuple[list[Ranked], tuple[Candidate, ...]]:
+        """Texts in the order of what everybody thinks of them, and what is kept of that."""
+        texts = [" ".join(text.split()) for text in self._writer.decoded([each.decoded.tokens for each in ranked])]
+        weighed = fusion.rescored(texts)
+        rescored: Sequence[float | None] = [None] * len(texts) if weighed is None else weighed
+        scores = [fusion.with_rescored(each.score, more) for each, more in zip(ranked, rescored, strict=True)]
+        order = sorted(range(len(ranked)), key=lambda at: (-scores[at], texts[at]))
+        listed = [
+            Candidate(
+                text=texts[at],
+                acoustic=ranked[at].decoded.sum_logprob,
+                lm=ranked[at].lm,
+                num_words=ranked[at].num_words,
+                hotwords=0,
+                rescored=rescored[at],
+                score=scores[at],
+            )
+            for at in order[: fusion.num_best]
+        ]
+        return [ranked[at] for at in order], tuple(listed)
 
     def _begins(self, rows_BFD: Tensor) -> Crossed | Tensor:
         return crossed(self._writer.weights, rows_BFD) if self._writer.weights.looks else rows_BFD
@@ -167,6 +197,7 @@ class Writing:
                 rung=heard.rung,
                 gates=heard.gates,
                 confidence=math.exp(mean_logprob(heard)),
+                nbest=heard.nbest,
             )
             for heard, (text, language) in zip(found, self._texts(found), strict=True)
         ]

@@ -19,7 +19,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import Utterance
-from audiomill.models.ctc.labels import plain_letters
+from audiomill.models.ctc.labels import written_form
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.learner import Loss, Rows
@@ -133,7 +133,7 @@ class Seq2SeqLearner:
 
 
 def _form(text: str, config: TrainConfig) -> str:
-    return " ".join(text.split()) if config.text_form == "as-is" else plain_letters(text, config.language)
+    return written_form(text, config.text_form == "as-is", config.language)
 
 
 def _masked(features_BFM: Tensor, lengths_B: Tensor, start_share: float, seed: int) -> Tensor:

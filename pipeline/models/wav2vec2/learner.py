@@ -144,6 +144,10 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: to
     has_tokens = any((folder / name).exists() for name in ("vocab.json", "tokenizer.json"))
     if config.vocabulary == "checkpoint" and not has_tokens:
         raise ModelError(f"--vocabulary checkpoint: {config.model} has no vocab.json; use --vocabulary labels")
+    if config.units == "pieces":
+        raise UsageError(
+            "--units pieces: heads on frozen features and seq2seq models write pieces; add --features, or leave it out"
+        )
     keeps_form = config.text_form == "as-is"
     is_own = has_tokens and config.vocabulary != "labels"
     if is_own:

@@ -192,8 +192,8 @@ class WhisperModel:
         else:
             while (entry := hearing.next_entry(max(1, self._capacity // how.num_beams))) is not None:
                 found = decode_with_beams(decoder, entry.begins, entry.prompts, search, how.num_beams)
-                for name, decoded in zip(entry.names, found, strict=True):
-                    hearing.done(name, _numbers(decoded))
+                for name, (best, *_) in zip(entry.names, found, strict=True):
+                    hearing.done(name, _numbers(best.decoded))
         return hearing.heard(self._heads)
 
     def _telling(self, hearing: Hearing) -> Callable[[int, Decoded], None]:

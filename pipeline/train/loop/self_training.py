@@ -2,6 +2,7 @@
 
 OUTPUT/loop.json            the settings that claimed the folder
 OUTPUT/round-0/             the teacher, trained on the labels alone
+OUTPUT/round-N/tuning/      dev posteriors of the teacher, and the weights found on them (with loop.tune_trials)
 OUTPUT/round-N/labels/      what the teacher wrote of the unlabelled audio
 OUTPUT/round-N/selection/   pseudo-labels (see `audiomill.train.select.selection`)
 OUTPUT/round-N/training/    the student (see `audiomill.train.fit.finetune`)
@@ -26,13 +27,18 @@ from rich.console import Console
 
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
+from audiomill.config.respell import RespellEngineConfig, RespellOutputConfig, TuneConfig, TuneJobConfig
 from audiomill.config.run import EngineConfig, OutputConfig
+from audiomill.config.search import SearchConfig
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
 from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import OF_NEW_ONES, FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
 from audiomill.errors import UsageError
+from audiomill.models.checkpoint import find_checkpoint, fingerprint
+from audiomill.models.family import POSTERIORS
 from audiomill.runs.job import run_job
+from audiomill.runs.tune import tuned
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.bootstrap import Comparison, compared
@@ -41,6 +47,8 @@ from audiomill.train.fit.finetune import finetune
 from audiomill.train.select.selection import select
 
 Metrics = dict[str, Any]
+POSTERIORS_KEPT = 32
+"""Tokens a frame that weights are found on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +66,8 @@ class Labelling:
 @dataclass(frozen=True, kw_only=True)
 class SelfTraining:
     """A loop. `labelled`, `dev`, `test`: audio with text; without `labelled` the teacher is the model as it is;
-    `unlabelled`: its texts, if any, are never looked at."""
+    `unlabelled`: its texts, if any, are never looked at; `student`: how students are trained that are of another kind than the
+    first teacher, such as a Transformer on log-mels; None: as `train` says."""
 
     output: str
     labelled: tuple[str, ...]
@@ -69,6 +78,7 @@ class SelfTraining:
     label: Labelling = Labelling()
     select: SelectConfig = SelectConfig()
     train: TrainConfig = TrainConfig()
+    student: TrainConfig | None = None
     quiet: bool = False
 
 
@@ -166,8 +176,9 @@ def _round(number: int, folder: Path, rounds: list[Metrics], config: SelfTrainin
     is_trained = bool(config.labelled) or teacher is not None
     selected: dict[str, Any] = {}
     if teacher is not None:
+        label = _tuned(folder, teacher, config, quiet)
         quiet.print(f"round {number}: labelling with round {teacher['round']}", highlight=False)
-        _transcribe(config.unlabelled, folder / "labels", teacher["checkpoint"], config, quiet)
+        _transcribe(config.unlabelled, folder / "labels", teacher["checkpoint"], config, quiet, label)
         selected = _select(folder, teacher, config, quiet)
     report = _train(folder, train, config, quiet) if is_trained else {}
     checkpoint = str(folder / "training" / "checkpoint") if is_trained else config.train.model
@@ -196,7 +207,8 @@ def _train(folder: Path, train: TrainConfig, config: SelfTraining, console: Cons
 
 
 def _train_config(number: int, folder: Path, teacher: Metrics | None, config: SelfTraining) -> TrainConfig:
-    train = dataclasses.replace(config.train, dev=",".join(config.dev), seed=config.loop.seed + number)
+    own_kind = config.train if teacher is None or config.student is None else config.student
+    train = dataclasses.replace(own_kind, dev=",".join(config.dev), seed=config.loop.seed + number)
     if teacher is None:
         return train
     train = dataclasses.replace(train, pseudo=str(folder / "selection"))
@@ -206,8 +218,39 @@ def _train_config(number: int, folder: Path, teacher: Metrics | None, config: Se
     return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto", **own)
 
 
-def _transcribe(inputs: tuple[str, ...], output: Path, model: str, config: SelfTraining, console: Console) -> None:
+def _tuned(folder: Path, teacher: Metrics, config: SelfTraining, console: Console) -> Labelling:
+    """How the teacher labels: with the weights of its beam search that do best on dev."""
     label = config.label
+    search = label.transcripts.decoder
+    checkpoint = find_checkpoint(ModelConfig(model=teacher["checkpoint"]), label.plan.storage_options)
+    if not config.loop.tune_trials or search.beam_size == 1 or POSTERIORS not in checkpoint.gives:
+        return label
+    done, kept = folder / "tuning" / "decoder.json", folder / "tuning" / "dev"
+    if not done.exists():
+        plain = SearchConfig(keep_posteriors=max(POSTERIORS_KEPT, search.beam_tokens))
+        whole = dataclasses.replace(label, transcripts=dataclasses.replace(label.transcripts, decoder=plain))
+        _transcribe(config.dev, kept, teacher["checkpoint"], config, console, whole)
+        job = TuneJobConfig(
+            inputs=(str(kept),),
+            decoder=search,
+            storage=RespellEngineConfig(storage_options=label.plan.storage_options),
+            tune=TuneConfig(trials=config.loop.tune_trials, language=label.transcripts.language),
+            output=RespellOutputConfig(output=str(folder / "tuning"), quiet=config.quiet),
+        )
+        done.write_text(json.dumps(dataclasses.asdict(tuned(job, console)), indent=1))
+    found = SearchConfig(**json.loads(done.read_text()))
+    return dataclasses.replace(label, transcripts=dataclasses.replace(label.transcripts, decoder=found))
+
+
+def _transcribe(
+    inputs: tuple[str, ...],
+    output: Path,
+    model: str,
+    config: SelfTraining,
+    console: Console,
+    label: Labelling | None = None,
+) -> None:
+    label = label or config.label
     job = TranscribeConfig(
         inputs=inputs,
         plan=label.plan,
@@ -293,8 +336,6 @@ def _folder_of(teacher: Metrics, folder: Path) -> Path:
 
 def _metrics(number: int, folder: Path, teacher: Metrics | None, checkpoint: str, config: SelfTraining) -> Metrics:
     """What the test set says, and whether the student takes over."""
-    from audiomill.models.checkpoint import find_checkpoint, fingerprint
-
     options = config.label.plan.storage_options
     own = scored(folder / "test", options)
     before = own if teacher is None else scored(_folder_of(teacher, folder) / "test", options)
@@ -328,11 +369,21 @@ def _round_line(metrics: Metrics) -> str:
 
 
 def config_of(values: dict[str, Any], sections: dict[str, dict[str, Any]]) -> SelfTraining:
-    """A loop from plain values: inputs and output beside `loop`, `label`, `select` and `train`, each by option names."""
+    """A loop from plain values: inputs and output beside `loop`, `label`, `select`, `train` and `student`,
+    each by option names.
+
+    Raises:
+        UsageError: students go on from a teacher of another kind.
+    """
+    if sections.get("student") and sections.get("loop", {}).get("start") == "teacher":
+        raise UsageError(
+            "loop.start teacher: students of another kind cannot go on from the teacher; leave out start, or student"
+        )
     return SelfTraining(
         **values,
         loop=build(LoopConfig, sections.get("loop", {})),
         label=build(Labelling, sections.get("label", {})),
         select=build(SelectConfig, sections.get("select", {})),
         train=build(TrainConfig, sections.get("train", {})),
+        student=build(TrainConfig, sections["student"]) if sections.get("student") else None,
     )
