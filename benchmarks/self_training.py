@@ -27,7 +27,8 @@ from rich.console import Console
 from audiomill.config.train import FinetuneConfig, TrainOutputConfig
 from audiomill.text.bootstrap import compared
 from audiomill.train.fit.finetune import finetune
-from audiomill.train.loop.self_training import _edits, _transcribe, best_of, config_of, scored, self_train
+from audiomill.train.loop.scoring import _edits, scored
+from audiomill.train.loop.self_training import _transcribe, best_of, config_of, self_train
 from benchmarks.record import save
 
 SHAPE = {

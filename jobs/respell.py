@@ -30,7 +30,7 @@ def respell(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> N
     OUTPUT is the --output of `transcribe --keep-posteriors` with a CTC model. Runs on CPU, a process a core; finished
     parts are not done again.
     """
-    from audiomill.runs.respell import respell
+    from audiomill.runs.posteriors.respell import respell
 
     config = config_from(RespellConfig, inputs, config_file, flags)
     console = Console(stderr=True)

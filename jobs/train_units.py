@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from audiomill.config.units import TrainUnitsConfig
+from audiomill.config.train_units import TrainUnitsConfig
 from audiomill.jobs.options import JobCommand, config_from, with_options
 from audiomill.jobs.quiet import quiet_libraries
 

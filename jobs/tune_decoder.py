@@ -27,7 +27,7 @@ def tune_decoder(inputs: tuple[str, ...], config_file: str | None, **flags: Any)
     OUTPUT is the --output of `transcribe --keep-posteriors` on audio with reference texts. Writes OUTPUT/decoder.yaml, which
     `transcribe` and `respell` take with --config, and every trial.
     """
-    from audiomill.runs.tune import tune
+    from audiomill.runs.posteriors.tune import tune
 
     config = config_from(TuneJobConfig, inputs, config_file, flags)
     found = tune(config, Console(stderr=True))

@@ -201,14 +201,15 @@ def test_trace_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wa
 OF_CTC = {
     "beam_tokens",
     "chunk_seconds",
-    "left_seconds",
-    "right_seconds",
     "context_seconds",
+    "coverage_score",
     "drop_special_tokens",
     "hotword_score",
+    "left_seconds",
     "lm_weight",
     "num_best",
     "rescore_weight",
+    "right_seconds",
     "trust_remote_code",
 }
 

@@ -20,8 +20,8 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import InputError, ModelError, OutputMismatch, UsageError
 from audiomill.models.base import Utterance
 from audiomill.models.ctc.rescore import Rescorer
-from audiomill.runs.respell import respell
-from audiomill.runs.tune import tune
+from audiomill.runs.posteriors.respell import respell
+from audiomill.runs.posteriors.tune import tune
 from audiomill.text.wer import NO_ERRORS, score_pair
 from tests.jobs_by_hand import check_accounts, loaded, part_files, rows, run
 from tests.synth import CTC_TOKENS, RATE

@@ -21,7 +21,8 @@ from audiomill.config.train import FinetuneConfig, LoopConfig, TrainConfig, Trai
 from audiomill.errors import UsageError
 from audiomill.storage.fs import Place
 from audiomill.train.fit.finetune import finetune
-from audiomill.train.loop.self_training import _transcribe, best_of, config_of, decided, scored, self_train, why_ended
+from audiomill.train.loop.scoring import decided, scored
+from audiomill.train.loop.self_training import _transcribe, best_of, config_of, self_train, why_ended
 from tests.command_line import in_process
 from tests.scale import daily
 from tests.tone_language import save_config, write_corpus

@@ -429,7 +429,7 @@ def test_lora_weights_learn_are_kept_and_change_what_is_written(
     learner = learner_of(wav2vec2_folder, llm / "lm", lora_rank=2, no_speech_share=0.0)
     assert len(learner.model.lora) == 3 * 4 * 2  # layers, projections, A and B
     labels = learner.labels(["abc"], np.array([16_000]))
-    learner.thaw(0)
+    learner.thaw(0, 1)
     learner.loss([noise(16_000)], labels, np.ones(1, np.float32), 0).total.backward()
     with torch.no_grad():
         for each in learner.model.lora.values():

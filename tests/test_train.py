@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from audiomill.audio.perturb import at_speed, in_noise
-from audiomill.config.train import TrainConfig, TrainOutputConfig
+from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, RunFailed, UsageError
 from audiomill.models.ctc.labels import form_of, num_frames_needed, plain_letters, save_tokenizer, vocabulary_of
 from audiomill.models.frames.masks import span_mask
@@ -312,8 +312,6 @@ def test_nothing_left_no_such_model_and_a_loss_that_is_no_number_are_told(tones:
         trained(tones / "labelled", tmp_path / "o4", model=str(tones / "config"), objective="whisper")
     with pytest.raises(RunFailed, match=r"update \d+: the loss is (nan|inf).*Lower --learning-rate"):
         trained(tones / "labelled", tmp_path / "o5", model=str(tones / "config"), learning_rate=1e30, warmup_share=0.0, max_gradient=1e30, max_updates=20)  # fmt: skip
-    with pytest.raises(UsageError, match="local folder"):
-        TrainOutputConfig(output="s3://bucket/x")
 
 
 def test_pretraining_learns_what_is_hidden_and_its_codes_stay_alive(tones: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from audiomill.errors import UsageError
 
 PROJECTOR, FEATURES, SEQ2SEQ = "projector", "features", "seq2seq"
 UNITS = "units"
-"""Objective of `train-units`, see `audiomill.config.units`."""
+"""Objective of `train-units`, see `audiomill.config.train_units`."""
 WITHOUT_TEXT = ("pretrain", "wav2vec", "vq-wav2vec")
 """Objectives that learn from audio alone."""
 RECIPES: dict[str, dict[str, Any]] = {
@@ -266,7 +266,10 @@ def by_recipe(config: TrainConfig, objective: str) -> TrainConfig:
 class TrainOutputConfig(Validated):
     """Where a training run lives."""
 
-    output: str = option("", "Local folder for the checkpoint, its metrics and the state to continue from.")
+    output: str = option(
+        "",
+        "Folder or URL for the checkpoint, its metrics and the state to go on from (with a URL, work is done in ~/.cache/audiomill).",
+    )
     overwrite: bool = option(False, "Delete what the output holds and start anew.")
     quiet: bool = option(False, "No progress, only the final summary.")
     verbose: bool = option(False, "Show what the libraries say.")
@@ -274,10 +277,6 @@ class TrainOutputConfig(Validated):
     def check(self) -> None:
         if not self.output:
             raise UsageError("--output is missing: name a folder for the checkpoint, e.g. --output model/")
-        if "://" in self.output:
-            raise UsageError(
-                f"--output {self.output}: training keeps its state in a local folder; copy OUTPUT/checkpoint afterwards"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

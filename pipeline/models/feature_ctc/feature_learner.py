@@ -31,6 +31,7 @@ from audiomill.models.ctc.labels import (
     written_form,
 )  # fmt: skip
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
+from audiomill.models.ctc.word_pieces import learned_pieces
 from audiomill.models.family import has_files
 from audiomill.models.feature_ctc.feature_head import FeatureHead
 from audiomill.models.feature_ctc.feature_loading import WEIGHTS, encoder_of, load_head, want_of
@@ -46,7 +47,6 @@ from audiomill.models.vectors.hearing_encoder import (
 )
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.models.vectors.mixture import mixture_weights
-from audiomill.text.word_pieces import learned_pieces
 
 MASK_FRAMES = 10
 

@@ -20,7 +20,7 @@ from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
 from audiomill.models.pulse import beat
-from audiomill.models.seq2seq.fusion import Fusion, fusion_of
+from audiomill.models.seq2seq.beam.fusion import Fusion, fusion_of
 from audiomill.models.seq2seq.gates import Signals
 from audiomill.models.seq2seq.heard import Heard, How
 from audiomill.models.seq2seq.ladder import GateLadder

@@ -17,10 +17,10 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import RunFailed
 from audiomill.models.base import Candidate, OnHeard, Transcript, Utterance
 from audiomill.models.finite import not_finite
-from audiomill.models.seq2seq.beams import Ranked, decode_with_beams
+from audiomill.models.seq2seq.beam.beams import Ranked, decode_with_beams
+from audiomill.models.seq2seq.beam.fusion import Fusion
 from audiomill.models.seq2seq.cross import Crossed, crossed
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
-from audiomill.models.seq2seq.fusion import Fusion
 from audiomill.models.seq2seq.gates import Signals
 from audiomill.models.seq2seq.heard import Heard, How, Stretch, mean_logprob, seed_of, signals_of
 from audiomill.models.seq2seq.memory import Shapes, free_bytes, rows_that_fit

@@ -15,12 +15,11 @@ from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.seq2seq.options import check_plain
 from audiomill.models.shape import Shape
 
-HOP = 640
-"""Mel frames every 10 ms, halved twice."""
-
 
 def _shape(path: Path) -> Shape:
     from transformers import AutoConfig
+
+    from audiomill.models.speech_to_text.s2t_network import HOP
 
     config = AutoConfig.from_pretrained(path)
     return Shape(width=config.d_model, num_layers=config.encoder_layers, hop=HOP)

@@ -20,6 +20,7 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import Utterance
 from audiomill.models.ctc.labels import written_form
+from audiomill.models.ctc.word_pieces import learned_pieces
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.learner import Loss, Rows
@@ -28,7 +29,6 @@ from audiomill.models.seq2seq.named_alike import tokenizer_in
 from audiomill.models.seq2seq.writing import Writing
 from audiomill.models.speech_to_text.s2t_loading import writer_of
 from audiomill.models.speech_to_text.s2t_network import FilterBanks, MaskedConvolutions, filter_banks
-from audiomill.text.word_pieces import learned_pieces
 
 IGNORED = -100
 SPAN_FRAMES = 20

@@ -19,8 +19,9 @@ from audiomill.models.frames.exact import frame_mask
 from audiomill.models.frames.fbank import WINDOW_SAMPLES, KaldiFbank
 from audiomill.models.projection import fused, projection
 from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderLayer, DecoderWeights
-from audiomill.models.speech_to_text.family import HOP
 
+HOP = 640
+"""Mel frames every 10 ms, halved twice."""
 SMALLEST_STD = 1e-8
 """Of a mel band over a segment: one frame has none, and digital silence neither."""
 

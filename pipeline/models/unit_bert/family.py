@@ -8,9 +8,9 @@ from typing import Any
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
+from audiomill.models.codes.unit_settings import KEY, unit_settings
 from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
 from audiomill.models.shape import Shape
-from audiomill.models.unit_bert.unit_settings import KEY, unit_settings
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -30,6 +30,12 @@ def _load(loading: Loading) -> SpeechModel:
     return load(loading)
 
 
+def _learner(folder: Path, device: Any) -> Any:
+    from audiomill.models.unit_bert.unit_learner import load_unit_learner
+
+    return load_unit_learner(folder, device)
+
+
 FAMILY = Family(
     name="unit_bert",
     checkpoints="masked language model over codes, as `audiomill train-units` makes them",
@@ -44,4 +50,5 @@ FAMILY = Family(
     shape=_shape,
     load=_load,
     batch_seconds=FRAMES_BATCH_S,
+    code_learner=_learner,
 )

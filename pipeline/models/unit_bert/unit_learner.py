@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from audiomill.models.codes.unit_plan import UnitPlan, read_plan
+from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, KEY
+from audiomill.models.codes.unit_tokens import UnitVocabulary, read_vocabulary
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.unit_bert.unit_settings import CODEBOOK, ENCODER, KEY, UnitSettings
-from audiomill.models.unit_bert.unit_tokens import UnitVocabulary, read_vocabulary
 from audiomill.models.vectors.kept_parts import keep
-
-MIN_TOKENS = 4
-PLAN = "units.json"
-"""Beside the sequences: everything that a worker needs to begin."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitPlan:
-    """`encoder_files`: of the checkpoint that makes the codes, where it lies on this machine; `codebook`: file of the codebook;
-    the rest: see `audiomill.config.units.UnitsConfig`."""
-
-    settings: UnitSettings
-    encoder_files: str | None
-    codebook: str | None
-    width: int
-    depth: int
-    heads: int
-    max_positions: int
-    dropout: float
-    mask_start: float
-    mask_span: int
-
-    def save(self, folder: Path) -> None:
-        """units.json."""
-        (folder / PLAN).write_text(json.dumps({**self.__dict__, "settings": self.settings.as_json()}, indent=1))
-
-
-def read_plan(folder: Path) -> UnitPlan:
-    """From units.json."""
-    found = json.loads((folder / PLAN).read_text())
-    return UnitPlan(**{**found, "settings": UnitSettings(**found["settings"])})
 
 
 class UnitLearner:

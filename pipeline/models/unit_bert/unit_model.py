@@ -29,13 +29,13 @@ from audiomill.models.base import (
 )  # fmt: skip
 from audiomill.models.checkpoint import find_checkpoint, fingerprint, shape_of
 from audiomill.models.codes.codebooks import read_codebook
+from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, END, START, UnitSettings, unit_settings
+from audiomill.models.codes.unit_tokens import UnitVocabulary, joined, read_vocabulary, without_repeats
 from audiomill.models.family import Loading
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of, load_model
 from audiomill.models.pulse import beat
 from audiomill.models.task import TaskSpec
-from audiomill.models.unit_bert.unit_settings import CODEBOOK, ENCODER, END, START, UnitSettings, unit_settings
-from audiomill.models.unit_bert.unit_tokens import UnitVocabulary, joined, read_vocabulary, without_repeats
 from audiomill.models.vectors.kept_parts import check_same, place_of
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wanted import QUANTIZER

@@ -33,7 +33,7 @@ def _load(loading: Loading) -> SpeechModel:
 
 def _learner(codes: bool) -> Any:
     def load(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
-        from audiomill.models.wav2vec1.pretrainer import load_wav2vec_pretrainer
+        from audiomill.models.wav2vec1.predictive_learner import load_wav2vec_pretrainer
 
         return load_wav2vec_pretrainer(path, config, device, codes)
 

@@ -29,7 +29,7 @@ from audiomill.models.base import (
     Wants,
 )
 from audiomill.models.finite import not_finite
-from audiomill.models.seq2seq.beams import decode_with_beams
+from audiomill.models.seq2seq.beam.beams import decode_with_beams
 from audiomill.models.seq2seq.gates import Signals
 from audiomill.models.seq2seq.heard import Heard, How, TimedToken, core_seconds, mean_logprob, signals_of
 from audiomill.models.seq2seq.memory import free_bytes, rows_that_fit, shapes_of

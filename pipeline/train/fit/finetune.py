@@ -7,58 +7,31 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from rich.console import Console
 
-from audiomill.config.train import UNITS, WITHOUT_TEXT, FinetuneConfig, TrainConfig, by_recipe
+from audiomill.config.train import WITHOUT_TEXT, FinetuneConfig, by_recipe
 from audiomill.errors import RunFailed, UsageError
-from audiomill.models.checkpoint import family_of, settings_of
 from audiomill.models.device import resolve_device
-from audiomill.models.family import learners_of
 from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
 from audiomill.models.new_models.named import is_new
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
 from audiomill.train.fit.claim import claim, clear, fields_of
-from audiomill.train.fit.history import Recorder, nothing_learnt, read_metrics
+from audiomill.train.fit.history import nothing_learnt, read_metrics
+from audiomill.train.fit.launch import Training, launch, load_learner
+from audiomill.train.fit.mirror import Mirror, folder_of, mirror_of
 from audiomill.train.fit.processes import first_alone
 from audiomill.train.fit.start import start_of
-from audiomill.train.fit.state import States
-from audiomill.train.fit.updating import Labelled, fit
 from audiomill.train.fit.worker import Worker
 from audiomill.train.page import training_page
 from audiomill.train.pictures import training_charts
-from audiomill.train.unit_lm.sequences import Sequences
 
 Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Training:
-    """Everything a worker needs: plain values, so that it travels. `objective` "units": rows are those of
-    `audiomill.train.unit_lm.sequences`, and there is no model to start from."""
-
-    config: TrainConfig
-    folder: str
-    model_path: str
-    objective: str
-    output: str
-    train: pa.Table
-    dev: pa.Table | None
-    storage_options: dict[str, Any]
-    quiet: bool
-
-    def examples(self, table: pa.Table) -> Clips | Sequences:
-        """What is learnt from, of some rows."""
-        kind = Sequences if self.objective == UNITS else Clips
-        return kind(Path(self.folder), table)
 
 
 def finetune(config: FinetuneConfig, console: Console) -> Report:
@@ -86,11 +59,11 @@ def finetune(config: FinetuneConfig, console: Console) -> Report:
 def _finetune(config: FinetuneConfig, console: Console, worker: Worker | None) -> Report:
     """`worker`: which of the processes that torchrun started this is, None otherwise."""
     is_first = worker is None or worker.is_first
-    output = Path(config.output.output).absolute()
+    options = config.plan.storage_options
+    output, mirror = folder_of(config.output.output, options), mirror_of(config.output.output, options)
     quiet = Console(quiet=True) if config.output.quiet or not is_first else console
     with first_alone(worker):  # the others find everything decoded
-        if config.output.overwrite and is_first:
-            clear(output)
+        begin(output, mirror, config.output.overwrite and is_first)
         prepared = _prepared(config, output, quiet)
     if isinstance(prepared, dict):
         return prepared if is_first else {}
@@ -126,7 +99,7 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     )
     training = Training(
         train, str(output / "clips"), str(path), objective, str(output), together.table,
-        clips["dev"].table if "dev" in clips else None, config.plan.storage_options, config.output.quiet,
+        clips["dev"].table if "dev" in clips else None, config.plan.storage_options, config.output.quiet, config.output.output,
     )  # fmt: skip
     try:
         learner = load_learner(training, resolve_device(train.device))
@@ -146,12 +119,26 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     return training, learner, dropped
 
 
+def begin(output: Path, mirror: Mirror | None, overwrite: bool) -> None:
+    """Clears the output where it is to start anew, else fetches what its URL has of it."""
+    if overwrite:
+        clear(output)
+        if mirror is not None:
+            mirror.remove()
+            clear(output)
+    elif mirror is not None:
+        mirror.pull()
+        mirror.push_what_is_done()
+
+
 def ended(training: Training, dropped: Sequence[Dropped], output: Path, extra: Report) -> Report:
     """Writes the report of a training that is done, with what else is to be told of it, and forgets what only it needed."""
     report = {**_result(training, dropped, output), **extra}
     (output / "result.json").write_text(json.dumps(report, indent=1))
     shutil.rmtree(output / "clips")
     shutil.rmtree(output / "state", ignore_errors=True)
+    if (mirror := training.mirror()) is not None:
+        mirror.push()
     return report
 
 
@@ -171,21 +158,6 @@ def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
 
 def _several(text: str) -> tuple[str, ...]:
     return tuple(each.strip() for each in text.split(",") if each.strip())
-
-
-def load_learner(training: Training, device: str) -> Learner:
-    """The model of a training, with new weights drawn from its seed."""
-    config, path = training.config, Path(training.model_path)
-    torch.manual_seed(config.seed)
-    place = torch.device(device)
-    if training.objective == UNITS:
-        from audiomill.models.unit_bert.unit_learner import load_unit_learner
-
-        return load_unit_learner(Path(training.folder), place)
-    family = family_of(path, settings_of(path), config.model)
-    return learners_of(family)[training.objective](
-        path, config, Clips(Path(training.folder), training.train).texts, place
-    )
 
 
 def _learnable(training: Training, learner: Learner) -> tuple[Training, list[Dropped]]:
@@ -235,60 +207,6 @@ def _heard_line(training: Training, dropped: Sequence[Dropped]) -> str:
     reasons = "".join(f", {count} {reason}" for reason, count in drop_counts(dropped).items())
     dev = "" if training.dev is None else f", {training.dev.num_rows} dev clips"
     return f"training on {len(clips)} clips, {clips.seconds / 3600:.2f} h{dev}; dropped {len(dropped)}{reasons}"
-
-
-def launch(training: Training, learner: Learner, worker: Worker | None) -> None:
-    """Trains in this process, or in several."""
-    config = training.config
-    asks_for_ray = config.ray_address is not None or bool(os.environ.get("RAY_ADDRESS"))
-    if config.engine == "ray" or (config.engine == "auto" and asks_for_ray and worker is None):
-        from audiomill.runs import on_ray
-
-        on_ray.train(partial(_train_joined, training), config.workers, config.device, config.ray_address)
-    elif worker is not None:
-        train_on(training, None, worker)
-    elif config.workers > 1:
-        from audiomill.train.fit.processes import spawned
-
-        spawned(train_on_a_worker, training, config.workers, config.device)
-    else:
-        train_on(training, learner, Worker(0, 1, torch.device(resolve_device(config.device))))
-
-
-def _train_joined(training: Training) -> None:
-    """What a worker of Ray Train does: its environment describes the group."""
-    from audiomill.train.fit.processes import joined
-
-    with joined(training.config.device) as worker:
-        train_on(training, None, worker)
-
-
-def train_on_a_worker(training: Training, worker: Worker) -> None:
-    """What each of several processes does."""
-    train_on(training, None, worker)
-
-
-def train_on(training: Training, learner: Learner | None, worker: Worker) -> None:
-    """Trains and, on the first worker, saves the checkpoint."""
-    learner = learner or load_learner(training, str(worker.device))
-    clips = training.examples(training.train)
-    labelled = Labelled(clips, learner.labels(clips.texts, clips.num_samples))
-    dev = None if training.dev is None else Clips(Path(training.folder), training.dev)
-    output = Path(training.output)
-    states = States(output / "state", worker.device)
-    if not worker.is_first:
-        fit(learner, labelled, dev, states, training.config, worker, lambda row: None)
-        return
-    console = Console(stderr=True, quiet=training.quiet)
-    with Recorder(output, states.newest() or 0, console) as recorder:
-        progress = fit(learner, labelled, dev, states, training.config, worker, recorder)
-    temporary = output / "state" / "checkpoint"
-    shutil.rmtree(temporary, ignore_errors=True)
-    learner.model.eval()
-    learner.save(temporary)
-    shutil.rmtree(output / "checkpoint", ignore_errors=True)
-    os.replace(temporary, output / "checkpoint")
-    (output / "state" / "done.json").write_text(json.dumps(progress._asdict()))
 
 
 def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +39,11 @@ class States:
     Args:
         folder: local.
         map_to: device that tensors are read to.
+        saved: told when a state is complete.
     """
 
-    def __init__(self, folder: Path, map_to: torch.device) -> None:
-        self._folder, self._device = folder, map_to
+    def __init__(self, folder: Path, map_to: torch.device, saved: Callable[[], None] = lambda: None) -> None:
+        self._folder, self._device, self._saved = folder, map_to, saved
 
     def newest(self) -> int | None:
         """Update of the newest state."""
@@ -79,6 +81,7 @@ class States:
         if before is not None and before != number:
             (self._folder / f"update-{before}.pt").unlink()
             (self._folder / f"best-{before}.safetensors").unlink(missing_ok=True)
+        self._saved()
 
     def keep_best(self, model: Any) -> None:
         """The weights that did best so far."""

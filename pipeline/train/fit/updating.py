@@ -189,9 +189,9 @@ class _Run:
     def _apply(self, count: float) -> float:
         """Gradients of sums -> gradients of the mean over everything that all workers counted; then the step."""
         self._scaler.unscale_(self._optimizer)
-        parameters = [each for each in self._learner.model.parameters() if each.grad is not None]
         if self._worker.size > 1:
             self._reduce([each for each in self._learner.model.parameters() if each.requires_grad])
+        parameters = [each for each in self._learner.model.parameters() if each.grad is not None]
         for each in parameters:
             each.grad.div_(count)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._config.max_gradient))
@@ -204,16 +204,17 @@ class _Run:
 
     def _reduce(self, parameters: list[Any]) -> None:
         """Sums gradients over the workers in one go. Plain all-reduce instead of DistributedDataParallel: weights that
-        are frozen for a while, and rows that not every worker has, need no special care."""
-        for each in parameters:
-            if each.grad is None:
-                each.grad = torch.zeros_like(each)
-        flat = torch.cat([each.grad.reshape(-1) for each in parameters])
+        are frozen for a while, and rows that not every worker has, need no special care. A weight that no worker's rows
+        touched has no gradient, as in one process."""
+        touched = self._summed(*(float(each.grad is not None) for each in parameters))
+        parameters = [each for each, by in zip(parameters, touched, strict=True) if by]
+        flat = torch.cat(
+            [(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in parameters]
+        )
         dist.all_reduce(flat)
-        at = 0
-        for each in parameters:
-            each.grad.copy_(flat[at : at + each.numel()].view_as(each))
-            at += each.numel()
+        parts = torch.split(flat, [each.numel() for each in parameters])
+        for each, part in zip(parameters, parts, strict=True):
+            each.grad = part.view_as(each).clone()
 
     def _summed(self, *values: float) -> list[float]:
         if self._worker.size == 1:
@@ -326,12 +327,8 @@ class _Run:
         rate: float,
         numbers: dict[str, float],
     ) -> None:
-        sums = self._sums
-        sums["loss"], sums["count"], sums["audio_s"] = (
-            sums["loss"] + total,
-            sums["count"] + count,
-            sums["audio_s"] + audio_s,
-        )
+        new = {"loss": total, "count": count, "audio_s": audio_s}
+        sums = self._sums = {name: value + new[name] for name, value in self._sums.items()}
         elapsed = time.monotonic() - self._told_at
         done = update.number + 1
         if not self._worker.is_first or (elapsed < LOG_EVERY_S and done < self.num_updates and done % self._every):

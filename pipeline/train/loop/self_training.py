@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from audiomill.config.fields import build
@@ -38,12 +36,10 @@ from audiomill.errors import UsageError
 from audiomill.models.checkpoint import find_checkpoint, fingerprint
 from audiomill.models.family import POSTERIORS
 from audiomill.runs.job import run_job
-from audiomill.runs.tune import tuned
-from audiomill.storage import ledger
-from audiomill.storage.fs import Place
-from audiomill.text.bootstrap import Comparison, compared
-from audiomill.text.wer import Errors, score_pair
+from audiomill.runs.posteriors.tune import tuned
 from audiomill.train.fit.finetune import finetune
+from audiomill.train.loop.lineage import write_lineage
+from audiomill.train.loop.scoring import decided, scored
 from audiomill.train.select.selection import select
 
 Metrics = dict[str, Any]
@@ -281,52 +277,6 @@ def _select(folder: Path, teacher: Metrics, config: SelfTraining, console: Conso
         select(SelectJobConfig(inputs=(str(folder / "labels"),), select=rules, output=output), console)
     found: dict[str, Any] = json.loads(done.read_text())
     return found
-
-
-def write_lineage(folder: Path, teacher: Metrics | None) -> None:
-    """Which clips trained the student, and who labelled each: the labels, or a teacher."""
-    clips = pq.read_table(folder / "training" / "clips.parquet").drop_columns(["part", "offset"])
-    selection = folder / "selection" / "selected.parquet"
-    pseudo = (
-        set(pq.read_table(selection, columns=["source"]).column("source").to_pylist()) if selection.exists() else set()
-    )
-    has_labels = "pseudo" in clips.column("role").to_pylist()
-    by_teacher = [
-        role == "pseudo" or (not has_labels and source in pseudo)
-        for role, source in zip(*(clips.column(name).to_pylist() for name in ("role", "source")), strict=True)
-    ]
-    name, weights = ("", "") if teacher is None else (f"round {teacher['round']}", teacher["fingerprint"])
-    clips = clips.append_column("labelled_by", pa.array([name if each else "labels" for each in by_teacher]))
-    clips = clips.append_column("teacher_weights", pa.array([weights if each else "" for each in by_teacher]))
-    pq.write_table(clips, folder / "lineage.parquet")
-
-
-def scored(output: Path, options: dict[str, Any]) -> dict[str, Errors]:
-    """Word errors of every recording with a reference, by id.
-
-    Raises:
-        UsageError: none has one.
-    """
-    rows = ledger.tables(Place(str(output), options), "recordings").to_pylist()
-    found = {
-        row["id"]: score_pair(row["reference"], row["text"], row["language"])[0]
-        for row in rows
-        if row["reference"] is not None
-    }
-    if not found:
-        raise UsageError(f"{output}: no recording has a reference text; dev and test need audio with text")
-    return found
-
-
-def decided(before: dict[str, Errors], after: dict[str, Errors], seed: int) -> Comparison:
-    """Paired comparison on the recordings that both have."""
-    shared = sorted(before.keys() & after.keys())
-    rows = [(_edits(before[name]), _edits(after[name]), after[name].num_reference) for name in shared]
-    return compared([a for a, _, _ in rows], [b for _, b, _ in rows], [n for _, _, n in rows], seed=seed)
-
-
-def _edits(errors: Errors) -> int:
-    return errors.substitutions + errors.deletions + errors.insertions
 
 
 def _folder_of(teacher: Metrics, folder: Path) -> Path:

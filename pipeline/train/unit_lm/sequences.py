@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import InputError, UsageError
-from audiomill.models.unit_bert.unit_tokens import Joint, UnitVocabulary, joined, without_repeats
+from audiomill.models.codes.unit_tokens import Joint, UnitVocabulary, joined, without_repeats
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 

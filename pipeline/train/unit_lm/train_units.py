@@ -12,20 +12,22 @@ from rich.console import Console
 
 from audiomill.config.fields import result_fields
 from audiomill.config.train import UNITS
-from audiomill.config.units import TrainUnitsConfig, UnitsConfig
+from audiomill.config.train_units import TrainUnitsConfig, UnitsConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.models.checkpoint import Checkpoint, fingerprint
+from audiomill.models.codes.unit_plan import MIN_TOKENS, UnitPlan
+from audiomill.models.codes.unit_settings import ENCODER, UnitSettings
+from audiomill.models.codes.unit_tokens import vocabulary_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import CODES, has_files
-from audiomill.models.unit_bert.unit_learner import MIN_TOKENS, UnitPlan
-from audiomill.models.unit_bert.unit_settings import ENCODER, UnitSettings
-from audiomill.models.unit_bert.unit_tokens import vocabulary_of
 from audiomill.models.vectors.hearing_encoder import found_encoder
 from audiomill.models.vectors.kept_parts import name_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
-from audiomill.train.fit.claim import claim, clear
-from audiomill.train.fit.finetune import Report, Training, ended, launch, load_learner
+from audiomill.train.fit.claim import claim
+from audiomill.train.fit.finetune import Report, begin, ended
+from audiomill.train.fit.launch import Training, launch, load_learner
+from audiomill.train.fit.mirror import folder_of, mirror_of
 from audiomill.train.fit.processes import first_alone
 from audiomill.train.fit.worker import Worker
 from audiomill.train.unit_lm.sequences import Kind, Sequences, check_use, counted, kept, kind_of, written
@@ -59,11 +61,11 @@ def train_units(config: TrainUnitsConfig, console: Console) -> Report:
 
 def _train_units(config: TrainUnitsConfig, console: Console, worker: Worker | None) -> Report:
     is_first = worker is None or worker.is_first
-    output = Path(config.output.output).absolute()
+    options = config.units.storage_options
+    output, mirror = folder_of(config.output.output, options), mirror_of(config.output.output, options)
     quiet = Console(quiet=True) if config.output.quiet or not is_first else console
     with first_alone(worker):
-        if config.output.overwrite and is_first:
-            clear(output)
+        begin(output, mirror, config.output.overwrite and is_first)
         prepared = _prepared(config, output, quiet)
     if isinstance(prepared, dict):
         return prepared if is_first else {}
@@ -102,6 +104,7 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
         None,
         units.storage_options,
         config.output.quiet,
+        config.output.output,
     )
     return training, told
 

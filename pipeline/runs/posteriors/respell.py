@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
 from audiomill import schema
-from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.clock import samples_from_seconds
 from audiomill.config.fields import digest, flag, result_fields
 from audiomill.config.respell import RespellConfig, TuneConfig, TuneJobConfig
 from audiomill.config.search import SearchConfig
-from audiomill.errors import InputError, UsageError
-from audiomill.models.base import Transcript
-from audiomill.models.ctc.beam_search import BeamDecoder, Stretch, decoder_prints
-from audiomill.models.ctc.greedy import CtcVocabulary
-from audiomill.models.ctc.top_tokens import TopTokens, dequantized
+from audiomill.errors import UsageError
+from audiomill.models.ctc.beam_search import BeamDecoder, decoder_prints
 from audiomill.models.device import usable_cores
+from audiomill.runs.posteriors.kept_posteriors import KeptPosteriors, decoder_of, processes, texts_of
+from audiomill.runs.posteriors.tune import tuned
 from audiomill.speakers.attribution import with_speakers
 from audiomill.stages.write import declare_complete, write_part
 from audiomill.storage import ledger
@@ -41,59 +37,6 @@ from audiomill.tables.speaker_tables import MADE_LAST
 from audiomill.watch.progress import RunProgress
 
 Summary = dict[str, Any]
-
-
-class KeptPosteriors:
-    """An output with posteriors.
-
-    Args:
-        place: the output of `transcribe --keep-posteriors`.
-
-    Raises:
-        InputError: it has none.
-    """
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        run = place.join("run.json")
-        self.record = json.loads(run.read()) if run.exists() else {}
-        if "ctc_vocabulary" not in self.record:
-            raise InputError(
-                f"{place.url}: holds no posteriors; expected the --output of transcribe --keep-posteriors 16 with a CTC model"
-            )
-        fields = self.record["ctc_vocabulary"]
-        self.vocabulary = CtcVocabulary(**{**fields, "tokens": tuple(fields["tokens"])})
-
-    def part(self, part: int) -> tuple[list[dict[str, Any]], list[Stretch], int]:
-        """Segments of a part, the frames of each, and the samples from one frame to the next."""
-        name = part_name(part) + ".parquet"
-        segments = in_schema(read_table(self.place.join("segments", name)), schema.SEGMENTS).to_pylist()
-        rows = {row["segment_id"]: row for row in read_table(self.place.join("posteriors", name)).to_pylist()}
-        stretches = [_stretch(segment, rows[segment["id"]]) for segment in segments]
-        hops = {round(MODEL_SAMPLE_RATE / row["frame_rate_hz"]) for row in rows.values()}
-        return segments, stretches, hops.pop() if hops else 1
-
-
-def _stretch(segment: dict[str, Any], row: dict[str, Any]) -> Stretch:
-    shape = (row["num_frames"], row["num_tokens"])
-    tokens_FC = np.frombuffer(row["tokens"], "<u2").reshape(shape).astype(np.int32)
-    levels_FC = np.frombuffer(row["levels"], np.uint8).reshape(shape)
-    first = samples_from_seconds(row["first_frame_s"])
-    start = samples_from_seconds(segment["start_s"])
-    return Stretch(start, first, row["is_continued"], TopTokens(tokens_FC, dequantized(levels_FC)))
-
-
-def texts_of(
-    segments: Sequence[dict[str, Any]], stretches: Sequence[Stretch], hop: int, decoder: BeamDecoder
-) -> list[Transcript]:
-    """New transcripts, in the order of the segments; tracks of several channels are read one after the other."""
-    order = sorted(
-        range(len(segments)),
-        key=lambda at: (segments[at]["recording_id"], segments[at]["channel"] or 0, stretches[at].start),
-    )
-    found = decoder.transcripts([stretches[at] for at in order], hop, None)
-    by_number = dict(zip(order, found, strict=True))
-    return [by_number[at] for at in range(len(segments))]
 
 
 def respell(config: RespellConfig, console: Console) -> Summary:
@@ -141,8 +84,6 @@ def respell(config: RespellConfig, console: Console) -> Summary:
 
 def _tuned(config: RespellConfig, decoder: SearchConfig, console: Console) -> SearchConfig:
     """The decoder with the weights that do best on other posteriors. A search is deterministic: the same again finds the same."""
-    from audiomill.runs.tune import tuned  # which reads posteriors by the functions here
-
     assert config.tuned.tune_on is not None, "there is something to tune on"
     job = TuneJobConfig(
         inputs=(config.tuned.tune_on,),
@@ -167,23 +108,6 @@ def _done(jobs: list[tuple[Any, ...]], workers: int | None) -> Iterator[tuple[in
     with processes(min(workers or usable_cores(), max(1, len(jobs)))) as pool:
         for future in [pool.submit(_respell_part, *job) for job in jobs]:
             yield future.result()
-
-
-def processes(count: int) -> Executor:
-    """Processes that work side by side; spawned, because models may hold threads."""
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
-
-
-_decoders: dict[Any, BeamDecoder] = {}
-
-
-def decoder_of(config: SearchConfig, source: KeptPosteriors) -> BeamDecoder:
-    """A decoder of this process: language models are loaded once."""
-    key = (config, source.place.url)
-    if key not in _decoders:
-        _decoders.clear()
-        _decoders[key] = BeamDecoder(config, source.vocabulary, source.place.options)
-    return _decoders[key]
 
 
 def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, key: str) -> tuple[int, int]:

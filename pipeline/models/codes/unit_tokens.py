@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.errors import ModelError
-from audiomill.models.unit_bert.unit_settings import SPECIAL, UNKNOWN, VOCABULARY
+from audiomill.models.codes.unit_settings import SPECIAL, UNKNOWN, VOCABULARY
 
 Joint = NDArray[np.int64]
 

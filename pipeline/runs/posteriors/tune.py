@@ -16,7 +16,7 @@ from audiomill.config.respell import TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.device import usable_cores
-from audiomill.runs.respell import KeptPosteriors, decoder_of, processes, texts_of
+from audiomill.runs.posteriors.kept_posteriors import KeptPosteriors, decoder_of, processes, texts_of
 from audiomill.sources.references import read_references, reference_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute

@@ -1,0 +1,1 @@
+"""Beam search of decoders that write token by token."""

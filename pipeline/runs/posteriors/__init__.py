@@ -1,0 +1,1 @@
+"""Kept posteriors: read again, respelled, and what a decoder is tuned on."""
