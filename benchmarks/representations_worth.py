@@ -25,6 +25,7 @@ from audiomill.models.base import Utterance, VectorWant
 from audiomill.models.ctc.labels import best_path, form_of, vocabulary_of
 from audiomill.models.feature_ctc.feature_head import FeatureHead
 from audiomill.models.vectors.hearing_encoder import found_encoder, loaded_encoder
+from audiomill.text.spoken_text import Text
 from audiomill.text.wer import score_pair
 from benchmarks.record import save
 from benchmarks.self_training import recordings
@@ -71,10 +72,10 @@ def frames_of(name: str, clips: Sequence[Spoken]) -> tuple[list[Tensor], int]:
 def trained(frames: Sequence[Tensor], texts: Sequence[str], width: int, seed: int) -> tuple[FeatureHead, Any]:
     """A head, and the form of its labels."""
     torch.manual_seed(seed)
-    form = form_of(vocabulary_of(texts, False, False), False)
+    form = form_of(vocabulary_of([Text(text, None) for text in texts], False, False), False)
     head, random = FeatureHead(width, 0, len(form.vocabulary.tokens)), np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=0.0)
-    labels = [form.tokens(text) for text in texts]
+    labels = [form.tokens(text, None) for text in texts]
     for update in range(UPDATES):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1.0, (update + 1) / 50, 3 * (1 - update / UPDATES))

@@ -24,7 +24,7 @@ from tests.conftest import made_once
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import noise
 from tests.tone_language import sentence, spoken, write_corpus
-from tests.training import trained
+from tests.training import said, trained
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +80,9 @@ def test_rows_go_through_a_head_alone_whatever_is_beside_them(tone_features: Pat
 def test_the_loss_is_torch_s_own_of_each_clip_alone(wav2vec2_folder: Path, width: int) -> None:
     torch.manual_seed(0)
     options = {"model": str(wav2vec2_folder), "device": "cpu", "mask_time": 0.0, "head_width": width}
-    learner = new_feature_learner(wav2vec2_folder, build(TrainConfig, options), ["ab c"], torch.device("cpu"))
+    learner = new_feature_learner(wav2vec2_folder, build(TrainConfig, options), said("ab c"), torch.device("cpu"))
     clips, texts = [noise(n, seed=n) for n in (8_000, 20_000, 5_000)], ["a b", "cab", "b"]
-    labels = learner.labels(texts, np.array([len(clip) for clip in clips]))
+    labels = learner.labels(said(*texts), np.array([len(clip) for clip in clips]))
     vectors = loaded(wav2vec2_folder, vectors=(VectorWant(layer=2, dtype="fp32"),))
     expected = 0.0
     for clip, label in zip(clips, labels, strict=True):

@@ -31,7 +31,7 @@ from tests.language_models import LAYERS, save_language_model, save_speech_llm, 
 from tests.speech_llm_checkpoints import SAVERS
 from tests.synth import encode, noise
 from tests.tone_language import sentence, write_corpus
-from tests.training import trained
+from tests.training import said, trained
 
 FIXED = [16_000, 40_123, 700, 3_000, 16_000]
 MAX_NEW = 30
@@ -346,7 +346,7 @@ def test_the_loss_is_that_of_the_language_model_row_by_row(wav2vec2_folder: Path
     learner = learner_of(wav2vec2_folder, lm, frame_dropout=0.0, no_speech_share=0.0)
     theirs = AutoModelForCausalLM.from_pretrained(lm).eval()
     clips, texts = [noise(n, seed=n) for n in (8_000, 20_000, 5_000)], ["ab c", "a longer text", "hm"]
-    labels = learner.labels(texts, np.array([len(clip) for clip in clips]))
+    labels = learner.labels(said(*texts), np.array([len(clip) for clip in clips]))
     loss = learner.loss(clips, labels, np.ones(3, np.float32), 0)
     expected, size = 0.0, 0
     for clip, text in zip(clips, labels, strict=True):
@@ -365,8 +365,8 @@ def test_the_loss_is_that_of_the_language_model_row_by_row(wav2vec2_folder: Path
 def test_a_clip_longer_than_the_encoder_s_window_is_no_label(whisper: Path, llm: Path) -> None:
     """29 s fit Whisper's 30, but not at nine tenths of their speed."""
     learner = learner_of(whisper, llm / "lm")
-    assert learner.labels(["a", "a"], np.array([29 * 16_000, 31 * 16_000]))[1] == "longer_than_window"
-    assert learner_of(whisper, llm / "lm", speed_augment=0.1).labels(["a"], np.array([29 * 16_000])) == [
+    assert learner.labels(said("a", "a"), np.array([29 * 16_000, 31 * 16_000]))[1] == "longer_than_window"
+    assert learner_of(whisper, llm / "lm", speed_augment=0.1).labels(said("a"), np.array([29 * 16_000])) == [
         "longer_than_window"
     ]
 
@@ -388,7 +388,7 @@ def test_what_a_chat_is_told_of_the_day_is_always_the_same(tmp_path: Path) -> No
 
 def test_a_clip_in_which_nobody_speaks_is_learnt_as_an_end(wav2vec2_folder: Path, llm: Path) -> None:
     learner = learner_of(wav2vec2_folder, llm / "lm", no_speech_share=0.999999)
-    labels = learner.labels(["some words", "and more"], np.array([9_000, 9_000]))
+    labels = learner.labels(said("some words", "and more"), np.array([9_000, 9_000]))
     assert learner.loss([noise(9_000)] * 2, labels, np.ones(2, np.float32), 3).size == 2.0
 
 
@@ -428,20 +428,20 @@ def test_lora_weights_learn_are_kept_and_change_what_is_written(
 ) -> None:
     learner = learner_of(wav2vec2_folder, llm / "lm", lora_rank=2, no_speech_share=0.0)
     assert len(learner.model.lora) == 3 * 4 * 2  # layers, projections, A and B
-    labels = learner.labels(["abc"], np.array([16_000]))
+    labels = learner.labels(said("abc"), np.array([16_000]))
     learner.thaw(0, 1)
     learner.loss([noise(16_000)], labels, np.ones(1, np.float32), 0).total.backward()
     with torch.no_grad():
         for each in learner.model.lora.values():
             each.add_(torch.full_like(each, 0.3))
     batch = [noise(n, seed=n) for n in (16_000, 9_000)]
-    texts = learner.transcripts(batch)
+    texts = learner.transcripts(batch, [None] * len(batch))
     learner.save(tmp_path / "kept")
     model = loaded(tmp_path / "kept", transcripts=wanted(max_new_tokens=400))
     heard = [Utterance(each, 0, 0, ("", None), 0, None) for each in batch]
     found = model.transcripts(heard, [answer.text for answer in model.forward(heard)])
     assert [each.text for each in found] == texts
-    assert texts != learner_of(wav2vec2_folder, llm / "lm").transcripts(batch)
+    assert texts != learner_of(wav2vec2_folder, llm / "lm").transcripts(batch, [None] * len(batch))
 
 
 def test_a_chat_model_is_asked_by_its_template(wav2vec2_folder: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from tests.jobs_by_hand import loaded, rows, run
 from tests.scale import daily
 from tests.synth import RATE, save_ctc_checkpoint, tar_bytes
 from tests.tone_language import save_config, sentence, spoken, write_corpus
-from tests.training import trained
+from tests.training import said, trained
 
 NO_DROPOUT = dict.fromkeys(
     ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout"), 0.0
@@ -116,16 +116,16 @@ def test_speed_and_noise_change_what_they_say() -> None:
 def test_vocabularies_of_any_script_are_saved_and_read_back(
     tmp_path: Path, texts: list[str], by_token: bool, expected: list[str]
 ) -> None:
-    vocabulary = vocabulary_of(texts, by_token, False)
+    vocabulary = vocabulary_of(said(*texts), by_token, False)
     assert list(vocabulary.tokens[3:]) == expected
     save_tokenizer(vocabulary, tmp_path)
     from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 
     assert ctc_vocabulary(ctc_tokenizer(tmp_path, None, False), len(vocabulary.tokens), 0) == vocabulary
     form = form_of(vocabulary, False)
-    assert isinstance(form.tokens(texts[0]), list)
-    assert form.tokens("  !") == ("unknown_characters" if by_token else "empty_text")
-    assert form.tokens("zebra") == "unknown_characters"
+    assert isinstance(form.tokens(texts[0], None), list)
+    assert form.tokens("  !", None) == ("unknown_characters" if by_token else "empty_text")
+    assert form.tokens("zebra", None) == "unknown_characters"
 
 
 def test_texts_become_what_ctc_models_write() -> None:
@@ -232,9 +232,9 @@ def test_the_loss_of_a_padded_batch_is_the_sum_of_hugging_face_s_own(tmp_path: P
     from audiomill.models.wav2vec2.learner import load_ctc
 
     folder = save_ctc_checkpoint(tmp_path, "wav2vec2-group", **NO_DROPOUT)
-    learner = load_ctc(folder, TrainConfig(mask_time=0.0), ["ab"], torch.device("cpu"))
+    learner = load_ctc(folder, TrainConfig(mask_time=0.0), said("ab"), torch.device("cpu"))
     clips = [spoken(sentence(seed), seed) for seed in range(3)]
-    labels = learner.labels(["ab ba", "cab", "hello"], np.array([len(clip) for clip in clips]))
+    labels = learner.labels(said("ab ba", "cab", "hello"), np.array([len(clip) for clip in clips]))
     learner.model.train()
     ours = learner.loss(clips, labels, np.ones(3, np.float32), 0)  # type: ignore[arg-type]
     theirs = AutoModelForCTC.from_pretrained(
@@ -245,9 +245,9 @@ def test_the_loss_of_a_padded_batch_is_the_sum_of_hugging_face_s_own(tmp_path: P
         wave = clip.astype(np.float64) / 32768
         wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
         values = torch.tensor(wave, dtype=torch.float32)[None]
-        expected += float(theirs(values, labels=torch.tensor([label])).loss)
+        expected += float(theirs(values, labels=torch.tensor([label.tokens])).loss)
     assert float(ours.total) == pytest.approx(expected, rel=1e-4)
-    assert ours.size == sum(map(len, labels))
+    assert ours.size == sum(len(label.tokens) for label in labels)
     ours.total.backward()
     assert all(each.grad is None or torch.isfinite(each.grad).all() for each in learner.model.parameters())
 
@@ -351,7 +351,7 @@ def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: l
     with torch.inference_mode():
         theirs = model.model.encoder(mel).last_hidden_state
         assert torch.allclose(encoded(model.model.encoder, mel), theirs, atol=1e-4)
-    labels = learner.labels([text for _, text in voices[:2]], np.array([len(clip) for clip in clips]))
+    labels = learner.labels(said(*(text for _, text in voices[:2])), np.array([len(clip) for clip in clips]))
     inputs, targets = learner._pairs(labels, np.array([False, True]))  # type: ignore[arg-type]
     hidden = torch.randn(2, 500, model.config.d_model)
     logits = model.proj_out(model.model.decoder(input_ids=inputs, encoder_hidden_states=hidden).last_hidden_state)

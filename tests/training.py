@@ -10,6 +10,7 @@ from rich.console import Console
 from audiomill.config.fields import build
 from audiomill.config.stages import PlanConfig
 from audiomill.config.train import FinetuneConfig, TrainConfig, TrainOutputConfig
+from audiomill.text.spoken_text import Text
 from audiomill.train.fit.finetune import finetune
 
 QUICK = {"from_scratch": True, "batch_seconds": 8.0, "learning_rate": 4e-3, "mask_time": 0.0, "device": "cpu"}
@@ -24,3 +25,8 @@ def trained(inputs: Any, output: Path, **options: Any) -> dict[str, Any]:
         output=TrainOutputConfig(output=str(output), quiet=True),
     )
     return finetune(config, Console(quiet=True))
+
+
+def said(*texts: str, language: str | None = None) -> list[Text]:
+    """Texts of one language, or of none."""
+    return [Text(text, language) for text in texts]

@@ -151,7 +151,18 @@ class TrainConfig(Validated):
         choices=("letters", "as-is"),
         results=True,
     )
-    language: str | None = option(None, "Language code of the labels; needed for multilingual Whisper.", results=True)
+    language: str | None = option(
+        None,
+        "Language code of labels that name none in the manifest's language column; multilingual Whisper needs one or the other.",
+        results=True,
+    )
+    by_language: bool = option(
+        False,
+        "ctc: each language of the labels has tokens and a head of its own, and adapters in networks with room for them (MMS, "
+        "wav2vec2-large-lv60); `transcribe --language` says which one is heard.",
+        results=True,
+    )
+    adapter_width: int = option(16, "--by-language: width inside adapters of a checkpoint that has none.", results=True)
     epochs: float = option(10.0, "Passes over the training clips.", results=True)
     max_updates: int | None = option(None, "Steps of the optimiser, instead of --epochs.", results=True)
     learning_rate: float | None = option(
@@ -187,7 +198,11 @@ class TrainConfig(Validated):
     freeze_updates: int = option(
         0, "Updates in which only the head learns, before the transformer thaws.", results=True
     )
-    freeze_encoder: bool = option(False, "Whisper: only the decoder learns.", results=True)
+    freeze_encoder: bool = option(
+        False,
+        "Whisper: only the decoder learns; --by-language: only what belongs to the languages.",
+        results=True,
+    )
     mask_time: float = option(0.05, "SpecAugment: share of frames that start a mask of 10 frames.", results=True)
     mask_feature: float = option(0.0, "SpecAugment: share of features that start a mask of 10 features.", results=True)
     speed_augment: float = option(0.0, "Clips are played up to this share faster or slower, e.g. 0.1.", results=True)
@@ -230,7 +245,7 @@ class TrainConfig(Validated):
         self.require_positive(
             "epochs", "max_updates", "learning_rate", "batch_seconds", "accumulate", "max_clip_seconds", "workers",
             "max_gradient", "evaluate_every", "patience", "save_minutes", "pseudo_weight", "stack", "projector_width",
-            "max_warmup_updates", "word_pieces",
+            "max_warmup_updates", "word_pieces", "adapter_width",
         )  # fmt: skip
         for name in ("frame_dropout", "no_speech_share", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:

@@ -20,6 +20,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import SpeechModel
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
+from audiomill.text.spoken_text import Text
 
 if TYPE_CHECKING:
     import torch
@@ -143,11 +144,11 @@ class Family:
     reads_log_mel: bool = False
     resynthesizer: Callable[[Path, str], Resynthesizer] | None = None
     embedder: Callable[[Path, str], Any] | None = None
-    learners: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
+    learners: Mapping[str, Callable[[Path, TrainConfig, Sequence[Text], torch.device], Learner]] = field(
         default_factory=dict
     )
     usual: Callable[[Path], str] | None = None
-    joins: Mapping[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]] = field(
+    joins: Mapping[str, Callable[[Path, TrainConfig, Sequence[Text], torch.device], Learner]] = field(
         default_factory=dict
     )
     code_learner: Callable[[Path, torch.device], Learner] | None = None
@@ -172,7 +173,7 @@ def has_files(model: str) -> bool:
     return by_scheme(model) is None
 
 
-def learners_of(family: Family) -> dict[str, Callable[[Path, TrainConfig, Sequence[str], torch.device], Learner]]:
+def learners_of(family: Family) -> dict[str, Callable[[Path, TrainConfig, Sequence[Text], torch.device], Learner]]:
     """Objective -> loads what learns by it from a checkpoint of a family: its own, and those that join any family."""
     joined = {objective: load for each in families() for objective, load in each.joins.items()}
     return {**joined, **family.learners}

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiomill.text.spoken_text import Text
+
 Rows = Sequence[NDArray[Any]]
 """pcm_T of each clip of a batch, int16; tokens_L where codes are learnt from."""
 
@@ -29,7 +31,7 @@ class Learner(Protocol):
     notes: tuple[str, ...]
     """What its user should know before it learns."""
 
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[Any]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[Any]:
         """Of each clip its label, or a string: the reason why it has none."""
         ...
 
@@ -41,8 +43,8 @@ class Learner(Protocol):
         """Of one batch; chance comes from `seed` and torch's generator, which is seeded too."""
         ...
 
-    def transcripts(self, rows: Rows) -> list[str]:
-        """What the model writes; the model is in evaluation mode."""
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
+        """What the model writes; the model is in evaluation mode. `languages`: of the rows, where they are known."""
         ...
 
     def save(self, folder: Path) -> None:

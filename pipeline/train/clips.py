@@ -32,6 +32,7 @@ from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
+from audiomill.text.spoken_text import Text
 from audiomill.train.pseudo import is_selection, read_selection
 
 CLIP = pa.schema(
@@ -41,6 +42,7 @@ CLIP = pa.schema(
         ("member", pa.string()),
         ("start_s", pa.float64()),
         ("text", pa.string()),
+        ("language", pa.string()),
         ("role", pa.string()),
         ("weight", pa.float32()),
         ("part", pa.int32()),
@@ -103,6 +105,15 @@ class Clips:
     @cached_property
     def texts(self) -> list[str]:
         return [text or "" for text in self.table.column("text").to_pylist()]
+
+    @cached_property
+    def languages(self) -> list[str | None]:
+        """As manifests name them."""
+        return [each and str(each) for each in self.table.column("language").to_pylist()]
+
+    def said(self, language: str | None) -> list[Text]:
+        """Texts and their languages; `language`: of those that name none."""
+        return [Text(text, own or language) for text, own in zip(self.texts, self.languages, strict=True)]
 
     @cached_property
     def weights(self) -> NDArray[np.float32]:
@@ -275,6 +286,7 @@ def _sorted_out(
                 **named,
                 "start_s": seconds_from_samples(cuts[number]["start"]),
                 "text": ended[row["id"]]["reference"],
+                "language": row["language"],
                 "weight": source.weight,
                 "part": part,
                 "offset": offset,

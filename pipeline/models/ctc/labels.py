@@ -18,6 +18,7 @@ from audiomill.errors import UsageError
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.vocabulary import ctc_vocabulary
 from audiomill.text.scripts import lowered, uppered
+from audiomill.text.spoken_text import Text
 
 PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 APOSTROPHES = "'’ʼ"
@@ -33,21 +34,20 @@ class LabelForm:
     by_token: bool
     keeps_form: bool
     is_upper: bool
-    language: str | None = None
 
     def save(self, folder: Path) -> None:
         """The files that Hugging Face reads it from."""
         save_tokenizer(self.vocabulary, folder)
 
-    def tokens(self, text: str) -> list[int] | str:
+    def tokens(self, text: str, language: str | None) -> list[int] | str:
         """Token numbers of a text, or the reason why there are none: empty_text or unknown_characters."""
-        symbols = symbols_of(text, self.by_token, self.keeps_form, self.language)
+        symbols = symbols_of(text, self.by_token, self.keeps_form, language)
         if not symbols:
             return "empty_text"
         number = {token: index for index, token in enumerate(self.vocabulary.tokens)}
         found = []
         if self.is_upper:  # one letter may have two capitals: ß
-            capitals = [uppered(symbol, self.language) for symbol in symbols]
+            capitals = [uppered(symbol, language) for symbol in symbols]
             symbols = capitals if self.by_token else list("".join(capitals))
         for symbol in symbols:
             each = self.vocabulary.delimiter if symbol in (" ", DELIMITER) else symbol
@@ -64,24 +64,23 @@ class PieceForm:
     vocabulary: CtcVocabulary
     tokenizer: Any
     keeps_form: bool
-    language: str | None = None
 
     def save(self, folder: Path) -> None:
         """The files that Hugging Face reads it from."""
         self.tokenizer.save_pretrained(folder)
 
-    def tokens(self, text: str) -> list[int] | str:
+    def tokens(self, text: str, language: str | None) -> list[int] | str:
         """See `LabelForm`."""
-        form = written_form(text, self.keeps_form, self.language)
+        form = written_form(text, self.keeps_form, language)
         if not any(character.isalnum() for character in form):
             return "empty_text"
         found: list[int] = self.tokenizer(form, add_special_tokens=False)["input_ids"]
         return "unknown_characters" if self.tokenizer.unk_token_id in found else found
 
 
-def piece_form(tokenizer: Any, keeps_form: bool, language: str | None) -> PieceForm:
+def piece_form(tokenizer: Any, keeps_form: bool) -> PieceForm:
     """Of a tokenizer whose padding is the blank."""
-    return PieceForm(ctc_vocabulary(tokenizer, None, None), tokenizer, keeps_form, language)
+    return PieceForm(ctc_vocabulary(tokenizer, None, None), tokenizer, keeps_form)
 
 
 def written_form(text: str, keeps_form: bool, language: str | None) -> str:
@@ -113,13 +112,13 @@ def plain_letters(text: str, language: str | None = None) -> str:
     return " ".join("".join(kept).split())
 
 
-def vocabulary_of(texts: Iterable[str], by_token: bool, keeps_form: bool, language: str | None = None) -> CtcVocabulary:
+def vocabulary_of(texts: Iterable[Text], by_token: bool, keeps_form: bool) -> CtcVocabulary:
     """The tokens that the labels need, sorted.
 
     Raises:
         UsageError: no label has a symbol, or they have absurdly many kinds.
     """
-    counts = Counter(symbol for text in texts for symbol in symbols_of(text, by_token, keeps_form, language))
+    counts = Counter(symbol for text, language in texts for symbol in symbols_of(text, by_token, keeps_form, language))
     if not counts:
         raise UsageError("no label has a letter in it: expected text beside the audio or in a manifest's text column")
     if len(counts) > MAX_NEW_TOKENS:
@@ -150,11 +149,11 @@ def save_tokenizer(vocabulary: CtcVocabulary, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def form_of(vocabulary: CtcVocabulary, keeps_form: bool, language: str | None = None) -> LabelForm:
+def form_of(vocabulary: CtcVocabulary, keeps_form: bool) -> LabelForm:
     """How texts are written with a vocabulary: in capitals, where it has no small letters."""
     letters = [token for token in vocabulary.tokens if len(token) == 1 and token.isalpha()]
     is_upper = any(each.isupper() for each in letters) and not any(each.islower() for each in letters)
-    return LabelForm(vocabulary, vocabulary.spaced, keeps_form, is_upper, language)
+    return LabelForm(vocabulary, vocabulary.spaced, keeps_form, is_upper)
 
 
 def num_frames_needed(tokens: Sequence[int]) -> int:

@@ -11,6 +11,7 @@ from audiomill.models.base import SpeechModel
 from audiomill.models.family import ALIGNMENT, POSTERIORS, TEXT, Facts, Family, Loading
 from audiomill.models.feature_ctc.feature_settings import MODEL_TYPE, feature_settings
 from audiomill.models.shape import Shape
+from audiomill.text.spoken_text import Text
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -28,13 +29,13 @@ def _load(loading: Loading) -> SpeechModel:
     return load(loading)
 
 
-def _learner(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
     from audiomill.models.feature_ctc.feature_learner import load_feature_learner
 
     return load_feature_learner(path, config, device)
 
 
-def _joining(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+def _joining(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
     from audiomill.models.feature_ctc.feature_learner import new_feature_learner
 
     return new_feature_learner(path, config, texts, device)

@@ -47,6 +47,7 @@ from audiomill.models.vectors.hearing_encoder import (
 )
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.models.vectors.mixture import mixture_weights
+from audiomill.text.spoken_text import Text
 
 MASK_FRAMES = 10
 
@@ -81,16 +82,16 @@ class FeatureLearner:
         self._form, self._place, self._config = form, place, config
         self._device = next(head.parameters()).device
 
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
         """Token numbers, or a reason; audio must have a frame for each token at every speed that it is played at."""
         slowest = num_samples / (1 - self._config.speed_augment)
         frames = (num_samples / (1 + self._config.speed_augment)).astype(np.int64) // self._settings.hop - 1
         found: list[list[int] | str] = []
-        for text, most, longest in zip(texts, frames.tolist(), slowest.tolist(), strict=True):
+        for (text, language), most, longest in zip(texts, frames.tolist(), slowest.tolist(), strict=True):
             if self._most is not None and longest > self._most:
                 found.append("longer_than_window")
                 continue
-            tokens = self._form.tokens(text)
+            tokens = self._form.tokens(text, language)
             is_short = not isinstance(tokens, str) and num_frames_needed(tokens) > most
             found.append("audio_shorter_than_text" if is_short else tokens)
         return found
@@ -125,7 +126,7 @@ class FeatureLearner:
         return nn.utils.rnn.pad_sequence(frames, batch_first=True).to(self._device), frames_B
 
     @torch.inference_mode()
-    def transcripts(self, rows: Rows) -> list[str]:
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Best labels, collapsed."""
         frames_BFE, frames_B = self._features(rows)
         labels_BF = self.model(frames_BFE, frames_B).argmax(-1).cpu().numpy()
@@ -167,9 +168,9 @@ def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device
     settings = feature_settings(folder)
     tokenizer, keeps_form = ctc_tokenizer(folder, None, False), config.text_form == "as-is"
     vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, 0)
-    form: LabelForm | PieceForm = form_of(vocabulary, keeps_form, config.language)
+    form: LabelForm | PieceForm = form_of(vocabulary, keeps_form)
     if vocabulary.mark:
-        form = piece_form(tokenizer, keeps_form, config.language)
+        form = piece_form(tokenizer, keeps_form)
     encoder = encoder_of(folder, settings, _formats(config, device), {})
     name = place_of(folder, settings.encoder, ENCODER)
     place = Path(name) if has_files(settings.encoder) else None
@@ -178,7 +179,7 @@ def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device
 
 
 def new_feature_learner(
-    folder: Path, config: TrainConfig, texts: Sequence[str], device: torch.device
+    folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device
 ) -> FeatureLearner:
     """A new head on the features of an encoder, with the tokens of the labels.
 
@@ -213,11 +214,11 @@ def new_feature_learner(
     return FeatureLearner(encoder, head.to(device), settings, form, place, config, most_samples(found))
 
 
-def _new_form(texts: Sequence[str], config: TrainConfig) -> LabelForm | PieceForm:
+def _new_form(texts: Sequence[Text], config: TrainConfig) -> LabelForm | PieceForm:
     """Tokens of the labels: letters, what blanks separate, or pieces of words."""
     keeps_form = config.text_form == "as-is"
     if config.units == "pieces":
-        forms = [written_form(text, keeps_form, config.language) for text in texts]
-        return piece_form(learned_pieces(forms, config.word_pieces), keeps_form, config.language)
-    vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form, config.language)
-    return form_of(vocabulary, keeps_form, config.language)
+        forms = [written_form(text, keeps_form, language) for text, language in texts]
+        return piece_form(learned_pieces(forms, config.word_pieces), keeps_form)
+    vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form)
+    return form_of(vocabulary, keeps_form)

@@ -15,6 +15,7 @@ from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.seq2seq.options import check_plain
 from audiomill.models.shape import Shape
 from audiomill.models.speech_llm.settings import MODEL_TYPE, settings_of_folder
+from audiomill.text.spoken_text import Text
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -39,13 +40,13 @@ def _load(loading: Loading) -> SpeechModel:
     return load(loading)
 
 
-def _learner(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
     from audiomill.models.speech_llm.learner import load_projector_learner
 
     return load_projector_learner(path, config, device)
 
 
-def _joining(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+def _joining(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
     from audiomill.models.speech_llm.learner import new_projector_learner
 
     return new_projector_learner(path, config, device)

@@ -40,6 +40,7 @@ from audiomill.models.speech_llm.settings import ADAPTER, ENCODER, LM, SpeechLlm
 from audiomill.models.speech_llm.speech_llm_loading import WEIGHTS, Parts, load_parts
 from audiomill.models.vectors.hearing_encoder import Remembered, found_encoder, loaded_encoder, most_samples
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
+from audiomill.text.spoken_text import Text
 
 MAX_TEXT_TOKENS = 400
 QUIETEST_DB, LOUDEST_DB = -70.0, -20.0
@@ -85,11 +86,11 @@ class ProjectorLearner:
         self._remembered = Remembered(parts.encoder, keeps=not config.speed_augment and config.noise_snr is None)
         self._weights: DecoderWeights | None = None
 
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
         """Text tokens with the end, or the reason why there are none."""
         found: list[list[int] | str] = []
         slowest = num_samples / (1 - self._config.speed_augment)
-        for text, count in zip(texts, slowest.tolist(), strict=True):
+        for (text, _), count in zip(texts, slowest.tolist(), strict=True):
             if self._most is not None and count > self._most:
                 found.append("longer_than_window")
                 continue
@@ -150,7 +151,7 @@ class ProjectorLearner:
         chosen_N = logprobs_NV.gather(1, tokens_N[:, None])[:, 0]
         return [each.sum() for each in chosen_N.split([len(text) for text in texts])]
 
-    def transcripts(self, rows: Rows) -> list[str]:
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
         parts = self._parts
         text = TranscriptConfig(word_times=False, retry=False, max_new_tokens=MAX_TEXT_TOKENS)

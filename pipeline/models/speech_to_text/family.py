@@ -14,6 +14,7 @@ from audiomill.models.family import BEAMS, CODES, TEXT, VECTORS, Facts, Family, 
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.seq2seq.options import check_plain
 from audiomill.models.shape import Shape
+from audiomill.text.spoken_text import Text
 
 
 def _shape(path: Path) -> Shape:
@@ -41,7 +42,7 @@ def _load(loading: Loading) -> SpeechModel:
     return load(loading)
 
 
-def _learner(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
     from audiomill.models.speech_to_text.s2t_learner import load_seq2seq_learner
 
     return load_seq2seq_learner(path, config, texts, device)

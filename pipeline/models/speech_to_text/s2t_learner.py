@@ -29,6 +29,7 @@ from audiomill.models.seq2seq.named_alike import tokenizer_in
 from audiomill.models.seq2seq.writing import Writing
 from audiomill.models.speech_to_text.s2t_loading import writer_of
 from audiomill.models.speech_to_text.s2t_network import FilterBanks, MaskedConvolutions, filter_banks
+from audiomill.text.spoken_text import Text
 
 IGNORED = -100
 SPAN_FRAMES = 20
@@ -58,12 +59,12 @@ class Seq2SeqLearner:
         encoder = model.model.encoder
         self._convolutions = encoder.conv = MaskedConvolutions(encoder.conv)
 
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
         """Numbers of pieces, or a reason."""
         found: list[list[int] | str] = []
         unknown, most = self._tokenizer.unk_token_id, self.model.config.max_target_positions - ROOM
-        for text in texts:
-            form = _form(text, self._config)
+        for each in texts:
+            form = _form(each, self._config)
             ids = self._tokenizer(form, add_special_tokens=False)["input_ids"] if form else []
             if not any(character.isalnum() for character in form):
                 found.append("empty_text")
@@ -109,13 +110,13 @@ class Seq2SeqLearner:
         )
 
     @torch.inference_mode()
-    def transcripts(self, rows: Rows) -> list[str]:
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the decoder that will use the checkpoint."""
         self._convolutions.lengths_B = None
-        wanted = TranscriptConfig(language=self._config.language, word_times=False, retry=False)
+        wanted = TranscriptConfig(word_times=False, retry=False)
         writing = Writing(writer_of(self.model, self._folder, self._tokenizer, "fp32", wanted), wanted, MEMORY_FRACTION)
         hidden = [self.model.model.encoder(**self._features([row])[0]).last_hidden_state[0] for row in rows]
-        utterances = [Utterance(row, 0, 0, (str(at), None), 0, wanted.language) for at, row in enumerate(rows)]
+        utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
         return [
             each.text for each in writing.transcripts(writing.written(utterances, hidden, How(stops_loops=True), None))
         ]
@@ -132,8 +133,8 @@ class Seq2SeqLearner:
         )
 
 
-def _form(text: str, config: TrainConfig) -> str:
-    return written_form(text, config.text_form == "as-is", config.language)
+def _form(text: Text, config: TrainConfig) -> str:
+    return written_form(text.text, config.text_form == "as-is", text.language)
 
 
 def _masked(features_BFM: Tensor, lengths_B: Tensor, start_share: float, seed: int) -> Tensor:
@@ -158,7 +159,7 @@ def _extractor(folder: Path) -> Any | None:
 
 
 def load_seq2seq_learner(
-    folder: Path, config: TrainConfig, texts: Sequence[str], device: torch.device
+    folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device
 ) -> Seq2SeqLearner:
     """A learner from a checkpoint with its pieces, or a new one with those of the labels.
 

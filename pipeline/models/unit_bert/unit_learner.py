@@ -22,6 +22,7 @@ from audiomill.models.codes.unit_tokens import UnitVocabulary, read_vocabulary
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.vectors.kept_parts import keep
+from audiomill.text.spoken_text import Text
 
 
 class UnitLearner:
@@ -38,7 +39,7 @@ class UnitLearner:
     def __init__(self, model: Any, vocabulary: UnitVocabulary, plan: UnitPlan) -> None:
         self.model, self._vocabulary, self._plan = model, vocabulary, plan
 
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[str | None]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[str | None]:
         """Nothing: what is masked is the label."""
         return [None] * len(num_samples)
 
@@ -68,7 +69,7 @@ class UnitLearner:
         total = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
         return Loss(total, float(len(targets_N)), _told(logits_NV, targets_N, total))
 
-    def transcripts(self, rows: Rows) -> list[str]:
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         raise AssertionError("a language model over codes has no texts")
 
     def save(self, folder: Path) -> None:

@@ -10,6 +10,7 @@ from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
 from audiomill.models.shape import Shape
+from audiomill.text.spoken_text import Text
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -32,7 +33,7 @@ def _load(loading: Loading) -> SpeechModel:
 
 
 def _learner(codes: bool) -> Any:
-    def load(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+    def load(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
         from audiomill.models.wav2vec1.predictive_learner import load_wav2vec_pretrainer
 
         return load_wav2vec_pretrainer(path, config, device, codes)

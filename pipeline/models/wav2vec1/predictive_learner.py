@@ -20,6 +20,7 @@ from audiomill.models.wav2vec1.fairseq import read_checkpoint, save_checkpoint
 from audiomill.models.wav2vec1.network import Wav2Vec, Wav2VecSpec, num_frames
 from audiomill.models.wav2vec1.predicting import Predictor, contrastive, drawn_negatives
 from audiomill.models.wav2vec1.quantizing import quantized, temperature
+from audiomill.text.spoken_text import Text
 
 MIN_FRAMES = 3
 COLLAPSED = 2.0
@@ -51,7 +52,7 @@ class Wav2VecPretrainer:
     def __init__(self, model: Wav2VecPretraining, config: TrainConfig) -> None:
         self.model, self._config, self._heat = model, config, temperature(0.0)
 
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[str | None]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[str | None]:
         """Nothing, or that there are too few frames to tell one from another."""
         fastest = (num_samples / (1 + self._config.speed_augment)).astype(np.int64).tolist()
         field = self.model.spec.receptive_field
@@ -82,7 +83,7 @@ class Wav2VecPretrainer:
         told["accuracy"] = pairs.num_right / max(1, pairs.num_pairs)
         return Loss(pairs.loss + extra * pairs.num_pairs, float(pairs.num_pairs), told)
 
-    def transcripts(self, rows: Rows) -> list[str]:
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         raise AssertionError("pretraining has no texts")
 
     def save(self, folder: Path) -> None:

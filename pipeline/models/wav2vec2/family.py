@@ -9,15 +9,16 @@ from typing import Any
 from audiomill.models.family import Facts
 from audiomill.models.frames.frame_families import ALONE, OFFERS
 from audiomill.models.frames.relatives import relatives
+from audiomill.text.spoken_text import Text
 
 
-def _by_ctc(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+def _by_ctc(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
     from audiomill.models.wav2vec2.learner import load_ctc
 
     return load_ctc(path, config, texts, device)
 
 
-def _by_contrast(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+def _by_contrast(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
     from audiomill.models.wav2vec2.pretrainer import load_pretrainer
 
     return load_pretrainer(path, config, device)

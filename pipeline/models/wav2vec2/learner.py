@@ -5,9 +5,10 @@ B batch, F frames, V vocabulary. Source: Graves et al. 2006; recipe of wav2vec 2
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +27,28 @@ from audiomill.models.frames.masks import numpy_seeded, span_mask
 from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.frames.wav2vec2_like import load_adapter
 from audiomill.models.learner import Loss, Rows
+from audiomill.models.wav2vec2.tongues import (
+    ByLanguage,
+    Spoken,
+    Tongue,
+    forms_of,
+    language_of,
+    rows_of,
+    save_tongues,
+    tongues_of,
+)
+from audiomill.text.spoken_text import Text
 
 MASK_FRAMES = 10
+ALL = "all"
+"""The one tongue of a model that keeps no languages apart."""
+
+
+class Label(NamedTuple):
+    """Token numbers of a clip, in one of the learner's tongues."""
+
+    tokens: list[int]
+    tongue: str
 
 
 class CtcLearner:
@@ -39,54 +60,84 @@ class CtcLearner:
         form: how texts become tokens.
         config: what learns when.
         is_new: the tokens are those of the labels, not the checkpoint's.
+        tongues: by language, what belongs to it alone; None: all share the form and the head.
+        spoken: tells the network which languages it hears.
     """
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, model: Any, folder: Path, form: LabelForm, config: TrainConfig, is_new: bool) -> None:
-        self.model, self._folder, self._form, self._config, self._is_new = model, folder, form, config, is_new
+    def __init__(
+        self,
+        model: Any,
+        folder: Path,
+        form: LabelForm,
+        config: TrainConfig,
+        is_new: bool,
+        tongues: dict[str, Tongue] | None = None,
+        spoken: Spoken | None = None,
+    ) -> None:
+        self.model, self._folder, self._config, self._is_new = model, folder, config, is_new
+        self._by_language, self._spoken = tongues is not None, spoken or Spoken()
+        self._tongues = {ALL: Tongue(form, model.lm_head)} if tongues is None else tongues
         self._inputs = FrameInputs(model, fbank_of(folder, model), normalizes(folder))
         self._fastest = 1 + config.speed_augment
 
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[Label | str]:
         """Token numbers, or a reason; audio must have a frame for each token at every speed that it is played at."""
         frames = self._inputs.text_frames_of((num_samples / self._fastest).astype(np.int64) - 1)
-        found: list[list[int] | str] = []
-        for text, most in zip(texts, frames.tolist(), strict=True):
-            tokens = self._form.tokens(text)
-            is_short = not isinstance(tokens, str) and num_frames_needed(tokens) > most
-            found.append("audio_shorter_than_text" if is_short else tokens)
-        return found
+        return [self._label(*each, most) for each, most in zip(texts, frames.tolist(), strict=True)]
+
+    def _label(self, text: str, language: str | None, num_frames: int) -> Label | str:
+        tongue = language_of(language, self._tongues) if self._by_language else ALL
+        if tongue is None:
+            return "unknown_language" if language else "no_language"
+        tokens = self._tongues[tongue].form.tokens(text, language)
+        if isinstance(tokens, str):
+            return tokens
+        return "audio_shorter_than_text" if num_frames_needed(tokens) > num_frames else Label(tokens, tongue)
 
     def thaw(self, update: int, num_updates: int) -> None:
-        """First the head alone, then the transformer, the convolutions only if asked for."""
+        """First the heads alone, then the transformer, the convolutions only if asked for."""
         config, base = self._config, self.model.base_model
-        base.requires_grad_(update >= config.freeze_updates)
+        awake = update >= config.freeze_updates and not (self._by_language and config.freeze_encoder)
+        base.requires_grad_(awake)
         extractor = getattr(base, "feature_extractor", None)
         if extractor is not None:
-            learns = config.from_scratch or not config.freeze_feature_encoder
-            extractor.requires_grad_(learns and update >= config.freeze_updates)
+            extractor.requires_grad_(awake and (config.from_scratch or not config.freeze_feature_encoder))
+        for module in base.modules():
+            if isinstance(module, ByLanguage):
+                module.requires_grad_(True)
 
-    def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
+    def loss(self, rows: Rows, labels: Sequence[Label], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of the labels."""
-        device = self.model.device
         with numpy_seeded(seed):
-            hidden_BFD = self._hidden(rows, seed)
-        logits_BFV = self.model.lm_head(self.model.dropout(hidden_BFD))
-        logprobs_FBV = logits_BFV.float().log_softmax(-1).transpose(0, 1)
-        lengths = torch.tensor([len(tokens) for tokens in labels], device=device)
-        losses_B = torch.nn.functional.ctc_loss(
+            hidden_BFD = self._hidden(rows, [label.tongue for label in labels], seed)
+        hidden_BFD = self.model.dropout(hidden_BFD)
+        frames_B = self._inputs.text_frames_B()
+        total, size = torch.zeros((), device=self.model.device), 0.0
+        for tongue, at in rows_of([label.tongue for label in labels]).items():
+            lengths, weights_B = [len(labels[row].tokens) for row in at], torch.from_numpy(weights[at])
+            losses_B = self._losses(
+                hidden_BFD[at], frames_B[at], self._tongues[tongue], [labels[row].tokens for row in at]
+            )
+            total = total + (losses_B * weights_B.to(self.model.device)).sum()
+            size += float((torch.tensor(lengths) * weights_B).sum())
+        return Loss(total, size, {})
+
+    def _losses(self, hidden_BFD: Tensor, frames_B: Tensor, tongue: Tongue, labels: list[list[int]]) -> Tensor:
+        device = self.model.device
+        logprobs_FBV = tongue.head(hidden_BFD).float().log_softmax(-1).transpose(0, 1)
+        return torch.nn.functional.ctc_loss(
             logprobs_FBV,
             torch.tensor([token for tokens in labels for token in tokens], device=device),
-            self._inputs.text_frames_B().to(device),
-            lengths,
-            blank=self._form.vocabulary.blank,
+            frames_B.to(device),
+            torch.tensor([len(tokens) for tokens in labels], device=device),
+            blank=tongue.form.vocabulary.blank,
             reduction="none",
         )
-        weights_B = torch.from_numpy(weights).to(device)
-        return Loss((losses_B * weights_B).sum(), float((lengths * weights_B).sum()), {})
 
-    def _hidden(self, rows: Rows, seed: int) -> Tensor:
+    def _hidden(self, rows: Rows, tongues: Sequence[str], seed: int) -> Tensor:
+        self._spoken.languages = tongues
         inputs = self._inputs(rows)
         return self.model.base_model(**inputs, mask_time_indices=self._mask(seed))[0]  # type: ignore[no-any-return]
 
@@ -100,24 +151,40 @@ class CtcLearner:
         return torch.from_numpy(mask_BF).to(self.model.device)
 
     @torch.inference_mode()
-    def transcripts(self, rows: Rows) -> list[str]:
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Best labels, collapsed."""
-        labels_BF = self.model(**self._inputs(rows)).logits.argmax(-1).cpu().numpy()
-        counts = self._inputs.text_frames_B().tolist()
-        return [best_path(labels_BF[row, :count], self._form.vocabulary) for row, count in enumerate(counts)]
+        tongues = [
+            (language_of(each, self._tongues) if self._by_language else ALL) or next(iter(self._tongues))
+            for each in languages
+        ]
+        self._spoken.languages = tongues
+        hidden_BFD = self.model.base_model(**self._inputs(rows))[0]
+        counts, texts = self._inputs.text_frames_B().tolist(), [""] * len(rows)
+        for name, at in rows_of(tongues).items():
+            tongue = self._tongues[name]
+            labels_BF = tongue.head(hidden_BFD[at]).argmax(-1).cpu().numpy()
+            for row, labels_F in zip(at, labels_BF, strict=True):
+                texts[row] = best_path(labels_F[: counts[row]], tongue.form.vocabulary)
+        return texts
 
     def save(self, folder: Path) -> None:
         """Weights, configuration, tokens, and how audio is prepared."""
-        if self._is_new:
-            save_tokenizer(self._form.vocabulary, folder)
+        if self._by_language:
+            save_tongues(self.model, self._tongues, folder)
         else:
-            adapted = _adapted(self.model.config, self._config)
-            ctc_tokenizer(self._folder, adapted, self._config.trust_remote_code).save_pretrained(folder)
-            if adapted:
-                adapter = {name: tensor.detach().contiguous() for name, tensor in self.model._get_adapters().items()}
-                save_file(adapter, folder / f"adapter.{adapted}.safetensors", {"format": "pt"})
-        self.model.save_pretrained(folder, safe_serialization=True)
+            self._save_tokens(folder)
+            self.model.save_pretrained(folder, safe_serialization=True)
         save_preparation(self._folder, folder)
+
+    def _save_tokens(self, folder: Path) -> None:
+        if self._is_new:
+            save_tokenizer(self._tongues[ALL].form.vocabulary, folder)
+            return
+        adapted = _adapted(self.model.config, self._config)
+        ctc_tokenizer(self._folder, adapted, self._config.trust_remote_code).save_pretrained(folder)
+        if adapted:
+            adapter = {name: tensor.detach().contiguous() for name, tensor in self.model._get_adapters().items()}
+            save_file(adapter, folder / f"adapter.{adapted}.safetensors", {"format": "pt"})
 
 
 def save_preparation(source: Path, folder: Path) -> None:
@@ -128,14 +195,14 @@ def save_preparation(source: Path, folder: Path) -> None:
     found.save_pretrained(folder)
 
 
-def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: torch.device) -> CtcLearner:
+def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device) -> CtcLearner:
     """A learner from a checkpoint's folder, with its tokens or those of the labels.
 
     Raises:
         ModelError: no wav2vec2-family configuration, or tokens were asked of a checkpoint that has none.
-        UsageError: the labels have no letters.
+        UsageError: the labels have no letters, or, with `by_language`, no languages.
     """
-    from transformers import AutoConfig, AutoModelForCTC
+    from transformers import AutoConfig
 
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
@@ -148,45 +215,67 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[str], device: to
         raise UsageError(
             "--units pieces: heads on frozen features and seq2seq models write pieces; add --features, or leave it out"
         )
-    keeps_form = config.text_form == "as-is"
     is_own = has_tokens and config.vocabulary != "labels"
-    if is_own:
-        tokenizer = ctc_tokenizer(folder, _adapted(settings, config), config.trust_remote_code)
-        # tokens beyond a trained head (<s>, </s>) are no letters: the head stays as it is
-        vocabulary = ctc_vocabulary(tokenizer, _head_size(settings, config), settings.pad_token_id)
-    else:
-        vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form, config.language)
     num_before = settings.vocab_size
-    settings.update(_changed(settings, config, vocabulary))
-    if config.from_scratch:
-        model = AutoModelForCTC.from_config(settings, trust_remote_code=config.trust_remote_code)
+    if config.by_language:
+        forms = forms_of(folder, config, texts)
+        settings.update({"adapter_attn_dim": getattr(settings, "adapter_attn_dim", None) or config.adapter_width})
     else:
-        try:
-            model = AutoModelForCTC.from_pretrained(
-                with_real_names(folder),
-                config=settings,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                trust_remote_code=config.trust_remote_code,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"--model {config.model}: cannot be loaded ({error}); expected weights, or --from-scratch for a configuration alone"
-            ) from error
-        adapted = _adapted(settings, config)
-        if is_own and adapted:
-            load_adapter(model, adapted, folder)
+        forms = {ALL: _form(folder, settings, config, texts if not is_own else None)}
+    vocabulary = next(iter(forms.values())).vocabulary
+    settings.update(_changed(settings, config, vocabulary))
+    model = _model(folder, settings, config)
+    spoken, tongues = Spoken(), None
+    if config.by_language:
+        tongues = tongues_of(model, folder, forms, spoken)
+    elif is_own and not config.from_scratch and (adapted := _adapted(settings, config)):
+        load_adapter(model, adapted, folder)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    learner = CtcLearner(
-        model.to(device), folder, form_of(vocabulary, keeps_form, config.language), config, is_new=not is_own
-    )
-    if _has_head(settings) and not is_own and not config.from_scratch:
+    form = next(iter(forms.values()))
+    learner = CtcLearner(model.to(device), folder, form, config, not is_own, tongues, spoken)
+    if config.by_language:
+        counts = Counter(each.language for each in texts)
+        told = ", ".join(
+            f"{name} ({counts[name]} clips, {len(form.vocabulary.tokens)} tokens)" for name, form in forms.items()
+        )
+        learner.notes = (f"languages: {told}",)
+    elif _has_head(settings) and not is_own and not config.from_scratch:
         learner.notes = (
             f"the checkpoint's head of {num_before} tokens is replaced by a new one of {len(vocabulary.tokens)}, made of the "
             "labels; --vocabulary checkpoint keeps it",
         )
     return learner
+
+
+def _form(folder: Path, settings: Any, config: TrainConfig, texts: Sequence[Text] | None) -> LabelForm:
+    """Of all languages together; `texts`: None where the checkpoint's own tokens are meant."""
+    if texts is None:
+        tokenizer = ctc_tokenizer(folder, _adapted(settings, config), config.trust_remote_code)
+        # tokens beyond a trained head (<s>, </s>) are no letters: the head stays as it is
+        vocabulary = ctc_vocabulary(tokenizer, _head_size(settings, config), settings.pad_token_id)
+    else:
+        vocabulary = vocabulary_of(texts, config.units == "tokens", config.text_form == "as-is")
+    return form_of(vocabulary, config.text_form == "as-is")
+
+
+def _model(folder: Path, settings: Any, config: TrainConfig) -> Any:
+    from transformers import AutoModelForCTC
+
+    if config.from_scratch:
+        return AutoModelForCTC.from_config(settings, trust_remote_code=config.trust_remote_code)
+    try:
+        return AutoModelForCTC.from_pretrained(
+            with_real_names(folder),
+            config=settings,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"--model {config.model}: cannot be loaded ({error}); expected weights, or --from-scratch for a configuration alone"
+        ) from error
 
 
 def _adapted(settings: Any, config: TrainConfig) -> str | None:

@@ -20,6 +20,7 @@ from audiomill.models.frames.masks import numpy_seeded, span_mask
 from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.wav2vec2.learner import save_preparation
+from audiomill.text.spoken_text import Text
 
 MASK_FRAMES = 10
 START_SHARE = 0.065
@@ -46,7 +47,7 @@ class Pretrainer:
         self._inputs = FrameInputs(model, None, normalizes(folder))
         self._start_share = max(config.mask_time, START_SHARE)
 
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[str | None]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[str | None]:
         """Nothing, or that there are too few frames to hide some."""
         frames = self._inputs.text_frames_of((num_samples / (1 + self._config.speed_augment)).astype(np.int64))
         return ["too_short" if count < MIN_FRAMES else None for count in frames.tolist()]
@@ -80,7 +81,7 @@ class Pretrainer:
         }
         return Loss(found.loss, float(mask_BF.sum()), told)
 
-    def transcripts(self, rows: Rows) -> list[str]:
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         raise AssertionError("pretraining has no texts")
 
     def save(self, folder: Path) -> None:

@@ -17,6 +17,7 @@ from audiomill.models.whisper.folder import shape_of, vocabulary_size
 from audiomill.storage.once import once_per_content
 from audiomill.text.repetition import num_repeats
 from audiomill.text.scripts import units
+from audiomill.text.spoken_text import Text
 
 ENGLISH_VOCABULARY = 51_864
 """Tokens of the English-only checkpoints; the others have more."""
@@ -72,7 +73,7 @@ def _load(loading: Loading) -> SpeechModel:
     return load(loading)
 
 
-def _learner(path: Path, config: Any, texts: Sequence[str], device: Any) -> Any:
+def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
     from audiomill.models.whisper.learner import load_whisper_learner
 
     return load_whisper_learner(path, config, device)

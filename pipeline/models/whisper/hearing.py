@@ -218,9 +218,9 @@ class Hearing:
         tokens, asked = self._asked.tokens, self._asked
         unknown = []
         for at, row in enumerate(rows):
-            code = asked.language or self._utterances[row].language or ""
-            if not tokens.languages or code in tokens.languages:
-                self._spoken[row] = Spoken(tokens.languages.get(code), None)
+            code = tokens.code(asked.language or self._utterances[row].language)
+            if not tokens.languages or code is not None:
+                self._spoken[row] = Spoken(tokens.languages.get(code or ""), None)
             elif row not in self._spoken:
                 unknown.append(at)
         if unknown:

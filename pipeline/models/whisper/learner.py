@@ -27,6 +27,7 @@ from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperModel, short_c
 from audiomill.models.whisper.parts import transformers_parts
 from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import BEFORE, TIMESTAMP_STEP_S, WhisperTokens, tokens_of
+from audiomill.text.spoken_text import Text
 
 MAX_TEXT_TOKENS = 440
 """Of 448 positions, with room for the prompt and two timestamps."""
@@ -39,10 +40,11 @@ SPAN_FRAMES = 10
 
 
 class Label(NamedTuple):
-    """Text tokens of a clip, and its length in timestamp steps."""
+    """Text tokens of a clip, its length in timestamp steps, and the token of its language, where the model knows several."""
 
     tokens: tuple[int, ...]
     steps: int
+    language: int | None = None
 
 
 class WhisperLearner:
@@ -62,29 +64,33 @@ class WhisperLearner:
         self._tokenizer = tokenizer_of(folder)
         self._tokens: WhisperTokens = tokens_of(self._tokenizer, model.config.vocab_size, generation)
         self._mel = LogMel(model.config.num_mel_bins, model.device)
-        self._language = self._language_token()
 
-    def _language_token(self) -> int | None:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[Label | str]:
+        """Text tokens and language, or the reason why there are none.
+
+        Raises:
+            UsageError: the model knows several languages, and no text says its own.
+        """
         languages = self._tokens.languages
-        if not languages:
-            return None
-        if self._config.language not in languages:
+        if languages and not any(each.language for each in texts):
             raise UsageError(
-                f"--language {self._config.language}: multilingual Whisper learns one language a run; expected one of "
-                f"{', '.join(sorted(languages))}"
+                "--language is missing: multilingual Whisper learns by language; expected a language column in the manifest, or one "
+                f"for all clips of {', '.join(sorted(languages))}"
             )
-        return languages[str(self._config.language)]
-
-    def labels(self, texts: Sequence[str], num_samples: NDArray[np.int64]) -> list[Label | str]:
-        """Text tokens, or the reason why there are none."""
         found: list[Label | str] = []
-        for text, count in zip(texts, num_samples.tolist(), strict=True):
+        for (text, language), count in zip(texts, num_samples.tolist(), strict=True):
+            code = self._tokens.code(language)
             if not any(character.isalnum() for character in text):
                 found.append("empty_text")
                 continue
+            if languages and code is None:
+                found.append("unknown_language" if language else "no_language")
+                continue
             ids = self._tokenizer.encode(" " + " ".join(text.split()), add_special_tokens=False).ids
             steps = round(count / MODEL_SAMPLE_RATE / TIMESTAMP_STEP_S)
-            found.append("text_too_long" if len(ids) > MAX_TEXT_TOKENS else Label(tuple(ids), steps))
+            found.append(
+                "text_too_long" if len(ids) > MAX_TEXT_TOKENS else Label(tuple(ids), steps, languages.get(code or ""))
+            )
         return found
 
     def thaw(self, update: int, num_updates: int) -> None:
@@ -149,7 +155,7 @@ class WhisperLearner:
         """inputs_BL and targets_BL; the prompt is not learnt."""
         tokens, rows = self._tokens, []
         for label, is_timed in zip(labels, timed.tolist(), strict=True):
-            prompt = tokens.prompt(self._language, "transcribe", is_timed)
+            prompt = tokens.prompt(label.language, "transcribe", is_timed)
             text = list(label.tokens)
             if is_timed:
                 last = tokens.first_timestamp + min(1500, label.steps)
@@ -162,15 +168,16 @@ class WhisperLearner:
         device = self.model.device
         return torch.tensor(inputs, device=device), torch.tensor(targets, device=device)
 
-    def transcripts(self, rows: Rows) -> list[str]:
+    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
-        text = TranscriptConfig(
-            language=self._config.language if self._language is not None else None, word_times=False, retry=False
-        )
+        text = TranscriptConfig(word_times=False, retry=False)
         model = WhisperModel(
             self.model, self._tokenizer, self._tokens, Wants(transcripts=text), {}, (), _precision(self.model)
         )
-        utterances = [Utterance(row, 0, 0, (str(at), None), 0, text.language) for at, row in enumerate(rows)]
+        utterances = [
+            Utterance(row, 0, 0, (str(at), None), 0, language)
+            for at, (row, language) in enumerate(zip(rows, languages, strict=True))
+        ]
         answers = model.forward(utterances)
         return [each.text for each in model.transcripts(utterances, [answer.text for answer in answers])]
 
@@ -248,11 +255,7 @@ def _save_tokenizer_settings(folder: Path) -> None:
 
 
 def load_whisper_learner(folder: Path, config: TrainConfig, device: torch.device) -> WhisperLearner:
-    """A learner from a Hugging Face or CTranslate2 folder.
-
-    Raises:
-        UsageError: a multilingual checkpoint without a language.
-    """
+    """A learner from a Hugging Face or CTranslate2 folder."""
     from transformers import AutoConfig, WhisperForConditionalGeneration
 
     if config.from_scratch:

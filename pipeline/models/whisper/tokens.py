@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
+from audiomill.text.scripts import base_language
 
 TIMESTAMP_STEP_S = 0.02
 MAX_PROMPT_TOKENS = 223
@@ -34,6 +35,10 @@ class WhisperTokens(SpecialTokens):
 
     def language_of(self, token: int) -> str:
         return self._language_of[token]
+
+    def code(self, language: str | None) -> str | None:
+        """A language as the model names it: `sv-SE` is `sv`; None where it does not know it."""
+        return next((each for each in (language or "", base_language(language)) if each in self.languages), None)
 
     def prompt(self, language: int | None, task: str, timestamps: bool) -> list[int]:
         """Tokens that the decoder is started with; `language` is None for English-only models."""

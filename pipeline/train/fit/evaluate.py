@@ -22,19 +22,23 @@ class Evaluation(NamedTuple):
 def evaluated(learner: Learner, clips: Clips, budget: int, language: str | None) -> Evaluation:
     """How well a learner writes clips with text."""
     errors = NO_ERRORS
-    texts = heard(learner, clips, budget)
-    for reference, hypothesis in zip(clips.texts, texts, strict=True):
-        errors += score_pair(reference, hypothesis, language)[0]
+    said = clips.said(language)
+    texts = heard(learner, clips, budget, language)
+    for reference, hypothesis in zip(said, texts, strict=True):
+        errors += score_pair(reference.text, hypothesis, reference.language)[0]
     shown = range(0, len(texts), max(1, -(-len(texts) // MOST_SAMPLES)))
     return Evaluation(errors.rate, tuple((clips.texts[at], texts[at]) for at in shown))
 
 
-def heard(learner: Learner, clips: Clips, budget: int) -> list[str]:
-    """What a learner writes of each clip."""
+def heard(learner: Learner, clips: Clips, budget: int, language: str | None) -> list[str]:
+    """What a learner writes of each clip; `language`: of those that name none."""
     learner.model.eval()
+    languages = [each.language for each in clips.said(language)]
     found = [""] * len(clips)
     for picked in evaluation_batches(clips.num_samples, budget):
-        texts = learner.transcripts([clips.pcm(index) for index in picked.tolist()])
+        texts = learner.transcripts(
+            [clips.pcm(index) for index in picked.tolist()], [languages[index] for index in picked.tolist()]
+        )
         for index, text in zip(picked.tolist(), texts, strict=True):
             found[index] = text
     return found

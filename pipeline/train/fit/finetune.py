@@ -32,6 +32,8 @@ from audiomill.train.page import training_page
 from audiomill.train.pictures import training_charts
 
 Report = dict[str, Any]
+UNSCORED = ("empty_text", "no_language", "unknown_language")
+"""What no model could write: such dev clips are dropped too."""
 
 
 def finetune(config: FinetuneConfig, console: Console) -> Report:
@@ -169,18 +171,17 @@ def _learnable(training: Training, learner: Learner) -> tuple[Training, list[Dro
             tables[role] = None
             continue
         clips = Clips(Path(training.folder), table)
-        labels = learner.labels(clips.texts, clips.num_samples)
+        labels = learner.labels(clips.said(training.config.language), clips.num_samples)
         for row, label in zip(table.to_pylist(), labels, strict=True):
-            if isinstance(label, str) and (role == "train" or label == "empty_text"):
-                dropped.append(
-                    Dropped(row["id"], row["source"], row["member"], row["role"], label, _told(label, row["text"]))
-                )
-        keeps = [not isinstance(label, str) or (role == "dev" and label != "empty_text") for label in labels]
+            if isinstance(label, str) and (role == "train" or label in UNSCORED):
+                told = _told(label, row["language"] if label.endswith("_language") else row["text"])
+                dropped.append(Dropped(row["id"], row["source"], row["member"], row["role"], label, told))
+        keeps = [not isinstance(label, str) or (role == "dev" and label not in UNSCORED) for label in labels]
         tables[role] = clips.only(keeps).table
     return dataclasses.replace(training, train=tables["train"], dev=tables["dev"]), dropped
 
 
-def _told(reason: str, text: str | None) -> str:
+def _told(reason: str, found: str | None) -> str:
     expected = {
         "empty_text": "expected letters in the text",
         "unknown_characters": "expected characters of the model's vocabulary (--vocabulary labels makes a new one)",
@@ -188,8 +189,10 @@ def _told(reason: str, text: str | None) -> str:
         "text_too_long": "expected fewer tokens than the decoder can write",
         "longer_than_window": "expected a clip that the encoder sees at once (30 s, at the slowest speed)",
         "too_short": "expected enough frames to hide some",
+        "no_language": "expected a language in the manifest (or --language)",
+        "unknown_language": "expected a language that the checkpoint knows, or the training clips have",
     }
-    return f"{expected[reason]}, got {text!r}"
+    return f"{expected[reason]}, got {found!r}"
 
 
 def _check_left(training: Training, dropped: Sequence[Dropped]) -> None:

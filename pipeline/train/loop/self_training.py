@@ -323,8 +323,12 @@ def config_of(values: dict[str, Any], sections: dict[str, dict[str, Any]]) -> Se
     each by option names.
 
     Raises:
-        UsageError: students go on from a teacher of another kind.
+        UsageError: students go on from a teacher of another kind, or languages are kept apart.
     """
+    if any(sections.get(name, {}).get("by_language") for name in ("train", "student")):
+        raise UsageError(
+            "by_language: such a checkpoint hears one language at a time, as --language says; run a loop for each language"
+        )
     if sections.get("student") and sections.get("loop", {}).get("start") == "teacher":
         raise UsageError(
             "loop.start teacher: students of another kind cannot go on from the teacher; leave out start, or student"

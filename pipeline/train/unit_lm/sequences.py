@@ -24,6 +24,7 @@ from audiomill.errors import InputError, UsageError
 from audiomill.models.codes.unit_tokens import Joint, UnitVocabulary, joined, without_repeats
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill.text.spoken_text import Text
 
 TOKENS, ROWS = "tokens.int32", "sequences.parquet"
 SEQUENCE = pa.schema([("offset", pa.int64()), ("num_tokens", pa.int64()), ("num_samples", pa.int64())])
@@ -59,9 +60,9 @@ class Sequences:
     def weights(self) -> NDArray[np.float32]:
         return np.ones(len(self), np.float32)
 
-    @property
-    def texts(self) -> list[str]:
-        return [""] * len(self)
+    def said(self, language: str | None) -> list[Text]:
+        """Nothing: codes are their own labels."""
+        return [Text("", None)] * len(self)
 
     @property
     def seconds(self) -> float:
