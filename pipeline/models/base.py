@@ -257,15 +257,12 @@ class Ladder(Protocol):
 
     def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer], rung: int) -> list[int]:
         """Indices of the answers to try again on this rung."""
-        ...
 
     def told(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Utterance]:
         """The utterances with the language that their recording agrees on, where it was detected; see `is_retold`."""
-        ...
 
     def is_retold(self, utterance: Utterance, answer: Answer) -> bool:
         """Whether an utterance must be heard again, because it was taken for another language."""
-        ...
 
     def padded_length(self, num_samples: int, rung: int) -> int: ...
 
@@ -275,15 +272,18 @@ class Ladder(Protocol):
         self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
     ) -> list[Answer]:
         """The better of two answers to each utterance."""
-        ...
 
     def replaced(self, before: Answer, after: Answer) -> Answer:
         """The second answer, with what only the first one knows."""
-        ...
+
+    def left_out(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Any]:
+        """Parts of utterances whose answers leave speech out, each with its `utterance` and the `row` of the answer."""
+
+    def filled(self, parts: Sequence[Any], found: Sequence[Answer], answers: Sequence[Answer]) -> list[Answer]:
+        """The answers, or what was found in such parts instead, where that says more."""
 
     def settled(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Any]:
         """Texts as they are kept, once no rung is left."""
-        ...
 
 
 class Packer(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from audiomill.config.defaults import SECOND_MODEL_RUNG
 from audiomill.config.text import TranscriptConfig
@@ -45,6 +45,18 @@ class Decoding(Protocol):
         ...
 
 
+class Rereading(Protocol):
+    """What knows where speech is that a text says nothing of."""
+
+    def left_out(self, row: int, utterance: Utterance, heard: Heard) -> list[Any]:
+        """See `audiomill.models.base.Ladder`."""
+        ...
+
+    def filled(self, heard: Heard, parts: Sequence[tuple[Any, Heard]]) -> Heard:
+        """What was found in the parts of a segment in place of its text, where that says more."""
+        ...
+
+
 class GateLadder:
     """See `audiomill.models.base.Ladder`.
 
@@ -52,10 +64,17 @@ class GateLadder:
         model: decodes.
         text: thresholds of the gates.
         second: another model of the same vocabulary, the last rung.
+        rereading: finds speech that was left out; None: nobody looks.
     """
 
-    def __init__(self, model: Decoding, text: TranscriptConfig, second: Decoding | None = None) -> None:
-        self._model, self._text, self._second = model, text, second
+    def __init__(
+        self,
+        model: Decoding,
+        text: TranscriptConfig,
+        second: Decoding | None = None,
+        rereading: Rereading | None = None,
+    ) -> None:
+        self._model, self._text, self._second, self._rereading = model, text, second, rereading
 
     @property
     def num_rungs(self) -> int:
@@ -134,6 +153,27 @@ class GateLadder:
         return [
             answer._replace(text=answer.text._replace(is_agreed=is_agreed))
             for answer, is_agreed in zip(kept, agreed, strict=True)
+        ]
+
+    def left_out(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Any]:
+        """See `audiomill.models.base.Ladder`; of texts that stand for nothing no more is asked."""
+        found: list[Any] = []
+        if self._rereading is None:
+            return found
+        for row, signals in enumerate(self._signals(utterances, answers)):
+            if not is_silence(signals, self._text):
+                found += self._rereading.left_out(row, utterances[row], answers[row].text)
+        return found
+
+    def filled(self, parts: Sequence[Any], found: Sequence[Answer], answers: Sequence[Answer]) -> list[Answer]:
+        """See `audiomill.models.base.Ladder`."""
+        assert self._rereading is not None, "parts were found"
+        of: defaultdict[int, list[tuple[Any, Heard]]] = defaultdict(list)
+        for part, answer in zip(parts, found, strict=True):
+            of[part.row].append((part, answer.text))
+        texts = {index: self._rereading.filled(answers[index].text, pairs) for index, pairs in of.items()}
+        return [
+            answer._replace(text=texts[index]) if index in texts else answer for index, answer in enumerate(answers)
         ]
 
     def settled(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Heard]:

@@ -33,7 +33,7 @@ def load(loading: Loading) -> SpeechModel:
         named = dataclasses.replace(config, model=text.second_model)
         behind = Path(find_checkpoint(named, loading.storage_options).path)
         second = load_whisper(behind, device, config.precision, Wants(transcripts=text), {}, config.memory_fraction)
-        first.ladder = GateLadder(first, text, second)
+        first.ladder = GateLadder(first, text, second, first)
     return first
 
 
@@ -59,5 +59,5 @@ def load_whisper(
     heads = heads_of(generation.get("alignment_heads"), *shape)
     found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision, memory_fraction, folder)
     if wants.transcripts is not None and wants.transcripts.retry:
-        found.ladder = GateLadder(found, wants.transcripts)
+        found.ladder = GateLadder(found, wants.transcripts, rereading=found)
     return found

@@ -30,7 +30,7 @@ from audiomill.models.base import (
 )
 from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import decode_with_beams
-from audiomill.models.seq2seq.gates import Signals
+from audiomill.models.seq2seq.gates import Signals, failed_gates, is_silence
 from audiomill.models.seq2seq.heard import Heard, How, TimedToken, core_seconds, mean_logprob, signals_of
 from audiomill.models.seq2seq.memory import free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.stepping import decode
@@ -40,12 +40,14 @@ from audiomill.models.vectors.taps import without_layers_above
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
+from audiomill.models.whisper.left_out import MIN_LOGPROB, MIN_MORE_WORDS, Part, joined, parts_of
 from audiomill.models.whisper.pack import Packer as WhisperPacker
 from audiomill.models.whisper.phrases import last_beginning, phrase_tokens
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
 from audiomill.models.whisper.whisper_parity import parity_of
 from audiomill.models.whisper.words import words_of
+from audiomill.text.scripts import units
 
 WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
 CONTEXT_MARGIN_S = 1.0
@@ -93,7 +95,7 @@ class WhisperModel:
         self._folder = folder
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
         self._wants, self._quantizers = wants, quantizers
-        text = wants.transcripts or TranscriptConfig()
+        text = self._text = wants.transcripts or TranscriptConfig()
         self._top = model.config.encoder_layers
         if wants.transcripts is None:
             without_layers_above(model.model.encoder, max(wants.layers, default=0))
@@ -230,6 +232,28 @@ class WhisperModel:
         pairs = zip(utterances, texts, strict=True)
         overruns_s = [last_beginning(heard, self._tokens) - core_seconds(utterance) for utterance, heard in pairs]
         return signals_of(utterances, texts, self._tokenizer.decode_batch(whole), overruns_s)
+
+    def left_out(self, row: int, utterance: Utterance, heard: Heard) -> list[Part]:
+        """The parts of a segment some of whose speech has too few words; they are told by times of words."""
+        return parts_of(row, _core(utterance), heard, lambda ids: [len(each.encode()) for each in self._singles(ids)])
+
+    def _singles(self, ids: Sequence[int]) -> list[str]:
+        return list(self._tokenizer.decode_batch([[each] for each in ids]))
+
+    def filled(self, heard: Heard, parts: Sequence[tuple[Part, Heard]]) -> Heard:
+        """The texts of the parts in place of the segment's, where they say more and every one of them is clear."""
+        found = self.signals([part.utterance for part, _ in parts], [text for _, text in parts])
+        kept = [pair for pair, signals in zip(parts, found, strict=True) if not is_silence(signals, self._text)]
+        clear = all(
+            signals.avg_logprob >= MIN_LOGPROB and not failed_gates(signals, self._text)
+            for signals in found
+            if not is_silence(signals, self._text)
+        )
+        before, after = (self._num_words(each.tokens) for each in (heard, joined(heard, kept)))
+        return joined(heard, kept) if clear and after >= before + MIN_MORE_WORDS else heard
+
+    def _num_words(self, tokens: Sequence[int]) -> int:
+        return len(units(self._tokenizer.decode([token for token in tokens if token < self._tokens.end])))
 
     def _words(self, heard: Heard) -> tuple[TimedText, ...]:
         """Words with their confidence; without times where none were asked for."""

@@ -48,6 +48,12 @@ def climbed(task: LoadedTask, utterances: Sequence[Utterance], answers: Sequence
         kept = ladder.better([utterances[i] for i in chosen], [found[i] for i in chosen], [a for _, a in pairs])
         for i, answer in zip(chosen, kept, strict=True):
             found[i] = answer
+    parts = ladder.left_out(utterances, found)
+    if parts:
+        heard = _run_alone([part.utterance for part in parts], task.model, task.spec.batch_samples).answers
+        lost = {part.row for part, answer in zip(parts, heard, strict=True) if answer is None}
+        told = [(part, answer) for part, answer in zip(parts, heard, strict=True) if answer and part.row not in lost]
+        found = ladder.filled([part for part, _ in told], [answer for _, answer in told], found)
     texts = ladder.settled(utterances, [answer.text for answer in found])
     return [answer._replace(text=text) for answer, text in zip(found, texts, strict=True)]
 

@@ -1,0 +1,107 @@
+"""Speech that a text says nothing of: Whisper may begin with what is loud, or leave a sentence out in the middle. Where words are
+too few for the speech between two pauses, the segment is cut there and its parts are decoded alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from audiomill.audio.clock import samples_from_seconds
+from audiomill.audio.vad import FRAME_SAMPLES, voiced_frames
+from audiomill.models.base import Utterance
+from audiomill.models.seq2seq.heard import Heard, Stretch, TimedToken
+
+SLOWEST = 4.0
+"""Bytes of text a second of speech: English has 15, and 12 where a letter has three bytes."""
+MIN_SPEECH_S = 1.0
+MIN_PAUSE_S = 0.3
+PROBABILITY = 0.5
+"""Of speech, as voice activity has it."""
+MIN_LOGPROB = -0.7
+"""Mean, of what is put in: what was left out must be clear when it stands alone."""
+MIN_MORE_WORDS = 2
+
+
+class Part(NamedTuple):
+    """Of a segment that is decoded again, from `start` (samples of the segment) on. `row`: the segment's number."""
+
+    row: int
+    utterance: Utterance
+    start: int
+
+
+def parts_of(row: int, utterance: Utterance, heard: Heard, sizes: Callable[[Sequence[int]], list[int]]) -> list[Part]:
+    """The parts of a segment some of whose speech has too few words, or none.
+
+    Args:
+        row: of the segment.
+        utterance: without context.
+        heard: with times of tokens.
+        sizes: bytes of each of some tokens.
+    """
+    timed = [token for stretch in heard.stretches for token in stretch.timed or ()]
+    if not timed or not _has_lull(timed, len(utterance.pcm_T)):
+        return []
+    runs = _runs(utterance)
+    written = sizes([token.token for token in timed])
+    cuts: set[int] = set()
+    for at, (start, stop) in enumerate(runs):
+        seconds = (stop - start) / samples_from_seconds(1.0)
+        inside = sum(
+            size for token, size in zip(timed, written, strict=True) if start <= (token.start + token.stop) // 2 < stop
+        )
+        if seconds >= MIN_SPEECH_S and inside < SLOWEST * seconds:
+            cuts |= {at, at + 1}
+    middles = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(runs)), len(utterance.pcm_T)]
+    edges = sorted({0, len(utterance.pcm_T), *(middles[at] for at in cuts)})
+    if len(edges) < 3:
+        return []  # nothing to part
+    return [
+        Part(
+            row,
+            utterance._replace(
+                pcm_T=utterance.pcm_T[start:stop],
+                start=utterance.start + start,
+                language=heard.language,
+                speech=sum(max(0, min(b, stop) - max(a, start)) for a, b in runs),
+                voiced=None,
+            ),
+            start,
+        )
+        for start, stop in pairwise(edges)
+    ]
+
+
+def _has_lull(timed: Sequence[TimedToken], num_samples: int) -> bool:
+    """Whether some token lasts as long as speech that is missing, or nothing is written for as long. Cheap: most have none."""
+    marks = [0, *(token.start for token in timed), timed[-1].stop, num_samples]
+    return any(b - a > samples_from_seconds(0.7 * MIN_SPEECH_S) for a, b in pairwise(marks))
+
+
+def _runs(utterance: Utterance) -> list[tuple[int, int]]:
+    """Samples with speech, between pauses."""
+    voiced = voiced_frames(utterance.pcm_T, PROBABILITY)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], voiced, [False]]).astype(np.int8)))
+    joined: list[tuple[int, int]] = []
+    for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        low, high = first * FRAME_SAMPLES, min(len(utterance.pcm_T), last * FRAME_SAMPLES)
+        if joined and low - joined[-1][1] < samples_from_seconds(MIN_PAUSE_S):
+            joined[-1] = (joined[-1][0], high)
+        else:
+            joined.append((low, high))
+    return joined
+
+
+def joined(heard: Heard, parts: Sequence[tuple[Part, Heard]]) -> Heard:
+    """Texts of the parts, as one of the segment."""
+    stretches = [_moved(stretch, part.start) for part, found in parts for stretch in found.stretches]
+    return heard._replace(stretches=tuple(stretches))
+
+
+def _moved(stretch: Stretch, by: int) -> Stretch:
+    timed = stretch.timed and tuple(t._replace(start=t.start + by, stop=t.stop + by) for t in stretch.timed)
+    return stretch._replace(start=stretch.start + by, timed=timed)
