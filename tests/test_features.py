@@ -158,3 +158,30 @@ def test_what_does_not_go_together_is_told_in_a_line(
     shutil.copytree(wav2vec2_folder, whole / "encoder")
     with pytest.raises(ModelError, match="not the encoder that was trained with"):
         loaded(whole, transcripts=TranscriptConfig())
+
+
+def test_a_head_may_write_pieces_of_words_and_plain_transformers_knows_them(
+    wav2vec2_folder: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    corpus = write_corpus(tmp_path / "in", range(6))
+    trained(
+        corpus, tmp_path / "out", model=str(wav2vec2_folder), from_scratch=False, features=True, units="pieces", word_pieces=12,
+        max_updates=2,
+    )  # fmt: skip
+    checkpoint = tmp_path / "out" / "checkpoint"
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    assert (
+        len(tokenizer) <= 12 and tokenizer.decode(tokenizer("ab ca", add_special_tokens=False)["input_ids"]) == "ab ca"
+    )
+    run(corpus, tmp_path / "texts", model=checkpoint, segment="none")
+    assert len(rows(tmp_path / "texts", "segments")) == 6
+
+
+def test_new_models_are_listed_and_start_from_their_names(audiomill: Any, tmp_path: Path) -> None:
+    done = audiomill("models", "--new")
+    names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("new://")]
+    assert {"new://wav2vec", "new://vq-wav2vec-gumbel", "new://wav2vec2-base", "new://seq2seq"} <= set(names)
+    wrong = audiomill("finetune", str(tmp_path), "--model", "new://wav2vec3", "--output", str(tmp_path / "o"))
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "new://wav2vec2-base" in wrong.stderr

@@ -14,7 +14,7 @@ import soundfile
 from rich.console import Console
 
 from audiomill.config.fields import build
-from audiomill.config.respell import RespellConfig, RespellOutputConfig, TuneJobConfig
+from audiomill.config.respell import RespellConfig, RespellOutputConfig, TunedConfig, TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import InputError, ModelError, OutputMismatch, UsageError
@@ -130,6 +130,14 @@ def test_tuning_is_no_worse_than_the_weights_as_given(reader: Path, kept: Path, 
     assert done.returncode == 0, done.stderr
     assert wer(tmp_path / "out") == pytest.approx(found["best"]["wer"], abs=1e-9)
     assert len(json.loads((tmp_path / "tuned" / "trials.json").read_text())) == 8
+    at_once = RespellConfig(
+        inputs=(str(kept),),
+        decoder=config.decoder,
+        tuned=TunedConfig(tune_on=str(kept), tune_trials=8),
+        output=RespellOutputConfig(output=str(tmp_path / "at-once"), quiet=True),
+    )
+    respell(at_once, Console(quiet=True))
+    assert wer(tmp_path / "at-once") == wer(tmp_path / "out"), "--tune-on finds the same weights"
 
 
 def test_windows_that_overlap_are_read_as_one(reader: Path, tmp_path: Path) -> None:

@@ -230,3 +230,38 @@ def test_wrong_settings_are_told_in_one_line(
     done = audiomill("self-train", "job.yaml")
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert Place(str(tmp_path / "loop")).names() == []
+
+
+@pytest.mark.nightly
+def test_the_last_student_may_be_a_sequence_model_and_its_teacher_s_weights_are_found_on_dev(
+    corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "words.arpa").write_text(
+        "\\data\\\nngram 1=4\nngram 2=1\n\n\\1-grams:\n-2\t<unk>\n0\t<s>\t0\n-0.5\t</s>\n-0.5\tabc\t0\n\n\\2-grams:\n-0.5\tabc abc\n\n\\end\\\n"
+    )
+    student = {
+        "objective": "seq2seq",
+        "word_pieces": 14,
+        "max_updates": 30,
+        "evaluate_every": 30,
+        "batch_seconds": 20.0,
+    }
+    settings = {
+        "model_type": "speech_to_text", "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32, "conv_channels": 16, "encoder_attention_heads": 1, "decoder_attention_heads": 1,
+    }  # fmt: skip
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text(json.dumps(settings))
+    label = {**SECTIONS["label"], "beam_size": 4, "lm": str(tmp_path / "words.arpa")}
+    config = loop(
+        corpus, tmp_path / "loop", loop={"rounds": 1, "tune_trials": 3}, label=label,
+        train={"model": str(corpus / "start"), "max_updates": 4},
+        student={**student, "model": str(tmp_path / "small"), "from_scratch": True},
+    )  # fmt: skip
+    rounds = self_train(config, Console(quiet=True))
+    assert [each["training"]["objective"] for each in rounds] == ["ctc", "seq2seq"]
+    found = json.loads((tmp_path / "loop" / "round-1" / "tuning" / "decoder.json").read_text())
+    assert found["lm"] == label["lm"] and found["beam_size"] == 4
+    from transformers import Speech2TextForConditionalGeneration
+
+    Speech2TextForConditionalGeneration.from_pretrained(rounds[1]["checkpoint"])

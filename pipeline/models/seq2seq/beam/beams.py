@@ -80,6 +80,8 @@ def decode_with_beams(
         num_beams: K.
         fusion: what a text is worth besides.
     """
+    most = 1 if fusion is None else fusion.num_searched or num_beams
+    fusion = fusion if fusion is not None and fusion.steers else None
     prompt_length = begins.shape[1] if isinstance(begins, Tensor) else len(prompts[0])
     tokens = search.tokens
     max_new = min(search.max_new_tokens, weights.max_positions - prompt_length)
@@ -109,7 +111,6 @@ def decode_with_beams(
         rules.move(order)
         rules.advance(tokens_BK.flatten(), rows)
         logits = weights.logits(state.step(tokens_BK.flatten()))[:, 0]
-    most = 1 if fusion is None else fusion.num_searched or num_beams
     return [_ranked(found, silence, most, fusion) for found, silence in zip(running.best(), no_speech, strict=True)]
 
 

@@ -44,6 +44,8 @@ class Fusion:
         self._begins_V = torch.tensor([vocabulary.begins_word(piece) for piece in pieces]).double()
         self.coverage_score, self.num_best, self._rescorer = config.coverage_score, config.num_best, rescorer
         self._rescore_weight = config.rescore_weight
+        self.steers = lm is not None or rescorer is not None or bool(config.coverage_score)
+        """Whether texts are worth something besides: else beams are those of `generate`, and only several are kept."""
 
     @property
     def empty(self) -> Prefix:
