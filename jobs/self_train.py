@@ -54,10 +54,11 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
     same command again goes on where a killed loop was. OUTPUT/report.html tells the story.
     """
     from audiomill.train.loop import self_training as job
+    from audiomill.train.loop.labelling import Labelling
 
     values = yaml_mapping(job_file)
     sections = {
-        name: _section(values.pop(name, None), kind, job_file, name) for name, kind in _kinds(job.Labelling).items()
+        name: _section(values.pop(name, None), kind, job_file, name) for name, kind in _kinds(Labelling).items()
     }
     if output is not None:
         values["output"] = output

@@ -159,8 +159,8 @@ def test_the_blocks_run_one_after_the_other(place: Path, page: str) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(300)
-def test_the_guide_to_training_runs(tmp_path: Path, tone_model: Path) -> None:
+@pytest.mark.timeout(600)
+def test_the_guides_to_training_run(tmp_path: Path, tone_model: Path) -> None:
     """In one folder, with tones for speech; the hub's checkpoint is a small one of that name that reads them."""
     write_corpus(tmp_path / "labelled", range(60))
     write_corpus(tmp_path / "dev", range(300, 330))
@@ -170,8 +170,10 @@ def test_the_guide_to_training_runs(tmp_path: Path, tone_model: Path) -> None:
     (tmp_path / "facebook" / "wav2vec2-base-960h").symlink_to(tone_model / "model" / "checkpoint")
     save_language_model(tmp_path / "HuggingFaceTB" / "SmolLM3-3B", "smollm3")
     (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n")
-    for language, text in blocks("docs/training.md"):
-        run_block(language, text, tmp_path)
+    for page in ("docs/training.md", "docs/wav2vec.md"):
+        for language, text in blocks(page):
+            run_block(language, text, tmp_path)
+    assert (tmp_path / "line" / "best.json").exists() and (tmp_path / "units" / "checkpoint").exists()
     assert (tmp_path / "loop" / "report.html").exists() and (tmp_path / "student" / "checkpoint").exists()
 
 

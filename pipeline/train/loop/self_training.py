@@ -26,11 +26,10 @@ from rich.console import Console
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.respell import RespellEngineConfig, RespellOutputConfig, TuneConfig, TuneJobConfig
-from audiomill.config.run import EngineConfig, OutputConfig
+from audiomill.config.run import OutputConfig
 from audiomill.config.search import SearchConfig
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
-from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
-from audiomill.config.text import TranscriptConfig
+from audiomill.config.stages import ModelConfig
 from audiomill.config.train import OF_NEW_ONES, FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
 from audiomill.errors import UsageError
 from audiomill.models.checkpoint import find_checkpoint, fingerprint
@@ -38,6 +37,7 @@ from audiomill.models.family import POSTERIORS
 from audiomill.runs.job import run_job
 from audiomill.runs.posteriors.tune import tuned
 from audiomill.train.fit.finetune import finetune
+from audiomill.train.loop.labelling import Labelling, read_by
 from audiomill.train.loop.lineage import write_lineage
 from audiomill.train.loop.scoring import decided, scored
 from audiomill.train.select.selection import select
@@ -45,18 +45,6 @@ from audiomill.train.select.selection import select
 Metrics = dict[str, Any]
 POSTERIORS_KEPT = 32
 """Tokens a frame that weights are found on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labelling:
-    """How audio is transcribed in every round."""
-
-    plan: PlanConfig = PlanConfig()
-    decode: DecodeConfig = DecodeConfig()
-    segment: SegmentConfig = SegmentConfig()
-    engine: EngineConfig = EngineConfig()
-    model: ModelConfig = ModelConfig()
-    transcripts: TranscriptConfig = TranscriptConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +234,7 @@ def _transcribe(
     console: Console,
     label: Labelling | None = None,
 ) -> None:
-    label = label or config.label
+    label = read_by(model, label or config.label)
     job = TranscribeConfig(
         inputs=inputs,
         plan=label.plan,
