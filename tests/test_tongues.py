@@ -123,7 +123,7 @@ def test_multilingual_whisper_is_told_each_clip_s_own_language(tmp_path: Path) -
     folder = save_multilingual(tmp_path / "whisper")
     learner = load_whisper_learner(folder, TrainConfig(), torch.device("cpu"))
     known = learner._tokens.languages
-    texts = [Text("hello", "en"), Text("hej", "de-DE"), Text("hi", "klingon"), Text("hi", None), Text("...", "en")]
+    texts = [Text("hello", "English"), Text("hej", "de-DE"), Text("hi", "klingon"), Text("hi", None), Text("...", "en")]
     labels = learner.labels(texts, np.full(5, RATE))
     assert labels[2:] == ["unknown_language", "no_language", "empty_text"]
     chosen = [each for each in labels if isinstance(each, Label)]

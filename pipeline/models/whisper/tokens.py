@@ -6,6 +6,7 @@ Source: Radford et al. 2022, arXiv:2212.04356.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
@@ -18,6 +19,14 @@ ENGLISH_ONLY_SIZE = 51_864
 """Vocabulary of the .en checkpoints: their tokenizers list languages too, but the models do not know them."""
 BEFORE = "<|startofprev|>"
 """Precedes text that is said to come before."""
+
+
+@cache
+def names_of_languages() -> dict[str, str]:
+    """Code by English name, as manifests of other programs have it."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    return dict(TO_LANGUAGE_CODE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +46,9 @@ class WhisperTokens(SpecialTokens):
         return self._language_of[token]
 
     def code(self, language: str | None) -> str | None:
-        """A language as the model names it: `sv-SE` is `sv`; None where it does not know it."""
-        return next((each for each in (language or "", base_language(language)) if each in self.languages), None)
+        """A language as the model names it: `sv-SE` and `Swedish` are `sv`; None where it does not know it."""
+        named = names_of_languages().get((language or "").strip().lower(), "")
+        return next((each for each in (language or "", base_language(language), named) if each in self.languages), None)
 
     def prompt(self, language: int | None, task: str, timestamps: bool) -> list[int]:
         """Tokens that the decoder is started with; `language` is None for English-only models."""
