@@ -2,7 +2,7 @@
 
     python -m benchmarks.wav2vec_line --digits FOLDER [--seeds 0,1,2] [--scale 1.0]
 
-FOLDER holds the Free Spoken Digit Dataset as one tar a speaker. Digits of a speaker stand four in a row. Five speakers are the
+FOLDER holds the Free Spoken Digit Dataset as one tar a speaker. Five speakers are the
 unlabelled audio, a fifth of it is labelled, the sixth speaker is the test set. Two lines: wav2vec, vq-wav2vec, its codes, a BERT over
 them, each read by a CTC head on frozen features; wav2vec 2.0, fine-tuned, which labels the rest for a sequence-to-sequence student.
 Each step stands beside a control that lacks it and is the same otherwise. Word error rates by seed, and their mean; seconds and memory
@@ -17,26 +17,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from audiomill.train.loop.scoring import scored
 from benchmarks.record import save
 from benchmarks.self_training import recordings
 from benchmarks.speech_llm import RATE, TEST_SPEAKER, wave_of
 
-IN_A_ROW, GAP_S = 4, 0.1
 LABELLED, DEV_SHARE = 0.2, 0.15
 LOCAL = ("--engine", "local", "--segment", "none", "--canary", "0", "--no-report", "--quiet", "--device", "cpu")
 TRAIN = ("--quiet", "--device", "cpu")
-HEAD = ("--features", "--head-width", "48", "--batch-seconds", "60", "--mask-time", "0.01")
+HEAD = ("--features", "--head-width", "48", "--batch-seconds", "8", "--mask-time", "0")
 UPDATES = {
-    "wav2vec": 900, "vq-wav2vec": 1400, "units": 1200, "head": 300, "pretrain": 1400, "ctc": 900, "seq2seq": 1500,
+    "wav2vec": 400, "vq-wav2vec": 350, "units": 800, "head": 1000, "pretrain": 500, "ctc": 700, "seq2seq": 700,
 }  # fmt: skip
 
 
@@ -68,36 +66,21 @@ STEPS = (
 )
 
 
-def rows_of(found: dict[str, tuple[bytes, str]], names: Sequence[str]) -> Iterator[tuple[NDArray[np.float32], str]]:
-    """Digits four in a row, each once, as they come in `names`."""
-    gap = np.zeros(int(RATE * GAP_S), np.float32)
-    for first in range(0, len(names) - IN_A_ROW + 1, IN_A_ROW):
-        some = names[first : first + IN_A_ROW]
-        yield (
-            np.concatenate([part for name in some for part in (wave_of(found[name][0]), gap)]),
-            " ".join(found[name][1] for name in some),
-        )
-
-
 def write_splits(found: dict[str, tuple[bytes, str]], root: Path, seed: int) -> dict[str, int]:
     """unlabelled/, labelled/, dev/ and test/."""
-    random, joined = np.random.default_rng(seed), []
-    by_speaker: dict[str, list[str]] = {}
-    for name in sorted(found):
-        by_speaker.setdefault(name.split("_")[1], []).append(name)
-    test = list(rows_of(found, random.permutation(by_speaker.pop(TEST_SPEAKER)).tolist()))
-    for names in by_speaker.values():
-        joined += list(rows_of(found, random.permutation(names).tolist()))
-    order = [joined[at] for at in random.permutation(len(joined)).tolist()]
+    random = np.random.default_rng(seed)
+    names = [str(name) for name in random.permutation(sorted(found))]
+    test = [name for name in names if name.split("_")[1] == TEST_SPEAKER]
+    order = [name for name in names if name.split("_")[1] != TEST_SPEAKER]
     count = round(LABELLED * len(order))
     num_dev = round(DEV_SHARE * count)
     splits = {"dev": order[:num_dev], "labelled": order[num_dev:count], "unlabelled": order, "test": test}
     for split, clips in splits.items():
         (root / split).mkdir(parents=True, exist_ok=True)
-        for number, (wave, text) in enumerate(clips):
-            soundfile.write(root / split / f"{number:04d}.wav", wave, RATE)
+        for name in clips:
+            soundfile.write(root / split / f"{name}.wav", wave_of(found[name][0]), RATE)
             if split != "unlabelled":
-                (root / split / f"{number:04d}.txt").write_text(text)
+                (root / split / f"{name}.txt").write_text(found[name][1])
     return {split: len(clips) for split, clips in splits.items()}
 
 
@@ -121,9 +104,9 @@ class Line:
         self._newer_line()
 
     def _older_line(self) -> None:
-        wav2vec = self._pretrained("wav2vec", "new://wav2vec-small", "wav2vec", batch_seconds="60")
+        wav2vec = self._pretrained("wav2vec", "new://wav2vec-small", "wav2vec")
         nothing = self._pretrained("wav2vec-untrained", "new://wav2vec-small", "wav2vec", updates=1, rate="1e-12")
-        vq = self._pretrained("vq-wav2vec", "new://vq-wav2vec-gumbel-small", "vq-wav2vec", batch_seconds="60")
+        vq = self._pretrained("vq-wav2vec", "new://vq-wav2vec-gumbel-small", "vq-wav2vec")
         self._run("encode", "unlabelled", *LOCAL, "--model", vq, output="codes")
         bert = self._units("units", UPDATES["units"], "5e-4")
         untrained = self._units("units-untrained", 1, "1e-12")
@@ -135,28 +118,28 @@ class Line:
             ("BERT over codes, untrained, head", untrained),
             ("BERT over codes, head", bert),
         ):
-            self._finetuned(name, "--model", model, *HEAD, updates=UPDATES["head"], rate="2e-3")
+            self._finetuned(name, "--model", model, *HEAD, updates=UPDATES["head"], rate="3e-3")
 
     def _newer_line(self) -> None:
-        start = self._pretrained("wav2vec2", "new://wav2vec2-small", "pretrain", batch_seconds="60", rate="1e-3")
-        ctc = ("--batch-seconds", "30", "--mask-time", "0.01", "--vocabulary", "labels")
+        start = self._pretrained("wav2vec2", "new://wav2vec2-small", "pretrain", rate="5e-4")
+        ctc = ("--batch-seconds", "8", "--mask-time", "0", "--vocabulary", "labels")
         self._finetuned(
             "wav2vec 2.0 from nothing, CTC", "--model", "new://wav2vec2-small", "--objective", "ctc", *ctc,
-            updates=UPDATES["ctc"], rate="1e-3",
+            updates=UPDATES["ctc"], rate="5e-4",
         )  # fmt: skip
         teacher = self._finetuned(
             "wav2vec 2.0 pre-trained, CTC", "--model", start, "--no-freeze-feature-encoder", *ctc,
             updates=UPDATES["ctc"], rate="5e-4",
         )  # fmt: skip
-        self._run("transcribe", "dev", *LOCAL, "--agreement", "3", "--model", teacher, output="dev-texts")
-        self._run("transcribe", "unlabelled", *LOCAL, "--agreement", "3", "--model", teacher, output="texts")
+        self._run("transcribe", "dev", *LOCAL, "--agreement", "2", "--model", teacher, output="dev-texts")
+        self._run("transcribe", "unlabelled", *LOCAL, "--agreement", "2", "--model", teacher, output="texts")
         self._run(
             "select", "texts", "--calibrate", str(self._root / "dev-texts"), "--max-expected-wer", "0.15",
             "--held-out", str(self._root / "dev"), output="selected",
         )  # fmt: skip
         student = (
-            "--model", "new://seq2seq-small", "--objective", "seq2seq", "--word-pieces", "40", "--batch-seconds", "60",
-            "--mask-time", "0.02",
+            "--model", "new://seq2seq-small", "--objective", "seq2seq", "--word-pieces", "40", "--batch-seconds", "15",
+            "--mask-time", "0",
         )  # fmt: skip
         self._finetuned("seq2seq on labels alone", *student, updates=UPDATES["seq2seq"], rate="1e-3")
         self._finetuned(
@@ -165,18 +148,18 @@ class Line:
         )  # fmt: skip
 
     def _pretrained(
-        self, output: str, model: str, objective: str, updates: int | None = None, rate: str = "1e-3", batch_seconds: str = "60",
+        self, output: str, model: str, objective: str, updates: int | None = None, rate: str = "1e-3",
     ) -> str:  # fmt: skip
         self._run(
             "finetune", "unlabelled", *TRAIN, "--model", model, "--objective", objective, "--learning-rate", rate, "--batch-seconds",
-            batch_seconds, "--max-updates", self._updates(updates or UPDATES[objective]), "--seed", str(self._seed), output=output,
+            "15", "--max-updates", self._updates(updates or UPDATES[objective]), "--seed", str(self._seed), output=output,
         )  # fmt: skip
         return str(self._root / output / "checkpoint")
 
     def _units(self, output: str, updates: int, rate: str) -> str:
         self._run(
             "train-units", "codes", *TRAIN, "--width", "128", "--depth", "4", "--heads", "4", "--max-updates", self._updates(updates),
-            "--learning-rate", rate, "--batch-seconds", "60", "--seed", str(self._seed), output=output,
+            "--learning-rate", rate, "--batch-seconds", "30", "--seed", str(self._seed), output=output,
         )  # fmt: skip
         return str(self._root / output / "checkpoint")
 
@@ -253,6 +236,10 @@ def main() -> None:
     found, seeds = recordings(arguments.digits), []
     for seed in map(int, arguments.seeds.split(",")):
         root, started = arguments.work / f"seed-{seed}", time.monotonic()
+        done = arguments.work / f"seed-{seed}.json"
+        if done.exists():
+            seeds.append(json.loads(done.read_text()))
+            continue
         sizes = write_splits(found, root, seed)
         print(f"seed {seed}: {sizes}", flush=True)
         line = Line(root, seed, arguments.scale)
@@ -266,7 +253,7 @@ def main() -> None:
                 "most_megabytes": max(cost.megabytes for cost in line.costs.values()),
             }
         )
-        (arguments.work / f"seed-{seed}.json").write_text(json.dumps(seeds[-1], indent=1))
+        done.write_text(json.dumps(seeds[-1], indent=1))
     rows = table(seeds)
     print("\n".join(lines_of(rows)))
     save("wav2vec_line", "python -m benchmarks.wav2vec_line --digits FOLDER", {"table": rows, "seeds": seeds})
