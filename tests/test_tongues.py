@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +15,6 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
 from audiomill.text.spoken_text import Text
 from tests.jobs_by_hand import rows, run
-from tests.scale import daily
 from tests.test_checkpoints import save_multilingual
 from tests.tone_language import RATE, save_config, sentence, spoken
 from tests.training import said, trained
@@ -38,60 +36,72 @@ def manifest(folder: Path, numbers: range, languages: tuple[str, ...] = ("aa", "
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two languages with random weights, heads sharp enough to write more than one thing."""
+    from audiomill.models.wav2vec2.learner import load_ctc
+
     root = tmp_path_factory.mktemp("tongues")
-    report = trained(
-        manifest(root / "train", range(60)),
-        root / "out",
-        model=str(save_config(root / "config")),
-        dev=str(manifest(root / "dev", range(300, 306), ("aa", "sv-SE", "fi"))),
-        by_language=True,
-        adapter_width=4,
-        max_updates=daily(320, 500),
-        evaluate_every=daily(320, 500),
-    )
-    return root / "out", report
+    config = TrainConfig(from_scratch=True, by_language=True, adapter_width=4)
+    texts = [Text("abc cab", "aa"), Text("xyz zxy", "sv-SE")]
+    torch.manual_seed(0)
+    learner = load_ctc(save_config(root / "config"), config, texts, torch.device("cpu"))
+    with torch.no_grad():
+        for name, each in learner.model.named_parameters():
+            if ".adapter_layer.of." in name:
+                each.normal_(0, 0.5)
+            if name.startswith("lm_head.") and name.endswith("weight"):
+                each.mul_(60)
+    learner.save(root / "checkpoint")
+    return root / "checkpoint"
 
 
-def test_each_language_learns_and_plain_transformers_reads_it(
-    learnt: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_each_language_is_read_by_plain_transformers_as_here(several: Path, tmp_path: Path) -> None:
     from transformers import AutoFeatureExtractor, Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
 
-    output, report = learnt
-    folder = output / "checkpoint"
-    assert report["best_dev_wer"] < daily(0.7, 0.2), report
-    lost = pq.read_table(output / "dropped.parquet").to_pylist()
-    assert {(row["role"], row["reason"]) for row in lost} == {("dev", "unknown_language")}
-    assert "got 'fi'" in lost[0]["detail"]
     clips = [spoken(sentence(number), number) for number in (300, 301)]
     (tmp_path / "in").mkdir()
     for number, clip in enumerate(clips):
         soundfile.write(tmp_path / "in" / f"{number}.wav", clip, RATE)
-    prepared = AutoFeatureExtractor.from_pretrained(folder)
+    prepared = AutoFeatureExtractor.from_pretrained(several)
     letters = {"aa": set(" abc"), "sv-SE": set(" xyz")}
     for language in ("aa", "sv-SE"):
-        run(tmp_path / "in", tmp_path / language, "transcribe", model=folder, language=language, segment="fixed")
+        run(tmp_path / "in", tmp_path / language, "transcribe", model=several, language=language, segment="fixed")
         ours = {Path(row["source"]).stem: row["text"] for row in rows(tmp_path / language, "recordings")}
-        model = Wav2Vec2ForCTC.from_pretrained(folder, target_lang=language, ignore_mismatched_sizes=True).eval()
-        tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder, target_lang=language)
+        model = Wav2Vec2ForCTC.from_pretrained(several, target_lang=language, ignore_mismatched_sizes=True).eval()
+        tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(several, target_lang=language)
         for number, clip in enumerate(clips):
             values = prepared(clip.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt")
             with torch.inference_mode():
                 best = model(values["input_values"]).logits.argmax(-1)
-            assert ours[str(number)] == tokenizer.batch_decode(best)[0]
-            assert set(ours[str(number)]) <= letters[language]
+            expected = tokenizer.batch_decode(best)[0].replace("<unk>", "")
+            assert " ".join(ours[str(number)].replace("<unk>", "").split()) == " ".join(expected.split())
+        assert any(set(text) & letters[language] - {" "} for text in ours.values())
 
 
-def test_a_mixed_batch_is_worth_the_sum_of_its_clips_and_frozen_weights_stay(
-    learnt: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+@pytest.mark.nightly
+def test_two_languages_learn_at_once_and_clips_of_a_third_are_named(tmp_path: Path) -> None:
+    report = trained(
+        manifest(tmp_path / "train", range(60)),
+        tmp_path / "out",
+        model=str(save_config(tmp_path / "config")),
+        dev=str(manifest(tmp_path / "dev", range(300, 306), ("aa", "sv-SE", "fi"))),
+        by_language=True,
+        adapter_width=4,
+        max_updates=500,
+        evaluate_every=500,
+    )
+    assert report["best_dev_wer"] < 0.2, report
+    lost = pq.read_table(tmp_path / "out" / "dropped.parquet").to_pylist()
+    assert {(row["role"], row["reason"]) for row in lost} == {("dev", "unknown_language")}
+    assert "got 'fi'" in lost[0]["detail"]
+
+
+def test_a_mixed_batch_is_worth_the_sum_of_its_clips_and_frozen_weights_stay(several: Path) -> None:
     from audiomill.models.wav2vec2.learner import load_ctc
 
-    folder = learnt[0] / "checkpoint"
     config = TrainConfig(by_language=True, mask_time=0.0, dropout=0.0, freeze_encoder=True)
     texts = [Text("ab ca", "aa"), Text("xy", "sv-SE"), Text("b", "aa"), Text("ab", "de"), Text("ab", None)]
-    learner = load_ctc(folder, config, texts[:3], torch.device("cpu"))
+    learner = load_ctc(several, config, texts[:3], torch.device("cpu"))
     clips = [spoken(text, at) for at, text in enumerate(("ab ca", "ab", "b", "ab", "ab"))]
     labels = learner.labels(texts, np.array([len(clip) for clip in clips]))
     assert labels[3:] == ["unknown_language", "no_language"]
