@@ -377,6 +377,14 @@ def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: l
     heard = [Utterance(pcm, 0, 0, ("r", None), 0, None) for pcm in clips]
     texts = model.transcripts(heard, [answer.text for answer in model.forward(heard)])
     assert sum(text.text.isupper() for text in texts) >= 1, [text.text for text in texts]
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
+
+    WhisperForConditionalGeneration.from_pretrained(tmp_path / "out" / "checkpoint")
+    WhisperProcessor.from_pretrained(tmp_path / "out" / "checkpoint")
+    read = pipeline("automatic-speech-recognition", str(tmp_path / "out" / "checkpoint"))
+    sound = {"raw": clips[0].astype(np.float32) / 32768, "sampling_rate": RATE}
+    found = read(sound, return_timestamps=True)
+    assert "world" in found["text"].lower() and found["chunks"][0]["timestamp"][1] > 0.5
 
 
 @pytest.mark.parametrize(
