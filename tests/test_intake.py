@@ -238,6 +238,16 @@ def test_all_tracks_are_recordings_and_the_default_keeps_the_file_s_id(tmp_path:
     assert every[1]["text"] == default[1]["text"] != every[2]["text"]
 
 
+def test_texts_beside_a_file_or_a_pattern_are_those_of_the_folder(tmp_path: Path) -> None:
+    for name, text in (("a", "hello"), ("b", "there")):
+        (tmp_path / f"{name}.wav").write_bytes(encode(tone(1.0)))
+        (tmp_path / f"{name}.txt").write_text(text)
+    for number, source in enumerate((tmp_path, tmp_path / "a.wav", tmp_path / "*.wav", tmp_path / "?.wav")):
+        run(source, tmp_path.parent / f"{tmp_path.name}-{number}", segment="none")
+        found = rows(tmp_path.parent / f"{tmp_path.name}-{number}", "recordings")
+        assert [row["reference"] for row in found] == (["hello"] if number == 1 else ["hello", "there"]), source
+
+
 def test_a_track_that_is_not_there_is_a_named_rejection(tmp_path: Path) -> None:
     (tmp_path / "a.mkv").write_bytes(container([tone(1.0)]))
     run(tmp_path / "a.mkv", tmp_path / "out", track="3")

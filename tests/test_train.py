@@ -306,6 +306,10 @@ def test_nothing_left_no_such_model_and_a_loss_that_is_no_number_are_told(tones:
     (tmp_path / "shard.tar").write_bytes(tar_bytes({"a.wav": (tmp_path / "a.wav").read_bytes()}))
     with pytest.raises(UsageError, match=r"nothing to train on: every clip was dropped \(1 no_text\)|no label has"):
         trained(tmp_path / "shard.tar", tmp_path / "o2", model=str(tones / "config"))
+    (tmp_path / "a.txt").write_text("ab")
+    trained(
+        tmp_path / "a.wav", tmp_path / "o1", model=str(tones / "config"), max_updates=1, seed=3
+    )  # the folder is free again
     with pytest.raises(ModelError, match="needs a folder with config"):
         trained(tones / "labelled", tmp_path / "o3", model=str(tmp_path))
     with pytest.raises(UsageError, match="is a wav2vec2 checkpoint, which learns by ctc, pretrain"):

@@ -100,6 +100,29 @@ def test_a_training_that_is_done_is_known_on_another_machine(tmp_path: Path, mon
     assert not any("/clips/" in each or "/state/" in each for each in names)
 
 
+def test_what_another_run_left_on_this_machine_is_not_taken_for_the_bucket_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_corpus(tmp_path / "in", range(4))
+    model = str(save_config(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = Place("memory://trainings/again", {})
+    url: Any = place.url
+    assert trained(tmp_path / "in", url, model=model, max_updates=1)["is_new"]
+    place.join("texts", "part.parquet").write(b"of somebody else")
+    assert not trained(tmp_path / "in", url, model=model, max_updates=1)["is_new"]
+    with pytest.raises(UsageError, match="--seed was 0, now 1"):
+        trained(tmp_path / "in", url, model=model, max_updates=1, seed=1)
+    place.fs.rm("/trainings/again", recursive=True)
+    report = trained(tmp_path / "in", url, model=model, max_updates=1, seed=1)
+    assert report["is_new"] and report["seed"] == 1, "an emptied bucket belongs to nobody"
+    place.join("texts", "part.parquet").write(b"of somebody else")
+    place.join("result.json").remove()  # as if the last copy was cut short
+    assert not trained(tmp_path / "in", url, model=model, max_updates=1, seed=1)["is_new"]
+    assert json.loads(place.join("result.json").read())["seed"] == 1
+    assert place.join("texts", "part.parquet").read() == b"of somebody else"
+
+
 def test_a_bucket_with_other_things_is_left_alone(tmp_path: Path) -> None:
     write_corpus(tmp_path / "in", range(2))
     save_config(tmp_path / "config")

@@ -112,7 +112,7 @@ class Family:
         learners: objective -> loads what learns by it; the first one is the default.
         usual: by a folder or file, the objective that is meant where nobody says one; None: the first of the learners.
         joins: objective -> loads what learns by it from a checkpoint of another family, which gives vectors.
-        code_learner: from the folder of a plan and its sequences (see `audiomill.models.codes.unit_plan`) and a device, what learns to
+        code_learner: from the folder of a plan and its sequences (see `audiomill.models.codes.unit_plan`), what learns to
             be the language model over them.
         scheme: prefix of names that stand for no files; their fingerprint is the name.
     """
@@ -151,7 +151,7 @@ class Family:
     joins: Mapping[str, Callable[[Path, TrainConfig, Sequence[Text], torch.device], Learner]] = field(
         default_factory=dict
     )
-    code_learner: Callable[[Path, torch.device], Learner] | None = None
+    code_learner: Callable[[Path, TrainConfig, torch.device], Learner] | None = None
     scheme: str | None = None
 
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -105,7 +105,7 @@ def _expand(place: Place, audio_root: str | None, output: str, listing: Listing)
         for manifest in sorted(manifests):
             yield from read_manifest(Place(manifest, place.options), audio_root)
         others = {match: detail for match, detail in matches.items() if _url(place, match) not in manifests}
-        yield from _folder(place, others, output, listing)
+        yield from _folder(place, others, output, listing, _texts_beside(place, others))
     elif kind == "folder":
         yield from _folder(place, _found(place, path, listing), output, listing)
     else:
@@ -146,9 +146,37 @@ def _file(
     entries = shard.entries(place, source, column)
     if entries is None:
         raise InputError(f"{place.url}: {shard.missing}")
+    beside = _texts_of(source, place.options) if shard is SINGLE and detail else {}
     for entry in entries:
-        size = detail.get("size") if shard is SINGLE else entry.size
-        yield entry._replace(size=size, version=version_of(detail))
+        if shard is SINGLE:
+            entry = entry._replace(size=detail.get("size"), sidecars=_sidecars(source, beside))
+        yield entry._replace(version=version_of(detail))
+
+
+def _texts_of(source: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Sizes of the texts of one recording, by name; its folder may be too large to be listed for it."""
+    found: dict[str, Any] = {}
+    for kind in SIDECAR_SUFFIXES:
+        text = Place(f"{stem(source)}.{kind}", options)
+        try:
+            found[text.url] = retried(lambda text=text: text.fs.info(text.path)).get("size")  # type: ignore[misc]
+        except OSError:
+            continue
+    return found
+
+
+def _texts_beside(place: Place, paths: Iterable[str]) -> dict[str, Any]:
+    """Sizes of the texts in the folders of files that a pattern names."""
+    found: dict[str, Any] = {}
+    for folder in sorted({path.rpartition("/")[0] for path in paths}):
+        try:
+            each = retried(lambda folder=folder: place.fs.ls(folder, detail=True))  # type: ignore[misc]
+        except OSError:
+            continue  # a folder whose files may be read, but not listed
+        found |= {
+            _url(place, str(one["name"])): one.get("size") for one in each if suffix(one["name"]) in SIDECAR_SUFFIXES
+        }
+    return found
 
 
 def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, Any]]:
@@ -202,13 +230,21 @@ def _details(child: os.DirEntry[str]) -> dict[str, Any]:
     return {"type": "file", "size": found.st_size, "mtime": found.st_mtime}
 
 
-def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing: Listing) -> Iterator[Entry]:
-    """Audio files and shards below a folder, or what a glob matched; the rest is counted as ignored."""
+def _folder(
+    place: Place,
+    found: dict[str, dict[str, Any]],
+    output: str,
+    listing: Listing,
+    beside: Mapping[str, Any] | None = None,
+) -> Iterator[Entry]:
+    """Audio files and shards below a folder, or what a glob matched; the rest is counted as ignored. `beside`: sizes of texts that
+    the pattern left out."""
     details = {_url(place, path): each for path, each in found.items() if each.get("type") != "directory"}
     sizes = {url: each.get("size") for url, each in details.items()}
     versions = {url: version_of(each) for url, each in details.items()}
     named = re.split(r"[*?\[]", place.path, maxsplit=1)  # the user's own words, whatever they name, hide nothing
     root = _url(place, named[0] if len(named) == 1 else named[0].rpartition("/")[0])
+    texts = {**sizes, **(beside or {})}
     audio_stems = {stem(url) for url in sizes if suffix(url) in AUDIO_SUFFIXES}
     shown = [url for url in sorted(sizes) if not is_hidden(url.removeprefix(root))]
     told = _metadata_rows([url for url in shown if url.rsplit("/", 1)[-1].lower() in METADATA_FILES], place.options)
@@ -222,7 +258,7 @@ def _folder(place: Place, found: dict[str, dict[str, Any]], output: str, listing
             yield from (entry._replace(version=versions[url]) for entry in entries)
         elif suffix(url) in AUDIO_SUFFIXES:
             for row in told.rows.pop(url, [Entry(url)]):
-                yield row._replace(size=sizes[url], version=versions[url], sidecars=_sidecars(url, sizes))
+                yield row._replace(size=sizes[url], version=versions[url], sidecars=_sidecars(url, texts))
         elif not (suffix(url) in SIDECAR_SUFFIXES and stem(url) in audio_stems):
             listing.ignored[suffix(url) or "(none)"] += 1
             listing.manifest = url if is_manifest(url) else listing.manifest
@@ -251,7 +287,7 @@ def _metadata_rows(urls: list[str], options: dict[str, Any]) -> _Told:
     return told
 
 
-def _sidecars(url: str, sizes: dict[str, Any]) -> tuple[Sidecar, ...] | None:
+def _sidecars(url: str, sizes: Mapping[str, Any]) -> tuple[Sidecar, ...] | None:
     names = {kind: f"{stem(url)}.{kind}" for kind in SIDECAR_SUFFIXES}
     found = [Sidecar(kind, 0, int(sizes[name] or 0)) for kind, name in names.items() if name in sizes]
     return tuple(sidecar for sidecar in found if sidecar.size <= MAX_SIDECAR_BYTES) or None

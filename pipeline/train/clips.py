@@ -240,9 +240,10 @@ def _decoded(
         decoder.close()
     assert len(pieces) == 1, "a part is one piece"
     kept, dropped, pcm = _sorted_out(pieces[0], rows.to_pylist(), source, channel, min_samples, part)
-    pcm.tofile(folder / f"{stem}.pcm")
+    temporary = folder / f"{stem}.{os.getpid()}.tmp"  # processes of several machines may decode the same
+    pcm.tofile(temporary)
+    os.replace(temporary, folder / f"{stem}.pcm")
     for place, table in zip(places, (kept, dropped), strict=True):
-        temporary = place.with_suffix(".tmp")
         pq.write_table(table, temporary)
         os.replace(temporary, place)
     return kept, dropped

@@ -30,10 +30,10 @@ def _load(loading: Loading) -> SpeechModel:
     return load(loading)
 
 
-def _learner(folder: Path, device: Any) -> Any:
+def _learner(folder: Path, config: Any, device: Any) -> Any:
     from audiomill.models.unit_bert.unit_learner import load_unit_learner
 
-    return load_unit_learner(folder, device)
+    return load_unit_learner(folder, config, device)
 
 
 FAMILY = Family(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from audiomill.config.train import TrainConfig
 from audiomill.models.codes.unit_plan import UnitPlan, read_plan
 from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, KEY
 from audiomill.models.codes.unit_tokens import UnitVocabulary, read_vocabulary
@@ -91,7 +92,7 @@ def _told(logits_NV: Tensor, targets_N: Tensor, total: Tensor) -> dict[str, floa
     return {"accuracy": float(right), "token_perplexity": math.exp(mean)}
 
 
-def load_unit_learner(folder: Path, device: torch.device) -> UnitLearner:
+def load_unit_learner(folder: Path, training: TrainConfig, device: torch.device) -> UnitLearner:
     """A new model, by the plan and the vocabulary beside the sequences."""
     from transformers import RobertaConfig, RobertaForMaskedLM
 
@@ -112,4 +113,7 @@ def load_unit_learner(folder: Path, device: torch.device) -> UnitLearner:
         pad_token_id=number_of["<pad>"],
         eos_token_id=number_of["</s>"],
     )
-    return UnitLearner(RobertaForMaskedLM(config).to(device), vocabulary, plan)
+    model = RobertaForMaskedLM(config)
+    if training.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return UnitLearner(model.to(device), vocabulary, plan)

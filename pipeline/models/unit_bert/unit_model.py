@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiomill.audio.vad import FRAME_SAMPLES
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import (
@@ -91,7 +92,10 @@ class UnitModel:
             beat()
             hidden = self._hidden(answer.readout.codes[0])
             inside = utterance._replace(
-                pcm_T=utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right], left=0, right=0
+                pcm_T=utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right],
+                left=0,
+                right=0,
+                voiced=utterance.voiced and utterance.voiced[utterance.left // FRAME_SAMPLES :],
             )
             frames, device = next(iter(hidden.values())).shape[1], self._body.device
             core = CoreFrames([inside], [frames], self._settings.hop, device)

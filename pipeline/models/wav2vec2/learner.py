@@ -215,6 +215,8 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
         raise UsageError(
             "--units pieces: heads on frozen features and seq2seq models write pieces; add --features, or leave it out"
         )
+    if config.by_language and config.units != "characters":
+        raise UsageError("--by-language: languages have letters of their own; leave out --units")
     is_own = has_tokens and config.vocabulary != "labels"
     num_before = settings.vocab_size
     if config.by_language:

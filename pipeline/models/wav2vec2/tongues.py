@@ -25,7 +25,7 @@ from audiomill.models.frames.wav2vec2_like import load_adapter
 from audiomill.text.scripts import base_language
 from audiomill.text.spoken_text import Text
 
-HEAD = "lm_head"
+HEAD, KEY = "lm_head", "in_"
 LANGUAGE = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 
 
@@ -43,6 +43,11 @@ class Spoken:
         self.languages: Sequence[str] = ()
 
 
+def by_key(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Modules by language; keys may not be names of torch's own, as `to` is."""
+    return nn.ModuleDict({KEY + language: module for language, module in modules.items()})
+
+
 class ByLanguage(nn.Module):
     """Each row goes through the module of its own language.
 
@@ -53,12 +58,12 @@ class ByLanguage(nn.Module):
 
     def __init__(self, modules: Mapping[str, nn.Module], spoken: Spoken) -> None:
         super().__init__()
-        self.of, self._spoken = nn.ModuleDict(modules), spoken
+        self.of, self._spoken = by_key(modules), spoken
 
     def forward(self, hidden_BFD: Tensor) -> Tensor:
         """hidden_BFD."""
         rows = rows_of(self._spoken.languages)
-        found = torch.cat([self.of[language](hidden_BFD[at]) for language, at in rows.items()])
+        found = torch.cat([self.of[KEY + language](hidden_BFD[at]) for language, at in rows.items()])
         order = [at for each in rows.values() for at in each]
         return found[sorted(range(len(order)), key=order.__getitem__)]
 
@@ -105,8 +110,7 @@ def tongues_of(model: Any, folder: Path, forms: Mapping[str, LabelForm], spoken:
     """
     if not hasattr(model, "_get_adapters"):
         raise UsageError(
-            f"--by-language: transformers keeps no languages apart in a {model.config.model_type} model; expected wav2vec2, HuBERT, WavLM, "
-            "UniSpeech or SEW"
+            f"--by-language: transformers keeps no languages apart in a {model.config.model_type} model; expected a wav2vec2 one"
         )
     layers = [layer for layer in model.modules() if getattr(layer, "adapter_layer", None) is not None]
     known, adapters, tongues = adapted(folder), [], {}
@@ -124,7 +128,7 @@ def tongues_of(model: Any, folder: Path, forms: Mapping[str, LabelForm], spoken:
         tongues[language] = Tongue(form, head)
     for at, layer in enumerate(layers):
         layer.adapter_layer = ByLanguage({name: own[at] for name, own in zip(forms, adapters, strict=True)}, spoken)
-    model.lm_head = nn.ModuleDict({language: tongue.head for language, tongue in tongues.items()})
+    model.lm_head = by_key({language: tongue.head for language, tongue in tongues.items()})
     return tongues
 
 
@@ -173,7 +177,7 @@ def save_tongues(model: Any, tongues: Mapping[str, Tongue], folder: Path) -> Non
 
 def _of_language(model: Any, state: Mapping[str, Tensor], language: str) -> dict[str, Tensor]:
     """Tensors of one language, as a model with that language alone names them."""
-    mark = f".of.{language}."
+    mark = f".of.{KEY}{language}."
     found = {name.replace(mark, "."): tensor for name, tensor in state.items() if mark in name}
-    head = f"{HEAD}.{language}."
+    head = f"{HEAD}.{KEY}{language}."
     return found | {f"{HEAD}.{name[len(head) :]}": tensor for name, tensor in state.items() if name.startswith(head)}

@@ -72,7 +72,7 @@ class WhisperLearner:
             UsageError: the model knows several languages, and no text says its own.
         """
         languages = self._tokens.languages
-        if languages and not any(each.language for each in texts):
+        if languages and texts and not any(each.language for each in texts):
             raise UsageError(
                 "--language is missing: multilingual Whisper learns by language; expected a language column in the manifest, or one "
                 f"for all clips of {', '.join(sorted(languages))}"

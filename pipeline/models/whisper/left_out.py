@@ -68,7 +68,7 @@ def parts_of(row: int, utterance: Utterance, heard: Heard, sizes: Callable[[Sequ
                 start=utterance.start + start,
                 language=heard.language,
                 speech=sum(max(0, min(b, stop) - max(a, start)) for a, b in runs),
-                voiced=None,
+                voiced=utterance.voiced and utterance.voiced[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)],
             ),
             start,
         )

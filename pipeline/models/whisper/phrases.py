@@ -26,20 +26,21 @@ def last_beginning(heard: Heard, tokens: WhisperTokens) -> float:
 def phrase_tokens(heard: Heard, tokens: WhisperTokens, num_samples: int) -> list[tuple[list[int], int, int]]:
     """Text tokens between timestamp tokens, with the samples that the stamps stand for.
 
-    A last phrase without end stamp ends with the segment.
+    A last phrase without end stamp ends with its stretch.
     """
     phrases: list[tuple[list[int], int, int]] = []
-    for stretch in heard.stretches:
+    stops = [*(stretch.start for stretch in heard.stretches[1:]), num_samples]
+    for stretch, stop in zip(heard.stretches, stops, strict=True):
         start, text = stretch.start, list[int]()
         for token in stretch.decoded.tokens:
             if token < tokens.end:
                 text.append(token)
             elif token >= tokens.first_timestamp:
-                at = min(stretch.start + (token - tokens.first_timestamp) * STAMP_SAMPLES, num_samples)
+                at = min(stretch.start + (token - tokens.first_timestamp) * STAMP_SAMPLES, stop)
                 if text:
                     phrases.append((text, start, at))
                     text = []
                 start = at
         if text:
-            phrases.append((text, start, num_samples))
+            phrases.append((text, start, stop))
     return phrases

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from audiomill.train.page import training_page
 from audiomill.train.pictures import training_charts
 
 Report = dict[str, Any]
+DROPPED_NAME = "dropped.parquet"
 UNSCORED = ("empty_text", "no_language", "unknown_language")
 """What no model could write: such dev clips are dropped too."""
 
@@ -65,8 +67,10 @@ def _finetune(config: FinetuneConfig, console: Console, worker: Worker | None) -
     output, mirror = folder_of(config.output.output, options), mirror_of(config.output.output, options)
     quiet = Console(quiet=True) if config.output.quiet or not is_first else console
     with first_alone(worker):  # the others find everything decoded
-        begin(output, mirror, config.output.overwrite and is_first)
+        begin(output, mirror, is_first, config.output.overwrite)
         prepared = _prepared(config, output, quiet)
+        if mirror is not None and is_first:
+            mirror.push()  # before the others look there
     if isinstance(prepared, dict):
         return prepared if is_first else {}
     training, learner, dropped = prepared
@@ -85,7 +89,7 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     if train.lm is not None and "://" in train.lm:  # with the options that its storage needs
         train = dataclasses.replace(train, lm=str(local_path(train.lm, config.plan.storage_options)))
     output.mkdir(parents=True, exist_ok=True)
-    is_empty = not any(output.iterdir())
+    is_new_folder = not (output / "run.json").exists()
     if (output / "result.json").exists():
         claim(output, fields_of(config, identity))
         report: Report = json.loads((output / "result.json").read_text())
@@ -100,37 +104,46 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
         output / "clips", pa.concat_tables([clips[role].table for role in ("train", "pseudo") if role in clips])
     )
     training = Training(
-        train, str(output / "clips"), str(path), objective, str(output), together.table,
+        train, str(output / "clips"), str(path), objective, str(output), together.table, together.table,
         clips["dev"].table if "dev" in clips else None, config.plan.storage_options, config.output.quiet, config.output.output,
     )  # fmt: skip
-    try:
+    with given_back(output, is_new_folder):
         learner = load_learner(training, resolve_device(train.device))
-    except UsageError:
-        if is_empty:  # the folder belongs to no settings that can be used
-            clear(output)
-        raise
+        training, lost = _learnable(training, learner)
+        dropped += lost
+        table = pa.Table.from_pylist([each._asdict() for each in dropped], schema=DROPPED)
+        pq.write_table(table, output / DROPPED_NAME)
+        _check_left(training, dropped)
     for note in learner.notes:
         quiet.print(f"note: {note}", highlight=False, soft_wrap=True)
-    training, lost = _learnable(training, learner)
-    dropped += lost
-    table = pa.Table.from_pylist([each._asdict() for each in dropped], schema=DROPPED)
-    pq.write_table(table, output / "dropped.parquet")
     pq.write_table(training.train, output / "clips.parquet")
-    _check_left(training, dropped)
     quiet.print(_heard_line(training, dropped), highlight=False, soft_wrap=True)
     return training, learner, dropped
 
 
-def begin(output: Path, mirror: Mirror | None, overwrite: bool) -> None:
+@contextlib.contextmanager
+def given_back(output: Path, was_new: bool) -> Iterator[None]:
+    """Clears a folder that was new where settings turn out to be of no use: it belongs to none of them. What was dropped stays to be
+    looked at."""
+    try:
+        yield
+    except UsageError:
+        for path in output.iterdir() if was_new else ():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != DROPPED_NAME:
+                path.unlink()
+        raise
+
+
+def begin(output: Path, mirror: Mirror | None, is_first: bool, overwrite: bool) -> None:
     """Clears the output where it is to start anew, else fetches what its URL has of it."""
-    if overwrite:
+    if overwrite and is_first:
         clear(output)
         if mirror is not None:
             mirror.remove()
-            clear(output)
     elif mirror is not None:
-        mirror.pull()
-        mirror.push_what_is_done()
+        mirror.pull(is_first)
 
 
 def ended(training: Training, dropped: Sequence[Dropped], output: Path, extra: Report) -> Report:

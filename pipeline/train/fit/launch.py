@@ -30,7 +30,8 @@ from audiomill.train.unit_lm.sequences import Sequences
 
 @dataclass(frozen=True)
 class Training:
-    """Everything a worker needs: plain values, so that it travels. `objective` "units": rows are those of
+    """Everything a worker needs: plain values, so that it travels. `heard`: the clips before those were dropped that cannot be
+    learnt from; every worker makes its vocabulary of them. `objective` "units": rows are those of
     `audiomill.train.unit_lm.sequences`, and there is no model to start from."""
 
     config: TrainConfig
@@ -38,6 +39,7 @@ class Training:
     model_path: str
     objective: str
     output: str
+    heard: pa.Table
     train: pa.Table
     dev: pa.Table | None
     storage_options: dict[str, Any]
@@ -61,10 +63,10 @@ def load_learner(training: Training, device: str) -> Learner:
     place = torch.device(device)
     if training.objective == UNITS:
         load = next(family.code_learner for family in families() if family.code_learner is not None)
-        return load(Path(training.folder), place)
+        return load(Path(training.folder), config, place)
     family = family_of(path, settings_of(path), config.model)
     return learners_of(family)[training.objective](
-        path, config, Clips(Path(training.folder), training.train).said(config.language), place
+        path, config, Clips(Path(training.folder), training.heard).said(config.language), place
     )
 
 

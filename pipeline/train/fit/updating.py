@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
@@ -31,6 +30,7 @@ from audiomill.train.fit.evaluate import Evaluation, evaluated
 from audiomill.train.fit.mixed import autocast, autocast_type, mixed
 from audiomill.train.fit.schedule import rate_share
 from audiomill.train.fit.state import Progress, States
+from audiomill.train.fit.summing import sum_gradients, summed
 from audiomill.train.fit.worker import Worker
 from audiomill.train.unit_lm.sequences import Sequences
 
@@ -127,8 +127,18 @@ class _Run:
         self._loader = ThreadPoolExecutor(1)
 
     def restore(self) -> None:
-        """Goes on from the last saved state, if there is one."""
+        """Goes on from the last saved state, if there is one.
+
+        Raises:
+            RunFailed: the workers have different ones, on disks of their own.
+        """
         state = self._states.latest()
+        own = float(0 if state is None else state["progress"]["num_updates"])
+        (together,) = summed(self._worker, own)
+        if together != own * self._worker.size:
+            raise RunFailed(
+                f"worker {self._worker.rank} would go on from update {own:g}, others from another one; expected one --output that all see"
+            )
         if state is None:
             return
         self.progress = Progress(**state["progress"])
@@ -168,7 +178,7 @@ class _Run:
             total, count = total + float(loss.total.detach()), count + loss.size
             audio_s += float(self._train.clips.num_samples[picked].sum()) / MODEL_SAMPLE_RATE
             numbers = loss.told
-        total, count, audio_s = self._summed(total, count, audio_s)
+        total, count, audio_s = summed(self._worker, total, count, audio_s)
         if not math.isfinite(total):
             raise RunFailed(
                 f"update {update.number}: the loss is {total}; the state of update {self._states.newest() or 0} is kept. "
@@ -188,9 +198,9 @@ class _Run:
 
     def _apply(self, count: float) -> float:
         """Gradients of sums -> gradients of the mean over everything that all workers counted; then the step."""
+        if self._worker.size > 1:  # before the scaler looks for numbers that are none: all workers must see the same
+            sum_gradients(self._worker, [each for each in self._learner.model.parameters() if each.requires_grad])
         self._scaler.unscale_(self._optimizer)
-        if self._worker.size > 1:
-            self._reduce([each for each in self._learner.model.parameters() if each.requires_grad])
         parameters = [each for each in self._learner.model.parameters() if each.grad is not None]
         for each in parameters:
             each.grad.div_(count)
@@ -201,27 +211,6 @@ class _Run:
         if self._average is not None:
             self._average.add(self._learner.model)
         return norm
-
-    def _reduce(self, parameters: list[Any]) -> None:
-        """Sums gradients over the workers in one go. Plain all-reduce instead of DistributedDataParallel: weights that
-        are frozen for a while, and rows that not every worker has, need no special care. A weight that no worker's rows
-        touched has no gradient, as in one process."""
-        touched = self._summed(*(float(each.grad is not None) for each in parameters))
-        parameters = [each for each, by in zip(parameters, touched, strict=True) if by]
-        flat = torch.cat(
-            [(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in parameters]
-        )
-        dist.all_reduce(flat)
-        parts = torch.split(flat, [each.numel() for each in parameters])
-        for each, part in zip(parameters, parts, strict=True):
-            each.grad = part.view_as(each).clone()
-
-    def _summed(self, *values: float) -> list[float]:
-        if self._worker.size == 1:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self._worker.device)
-        dist.all_reduce(tensor)
-        return [float(value) for value in tensor]
 
     def _loaded(
         self, update: Update, batches: list[NDArray[np.int64]]
@@ -258,7 +247,7 @@ class _Run:
             found = Evaluation(0.0, ())
             if self._worker.is_first:
                 found = evaluated(self._learner, self._dev, self._budget, self._config.language)
-            (wer,) = self._summed(found.wer)
+            (wer,) = summed(self._worker, found.wer)
             is_better = self.progress.best_wer is None or wer < self.progress.best_wer
             if is_better and self._worker.is_first:
                 self._states.keep_best(self._learner.model)
@@ -275,7 +264,7 @@ class _Run:
 
     def save_now_and_then(self, update: Update) -> None:
         is_time = time.monotonic() - self._saved_at > 60 * self._config.save_minutes
-        (is_time_anywhere,) = self._summed(float(is_time))
+        (is_time_anywhere,) = summed(self._worker, float(is_time))
         if is_time_anywhere and update.number + 1 < self.num_updates:
             self._save()
 

@@ -9,8 +9,12 @@ from audiomill.config.run import EngineConfig
 from audiomill.config.search import SearchConfig
 from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.checkpoint import find_checkpoint
+from audiomill.errors import ModelError
+from audiomill.models.checkpoint import check_options, find_checkpoint
 from audiomill.models.family import BEAMS, POSTERIORS
+
+OF_ONE_KIND = ("prompt", "suppress_numerals", "pack", "second_model", "redo_below", "languages", "punctuation")
+"""Options of texts that Whisper or Canary alone read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,8 @@ class Labelling:
 
 def read_by(model: str, label: Labelling) -> Labelling:
     """The labelling without what only a checkpoint of another kind reads: students need not be of their teacher's."""
-    gives = find_checkpoint(dataclasses.replace(label.model, model=model), label.plan.storage_options).gives
+    checkpoint = find_checkpoint(dataclasses.replace(label.model, model=model), label.plan.storage_options)
+    gives = checkpoint.gives
     search = label.transcripts.decoder
     if POSTERIORS not in gives:
         search = dataclasses.replace(search, hotwords=None, lexicon=None, keep_posteriors=0)
@@ -35,4 +40,10 @@ def read_by(model: str, label: Labelling) -> Labelling:
         search = dataclasses.replace(search, coverage_score=0.0)
     if POSTERIORS not in gives and BEAMS not in gives:
         search = SearchConfig(agreement=search.agreement)
-    return dataclasses.replace(label, transcripts=dataclasses.replace(label.transcripts, decoder=search))
+    text = dataclasses.replace(label.transcripts, decoder=search)
+    try:
+        check_options(checkpoint, model, text)
+    except ModelError:  # said of the teacher's kind: texts of this one have none of it
+        plain = TranscriptConfig()
+        text = dataclasses.replace(text, **{name: getattr(plain, name) for name in OF_ONE_KIND})
+    return dataclasses.replace(label, transcripts=text)

@@ -13,7 +13,7 @@ from rich.console import Console
 from audiomill.config.fields import result_fields
 from audiomill.config.train import UNITS
 from audiomill.config.train_units import TrainUnitsConfig, UnitsConfig
-from audiomill.errors import InputError, UsageError
+from audiomill.errors import UsageError
 from audiomill.models.checkpoint import Checkpoint, fingerprint
 from audiomill.models.codes.unit_plan import MIN_TOKENS, UnitPlan
 from audiomill.models.codes.unit_settings import ENCODER, UnitSettings
@@ -25,7 +25,7 @@ from audiomill.models.vectors.kept_parts import name_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
 from audiomill.train.fit.claim import claim
-from audiomill.train.fit.finetune import Report, begin, ended
+from audiomill.train.fit.finetune import Report, begin, ended, given_back
 from audiomill.train.fit.launch import Training, launch, load_learner
 from audiomill.train.fit.mirror import folder_of, mirror_of
 from audiomill.train.fit.processes import first_alone
@@ -65,8 +65,10 @@ def _train_units(config: TrainUnitsConfig, console: Console, worker: Worker | No
     output, mirror = folder_of(config.output.output, options), mirror_of(config.output.output, options)
     quiet = Console(quiet=True) if config.output.quiet or not is_first else console
     with first_alone(worker):
-        begin(output, mirror, config.output.overwrite and is_first)
+        begin(output, mirror, is_first, config.output.overwrite)
         prepared = _prepared(config, output, quiet)
+        if mirror is not None and is_first:
+            mirror.push()
     if isinstance(prepared, dict):
         return prepared if is_first else {}
     training, told = prepared
@@ -84,12 +86,15 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
     kind = kind_of(places, units.quantizer)
     coder, hop = _coder(units, kind, places)
     output.mkdir(parents=True, exist_ok=True)
-    fields = {**result_fields(config), "inputs": list(config.inputs), "model": fingerprint(coder)}
+    is_new_folder = not (output / "run.json").exists()
+    made_by = _codebook_print(units, kind, places)
+    fields = {**result_fields(config), "inputs": list(config.inputs), "model": fingerprint(coder), "codebook": made_by}
     claim(output, fields, "train-units")
     if (output / "result.json").exists():
         return {**json.loads((output / "result.json").read_text()), "is_new": False}
     folder = output / "clips"
-    sequences, told = _sequences(units, kind, coder, hop, places, folder, quiet)
+    with given_back(output, is_new_folder):
+        sequences, told = _sequences(units, kind, coder, hop, places, folder, quiet)
     quiet.print(
         f"training on {len(sequences)} sequences, {sequences.seconds / 3600:.2f} h of codes, {told['vocabulary_size']} tokens",
         highlight=False,
@@ -100,6 +105,7 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
         "",
         UNITS,
         str(output),
+        sequences.table,
         sequences.table,
         None,
         units.storage_options,
@@ -155,8 +161,12 @@ def _sequences(
     quiet.print("reading codes", highlight=False)
     counts = counted(places, kind)
     check_use(counts, kind)
+    if max(counts.values()) < units.min_count:
+        raise UsageError(
+            f"--min-count {units.min_count}: the most frequent code has {max(counts.values())} frames; expected no more than that"
+        )
     made = vocabulary_of(counts, kind.num_codebooks, kind.num_entries, units.min_count, units.max_vocabulary)
-    codebook = _codebook(units, kind, folder)
+    codebook = _codebook(units, folder)
     made.vocabulary.save(folder)
     files = coder.path if has_files(coder.name) and Path(coder.name).exists() else None
     settings = UnitSettings(
@@ -189,26 +199,37 @@ def _sequences(
     return sequences, told
 
 
-def _codebook(units: UnitsConfig, kind: Kind, folder: Path) -> str | None:
-    """A copy of the codebook file beside the sequences.
+def _codebook_print(units: UnitsConfig, kind: Kind, places: list[Place]) -> str | None:
+    """Fingerprint of the codebook file, None without one.
 
     Raises:
-        UsageError: it has another number of entries than the codes.
+        UsageError: it did not make the codes.
     """
     if units.codebook is None:
         return None
-    from audiomill.models.codes.codebooks import read_codebook
+    from audiomill.models.codes.codebooks import codebook_fingerprint, read_codebook
 
-    place = Place(absolute(units.codebook), units.storage_options)
-    entries = len(read_codebook(place, None).centroids_VD)
+    codebook = read_codebook(Place(absolute(units.codebook), units.storage_options), None)
+    entries, own = len(codebook.centroids_VD), codebook_fingerprint(codebook)
     if entries != kind.num_entries:
         raise UsageError(
             f"--codebook {units.codebook}: {entries} entries, the codes are of {kind.num_entries}; expected the file that made them"
         )
-    try:
-        content = place.read()
-    except FileNotFoundError as error:
-        raise InputError(f"--codebook {units.codebook}: no such file; check the path") from error
+    for place in places:
+        made_by = ledger.claim_of(place).get("results", {}).get("codebook")
+        if made_by is not None and own not in json.dumps(made_by):
+            raise UsageError(
+                f"--codebook {units.codebook}: has fingerprint {own}, the codes of {place.url} were made by {made_by}; expected the "
+                "file that made them"
+            )
+    return own
+
+
+def _codebook(units: UnitsConfig, folder: Path) -> str | None:
+    """A copy of the codebook file beside the sequences."""
+    if units.codebook is None:
+        return None
+    content = Place(absolute(units.codebook), units.storage_options).read()
     (folder / "codebook.safetensors").write_bytes(content)
     return str(folder / "codebook.safetensors")
 
