@@ -93,6 +93,15 @@ def test_a_batch_has_the_codes_of_each_row_alone(folder: Path) -> None:
     assert len(np.unique(alone(folder, sounds[1])[0])) > 4, "the test's codec says more than one thing"
 
 
+OFTEN = ("dac", "encodec-48", "mimi")
+"""Codecs whose layers are those of the others too."""
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [each if each in OFTEN else pytest.param(each, marks=pytest.mark.nightly) for each in sorted(CODECS)],
+    indirect=True,
+)
 def test_codes_do_not_depend_on_the_number_of_threads(folder: Path) -> None:
     """The loudness of EnCodec's chunks did: a mean over time has other last bits in two halves."""
     model, before, found = own(folder), torch.get_num_threads(), []

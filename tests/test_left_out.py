@@ -44,7 +44,7 @@ def reread(model: Any, utterance: Utterance, heard: Heard) -> tuple[list[Any], H
     return parts, filled.text
 
 
-@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("behind", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_a_sentence_that_was_left_out_is_put_where_it_was_said(
     model: Any, voices: list[tuple[Any, str]], behind: bool
 ) -> None:

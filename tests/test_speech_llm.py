@@ -28,6 +28,7 @@ from tests.command_line import in_process
 from tests.conftest import made_once
 from tests.jobs_by_hand import check_accounts, loaded, part_files, rows, run
 from tests.language_models import LAYERS, save_language_model, save_speech_llm, train_language_model
+from tests.scale import daily
 from tests.speech_llm_checkpoints import SAVERS
 from tests.synth import encode, noise
 from tests.tone_language import sentence, write_corpus
@@ -239,10 +240,10 @@ def tone_llm(tone_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             root / "training",
             dev=str(tone_model / "dev"),
             from_scratch=False,
-            max_updates=320,
+            max_updates=daily(260, 320),
             batch_seconds=30.0,
             learning_rate=None,
-            evaluate_every=160,
+            evaluate_every=daily(130, 160),
             **options,
         )
 
@@ -259,7 +260,7 @@ def test_a_projector_learns_to_read_and_its_checkpoint_transcribes(
     right = sum(text == (tone_model / "dev" / f"{name}.txt").read_text() for name, text in written.items())
     assert right >= 5
     page = (tone_llm / "training" / "report.html").read_text()
-    assert "Dev clips" in page and "update 320" in page
+    assert "Dev clips" in page and f"update {daily(260, 320)}" in page
 
 
 def test_a_ctc_model_tells_when_its_words_were_said(tone_llm: Path, tone_model: Path, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def units(inputs: Any, output: Path, **options: Any) -> dict[str, Any]:
     return train_units(config, Console(quiet=True))
 
 
-@pytest.mark.parametrize("deduplicate", [False, True])
+@pytest.mark.parametrize("deduplicate", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_a_bert_over_codes_is_plain_roberta_and_embed_reads_audio_through_it(
     vq: Path, tones: Path, tmp_path: Path, deduplicate: bool
 ) -> None:
