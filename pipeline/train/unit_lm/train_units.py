@@ -236,6 +236,7 @@ def _codebook(units: UnitsConfig, folder: Path) -> str | None:
 
 def report_lines(report: Report, output: str) -> list[str]:
     """The end of a training, for people."""
+    output = output.rstrip("/")
     if not report["is_new"]:
         return [
             f"{output}: nothing to do, already trained for {report['num_updates']} updates (--overwrite starts anew)"
