@@ -242,7 +242,7 @@ def test_texts_beside_a_file_or_a_pattern_are_those_of_the_folder(tmp_path: Path
     for name, text in (("a", "hello"), ("b", "there")):
         (tmp_path / f"{name}.wav").write_bytes(encode(tone(1.0)))
         (tmp_path / f"{name}.txt").write_text(text)
-    for number, source in enumerate((tmp_path, tmp_path / "a.wav", tmp_path / "*.wav", tmp_path / "?.wav")):
+    for number, source in enumerate((tmp_path / "*.wav", tmp_path / "a.wav")):
         run(source, tmp_path.parent / f"{tmp_path.name}-{number}", segment="none")
         found = rows(tmp_path.parent / f"{tmp_path.name}-{number}", "recordings")
         assert [row["reference"] for row in found] == (["hello"] if number == 1 else ["hello", "there"]), source

@@ -120,20 +120,20 @@ def test_tuning_is_no_worse_than_the_weights_as_given(reader: Path, kept: Path, 
         inputs=(str(kept),),
         decoder=SearchConfig(beam_size=8, lm=str(reader / "words.arpa"), lm_weight=2.5, word_score=-3.0),
         output=RespellOutputConfig(output=str(tmp_path / "tuned"), quiet=True),
-        tune=build(type(TuneJobConfig.__dataclass_fields__["tune"].default), {"trials": 8}),
+        tune=build(type(TuneJobConfig.__dataclass_fields__["tune"].default), {"trials": 4}),
     )
     found = tune(config, Console(quiet=True))
-    assert found["best"]["wer"] <= found["first"]["wer"] and found["num_trials"] == 8
+    assert found["best"]["wer"] <= found["first"]["wer"] and found["num_trials"] == 4
     done = audiomill(
         "decode", str(kept), "--config", str(tmp_path / "tuned" / "decoder.yaml"), "--output", str(tmp_path / "out")
     )
     assert done.returncode == 0, done.stderr
     assert wer(tmp_path / "out") == pytest.approx(found["best"]["wer"], abs=1e-9)
-    assert len(json.loads((tmp_path / "tuned" / "trials.json").read_text())) == 8
+    assert len(json.loads((tmp_path / "tuned" / "trials.json").read_text())) == 4
     at_once = RespellConfig(
         inputs=(str(kept),),
         decoder=config.decoder,
-        tuned=TunedConfig(tune_on=str(kept), tune_trials=8),
+        tuned=TunedConfig(tune_on=str(kept), tune_trials=4),
         output=RespellOutputConfig(output=str(tmp_path / "at-once"), quiet=True),
     )
     respell(at_once, Console(quiet=True))
