@@ -129,11 +129,8 @@ def main() -> None:
         started = time.monotonic()
         frames, width = frames_of(name, [*train, *test])
         own = Path(name.partition("@")[0])
-        shown = (
-            f"{own.name or own.parent.name}{'@' + name.partition('@')[2] if '@' in name else ''}"
-            if own.exists()
-            else name
-        )
+        folder = own.parent.name if own.name == "checkpoint" else own.name or own.parent.name
+        shown = f"{folder}{'@' + name.partition('@')[2] if '@' in name else ''}" if own.exists() else name
         row: dict[str, Any] = {"encoding_s": round(time.monotonic() - started), "width": width}
         for size in SIZES:
             counts = []
