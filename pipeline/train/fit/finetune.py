@@ -7,15 +7,16 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from audiomill.config.train import WITHOUT_TEXT, FinetuneConfig, by_recipe
+from audiomill.config.train import WITHOUT_TEXT, FinetuneConfig, TrainOutputConfig, by_recipe
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.device import resolve_device
 from audiomill.models.learner import Learner
@@ -52,35 +53,69 @@ def finetune(config: FinetuneConfig, console: Console) -> Report:
         UsageError: inputs, model or options cannot be used, or every clip was dropped.
         RunFailed: the loss is not a number any more.
     """
+    return carried_out(
+        config.output, config.plan.storage_options, config.train.device, console, partial(_prepared, config)
+    )
+
+
+class Prepared(NamedTuple):
+    """What is to be trained. `told`: of it, for the report."""
+
+    training: Training
+    learner: Learner
+    dropped: Sequence[Dropped]
+    told: Report
+
+
+def carried_out(
+    config: TrainOutputConfig,
+    options: dict[str, Any],
+    device: str,
+    console: Console,
+    prepare: Callable[[Path, Console], Report | Prepared],
+) -> Report:
+    """A job that trains, from its output's place to its report; in one process, or as one of those that torchrun started.
+
+    Args:
+        config: of the output.
+        options: of its storage.
+        device: as it was asked for.
+        console: for progress.
+        prepare: from the local folder and a console what is to be trained, or the report of a run that is done.
+    """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         from audiomill.train.fit.processes import joined
 
-        with joined(config.train.device) as worker:
-            return _finetune(config, console, worker)
-    return _finetune(config, console, None)
+        with joined(device) as worker:
+            return _carried_out(config, options, console, prepare, worker)
+    return _carried_out(config, options, console, prepare, None)
 
 
-def _finetune(config: FinetuneConfig, console: Console, worker: Worker | None) -> Report:
+def _carried_out(
+    config: TrainOutputConfig,
+    options: dict[str, Any],
+    console: Console,
+    prepare: Callable[[Path, Console], Report | Prepared],
+    worker: Worker | None,
+) -> Report:
     """`worker`: which of the processes that torchrun started this is, None otherwise."""
     is_first = worker is None or worker.is_first
-    options = config.plan.storage_options
-    output, mirror = folder_of(config.output.output, options), mirror_of(config.output.output, options)
-    quiet = Console(quiet=True) if config.output.quiet or not is_first else console
+    output, mirror = folder_of(config.output, options), mirror_of(config.output, options)
+    quiet = Console(quiet=True) if config.quiet or not is_first else console
     with first_alone(worker):  # the others find everything decoded
-        begin(output, mirror, is_first, config.output.overwrite)
-        prepared = _prepared(config, output, quiet)
+        begin(output, mirror, is_first, config.overwrite)
+        found = prepare(output, quiet)
         if mirror is not None and is_first:
             mirror.push()  # before the others look there
-    if isinstance(prepared, dict):
-        return prepared if is_first else {}
-    training, learner, dropped = prepared
-    launch(training, learner, worker)
+    if isinstance(found, dict):
+        return found if is_first else {}
+    launch(found.training, found.learner, worker)
     if not is_first:
         return {}
-    return {**ended(training, dropped, output, {}), "is_new": True}
+    return {**ended(found.training, found.dropped, output, found.told), "is_new": True}
 
 
-def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | tuple[Training, Learner, list[Dropped]]:
+def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | Prepared:
     """What is to be trained, or the report of a run that is done."""
     train = dataclasses.replace(config.train, from_scratch=config.train.from_scratch or is_new(config.train.model))
     resolve_device(train.device)  # tells what is missing before anything is decoded
@@ -118,7 +153,7 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
         quiet.print(f"note: {note}", highlight=False, soft_wrap=True)
     pq.write_table(training.train, output / "clips.parquet")
     quiet.print(_heard_line(training, dropped), highlight=False, soft_wrap=True)
-    return training, learner, dropped
+    return Prepared(training, learner, dropped, {})
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,8 @@ from audiomill.models.vectors.kept_parts import name_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, absolute
 from audiomill.train.fit.claim import claim
-from audiomill.train.fit.finetune import Report, begin, ended, given_back
-from audiomill.train.fit.launch import Training, launch, load_learner
-from audiomill.train.fit.mirror import folder_of, mirror_of
-from audiomill.train.fit.processes import first_alone
-from audiomill.train.fit.worker import Worker
+from audiomill.train.fit.finetune import Prepared, Report, carried_out, given_back
+from audiomill.train.fit.launch import Training, load_learner
 from audiomill.train.unit_lm.sequences import Kind, Sequences, check_use, counted, kept, kind_of, written
 
 EDGES = 2
@@ -51,32 +48,11 @@ def train_units(config: TrainUnitsConfig, console: Console) -> Report:
         InputError: the tables hold no codes, or those of several quantizers.
         RunFailed: the loss is not a number any more.
     """
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        from audiomill.train.fit.processes import joined
-
-        with joined(config.units.device) as worker:
-            return _train_units(config, console, worker)
-    return _train_units(config, console, None)
+    units = config.units
+    return carried_out(config.output, units.storage_options, units.device, console, partial(_prepared, config))
 
 
-def _train_units(config: TrainUnitsConfig, console: Console, worker: Worker | None) -> Report:
-    is_first = worker is None or worker.is_first
-    options = config.units.storage_options
-    output, mirror = folder_of(config.output.output, options), mirror_of(config.output.output, options)
-    quiet = Console(quiet=True) if config.output.quiet or not is_first else console
-    with first_alone(worker):
-        begin(output, mirror, is_first, config.output.overwrite)
-        prepared = _prepared(config, output, quiet)
-        if mirror is not None and is_first:
-            mirror.push()
-    if isinstance(prepared, dict):
-        return prepared if is_first else {}
-    training, told = prepared
-    launch(training, load_learner(training, resolve_device(config.units.device)), worker)
-    return {**ended(training, [], output, told), "is_new": True} if is_first else {}
-
-
-def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report | tuple[Training, dict[str, Any]]:
+def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report | Prepared:
     """What is to be trained, or the report of a run that is done."""
     units = config.units
     resolve_device(units.device)
@@ -112,7 +88,7 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
         config.output.quiet,
         config.output.output,
     )
-    return training, told
+    return Prepared(training, load_learner(training, resolve_device(units.device)), [], told)
 
 
 def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpoint, int]:
