@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
@@ -144,16 +145,21 @@ class CrossSlab:
 
 
 def crossed(weights: DecoderWeights, hidden_BFD: Tensor) -> Crossed:
-    """What the decoder looks at, from the encoder's output. On CPU row by row, as the encoder does."""
+    """What the decoder looks at, from the encoder's output. On CPU row by row, as the encoder does, and with the frames of a
+    value side by side in memory, where a step sums over them."""
     batch, frames, width = hidden_BFD.shape
-    shape = (-1, frames, 2, weights.num_heads, width // weights.num_heads)
-    size = 1 if hidden_BFD.device.type == "cpu" else batch
-    pairs = []
+    is_cpu, size_of_head = hidden_BFD.device.type == "cpu", width // weights.num_heads
+    shape = (-1, frames, 2, weights.num_heads, size_of_head)
+    size = 1 if is_cpu else batch
+    keys, values = [], []
     for layer in weights.layers:
-        pair_2BHFE = hidden_BFD.new_empty(2, batch, weights.num_heads, frames, shape[-1])
+        key_BHFE = hidden_BFD.new_empty(batch, weights.num_heads, frames, size_of_head)
+        across_BHEF = hidden_BFD.new_empty(batch, weights.num_heads, size_of_head, frames)
+        value_BHFE = across_BHEF.transpose(-1, -2) if is_cpu else torch.empty_like(key_BHFE)
         assert layer.cross is not None, "a decoder that looks at an encoder"
         for at in range(0, batch, size):
-            found = layer.cross.kv(hidden_BFD[at : at + size]).view(shape)
-            pair_2BHFE[:, at : at + size] = found.permute(2, 0, 3, 1, 4)
-        pairs.append(pair_2BHFE)
-    return Crossed([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+            found = layer.cross.kv(hidden_BFD[at : at + size]).view(shape).permute(2, 0, 3, 1, 4)
+            key_BHFE[at : at + size], value_BHFE[at : at + size] = found[0], found[1]
+        keys.append(key_BHFE)
+        values.append(value_BHFE)
+    return Crossed(keys, values)

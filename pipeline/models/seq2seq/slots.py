@@ -29,7 +29,12 @@ def _attention(
     """Scaled dot products. On CPU in steps whose sums do not depend on the number of rows, unlike the fused kernel's."""
     if q_BHLE.device.type != "cpu":
         return F.scaled_dot_product_attention(q_BHLE, k_BHPE, v_BHPE, attn_mask=seen, scale=scale)
-    scores_BHLP = (q_BHLE * (scale or q_BHLE.shape[-1] ** -0.5)) @ k_BHPE.transpose(-1, -2)
+    q_BHLE = q_BHLE * (scale or q_BHLE.shape[-1] ** -0.5)
+    if seen is None and q_BHLE.shape[-2] == 1:
+        # One query costs what reading costs, and matrix times vector reads in order (values: see `crossed`).
+        scores_BHLP = (k_BHPE @ q_BHLE.transpose(-1, -2)).transpose(-1, -2)
+        return (v_BHPE.transpose(-1, -2) @ scores_BHLP.softmax(-1).transpose(-1, -2)).transpose(-1, -2)
+    scores_BHLP = q_BHLE @ k_BHPE.transpose(-1, -2)
     if seen is not None:
         scores_BHLP = scores_BHLP.masked_fill_(~seen, -torch.inf)
     out_BHLE: Tensor = scores_BHLP.softmax(-1) @ v_BHPE

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audiomill.audio.clock import samples_from_seconds
 from audiomill.audio.vad import FRAME_SAMPLES, voiced_frames
@@ -19,6 +20,8 @@ SLOWEST = 4.0
 """Bytes of text a second of speech: English has 15, and 12 where a letter has three bytes."""
 MIN_SPEECH_S = 1.0
 MIN_PAUSE_S = 0.3
+LULL_SHARE = 0.7
+"""Of missing speech lies between the times of two tokens, which are not exact; as much of that is heard as speech."""
 PROBABILITY = 0.5
 """Of speech, as voice activity has it."""
 MIN_LOGPROB = -0.7
@@ -44,7 +47,7 @@ def parts_of(row: int, utterance: Utterance, heard: Heard, sizes: Callable[[Sequ
         sizes: bytes of each of some tokens.
     """
     timed = [token for stretch in heard.stretches for token in stretch.timed or ()]
-    if not timed or not _has_lull(timed, len(utterance.pcm_T)):
+    if not timed or not any(_is_spoken(utterance.pcm_T[start:stop]) for start, stop in _lulls(timed, utterance.pcm_T)):
         return []
     runs = _runs(utterance)
     written = sizes([token.token for token in timed])
@@ -76,10 +79,16 @@ def parts_of(row: int, utterance: Utterance, heard: Heard, sizes: Callable[[Sequ
     ]
 
 
-def _has_lull(timed: Sequence[TimedToken], num_samples: int) -> bool:
-    """Whether some token lasts as long as speech that is missing, or nothing is written for as long. Cheap: most have none."""
-    marks = [0, *(token.start for token in timed), timed[-1].stop, num_samples]
-    return any(b - a > samples_from_seconds(0.7 * MIN_SPEECH_S) for a, b in pairwise(marks))
+def _lulls(timed: Sequence[TimedToken], pcm_T: NDArray[np.int16]) -> list[tuple[int, int]]:
+    """Where some token lasts nearly as long as speech that is missing, or nothing is written for as long."""
+    marks = [0, *(token.start for token in timed), timed[-1].stop, len(pcm_T)]
+    return [(a, b) for a, b in pairwise(marks) if b - a > samples_from_seconds(LULL_SHARE * MIN_SPEECH_S)]
+
+
+def _is_spoken(pcm_T: NDArray[np.int16]) -> bool:
+    """Cheap, beside a look at the whole segment: most lulls are pauses."""
+    spoken = int(voiced_frames(pcm_T, PROBABILITY).sum()) * FRAME_SAMPLES
+    return spoken > samples_from_seconds(LULL_SHARE * LULL_SHARE * MIN_SPEECH_S)
 
 
 def _runs(utterance: Utterance) -> list[tuple[int, int]]:
