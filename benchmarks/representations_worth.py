@@ -1,10 +1,13 @@
-"""Which representation is worth what, with 10, 100 and 1,000 labelled utterances: a linear CTC head on frozen frames.
+"""Which representation is worth what, with 10, 100 and 1,000 labelled utterances: a CTC head on frozen frames.
 
-    python -m benchmarks.representations_worth --digits FOLDER --model WHISPER [--model ...]
+    python -m benchmarks.representations_worth --digits FOLDER [--read FOLDER] --model WHISPER [--model ...]
 
-FOLDER holds the Free Spoken Digit Dataset as one tar a speaker. Five speakers give the labels, the sixth is the test set. Heads are
-those of `audiomill finetune --features`, trained alike; word error rates with 95% intervals of a bootstrap over recordings.
-Each MODEL is a checkpoint, or CHECKPOINT@LAYER for one of its hidden states; the spectrogram is always among them.
+Digits: the Free Spoken Digit Dataset as one tar a speaker; five speakers give the labels, and recordings of theirs that no head
+was trained on and a sixth speaker are the tests (word errors). Read speech: audio beside `references.tsv` (columns file, language,
+text), English clips up to 17 s; readers of the test clips are in no training (character errors: words need more text than this).
+Where there are fewer utterances than a size asks for, all of them are the last size. Heads are those of `audiomill finetune
+--features --head-width 48`, letters, trained alike; 95% intervals of a bootstrap over recordings, all seeds together. Each MODEL is a
+checkpoint, CHECKPOINT@LAYER for one of its hidden states, or CHECKPOINT@mixed for their uniform sum; the spectrogram is the control.
 """
 
 from __future__ import annotations
@@ -12,76 +15,133 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import soundfile
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.config.stages import ModelConfig
-from audiomill.models.base import Utterance, VectorWant
+from audiomill.models.base import MIXED, Utterance, VectorWant
 from audiomill.models.ctc.labels import best_path, form_of, vocabulary_of
+from audiomill.models.device import usable_cores
 from audiomill.models.feature_ctc.feature_head import FeatureHead
 from audiomill.models.vectors.hearing_encoder import found_encoder, loaded_encoder
+from audiomill.models.vectors.mixture import UNIFORM, mixture_weights
 from audiomill.text.spoken_text import Text
 from audiomill.text.wer import score_pair
+from benchmarks.real_speech import CLIP_S, read_corpus
 from benchmarks.record import save
 from benchmarks.self_training import recordings
-from benchmarks.speech_llm import TEST_SPEAKER, wave_of
+from benchmarks.speech_llm import RATE, TEST_SPEAKER, wave_of
 
-SIZES, SEEDS, NUM_TEST = (10, 100, 1000), 3, 200
-UPDATES, BATCH, RATE = 600, 32, 3e-3
+SIZES, SEEDS, CONTROL = (10, 100, 1000), 3, "log-mel://"
+NUM_TRAIN, NUM_TEST, FIRST_TRAINED = 1000, 200, 5
+"""Of digits; recordings of a lower number are the usual test set."""
+HEAD_WIDTH, LEARNING_RATE, WARM_UP, MAX_NORM = 48, 3e-3, 50, 1.0
+UPDATES, BATCH_S = 1000, 10.0
 RESAMPLES = 1000
 
 
 class Spoken(NamedTuple):
-    """A recording as int16 at 16 kHz, and its word."""
+    """A recording as int16 at 16 kHz, and what was said."""
 
     pcm_T: NDArray[np.int16]
     text: str
 
 
-def splits(folder: Path) -> tuple[list[Spoken], list[Spoken]]:
-    """As many as the largest size of five speakers, in random order, and the test recordings of the sixth."""
+class Corpus(NamedTuple):
+    """`tests` by name; `unit`: what errors are counted of."""
+
+    train: list[Spoken]
+    tests: dict[str, list[Spoken]]
+    unit: str
+
+    @property
+    def sizes(self) -> list[int]:
+        """As many utterances as there are, at most."""
+        return sorted({min(size, len(self.train)) for size in SIZES})
+
+
+class Head(NamedTuple):
+    """Before and after its training. `form`: of its labels."""
+
+    network: FeatureHead
+    form: Any
+
+
+def spoken(wave_T: NDArray[np.float32], text: str) -> Spoken:
+    """At 16 kHz."""
+    return Spoken(np.rint(np.clip(wave_T, -1, 1) * 32767).astype(np.int16), text)
+
+
+def digits(folder: Path) -> Corpus:
+    """Utterances in random order."""
     every = recordings(folder)
     order = [sorted(every)[at] for at in np.random.default_rng(0).permutation(len(every))]
-    test = [name for name in order if name.split("_")[1] == TEST_SPEAKER][:NUM_TEST]
-    train = [name for name in order if name.split("_")[1] != TEST_SPEAKER][: max(SIZES)]
-    return tuple(  # type: ignore[return-value]
-        [
-            Spoken(np.rint(np.clip(wave_of(every[name][0]), -1, 1) * 32767).astype(np.int16), every[name][1])
-            for name in names
+
+    def chosen(is_theirs: bool, is_trained: bool, most: int) -> list[Spoken]:
+        names = [
+            name
+            for name in order
+            if (name.split("_")[1] == TEST_SPEAKER) != is_theirs
+            and (not is_theirs or (int(name.split("_")[2]) >= FIRST_TRAINED) == is_trained)
         ]
-        for names in (train, test)
-    )
+        return [spoken(wave_of(every[name][0]), every[name][1]) for name in names[:most]]
+
+    tests = {"same speakers": chosen(True, False, NUM_TEST), "unheard speaker": chosen(False, False, NUM_TEST)}
+    return Corpus(chosen(True, True, NUM_TRAIN), tests, "words")
 
 
-def frames_of(name: str, clips: Sequence[Spoken]) -> tuple[list[Tensor], int]:
-    """frames_FE of each clip, and their width."""
-    model, _, number = name.partition("@")
-    _, shape = found_encoder(model, {})
-    layer = int(number) if number else shape.num_layers
-    config = ModelConfig(device="cpu", precision="fp32")
-    encoder = loaded_encoder(model, VectorWant(layer=layer, dtype="fp32"), int(shape.hop), config, {})
-    found = [encoder.frames([Utterance(clip.pcm_T, 0, 0, ("", None), 0, None)])[0].clone() for clip in clips]
-    return found, shape.width_of(layer)
+def read_speech(folder: Path) -> Corpus:
+    """Every third source (the prefix of a file's name) is the test set."""
+    clips = [clip for clip in read_corpus(folder, "en") if clip.seconds <= CLIP_S]
+    sources = sorted({clip.path.name.split("-")[0] for clip in clips})
+    train: list[Spoken] = []
+    test: list[Spoken] = []
+    for at in np.random.default_rng(0).permutation(len(clips)):
+        clip = clips[at]
+        wave, rate = soundfile.read(clip.path, dtype="float32", always_2d=True)
+        each = spoken(np.asarray(soxr.resample(wave.mean(1), rate, RATE), np.float32), clip.text)
+        (test if sources.index(clip.path.name.split("-")[0]) % 3 == 0 else train).append(each)
+    return Corpus(train, {"unheard readers": test}, "characters")
 
 
-def trained(frames: Sequence[Tensor], texts: Sequence[str], width: int, seed: int) -> tuple[FeatureHead, Any]:
-    """A head, and the form of its labels."""
+def frames_of(name: str, clips: Sequence[Spoken]) -> list[Tensor]:
+    """frames_FE of each clip."""
+    model, _, which = name.partition("@")
+    checkpoint, shape = found_encoder(model, {})
+    if which == "mixed":
+        want = VectorWant(layer=MIXED, weights=mixture_weights(UNIFORM, shape, str(checkpoint), {}), dtype="fp32")
+    else:
+        want = VectorWant(layer=int(which) if which else shape.num_layers, dtype="fp32")
+    encoder = loaded_encoder(model, want, int(shape.hop), ModelConfig(device="cpu", precision="fp32"), {})
+    return [encoder.frames([Utterance(clip.pcm_T, 0, 0, ("", None), 0, None)])[0].clone() for clip in clips]
+
+
+def new_head(width: int, texts: Sequence[str], seed: int) -> Head:
+    """For the letters of some texts."""
     torch.manual_seed(seed)
     form = form_of(vocabulary_of([Text(text, None) for text in texts], False, False), False)
-    head, random = FeatureHead(width, 0, len(form.vocabulary.tokens)), np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=0.0)
-    labels = [form.tokens(text, None) for text in texts]
+    return Head(FeatureHead(width, HEAD_WIDTH, len(form.vocabulary.tokens)), form)
+
+
+def train(head: Head, frames: Sequence[Tensor], texts: Sequence[str], seconds: float, seed: int) -> None:
+    """`seconds`: mean of a clip."""
+    network, labels = head.network.train(), [head.form.tokens(text, None) for text in texts]
+    random, batch = np.random.default_rng(seed), max(2, round(BATCH_S / seconds))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     for update in range(UPDATES):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, (update + 1) / 50, 3 * (1 - update / UPDATES))
-        picked = random.integers(0, len(labels), BATCH).tolist()
+            group["lr"] = LEARNING_RATE * min(1.0, (update + 1) / WARM_UP, 3 * (1 - update / UPDATES))
+        picked = random.integers(0, len(labels), batch).tolist()
         frames_B = torch.tensor([len(frames[at]) for at in picked])
-        logits = head(nn.utils.rnn.pad_sequence([frames[at] for at in picked], batch_first=True), frames_B)
+        logits = network(nn.utils.rnn.pad_sequence([frames[at] for at in picked], batch_first=True), frames_B)
         loss = nn.functional.ctc_loss(
             logits.log_softmax(-1).transpose(0, 1),
             torch.tensor([token for at in picked for token in labels[at]]),
@@ -90,63 +150,98 @@ def trained(frames: Sequence[Tensor], texts: Sequence[str], width: int, seed: in
             zero_infinity=True,
         )
         loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), MAX_NORM)
         optimizer.step()
         optimizer.zero_grad()
-    return head.eval(), form
+    network.eval()
 
 
 @torch.inference_mode()
-def errors_of(head: FeatureHead, form: Any, frames: Sequence[Tensor], texts: Sequence[str]) -> NDArray[np.float64]:
-    """Word errors and words of each recording."""
+def errors_of(head: Head, frames: Sequence[Tensor], clips: Sequence[Spoken], unit: str) -> NDArray[np.float64]:
+    """Errors and units of each recording."""
     found = []
-    for each, text in zip(frames, texts, strict=True):
-        labels = head(each[None], torch.tensor([len(each)]))[0].argmax(-1).numpy()
-        score = score_pair(text, best_path(labels, form.vocabulary), "en")[0]
+    for each, clip in zip(frames, clips, strict=True):
+        labels = head.network(each[None], torch.tensor([len(each)]))[0].argmax(-1).numpy()
+        words, characters = score_pair(clip.text, best_path(labels, head.form.vocabulary), "en")
+        score = words if unit == "words" else characters
         found.append((score.substitutions + score.deletions + score.insertions, score.num_reference))
     return np.asarray(found, np.float64)
 
 
-def interval(counts: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Word error rate with its 95% interval, over recordings."""
-    random = np.random.default_rng(0)
-    rates = []
-    for _ in range(RESAMPLES):
-        some = counts[random.integers(0, len(counts), len(counts))].sum(0)
-        rates.append(some[0] / some[1])
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(counts[:, 0].sum() / counts[:, 1].sum()), float(low), float(high)
+def interval(counts_SN2: NDArray[np.float64]) -> list[float]:
+    """Error rate [%] with its 95% interval. Recordings are drawn, each with what all seeds made of it: the seeds' errors on
+    one recording are no news of others."""
+    random, num = np.random.default_rng(0), counts_SN2.shape[1]
+    drawn = [counts_SN2[:, random.integers(0, num, num)].sum((0, 1)) for _ in range(RESAMPLES)]
+    low, high = np.percentile([errors / units for errors, units in drawn], [2.5, 97.5])
+    errors, units = counts_SN2.sum((0, 1))
+    return [round(100 * float(each), 1) for each in (errors / units, low, high)]
+
+
+def worth(name: str, corpus: Corpus) -> dict[str, Any]:
+    """A row of the table: for each size and test set the error rate with its interval."""
+    began = time.monotonic()
+    clips = [*corpus.train, *(clip for test in corpus.tests.values() for clip in test)]
+    every = frames_of(name, clips)
+    frames, rest = every[: len(corpus.train)], every[len(corpus.train) :]
+    seconds = sum(len(clip.pcm_T) for clip in corpus.train) / RATE / len(corpus.train)
+    row: dict[str, Any] = {"encoding_s": round(time.monotonic() - began), "width": frames[0].shape[1]}
+    heads: dict[tuple[int, int], tuple[Head, list[int]]] = {}
+    for size in corpus.sizes:
+        for seed in range(SEEDS):
+            chosen = np.random.default_rng(seed).permutation(len(corpus.train))[:size].tolist()
+            heads[size, seed] = new_head(row["width"], [corpus.train[at].text for at in chosen], seed), chosen
+
+    def fit(key: tuple[int, int]) -> None:
+        head, chosen = heads[key]
+        train(head, [frames[at] for at in chosen], [corpus.train[at].text for at in chosen], seconds, key[1])
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        list(pool.map(fit, heads))
+    for size in corpus.sizes:
+        row[str(size)], at = {}, 0
+        for kind, test in corpus.tests.items():
+            own = rest[at : at + len(test)]
+            counts = [errors_of(heads[size, seed][0], own, test, corpus.unit) for seed in range(SEEDS)]
+            row[str(size)][kind] = interval(np.stack(counts))
+            at += len(test)
+    row["training_s"] = round(time.monotonic() - began) - row["encoding_s"]
+    return row
+
+
+def shown(name: str) -> str:
+    """A checkpoint by the name of its run or folder, without where it lies."""
+    model, at, which = name.partition("@")
+    path = Path(model)
+    if not path.exists():
+        return name
+    return f"{path.parent.name if path.name in ('checkpoint', '') else path.name}{at}{which}"
 
 
 def main() -> None:
     """Prints the table and saves it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", type=Path, required=True)
+    parser.add_argument("--read", type=Path)
     parser.add_argument("--model", action="append", required=True)
     arguments = parser.parse_args()
-    train, test = splits(arguments.digits)
+    torch.set_num_threads(1)
+    corpora = {"digits": digits(arguments.digits)}
+    if arguments.read is not None:
+        corpora["read speech"] = read_speech(arguments.read)
     result: dict[str, Any] = {}
-    for name in ("log-mel://", *arguments.model):
-        started = time.monotonic()
-        frames, width = frames_of(name, [*train, *test])
-        own = Path(name.partition("@")[0])
-        folder = own.parent.name if own.name == "checkpoint" else own.name or own.parent.name
-        shown = f"{folder}{'@' + name.partition('@')[2] if '@' in name else ''}" if own.exists() else name
-        row: dict[str, Any] = {"encoding_s": round(time.monotonic() - started), "width": width}
-        for size in SIZES:
-            counts = []
-            for seed in range(SEEDS):
-                chosen = np.random.default_rng(seed).permutation(len(train))[:size].tolist()
-                head, form = trained([frames[at] for at in chosen], [train[at].text for at in chosen], width, seed)
-                counts.append(errors_of(head, form, frames[len(train) :], [clip.text for clip in test]))
-            row[str(size)] = [round(100 * each, 1) for each in interval(np.concatenate(counts))]
-        result[shown] = row
-        cells = "  ".join(
-            f"{row[str(size)][0]:5.1f} ({row[str(size)][1]:.1f} to {row[str(size)][2]:.1f})" for size in SIZES
-        )
-        print(f"{shown:<28} {cells}", flush=True)
+    for kind, corpus in corpora.items():
+        print(f"{kind}: {len(corpus.train)} to train on, tests { ({n: len(t) for n, t in corpus.tests.items()}) }")
+        result[kind] = {"unit": corpus.unit, "rows": {}}
+        for name in (CONTROL, *arguments.model):
+            row = result[kind]["rows"][shown(name)] = worth(name, corpus)
+            for test in corpus.tests:
+                found = [row[str(size)][test] for size in corpus.sizes]
+                cells = "  ".join(f"{rate:5.1f} ({low:.1f} to {high:.1f})" for rate, low, high in found)
+                print(f"  {shown(name):<28} {test:<16} {cells}   {row['encoding_s']}+{row['training_s']} s", flush=True)
     save(
         "representations_worth",
-        "python -m benchmarks.representations_worth --digits FOLDER --model WHISPER ...",
+        "python -m benchmarks.representations_worth --digits FOLDER --read FOLDER --model WHISPER ...",
         result,
     )
 

@@ -182,6 +182,14 @@ def test_a_bert_over_codes_is_plain_roberta_and_embed_reads_audio_through_it(
         assert np.abs(found[name] - expected).max() < 1e-4
 
 
+@pytest.mark.nightly
+def test_two_workers_learn_units_as_one_does(vq: Path, tmp_path: Path) -> None:
+    units(vq / "codes", tmp_path / "one", accumulate=2, batch_seconds=8.0)
+    units(vq / "codes", tmp_path / "two", workers=2, batch_seconds=8.0)
+    one, two = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("one", "two"))
+    assert max(float((one[each] - two[each]).abs().max()) for each in one) < 2e-4
+
+
 def test_codes_that_make_no_language_are_refused_with_their_numbers(vq: Path, tmp_path: Path) -> None:
     def changed(name: str, change: Any) -> Path:
         import shutil

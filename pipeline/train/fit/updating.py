@@ -28,6 +28,7 @@ from audiomill.train.fit.average import Average
 from audiomill.train.fit.batches import Update, updates, updates_an_epoch
 from audiomill.train.fit.evaluate import Evaluation, evaluated
 from audiomill.train.fit.mixed import autocast, autocast_type, mixed
+from audiomill.train.fit.scaling import took_step
 from audiomill.train.fit.schedule import rate_share
 from audiomill.train.fit.state import Progress, States
 from audiomill.train.fit.summing import sum_gradients, summed
@@ -168,6 +169,15 @@ class _Run:
         share = rate_share(config.schedule, update.number, self.num_updates, self._warmup, config.hold_share)
         for group in self._optimizer.param_groups:
             group["lr"] = share * self._highest
+        norm = None
+        while norm is None:
+            total, count, audio_s, numbers = self._backward(update)
+            norm = self._apply(count, update.number)
+        self.progress = self.progress.after_update(update.number + 1)
+        self._log(update, total, count, audio_s, norm, share * self._highest, numbers)
+
+    def _backward(self, update: Update) -> tuple[float, float, float, dict[str, float]]:
+        """Gradients of an update; sums of all workers: loss, what it counts and seconds of audio; and what was told."""
         total, count, audio_s, numbers = 0.0, 0.0, 0.0, {}
         mine = update.batches[self._worker.rank :: self._worker.size]
         for at, (rows, picked) in enumerate(self._loaded(update, mine)):
@@ -184,9 +194,7 @@ class _Run:
                 f"update {update.number}: the loss is {total}; the state of update {self._states.newest() or 0} is kept. "
                 "Lower --learning-rate, raise --warmup-share, or use --precision fp32, in a new --output"
             )
-        norm = self._apply(count)
-        self.progress = self.progress.after_update(update.number + 1)
-        self._log(update, total, count, audio_s, norm, share * self._highest, numbers)
+        return total, count, audio_s, numbers
 
     def _loss(self, rows: list[NDArray[Any]], picked: NDArray[np.int64], number: int, at: int) -> Loss:
         labels = [self._train.labels[index] for index in picked]
@@ -196,8 +204,9 @@ class _Run:
         """Of this worker's batch `at`: by its place among those of all workers, so that their number changes no chance."""
         return mixed(self._config.seed, number, at * self._worker.size + self._worker.rank)
 
-    def _apply(self, count: float) -> float:
-        """Gradients of sums -> gradients of the mean over everything that all workers counted; then the step."""
+    def _apply(self, count: float, number: int) -> float | None:
+        """Gradients of sums -> gradients of the mean over everything that all workers counted; then the step. Their norm, or
+        None where the update is to be computed again, see `took_step`."""
         if self._worker.size > 1:  # before the scaler looks for numbers that are none: all workers must see the same
             sum_gradients(self._worker, [each for each in self._learner.model.parameters() if each.requires_grad])
         self._scaler.unscale_(self._optimizer)
@@ -205,9 +214,10 @@ class _Run:
         for each in parameters:
             each.grad.div_(count)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._config.max_gradient))
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        has_stepped = took_step(self._scaler, self._optimizer, number)
         self._optimizer.zero_grad(set_to_none=True)
+        if not has_stepped:
+            return None
         if self._average is not None:
             self._average.add(self._learner.model)
         return norm
