@@ -93,5 +93,6 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
         raise UsageError(
             f"--objective {objective}: learnt by {others}; {train.model} is a {family.name} checkpoint, "
             f"which learns by {', '.join(family.learners)}"
+            + ("; --features trains a CTC head on its frames" if objective == "ctc" else "")
         )
     return path, objective, identity
