@@ -228,7 +228,7 @@ def tone_llm(tone_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     def make(root: Path) -> None:
         write_corpus(root / "clips", range(2000, 2400))
-        train_language_model(root / "lm", [sentence(number) for number in range(4000, 6000)], updates=400)
+        train_language_model(root / "lm", [sentence(number) for number in range(4000, 6000)], updates=daily(250, 400))
         options = {
             "model": str(tone_model / "model" / "checkpoint"),
             "lm": str(root / "lm"),
@@ -240,10 +240,10 @@ def tone_llm(tone_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             root / "training",
             dev=str(tone_model / "dev"),
             from_scratch=False,
-            max_updates=daily(260, 320),
+            max_updates=daily(200, 320),
             batch_seconds=30.0,
             learning_rate=None,
-            evaluate_every=daily(130, 160),
+            evaluate_every=daily(100, 160),
             **options,
         )
 
@@ -260,7 +260,7 @@ def test_a_projector_learns_to_read_and_its_checkpoint_transcribes(
     right = sum(text == (tone_model / "dev" / f"{name}.txt").read_text() for name, text in written.items())
     assert right >= 5
     page = (tone_llm / "training" / "report.html").read_text()
-    assert "Dev clips" in page and f"update {daily(260, 320)}" in page
+    assert "Dev clips" in page and f"update {daily(200, 320)}" in page
 
 
 def test_a_ctc_model_tells_when_its_words_were_said(tone_llm: Path, tone_model: Path, tmp_path: Path) -> None:
