@@ -185,6 +185,7 @@ def interval(counts_SN2: NDArray[np.float64]) -> list[float]:
 def worth(name: str, corpus: Corpus) -> dict[str, Any]:
     """A row of the table: for each size and test set the error rate with its interval."""
     began = time.monotonic()
+    torch.set_num_threads(usable_cores())
     clips = [*corpus.train, *(clip for test in corpus.tests.values() for clip in test)]
     every = frames_of(name, clips)
     frames, rest = every[: len(corpus.train)], every[len(corpus.train) :]
@@ -204,6 +205,7 @@ def worth(name: str, corpus: Corpus) -> dict[str, Any]:
         head, chosen = heads[key]
         train(head, [frames[at] for at in chosen], [corpus.train[at].text for at in chosen], batch, corpus, key[1])
 
+    torch.set_num_threads(1)  # one head a core
     with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(fit, heads))
     for size in corpus.sizes:
@@ -233,7 +235,6 @@ def main() -> None:
     parser.add_argument("--read", type=Path)
     parser.add_argument("--model", action="append", required=True)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     corpora = {"digits": digits(arguments.digits)}
     if arguments.read is not None:
         corpora["read speech"] = read_speech(arguments.read)
