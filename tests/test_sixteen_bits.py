@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from audiomill.errors import RunFailed
+from audiomill.train.fit.scaling import took_step
 from tests.test_speech_to_text import CONFIG as SEQ2SEQ
 from tests.test_wav2vec_training import SMALL, VQ, folder_of, units
 from tests.tone_language import write_corpus
@@ -58,3 +60,21 @@ def test_trainings_in_16_bits_learn_what_those_in_32_do(objective: str, tmp_path
         weights = load_file(output / "checkpoint" / "model.safetensors")
         assert all(each.isfinite().all() for each in weights.values())
         assert all(each.dtype is torch.float32 for each in weights.values() if each.is_floating_point())
+
+
+def test_a_step_that_overflows_is_told_and_one_that_no_scale_mends_ends_the_run() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer, scaler = torch.optim.SGD([weight], lr=1.0), torch.amp.GradScaler("cpu")
+
+    def stepped(largest: float) -> bool:
+        """With a gradient that fp16 cannot hold once it is scaled beyond `largest`."""
+        scale = float(scaler.scale(torch.ones(())))
+        weight.grad = torch.full((2,), scale if scale <= largest else torch.inf)
+        scaler.unscale_(optimizer)
+        return took_step(scaler, optimizer, 7)
+
+    assert [stepped(2.0**14) for _ in range(4)] == [False, False, True, True]
+    assert weight.tolist() == [-2.0, -2.0], "the two steps that were taken"
+    with pytest.raises(RunFailed, match="update 7: gradients are no numbers in fp16; use --precision bf16 or fp32"):
+        while True:
+            assert not stepped(0.0)
