@@ -1,7 +1,7 @@
 """The Ray run beside the bare model loop: same segments, same weights, same machine, alternating runs.
 
-The loop holds decoded segments in memory and does nothing but run the model, part by part and with retries as the run does. The Ray run starts
-from FLAC files and ends with Parquet. What a run costs however short it is (session, model load, the comparison with transformers) is
+The loop holds decoded segments in memory and does nothing but run the model, part by part and with retries as the run does. The Ray run
+starts from FLAC files and ends with Parquet. What a run costs however short it is (session, model load, the comparison with transformers) is
 taken off: each hears a quarter of the corpus and all of it, and the difference counts.
 """
 
@@ -54,8 +54,8 @@ def config_for(corpus: Path, output: Path, model: str, engine: str) -> JobConfig
     ).job()
 
 
-def loop_seconds(config: JobConfig) -> tuple[float, float]:
-    """Seconds of the bare model loop over all segments, and seconds of speech in them."""
+def loop_seconds(config: JobConfig) -> float:
+    """Seconds of the bare model loop over all segments."""
     spec, _ = settle(config, found_tasks(config), "cpu", cpu_features())
     (task,) = load_tasks(spec.tasks, {})
     entries = list_inputs(config.inputs, {}, None, "/none").entries
@@ -73,8 +73,7 @@ def loop_seconds(config: JobConfig) -> tuple[float, float]:
         answers = run_model(utterances, task.model, task.spec.batch_samples).answers
         found = climbed(task, utterances, [answer for answer in answers if answer is not None])
         task.model.transcripts(utterances, [answer.text for answer in found])
-    took = time.perf_counter() - started
-    return took, sum(len(u.pcm_T) for utterances in parts.values() for u in utterances) / 16_000
+    return time.perf_counter() - started
 
 
 def run_seconds(corpus: Path, output: Path, model: str, engine: str) -> tuple[float, dict[str, Any]]:
@@ -102,7 +101,7 @@ def main() -> None:
             write_corpus(corpus, share * args.minutes * 60, args.speech)
         for _ in range(args.repeat):
             output = Path(folder) / "out"
-            loops = [loop_seconds(config_for(corpus, output, args.model, "local"))[0] for corpus in corpora]
+            loops = [loop_seconds(config_for(corpus, output, args.model, "local")) for corpus in corpora]
             row: dict[str, float] = {"loop_s": loops[1] - loops[0]}
             for engine in ("ray", "local"):
                 (little, before), (much, summary) = (run_seconds(each, output, args.model, engine) for each in corpora)

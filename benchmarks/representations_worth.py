@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -39,6 +37,7 @@ from audiomill.text.wer import score_pair
 from benchmarks.real_speech import CLIP_S, read_corpus
 from benchmarks.record import save
 from benchmarks.self_training import recordings
+from benchmarks.speech import int16, pcm_of
 from benchmarks.speech_llm import RATE, TEST_SPEAKER, wave_of
 
 SIZES, SEEDS, CONTROL = (10, 100, 1000), 2, "log-mel://"
@@ -79,27 +78,20 @@ class Head(NamedTuple):
     form: Any
 
 
-def spoken(wave_T: NDArray[np.float32], text: str) -> Spoken:
-    """At 16 kHz."""
-    return Spoken(np.rint(np.clip(wave_T, -1, 1) * 32767).astype(np.int16), text)
-
-
 def digits(folder: Path) -> Corpus:
     """Utterances in random order."""
     every = recordings(folder)
     order = [sorted(every)[at] for at in np.random.default_rng(0).permutation(len(every))]
+    known = [name for name in order if name.split("_")[1] != TEST_SPEAKER]
+    train = [name for name in known if int(name.split("_")[2]) >= FIRST_TRAINED][:NUM_TRAIN]
+    same = [name for name in known if int(name.split("_")[2]) < FIRST_TRAINED][:NUM_TEST]
+    unheard = [name for name in order if name.split("_")[1] == TEST_SPEAKER][:NUM_TEST]
 
-    def chosen(is_theirs: bool, is_trained: bool, most: int) -> list[Spoken]:
-        names = [
-            name
-            for name in order
-            if (name.split("_")[1] == TEST_SPEAKER) != is_theirs
-            and (not is_theirs or (int(name.split("_")[2]) >= FIRST_TRAINED) == is_trained)
-        ]
-        return [spoken(wave_of(every[name][0]), every[name][1]) for name in names[:most]]
+    def spoken(names: Sequence[str]) -> list[Spoken]:
+        return [Spoken(int16(wave_of(every[name][0])), every[name][1]) for name in names]
 
-    tests = {"same speakers": chosen(True, False, NUM_TEST), "unheard speaker": chosen(False, False, NUM_TEST)}
-    return Corpus(chosen(True, True, NUM_TRAIN), tests, "words", 48, 3e-3, 1500, 10.0)
+    tests = {"same speakers": spoken(same), "unheard speaker": spoken(unheard)}
+    return Corpus(spoken(train), tests, "words", 48, 3e-3, 1500, 10.0)
 
 
 def read_speech(folder: Path) -> Corpus:
@@ -110,9 +102,8 @@ def read_speech(folder: Path) -> Corpus:
     test: list[Spoken] = []
     for at in np.random.default_rng(0).permutation(len(clips)):
         clip = clips[at]
-        wave, rate = soundfile.read(clip.path, dtype="float32", always_2d=True)
-        each = spoken(np.asarray(soxr.resample(wave.mean(1), rate, RATE), np.float32), clip.text)
-        (test if sources.index(clip.path.name.split("-")[0]) % 3 == 0 else train).append(each)
+        is_test = sources.index(clip.path.name.split("-")[0]) % 3 == 0
+        (test if is_test else train).append(Spoken(pcm_of(clip.path), clip.text))
     return Corpus(train, {"unheard readers": test}, "characters", 0, 1e-2, 2000, 20.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -45,6 +46,17 @@ def clips(folder: Path | None) -> list[tuple[NDArray[np.float32], str]]:
             waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
             found.append((soxr.resample(waveform.mean(1), rate, RATE), REFERENCES[path.stem]))
     return found
+
+
+def int16(wave_T: NDArray[Any]) -> NDArray[np.int16]:
+    """Samples from -1 to 1 as whole numbers."""
+    return np.asarray(np.rint(np.clip(wave_T, -1, 1) * 32767), np.int16)
+
+
+def pcm_of(path: Path) -> NDArray[np.int16]:
+    """A recording at 16 kHz mono."""
+    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return int16(soxr.resample(wave.mean(1), rate, RATE))
 
 
 def write_corpus(folder: Path, seconds: float, source: Path | None, seed: int = 0) -> dict[str, str]:

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
@@ -27,6 +25,7 @@ from audiomill.text.wer import NO_ERRORS, score_pair
 from benchmarks.real_speech import read_corpus
 from benchmarks.record import save
 from benchmarks.self_training import recordings
+from benchmarks.speech import int16, pcm_of
 from benchmarks.speech_llm import wave_of
 
 CHUNKS_S = (1.0, 0.64, 0.32)
@@ -44,8 +43,7 @@ def real_clips(folder: Path, least_s: float, most_s: float) -> list[Clip]:
     found = []
     for clip in read_corpus(folder, "en"):
         if least_s <= clip.seconds <= most_s:
-            wave, rate = soundfile.read(clip.path, dtype="float32", always_2d=True)
-            found.append(Clip(_int16(soxr.resample(wave.mean(1), rate, MODEL_SAMPLE_RATE)), clip.text))
+            found.append(Clip(pcm_of(clip.path), clip.text))
     return found
 
 
@@ -62,12 +60,8 @@ def digit_clips(folder: Path) -> list[Clip]:
         for at in range(0, len(clips), JOINED):
             some = clips[at : at + JOINED]
             wave = np.concatenate([part for each, _ in some for part in (each, gap)])
-            found.append(Clip(_int16(wave), " ".join(text for _, text in some)))
+            found.append(Clip(int16(wave), " ".join(text for _, text in some)))
     return found
-
-
-def _int16(wave_T: NDArray[Any]) -> NDArray[np.int16]:
-    return np.asarray(np.rint(np.clip(wave_T, -1, 1) * 32767), np.int16)
 
 
 def word_errors(clips: Sequence[Clip], texts: Sequence[str], scored_as: str | None) -> float:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from audiomill.errors import RunFailed
 from audiomill.train.fit.scaling import took_step
+from tests.jobs_by_hand import run
 from tests.test_speech_to_text import CONFIG as SEQ2SEQ
 from tests.test_wav2vec_training import SMALL, VQ, folder_of, units
 from tests.tone_language import write_corpus
@@ -46,8 +47,6 @@ def learnt(tones: Path, root: Path, objective: str, precision: str) -> Path:
 @pytest.mark.nightly
 @pytest.mark.parametrize("objective", ["wav2vec", "vq-wav2vec", "seq2seq", "features", "units"])
 def test_trainings_in_16_bits_learn_what_those_in_32_do(objective: str, tmp_path: Path) -> None:
-    from tests.jobs_by_hand import run
-
     tones = write_corpus(tmp_path / "in", range(12))
     if objective == "units":
         vq = learnt(tones, tmp_path, "vq-wav2vec", "fp32")

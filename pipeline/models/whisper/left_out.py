@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import samples_from_seconds
-from audiomill.audio.vad import FRAME_SAMPLES, voiced_frames
+from audiomill.audio.vad import FRAME_SAMPLES, speech_samples, voiced_frames
 from audiomill.models.base import Utterance
 from audiomill.models.seq2seq.heard import Heard, Stretch, TimedToken
 
@@ -87,8 +87,7 @@ def _lulls(timed: Sequence[TimedToken], pcm_T: NDArray[np.int16]) -> list[tuple[
 
 def _is_spoken(pcm_T: NDArray[np.int16]) -> bool:
     """Cheap, beside a look at the whole segment: most lulls are pauses."""
-    spoken = int(voiced_frames(pcm_T, PROBABILITY).sum()) * FRAME_SAMPLES
-    return spoken > samples_from_seconds(LULL_SHARE * LULL_SHARE * MIN_SPEECH_S)
+    return speech_samples(pcm_T, PROBABILITY) > samples_from_seconds(LULL_SHARE * LULL_SHARE * MIN_SPEECH_S)
 
 
 def _runs(utterance: Utterance) -> list[tuple[int, int]]:

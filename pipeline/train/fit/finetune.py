@@ -125,11 +125,9 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
         train = dataclasses.replace(train, lm=str(local_path(train.lm, config.plan.storage_options)))
     output.mkdir(parents=True, exist_ok=True)
     is_new_folder = not (output / "run.json").exists()
-    if (output / "result.json").exists():
-        claim(output, fields_of(config, identity))
-        report: Report = json.loads((output / "result.json").read_text())
-        return {**report, "is_new": False}
     claim(output, fields_of(config, identity))
+    if (output / "result.json").exists():
+        return {**json.loads((output / "result.json").read_text()), "is_new": False}
     sources = _sources(config, objective)
     quiet.print(f"decoding {', '.join(source.role for source in sources)} clips", highlight=False)
     clips, dropped = prepare(
