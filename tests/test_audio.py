@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from audiomill.audio.bucket import budget_batches, padding_waste_pct
 from audiomill.audio.clock import resampled_length, samples_from_seconds, seconds_from_samples
-from audiomill.audio.decode import header_duration_s, open_audio
+from audiomill.audio.decode import planned_duration_s, open_audio
 from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
 from audiomill.audio.resample import resample
 from audiomill.audio.vad import SpeechProbabilities
@@ -220,9 +220,9 @@ def test_playlists_cannot_open_other_files(tmp_path: Path) -> None:
 
 
 def test_header_durations() -> None:
-    assert header_duration_s(io.BytesIO(encode(tone(2.5)))) == 2.5
-    assert header_duration_s(io.BytesIO(encode(tone(2.5), RATE, "FLAC"))) == 2.5
-    assert header_duration_s(io.BytesIO(b"nothing of the kind")) is None
+    assert planned_duration_s(io.BytesIO(encode(tone(2.5)))) == 2.5
+    assert planned_duration_s(io.BytesIO(encode(tone(2.5), RATE, "FLAC"))) == 2.5
+    assert planned_duration_s(io.BytesIO(b"nothing of the kind")) is None
 
 
 def test_vad_equals_the_silero_package_frame_by_frame(voices: Any) -> None:

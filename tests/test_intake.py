@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 
-from audiomill.audio.decode import header_duration_s
+from audiomill.audio.decode import planned_duration_s
 from audiomill.audio.mixing import mixing_by, mixing_of
 from audiomill.audio.wav import is_placeholder
 from audiomill.config.fields import build
@@ -316,7 +316,7 @@ def test_a_size_that_nobody_knew_is_no_promise(size: int, subtype: str) -> None:
     content[at : at + 4] = struct.pack("<I", size)
     _, ending = cut(bytes(content))
     assert ending.num_samples == 2 * RATE and ending.failed_samples == 0 and ending.error is None
-    assert header_duration_s(io.BytesIO(bytes(content))) is None
+    assert planned_duration_s(io.BytesIO(bytes(content))) is None
     assert is_placeholder(size) and not is_placeholder(3 * 10**9)
 
 

@@ -15,19 +15,23 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiomill.audio import wav
-from audiomill.audio.ffmpeg import open_with_ffmpeg
+from audiomill.audio import mpeg, wav
+from audiomill.audio.ffmpeg import container_duration_s, open_with_ffmpeg
 from audiomill.audio.links import Window, as_the_first, next_link, with_channels
 from audiomill.audio.opened import BLOCK_FRAMES, Audio, check_header
 from audiomill.audio.stated import STATES, stated_frames
 from audiomill.audio.timeline import silence
 from audiomill.errors import Rejected
 
+SNDFILE_HEADERS = (b"RIFF", b"fLaC", b"FORM", b"RF64", b".snd")
+"""Of formats that state their length in a few bytes."""
 LOOK_BACK_BYTES = 1 << 18
 """libsndfile reads ahead of what it has given."""
 RESYNCHRONISED = ("FLAC", "MP3", "MPEG")
 """Formats whose frames can be found again behind a damaged place."""
 LOSSY_FORMATS = ("MP3", "MPEG", "OGG")
+END_OF_UNKNOWN = "psf_fseek() failed"
+"""libsndfile at the end of a FLAC stream that does not state its length."""
 
 
 @contextmanager
@@ -52,6 +56,8 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
     try:
         if wav.is_wav(head) and wav.hides_data(handle):
             raise RuntimeError("a data chunk without a size")
+        if mpeg.is_stream(head) and mpeg.stated(handle) is None:
+            raise RuntimeError("an MPEG stream that does not state its length")  # libsndfile ends where it guesses the end
         file = soundfile.SoundFile(handle)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         with _opened_otherwise(handle, head, start_s, track, str(error).split(">: ")[-1].rstrip(".")) as audio:
@@ -69,7 +75,7 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
                     f"expected a span inside {file.frames / file.samplerate:.3f} s, got start {start_s} s",
                 )
             first = min(first, file.frames)
-            _skip_frames(file, first)
+            _skip_frames(file, first, start_s)
         rest = None if announced is None else max(0, announced - first)
         is_exact = file.format not in LOSSY_FORMATS
         audio = Audio(file.samplerate, file.channels, rest, iter(()), is_exact)
@@ -101,12 +107,23 @@ def _opened_otherwise(handle: IO[bytes], head: bytes, start_s: float, track: str
         yield audio
 
 
-def header_duration_s(handle: IO[bytes]) -> float | None:
-    """Duration by header, for formats whose header says it; None otherwise. Never raises for bad audio."""
-    head = handle.read(12)
+def planned_duration_s(handle: IO[bytes]) -> float | None:
+    """Duration to plan with: by header, by the last time stamp, or estimated by frames at places all over a stream that
+    states none. None where only decoding can tell. Never raises for bad audio."""
+    head = handle.read(64)
     handle.seek(0)
-    if head[:4] not in (b"RIFF", b"fLaC", b"FORM", b"RF64", b".snd"):
-        return None
+    if mpeg.is_stream(head):
+        tag = mpeg.stated(handle)
+        frame = None if tag is None else mpeg.frame_at(handle)
+        if tag is not None and tag.num_samples and frame is not None:
+            return tag.num_samples / frame.sample_rate
+        return mpeg.estimated_s(handle)
+    if head[:4] in SNDFILE_HEADERS:
+        return _header_duration_s(handle, head)
+    return container_duration_s(handle)
+
+
+def _header_duration_s(handle: IO[bytes], head: bytes) -> float | None:
     if stated_frames(handle, head) is None and not head.startswith(b"fLaC"):
         return None  # a placeholder
     handle.seek(0)
@@ -192,10 +209,17 @@ def _link_blocks(handle: IO[bytes], begin: int, audio: Audio) -> Iterator[NDArra
         audio.problems.append(f"from byte {begin}: {rejected.detail}")
 
 
-def _skip_frames(file: Any, count: int) -> None:
-    """Seeks where the format can, else reads on."""
+def _skip_frames(file: Any, count: int, start_s: float) -> None:
+    """Seeks where the format can, else reads on.
+
+    Raises:
+        Rejected: a file that does not state its length ends before.
+    """
     if file.seekable():
-        file.seek(count)
+        try:
+            file.seek(count)
+        except (soundfile.LibsndfileError, RuntimeError):
+            raise Rejected("decode", "span_outside", f"expected audio from {start_s} s on, got none") from None
         return
     while count > 0 and (num_read := len(file.read(min(count, BLOCK_FRAMES), dtype="float32"))):
         count -= num_read
@@ -207,7 +231,8 @@ def _soundfile_blocks(file: Any, audio: Audio, num_read: int) -> Iterator[NDArra
         try:
             block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True, out=block)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            audio.problems.append(str(error).rstrip("."))
+            if audio.num_announced is not None or END_OF_UNKNOWN not in str(error):
+                audio.problems.append(str(error).rstrip("."))
             good = _frames_before_error(file, block, num_read)
             if good:
                 yield block[:good]

@@ -13,7 +13,7 @@ import av.logging
 import av.stream
 
 from audiomill.audio.opened import Audio, check_header
-from audiomill.audio.timeline import Clock, Lost, TimeLine
+from audiomill.audio.timeline import MAX_GAP_S, Clock, Lost, TimeLine
 from audiomill.errors import Rejected
 
 SEEK_MARGIN_S = 1.0
@@ -21,6 +21,8 @@ MAX_PROBLEMS = 3
 """Packets that are named; a damaged file may have thousands."""
 MAX_CLUSTER_HEADER_BYTES = 512
 """Of Matroska, between two packets of a file with one track."""
+LEAST_BYTES_PER_SECOND = 50.0
+"""Of a container; fewer mean that its time stamps jump."""
 INDEXED_FORMATS = ("mov", "matroska", "asf", "avi", "caf", "wav")
 """FFmpeg containers that state their duration; for raw streams (aac, amr) FFmpeg guesses it from the bit rate."""
 FFMPEG_FORMATS = (
@@ -72,6 +74,8 @@ def open_with_ffmpeg(
         clock = Clock(container, stream)
         is_sought = start_s > SEEK_MARGIN_S and _seek(container, stream, start_s - SEEK_MARGIN_S + clock.zero_s)
         frames = _ffmpeg_frames(container, stream, problems, complaints)
+        if is_sought:  # a seek may land in the middle of a packet
+            frames = _from_first_good(frames, problems)
         if not fills:
             frames = (frame for frame in frames if not isinstance(frame, Lost))
         lost_s, first = 0.0, next(frames, None)
@@ -126,6 +130,26 @@ def tracks_of(handle: IO[bytes]) -> tuple[int, int]:
         return 0, 0
 
 
+def container_duration_s(handle: IO[bytes]) -> float | None:
+    """Duration of a container by its index or its time stamps; None for other files and where FFmpeg would guess it by the
+    bit rate."""
+    try:
+        with av.open(
+            _Nameless(handle), metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
+        ) as found:
+            is_known = any(name in found.format.name for name in (*INDEXED_FORMATS, "ogg", "mpeg", "flv"))
+            if not is_known or not found.streams.audio or found.duration is None:
+                return None
+            stream = _chosen(found, "default")
+            known = found.duration / av.time_base
+            if stream.duration is not None and stream.time_base is not None:
+                known = float(stream.duration * stream.time_base)
+            num_bytes = handle.seek(0, io.SEEK_END)
+            return known if 0 < known < num_bytes / LEAST_BYTES_PER_SECOND else None
+    except (av.FFmpegError, ValueError, UnicodeDecodeError, Rejected):
+        return None
+
+
 def _told(container: Any, stream: Any) -> tuple[int | None, str | None]:
     """Number of a track where there are several, and what is said of the others."""
     tracks = list(container.streams.audio)
@@ -162,11 +186,20 @@ def _chosen(container: Any, track: str) -> Any:
 
 
 def _ffmpeg_duration_s(container: Any, stream: Any, clock: Clock) -> float | None:
-    if not any(name in container.format.name for name in INDEXED_FORMATS):
-        return None
+    if not any(name in container.format.name for name in INDEXED_FORMATS) or clock.zero_s > MAX_GAP_S:
+        return None  # by the bit rate, or of a clock that begins anywhere
     if stream.duration is not None and stream.time_base is not None:
         return clock.start_s + float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration is not None else None
+
+
+def _from_first_good(frames: Iterator[Any], problems: list[str]) -> Iterator[Any]:
+    """Without what could not be decoded before the first frame."""
+    first = next((frame for frame in frames if not isinstance(frame, Lost)), None)
+    problems.clear()
+    if first is not None:
+        yield first
+        yield from frames
 
 
 def _ffmpeg_frames(container: Any, stream: Any, problems: list[str], complaints: list[Any]) -> Iterator[Any]:

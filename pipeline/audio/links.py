@@ -15,6 +15,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from audiomill.audio import mpeg
 from audiomill.audio.opened import Audio
 
 SCAN_BYTES = 1 << 20
@@ -76,13 +77,16 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
         head: its first bytes.
         start: more than 0.
     """
-    is_mp3 = head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1] >= 0xE0)
+    is_mp3 = mpeg.is_stream(head)
     pattern = MP3_START if is_mp3 else STARTS.get(head[:4])
     if pattern is None:
         return None
     position = handle.tell()
     try:
         if is_mp3:
+            tag = mpeg.stated(handle)
+            if tag is not None and tag.end is not None and mpeg.begins_at(handle, tag.end):
+                return tag.end
             start = max(start, _mp3_header_end(handle))
         handle.seek(start)
         at, kept = start, b""
@@ -98,15 +102,10 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
 
 
 def _mp3_header_end(handle: IO[bytes]) -> int:
-    """Behind the first piece's own tags (the size of ID3 has seven bits a byte) and its frame with the length."""
-    at = 0
-    while True:
-        handle.seek(at)
-        head = handle.read(MP3_HEADER_BYTES)
-        if head[:3] != b"ID3" or len(head) < 10:
-            break
-        at += 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    own = MP3_START.search(head)
+    """Behind the first piece's own tags and its frame with the length."""
+    at = mpeg.tags_end(handle)
+    handle.seek(at)
+    own = MP3_START.search(handle.read(MP3_HEADER_BYTES))
     return at + (own.end() if own is not None and own.start() < MP3_PADDING_BYTES else 1)
 
 

@@ -32,6 +32,8 @@ class Audio:
     """Sound of the file that was not asked for."""
     num_lost: int = 0
     """Frames that could not be decoded and are given as silence, so that what follows keeps its time."""
+    notes: list[str] = field(default_factory=list)
+    """What is unusual and harmless, filled as blocks are read."""
 
 
 def check_header(sample_rate: int, num_channels: int) -> None:

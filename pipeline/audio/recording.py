@@ -209,6 +209,7 @@ class _Source:
     def _notes(self) -> str | None:
         """What the row says of sound that was changed, or is not as it was asked for."""
         notes, rate = [self._mixing.notes] if self._mixing.notes else [], self._audio.sample_rate
+        notes += self._audio.notes
         if self._spec.channel is not None and self._channels != [self._spec.channel]:
             notes.append(
                 f"the manifest means channel {self._spec.channel} of {self._audio.num_channels}: all are taken"

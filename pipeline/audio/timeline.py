@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from audiomill.audio.opened import BLOCK_FRAMES, Audio
 
-MIN_GAP_S, MAX_GAP_S = 0.1, 6 * 3600.0
-"""Gaps between packets that are silence: shorter ones are rounding, longer ones a clock that was set anew."""
+MIN_GAP_S, MAX_GAP_S = 0.1, 3600.0
+"""Gaps between packets that are silence: shorter ones are rounding, longer ones a clock that was set to another time."""
 TIMED_FORMATS = ("mov", "matroska", "asf", "avi", "mpegts", "mpeg", "flv")
 """Containers whose packets carry the time at which they are to be heard."""
 ARBITRARY_START = ("mpegts", "mpeg", "asf", "flv")
@@ -66,9 +66,14 @@ class TimeLine:
         self._rate, self._layout, self._kind = first.sample_rate, first.layout, _kind(first)
         self._clock, self._audio, self._damage = clock, audio, ""
         self._renew()
+        self._shift = 0  # samples, added to what time stamps say since the clock jumped
+        self._reached = 0  # of the next sample that is decoded
         at = clock.sample_of(first) if has_sought or clock.is_told else None
+        if at is not None and not has_sought and abs(at) > MAX_GAP_S * self._rate:
+            self._jump(at)
+            at = 0
         self._position = int(start_s * self._rate + 0.5)  # of the next sample that is given
-        self._reached = max(0, at or 0)  # of the next sample that is decoded
+        self._reached = max(0, at or 0)
         if not has_sought:
             lost = round(lost_s * self._rate)
             audio.num_lost += max(0, lost - self._position)
@@ -110,18 +115,28 @@ class TimeLine:
     def _until(self, frame: Any) -> Iterator[NDArray[np.float32]]:
         """What lies before a frame that does not begin where the one before it ended."""
         told = self._clock.sample_of(frame) if self._clock.is_told and frame.sample_rate == self._rate else None
-        gap = 0 if told is None else told - self._reached
-        is_gap = MIN_GAP_S * self._rate < gap < MAX_GAP_S * self._rate
+        gap = 0 if told is None else told + self._shift - self._reached
+        if abs(gap) > MAX_GAP_S * self._rate:
+            self._jump(gap)
+            gap = 0
+        is_gap = gap > MIN_GAP_S * self._rate
         if is_gap or _kind(frame) != self._kind:  # a station changes its rate or layout between two programmes
             yield from self._converted(None)
             self._renew()
             self._kind = _kind(frame)
         if is_gap:
             if self._damage:  # the container lost its thread there; else the recording has a pause
-                start_s, stop_s = self._reached / self._rate, (told or 0) / self._rate
+                start_s, stop_s = self._reached / self._rate, (self._reached + gap) / self._rate
                 self._audio.problems.append(f"nothing between {start_s:.3f} and {stop_s:.3f} s ({self._damage})")
             yield from self._silent(gap, is_lost=bool(self._damage))
         self._damage = ""
+
+    def _jump(self, gap: int) -> None:
+        """The clock was set to another time: the sound goes on where it is, and no stated length holds."""
+        self._shift -= gap
+        self._audio.num_announced = None
+        at_s = self._reached / self._rate
+        self._audio.notes.append(f"time stamps jump by {gap / self._rate:.0f} s at {at_s:.3f} s: taken as no pause")
 
     def _renew(self) -> None:
         self._convert = av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)

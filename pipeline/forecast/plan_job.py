@@ -25,7 +25,7 @@ from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.precision import cpu_features
 from audiomill.runs.engine import check_places, with_engine
 from audiomill.runs.found import found_tasks
-from audiomill.runs.planning import listing_of
+from audiomill.runs.planning import listing_of, with_access
 from audiomill.runs.settle import settle
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.storage.fs import Place, absolute
@@ -58,6 +58,7 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
         before = time.perf_counter()
         spec, _ = settle(config, found_tasks(config), resolve_device(config.tasks[0].model.device), cpu_features())
         times.append(time.perf_counter() - before)
+    config = with_access(config, listing)
     durations = header_durations(listing.entries, config.plan.storage_options)
     part_seconds = config.plan.part_seconds or part_seconds_for(listing.entries, durations, spec.device)
     plan = planned_table(listing.entries, durations, first_part=0, part_seconds=min(part_seconds, spec.part_seconds))

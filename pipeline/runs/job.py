@@ -21,7 +21,7 @@ from audiomill.errors import RunFailed, UsageError
 from audiomill.runs.apart import isolate, retry
 from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
 from audiomill.runs.found import found_tasks
-from audiomill.runs.planning import listing_of, plan_of, with_part_seconds
+from audiomill.runs.planning import listing_of, plan_of, with_access, with_part_seconds
 from audiomill.runs.record import record_canary, run_record
 from audiomill.runs.settle import settle
 from audiomill.sources.listing import Listing
@@ -76,6 +76,8 @@ def run_job(
     check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = listing_of(config) if listing is None else listing
+    config = with_access(config, listing)
+    asked = dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, storage_options=config.plan.storage_options))
     tasks = found_tasks(config)
     with open_engine(config) as opened:
         engine = opened.module

@@ -32,6 +32,12 @@ def listing_of(config: JobConfig) -> Listing:
     return listed(config.inputs, config.plan, config.decode, config.output.output)
 
 
+def with_access(config: JobConfig, listing: Listing) -> JobConfig:
+    """The job with what is needed to read its inputs, where they were named with a signature or a password."""
+    options = listing.options(config.plan.storage_options)
+    return dataclasses.replace(config, plan=dataclasses.replace(config.plan, storage_options=options))
+
+
 def with_part_seconds(
     config: JobConfig, listing: Listing, claim: Mapping[str, Any], device: str
 ) -> tuple[JobConfig, list[float | None] | None]:
@@ -84,12 +90,20 @@ def plan_of(
             new = header_durations(fresh, config.plan.storage_options)
         addition = planned_table(fresh, new, first_part=first_part, part_seconds=spec.part_seconds)
         if ledger.add_to_plan(output, addition, len(names)):
+            _tell_left_out(console, listing)
             if not config.output.quiet:
                 _tell(console, listing, addition, plan)
                 _tell_sizes(console, addition, spec, config)
             output.join("_SUCCESS").remove()
             return addition if plan is None else pa.concat_tables([plan, addition])
     raise RunFailed(f"{output.url}: the plan could not be written in {MAX_TRIES} tries; is the place writable?")
+
+
+def _tell_left_out(console: Console, listing: Listing) -> None:
+    """Files that are left out, and what is unusual about those that are not: whoever wants quiet, must know that."""
+    ignored = listing.told_ignored()
+    for text in [*listing.notes, *([ignored] if ignored else [])]:
+        console.print(f"note: {text}", highlight=False, soft_wrap=True)
 
 
 def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:
@@ -99,8 +113,6 @@ def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Tab
     text = f"planned {counted(addition.num_rows, what)}, about {audio_text(3600 * hours)}, in {counted(parts, 'part')}"
     if listing.num_duplicates:
         text += f"; {listing.num_duplicates} named twice, taken once"
-    if listing.ignored:
-        text += "; ignored: " + ", ".join(f"{count} {kind}" for kind, count in listing.ignored.most_common(5))
     console.print(text, highlight=False, soft_wrap=True)
     tell(console, "planned", recordings=addition.num_rows, hours=round(hours, 4), parts=parts)
 

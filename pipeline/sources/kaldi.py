@@ -7,6 +7,7 @@ from typing import Any
 
 from audiomill.errors import InputError
 from audiomill.storage.fs import Place
+from audiomill.text.encodings import UnknownEncoding, decoded, lines_of
 
 NAME, SEGMENTS = "wav.scp", "segments"
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
@@ -60,8 +61,11 @@ def _row(
 
 
 def _lines(place: Place) -> Iterator[tuple[int, str]]:
-    text = place.read().decode("utf-8-sig", "replace")
-    yield from ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    try:
+        text = decoded(place.read()).text
+    except UnknownEncoding as unknown:
+        raise InputError(f"{place.url}: {unknown}; convert it to UTF-8") from None
+    yield from ((number, line) for number, line in enumerate(lines_of(text), 1) if line.strip())
 
 
 def _pairs(place: Place) -> dict[str, str]:

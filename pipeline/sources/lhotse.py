@@ -63,6 +63,10 @@ def _num_channels(recording: dict[str, Any]) -> int:
 
 
 def _source(recording: dict[str, Any], manifest: Place, audio_root: str | None) -> str:
+    transforms = recording.get("transforms")
+    if transforms:  # its times are those of sound that is nowhere
+        names = [str(each.get("name", each)) if isinstance(each, dict) else str(each) for each in transforms]
+        raise BadRow(f"expected a recording as it is, got transforms {', '.join(names)}; save the cuts' audio first")
     sources = recording.get("sources")
     if not isinstance(sources, list) or len(sources) != 1 or not isinstance(sources[0], dict):
         raise BadRow("expected a recording with exactly one source")

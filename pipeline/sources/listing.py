@@ -6,21 +6,28 @@ import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
 from audiomill.sources.entries import Entries
 from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, is_hidden, stem, suffix
+from audiomill.sources.folder_texts import FolderTexts
+from audiomill.sources.manifest_row import Note
 from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES
 from audiomill.sources.shards import shard_of
 from audiomill.sources.single import SINGLE
-from audiomill.storage.fs import Place, absolute, protocol, retried, special_kind, version_of
-from audiomill.storage.names import readable
+from audiomill.storage.fs import SIGNED, Place, protocol, retried, source_of, special_kind, version_of
+from audiomill.storage.names import on_disk, readable
 
+FOLDERS_KEPT = 4096
 METADATA_FILES = {"metadata.csv", "metadata.tsv", "metadata.jsonl"}
+TABLE_MARKS = {"/_delta_log/": "Delta", ".metadata.json": "Iceberg", "/.hoodie/": "Hudi"}
+"""Names of files that only such a table has."""
+Found = Entry | Supervision | Note
 OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
 """A folder with these was written by a run; what is in it is no input."""
 
@@ -28,14 +35,32 @@ OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
 @dataclass
 class Listing:
     """What the inputs hold. `ignored`: files in folders that are no audio, by suffix; `manifest`: the last of
-    them that is one; `column`: see `list_inputs`."""
+    them that is one; `column`: see `list_inputs`; `notes`: what was unusual about a file; `signed`: the URLs that can be
+    read, by the sources that stand for them without credentials."""
 
     entries: Entries = field(default_factory=Entries)
+    notes: list[str] = field(default_factory=list)
+    signed: dict[str, str] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     num_duplicates: int = 0
     column: str | None = None
     manifest: str | None = None
 
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """fsspec options with which every entry can be read."""
+        return {**options, SIGNED: self.signed} if self.signed else options
+
+    def told_ignored(self) -> str | None:
+        """How many files of which kinds are left out of folders."""
+        if not self.ignored:
+            return None
+        kinds = self.ignored.most_common()
+        text = "ignored: " + ", ".join(f"{count} {kind}" for kind, count in kinds[:MAX_KINDS_SHOWN])
+        others = kinds[MAX_KINDS_SHOWN:]
+        return text + (f" and {sum(count for _, count in others)} of {len(others)} other kinds" if others else "")
+
+
+MAX_KINDS_SHOWN = 12
 
 def list_inputs(
     inputs: tuple[str, ...], options: dict[str, Any], audio_root: str | None, output: str, column: str | None = None
@@ -55,15 +80,19 @@ def list_inputs(
     listing = Listing(column=column)
     supervisions: defaultdict[str, list[Supervision]] = defaultdict(list)
     seen: set[bytes] = set()
+    real = lru_cache(FOLDERS_KEPT)(os.path.realpath)
     for text in inputs:
-        if absolute(text).rstrip("/") == absolute(output).rstrip("/"):
+        if source_of(text).rstrip("/") == source_of(output).rstrip("/"):
             raise InputError(f"{text}: is the input and the --output; name another folder for the tables")
-        for found in _expand(Place(text, options), audio_root, absolute(output), listing):
+        for found in _expand(Place(text, options), audio_root, source_of(output), listing):
+            if isinstance(found, Note):
+                listing.notes.append(found.text)
+                continue
             if isinstance(found, Supervision):
                 supervisions[readable(found.recording_id)].append(found)
                 continue
-            found = found.as_text
-            key = bytes.fromhex(found.id)
+            found = _named_once(found, listing).as_text
+            key = bytes.fromhex(found._replace(source=real_path(found.source, real)).id)
             if key in seen:
                 listing.num_duplicates += 1
             else:
@@ -81,12 +110,33 @@ def list_inputs(
     return listing
 
 
+def _named_once(entry: Entry, listing: Listing) -> Entry:
+    """With the one name of its source; what is needed to read it is kept aside."""
+    source = source_of(entry.source)
+    if source == entry.source:
+        return entry
+    if protocol(source) in ("http", "https"):
+        listing.signed[source] = entry.source
+    return entry._replace(source=source)
+
+
+def real_path(source: str, real_folder: Callable[[str], str] = os.path.realpath) -> str:
+    """A local file behind all links, by a function for its folder that may remember; other sources unchanged."""
+    if not source.startswith("/"):
+        return source
+    path = on_disk(source)
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, _, name = path.rpartition("/")
+    return f"{real_folder(folder or '/')}/{name}"
+
+
 def _with_reference(entry: Entry, supervisions: dict[str, list[Supervision]]) -> Entry:
     said = sorted(supervisions.get(entry.key or "", []), key=lambda s: s.start)
     return entry._replace(reference=" ".join(s.text for s in said)) if said else entry
 
 
-def _expand(place: Place, audio_root: str | None, output: str, listing: Listing) -> Iterator[Entry | Supervision]:
+def _expand(place: Place, audio_root: str | None, output: str, listing: Listing) -> Iterator[Found]:
     try:
         fs, path = place.fs, place.path
         kind = _kind(place)
@@ -136,9 +186,9 @@ def _kind(place: Place) -> str:
 
 def _file(
     place: Place, detail: dict[str, Any], audio_root: str | None, column: str | None
-) -> Iterator[Entry | Supervision]:
+) -> Iterator[Found]:
     """A file named outright: a manifest, a shard, or else a recording whatever its suffix."""
-    source = absolute(place.url)
+    source = place.url if protocol(place.url) in ("http", "https") else source_of(place.url)
     if is_manifest(place.url):
         yield from read_manifest(place, audio_root)
         return
@@ -148,6 +198,9 @@ def _file(
         raise InputError(f"{place.url}: {shard.missing}")
     beside = _texts_of(source, place.options) if shard is SINGLE and detail else {}
     for entry in entries:
+        if isinstance(entry, Note):
+            yield entry
+            continue
         if shard is SINGLE:
             entry = entry._replace(size=detail.get("size"), sidecars=_sidecars(source, beside))
         yield entry._replace(version=version_of(detail))
@@ -236,7 +289,7 @@ def _folder(
     output: str,
     listing: Listing,
     beside: Mapping[str, Any] | None = None,
-) -> Iterator[Entry]:
+) -> Iterator[Entry | Note]:
     """Audio files and shards below a folder, or what a glob matched; the rest is counted as ignored. `beside`: sizes of texts that
     the pattern left out."""
     details = {_url(place, path): each for path, each in found.items() if each.get("type") != "directory"}
@@ -247,22 +300,50 @@ def _folder(
     texts = {**sizes, **(beside or {})}
     audio_stems = {stem(url) for url in sizes if suffix(url) in AUDIO_SUFFIXES}
     shown = [url for url in sorted(sizes) if not is_hidden(url.removeprefix(root))]
+    shown = [url for url in shown if not url.startswith(output.rstrip("/") + "/")]
+    check_no_table(place, [*details, *shown])
     told = _metadata_rows([url for url in shown if url.rsplit("/", 1)[-1].lower() in METADATA_FILES], place.options)
+    listed = FolderTexts(shown, place.options)
     for url in shown:
         each = Place(url, place.options)
-        if url.startswith(output.rstrip("/") + "/") or url in told.files:
+        if url in told.files or url in listed.files:
             continue
         shard = shard_of(url)
         entries = None if shard is SINGLE else shard.entries(each, url, listing.column)
         if entries is not None:
-            yield from (entry._replace(version=versions[url]) for entry in entries)
+            for entry in entries:
+                if isinstance(entry, Entry):
+                    entry = listed.of_member(entry)._replace(version=versions[url])
+                yield entry
         elif suffix(url) in AUDIO_SUFFIXES:
             for row in told.rows.pop(url, [Entry(url)]):
-                yield row._replace(size=sizes[url], version=versions[url], sidecars=_sidecars(url, texts))
+                row = row._replace(size=sizes[url], version=versions[url], sidecars=_sidecars(url, texts))
+                yield listed.of_file(row)
         elif not (suffix(url) in SIDECAR_SUFFIXES and stem(url) in audio_stems):
             listing.ignored[suffix(url) or "(none)"] += 1
             listing.manifest = url if is_manifest(url) else listing.manifest
     yield from itertools.chain.from_iterable(told.rows.values())
+    yield from map(Note, listed.notes)
+
+
+def _folder_of(url: str) -> str:
+    return url.rpartition("/")[0] or "/"
+
+
+def check_no_table(place: Place, urls: Iterable[str]) -> None:
+    """Raises InputError for files of a Delta, Iceberg or Hudi table: its log says which of their rows hold."""
+    names = list(urls)
+    found = next((name for name in names if any(mark in name for mark in TABLE_MARKS)), None)
+    folders = {_folder_of(name) for name in names if name.endswith(".parquet")} if found is None else set()
+    for folder in folders:
+        if Place(f"{folder}/_delta_log", place.options).exists():
+            found = f"{folder}/_delta_log/"
+    if found is not None:
+        mark = next(mark for mark in TABLE_MARKS if mark in found)
+        raise InputError(
+            f"{found.partition(mark)[0]}: is a {TABLE_MARKS[mark]} table, whose log says which rows are withdrawn; "
+            "write its current version as plain Parquet and name that"
+        )
 
 
 class _Told(NamedTuple):
@@ -274,11 +355,12 @@ class _Told(NamedTuple):
 
 def _metadata_rows(urls: list[str], options: dict[str, Any]) -> _Told:
     """Rows of Hugging Face's audiofolder layout (huggingface.co/docs/datasets/audio_load): they tell of files beside
-    them, and name those that should be there. A file of that name that holds something else tells nothing."""
+    them, and name those that should be there. Nobody asked for such a file, so it names nothing outside its folder. One
+    that holds something else tells nothing."""
     told = _Told(set(), {})
     for url in urls:
         try:
-            rows = [entry for entry in read_manifest(Place(url, options), None) if isinstance(entry, Entry)]
+            rows = [entry for entry in read_manifest(Place(url, options), _folder_of(url)) if isinstance(entry, Entry)]
         except InputError:
             continue
         told.files.add(url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from typing import Any
+from typing import Any, NamedTuple
 
 from audiomill.storage.fs import Place, absolute, protocol
 
@@ -18,6 +18,12 @@ class BadRow(ValueError):
     def __init__(self, detail: str, reason: str = "bad_manifest_row") -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class Note(NamedTuple):
+    """Something unusual about a file that was read all the same."""
+
+    text: str
 
 
 def channel_of(value: Any) -> int | None:

@@ -6,40 +6,24 @@ entry with a reason, so that it ends as a rejection row and is not lost.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from audiomill.errors import InputError
+from audiomill.sources.delimited import PATH_COLUMNS, TEXT_COLUMNS, delimited_rows
 from audiomill.sources.entry import Entry
 from audiomill.sources.kaldi import is_kaldi, kaldi_rows
 from audiomill.sources.lhotse import cut_entry, recording_entry
-from audiomill.sources.manifest_row import BadRow, channel_of, first_of, number_of, resolve
-from audiomill.storage.fs import Place, absolute, retried, version_of
+from audiomill.sources.manifest_row import BadRow, Note, channel_of, first_of, number_of, resolve
+from audiomill.storage.fs import Place, absolute, path_of, retried, version_of
 from audiomill.storage.names import on_disk
+from audiomill.text.encodings import UnknownEncoding, encoding_of, note_of
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
-PATH_COLUMNS = (
-    "audio_filepath",
-    "audio_path",
-    "audio",
-    "path",
-    "file_name",
-    "filename",
-    "file",
-    "filepath",
-    "url",
-    "source",
-    "wav",
-)
-ID_COLUMNS = ("id", "member")
-"""Name a recording in a references file; a manifest of inputs needs a path."""
-TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "reference", "normalized_text")
 START_COLUMNS = (
     "offset", "start", "start_s", "start_time", "begin_time", "begin", "start_seconds",
     "offset_ms", "start_ms", "start_time_ms", "begin_ms",
@@ -51,6 +35,7 @@ LANGUAGE_COLUMNS = ("language", "lang", "source_lang", "locale")
 CHANNEL_COLUMNS = ("channel", "channel_selector")
 
 
+SCAN_BYTES = 1 << 20
 NAMED_AT_ONCE = 1024
 """Files that are not looked at again for every row that means a span of them."""
 
@@ -64,10 +49,10 @@ class Supervision(NamedTuple):
 
 
 def is_manifest(name: str) -> bool:
-    return name.lower().endswith(MANIFEST_SUFFIXES) or is_kaldi(name)
+    return path_of(name).lower().endswith(MANIFEST_SUFFIXES) or is_kaldi(name)
 
 
-def read_manifest(place: Place, audio_root: str | None) -> Iterator[Entry | Supervision]:
+def read_manifest(place: Place, audio_root: str | None) -> Iterator[Entry | Supervision | Note]:
     """Rows of one manifest file.
 
     Args:
@@ -76,6 +61,9 @@ def read_manifest(place: Place, audio_root: str | None) -> Iterator[Entry | Supe
     """
     source, looked_at = absolute(place.url), lru_cache(NAMED_AT_ONCE)(_look)
     for number, row in read_rows(place):
+        if isinstance(row, Note):
+            yield row
+            continue
         try:
             if isinstance(row, BadRow):
                 raise row
@@ -97,22 +85,37 @@ def _look(path: str) -> tuple[int | None, str | None]:
     return found.st_size, version_of({"mtime": found.st_mtime})
 
 
-def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Rows of a JSON-lines, JSON, CSV or TSV file (also gzipped) with their line numbers."""
+def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow | Note]]:
+    """Rows of a JSON-lines, JSON, CSV, TSV or Kaldi file (also gzipped) with their line numbers; notes on what is unusual.
+
+    Raises:
+        InputError: its encoding cannot be told, or it has no columns that are known.
+    """
     if is_kaldi(place.url):
         yield from ((number, BadRow(row) if isinstance(row, str) else row) for number, row in kaldi_rows(place))
         return
-    with retried(lambda: place.fs.open(place.path, "rb", compression="infer")) as handle:
-        head = handle.read(2)
-        handle.seek(0)
-        encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        lines = io.TextIOWrapper(handle, encoding=encoding, errors="replace", newline="")
-        plain = place.url.lower().removesuffix(".gz")
+    with _opened(place) as handle:
+        try:
+            encoding = encoding_of(iter(lambda: handle.read(SCAN_BYTES), b""))
+        except UnknownEncoding as unknown:
+            raise InputError(f"{place.url}: {unknown}; convert it to UTF-8") from None
+    note = note_of(encoding)
+    if note is not None:
+        yield 0, Note(f"{place.url}: {note}")
+    with _opened(place) as handle:
+        lines = io.TextIOWrapper(handle, encoding=encoding, newline="\n")
+        name = path_of(place.url).lower().removesuffix(".gz")
         yield from (
-            _delimited(lines, place, "\t" if plain.endswith(".tsv") else ",")
-            if plain.endswith((".csv", ".tsv"))
+            delimited_rows(lines, place.url, is_tab=name.endswith(".tsv"))
+            if name.endswith((".csv", ".tsv"))
             else _json(lines)
         )
+
+
+def _opened(place: Place) -> IO[bytes]:
+    compression = "gzip" if path_of(place.url).lower().endswith(".gz") else None
+    handle: IO[bytes] = retried(lambda: place.fs.open(place.path, "rb", compression=compression))
+    return handle
 
 
 def _json(lines: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -131,7 +134,7 @@ def _values(text: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     if text.lstrip().startswith("["):
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield 1, BadRow(f"expected JSON lines or an array of objects, got: {error}")
             return
         for number, value in enumerate(values, 1):
@@ -145,7 +148,7 @@ def _values(text: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         begun = at
         try:
             value, at = parser.raw_decode(text, at)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield number, BadRow(f"expected a JSON object, got: {error}")
             return
         yield number, value if isinstance(value, dict) else BadRow(f"expected an object, got {type(value).__name__}")
@@ -157,45 +160,9 @@ def _values(text: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 def _object(line: str) -> dict[str, Any] | BadRow:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return BadRow(f"expected a JSON object, got {line.strip()[:80]!r}: {error}")
     return value if isinstance(value, dict) else BadRow(f"expected a JSON object, got {type(value).__name__}")
-
-
-def _delimited(lines: io.TextIOWrapper, place: Place, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    first = lines.readline()
-    if delimiter == "," and "," not in first and ";" in first:  # as spreadsheets write it where commas are decimal
-        delimiter = ";"
-    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.DictReader(chain([first], lines), delimiter=delimiter, quoting=quoting)
-    names = reader.fieldnames or []
-    if len(names) == 1 and names[0].count("|") in (1, 2) and not any(name in names for name in PATH_COLUMNS):
-        yield from _ljspeech([names[0], *lines])
-        return
-    if not any(name in names for name in (*PATH_COLUMNS, *ID_COLUMNS)):
-        raise InputError(
-            f"{place.url}: expected a column named one of {', '.join(PATH_COLUMNS)}; got {', '.join(names) or 'nothing'}"
-        )
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, BadRow(f"expected {delimiter!r}-separated text, got: {error}")
-            continue
-        yield (
-            reader.line_num,
-            {name: value for name, value in row.items() if name is not None and value not in (None, "")},
-        )
-
-
-def _ljspeech(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """`id|text|normalised text` without a header, beside a folder wavs/. Source: keithito.com/LJ-Speech-Dataset."""
-    for number, line in enumerate(lines, 1):
-        name, *texts = line.rstrip("\r\n").split("|")
-        if name:
-            yield number, {"audio_filepath": f"wavs/{name}.wav", "text": texts[-1] if texts else ""}
 
 
 def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str | None) -> Entry | Supervision:

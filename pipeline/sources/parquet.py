@@ -17,6 +17,8 @@ from audiomill.sources.entry import Entry, Sidecar
 from audiomill.sources.shard import Shard
 from audiomill.storage.fs import Place
 
+ROWS_AT_ONCE, PAGE_BUFFER_BYTES = 1, 1 << 20
+"""Of a row group with audio, and what is read ahead of its pages."""
 KIND, GROUP = "parquet", "parquet_group"
 AUDIO_COLUMNS = ("audio", "bytes", "wav", "flac", "mp3", "audio_bytes", "content", "speech")
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "reference")
@@ -122,25 +124,53 @@ def rows_of(group: Entry, rows: Sequence[Row] | None, seen: Counter[str]) -> Ite
         )
 
 
+class _Rows:
+    """Audio of a row group, a few rows at a time: whole groups may hold more than memory does. Backwards means again."""
+
+    def __init__(self, file: pq.ParquetFile, group: int, column: str) -> None:
+        self._file, self._group, self._column = file, group, column
+        self._restart()
+
+    def _restart(self) -> None:
+        self._batches = self._file.iter_batches(
+            ROWS_AT_ONCE, row_groups=[self._group], columns=[self._column], use_threads=False
+        )
+        self._first, self._batch = 0, None
+
+    def value(self, row: int) -> Any:
+        """As Python has it."""
+        if row < self._first:
+            self._restart()
+        while self._batch is None or row >= self._first + self._batch.num_rows:
+            self._first += 0 if self._batch is None else self._batch.num_rows
+            self._batch = None  # before the next one is there
+            self._batch = next(self._batches)
+        return self._batch.column(0)[row - self._first].as_py()
+
+
 class OpenParquet:
     """See `OpenShard`; keeps the last row group."""
 
     def __init__(self, place: Place, column: str | None) -> None:
         self._place, self._handle, self._asked = place, place.open(), column
-        self._group: tuple[int, pa.Table] | None = None
+        self._group: tuple[int, _Rows] | None = None
 
     def member(self, kind: str, position: int, size: int | None) -> IO[bytes]:
         assert size is not None, "the row in its group"
-        if self._group is None or self._group[0] != position:
-            file = pq.ParquetFile(self._handle)
-            column = audio_column(file.schema_arrow, self._asked)
-            self._group = (position, file.read_row_group(position, columns=[column]))
-        value = self._group[1].column(0)[size].as_py()
+        value = self._rows_of(position).value(size)
         content = value.get("bytes") if isinstance(value, dict) else value
         content = bytes(content) if isinstance(content, list) else content
         if content is None and isinstance(value, dict) and value.get("path"):
             return confined(value["path"], self._place).open()
         return io.BytesIO(content or b"")
+
+    def _rows_of(self, position: int) -> _Rows:
+        if self._group is None or self._group[0] != position:
+            file = pq.ParquetFile(self._handle, pre_buffer=False, buffer_size=PAGE_BUFFER_BYTES)
+            column = audio_column(file.schema_arrow, self._asked)
+            assert column is not None, "the listing has seen it"
+            self._group = (position, _Rows(file, position, column))
+        return self._group[1]
 
     def rows(self, position: int) -> list[Row]:
         file = pq.ParquetFile(self._handle)

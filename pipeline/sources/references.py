@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from audiomill.errors import InputError
+from audiomill.sources.delimited import PATH_COLUMNS, TEXT_COLUMNS
 from audiomill.sources.entry import Entry, stem
-from audiomill.sources.manifest_row import BadRow
-from audiomill.sources.manifests import PATH_COLUMNS, TEXT_COLUMNS, read_manifest, read_rows
-from audiomill.storage.fs import Place, absolute
+from audiomill.sources.manifest_row import BadRow, Note
+from audiomill.sources.manifests import read_manifest, read_rows
+from audiomill.storage.fs import Place, source_of
 
 Told = TypeVar("Told")
 
@@ -107,6 +108,8 @@ def read_joined(
     found = Joined[Told]()
     entries = _entries(place)
     for number, row in read_rows(place):
+        if isinstance(row, Note):
+            continue
         if isinstance(row, BadRow):
             raise InputError(f"{option} {place.url}: row {number}: {row}")
         told = told_by(row)
@@ -114,8 +117,8 @@ def read_joined(
         path = next((row[name] for name in PATH_COLUMNS if isinstance(row.get(name), str)), None)
         if path is not None:
             entry = entries.get(number)
-            keys.setdefault("id", entry.id if entry is not None else absolute(path))
-            keys["source"] = entry.source if entry is not None else absolute(path)
+            keys.setdefault("id", entry.id if entry is not None else source_of(path))
+            keys["source"] = entry.source if entry is not None else source_of(path)
             keys["name"] = path.rsplit("/", 1)[-1]
         if told is not None and keys:
             found.add(told, keys)
@@ -130,5 +133,5 @@ def _entries(place: Place) -> dict[int, Entry]:
     numbers = [number for number, _ in read_rows(place)]
     for number, entry in zip(numbers, read_manifest(place, None), strict=True):
         if isinstance(entry, Entry) and entry.reason is None:
-            found[number] = entry
+            found[number] = entry._replace(source=source_of(entry.source))
     return found

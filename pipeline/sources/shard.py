@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Protocol
 
 from audiomill.sources.entry import Entry, Sidecar
+from audiomill.sources.manifest_row import Note
 from audiomill.storage.fs import Place
 
 SIDECAR_SUFFIXES = ("txt", "json")
@@ -48,7 +49,7 @@ class Shard:
 
     kinds: tuple[str, ...]
     is_one: Callable[[str], bool]
-    entries: Callable[[Place, str, str | None], Iterator[Entry] | None]
+    entries: Callable[[Place, str, str | None], Iterator[Entry | Note] | None]
     opened: Callable[[Place, str | None], OpenShard]
     missing: str = ""
     knows_size: tuple[str, ...] = ()

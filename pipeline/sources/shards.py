@@ -9,9 +9,10 @@ from audiomill.sources.parquet import GROUP, PARQUET, OpenParquet, Row
 from audiomill.sources.shard import OpenShard, Shard
 from audiomill.sources.single import SINGLE
 from audiomill.sources.tar import TAR
-from audiomill.storage.fs import Place
+from audiomill.sources.zip_archive import ZIP
+from audiomill.storage.fs import Place, path_of
 
-SHARDS = (TAR, PARQUET, SINGLE)
+SHARDS = (TAR, ZIP, PARQUET, SINGLE)
 """The first that a name fits is taken; a single file fits any."""
 KNOWS_SIZE = frozenset(kind for shard in SHARDS for kind in shard.knows_size)
 HEADER_IS_CHEAP = frozenset(kind for shard in SHARDS for kind in shard.header_is_cheap)
@@ -19,7 +20,7 @@ HEADER_IS_CHEAP = frozenset(kind for shard in SHARDS for kind in shard.header_is
 
 def shard_of(name: str) -> Shard:
     """The kind of shard that a file looks like."""
-    return next(shard for shard in SHARDS if shard.is_one(name))
+    return next(shard for shard in SHARDS if shard.is_one(path_of(name)))
 
 
 class ShardReader:

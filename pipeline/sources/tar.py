@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -13,14 +14,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
+import pyarrow as pa
+
 from audiomill.audio.links import Window
 from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, is_hidden, stem, suffix
+from audiomill.sources.manifest_row import Note
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, Shard
-from audiomill.storage.fs import Place
+from audiomill.storage.fs import Place, path_of
+from audiomill.text.encodings import UnknownEncoding, decoded
+from audiomill.text.transcript_lines import TRANSCRIPTS, transcript_lines
 
 PLAIN, COMPRESSED = "tar", "tarz"
 TAR_SUFFIXES = (".tar",)
-COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 HEADER_BLOCK_BYTES = 1 << 16
 
 
@@ -30,25 +36,26 @@ def is_tar(name: str) -> bool:
 
 class _Member(NamedTuple):
     """A file in a tar. `position`: byte offset of its content, uncompressed; `text`: of a sidecar in a compressed one;
-    `problem`: why it cannot be read."""
+    zlib-compressed, so that many take no more memory than the archive; `problem`: why it cannot be read."""
 
     name: str
     position: int
     size: int
-    text: str | None = None
+    text: bytes | None = None
     problem: str | None = None
 
 
-def list_tar(place: Place, source: str, column: str | None = None) -> Iterator[Entry]:
+def list_tar(place: Place, source: str, column: str | None = None) -> Iterator[Entry | Note]:
     """Audio members of a tar with the .txt and .json of the same stem beside them, in tar order.
 
     A link is a recording of its own, with the content that it leads to inside the tar. A tar that breaks off gives its
     readable members and one entry with reason `unreadable_shard`.
     """
-    is_compressed = place.url.lower().endswith(COMPRESSED_TAR_SUFFIXES)
+    is_compressed = path_of(place.url).lower().endswith(COMPRESSED_TAR_SUFFIXES)
     with place.open(HEADER_BLOCK_BYTES) as handle:
         members, problem = _members(handle, is_compressed)
     beside: defaultdict[str, list[_Member]] = defaultdict(list)
+    lines = {} if is_compressed else _transcripts(place, members)
     for member in members:
         if suffix(member.name) in SIDECAR_SUFFIXES and member.size <= MAX_SIDECAR_BYTES and member.problem is None:
             beside[stem(member.name)].append(member)
@@ -65,13 +72,46 @@ def list_tar(place: Place, source: str, column: str | None = None) -> Iterator[E
         entry = Entry(source, name, kind, member.position, member.size)
         texts = beside.get(stem(member.name), [])
         if is_compressed:
-            found = {suffix(text.name): text.text for text in texts}
+            found, notes = _texts(texts)
+            yield from notes
             yield entry._replace(reference=found.get("txt"), metadata=found.get("json"))
         else:
-            yield entry._replace(sidecars=tuple(Sidecar(suffix(t.name), t.position, t.size) for t in texts) or None)
+            beside_it = tuple(Sidecar(suffix(t.name), t.position, t.size) for t in texts) or None
+            yield entry._replace(sidecars=beside_it, reference=lines.get(stem(member.name)))
     if problem:
         detail = f"expected a tar archive, got: {problem}; the {len(members)} members before that are used"
         yield Entry(source, "", PLAIN, reason="unreadable_shard", detail=detail)
+
+
+def _texts(members: list[_Member]) -> tuple[dict[str, str], list[Note]]:
+    """Texts of a recording by kind, and what is said of those that are not UTF-8."""
+    found: dict[str, str] = {}
+    notes = []
+    for member in members:
+        assert member.text is not None, "read with the compressed archive"
+        try:
+            text, note = decoded(zlib.decompress(member.text))
+        except UnknownEncoding as unknown:
+            notes.append(Note(f"{member.name}: its text is left out: {unknown}"))
+            continue
+        found[suffix(member.name)] = text.strip()
+        notes += [Note(f"{member.name}: {note}")] if note else []
+    return found, notes
+
+
+def _transcripts(place: Place, members: list[_Member]) -> dict[str, str]:
+    """LibriSpeech's texts by stem of the recording, from the `.trans.txt` of each folder in a tar."""
+    found: dict[str, str] = {}
+    files = [each for each in members if each.name.endswith(TRANSCRIPTS) and each.size <= MAX_SIDECAR_BYTES]
+    if files:
+        with place.open(HEADER_BLOCK_BYTES) as handle:
+            for each in files:
+                handle.seek(each.position)
+                folder = posixpath.dirname(each.name)
+                with contextlib.suppress(UnknownEncoding):
+                    lines = transcript_lines(handle.read(each.size))
+                    found |= {posixpath.join(folder, name): text for name, text in lines.items()}
+    return found
 
 
 def _members(handle: IO[bytes], is_compressed: bool) -> tuple[list[_Member], str | None]:
@@ -105,7 +145,7 @@ def _member(each: tarfile.TarInfo, shard: tarfile.TarFile, is_compressed: bool) 
     text = None
     if is_compressed and suffix(each.name) in SIDECAR_SUFFIXES and each.size <= MAX_SIDECAR_BYTES:
         content = shard.extractfile(each)
-        text = content.read().decode("utf-8-sig", "replace").strip() if content is not None else None
+        text = zlib.compress(content.read(), 1) if content is not None else None
     return _Member(each.name, each.offset_data, each.size, text)
 
 
@@ -146,7 +186,42 @@ def _plain(handle: IO[bytes]) -> IO[bytes]:
         return bz2.BZ2File(handle)
     if magic.startswith(b"\xfd7zXZ"):
         return lzma.LZMAFile(handle)
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return _Zstandard(handle)  # type: ignore[return-value]
     return gzip.GzipFile(fileobj=handle)  # type: ignore[return-value]
+
+
+class _Zstandard(io.RawIOBase):
+    """The content of a Zstandard file; backwards it is read from its start."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle, self._at = handle, 0
+        self._stream = pa.CompressedInputStream(pa.PythonFile(handle, "r"), "zstd")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        content = self._stream.read(len(buffer))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        wanted = offset + (self._at if whence == io.SEEK_CUR else 0)
+        assert whence != io.SEEK_END, "nobody knows the end"
+        if wanted < self._at:
+            self._handle.seek(0)
+            self._at, self._stream = 0, pa.CompressedInputStream(pa.PythonFile(self._handle, "r"), "zstd")
+        while self._at < wanted and (content := self._stream.read(min(wanted - self._at, HEADER_BLOCK_BYTES))):
+            self._at += len(content)
+        return self._at
 
 
 class _OpenTar:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from audiomill.audio.cutting.segment import SegmentSpec
-from audiomill.audio.decode import header_duration_s
+from audiomill.audio.decode import planned_duration_s
 from audiomill.audio.ffmpeg import tracks_of
 from audiomill.audio.recording import Cut, StageClock
 from audiomill.config.defaults import WALL_FACTOR
@@ -74,7 +74,7 @@ def _at_header(look: Callable[[IO[bytes]], Any]) -> Look:
 
 
 LOOKS: dict[str, tuple[Look, Any]] = {
-    "durations": (_at_header(header_duration_s), None),
+    "durations": (_at_header(planned_duration_s), None),
     "tracks": (_at_header(tracks_of), (0, 0)),
     "rows": (lambda row, reader: reader.rows(row["source"], row["position"]), None),
 }

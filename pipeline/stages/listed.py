@@ -33,7 +33,7 @@ def listed(inputs: tuple[str, ...], plan: PlanConfig, decode: DecodeConfig, outp
     """
     listing = list_inputs(inputs, plan.storage_options, plan.audio_root, output, decode.audio_column)
     looking = DecodeConfig(audio_column=decode.audio_column)
-    with contextlib.closing(Decoder(looking, whole_spec(1.0), plan.storage_options)) as decoder:
+    with contextlib.closing(Decoder(looking, whole_spec(1.0), listing.options(plan.storage_options))) as decoder:
         if GROUP in listing.entries.table.column("kind").unique().to_pylist():
             listing.entries = _with_rows(listing.entries, decoder)
         if decode.track == "all":

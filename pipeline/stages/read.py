@@ -16,6 +16,7 @@ from audiomill.errors import AudiomillError, Rejected
 from audiomill.sources.entry import Sidecar
 from audiomill.sources.shards import ShardReader
 from audiomill.storage.fs import is_transient
+from audiomill.text.encodings import UnknownEncoding, decoded
 
 NUM_READS = 4
 FIRST_DELAY_S = 0.5
@@ -78,28 +79,35 @@ def _read_once(
         clock.on_progress()
         for event in cut_recording(handle, spec, segments, clock):
             if isinstance(event, Ending):
-                reference, metadata = _beside(row, reader)
-                yield Finished(event, reference, metadata, dict(clock.seconds))
+                reference, metadata, notes = _beside(row, reader)
+                told = "; ".join([*([event.notes] if event.notes else []), *notes]) or None
+                yield Finished(event._replace(notes=told), reference, metadata, dict(clock.seconds))
             else:
                 yield event
 
 
-def _beside(row: dict[str, Any], reader: ShardReader) -> tuple[str | None, str | None]:
-    """Reference text and metadata: from the plan, or else from the .txt and .json beside the audio."""
+def _beside(row: dict[str, Any], reader: ShardReader) -> tuple[str | None, str | None, list[str]]:
+    """Reference text and metadata, from the plan, or else from the .txt and .json beside the audio; and notes on these."""
     reference, metadata = row["reference"], row["metadata"]
+    notes = []
     for sidecar in (Sidecar(**fields) for fields in row["sidecars"] or ()):
-        text = reader.sidecar(row["source"], row["kind"], sidecar).decode("utf-8-sig", "replace").strip()
+        try:
+            text, note = decoded(reader.sidecar(row["source"], row["kind"], sidecar))
+        except UnknownEncoding as unknown:
+            notes.append(f"the .{sidecar.kind} beside it is left out: {unknown}")
+            continue
+        notes += [f"the .{sidecar.kind} beside it is {note}"] if note else []
         if sidecar.kind == "txt" and reference is None:
-            reference = text
+            reference = text.strip()
         elif sidecar.kind == "json":
-            metadata = metadata or text
-    return (_text_of(metadata) if reference is None and metadata else reference), metadata
+            metadata = metadata or text.strip()
+    return (_text_of(metadata) if reference is None and metadata else reference), metadata, notes
 
 
 def _text_of(text: str) -> str | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     found = value.get("text") if isinstance(value, dict) else None
     return found if isinstance(found, str) else None

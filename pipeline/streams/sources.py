@@ -117,7 +117,7 @@ def _file(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
         raise InputError(f"{source}: holds {len(listing.entries)} recordings; name one audio file")
     (entry,) = listing.entries
     row = {**entry._asdict(), "id": entry.id}
-    decoder = Decoder(decode, whole_spec(BLOCK_S + 2), config.storage_options)
+    decoder = Decoder(decode, whole_spec(BLOCK_S + 2), listing.options(config.storage_options))
     start_s = row["span_start_s"] or 0.0
     try:
         while True:

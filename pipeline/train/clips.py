@@ -212,7 +212,9 @@ def _entries(source: Source, plan: PlanConfig, decode: DecodeConfig, folder: Pat
         else:
             plain.append(name)
     if plain:
-        found[None] += listed(tuple(plain), plan, decode, str(folder)).entries
+        listing = listed(tuple(plain), plan, decode, str(folder))
+        plan.storage_options.update(listing.options({}))  # whoever reads them later
+        found[None] += listing.entries
     return found
 
 

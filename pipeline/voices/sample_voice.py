@@ -35,11 +35,12 @@ def voice_vector(output: Place, clip: str) -> NDArray[np.float32]:
     models = {row["model"] for row in _rows(output) if row["model"] is not None}
     if not models:
         raise InputError(f"{output.url}: its channels are speakers; voices need --speakers auto")
-    entries = list_inputs((clip,), output.options, None, output.url).entries
+    listing = list_inputs((clip,), output.options, None, output.url)
+    entries = listing.entries
     if len(entries) != 1:
         raise UsageError(f"--name: {clip}: expected one recording of the person alone, found {len(entries)}")
     (planned,) = planned_table(entries, [None], first_part=0, part_seconds=LONGEST_S).to_pylist()
-    decoder = Decoder(DecodeConfig(), whole_spec(LONGEST_S + 1.0), output.options)
+    decoder = Decoder(DecodeConfig(), whole_spec(LONGEST_S + 1.0), listing.options(output.options))
     try:
         pcm_T = waveform_of(decoder, planned, None, LONGEST_S, None)
     except Rejected as rejected:

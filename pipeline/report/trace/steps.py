@@ -130,7 +130,7 @@ def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int1
         raise InputError(f"{url}: holds {1 + len(others)} recordings; name one audio file")
     channels = "mix" if job.decode.channels == "split" else job.decode.channels
     decode = dataclasses.replace(job.decode, channels=channels)
-    decoder = Decoder(decode, whole_spec(max_seconds + 2), job.plan.storage_options)
+    decoder = Decoder(decode, whole_spec(max_seconds + 2), listing.options(job.plan.storage_options))
     try:
         channel = 0 if channels == "first" else None
         pcm = waveform_of(decoder, row, row["span_start_s"], max_seconds + 1, channel)
