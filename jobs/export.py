@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pyarrow as pa
+from click.core import ParameterSource
 
 from audiomill import schema
 from audiomill.errors import InputError, UsageError
@@ -24,7 +25,7 @@ from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.chosen import check_chosen, parts_of
-from audiomill.tables.conditions import Condition, check_measured, conditions_of, meeting
+from audiomill.tables.conditions import Condition, check_measured, check_met, conditions_of, meeting
 from audiomill.tables.voice_index import voices_of, with_names
 from audiomill.watch.progress import counted
 
@@ -43,6 +44,18 @@ CSV_COLUMNS = (
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "envelope_s")]
 """Columns of a recording that are text or numbers."""
+
+
+UNITS = "txt of codes"
+TEXTS = (*(kind for kind in ONE_FILE_EACH if kind != "rttm"), "jsonl", "csv")
+READ_BY: dict[str, tuple[str, ...]] = {
+    "transcript": TEXTS,
+    "where": (*TEXTS, *FORMATS),
+    **dict.fromkeys(("as_units", "quantizer", "ids", "units", "durations"), (UNITS,)),
+    **dict.fromkeys(("split", "split_by", "seed"), (UNITS, *FORMATS)),
+    **dict.fromkeys(("shard_mb", "table", "only", "columns", "dtype"), tuple(FORMATS)),
+}
+"""Formats that read each option."""
 
 
 @click.command(cls=WithExamples, epilog=EXAMPLES)
@@ -123,16 +136,15 @@ def export(
     (arrays that can be memory-mapped, with the offset of each sample).
     """
     place = Place(output, storage_options or {})
+    is_of_units = kind == "txt" and (as_units or _has_only_codes(place))
+    _check_read(UNITS if is_of_units else kind, other["split"])
     conditions = conditions_of(other["where"])
     check_measured(place, conditions)
-    if conditions and (kind == "rttm" or as_units):
-        raise UsageError(
-            f"--where: is for segments; {'turns' if kind == 'rttm' else 'lines of units'} are whole recordings"
-        )
+    check_met(place, conditions)
     if kind in FORMATS:
         _export_samples(place, kind, to, other)
         return
-    if kind == "txt" and (as_units or _has_only_codes(place)):
+    if is_of_units:
         _export_units(place, Place(to, storage_options or {}) if to else None, other)
         return
     check_chosen(place, transcript)
@@ -149,6 +161,18 @@ def export(
     told = _told(place, transcript, conditions, kind)
     lines = _jsonl(told) if kind == "jsonl" else _csv(told)
     _write(lines, Place(to, storage_options or {}) if to else None)
+
+
+def _check_read(kind: str, split: str | None) -> None:
+    """Raises UsageError for an option that was given and that the format does not read."""
+    context = click.get_current_context()
+    given = [name for name in READ_BY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    for name in given:
+        option = "--" + {"as_units": "codes"}.get(name, name).replace("_", "-")
+        if kind not in READ_BY[name]:
+            raise UsageError(f"{option}: is not for --format {kind}; it is read by {', '.join(READ_BY[name])}")
+        if name in ("split_by", "seed") and split is None:
+            raise UsageError(f"{option}: says how to split; name the splits with --split train=0.9,dev=0.1")
 
 
 def _write(texts: Iterable[str], to: Place | None) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from audiomill import schema
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
 
@@ -31,10 +32,16 @@ Files = Iterator[tuple[str, bytes]]
 
 def _parquet(samples: Sequence[Sample]) -> Files:
     """As `datasets.load_dataset` and every Parquet reader take them: nested lists."""
-    columns: dict[str, Any] = {"segment_id": [sample.segment_id for sample in samples]}
-    columns |= {name: [sample.told[name] for sample in samples] for name in samples[0].told}
+    columns: dict[str, Any] = {"segment_id": pa.array([sample.segment_id for sample in samples], pa.string())}
+    columns |= {name: pa.array([each.told[name] for each in samples], _kind(name)) for name in samples[0].told}
     columns["array"] = _nested([sample.array for sample in samples])
     yield ".parquet", to_bytes(pa.table(columns))
+
+
+def _kind(column: str) -> Any:
+    """Type of a column whatever this shard holds: `load_dataset` wants that of the first one in all."""
+    known = next((each for each in (schema.SEGMENTS, schema.RECORDINGS) if column in each.names), None)
+    return pa.string() if known is None else known.field(column).type
 
 
 def _nested(arrays: Sequence[NDArray[Any]]) -> pa.Array:

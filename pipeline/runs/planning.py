@@ -14,6 +14,7 @@ from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
 from audiomill.errors import RunFailed
 from audiomill.runs.changes import as_they_are_now
+from audiomill.runs.renamed import without_aliases
 from audiomill.sources.listing import Listing
 from audiomill.stages.listed import listed
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
@@ -82,6 +83,10 @@ def plan_of(
         if plan is not None:
             is_known = pc.is_in(listing.entries.table.column("id"), value_set=plan.column("id").combine_chunks())
             at = pc.indices_nonzero(pc.invert(is_known))
+            rows, notes = without_aliases(listing.entries.table.take(at), plan)
+            at = at.take(pa.array(rows, pa.int64()))
+            for note in notes:
+                console.print(f"note: {note}", highlight=False, soft_wrap=True)
             if not len(at):
                 return plan
             fresh, first_part = listing.entries.take(at), int(plan.column("part")[-1].as_py()) + 1

@@ -10,9 +10,11 @@ from typing import Any
 
 from audiomill import schema
 from audiomill.errors import InputError, UsageError
+from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table
 from audiomill.tables.quality_table import QUALITY
+from audiomill.tables.voice_index import voices_of, with_names
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "==": operator.eq, "=": operator.eq, ">": operator.gt, "<": operator.lt,
@@ -20,7 +22,7 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
 CONDITION = re.compile(r"\s*(tag:[^<>=!]+|\w+)\s*(>=|<=|!=|==|=|>|<)\s*(.+?)\s*")
 BETWEEN = re.compile(r",(?=\s*(?:tag:[^<>=!]+|\w+)\s*(?:>=|<=|!=|==|=|>|<))")
 """A comma before another condition: labels have commas, too."""
-TAG = "tag:"
+TAG, SPEAKER = "tag:", "speaker"
 NOT_COMPARED = ("words", "phrases", "gates", "nbest", "tags", "id", "segment_id")
 OF_SEGMENTS = tuple(name for name in schema.SEGMENTS.names if name not in NOT_COMPARED)
 OF_QUALITY = tuple(name for name in QUALITY.names if name not in (*NOT_COMPARED, "recording_id"))
@@ -122,4 +124,25 @@ def meeting(
     if not conditions:
         return list(segments)
     told = with_quality(output, part, segments, conditions)
-    return [row for row, known in zip(segments, told, strict=True) if all(each.holds(known) for each in conditions)]
+    voices = voices_of(output) if any(each.column == SPEAKER for each in conditions) else {}
+    return [
+        row
+        for row, known in zip(segments, told, strict=True)
+        if all(_holds(each, known, with_names(known, voices)) for each in conditions)
+    ]
+
+
+def _holds(condition: Condition, row: Mapping[str, Any], named: Mapping[str, Any]) -> bool:
+    """A speaker may be meant by number or by the name that somebody gave."""
+    if condition.column != SPEAKER or row.get(SPEAKER) == named.get(SPEAKER):
+        return condition.holds(row)
+    either = all if condition.comparison == "!=" else any
+    return either(condition.holds(each) for each in (row, named))
+
+
+def check_met(output: Place, conditions: Sequence[Condition]) -> None:
+    """Raises InputError where no segment of an output meets all conditions."""
+    parts = ledger.each_part(output, "segments", [name for name in OF_SEGMENTS if name != "text"] + ["id", "text"])
+    if conditions and not any(meeting(output, part, rows.to_pylist(), conditions) for part, rows in parts):
+        raise InputError(f"--where {', '.join(map(str, conditions))}: no segment of {output.url} meets this")
+

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NOBODY = "unknown"
-LEAST_S = 0.01
+LEAST_MS = 10
 """Of a word in a tier: some have no length."""
 
 
@@ -53,6 +53,9 @@ def _sureness(word: Mapping[str, Any]) -> str:
 
 
 Interval = tuple[float, float, str]
+"""Begin, end and text; seconds."""
+Written = tuple[int, int, str]
+"""The same in milliseconds, as a TextGrid has them."""
 
 
 def textgrid(seconds: float, turns: Sequence[Mapping[str, Any]], segments: Sequence[Mapping[str, Any]]) -> str:
@@ -75,21 +78,25 @@ def textgrid(seconds: float, turns: Sequence[Mapping[str, Any]], segments: Seque
             name = f"{word['speaker'] or nobody} words"
             tiers[name].append((word["start_s"], word["stop_s"], word["word"].strip()))
     ends = [stop for some in tiers.values() for _, stop, _ in some]
-    end = max([seconds, *ends])
+    end = max(_ms(each) for each in [seconds, *ends])
     parts = [
         _tier(number, name, _filled(some, end), end) for number, (name, some) in enumerate(sorted(tiers.items()), 1)
     ]
-    head = f'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = {end:.3f}\n'
+    head = f'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = {end / 1000:.3f}\n'
     return head + f"tiers? <exists>\nsize = {len(parts)}\nitem []:\n" + "".join(parts)
 
 
-def _filled(intervals: Iterable[Interval], end: float) -> list[Interval]:
-    """With empty ones between them; what overlaps begins where the one before it ends."""
-    found: list[Interval] = []
-    at = 0.0
-    for start, stop, text in sorted(intervals):
-        start = max(round(start, 3), at)
-        stop = min(max(round(stop, 3), start + LEAST_S), end)
+def _ms(seconds: float) -> int:
+    return int(1000 * seconds + 0.5)
+
+
+def _filled(intervals: Iterable[Interval], end: int) -> list[Written]:
+    """With empty ones between them; what overlaps begins where the one before it ends. `end`: milliseconds."""
+    found: list[Written] = []
+    at = 0
+    for start_s, stop_s, text in sorted(intervals):
+        start = max(_ms(start_s), at)
+        stop = min(max(_ms(stop_s), start + LEAST_MS), end)
         if stop <= start:
             continue
         if start > at:
@@ -101,20 +108,20 @@ def _filled(intervals: Iterable[Interval], end: float) -> list[Interval]:
     return found
 
 
-def _tier(number: int, name: str, intervals: Sequence[Interval], end: float) -> str:
+def _tier(number: int, name: str, intervals: Sequence[Written], end: int) -> str:
     lines = [
         f"    item [{number}]:",
         '        class = "IntervalTier"',
         f"        name = {_quoted(name)}",
         "        xmin = 0",
-        f"        xmax = {end:.3f}",
+        f"        xmax = {end / 1000:.3f}",
         f"        intervals: size = {len(intervals)}",
     ]
     for at, (start, stop, text) in enumerate(intervals, 1):
         lines += [
             f"        intervals [{at}]:",
-            f"            xmin = {start:.3f}",
-            f"            xmax = {stop:.3f}",
+            f"            xmin = {start / 1000:.3f}",
+            f"            xmax = {stop / 1000:.3f}",
             f"            text = {_quoted(text)}",
         ]
     return "\n".join(lines) + "\n"
