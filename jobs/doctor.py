@@ -135,7 +135,8 @@ def _codecs() -> Iterator[Line]:
 
 def _reached(url: str, options: dict[str, Any]) -> Line:
     """Lists a URL."""
-    from audiomill.storage.fs import Place, protocol
+    from audiomill.storage.fs import Place
+    from audiomill.storage.urls import protocol
 
     def look() -> str:
         place = Place(url, options)

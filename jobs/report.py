@@ -11,7 +11,8 @@ from audiomill.errors import InputError
 from audiomill.jobs.options import JsonMapping, WithExamples, transcript_option
 from audiomill.jobs.quiet import quiet_libraries
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.tables.chosen import check_chosen
 
 EXAMPLES = """\

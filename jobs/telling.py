@@ -16,7 +16,8 @@ EXIT_REJECTIONS = 3
 def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
     """How good the forecast of `audiomill plan` for this output was."""
     from audiomill.forecast.plan_job import compared, is_of, saved_forecast
-    from audiomill.storage.fs import Place, absolute
+    from audiomill.storage.fs import Place
+    from audiomill.storage.urls import absolute
 
     found = saved_forecast(Place(absolute(config.output.output), config.plan.storage_options))
     if found is None or summary["num_parts_left"]:
@@ -30,7 +31,8 @@ def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
 def report_of(output: str, clips: int, storage_options: dict[str, Any], quiet: bool, console: Console) -> None:
     """Writes the report; a job that is done stays done if that fails."""
     from audiomill.report.build import write_report
-    from audiomill.storage.fs import Place, absolute
+    from audiomill.storage.fs import Place
+    from audiomill.storage.urls import absolute
 
     if not quiet:
         console.print(f"writing {output.rstrip('/')}/report.html", highlight=False, soft_wrap=True)

@@ -30,7 +30,8 @@ def trace(file: str, config_file: str | None, **flags: Any) -> None:
     """
     from audiomill.report.trace.page import write_page
     from audiomill.report.trace.steps import trace as follow
-    from audiomill.storage.fs import Place, absolute
+    from audiomill.storage.fs import Place
+    from audiomill.storage.urls import absolute
 
     config = config_from(TraceConfig, (file,), config_file, flags)
     with quiet_libraries(config.output.verbose):

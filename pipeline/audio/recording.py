@@ -208,8 +208,8 @@ class _Source:
 
     def _notes(self) -> str | None:
         """What the row says of sound that was changed, or is not as it was asked for."""
-        notes, rate = [self._mixing.notes] if self._mixing.notes else [], self._audio.sample_rate
-        notes += self._audio.notes
+        rate = self._audio.sample_rate
+        notes = [*([self._mixing.notes] if self._mixing.notes else []), *self._audio.notes]
         if self._spec.channel is not None and self._channels != [self._spec.channel]:
             notes.append(
                 f"the manifest means channel {self._spec.channel} of {self._audio.num_channels}: all are taken"
@@ -252,8 +252,7 @@ class _Source:
         expected = self.num_decoded
         if audio.num_announced is not None:
             expected = audio.num_announced if self._limit is None else min(self._limit, audio.num_announced)
-        missing = expected - self.num_decoded
-        # What was found again behind a damage ends where lossy codecs end.
+        missing = expected - self.num_decoded  # what was found again behind a damage ends where lossy codecs end
         is_strict = audio.is_exact or (audio.problems and not audio.num_lost)
         tolerance = 0 if is_strict else max(MIN_MISSING_S * rate, MIN_MISSING_SHARE * expected)
         is_cut_off = missing > tolerance
@@ -268,8 +267,8 @@ class _Source:
         total = resampled_length(expected, rate) if is_cut_off else decoded
         lost = resampled_length(audio.num_lost, rate)
         speech, failed = min(speech_samples, decoded - lost), total - decoded + lost
-        told = audio.num_channels, audio.track, error
-        return Ending(origin, total, speech, failed, rate, *told, *envelope.finish(), self._notes())
+        said = audio.num_channels, audio.track, error
+        return Ending(origin, total, speech, failed, rate, *said, *envelope.finish(), self._notes())
 
 
 class _Track:

@@ -28,7 +28,8 @@ from audiomill.runs.found import found_tasks
 from audiomill.runs.planning import listing_of, with_access
 from audiomill.runs.settle import settle
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.watch.journal import without_credentials
 
 SHARE, LEAST_S, MOST_S = 0.001, 300.0, 3600.0

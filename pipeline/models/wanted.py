@@ -17,7 +17,8 @@ from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from audiomill.models.family import VECTORS
 from audiomill.models.shape import Shape
 from audiomill.models.vectors.mixture import mixture_weights
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 
 QUANTIZER = "quantizer"
 

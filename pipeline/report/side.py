@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from audiomill.storage.fs import Place, protocol
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import protocol
 from audiomill.watch.journal import without_credentials
 
 Row = dict[str, Any]

@@ -27,8 +27,9 @@ from audiomill.resynthesis.quality import mel_distance_db, si_sdr_db
 from audiomill.resynthesis.recogniser import Recogniser, recogniser_of
 from audiomill.schema import column
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, write_table
+from audiomill.storage.urls import absolute
 from audiomill.watch.progress import RunProgress
 
 QUALITY = pa.schema(

@@ -28,7 +28,8 @@ from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.watch.progress import counted
 
 SAID = ["sidecars", "reference", "language"]

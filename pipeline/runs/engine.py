@@ -16,7 +16,7 @@ from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.family import has_files
 from audiomill.models.precision import cpu_features
 from audiomill.stages.models_apart import start_ahead
-from audiomill.storage.fs import protocol
+from audiomill.storage.urls import protocol
 
 
 class Opened(NamedTuple):

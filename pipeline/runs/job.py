@@ -31,9 +31,10 @@ from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import declare_complete, write_result
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute, remove_stale_temporaries
+from audiomill.storage.fs import Place, remove_stale_temporaries
 from audiomill.storage.ledger import split_by_part
 from audiomill.storage.part_files import part_name
+from audiomill.storage.urls import absolute
 from audiomill.tables.outputs import table_names
 from audiomill.tables.voice_index import drop_voices
 from audiomill.watch.inside import inside

@@ -27,8 +27,9 @@ from audiomill.stages.failures import failure_of
 from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sample import Reservoir, sample_of
 from audiomill.stages.spec import RunSpec
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
+from audiomill.storage.urls import absolute
 from audiomill.watch.journal import without_credentials
 from audiomill.watch.progress import RunProgress
 

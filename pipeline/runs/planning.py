@@ -14,7 +14,7 @@ from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
 from audiomill.errors import RunFailed
 from audiomill.runs.changes import as_they_are_now
-from audiomill.runs.renamed import without_aliases
+from audiomill.runs.moved import without_aliases
 from audiomill.sources.listing import Listing
 from audiomill.stages.listed import listed
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table

@@ -39,7 +39,8 @@ from audiomill.runs.who_speaks import (
     with_splits,
 )
 from audiomill.stages.spec import RunSpec
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.tables.output import Asked
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.quality_table import QUALITY

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,13 +20,13 @@ from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES
 from audiomill.sources.shards import shard_of
 from audiomill.sources.single import SINGLE
-from audiomill.storage.fs import SIGNED, Place, protocol, retried, source_of, special_kind, version_of
-from audiomill.storage.names import on_disk, readable
+from audiomill.sources.table_logs import check_no_table
+from audiomill.storage.fs import SIGNED, Place, retried, special_kind, version_of
+from audiomill.storage.names import readable
+from audiomill.storage.urls import folder_of, protocol, real_path, source_of
 
 FOLDERS_KEPT = 4096
 METADATA_FILES = {"metadata.csv", "metadata.tsv", "metadata.jsonl"}
-TABLE_MARKS = {"/_delta_log/": "Delta", ".metadata.json": "Iceberg", "/.hoodie/": "Hudi"}
-"""Names of files that only such a table has."""
 Found = Entry | Supervision | Note
 OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
 """A folder with these was written by a run; what is in it is no input."""
@@ -118,17 +118,6 @@ def _named_once(entry: Entry, listing: Listing) -> Entry:
     if protocol(source) in ("http", "https"):
         listing.signed[source] = entry.source
     return entry._replace(source=source)
-
-
-def real_path(source: str, real_folder: Callable[[str], str] = os.path.realpath) -> str:
-    """A local file behind all links, by a function for its folder that may remember; other sources unchanged."""
-    if not source.startswith("/"):
-        return source
-    path = on_disk(source)
-    if os.path.islink(path):
-        return os.path.realpath(path)
-    folder, _, name = path.rpartition("/")
-    return f"{real_folder(folder or '/')}/{name}"
 
 
 def _with_reference(entry: Entry, supervisions: dict[str, list[Supervision]]) -> Entry:
@@ -326,26 +315,6 @@ def _folder(
     yield from map(Note, listed.notes)
 
 
-def _folder_of(url: str) -> str:
-    return url.rpartition("/")[0] or "/"
-
-
-def check_no_table(place: Place, urls: Iterable[str]) -> None:
-    """Raises InputError for files of a Delta, Iceberg or Hudi table: its log says which of their rows hold."""
-    names = list(urls)
-    found = next((name for name in names if any(mark in name for mark in TABLE_MARKS)), None)
-    folders = {_folder_of(name) for name in names if name.endswith(".parquet")} if found is None else set()
-    for folder in folders:
-        if Place(f"{folder}/_delta_log", place.options).exists():
-            found = f"{folder}/_delta_log/"
-    if found is not None:
-        mark = next(mark for mark in TABLE_MARKS if mark in found)
-        raise InputError(
-            f"{found.partition(mark)[0]}: is a {TABLE_MARKS[mark]} table, whose log says which rows are withdrawn; "
-            "write its current version as plain Parquet and name that"
-        )
-
-
 class _Told(NamedTuple):
     """What metadata files in a folder say, by the file that it is said of. `files`: their own names."""
 
@@ -360,7 +329,7 @@ def _metadata_rows(urls: list[str], options: dict[str, Any]) -> _Told:
     told = _Told(set(), {})
     for url in urls:
         try:
-            rows = [entry for entry in read_manifest(Place(url, options), _folder_of(url)) if isinstance(entry, Entry)]
+            rows = [entry for entry in read_manifest(Place(url, options), folder_of(url)) if isinstance(entry, Entry)]
         except InputError:
             continue
         told.files.add(url)

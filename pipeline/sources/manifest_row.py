@@ -6,7 +6,8 @@ import math
 import posixpath
 from typing import Any, NamedTuple
 
-from audiomill.storage.fs import Place, absolute, protocol
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute, protocol
 
 SIDES = {"a": 0, "left": 0, "b": 1, "right": 1}
 """Names of channels in telephone corpora and editors; numbers count from 0."""

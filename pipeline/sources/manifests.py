@@ -19,8 +19,9 @@ from audiomill.sources.entry import Entry
 from audiomill.sources.kaldi import is_kaldi, kaldi_rows
 from audiomill.sources.lhotse import cut_entry, recording_entry
 from audiomill.sources.manifest_row import BadRow, Note, channel_of, first_of, number_of, resolve
-from audiomill.storage.fs import Place, absolute, path_of, retried, version_of
+from audiomill.storage.fs import Place, retried, version_of
 from audiomill.storage.names import on_disk
+from audiomill.storage.urls import absolute, path_of
 from audiomill.text.encodings import UnknownEncoding, encoding_of, note_of
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")

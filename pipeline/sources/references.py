@@ -11,7 +11,8 @@ from audiomill.sources.delimited import PATH_COLUMNS, TEXT_COLUMNS
 from audiomill.sources.entry import Entry, stem
 from audiomill.sources.manifest_row import BadRow, Note
 from audiomill.sources.manifests import read_manifest, read_rows
-from audiomill.storage.fs import Place, source_of
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import source_of
 
 Told = TypeVar("Told")
 

@@ -10,7 +10,8 @@ from audiomill.sources.shard import OpenShard, Shard
 from audiomill.sources.single import SINGLE
 from audiomill.sources.tar import TAR
 from audiomill.sources.zip_archive import ZIP
-from audiomill.storage.fs import Place, path_of
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import path_of
 
 SHARDS = (TAR, ZIP, PARQUET, SINGLE)
 """The first that a name fits is taken; a single file fits any."""

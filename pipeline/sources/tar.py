@@ -20,7 +20,8 @@ from audiomill.audio.links import Window
 from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, is_hidden, stem, suffix
 from audiomill.sources.manifest_row import Note
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, Shard
-from audiomill.storage.fs import Place, path_of
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import path_of
 from audiomill.text.encodings import UnknownEncoding, decoded
 from audiomill.text.transcript_lines import TRANSCRIPTS, transcript_lines
 

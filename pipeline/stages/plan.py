@@ -21,7 +21,7 @@ from audiomill.sources.entries import CHUNK, Entries
 from audiomill.sources.entry import Entry, suffix
 from audiomill.sources.shards import HEADER_IS_CHEAP, KNOWS_SIZE
 from audiomill.stages.sandbox import Decoder
-from audiomill.storage.fs import protocol
+from audiomill.storage.urls import protocol
 
 BYTES_PER_SECOND = {
     "wav": 48_000, "wave": 48_000, "aif": 96_000, "aiff": 96_000, "au": 16_000, "sph": 24_000, "flac": 30_000, "mp3": 16_000, "m4a": 12_000,

@@ -24,7 +24,7 @@ from audiomill.sources.parquet import Row
 from audiomill.sources.shards import ShardReader
 from audiomill.stages.child_processes import Idle, command_of
 from audiomill.stages.read import Finished, read_recording
-from audiomill.storage.fs import protocol
+from audiomill.storage.urls import protocol
 
 ATTEMPTS_AFTER_KILL = 4
 """SIGKILL comes from outside (an operator, the kernel short of memory), so it is worth more tries."""

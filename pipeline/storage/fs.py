@@ -6,24 +6,22 @@ import contextlib
 import io
 import os
 import random
-import re
-import shutil
 import socket
 import stat
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 import psutil
 
 from audiomill.errors import InputError
 from audiomill.storage.names import on_disk
+from audiomill.storage.ranges import RangesOrWhole
+from audiomill.storage.urls import absolute, protocol
 
 T = TypeVar("T")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
@@ -41,17 +39,6 @@ MAX_SHOWN_BYTES = 100
 
 SIGNED = "signed"
 """In the options that reach places: the URLs with their signatures, by the sources that they stand for."""
-SIGNATURE = re.compile(
-    r"(x-(amz|goog|oss|cos)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|sig|expires|key-pair-id|policy|"
-    r"(access_?)?token|auth(orization)?|api_?key|hdnea|hdnts)$",
-    re.IGNORECASE,
-)
-"""Names in a URL's query that say who may read for how long, and not what is read."""
-AZURE_SIGNATURE = frozenset(["sv", "se", "st", "sp", "sr", "si", "spr", "sip", "ss", "srt", "sdd", "skoid", "sktid", "skt", "ske", "sks", "skv"])
-"""Those of Azure, where there is a `sig` with them."""
-SAME_STORES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "local": "file"}
-
-
 @dataclass(frozen=True)
 class Place:
     """A file or folder: URL or local path, and the fsspec options to reach it."""
@@ -190,103 +177,6 @@ def special_kind(place: Place) -> str | None:
     except OSError:
         return None
     return SPECIAL_KINDS.get(stat.S_IFMT(mode))
-
-
-def protocol(url: str) -> str:
-    """`s3://b/k` -> `s3`; a plain path -> `file`."""
-    head, sep, _ = url.partition("://")
-    return head if sep else "file"
-
-
-def absolute(url: str) -> str:
-    """Local paths made absolute and without `.` and `..`; URLs unchanged."""
-    if protocol(url) not in ("file", "local"):
-        return url
-    whole = os.path.join(os.getcwd(), url.removeprefix("file://").removeprefix("local://"))
-    normal = os.path.normpath(whole)
-    if ".." in whole.split("/") and os.path.realpath(normal) != os.path.realpath(whole):
-        return os.path.realpath(whole)  # the folder above a link's target
-    return normal
-
-
-def source_of(url: str) -> str:
-    """What `source` columns hold: one name for a place, whoever reads it and however long he may.
-
-    Absolute paths; URLs without user, password and signature, under the usual name of the store.
-    """
-    scheme = protocol(url)
-    if scheme in ("file", "local"):
-        return absolute(url)
-    if scheme not in ("http", "https"):
-        return f"{SAME_STORES.get(scheme, scheme)}://{url.partition('://')[2]}"
-    parts = urlsplit(url)
-    fields = [field for field in parts.query.split("&") if field]
-    names = [field.partition("=")[0] for field in fields]
-    signs = AZURE_SIGNATURE if "sig" in names else frozenset()
-    kept = [
-        field
-        for field, name in zip(fields, names, strict=True)
-        if not SIGNATURE.match(name) and name.lower() not in signs
-    ]
-    return urlunsplit((scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "&".join(kept), ""))
-
-
-def path_of(url: str) -> str:
-    """A URL without its query, so that its ending tells what it is; other places unchanged."""
-    return url.partition("?")[0].partition("#")[0] if protocol(url) in ("http", "https") else url
-
-
-class RangesOrWhole(io.RawIOBase):
-    """A remote file by ranges; where the server gives whole files whatever is asked, a copy of it on disk."""
-
-    def __init__(self, handle: IO[bytes], fs: Any, path: str) -> None:
-        self._handle, self._fs, self._path, self._at = handle, fs, path, 0
-        self._is_whole = False
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            content = self._read(len(buffer))
-        except ValueError:  # "Got more bytes than requested", or a stream that cannot be sought
-            self._fetch()
-            content = self._read(len(buffer))
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_END:
-            if getattr(self._handle, "size", None) is None and not self._is_whole:
-                self._fetch()
-            end = self._handle.seek(0, io.SEEK_END) if self._is_whole else self._handle.size  # type: ignore[attr-defined]
-            self._at = max(0, end + offset)
-        else:
-            self._at = max(0, offset + (self._at if whence == io.SEEK_CUR else 0))
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def close(self) -> None:
-        if not self.closed:
-            self._handle.close()
-        super().close()
-
-    def _read(self, count: int) -> bytes:
-        self._handle.seek(self._at)
-        return bytes(self._handle.read(count))
-
-    def _fetch(self) -> None:
-        self._handle.close()
-        copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed with this file
-        with self._fs.open(self._path, "rb", block_size=0) as stream:
-            shutil.copyfileobj(stream, copy, READ_AHEAD_BYTES)
-        self._handle, self._is_whole = copy, True
 
 
 def _resolve(url: str, options: dict[str, Any]) -> tuple[Any, str]:

@@ -7,7 +7,8 @@ import math
 
 from audiomill.errors import UsageError
 from audiomill.models.shape import Shape
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 
 UNIFORM = "uniform"
 

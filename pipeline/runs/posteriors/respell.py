@@ -28,8 +28,9 @@ from audiomill.runs.posteriors.tune import tuned
 from audiomill.speakers.attribution import with_speakers
 from audiomill.stages.write import declare_complete, write_part
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table
+from audiomill.storage.urls import absolute
 from audiomill.tables.outputs import table_names
 from audiomill.tables.result import Result, Tables
 from audiomill.tables.rows import in_time_order, joined_text, text_columns

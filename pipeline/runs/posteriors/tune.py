@@ -19,7 +19,8 @@ from audiomill.models.device import usable_cores
 from audiomill.runs.posteriors.kept_posteriors import KeptPosteriors, decoder_of, processes, texts_of
 from audiomill.sources.references import read_references, reference_of
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 
 RANGES = {

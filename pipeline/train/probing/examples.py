@@ -14,7 +14,8 @@ from audiomill.config.probe import ProbeConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.sources.references import read_joined
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.tables.rows import metadata_of
 
 Row = dict[str, Any]

@@ -18,7 +18,8 @@ from audiomill.errors import InputError, UsageError
 from audiomill.html.figures import bars
 from audiomill.html.page import document, section, table
 from audiomill.models.vectors.probe import fitted
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.train.probing.examples import Examples, read_examples
 
 Fold = NDArray[np.bool_]

@@ -12,7 +12,8 @@ import soundfile
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.stages import DecodeConfig, PlanConfig
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.train.clips import Source, prepare
 from audiomill.train.pseudo import span_of
 

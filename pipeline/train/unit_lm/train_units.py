@@ -23,7 +23,8 @@ from audiomill.models.family import CODES, has_files
 from audiomill.models.vectors.hearing_encoder import found_encoder
 from audiomill.models.vectors.kept_parts import name_of
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place, absolute
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
 from audiomill.train.fit.claim import claim
 from audiomill.train.fit.finetune import Prepared, Report, carried_out, given_back
 from audiomill.train.fit.launch import Training, load_learner

@@ -1,0 +1,80 @@
+"""Names of places: absolute paths, and URLs without what says who may read for how long."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit, urlunsplit
+
+from audiomill.storage.names import on_disk
+
+SIGNATURE = re.compile(
+    r"(x-(amz|goog|oss|cos)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|sig|expires|key-pair-id|policy|"
+    r"(access_?)?token|auth(orization)?|api_?key|hdnea|hdnts)$",
+    re.IGNORECASE,
+)
+"""Names in a URL's query that say who may read for how long, and not what is read."""
+AZURE_SIGNATURE = frozenset(["sv", "se", "st", "sp", "sr", "si", "spr", "sip", "ss", "srt", "sdd", "skoid", "sktid", "skt", "ske", "sks", "skv"])
+"""Those of Azure, where there is a `sig` with them."""
+SAME_STORES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "local": "file"}
+
+
+def protocol(url: str) -> str:
+    """`s3://b/k` -> `s3`; a plain path -> `file`."""
+    head, sep, _ = url.partition("://")
+    return head if sep else "file"
+
+
+def absolute(url: str) -> str:
+    """Local paths made absolute and without `.` and `..`; URLs unchanged."""
+    if protocol(url) not in ("file", "local"):
+        return url
+    whole = os.path.join(os.getcwd(), url.removeprefix("file://").removeprefix("local://"))
+    normal = os.path.normpath(whole)
+    if ".." in whole.split("/") and os.path.realpath(normal) != os.path.realpath(whole):
+        return os.path.realpath(whole)  # the folder above a link's target
+    return normal
+
+
+def source_of(url: str) -> str:
+    """What `source` columns hold: one name for a place, whoever reads it and however long he may.
+
+    Absolute paths; URLs without user, password and signature, under the usual name of the store.
+    """
+    scheme = protocol(url)
+    if scheme in ("file", "local"):
+        return absolute(url)
+    if scheme not in ("http", "https"):
+        return f"{SAME_STORES.get(scheme, scheme)}://{url.partition('://')[2]}"
+    parts = urlsplit(url)
+    fields = [field for field in parts.query.split("&") if field]
+    names = [field.partition("=")[0] for field in fields]
+    signs = AZURE_SIGNATURE if "sig" in names else frozenset()
+    kept = [
+        field
+        for field, name in zip(fields, names, strict=True)
+        if not SIGNATURE.match(name) and name.lower() not in signs
+    ]
+    return urlunsplit((scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "&".join(kept), ""))
+
+
+def path_of(url: str) -> str:
+    """A URL without its query, so that its ending tells what it is; other places unchanged."""
+    return url.partition("?")[0].partition("#")[0] if protocol(url) in ("http", "https") else url
+
+
+def real_path(source: str, real_folder: Callable[[str], str] = os.path.realpath) -> str:
+    """A local file behind all links, by a function for its folder that may remember; other sources unchanged."""
+    if not source.startswith("/"):
+        return source
+    path = on_disk(source)
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, _, name = path.rpartition("/")
+    return f"{real_folder(folder or '/')}/{name}"
+
+
+def folder_of(url: str) -> str:
+    """Without the last name."""
+    return url.rpartition("/")[0] or "/"
