@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import posixpath
+import sys
 import tarfile
 import zlib
 from collections import Counter, defaultdict
@@ -196,8 +197,13 @@ class _Zstandard(io.RawIOBase):
     """The content of a Zstandard file; backwards it is read from its start."""
 
     def __init__(self, handle: IO[bytes]) -> None:
-        self._handle, self._at = handle, 0
-        self._stream = pa.CompressedInputStream(pa.PythonFile(handle, "r"), "zstd")
+        self._handle = handle
+        self._restart()
+
+    def _restart(self) -> None:
+        self._handle.seek(0)
+        whole = io.BufferedReader(Window(self._handle, 0, sys.maxsize))  # pyarrow closes what it is given
+        self._at, self._stream = 0, pa.CompressedInputStream(pa.PythonFile(whole, "r"), "zstd")
 
     def readable(self) -> bool:
         return True
@@ -218,8 +224,7 @@ class _Zstandard(io.RawIOBase):
         wanted = offset + (self._at if whence == io.SEEK_CUR else 0)
         assert whence != io.SEEK_END, "nobody knows the end"
         if wanted < self._at:
-            self._handle.seek(0)
-            self._at, self._stream = 0, pa.CompressedInputStream(pa.PythonFile(self._handle, "r"), "zstd")
+            self._restart()
         while self._at < wanted and (content := self._stream.read(min(wanted - self._at, HEADER_BLOCK_BYTES))):
             self._at += len(content)
         return self._at
