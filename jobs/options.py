@@ -6,15 +6,14 @@ import dataclasses
 import json
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from audiomill.config.defaults import FIRST
 from audiomill.config.fields import T, build, common_names, flag, flat_fields
 from audiomill.errors import UsageError
+from audiomill.jobs.yaml_files import joined, switched, yaml_mapping
 
 GROUPS = {
     "SpeakersConfig": "Speakers",
@@ -184,23 +183,6 @@ def _from_file(path: str, kind: type) -> dict[str, Any]:
     return checked_values(yaml_mapping(path), kind, path)
 
 
-def yaml_mapping(path: str) -> dict[str, Any]:
-    """The names and values of a YAML file, `-` in names turned into `_`.
-
-    Raises:
-        UsageError: no such file, or no YAML mapping.
-    """
-    try:
-        loaded = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path}: expected YAML, got: {' '.join(str(error).split())}") from error
-    if not isinstance(loaded, dict):
-        raise UsageError(f"--config {path}: expected names and values, e.g. 'model: openai/whisper-tiny.en'")
-    return {str(name).replace("-", "_"): value for name, value in loaded.items()}
-
-
 def checked_values(values: dict[str, Any], kind: type, path: str, where: str = "") -> dict[str, Any]:
     """Values of a YAML mapping, each checked and converted as its flag would be.
 
@@ -229,13 +211,25 @@ def _checked(name: str, value: Any, field: dataclasses.Field[Any], path: str) ->
     """A value of a YAML file, converted as its flag would be."""
     kind = _click_type(field)
     try:
-        if isinstance(kind, JsonMapping) or kind is not bool:
-            return click.types.convert_type(kind).convert(value, None, None)
-        if not isinstance(value, bool):
+        if isinstance(kind, JsonMapping):
+            return kind.convert(value, None, None)
+        if kind is not bool:
+            return click.types.convert_type(kind).convert(_plain(joined(value), kind), None, None)
+        switch = switched(value)
+        if switch is None:
             raise click.BadParameter(f"expected true or false, got {value!r}")
-        return value
+        return switch
     except click.BadParameter as error:
         raise UsageError(f"--config {path}: {flag(name)}: {error.message}") from error
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """As the command line has it: numbers are plain ones, and texts are what was written."""
+    if isinstance(value, dict):
+        raise click.BadParameter(f"expected a value, got names and values: {value!r}")
+    if kind in (int, float):
+        return value if isinstance(value, bool | str) else float(value) if kind is float else value
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _plain_type(field: dataclasses.Field[Any]) -> Any:

@@ -11,9 +11,10 @@ from rich.table import Table
 from audiomill.config.fields import flat_fields
 from audiomill.config.forecast import UNSAID_OUTPUT, PlanJobConfig
 from audiomill.config.jobs import RunConfig
-from audiomill.jobs.options import JobCommand, checked_values, merged, with_options, yaml_mapping
+from audiomill.jobs.options import JobCommand, checked_values, merged, with_options
 from audiomill.jobs.quiet import quiet_libraries
 from audiomill.jobs.run import tasks_of
+from audiomill.jobs.yaml_files import yaml_mapping
 
 EXAMPLES = """\
 Examples:

@@ -13,8 +13,9 @@ from audiomill.config.jobs import ModelTask, RunConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
-from audiomill.jobs.options import JobCommand, checked_values, merged, with_options, yaml_mapping
+from audiomill.jobs.options import JobCommand, checked_values, merged, with_options
 from audiomill.jobs.telling import run_and_tell
+from audiomill.jobs.yaml_files import joined, yaml_mapping
 
 if TYPE_CHECKING:
     from audiomill.tables.output import Output
@@ -105,11 +106,6 @@ def _several(given: Any, kind: type[T], path: str, where: str, shorthand: str) -
     found = []
     for each in given if isinstance(given, list) else [given] if given else []:
         values = {} if each is True else each if isinstance(each, dict) else {shorthand: str(each)}
-        named = {str(name).replace("-", "_"): _joined(value) for name, value in values.items()}
+        named = {str(name).replace("-", "_"): joined(value) for name, value in values.items()}
         found.append(build(kind, checked_values(named, kind, path, where)))
     return found
-
-
-def _joined(value: Any) -> Any:
-    """`[6, 9]` -> `"6,9"`: lists in YAML are what commas are on the command line."""
-    return ",".join(map(str, value)) if isinstance(value, list) else value

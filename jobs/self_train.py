@@ -10,8 +10,9 @@ from rich.console import Console
 from audiomill.config.select import SelectConfig
 from audiomill.config.train import SEQ2SEQ, LoopConfig, TrainConfig
 from audiomill.errors import UsageError
-from audiomill.jobs.options import WithExamples, checked_values, yaml_mapping
+from audiomill.jobs.options import WithExamples, checked_values
 from audiomill.jobs.quiet import quiet_libraries
+from audiomill.jobs.yaml_files import yaml_mapping
 from audiomill.models.new_models.named import SCHEME, is_new
 
 EXAMPLES = """\

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from audiomill.audio.decode import planned_duration_s
+from audiomill.audio.headers.wav import is_placeholder
 from audiomill.audio.mixing import mixing_by, mixing_of
-from audiomill.audio.wav import is_placeholder
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.stages import DecodeConfig, PlanConfig

@@ -15,11 +15,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiomill.audio import mpeg, wav
 from audiomill.audio.ffmpeg import container_duration_s, open_with_ffmpeg
+from audiomill.audio.headers import mpeg, wav
+from audiomill.audio.headers.stated import STATES, stated_frames
+from audiomill.audio.headers.underrated import UNTOLD_LENGTH, bytes_behind, second_mp4, why_not_believed
 from audiomill.audio.links import Window, as_the_first, next_link, with_channels
 from audiomill.audio.opened import BLOCK_FRAMES, Audio, check_header
-from audiomill.audio.stated import STATES, stated_frames
 from audiomill.audio.timeline import silence
 from audiomill.errors import Rejected
 
@@ -54,10 +55,9 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
     if not head:
         raise Rejected("read", "empty", "expected encoded audio, got 0 bytes")
     try:
-        if wav.is_wav(head) and wav.hides_data(handle):
-            raise RuntimeError("a data chunk without a size")
-        if mpeg.is_stream(head) and mpeg.stated(handle) is None:
-            raise RuntimeError("an MPEG stream that does not state its length")  # libsndfile ends where it guesses the end
+        doubt = why_not_believed(handle, head)
+        if doubt is not None:
+            raise RuntimeError(doubt)
         file = soundfile.SoundFile(handle)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         with _opened_otherwise(handle, head, start_s, track, str(error).split(">: ")[-1].rstrip(".")) as audio:
@@ -80,6 +80,9 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
         is_exact = file.format not in LOSSY_FORMATS
         audio = Audio(file.samplerate, file.channels, rest, iter(()), is_exact)
         audio.blocks_TK = _with_further_links(handle, head, file, audio, first, start_s)
+        behind = bytes_behind(handle) if wav.is_wav(head) else 0
+        if behind:
+            audio.notes.append(f"{behind} bytes follow the data that the header states, and are left out")
         if head.startswith(b"OggS") and not _ogg_is_complete(handle):
             audio.problems.append("the Ogg stream ends without its last page")
         yield audio
@@ -92,6 +95,8 @@ def _opened_otherwise(handle: IO[bytes], head: bytes, start_s: float, track: str
     if wav.is_wav(head):
         check_header(*wav.stated_format(handle))
     begin = next_link(handle, head, 1) if head[:4] in (b"RIFF", b"FORM") else None
+    if head[4:8] == b"ftyp":
+        begin = second_mp4(handle)
     if begin is not None:  # it knows none of these behind another
         with open_audio(io.BufferedReader(Window(handle, 0, begin))) as audio:
             audio.num_announced = None
@@ -101,8 +106,9 @@ def _opened_otherwise(handle: IO[bytes], head: bytes, start_s: float, track: str
         return
     handle.seek(0)
     with open_with_ffmpeg(handle, start_s, track, why) as audio:
-        stated = stated_frames(handle, head)
-        if stated is not None:  # FFmpeg takes the file's size for what the header says
+        stated, doubt = stated_frames(handle, head), why_not_believed(handle, head)
+        audio.notes += [f"{doubt}: read to its end"] if doubt and doubt != UNTOLD_LENGTH else []
+        if stated is not None and doubt is None:  # FFmpeg takes the file's size for what the header says
             audio.num_announced = max(0, stated - int(start_s * audio.sample_rate + 0.5))
         yield audio
 

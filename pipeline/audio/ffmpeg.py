@@ -27,7 +27,7 @@ INDEXED_FORMATS = ("mov", "matroska", "asf", "avi", "caf", "wav")
 """FFmpeg containers that state their duration; for raw streams (aac, amr) FFmpeg guesses it from the bit rate."""
 FFMPEG_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,amrnb,amrwb,ogg,mp3,flac,wav,w64,aiff,au,caf,avi,asf,flv,mpegts,mpeg,"
-    "ac3,eac3,ape,wv,tta,voc,nistsphere,gsm,dts,truehd,rm,swf,mpc,mpc8,ircam,sox,pvf"
+    "mxf,loas,nut,oma,dsf,iff,xwma,shn,wtv,ac3,eac3,ape,wv,tta,voc,nistsphere,gsm,dts,truehd,rm,swf,mpc,mpc8,ircam,sox,pvf"
 )
 """Demuxers that read one stream of bytes. Playlists (hls, concat, dash) are left out: they open other files."""
 
@@ -69,6 +69,8 @@ def open_with_ffmpeg(
                 f"expected an audio stream, got a {container.format.long_name} file without one",
             )
         stream = _chosen(container, track)
+        if stream.codec_context is None:
+            raise Rejected("decode", "decode_failed", f"expected a known codec in {container.format.long_name}, got another")
         number, left_out = _told(container, stream)
         problems: list[str] = []
         clock = Clock(container, stream)
@@ -85,7 +87,7 @@ def open_with_ffmpeg(
             raise Rejected(
                 "decode",
                 "decode_failed",
-                f"expected {stream.codec.name if stream.codec_context else 'known'} audio, got: {'; '.join(problems) or 'no frames'}",
+                f"expected {stream.codec.name} audio, got: {'; '.join(problems) or 'no frames'}",
             )
         check_header(first.sample_rate, first.layout.nb_channels)
         announced = _ffmpeg_duration_s(container, stream, clock)

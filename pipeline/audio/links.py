@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from audiomill.audio import mpeg
+from audiomill.audio.headers import mpeg
 from audiomill.audio.opened import Audio
 
 SCAN_BYTES = 1 << 20

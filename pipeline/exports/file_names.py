@@ -21,12 +21,13 @@ def file_names(recordings: pa.Table) -> dict[str, str]:
     wanted = _unless_shared([_safe(stem(name)) for name in files], [_safe(name) for name in files])
     fitting = [_fitting(name, id) for name, id in zip(wanted, ids, strict=True)]
     longer = [_fitting(name, id, always=True) for name, id in zip(wanted, ids, strict=True)]
-    return dict(zip(ids, _unless_shared(fitting, longer), strict=True))
+    whole = [_fitting(name, id, always=True, length=len(id)) for name, id in zip(wanted, ids, strict=True)]
+    return dict(zip(ids, _unless_shared(_unless_shared(fitting, longer), whole), strict=True))
 
 
-def _fitting(name: str, id: str, always: bool = False) -> str:
+def _fitting(name: str, id: str, always: bool = False, length: int = 8) -> str:
     """A name with a short id behind it, where it would be too long for a file, or always."""
-    tail, content = f"-{id[:8]}", name.encode()
+    tail, content = f"-{id[:length]}", name.encode()
     if not always and len(content) <= MAX_NAME_BYTES:
         return name
     return content[: MAX_NAME_BYTES - len(tail)].decode("utf-8", "ignore") + tail

@@ -23,12 +23,49 @@ PATH_COLUMNS = (
     "url",
     "source",
     "wav",
+    "wav_filename",
+    "wav_path",
+    "audio_file",
 )
 ID_COLUMNS = ("id", "member")
 """Name a recording in a references file; a manifest of inputs needs a path."""
-TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "reference", "normalized_text")
+TEXT_COLUMNS = (
+    "text",
+    "sentence",
+    "transcription",
+    "transcript",
+    "reference",
+    "normalized_text",
+    "wrd",
+    "txt",
+    "target",
+)
+START_COLUMNS = (
+    "offset", "start", "start_s", "start_time", "begin_time", "begin", "start_seconds",
+    "offset_ms", "start_ms", "start_time_ms", "begin_ms",
+)  # fmt: skip
+END_COLUMNS = ("end", "end_s", "end_time", "stop", "stop_s", "end_seconds", "end_ms", "end_time_ms", "stop_ms")
+DURATION_COLUMNS = ("duration", "duration_s", "dur", "duration_seconds", "duration_ms")
+"""Times in seconds, or h:mm:ss; those that end in _ms in milliseconds."""
+LANGUAGE_COLUMNS = ("language", "lang", "source_lang", "locale")
+CHANNEL_COLUMNS = ("channel", "channel_selector")
+KNOWN = frozenset(
+    [
+        *PATH_COLUMNS,
+        *ID_COLUMNS,
+        *TEXT_COLUMNS,
+        *START_COLUMNS,
+        *END_COLUMNS,
+        *DURATION_COLUMNS,
+        *LANGUAGE_COLUMNS,
+        *CHANNEL_COLUMNS,
+    ]
+)
+"""Known whatever the case of their letters."""
 DELIMITERS = (",", ";", "\t", "|")
 """In the order in which they are tried; spreadsheets write semicolons where commas are decimal."""
+csv.field_size_limit(1 << 30)
+"""Texts may be long; the module's own limit is 128 KiB."""
 Numbered = tuple[int, "dict[str, Any] | BadRow | Note"]
 
 
@@ -80,11 +117,14 @@ def delimited_rows(text: Iterable[str], url: str, is_tab: bool) -> Iterator[Numb
             f"{url}: expected a column named one of {', '.join(PATH_COLUMNS)}; got {first.strip()[:200] or 'nothing'}"
         )
     names = _columns(first, delimiter)
+    is_spaced = f"{delimiter} " in first and delimiter != "\t"
     quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     while True:
         lines.taken = []
         try:
-            fields = next(csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True), None)
+            fields = next(
+                csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=is_spaced), None
+            )
             is_swallowing = len(lines.taken) > 1 and any(_begins_a_row(line, delimiter) for line in lines.taken[1:])
         except csv.Error:
             fields, is_swallowing = None, True
@@ -112,7 +152,8 @@ def _delimiter(header: str, is_tab: bool) -> str | None:
 
 
 def _columns(header: str, delimiter: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    return [name.lower() if name.lower() in KNOWN else name for name in names]
 
 
 def _begins_a_row(line: str, delimiter: str) -> bool:
@@ -126,7 +167,9 @@ def _as_it_stands(lines: _Lines, delimiter: str, url: str) -> tuple[list[str] | 
     if first.count('"') % 2 == 0:  # closed, and something behind it
         return next(csv.reader([first], delimiter=delimiter), None), None
     fields = next(csv.reader([first], delimiter=delimiter, quoting=csv.QUOTE_NONE), None)
-    return fields, Note(f"{url}: line {lines.number}: a quote is opened and never closed; the line is read as it stands")
+    return fields, Note(
+        f"{url}: line {lines.number}: a quote is opened and never closed; the line is read as it stands"
+    )
 
 
 def _row(names: list[str], fields: list[str], is_tab: bool) -> dict[str, Any] | BadRow:

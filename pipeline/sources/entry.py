@@ -11,7 +11,7 @@ _SUFFIXES = (
     "wav wave bwf w64 rf64 flac oga ogg ogv ogx opus spx mp1 mp2 mp3 mpa mpga aac adts m4a m4b m4p m4r m4v mp4 mov qt f4a f4v "
     "mkv mka mks webm avi divx asf wma wmv flv swf ts m2t m2ts mts tp mpg mpeg mpe mpv m2p ps vob 3gp 3gpp 3ga 3g2 amr awb "
     "aif aiff aifc au snd caf sph nist gsm voc wv tta ape mpc ac3 ec3 eac3 dts dtshd thd truehd rm rmvb ra ra4 ircam sf paf "
-    "svx 8svx iff avr htk pvf sox"
+    "svx 8svx iff avr htk pvf sox mxf nut loas latm oma aa3 dsf dff xwma shn wtv"
 )
 AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
 """Taken as recordings when found in folders, globs and tar shards. A file named outright is always taken."""

@@ -9,7 +9,7 @@ from audiomill.errors import InputError
 from audiomill.storage.fs import Place
 from audiomill.text.encodings import UnknownEncoding, decoded, lines_of
 
-NAME, SEGMENTS = "wav.scp", "segments"
+NAME, SEGMENTS, CHANNELS = "wav.scp", "segments", "reco2file_and_channel"
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
 
 
@@ -32,13 +32,18 @@ def kaldi_rows(place: Place) -> Rows:
     folder = Place(place.url.rsplit("/", 1)[0] if "/" in place.url else ".", place.options)
     if not folder.join(NAME).exists():
         raise InputError(f"{place.url}: expected a {NAME} beside it, which names the files; got none")
-    paths = {number: line for number, line in _lines(folder.join(NAME))}
-    by_id = {line.split(None, 1)[0]: (number, line) for number, line in paths.items()}
-    texts, speakers = (_pairs(folder.join(name)) for name in ("text", "utt2spk"))
+    by_id: dict[str, tuple[int, str]] = {}
+    for number, line in _lines(folder.join(NAME)):
+        name = line.split(None, 1)[0]
+        if name in by_id:
+            yield number, f"{NAME}: expected each name once, got {name[:80]!r} in line {by_id[name][0]} before"
+        else:
+            by_id[name] = number, line
+    texts, speakers, sides = (_pairs(folder.join(name)) for name in ("text", "utt2spk", CHANNELS))
     segments = folder.join(SEGMENTS)
     if not segments.exists():
         for name, (number, line) in by_id.items():
-            yield number, _row(name, line, {}, texts, speakers)
+            yield number, _row(name, line, _side(sides.get(name)), texts, speakers)
         return
     for number, line in _lines(segments):
         fields = line.split()
@@ -47,7 +52,13 @@ def kaldi_rows(place: Place) -> Rows:
             continue
         name, recording, start, end = fields
         span = {"start": start} if end.startswith("-") else {"start": start, "end": end}
-        yield number, _row(name, by_id[recording][1], span, texts, speakers)
+        yield number, _row(name, by_id[recording][1], span | _side(sides.get(recording)), texts, speakers)
+
+
+def _side(told: str | None) -> dict[str, str]:
+    """The channel by `reco2file_and_channel`: a file's name, and A, B or a number from 1."""
+    name = (told or "").split()[-1:]
+    return {"channel": str(int(name[0]) - 1) if name[0].isdigit() else name[0]} if name else {}
 
 
 def _row(

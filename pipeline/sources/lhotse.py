@@ -27,7 +27,9 @@ def cut_entry(row: dict[str, Any], manifest: Place, audio_root: str | None) -> E
     start, duration = number_of(row, "start"), number_of(row, "duration")
     if start is None or duration is None:
         raise BadRow("expected a cut with start and duration")
-    supervisions = [s for s in row.get("supervisions") or [] if isinstance(s, dict)]
+    channel = channel_of(row.get("channel")) if _num_channels(recording) > 1 else None
+    said = (s for s in row.get("supervisions") or [] if isinstance(s, dict))
+    supervisions = [s for s in said if _is_in(s, duration) and _is_of(s, channel)]
     ordered = sorted(supervisions, key=lambda s: float(s.get("start") or 0))
     text = " ".join(str(s["text"]) for s in ordered if s.get("text"))
     languages = [s["language"] for s in ordered if s.get("language")]
@@ -36,11 +38,23 @@ def cut_entry(row: dict[str, Any], manifest: Place, audio_root: str | None) -> E
         duration_s=duration,
         span_start_s=start,
         span_duration_s=duration,
-        channel=channel_of(row.get("channel")) if _num_channels(recording) > 1 else None,
+        channel=channel,
         reference=text or None,
         language=str(languages[0]) if languages else None,
         metadata=json.dumps({"cut_id": row.get("id"), "recording_id": recording.get("id")}),
     )
+
+
+def _is_in(supervision: dict[str, Any], duration: float) -> bool:
+    """Whether some of it is said inside the cut, from whose start it counts."""
+    start, length = number_of(supervision, "start", signed=True), number_of(supervision, "duration")
+    return start is None or (start < duration and (length is None or start + length > 0))
+
+
+def _is_of(supervision: dict[str, Any], channel: int | None) -> bool:
+    """Whether it is said on the one channel that is meant."""
+    own = supervision.get("channel")
+    return channel is None or own is None or channel in (own if isinstance(own, list) else [own])
 
 
 def _only_track(row: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Listing:
 
 MAX_KINDS_SHOWN = 12
 
+
 def list_inputs(
     inputs: tuple[str, ...], options: dict[str, Any], audio_root: str | None, output: str, column: str | None = None
 ) -> Listing:
@@ -79,7 +80,8 @@ def list_inputs(
     """
     listing = Listing(column=column)
     supervisions: defaultdict[str, list[Supervision]] = defaultdict(list)
-    seen: set[bytes] = set()
+    seen: dict[bytes, int] = {}
+    texts_apart = 0
     real = lru_cache(FOLDERS_KEPT)(os.path.realpath)
     for text in inputs:
         if source_of(text).rstrip("/") == source_of(output).rstrip("/"):
@@ -95,9 +97,12 @@ def list_inputs(
             key = bytes.fromhex(found._replace(source=real_path(found.source, real)).id)
             if key in seen:
                 listing.num_duplicates += 1
+                texts_apart += found.reference is not None and seen[key] != hash(found.reference)
             else:
-                seen.add(key)
+                seen[key] = hash(found.reference)
                 listing.entries.append(found)
+    if texts_apart:
+        listing.notes.append(f"{texts_apart} named again with another text: the first text of each is taken")
     if supervisions:
         listing.entries = Entries(_with_reference(entry, supervisions) for entry in listing.entries)
     if not listing.entries:
@@ -113,9 +118,7 @@ def list_inputs(
 def _named_once(entry: Entry, listing: Listing) -> Entry:
     """With the one name of its source; what is needed to read it is kept aside."""
     source = source_of(entry.source)
-    if source == entry.source:
-        return entry
-    if protocol(source) in ("http", "https"):
+    if source != entry.source and protocol(source) in ("http", "https"):
         listing.signed[source] = entry.source
     return entry._replace(source=source)
 
@@ -173,9 +176,7 @@ def _kind(place: Place) -> str:
     raise InputError(f"{place.url}: no such file or folder; check the path")
 
 
-def _file(
-    place: Place, detail: dict[str, Any], audio_root: str | None, column: str | None
-) -> Iterator[Found]:
+def _file(place: Place, detail: dict[str, Any], audio_root: str | None, column: str | None) -> Iterator[Found]:
     """A file named outright: a manifest, a shard, or else a recording whatever its suffix."""
     source = place.url if protocol(place.url) in ("http", "https") else source_of(place.url)
     if is_manifest(place.url):
@@ -339,7 +340,8 @@ def _metadata_rows(urls: list[str], options: dict[str, Any]) -> _Told:
 
 
 def _sidecars(url: str, sizes: Mapping[str, Any]) -> tuple[Sidecar, ...] | None:
-    names = {kind: f"{stem(url)}.{kind}" for kind in SIDECAR_SUFFIXES}
+    kinds = [each for kind in SIDECAR_SUFFIXES for each in (kind, kind.upper())]
+    names = {kind: f"{stem(url)}.{kind}" for kind in kinds}
     found = [Sidecar(kind, 0, int(sizes[name] or 0)) for kind, name in names.items() if name in sizes]
     return tuple(sidecar for sidecar in found if sidecar.size <= MAX_SIDECAR_BYTES) or None
 

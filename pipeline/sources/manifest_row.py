@@ -29,6 +29,8 @@ class Note(NamedTuple):
 
 def channel_of(value: Any) -> int | None:
     """The one channel that is meant; None for all, and for a word that means something else."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, str):
         value = int(value) if value.isdecimal() else SIDES.get(value.strip().lower())
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
@@ -74,14 +76,31 @@ def _clock(text: str) -> float:
     return total
 
 
-def number_of(row: dict[str, Any], name: str) -> float | None:
+def _with_point(value: Any) -> Any:
+    """Spreadsheets write `1,5` where commas are decimal."""
+    is_comma = isinstance(value, str) and value.count(",") == 1 and "." not in value
+    return value.replace(",", ".") if is_comma else value
+
+
+def text_of(value: Any, what: str) -> str | None:
+    """A text, or a number as one.
+
+    Raises:
+        BadRow: a list or a mapping: nobody knows which of its texts is meant.
+    """
+    if isinstance(value, (list, dict)):
+        raise BadRow(f"expected a text as {what}, got {str(value)[:80]}")
+    return None if value is None else str(value)
+
+
+def number_of(row: dict[str, Any], name: str, signed: bool = False) -> float | None:
     value = row.get(name)
     if value is None:
         return None
     try:
-        number = _clock(value) if isinstance(value, str) and ":" in value else float(value)
+        number = _clock(value) if isinstance(value, str) and ":" in value else float(_with_point(value))
     except (TypeError, ValueError):
         raise BadRow(f"expected a number in {name}, got {value!r}") from None
-    if not math.isfinite(number) or number < 0:
+    if not math.isfinite(number) or (number < 0 and not signed):
         raise BadRow(f"expected {name} to be 0 or more seconds, got {value!r}")
     return number

@@ -6,6 +6,7 @@ entry with a reason, so that it ends as a rejection row and is not lost.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -14,28 +15,26 @@ from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
 from audiomill.errors import InputError
-from audiomill.sources.delimited import PATH_COLUMNS, TEXT_COLUMNS, delimited_rows
+from audiomill.sources.delimited import (
+    CHANNEL_COLUMNS,
+    DURATION_COLUMNS,
+    END_COLUMNS,
+    LANGUAGE_COLUMNS,
+    PATH_COLUMNS,
+    START_COLUMNS,
+    TEXT_COLUMNS,
+    delimited_rows,
+)
 from audiomill.sources.entry import Entry
 from audiomill.sources.kaldi import is_kaldi, kaldi_rows
 from audiomill.sources.lhotse import cut_entry, recording_entry
-from audiomill.sources.manifest_row import BadRow, Note, channel_of, first_of, number_of, resolve
-from audiomill.storage.fs import Place, retried, version_of
+from audiomill.sources.manifest_row import BadRow, Note, channel_of, first_of, number_of, resolve, text_of
+from audiomill.storage.fs import Place, version_of
 from audiomill.storage.names import on_disk
 from audiomill.storage.urls import absolute, path_of
 from audiomill.text.encodings import UnknownEncoding, encoding_of, note_of
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
-START_COLUMNS = (
-    "offset", "start", "start_s", "start_time", "begin_time", "begin", "start_seconds",
-    "offset_ms", "start_ms", "start_time_ms", "begin_ms",
-)  # fmt: skip
-END_COLUMNS = ("end", "end_s", "end_time", "stop", "stop_s", "end_seconds", "end_ms", "end_time_ms", "stop_ms")
-DURATION_COLUMNS = ("duration", "duration_s", "dur", "duration_seconds", "duration_ms")
-"""Times in seconds, or h:mm:ss; those that end in _ms in milliseconds."""
-LANGUAGE_COLUMNS = ("language", "lang", "source_lang", "locale")
-CHANNEL_COLUMNS = ("channel", "channel_selector")
-
-
 SCAN_BYTES = 1 << 20
 NAMED_AT_ONCE = 1024
 """Files that are not looked at again for every row that means a span of them."""
@@ -114,9 +113,8 @@ def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow | Not
 
 
 def _opened(place: Place) -> IO[bytes]:
-    compression = "gzip" if path_of(place.url).lower().endswith(".gz") else None
-    handle: IO[bytes] = retried(lambda: place.fs.open(place.path, "rb", compression=compression))
-    return handle
+    handle = place.open()
+    return gzip.GzipFile(fileobj=handle) if path_of(place.url).lower().endswith(".gz") else handle  # type: ignore[return-value]
 
 
 def _json(lines: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -173,6 +171,8 @@ def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str
         return cut_entry(row, manifest, audio_root)
     if "recording_id" in row and "start" in row and not any(name in row for name in PATH_COLUMNS):
         return Supervision(str(row["recording_id"]), number_of(row, "start") or 0.0, str(row.get("text") or ""))
+    if "shard_id" in row and not str(first_of(row, PATH_COLUMNS) or "").startswith("/"):
+        raise InputError(f"{manifest.url}: is the manifest of tar files; name their folder, then it gives their texts")
     path = first_of(row, PATH_COLUMNS)
     if isinstance(path, dict):
         path = path.get("path")
@@ -183,8 +183,8 @@ def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str
     if "client_id" in row and "/" not in path:  # Common Voice keeps its clips in a folder of their own
         path = f"clips/{path}"
     start, duration = _span(row)
-    text = first_of(row, TEXT_COLUMNS)
-    language = first_of(row, LANGUAGE_COLUMNS)
+    text = text_of(first_of(row, TEXT_COLUMNS), "text")
+    language = text_of(first_of(row, LANGUAGE_COLUMNS), "language")
     channel = channel_of(first_of(row, CHANNEL_COLUMNS))
     known = {*PATH_COLUMNS, *TEXT_COLUMNS, *START_COLUMNS, *END_COLUMNS, *LANGUAGE_COLUMNS, *DURATION_COLUMNS}
     known |= set(CHANNEL_COLUMNS) if channel is not None else set()
@@ -195,8 +195,8 @@ def _from_row(row: dict[str, Any], source: str, manifest: Place, audio_root: str
         span_start_s=start,
         span_duration_s=duration if start is not None else None,
         channel=channel,
-        reference=str(text) if text is not None else None,
-        language=str(language) if language else None,
+        reference=text,
+        language=language or None,
         metadata=json.dumps(extra, ensure_ascii=False, default=str) if extra else None,
     )
 

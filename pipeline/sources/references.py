@@ -55,7 +55,8 @@ class Joined(Generic[Told]):
             keys += [("member", recording["member"])]
         else:
             keys += [("source", recording["source"])]
-        keys += [("name", name), ("name", stem(name))]
+        in_folder = _last_names(recording["member"] or recording["source"])
+        keys += [("name", in_folder), ("name", name), ("name", stem(name))]
         for key in keys:
             found = self._by_key.get(key)
             if found is not None and len(found) == 1:
@@ -64,6 +65,11 @@ class Joined(Generic[Told]):
 
     def text(self, number: int) -> Told:
         return self._texts[number]
+
+
+def _last_names(path: str) -> str:
+    """A file's name and that of its folder, where there is one: two speakers' `001.wav` are two recordings."""
+    return "/".join(path.rsplit("/", 2)[-2:])
 
 
 References = Joined[str]
@@ -120,7 +126,7 @@ def read_joined(
             entry = entries.get(number)
             keys.setdefault("id", entry.id if entry is not None else source_of(path))
             keys["source"] = entry.source if entry is not None else source_of(path)
-            keys["name"] = path.rsplit("/", 1)[-1]
+            keys["name"] = _last_names(path)
         if told is not None and keys:
             found.add(told, keys)
     if not len(found):

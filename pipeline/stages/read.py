@@ -97,9 +97,9 @@ def _beside(row: dict[str, Any], reader: ShardReader) -> tuple[str | None, str |
             notes.append(f"the .{sidecar.kind} beside it is left out: {unknown}")
             continue
         notes += [f"the .{sidecar.kind} beside it is {note}"] if note else []
-        if sidecar.kind == "txt" and reference is None:
+        if sidecar.kind.lower() == "txt" and reference is None:
             reference = text.strip()
-        elif sidecar.kind == "json":
+        elif sidecar.kind.lower() == "json":
             metadata = metadata or text.strip()
     return (_text_of(metadata) if reference is None and metadata else reference), metadata, notes
 

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from audiomill.audio import wav
+from audiomill.audio.headers import wav
 
 AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 """Of a sample, by encoding."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from typing import IO
@@ -44,6 +45,33 @@ def hides_data(handle: IO[bytes]) -> bool:
         return False
     finally:
         handle.seek(at)
+
+
+def first_data(handle: IO[bytes], count: int) -> bytes:
+    """The first bytes of the data chunk of PCM with 16 bits; nothing for other kinds."""
+    bits = 0
+    for name, _, content in _chunks(handle):
+        if name == b"fmt " and len(content) >= 16:
+            bits = struct.unpack_from("<H", content, 14)[0] if struct.unpack_from("<H", content)[0] == 1 else 0
+        elif name == b"data":
+            handle.seek(-len(content), io.SEEK_CUR)
+            return handle.read(count) if bits == 16 else b""
+    return b""
+
+
+def bytes_behind(handle: IO[bytes]) -> int:
+    """Bytes behind the data chunk that belong to no chunk."""
+    size = handle.seek(0, io.SEEK_END)
+    for name, num_bytes, content in _chunks(handle):
+        if name == b"data":
+            behind = handle.tell() - len(content) + num_bytes + num_bytes % 2
+            if is_placeholder(num_bytes) or behind >= size:
+                return 0
+            handle.seek(behind)
+            following = handle.read(8)
+            is_chunk = len(following) < 8 or all(32 <= byte < 127 for byte in following[:4])
+            return 0 if is_chunk or not following.strip(b"\0") else size - behind
+    return 0
 
 
 def stated_format(handle: IO[bytes]) -> tuple[int, int]:

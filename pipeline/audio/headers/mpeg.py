@@ -156,9 +156,15 @@ def begins_at(handle: IO[bytes], at: int) -> bool:
     return first_frame(handle.read(SEARCH_BYTES)) == 0
 
 
-def estimated_s(handle: IO[bytes]) -> float | None:
-    """Seconds of a stream of frames, by the seconds a byte at places all over it; None where there are no frames."""
+def estimated_s(handle: IO[bytes], stated_end: int | None = None) -> float | None:
+    """Seconds of a stream of frames, by the seconds a byte at places all over it; None where there are no frames.
+
+    Args:
+        handle: the file.
+        stated_end: byte behind the stream, where a tag says it.
+    """
     begin, end = tags_end(handle), handle.seek(0, io.SEEK_END)
+    end = end if stated_end is None or stated_end <= begin else min(end, stated_end)
     found = [each for at in _places(begin, end) if (each := _seconds_a_byte(handle, at)) is not None]
     return None if not found else (end - begin) * sum(found) / len(found)
 
@@ -189,10 +195,10 @@ def is_stream(head: bytes) -> bool:
 
 
 def frame_at(handle: IO[bytes]) -> Frame | None:
-    """The first frame of a file, behind its tags; the handle's position is kept."""
+    """The first frame of a file, behind its tags, unless that is a file of another kind; the handle's position is kept."""
     position = handle.tell()
     handle.seek(tags_end(handle))
     content = handle.read(SEARCH_BYTES)
-    at = first_frame(content)
+    at = None if content[:4] in (b"RIFF", b"fLaC", b"OggS", b"FORM") else first_frame(content)
     handle.seek(position)
     return None if at is None else frame_of(content[at : at + 8])

@@ -1,0 +1,1 @@
+"""What headers of audio files state, and whether it can be believed."""
