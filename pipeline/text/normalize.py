@@ -5,19 +5,29 @@ Source: Radford et al. 2022, arXiv:2212.04356, appendix C, through the `whisper-
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from functools import cache
 
-from audiomill.text.scripts import base_language, lowered, units, with_plain_digits, without_optional_marks
+from audiomill.text.scripts import (
+    base_language,
+    lowered,
+    units,
+    with_plain_digits,
+    with_plain_signs,
+    without_optional_marks,
+)
 
-ENGLISH = ("en", "english")
+ENGLISH = ("en", "eng", "english")
+NO_TAG = re.compile(r"<(?![A-Za-z/|])")
+"""Less than: Whisper's normaliser leaves out what stands between `<` and `>`."""
 
 
 @cache
 def normalizer(language: str | None) -> Callable[[str], str]:
-    """The Whisper English normaliser for English. For everything else its basic one, which keeps combining marks here
-    (Whisper's own takes the vowels from Hindi), small letters as the language writes them, digits of all scripts as 0 to
+    """One sign for each that has several, then the Whisper English normaliser for English. For everything else its basic
+    one, which keeps combining marks here (Whisper's own takes the vowels from Hindi), small letters as the language writes them, digits of all scripts as 0 to
     9, and no vowel points of Arabic and Hebrew.
 
     Args:
@@ -27,13 +37,13 @@ def normalizer(language: str | None) -> Callable[[str], str]:
         from whisper_normalizer.english import EnglishTextNormalizer
 
         english: Callable[[str], str] = EnglishTextNormalizer()
-        return english
+        return lambda text: english(NO_TAG.sub(" ", with_plain_signs(text)))
     from whisper_normalizer.basic import BasicTextNormalizer
 
     basic = BasicTextNormalizer(preserve_marks=True)
 
     def clean(text: str) -> str:
-        small = lowered(without_optional_marks(text), language)
+        small = lowered(without_optional_marks(with_plain_signs(text)), language)
         return unicodedata.normalize("NFC", with_plain_digits(basic(small).casefold()))
 
     return clean

@@ -18,13 +18,26 @@ _UNIT = regex.compile(rf"{UNSPACED}{MARKS}*|(?:(?!{UNSPACED})\S)+")
 _UNSPACED = regex.compile(UNSPACED)
 _SPACED_LETTER = regex.compile(rf"(?!{UNSPACED})\p{{L}}")
 _OPTIONAL_MARKS = regex.compile(r"(?<=[\p{Arabic}\p{Hebrew}]\p{M}*)\p{Mn}|\u0640")
+APOSTROPHES = "'\u2019\u2018\u201b\u02bc\u02bb\u02b9\u02c8\u00b4`\u2032\uff07\ua78c\u055a\u07f4\u07f5"
+"""Signs that stand for one and the same: typographic ones, letters that look so, accents and primes in their place."""
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+_PLAIN_SIGNS = str.maketrans(
+    {
+        **dict.fromkeys(APOSTROPHES, "'"),
+        **dict.fromkeys(DASHES, "-"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02", '"'),
+        "\u2026": "...",
+    }
+)
+_INVISIBLE = regex.compile(r"[\p{Cf}--[\u200c\u200d]]|(?<=[\p{Latin}\p{Cyrillic}\p{Greek}])[\u200c\u200d]", regex.V1)
+"""Soft hyphens, marks of order and direction, joiners where letters do not join."""
 _SCRIPT_NAMES = (
     "Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Armenian", "Georgian", "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya",
     "Tamil", "Telugu", "Kannada", "Malayalam", "Sinhala", "Thai", "Lao", "Tibetan", "Myanmar", "Khmer", "Ethiopic", "Hangul", "Hiragana",
     "Katakana", "Bopomofo", "Han", "Mongolian", "Cherokee", "Thaana", "Syriac", "Javanese", "Balinese", "Sundanese", "Tifinagh", "Nko", "Yi",
 )  # fmt: skip
 _SCRIPTS = {name.lower(): regex.compile(rf"\p{{Script={name}}}") for name in _SCRIPT_NAMES}
-TURKIC = ("tr", "az", "turkish", "azerbaijani")
+TURKIC = ("tr", "az", "tur", "aze", "turkish", "azerbaijani")
 """Languages with a dotless i: I is its capital, İ that of i."""
 CLOSING = "、。，．！？：；）］｝」』】〉》〕・ー…"
 """No line begins with one. Source: W3C, "Requirements for Japanese Text Layout", 3.1.7."""
@@ -34,6 +47,15 @@ SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "．", "…", "؟", "۔", "
 def base_language(language: str | None) -> str:
     """`pt_BR` -> `pt`; empty where nothing is known."""
     return (language or "").lower().replace("_", "-").split("-")[0]
+
+
+def with_plain_signs(text: str) -> str:
+    """A text with one sign for each that has several, and without what cannot be seen.
+
+    >>> with_plain_signs("don\\u2019t\\u00ad \\u2014 \\u02bbokina\\u2026")
+    "don't - 'okina..."
+    """
+    return _INVISIBLE.sub("", text).translate(_PLAIN_SIGNS)
 
 
 def units(text: str) -> list[str]:
