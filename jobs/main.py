@@ -15,7 +15,11 @@ import click
 from audiomill import __version__
 from audiomill.errors import AudiomillError, UsageError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+REMOTE_LIBRARIES = (
+    "aiohttp", "aiobotocore", "botocore", "urllib3", "requests", "httpx", "httpcore", "gcsfs", "google", "azure", "huggingface_hub",
+)  # fmt: skip
+"""Their errors are the network's or the store's."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 JOBS = {
@@ -91,6 +95,18 @@ def command_line() -> None:
     """
 
 
+def _told(error: Exception) -> str | None:
+    """One line for what the machine, the network or the store denies; None for anything else."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return f"{error.filename or 'the disk'}: {error.strerror}; make room and run the same command again"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
+        return f"{error.filename}: cannot be written ({error.strerror}); name a place that can"
+    if type(error).__module__.split(".")[0] in REMOTE_LIBRARIES:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return f"the store or its server cannot be reached ({reason}); check address, network and --storage-options"
+    return None
+
+
 def main() -> None:
     """Entry point: errors that are not bugs become one line on stderr."""
     _quieten()
@@ -123,9 +139,9 @@ def main() -> None:
     except Exception as error:
         if "--verbose" in sys.argv:
             raise
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            text = f"{error.filename or 'the disk'}: {error.strerror}; make room and run the same command again"
-            sys.exit(_fail(text, EXIT_FAILED, state))
+        told = _told(error)
+        if told is not None:
+            sys.exit(_fail(told, EXIT_FAILED, state))
         code = _fail(
             f"{type(error).__name__}: {error} (run again with --verbose for the traceback)", EXIT_FAILED, state
         )

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from audiomill.tables.reader import OutputDataset
 
 
-def run(job: str, *inputs: str, output: str, quiet: bool = True, **options: Any) -> dict[str, Any]:
+def run(job: str, *inputs: str | PathLike[str] | Sequence[str | PathLike[str]], output: str | PathLike[str], quiet: bool = True, **options: Any) -> dict[str, Any]:
     """Runs a job, as `audiomill JOB INPUT... --output OUTPUT` does; the same call again does only what is left.
 
     Args:
         job: transcribe, embed or encode.
-        inputs: files, folders, globs, tar or Parquet shards, manifests; local or at any fsspec URL.
+        inputs: paths or URLs (or lists of them) of files, folders, globs, tar or Parquet shards, manifests.
         output: folder or URL for the tables.
         quiet: no progress on stderr.
         options: those of the job, by the names of its flags with `_` for `-`: `model="openai/whisper-tiny.en"`,

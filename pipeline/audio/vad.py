@@ -8,6 +8,7 @@ The package itself is not imported: that would load torch into every decode proc
 from __future__ import annotations
 
 import importlib.util
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,17 @@ BLOCK_FRAMES = 512
 MODEL_FILE = "silero_vad_16k_sequence.onnx"
 
 
-@cache
-def _session() -> Any:
+def onnx_runtime() -> Any:
+    """The module; it would otherwise ask a server of its maker's, and leave a number for this machine in the home folder."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
+    return onnxruntime
+
+
+@cache
+def _session() -> Any:
+    onnxruntime = onnx_runtime()
     found = importlib.util.find_spec("silero_vad")
     assert found is not None and found.origin is not None
     options = onnxruntime.SessionOptions()

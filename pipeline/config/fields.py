@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import numbers
+import os
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar, TypeVar
 
@@ -110,6 +114,46 @@ def build(kind: type[T], values: dict[str, Any]) -> T:
         elif each.name in values:
             chosen[each.name] = values[each.name]
     return kind(**chosen)
+
+
+def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options given from Python, each as its field has it: lists joined by commas, paths as texts.
+
+    Args:
+        kind: a job's config dataclass.
+        values: by field name.
+
+    Raises:
+        UsageError: a name that is no option, or a value of another type.
+    """
+    fields = {field.name: field for field in flat_fields(kind)}
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(sorted(fields))}"
+            raise UsageError(f"{name} is no option here; {hint}")
+    return {name: _typed(name, value, str(fields[name].type)) for name, value in values.items()}
+
+
+def _typed(name: str, value: Any, type_name: str) -> Any:
+    plain, _, rest = (part.strip() for part in type_name.partition("|"))
+    if value is None and "None" in rest:
+        return None
+    if isinstance(value, (list, tuple)) and plain == "str":
+        return ",".join(str(_typed(name, each, plain)) for each in value)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if plain == "str" and (isinstance(value, (str, os.PathLike)) or is_number):
+        return str(value)
+    if plain == "bool" and isinstance(value, bool):
+        return value
+    if plain == "float" and is_number:
+        return float(value)
+    if plain == "int" and is_number and int(value) == value:
+        return int(value)
+    if plain not in ("str", "bool", "float", "int") and isinstance(value, (Mapping, list, tuple)):
+        return value
+    expected = {"str": "a text", "bool": "True or False", "float": "a number", "int": "a whole number"}
+    raise UsageError(f"{name}={str(value)[:80]!r}: expected {expected.get(plain, 'names and values')}, got {type(value).__name__}")
 
 
 def flat_fields(kind: type) -> list[dataclasses.Field[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from audiomill.config.fields import build, flat_fields
+from audiomill.config.fields import build, typed
 from audiomill.config.jobs import BY_NAME, JobConfig
 from audiomill.config.run import is_mine
 from audiomill.errors import RunFailed, UsageError
@@ -113,7 +114,7 @@ def run_job(
     return summary
 
 
-def run_by_name(job: str, inputs: Sequence[str], options: Mapping[str, Any]) -> Summary:
+def run_by_name(job: str, inputs: Sequence[Any], options: Mapping[str, Any]) -> Summary:
     """See `audiomill.run`.
 
     Raises:
@@ -122,14 +123,23 @@ def run_by_name(job: str, inputs: Sequence[str], options: Mapping[str, Any]) -> 
     if job not in BY_NAME:
         raise UsageError(f"{job}: expected one of {', '.join(BY_NAME)}; other jobs are on the command line")
     kind = BY_NAME[job]
-    known = {field.name for field in flat_fields(kind)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise UsageError(f"{unknown[0]} is no option of {job}; expected some of {', '.join(sorted(known))}")
-    if not inputs:
-        raise UsageError("INPUT is missing: name a file, folder, glob, shard or manifest")
-    config: Any = build(kind, {**options, "inputs": tuple(inputs)})
+    config: Any = build(kind, {**typed(kind, options), "inputs": _places(inputs)})
     return run_job(config.job(), Console(stderr=True))
+
+
+def _places(inputs: Sequence[Any]) -> tuple[str, ...]:
+    """Paths and URLs from what was given in their place: paths, and lists of them.
+
+    Raises:
+        UsageError: something else, or nothing.
+    """
+    flat = [each for given in inputs for each in (given if isinstance(given, (list, tuple)) else [given])]
+    for each in flat:
+        if not isinstance(each, (str, os.PathLike)):
+            raise UsageError(f"INPUT: expected paths or URLs, got {type(each).__name__}; write sound to a file first")
+    if not flat:
+        raise UsageError("INPUT is missing: name a file, folder, glob, shard or manifest")
+    return tuple(map(str, flat))
 
 
 def _run(

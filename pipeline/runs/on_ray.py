@@ -77,7 +77,7 @@ def session(engine: EngineConfig, verbose: bool) -> Iterator[None]:
         warnings.filterwarnings("ignore", module="ray")
     try:
         ray.init(**options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises plain ones
         raise _no_cluster(address, error) from error
     try:
         _configure(engine, verbose)

@@ -59,7 +59,8 @@ def main() -> None:
 def _limit_memory(limit: int) -> None:
     """For what follows; later settings may want more."""
     if sys.platform == "linux":  # elsewhere the kernel does not enforce it, or refuses
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 Look = Callable[[dict[str, Any], ShardReader], Any]

@@ -47,7 +47,10 @@ class _Process(subprocess.Popen[bytes]):
     def is_alive(self) -> bool:
         return self.poll() is None
 
-    def end(self) -> int:
+    def end(self, patience_s: float = 0.0) -> int:
+        """Kills it, unless it ends by itself: `patience_s` for one that has closed its pipe. Its exit status."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(patience_s)
         self.kill()
         status = self.wait()
         for pipe in (self.stdin, self.stdout):
@@ -57,6 +60,8 @@ class _Process(subprocess.Popen[bytes]):
         return status
 
 
+DYING_S = 5.0
+"""For a process that has closed its pipe to end by itself, so that its own exit status is known."""
 idle: Idle[_Process] = Idle()
 
 
@@ -142,11 +147,11 @@ class Decoder:
         else:
             found.end()
 
-    def _end(self) -> int:
+    def _end(self, patience_s: float = 0.0) -> int:
         """Its exit status."""
         assert self._process is not None
         found, self._process = self._process, None
-        return found.end()
+        return found.end(patience_s)
 
     def _verdict(self, death: WorkerDied, num_deaths: int) -> Rejected:
         limits = {-signal.SIGPROF: "{:g} s of computing", -signal.SIGALRM: f"{WALL_FACTOR} times {{:g}} s"}
@@ -168,7 +173,7 @@ class Decoder:
             answer: dict[str, Any] = json.loads(process.stdout.readline())
             return answer
         except (ValueError, BrokenPipeError) as error:
-            raise WorkerDied(self._end()) from error
+            raise WorkerDied(self._end(DYING_S)) from error
 
     def _ask(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
         process = self._running()
@@ -190,7 +195,7 @@ class Decoder:
                     raise Rejected(header["stage"], header["reason"], header["detail"])
                 yield Finished(Ending(**header["ending"], envelope=payload), *header["rest"])
         except (ValueError, EOFError, BrokenPipeError) as error:
-            raise WorkerDied(self._end()) from error
+            raise WorkerDied(self._end(DYING_S)) from error
         finally:
             # Whoever asked stopped listening: the rest of the answer must not meet the next question.
             if not is_answered and self._process is not None:

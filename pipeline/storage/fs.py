@@ -213,17 +213,19 @@ def retried(call: Callable[[], T]) -> T:
     for attempt in range(NUM_ATTEMPTS):
         try:
             return call()
-        except FINAL_ERRORS:
-            raise
         except Exception as error:
-            if attempt == NUM_ATTEMPTS - 1 or not is_transient(error):
+            if not is_transient(error):
                 raise
+            if attempt == NUM_ATTEMPTS - 1:
+                raise (ConnectionError(str(error.__cause__)) if isinstance(error, FileNotFoundError) else error) from error
             time.sleep(FIRST_DELAY_S * 2**attempt * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed a moment later."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        return is_transient(error.__cause__)  # fsspec says of every failure of HTTP that nothing is there
     if isinstance(error, FINAL_ERRORS):
         return False
     status = getattr(error, "status", None)

@@ -55,7 +55,8 @@ def with_plain_signs(text: str) -> str:
     >>> with_plain_signs("don\\u2019t\\u00ad \\u2014 \\u02bbokina\\u2026")
     "don't - 'okina..."
     """
-    return _INVISIBLE.sub("", text).translate(_PLAIN_SIGNS)
+    seen: str = _INVISIBLE.sub("", text)
+    return seen.translate(_PLAIN_SIGNS)
 
 
 def units(text: str) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.vad import onnx_runtime
 from audiomill.models.installed import installed_path
 from audiomill.models.pulse import beat
 
@@ -85,8 +86,7 @@ def _filters() -> NDArray[np.float32]:
 
 @cache
 def _sessions() -> Sequence[Any]:
-    import onnxruntime
-
+    onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # sums do not depend on the machine
     options.log_severity_level = 3
