@@ -176,10 +176,11 @@ def _units(
         if label == vocabulary.blank:
             continue
         text = vocabulary.tokens[label]
-        if text == vocabulary.delimiter or vocabulary.begins_word(text):
+        is_between = text == vocabulary.delimiter or text.isspace()
+        if is_between or vocabulary.begins_word(text):
             yield from _word(tokens, vocabulary)
             tokens = []
-        if text == vocabulary.delimiter or (vocabulary.mark and text == vocabulary.mark):
+        if is_between or (vocabulary.mark and text == vocabulary.mark):
             continue
         tokens.append(
             _Unit(text, int(starts[first]), int(starts[end - 1]) + hop, (float(logprobs[first:end].mean()),), True)

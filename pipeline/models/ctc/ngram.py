@@ -5,18 +5,28 @@ Scores are natural logarithms. Source: Heafield 2011, "KenLM: Faster and Smaller
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import hashlib
 import math
 import os
 import tempfile
+import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from audiomill.errors import InputError, UsageError
 from audiomill.storage.fs import Place
 
+WORDS_KEPT = 1 << 16
+GZIP = b"\x1f\x8b"
 LN_10 = math.log(10.0)
+
+
+class ReadOnly(Exception):
+    """A folder that cannot be written."""
 
 
 class NgramModel:
@@ -45,13 +55,19 @@ class NgramModel:
                 f"--lm {path}: expected a KenLM binary or an ARPA file of bigrams or more, got: {reason}"
             ) from error
         self._kenlm = kenlm
+        self._known = lru_cache(WORDS_KEPT)(self._written)
 
     def __contains__(self, word: str) -> bool:
-        return word in self._model
+        return self._known(word) in self._model
+
+    def _written(self, word: str) -> str:
+        """A word in the case in which the model knows it: what it was made from may have other letters than labels have."""
+        forms = (word, word.lower(), word.upper(), word.capitalize())
+        return next((form for form in forms if form in self._model), word)
 
     def score(self, words: list[str]) -> float:
         """Of a whole sentence, its end included."""
-        return float(self._model.score(" ".join(words), bos=True, eos=True)) * LN_10
+        return float(self._model.score(" ".join(map(self._known, words)), bos=True, eos=True)) * LN_10
 
     def start(self) -> Any:
         """State at the start of a sentence."""
@@ -62,7 +78,7 @@ class NgramModel:
     def next(self, state: Any, word: str) -> tuple[float, Any]:
         """Score of a word behind a state, and the state behind the word."""
         following = self._kenlm.State()
-        return float(self._model.BaseScore(state, word, following)) * LN_10, following
+        return float(self._model.BaseScore(state, self._known(word), following)) * LN_10, following
 
     def end(self, state: Any) -> float:
         """Score of the sentence's end behind a state."""
@@ -83,14 +99,31 @@ def local_file(place: Place, option: str) -> Path:
         content = place.read()
     except FileNotFoundError as error:
         raise InputError(f"{option} {place.url}: no such file; check the path") from error
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "audiomill"
-    folder.mkdir(parents=True, exist_ok=True)
-    name = place.url.rsplit("/", 1)[-1]
-    target = folder / f"{hashlib.sha256(content).hexdigest()[:16]}-{name.removesuffix('.gz')}"
-    if not target.exists():
+    try:
+        plain = gzip.decompress(content) if content.startswith(GZIP) else content  # whatever its name says
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{option} {place.url}: cannot be unpacked ({error}); is it cut short?") from error
+    name = f"{hashlib.sha256(content).hexdigest()[:16]}-{place.url.rsplit('/', 1)[-1].removesuffix('.gz')}"
+    for folder in (Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")), Path(tempfile.gettempdir())):
+        with contextlib.suppress(PermissionError, FileNotFoundError, ReadOnly):
+            return _kept(folder / "audiomill", name, plain)
+    raise InputError(f"{option} {place.url}: no place for a copy; set XDG_CACHE_HOME or TMPDIR to a folder that can be written")
+
+
+def _kept(folder: Path, name: str, content: bytes) -> Path:
+    """A file of that name and content in a folder; written in one step."""
+    target = folder / name
+    if target.exists():
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as handle:
-            handle.write(gzip.decompress(content) if name.endswith(".gz") else content)
-        os.replace(handle.name, target)
+            handle.write(content)
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise ReadOnly from error
+        raise
+    os.replace(handle.name, target)
     return target
 
 

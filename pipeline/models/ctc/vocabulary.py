@@ -77,6 +77,8 @@ def ctc_vocabulary(tokenizer: Any, size: int | None, pad: int | None, blank: int
     tokens = tuple(names.get(number, "") for number in range(size))
     blank = next(each for each in (blank, tokenizer.pad_token_id, pad, 0) if each is not None and each < size)
     delimiter = getattr(tokenizer, "word_delimiter_token", None) or "|"
+    if delimiter not in tokens and " " in tokens:  # words end at a blank that is a token
+        delimiter = " "
     spaced = hasattr(tokenizer, "phone_delimiter_token")
     lower = bool(getattr(tokenizer, "do_lower_case", False))
     special = {number for number in tokenizer.all_special_ids if number < size} - {blank}

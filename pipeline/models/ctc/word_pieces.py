@@ -1,7 +1,12 @@
-"""Word pieces learned from the training text. Source: Kudo 2018 (arXiv:1804.10959); the library is `tokenizers`."""
+"""Word pieces learned from the training text, the same ones every time.
+
+Source: Kudo 2018 (arXiv:1804.10959). `sentencepiece` learns them: the trainer of `tokenizers` breaks ties by the order of a
+hash map, so that a training that goes on after a kill would have learnt other pieces.
+"""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +29,6 @@ def learned_pieces(texts: Sequence[str], size: int) -> Any:
     """
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import Unigram
-    from tokenizers.trainers import UnigramTrainer
     from transformers import PreTrainedTokenizerFast
 
     letters = {letter for text in texts for letter in text if not letter.isspace()}
@@ -35,17 +39,35 @@ def learned_pieces(texts: Sequence[str], size: int) -> Any:
         raise UsageError(
             f"--word-pieces {size}: the labels have {len(letters)} kinds of letters; expected at least {least}"
         )
-    tokenizer = Tokenizer(Unigram())
+    tokenizer = Tokenizer(Unigram(_learned(texts, size), unk_id=SPECIAL.index(UNKNOWN), byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = UnigramTrainer(
-        vocab_size=size,
-        special_tokens=list(SPECIAL),
-        unk_token=UNKNOWN,
-        initial_alphabet=sorted(letters),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(list(SPECIAL))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=START, eos_token=END, pad_token=PAD, unk_token=UNKNOWN
     )
+
+
+def _learned(texts: Sequence[str], size: int) -> list[tuple[str, float]]:
+    """Pieces with their log-probabilities, in their order; special ones first."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    start, pad, end, unknown = range(len(SPECIAL))
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        vocab_size=size,
+        model_type="unigram",
+        normalization_rule_name="identity",
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        num_threads=1,
+        input_sentence_size=0,
+        max_sentence_length=1 << 20,
+        bos_id=start, pad_id=pad, eos_id=end, unk_id=unknown,
+        bos_piece=START, pad_piece=PAD, eos_piece=END, unk_piece=UNKNOWN,
+        minloglevel=2,
+    )  # fmt: skip
+    found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return [(found.id_to_piece(at), found.get_score(at)) for at in range(found.get_piece_size())]
