@@ -15,6 +15,8 @@ import click
 from audiomill import __version__
 from audiomill.errors import AudiomillError, UsageError
 
+SAID_OF_NO_ROOM = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc")
+"""By libraries that do not raise OSError."""
 REMOTE_LIBRARIES = (
     "aiohttp", "aiobotocore", "botocore", "urllib3", "requests", "httpx", "httpcore", "gcsfs", "google", "azure", "huggingface_hub",
 )  # fmt: skip
@@ -99,6 +101,8 @@ def _told(error: Exception) -> str | None:
     """One line for what the machine, the network or the store denies; None for anything else."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return f"{error.filename or 'the disk'}: {error.strerror}; make room and run the same command again"
+    if any(words in str(error) for words in SAID_OF_NO_ROOM):
+        return "the disk: No space left on device; make room and run the same command again"
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
         return f"{error.filename}: cannot be written ({error.strerror}); name a place that can"
     if type(error).__module__.split(".")[0] in REMOTE_LIBRARIES:

@@ -68,10 +68,10 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
     config = job.config_of({**_checked(values, job_file, _starts_anew(sections["train"])), "quiet": quiet}, sections)
     with quiet_libraries(verbose):
         found = job.self_train(config, Console(stderr=True))
-    best, first = job.best_of(found), found[0]
+    best, alone = job.best_of(found), next((each for each in found if each["training"]), found[0])
     click.echo(f"stopped: {job.why_ended(found, config.loop)}")
     click.echo(
-        f"best: round {best['round']}, test WER {100 * best['wer']:.2f}% (labels alone: {100 * first['wer']:.2f}%); "
+        f"best: round {best['round']}, test WER {100 * best['wer']:.2f}% (labels alone: {100 * alone['wer']:.2f}%); "
         f"checkpoint: {best['checkpoint']}; report: {config.output}/report.html"
     )
 

@@ -55,10 +55,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     twice = next((text for text in texts if texts.count(text) > 1), None)
     if twice is not None:
         raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)
-    return {
-        key: loader.construct_object(value, deep=True)
-        for key, (_, value) in zip(keys, node.value, strict=True)
-    }
+    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
 
 
 for _tag, _pattern, _first in (

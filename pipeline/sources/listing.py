@@ -84,9 +84,9 @@ def list_inputs(
     texts_apart = 0
     real = lru_cache(FOLDERS_KEPT)(os.path.realpath)
     for text in inputs:
-        if source_of(text).rstrip("/") == source_of(output).rstrip("/"):
+        if output and source_of(text).rstrip("/") == source_of(output).rstrip("/"):
             raise InputError(f"{text}: is the input and the --output; name another folder for the tables")
-        for found in _expand(Place(text, options), audio_root, source_of(output), listing):
+        for found in _expand(Place(text, options), audio_root, source_of(output) if output else "\0", listing):
             if isinstance(found, Note):
                 listing.notes.append(found.text)
                 continue

@@ -7,7 +7,9 @@ does not decode them again. T samples.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,7 @@ from audiomill.audio.cutting.segment import SegmentSpec, whole_spec
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.models.device import usable_cores
 from audiomill.sources.entry import Entry
+from audiomill.sources.entry import stem as stem_of
 from audiomill.stages.cut import cut_part
 from audiomill.stages.listed import listed
 from audiomill.stages.plan import header_durations, planned_table
@@ -48,6 +51,7 @@ CLIP = pa.schema(
         ("part", pa.int32()),
         ("offset", pa.int64()),
         ("num_samples", pa.int64()),
+        ("checksum", pa.int64()),
     ]
 )
 DROPPED = pa.schema(
@@ -233,7 +237,8 @@ def _decoded(
     """Clips and dropped rows of one part; read back where an earlier run made them from the same rows."""
     stem = f"{source.role}-{part:06d}"
     places = [folder / f"{stem}{end}" for end in (".clips.parquet", ".dropped.parquet")]
-    if places[1].exists() and places[0].exists():
+    made_of, mark = folder / f"{stem}.rows", _mark(rows, options)
+    if all(each.exists() for each in places) and made_of.exists() and made_of.read_text() == mark:
         return pq.read_table(places[0]), pq.read_table(places[1])
     decoder = Decoder(decode, segments, options)
     try:
@@ -243,12 +248,26 @@ def _decoded(
     assert len(pieces) == 1, "a part is one piece"
     kept, dropped, pcm = _sorted_out(pieces[0], rows.to_pylist(), source, channel, min_samples, part)
     temporary = folder / f"{stem}.{os.getpid()}.tmp"  # processes of several machines may decode the same
-    pcm.tofile(temporary)
+    temporary.write_bytes(pcm.data)  # `tofile` does not say why it fails
     os.replace(temporary, folder / f"{stem}.pcm")
     for place, table in zip(places, (kept, dropped), strict=True):
         pq.write_table(table, temporary)
         os.replace(temporary, place)
+    temporary.write_text(mark)
+    os.replace(temporary, made_of)
     return kept, dropped
+
+
+def _mark(rows: pa.Table, options: dict[str, Any]) -> str:
+    """What plan rows say of their files, and the texts beside local ones: whether decoding again could give something else."""
+    found = hashlib.sha256()
+    for row in rows.drop_columns(["part", "planned_s", "duration_s"]).to_pylist():
+        found.update(repr(sorted(row.items())).encode("utf-8", "surrogatepass"))
+        for sidecar in row["sidecars"] or () if row["kind"] == "file" else ():
+            text = Place(f"{stem_of(row['source'])}.{sidecar['kind']}", options)
+            if text.is_local and text.exists():
+                found.update(text.read())
+    return found.hexdigest()
 
 
 def _sorted_out(
@@ -294,6 +313,7 @@ def _sorted_out(
                 "part": part,
                 "offset": offset,
                 "num_samples": lengths[number],
+                "checksum": zlib.crc32(np.ascontiguousarray(chosen[-1]).data),
             }
         )
         offset += lengths[number]

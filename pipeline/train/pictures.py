@@ -38,7 +38,7 @@ def rounds_chart(rounds: Sequence[Mapping[str, Any]]) -> str:
     for each in rounds:
         low, high = (100 * bound for bound in each["interval"])
         rows.append(Interval(str(each["round"]), low, 100 * each["wer"], high, bool(each["promoted"])))
-    return intervals("Rounds", "round (0: teacher trained on the labels alone)", "test WER [%]", rows)
+    return intervals("Rounds", "round (-1: the model as it is, 0: trained on the labels alone)", "test WER [%]", rows)
 
 
 def training_charts(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ from audiomill.config.fields import result_fields
 from audiomill.config.train import FinetuneConfig
 from audiomill.errors import UsageError
 
+LOCK = "lock"
 FILES = {
-    "run.json", "clips", "state", "checkpoint", "metrics.jsonl", "tensorboard", "dropped.parquet", "clips.parquet", "result.json", "report.html",
+    "run.json", "clips", "state", "checkpoint", "metrics.jsonl", "tensorboard", "dropped.parquet", "clips.parquet", "result.json", "report.html", "lock",
 }  # fmt: skip
 """What a run writes: --overwrite deletes these and nothing else."""
 
@@ -53,4 +57,28 @@ def clear(output: Path) -> None:
         raise UsageError(
             f"--overwrite: {output} holds {foreign[0]!r}, which no training wrote; choose another --output"
         )
-    shutil.rmtree(output, ignore_errors=True)
+    for each in output.iterdir() if output.exists() else ():
+        if each.name == LOCK:
+            continue
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+
+
+@contextlib.contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Keeps the folder to this process while inside; a killed one holds it no longer.
+
+    Raises:
+        UsageError: another training works there.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / LOCK).open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"--output {output}: another training works there; wait for its end, or name another --output"
+            ) from None
+        except OSError:  # file systems without locks
+            yield
+            return
+        yield

@@ -23,11 +23,12 @@ from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
 from audiomill.models.new_models.named import is_new
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
-from audiomill.train.fit.claim import claim, clear, fields_of
+from audiomill.train.fit.claim import LOCK, claim, clear, fields_of, locked
 from audiomill.train.fit.history import nothing_learnt, read_metrics
 from audiomill.train.fit.launch import Training, launch, load_learner
 from audiomill.train.fit.mirror import Mirror, folder_of, mirror_of
 from audiomill.train.fit.processes import first_alone
+from audiomill.train.fit.same_data import check_same
 from audiomill.train.fit.start import start_of
 from audiomill.train.fit.worker import Worker
 from audiomill.train.page import training_page
@@ -102,17 +103,20 @@ def _carried_out(
     is_first = worker is None or worker.is_first
     output, mirror = folder_of(config.output, options), mirror_of(config.output, options)
     quiet = Console(quiet=True) if config.quiet or not is_first else console
-    with first_alone(worker):  # the others find everything decoded
-        begin(output, mirror, is_first, config.overwrite)
-        found = prepare(output, quiet)
-        if mirror is not None and is_first:
-            mirror.push()  # before the others look there
-    if isinstance(found, dict):
-        return found if is_first else {}
-    launch(found.training, found.learner, worker)
-    if not is_first:
-        return {}
-    return {**ended(found.training, found.dropped, output, found.told), "is_new": True}
+    with locked(output) if is_first else contextlib.nullcontext():
+        with first_alone(worker):  # the others find everything decoded
+            begin(output, mirror, is_first, config.overwrite)
+            found = prepare(output, quiet)
+            if isinstance(found, Prepared) and is_first:
+                check_same(output, found.training.train, found.training.dev)
+            if mirror is not None and is_first:
+                mirror.push()  # before the others look there
+        if isinstance(found, dict):
+            return found if is_first else {}
+        launch(found.training, found.learner, worker)
+        if not is_first:
+            return {}
+        return {**ended(found.training, found.dropped, output, found.told), "is_new": True}
 
 
 def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | Prepared:
@@ -162,6 +166,8 @@ def given_back(output: Path, was_new: bool) -> Iterator[None]:
         yield
     except UsageError:
         for path in output.iterdir() if was_new else ():
+            if path.name == LOCK:
+                continue
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != DROPPED_NAME:

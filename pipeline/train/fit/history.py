@@ -46,7 +46,12 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._events.close()
+        try:
+            self._events.close()
+        except OSError:  # a full disk; the writer would try again, and fail, when the program ends
+            self._events.file_writer.event_writer._closed = True
+            if error is None:
+                raise
 
     def __call__(self, row: dict[str, Any]) -> None:
         with self._path.open("a") as handle:

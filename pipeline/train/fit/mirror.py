@@ -18,7 +18,7 @@ from audiomill.storage.fs import Place, retried
 from audiomill.train.fit.claim import FILES, clear
 from audiomill.train.fit.state import STATE_NAME
 
-STAYS_LOCAL = {"clips"}
+STAYS_LOCAL = {"clips", "lock"}
 OF_ALL_WORKERS = ("run.json", "state", "checkpoint", "result.json")
 """What workers beside the first one look at; the first one alone writes the rest."""
 

@@ -22,7 +22,7 @@ Metrics = dict[str, Any]
 def write_report(root: Path, rounds: Sequence[Metrics], options: dict[str, Any]) -> None:
     """Writes the page of the rounds so far."""
     body = section("Test WER by round", rounds_chart(rounds) + table(_HEADER, [_row(each) for each in rounds]))
-    for before, after in pairwise(rounds):
+    for before, after in pairwise(each for each in rounds if each["round"] >= 0):
         body += _round_section(root, before, after, options)
     best = next(each for each in reversed(rounds) if each["promoted"])
     body += section(
@@ -52,7 +52,7 @@ def _row(metrics: Metrics) -> list[Any]:
         metrics["round"],
         100 * metrics["wer"],
         f"{low:.2f} to {high:.2f}",
-        "labels alone" if metrics["teacher"] is None else f"round {metrics['teacher']}",
+        _taught_by(metrics),
         "" if metrics["teacher"] is None else metrics["probability"],
         "promoted" if metrics["promoted"] else "rolled back",
         kept.get("num_kept", ""),
@@ -60,6 +60,12 @@ def _row(metrics: Metrics) -> list[Any]:
         "" if kept.get("expected_wer") is None else 100 * kept["expected_wer"],
         "" if kept.get("true_wer") is None else 100 * kept["true_wer"],
     ]
+
+
+def _taught_by(metrics: Metrics) -> str:
+    if metrics["round"] > 0:
+        return f"round {metrics['teacher']}"
+    return "labels alone" if metrics["training"] else "none: the model as it is"
 
 
 def _round_section(root: Path, before: Metrics, after: Metrics, options: dict[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """Rounds of label -> select -> train -> score -> promote. Every step can be killed and goes on where it was.
 
 OUTPUT/loop.json            the settings that claimed the folder
+OUTPUT/inputs.parquet       the recordings of each role, to notice what changes
+OUTPUT/round--1/            the model to start from, where it writes texts: what the teacher must not be worse than
 OUTPUT/round-0/             the teacher, trained on the labels alone
 OUTPUT/round-N/tuning/      dev posteriors of the teacher, and the weights found on them (with loop.tune_trials)
 OUTPUT/round-N/labels/      what the teacher wrote of the unlabelled audio
@@ -31,18 +33,24 @@ from audiomill.config.search import SearchConfig
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.config.train import OF_NEW_ONES, FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
-from audiomill.errors import UsageError
+from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import find_checkpoint, fingerprint
-from audiomill.models.family import POSTERIORS
+from audiomill.models.family import POSTERIORS, TEXT
+from audiomill.models.new_models.named import is_new
 from audiomill.runs.job import run_job
 from audiomill.runs.posteriors.tune import tuned
+from audiomill.text.bootstrap import Comparison
 from audiomill.train.fit.finetune import finetune
+from audiomill.train.loop.inputs import changed_inputs, check_inputs, seen_inputs
 from audiomill.train.loop.labelling import Labelling, read_by
 from audiomill.train.loop.lineage import write_lineage
 from audiomill.train.loop.scoring import decided, scored
 from audiomill.train.select.selection import select
 
 Metrics = dict[str, Any]
+ROLES = ("labelled", "unlabelled", "dev", "test")
+BASELINE = -1
+"""The round of the model to start from."""
 POSTERIORS_KEPT = 32
 """Tokens a frame that weights are found on."""
 
@@ -83,10 +91,16 @@ def self_train(config: SelfTraining, console: Console) -> list[Metrics]:
     from audiomill.train.loop.page import write_report
 
     root = Path(config.output).absolute()
+    inputs = {name: getattr(config, name) for name in ROLES}
+    seen = seen_inputs(inputs, config.label)
+    check_inputs(seen, config.loop.rounds > 0 and config.select.calibrate is None)
     _claim(root, config)
+    for note in changed_inputs(root, seen):
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
     rounds: list[Metrics] = []
+    first = BASELINE if _has_baseline(config) else 0
     while not _has_ended(rounds, config.loop):
-        number = len(rounds)
+        number = first + len(rounds)
         folder = root / f"round-{number}"
         if not (folder / "metrics.json").exists():
             _round(number, folder, rounds, config, console)
@@ -108,19 +122,31 @@ def why_ended(rounds: list[Metrics], loop: LoopConfig) -> str | None:
         return None
     failures = 0
     for each in reversed(rounds):
-        if each["promoted"]:
+        if each["promoted"] or each["round"] <= 0:
             break
         failures += 1
     if failures >= loop.patience:
         return f"{failures} round{'s' if failures > 1 else ''} without a promotion"
     last = rounds[-1]
-    if len(rounds) > 1 and last["promoted"] and last["gain"] < loop.min_gain:
+    if last["round"] > 0 and last["promoted"] and last["gain"] < loop.min_gain:
         return f"the last gain, {100 * last['gain']:.1f}%, is below --min-gain"
-    return f"{loop.rounds} rounds done" if len(rounds) > loop.rounds else None
+    return f"{loop.rounds} rounds done" if last["round"] >= loop.rounds else None
 
 
 def _has_ended(rounds: list[Metrics], loop: LoopConfig) -> bool:
     return why_ended(rounds, loop) is not None
+
+
+def _has_baseline(config: SelfTraining) -> bool:
+    """Whether the model to start from writes texts, so that the first teacher can be compared with it."""
+    train = config.train
+    if not config.labelled or train.from_scratch or train.projector or train.features or is_new(train.model):
+        return False
+    try:
+        gives = find_checkpoint(ModelConfig(model=train.model), config.label.plan.storage_options).gives
+    except ModelError:
+        return False
+    return TEXT in gives
 
 
 def _claim(root: Path, config: SelfTraining) -> None:
@@ -155,21 +181,24 @@ def _round(number: int, folder: Path, rounds: list[Metrics], config: SelfTrainin
     quiet = Console(quiet=True) if config.quiet else console
     teacher = best_of(rounds) if rounds else None
     folder.mkdir(parents=True, exist_ok=True)
-    train = _train_config(number, folder, teacher, config)
+    labeller = teacher if number > 0 else None
+    train = _train_config(number, folder, labeller, config)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(train), indent=1, default=str))
-    is_trained = bool(config.labelled) or teacher is not None
+    is_trained = number != BASELINE and (bool(config.labelled) or labeller is not None)
     selected: dict[str, Any] = {}
-    if teacher is not None:
-        label = _tuned(folder, teacher, config, quiet)
-        quiet.print(f"round {number}: labelling with round {teacher['round']}", highlight=False)
-        _transcribe(config.unlabelled, folder / "labels", teacher["checkpoint"], config, quiet, label)
-        selected = _select(folder, teacher, config, quiet)
+    if labeller is not None:
+        if labeller["round"] == BASELINE:  # it was only measured so far
+            _transcribe(config.dev, _folder_of(labeller, folder) / "dev", labeller["checkpoint"], config, quiet)
+        label = _tuned(folder, labeller, config, quiet)
+        quiet.print(f"round {number}: labelling with round {labeller['round']}", highlight=False)
+        _transcribe(config.unlabelled, folder / "labels", labeller["checkpoint"], config, quiet, label)
+        selected = _select(folder, labeller, config, quiet)
     report = _train(folder, train, config, quiet) if is_trained else {}
     checkpoint = str(folder / "training" / "checkpoint") if is_trained else config.train.model
-    for name, inputs in (("dev", config.dev), ("test", config.test)):
+    for name, inputs in ((("dev", config.dev), ("test", config.test)) if number != BASELINE else (("test", config.test),)):
         _transcribe(inputs, folder / name, checkpoint, config, quiet)
     if is_trained:
-        write_lineage(folder, teacher)
+        write_lineage(folder, labeller)
     metrics = _metrics(number, folder, teacher, checkpoint, config)
     metrics |= {"checkpoint": checkpoint, "training": report, "selection": selected}
     (folder / "metrics.json.tmp").write_text(json.dumps(metrics, indent=1))
@@ -286,11 +315,16 @@ def _metrics(number: int, folder: Path, teacher: Metrics | None, checkpoint: str
         "teacher": None if teacher is None else teacher["round"],
         "teacher_wer": found.before,
         "probability": found.probability,
-        "promoted": teacher is None or found.is_better(config.loop.level),
+        "promoted": teacher is None or _takes_over(number, found, config.loop.level),
         "gain": 0.0 if teacher is None else 1 - found.after / max(found.before, 1e-9),
         "fingerprint": fingerprint(weights),
         "level": config.loop.level,
     }
+
+
+def _takes_over(number: int, found: Comparison, level: float) -> bool:
+    """A student must be better by more than luck; the first teacher no worse than what it was made of."""
+    return found.after <= found.before if number == 0 else found.is_better(level)
 
 
 def _round_line(metrics: Metrics) -> str:
@@ -298,6 +332,9 @@ def _round_line(metrics: Metrics) -> str:
     text = f"round {metrics['round']}: test WER {wer:.2f}% ({low:.2f} to {high:.2f})"
     if metrics["teacher"] is None:
         return f"{text}, trained on the labels alone" if metrics["training"] else f"{text}, the model as it is"
+    if metrics["round"] == 0:
+        verdict = "promoted" if metrics["promoted"] else "worse than the model as it is: rolled back"
+        return f"{text}, trained on the labels alone; the model as it is {100 * metrics['teacher_wer']:.2f}%; {verdict}"
     kept = metrics["selection"]
     decision = "promoted" if metrics["promoted"] else "rolled back"
     return (
