@@ -171,7 +171,7 @@ def _check_read(kind: str, split: str | None) -> None:
         option = "--" + {"as_units": "codes"}.get(name, name).replace("_", "-")
         if kind not in READ_BY[name]:
             raise UsageError(f"{option}: is not for --format {kind}; it is read by {', '.join(READ_BY[name])}")
-        if name in ("split_by", "seed") and split is None:
+        if name == "seed" and split is None:
             raise UsageError(f"{option}: says how to split; name the splits with --split train=0.9,dev=0.1")
 
 

@@ -17,7 +17,9 @@ from audiomill.jobs.options import JsonMapping, WithExamples
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.codes import usage
+from audiomill.tables.remarks import remarks
 from audiomill.watch.journal import PlainConsole
+from audiomill.watch.progress import counted
 
 NUM_WORST = 10
 NUM_REJECTIONS = 20
@@ -73,6 +75,8 @@ def inspect(output: str, show_all: bool, missing_shards: int | None, storage_opt
     _throughput(console, place)
     _codes(console, entries)
     _languages(console, place)
+    for note, count in remarks(place):
+        console.print(f"note on {counted(count, 'recording')}: {note}", highlight=False, soft_wrap=True, markup=False)
     _damaged(console, place, None if show_all else NUM_REJECTIONS)
     _rejections(console, place, None if show_all else NUM_REJECTIONS)
     _worst(console, place)

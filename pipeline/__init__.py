@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from audiomill.tables.reader import OutputDataset
 
 
-def run(job: str, *inputs: str | PathLike[str] | Sequence[str | PathLike[str]], output: str | PathLike[str], quiet: bool = True, **options: Any) -> dict[str, Any]:
+def run(
+    job: str,
+    *inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
+    output: str | PathLike[str],
+    quiet: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
     """Runs a job, as `audiomill JOB INPUT... --output OUTPUT` does; the same call again does only what is left.
 
     Args:

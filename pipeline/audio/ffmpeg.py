@@ -70,7 +70,9 @@ def open_with_ffmpeg(
             )
         stream = _chosen(container, track)
         if stream.codec_context is None:
-            raise Rejected("decode", "decode_failed", f"expected a known codec in {container.format.long_name}, got another")
+            raise Rejected(
+                "decode", "decode_failed", f"expected a known codec in {container.format.long_name}, got another"
+            )
         number, left_out = _told(container, stream)
         problems: list[str] = []
         clock = Clock(container, stream)

@@ -21,6 +21,9 @@ CANCELLED = 0.1
 """A mean that keeps less of the channels' mean energy: for two of them a correlation below -0.8."""
 QUIET, NOTHING, RAISED_TO = 0.01, 1e-4, 0.1
 """Peaks: below -40 dB voice activity misses speech, so a recording is raised to -20 dB; below -80 dB there is nothing."""
+TURN_S, ACTIVE, FAR_LOUDER, UNLIKE, MIN_TURNS = 0.25, 1e-3, 10.0, 0.3, 0.1
+"""Two people on two channels: in stretches of this length that are no pauses, each channel is by 10 dB the louder one in a tenth of
+them at least, and the two are not alike (stereo music and rooms are, or neither is silent while the other sounds)."""
 MAX_LOOKED_AT = 32
 """Channels; beyond, the mean is taken."""
 
@@ -61,8 +64,10 @@ def mixing_of(
             if audio.num_channels > MAX_LOOKED_AT or (audio.num_channels == 1 and not raises):
                 return Mixing()
             left, gram_CC, peak = int(longest_s * audio.sample_rate), np.zeros((audio.num_channels,) * 2), 0.0
+            turns = _Turns(audio.sample_rate)
             for block in audio.blocks_TK:
                 used = block[:left].astype(np.float64)
+                turns.push(used)
                 left -= len(used)
                 gram_CC += used.T @ used
                 peak = max(peak, float(np.abs(used).max(initial=0.0)))
@@ -70,11 +75,40 @@ def mixing_of(
                 if left <= 0 or (audio.num_channels == 1 and peak >= QUIET):
                     break
             mixing = mixing_by(gram_CC)
+            if turns.are_two_people(gram_CC):
+                told = "the channels hold different speech, mixed into one: --channels split hears each alone"
+                mixing = replace(mixing, notes=told if mixing.notes is None else f"{mixing.notes}; {told}")
             return raised(mixing, peak) if raises else mixing
     except Rejected:  # told by the pass that follows
         return Mixing()
     finally:
         handle.seek(0)
+
+
+class _Turns:
+    """Whether two channels are two people, each on one: how often one is far louder than the other."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._size = max(1, int(TURN_S * sample_rate))
+        self._energies: list[NDArray[np.float64]] = []
+
+    def push(self, block_TC: NDArray[np.float64]) -> None:
+        count = len(block_TC) // self._size
+        if block_TC.shape[1] == 2 and count:
+            cut = block_TC[: count * self._size].reshape(count, self._size, 2)
+            self._energies.append((cut**2).sum(1))
+
+    def are_two_people(self, gram_CC: NDArray[np.float64]) -> bool:
+        """By the products of the channels over all of the recording, and the energies of stretches."""
+        if not self._energies or not min(np.diag(gram_CC)) > 0:
+            return False
+        correlation = abs(float(gram_CC[0, 1])) / float(np.sqrt(gram_CC[0, 0] * gram_CC[1, 1]))
+        energy_NC = np.concatenate(self._energies)
+        spoken_N = energy_NC.max(1) > ACTIVE * energy_NC.max()
+        shares = [
+            float((energy_NC[spoken_N, a] > FAR_LOUDER * energy_NC[spoken_N, b]).mean()) for a, b in ((0, 1), (1, 0))
+        ]
+        return correlation < UNLIKE and min(shares) >= MIN_TURNS
 
 
 def raised(mixing: Mixing, peak: float) -> Mixing:

@@ -116,6 +116,38 @@ def build(kind: type[T], values: dict[str, Any]) -> T:
     return kind(**chosen)
 
 
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Names of settings that are not what they were. One that did not exist then is at its default no other setting.
+
+    Args:
+        before: by flag name, as an output keeps them.
+        now: as asked for.
+        defaults: of options, by flag name.
+    """
+
+    def has_changed(name: str) -> bool:
+        if name not in before:
+            return name not in defaults or now[name] != defaults[name]
+        if name not in now:
+            return name not in defaults or before[name] != defaults[name]
+        one, two = before[name], now[name]
+        if isinstance(one, dict) and isinstance(two, dict):
+            return bool(differing(one, two, defaults))
+        return bool(one != two)
+
+    return [name for name in sorted(before.keys() | now.keys()) if has_changed(name)]
+
+
+def defaults_of(*kinds: type) -> dict[str, Any]:
+    """Defaults of the options of config dataclasses, by flag name."""
+    return {
+        flag(each.name): each.default
+        for kind in kinds
+        for each in flat_fields(kind)
+        if each.default is not dataclasses.MISSING
+    }
+
+
 def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Options given from Python, each as its field has it: lists joined by commas, paths as texts.
 
@@ -153,7 +185,9 @@ def _typed(name: str, value: Any, type_name: str) -> Any:
     if plain not in ("str", "bool", "float", "int") and isinstance(value, (Mapping, list, tuple)):
         return value
     expected = {"str": "a text", "bool": "True or False", "float": "a number", "int": "a whole number"}
-    raise UsageError(f"{name}={str(value)[:80]!r}: expected {expected.get(plain, 'names and values')}, got {type(value).__name__}")
+    raise UsageError(
+        f"{name}={str(value)[:80]!r}: expected {expected.get(plain, 'names and values')}, got {type(value).__name__}"
+    )
 
 
 def flat_fields(kind: type) -> list[dataclasses.Field[Any]]:

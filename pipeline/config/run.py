@@ -35,7 +35,7 @@ class EngineConfig(Validated):
     ship_code: bool = option(
         False, "Send this program's code along to the cluster instead of using what its image holds."
     )
-    actors: int = option(1, "Model workers.")
+    actors: int | None = option(None, "Model workers.", otherwise="one a GPU of this machine, else 1")
     gpus_per_actor: float | None = option(
         None, "GPUs a model worker takes, fractions allowed.", otherwise="1 on GPU, 0 on CPU"
     )
@@ -59,6 +59,11 @@ class EngineConfig(Validated):
     no_progress_timeout: float = option(
         3600.0, "Ray: seconds without any block moving after which the run fails (GPU nodes may take long to come)."
     )
+
+    @property
+    def num_actors(self) -> int:
+        """Model workers; one until the engine is settled."""
+        return self.actors or 1
 
     def check(self) -> None:
         self.require_positive("actors", "gpus_per_actor", "decode_workers", "model_timeout", "no_progress_timeout")

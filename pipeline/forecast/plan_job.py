@@ -81,7 +81,7 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
         console.print(
             "warning: the sample holds nothing for the models; try --sample-minutes with more", highlight=False
         )
-    found = forecast(plan, strata, measured, wanted, config.engine.actors)
+    found = forecast(plan, strata, measured, wanted, config.engine.num_actors)
     if measured.is_cut:
         found["notes"].append(
             f"--limit-seconds {wanted.limit_seconds:g} was over before the sample was: made from "
@@ -107,7 +107,7 @@ def _with_whole_rows(drawn: Sequence[Drawn], plan: pa.Table) -> list[Drawn]:
 
 def _for_this_machine(config: JobConfig) -> JobConfig:
     """A session of its own, and no more model workers than there are devices."""
-    actors = min(config.engine.actors, num_devices(resolve_device(config.tasks[0].model.device)))
+    actors = min(config.engine.num_actors, num_devices(resolve_device(config.tasks[0].model.device)))
     return dataclasses.replace(config, engine=dataclasses.replace(config.engine, actors=actors, ray_address="local"))
 
 

@@ -32,8 +32,9 @@ from audiomill.report.side import Index, index_row, name_of, part_file, script, 
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
+from audiomill.tables.remarks import remarks
 from audiomill.watch.journal import redacted
-from audiomill.watch.progress import duration_text, size_text
+from audiomill.watch.progress import counted, duration_text, size_text
 
 FOLDER = "report"
 MAX_CLIP_S = WINDOW_S
@@ -92,7 +93,7 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
         _title(record),
         body(
             _headline(entries, found),
-            [_made_by(record), *_notes(entries, found)],
+            [_made_by(record), *_notes(entries, found), *_remarks(output)],
             _charts(entries, found),
             kinds,
             sorted(found.languages),
@@ -224,6 +225,10 @@ def _headline(entries: Sequence[Row], found: Gathered) -> list[tuple[str, str]]:
     if sums["failed_s"] > 0.05:
         figures.append(("lost in damaged files", f"{sums['failed_s']:,.1f} s"))
     return figures
+
+
+def _remarks(output: Place) -> list[str]:
+    return [f"{counted(count, 'recording')}: {note}." for note, count in remarks(output)]
 
 
 def _notes(entries: Sequence[Row], found: Gathered) -> list[str]:

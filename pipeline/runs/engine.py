@@ -38,8 +38,8 @@ def chosen_engine(engine: EngineConfig, device: str) -> tuple[str, str]:
         return engine.engine, "as asked"
     if engine.ray_address is not None or os.environ.get("RAY_ADDRESS"):
         return "ray", "an address of a cluster was given"
-    if engine.actors > 1:
-        return "ray", f"--actors {engine.actors}"
+    if engine.num_actors > 1:
+        return "ray", f"--actors {engine.num_actors}"
     if device != "cpu" and resolve_device(device) == "cuda" and num_devices("cuda") > 1:
         return "ray", f"{num_devices('cuda')} GPUs"
     return "local", "one machine; --engine ray or --ray-address for a cluster"
@@ -47,8 +47,19 @@ def chosen_engine(engine: EngineConfig, device: str) -> tuple[str, str]:
 
 def with_engine(config: JobConfig) -> JobConfig:
     """The job with its engine settled."""
-    name, _ = chosen_engine(config.engine, config.tasks[0].model.device)
-    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, engine=name))
+    device = config.tasks[0].model.device
+    name, _ = chosen_engine(config.engine, device)
+    actors = config.engine.actors
+    if actors is None:
+        actors = max(1, int(_gpus_here(config.engine, device) / max(config.engine.gpus_per_actor or 1.0, 1e-3)))
+        actors = actors if name == "ray" else 1
+    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, engine=name, actors=actors))
+
+
+def _gpus_here(engine: EngineConfig, device: str) -> int:
+    """Of this machine, where the models run on them; a cluster elsewhere has its own."""
+    is_here = engine.ray_address in (None, "local") and not os.environ.get("RAY_ADDRESS")
+    return num_devices("cuda") if is_here and device != "cpu" and resolve_device(device) == "cuda" else 1
 
 
 def engine_line(config: JobConfig) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from audiomill.config.fields import build, typed
+from audiomill.config.fields import build, defaults_of, typed
 from audiomill.config.jobs import BY_NAME, JobConfig
 from audiomill.config.run import is_mine
 from audiomill.errors import RunFailed, UsageError
@@ -79,7 +79,9 @@ def run_job(
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = listing_of(config) if listing is None else listing
     config = with_access(config, listing)
-    asked = dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, storage_options=config.plan.storage_options))
+    asked = dataclasses.replace(
+        asked, plan=dataclasses.replace(asked.plan, storage_options=config.plan.storage_options)
+    )
     tasks = found_tasks(config)
     with open_engine(config) as opened:
         engine = opened.module
@@ -93,7 +95,7 @@ def run_job(
             if not config.speakers.keep_voices:
                 drop_voices(output)
         remove_stale_temporaries(output)
-        ledger.guard(output, fields, run_record(config))
+        ledger.guard(output, fields, run_record(config), defaults_of(*BY_NAME.values()))
         if asked.plan.part_seconds is None:  # another run may have claimed the output a moment before
             first = with_part_seconds(asked, listing, ledger.claim_of(output), opened.device)[0]
             if first.plan != config.plan:
@@ -166,7 +168,7 @@ def _run(
         _tell_done(console, plan, done)
     spec = dataclasses.replace(spec, canary=spread(list(todo), config.engine.canary, spec.digest))
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in todo.items()}
-    meter = Meter(planned_s, {part: _bytes(rows) for part, rows in todo.items()}, spec.engine.actors)
+    meter = Meter(planned_s, {part: _bytes(rows) for part, rows in todo.items()}, spec.engine.num_actors)
     tell(
         console, "run_started", output=spec.output.url, parts=len(todo), hours=round(sum(planned_s.values()) / 3600, 4)
     )

@@ -69,7 +69,7 @@ def session(engine: EngineConfig, verbose: bool) -> Iterator[None]:
     options["logging_level"] = logging.INFO if verbose else logging.ERROR
     if address == "local":
         # Model actors mostly wait for decoded audio while decoders work, so they get CPUs of their own in Ray's count.
-        extra = math.ceil(engine.actors * engine.cpus_per_actor)
+        extra = math.ceil(engine.num_actors * engine.cpus_per_actor)
         options |= {"num_cpus": usable_cores() + extra + 1, "include_dashboard": False}
     if engine.ship_code:
         options["runtime_env"] = {"py_modules": [str(code_to_ship())]}
@@ -184,7 +184,7 @@ def _actor_options(spec: RunSpec, num_waiting: int) -> dict[str, Any]:
     cores = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes())
     at_once = _cores_of_actor(spec, cores) if num_waiting > 1 else 1
     pool = ray.data.ActorPoolStrategy(
-        size=spec.engine.actors,
+        size=spec.engine.num_actors,
         max_tasks_in_flight_per_actor=at_once - 1 + num_waiting,
         max_concurrent_calls_per_actor=at_once,
         enable_true_multi_threading=True,
@@ -303,7 +303,7 @@ def _cores_of_actor(spec: RunSpec, cores: int) -> int:
     """Cores that an actor may compute on, of those of its node: the actors that find room there share them."""
     if spec.device != "cpu":
         return 1
-    actors_here = -(-spec.engine.actors // max(1, sum(bool(node["Alive"]) for node in ray.nodes())))
+    actors_here = -(-spec.engine.num_actors // max(1, sum(bool(node["Alive"]) for node in ray.nodes())))
     return max(1, int(spec.engine.cpus_per_actor), cores // actors_here)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +64,7 @@ def infer_piece(
     except RunFailed:
         raise
     except Exception as error:
-        found = _heard_apart(cuts, own, tasks, wanted, error)
+        found = _heard_apart(cuts, own, tasks, wanted, error, canary, row["part"])
     _check_some_work(cuts, found)
     result = {
         **{name: row[name] for name in passed_on},
@@ -124,14 +126,14 @@ def _heard(
         [[each[number] for number in own] for each in said.by_task],
     )
     found = _Heard(batched=batched, difference=difference, second_s=said.second_s)
-    found.segments = [
-        segment_row(cut, transcripts[n], _fingerprint(heard[0][n])) for cut, n in zip(given.cuts, own, strict=True)
-    ]
-    found.frames = {
-        output.name: output.rows(given, wanted.frames[output.name])
-        for output in OUTPUTS
-        if output.name in wanted.frames
-    }
+    with _faults_are_ours("segments", seed):
+        found.segments = [
+            segment_row(cut, transcripts[n], _fingerprint(heard[0][n])) for cut, n in zip(given.cuts, own, strict=True)
+        ]
+    for output in OUTPUTS:
+        if output.name in wanted.frames:
+            with _faults_are_ours(output.name, seed):
+                found.frames[output.name] = output.rows(given, wanted.frames[output.name])
     if who.rows is not None and who.batched is not None:
         found.frames[HEARD] = who.rows
         found.batched = [*batched, who.batched]
@@ -145,6 +147,25 @@ def _heard(
         if error is not None:
             found.errors.setdefault(cut["recording_id"], error)
     return found
+
+
+@contextlib.contextmanager
+def _faults_are_ours(table: str, part: int) -> Iterator[None]:
+    """What goes wrong where no model computes is no recording's fault: it ends the run, with its place.
+
+    Raises:
+        RunFailed: in place of whatever is raised inside.
+    """
+    try:
+        yield
+    except RunFailed:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise RunFailed(
+            f"part {part}: the rows of {table} could not be made ({told(error)}, {where.filename.rsplit('/', 1)[-1]}:{where.lineno}); "
+            "this is a fault of audiomill and not of the audio: please report it"
+        ) from error
 
 
 def _overheard(
@@ -172,8 +193,11 @@ def _heard_apart(
     tasks: Sequence[LoadedTask],
     wanted: Tables,
     error: Exception,
+    canary: int,
+    seed: int,
 ) -> _Heard:
-    """Recording by recording, after something failed for all together: what fails again alone is lost."""
+    """Recording by recording, after something failed for all together: what fails again alone is lost. The exactness check
+    takes its segments from the first ones that do not."""
     found = _Heard(frames={name: kind.empty_table() for name, kind in wanted.frames.items()})
     names = list(dict.fromkeys(cut["recording_id"] for cut in cuts))
     for name in names:
@@ -182,12 +206,17 @@ def _heard_apart(
             if len(names) == 1:
                 raise error
             each = _heard(
-                [cuts[at] for at in mine], [[own[at] for at in mine] for own in utterances], tasks, wanted, 0, 0
+                [cuts[at] for at in mine], [[own[at] for at in mine] for own in utterances], tasks, wanted, canary, seed
             )
+        except RunFailed:
+            raise
         except Exception as alone:
             found.errors[name] = alone
             found.lost[name] = sum(cuts[at]["stop"] - cuts[at]["start"] for at in mine if not cuts[at]["halo"])
             continue
+        if each.difference is not None:
+            canary = max(0, canary - each.difference.num_segments)
+            found.difference = largest([*([found.difference] if found.difference else []), each.difference])
         found.segments += each.segments
         found.frames = {
             key: pa.concat_tables([*([found.frames[key]] if key in found.frames else []), table])

@@ -39,6 +39,8 @@ MAX_SHOWN_BYTES = 100
 
 SIGNED = "signed"
 """In the options that reach places: the URLs with their signatures, by the sources that they stand for."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A file or folder: URL or local path, and the fsspec options to reach it."""
@@ -217,7 +219,9 @@ def retried(call: Callable[[], T]) -> T:
             if not is_transient(error):
                 raise
             if attempt == NUM_ATTEMPTS - 1:
-                raise (ConnectionError(str(error.__cause__)) if isinstance(error, FileNotFoundError) else error) from error
+                raise (
+                    ConnectionError(str(error.__cause__)) if isinstance(error, FileNotFoundError) else error
+                ) from error
             time.sleep(FIRST_DELAY_S * 2**attempt * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")
 

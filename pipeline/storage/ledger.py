@@ -13,7 +13,7 @@ import io
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audiomill import schema
+from audiomill.config.fields import differing
 from audiomill.errors import OutputMismatch, RunFailed, UsageError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table, to_bytes
@@ -34,13 +35,16 @@ KNOWN_NAMES = re.compile(
 )
 
 
-def guard(output: Place, fields: dict[str, Any], record: dict[str, Any]) -> None:
+def guard(
+    output: Place, fields: dict[str, Any], record: dict[str, Any], defaults: Mapping[str, Any] | None = None
+) -> None:
     """Claims the output for a configuration, or checks that it is the one it was made with.
 
     Args:
         output: the output folder.
         fields: everything that changes results, by flag name.
         record: what run.json holds beside that (versions, fingerprint).
+        defaults: of options, so that an output of a version without one of them goes on.
 
     Raises:
         OutputMismatch: another configuration made this output; the message names the differences.
@@ -59,14 +63,13 @@ def guard(output: Place, fields: dict[str, Any], record: dict[str, Any]) -> None
             return str({each: of for each, of in value.items() if one.get(each) != two.get(each)})
         return f"{origin.get('model_name')} (weights {value})" if name == "model" else repr(value)
 
-    differing = [
+    others = [
         f"--{name} was {shown(before, claimed, name)}, now {shown(fields, record, name)}"
-        for name in sorted(before.keys() | fields.keys())
-        if before.get(name) != fields.get(name)
+        for name in differing(before, fields, defaults or {})
     ]
-    if differing:
+    if others:
         raise OutputMismatch(
-            f"{output.url} was made with other settings: {'; '.join(differing)}. "
+            f"{output.url} was made with other settings: {'; '.join(others)}. "
             "Use the old settings, another --output, or --overwrite to start anew"
         )
 

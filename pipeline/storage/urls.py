@@ -15,7 +15,9 @@ SIGNATURE = re.compile(
     re.IGNORECASE,
 )
 """Names in a URL's query that say who may read for how long, and not what is read."""
-AZURE_SIGNATURE = frozenset(["sv", "se", "st", "sp", "sr", "si", "spr", "sip", "ss", "srt", "sdd", "skoid", "sktid", "skt", "ske", "sks", "skv"])
+AZURE_SIGNATURE = frozenset(
+    ["sv", "se", "st", "sp", "sr", "si", "spr", "sip", "ss", "srt", "sdd", "skoid", "sktid", "skt", "ske", "sks", "skv"]
+)
 """Those of Azure, where there is a `sig` with them."""
 SAME_STORES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "local": "file"}
 

@@ -145,4 +145,3 @@ def check_met(output: Place, conditions: Sequence[Condition]) -> None:
     parts = ledger.each_part(output, "segments", [name for name in OF_SEGMENTS if name != "text"] + ["id", "text"])
     if conditions and not any(meeting(output, part, rows.to_pylist(), conditions) for part, rows in parts):
         raise InputError(f"--where {', '.join(map(str, conditions))}: no segment of {output.url} meets this")
-

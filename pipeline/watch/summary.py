@@ -93,7 +93,7 @@ def summarise(
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "num_halved_batches": num_halved,
         "padding_waste_pct": padding_waste_pct(real, padded),
-        "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (busy_of * spec.engine.actors)),
+        "device_busy_pct": min(100.0, 100.0 * seconds["infer"] / (busy_of * spec.engine.num_actors)),
         "device": spec.device,
         "precision": spec.precisions[0],
         "engine": spec.engine.engine,

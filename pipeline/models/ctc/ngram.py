@@ -107,7 +107,9 @@ def local_file(place: Place, option: str) -> Path:
     for folder in (Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")), Path(tempfile.gettempdir())):
         with contextlib.suppress(PermissionError, FileNotFoundError, ReadOnly):
             return _kept(folder / "audiomill", name, plain)
-    raise InputError(f"{option} {place.url}: no place for a copy; set XDG_CACHE_HOME or TMPDIR to a folder that can be written")
+    raise InputError(
+        f"{option} {place.url}: no place for a copy; set XDG_CACHE_HOME or TMPDIR to a folder that can be written"
+    )
 
 
 def _kept(folder: Path, name: str, content: bytes) -> Path:

@@ -14,6 +14,8 @@ MAX_CHARS_PER_SECOND = 40.0
 """Fast speakers reach 25."""
 CHARS_FREE = 20
 """A word of half a second may be long."""
+SAID_CHARS_PER_SECOND = 6.0, 22.0
+"""Of a sentence that is really said again and again."""
 MAX_REPEATS = 4
 """Of the same words in a row."""
 SURE_SILENCE = 0.75
@@ -50,13 +52,20 @@ def failed_gates(signals: Signals, text: TranscriptConfig) -> tuple[str, ...]:
     """Names of the gates that a text does not pass."""
     gates = {
         "avg_logprob": signals.avg_logprob < text.min_avg_logprob,
-        "compression_ratio": signals.compression_ratio > text.max_compression_ratio,
-        "repeated": signals.num_repeats > MAX_REPEATS,
+        "compression_ratio": signals.compression_ratio > text.max_compression_ratio and not is_said_again(signals),
+        "repeated": signals.num_repeats > MAX_REPEATS and not is_said_again(signals),
         "too_fast": signals.chars_per_second > MAX_CHARS_PER_SECOND,
         "unfinished": not signals.is_finished,
         "past_the_end": signals.overrun_s > 0.0,
     }
     return tuple(name for name, failed in gates.items() if failed)
+
+
+def is_said_again(signals: Signals) -> bool:
+    """Whether a text that repeats itself is as long as somebody speaks: a decoder that loops writes more than can be said, or
+    breaks off, or says it of silence."""
+    least, most = SAID_CHARS_PER_SECOND
+    return signals.is_finished and least <= signals.chars_per_second <= most
 
 
 def is_silence(signals: Signals, text: TranscriptConfig) -> bool:

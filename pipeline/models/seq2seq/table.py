@@ -46,7 +46,8 @@ class Entry(NamedTuple):
 
     `begins`: what they look at, or what they begin with in place of tokens, all of one length (prefix_BLD); `prompts`: behind
     what is looked at, all of one length, empty behind a prefix; `names`: the caller's; `seeds`: of the sampler; `limits`: most
-    tokens of each row, where it is less than the search's.
+    tokens of each row, where it is less than the search's; `said`: tokens that may be said in each: a text that repeats itself
+    is no loop before it has as many.
     """
 
     begins: Crossed | Tensor
@@ -54,6 +55,7 @@ class Entry(NamedTuple):
     names: list[int]
     seeds: list[int]
     limits: list[int] | None = None
+    said: list[int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,7 @@ class Table:
         self._logprobs_BN = torch.zeros((capacity, self._max_new), device=device)
         self._count_B = torch.zeros(capacity, dtype=torch.long, device=device)
         self._limit_B = torch.zeros(capacity, dtype=torch.long, device=device)
+        self._said_B = torch.zeros(capacity, dtype=torch.long, device=device)
         self._slots_B = torch.arange(capacity, device=device)
         self._running_B = torch.zeros(capacity, dtype=torch.bool, device=device)
         self._latest_B = torch.zeros(capacity, dtype=torch.long, device=device)
@@ -159,6 +162,7 @@ class Table:
         self._running_B[rows], self._count_B[rows] = True, 0
         limits = entry.limits or [self._max_new] * len(entry.names)
         self._limit_B[rows] = torch.tensor(limits, device=self._weights.device).clamp(max=self._max_new)
+        self._said_B[rows] = torch.tensor(entry.said or [0] * len(entry.names), device=self._weights.device)
         self._rules.open(rows)
         if self._watch is not None:
             self._watch.open(rows)
@@ -210,7 +214,7 @@ class Table:
         self._rules.advance(chosen_B, rows)
         running_B &= (chosen_B != self._search.tokens.end) & (count_B < self._limit_B[rows])
         if self._watch is not None:
-            running_B &= ~self._watch.advance(chosen_B, rows)
+            running_B &= ~self._watch.advance(chosen_B, rows) | (count_B < self._said_B[rows])
 
     def leave(self) -> list[tuple[int, Decoded]]:
         """Names and results of the rows that are done; the others move together."""
@@ -223,7 +227,9 @@ class Table:
         for holder in (self._rules, self._watch, self._sampler):
             if holder is not None:
                 holder.move(moved)
-        per_row = (self._chosen_BN, self._logprobs_BN, self._count_B, self._limit_B, self._running_B, self._latest_B)
+        per_row = (
+            self._chosen_BN, self._logprobs_BN, self._count_B, self._limit_B, self._said_B, self._running_B, self._latest_B,
+        )  # fmt: skip
         for each in per_row:
             each[: len(kept)] = each[moved]
         self._running_B[len(kept) : before] = False

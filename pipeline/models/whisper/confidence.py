@@ -35,9 +35,20 @@ def word_confidence(evidence: Evidence) -> float:
     return 1.0 / (1.0 + math.exp(-total))
 
 
-def segment_confidence(words: Sequence[float], no_speech_prob: float) -> float:
-    """Expected share of words that are right; of a segment without words, how sure Whisper is that nobody speaks."""
-    return sum(words) / len(words) if words else no_speech_prob
+DOUBTFUL = 0.3
+"""At most, of a text that no attempt got past its checks: it broke off or loops, however sure its words are."""
+
+
+def segment_confidence(words: Sequence[float], no_speech_prob: float, has_failed: bool = False) -> float:
+    """Expected share of words that are right; of a segment without words, how sure Whisper is that nobody speaks.
+
+    Args:
+        words: confidence of each.
+        no_speech_prob: of the segment.
+        has_failed: the text did not pass its checks.
+    """
+    sure = sum(words) / len(words) if words else no_speech_prob
+    return min(sure, DOUBTFUL) if has_failed and words else sure
 
 
 def _log_odds(probability: float) -> float:

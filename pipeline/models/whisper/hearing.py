@@ -23,6 +23,7 @@ from audiomill.models.seq2seq.cross import Crossed, crossed
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.heard import Heard, How, Stretch, TimedToken, seed_of
 from audiomill.models.seq2seq.table import Decoded, Entry
+from audiomill.models.seq2seq.word_times import without_repeats
 from audiomill.models.whisper.detect import detect_languages
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.network.encoder import encode
@@ -31,6 +32,9 @@ from audiomill.models.whisper.phrases import STAMP_SAMPLES
 from audiomill.models.whisper.timing import Heads, token_costs, token_frames
 from audiomill.models.whisper.tokens import WhisperTokens
 
+SAID_A_SECOND, SAID_AT_ONCE = 4.0, 8
+"""Tokens, timestamps among them. In the full window a text may repeat itself for so long: people do. A short context makes loops,
+and the full window is its remedy."""
 MIN_REST_S = 1.0
 """With less audio behind the last phrase Whisper invents a greeting."""
 MIN_LEFT_OUT_S = 3.0
@@ -156,7 +160,13 @@ class Hearing:
         if self._asked.keeps_hidden:
             self._hidden |= dict(zip(names, hidden_BFD, strict=True))
         prompts = [[*self._asked.before, *self._prompt(row, self._asked.timestamps)] for row in rows]
-        return Entry(looked_at, prompts, names, [self._seed(name) for name in names])
+        said = None if self._how.is_short else [self._said(name) for name in names]
+        return Entry(looked_at, prompts, names, [self._seed(name) for name in names], said=said)
+
+    def _said(self, name: int) -> int:
+        """Tokens that somebody may say in what a pass hears."""
+        row, start = self._passes[name]
+        return int(SAID_A_SECOND * (len(self._utterances[row].pcm_T) - start) / MODEL_SAMPLE_RATE) + SAID_AT_ONCE
 
     def _encoded(self, most: int) -> _Encoded | None:
         """The next rows, encoded: on a GPU beside what its main stream does."""
@@ -279,7 +289,8 @@ class Hearing:
         stretches: dict[int, list[Stretch]] = {row: [] for row in range(len(self._utterances))}
         for name, (row, start) in enumerate(self._passes):
             stretches[row].append(Stretch(start, self._found[name], timed.get(name)))
-        return [self._as_heard(row, tuple(stretches[row])) for row in range(len(self._utterances))]
+        end = self._asked.tokens.end
+        return [self._as_heard(row, without_repeats(stretches[row], end)) for row in range(len(self._utterances))]
 
     def _as_heard(self, row: int, stretches: tuple[Stretch, ...]) -> Heard:
         token, probabilities = self._spoken[row]

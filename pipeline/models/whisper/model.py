@@ -35,6 +35,7 @@ from audiomill.models.seq2seq.heard import Heard, How, TimedToken, core_seconds,
 from audiomill.models.seq2seq.memory import free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.stepping import decode
 from audiomill.models.seq2seq.table import Decoded, Search, Table
+from audiomill.models.seq2seq.word_times import settled
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.vectors.taps import without_layers_above
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
@@ -255,7 +256,7 @@ class WhisperModel:
     def _num_words(self, tokens: Sequence[int]) -> int:
         return len(units(self._tokenizer.decode([token for token in tokens if token < self._tokens.end])))
 
-    def _words(self, heard: Heard) -> tuple[TimedText, ...]:
+    def _words(self, heard: Heard, utterance: Utterance) -> tuple[TimedText, ...]:
         """Words with their confidence; without times where none were asked for."""
         end, avg_logprob = self._tokens.end, mean_logprob(heard)
         timed: list[TimedToken] = []
@@ -267,7 +268,8 @@ class WhisperModel:
         def judge(probability: float) -> float:
             return word_confidence(Evidence(probability, avg_logprob, heard.rung))
 
-        return words_of(timed, self._tokenizer, heard.language, judge)
+        words = words_of(timed, self._tokenizer, heard.language, judge)
+        return words if self._heads is None else settled(words, _core(utterance).pcm_T)
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
@@ -278,8 +280,8 @@ class WhisperModel:
         )
         pieces = iter(decoded_texts[len(whole) :])
         transcripts = []
-        for heard, text, row in zip(texts, decoded_texts, spans, strict=False):
-            words, no_speech_prob = self._words(heard), heard.stretches[0].decoded.no_speech_prob
+        for utterance, heard, text, row in zip(utterances, texts, decoded_texts, spans, strict=False):
+            words, no_speech_prob = self._words(heard, utterance), heard.stretches[0].decoded.no_speech_prob
             phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
             transcripts.append(
                 Transcript(
@@ -292,7 +294,9 @@ class WhisperModel:
                     phrases=tuple(p for p in phrases if p.text) if self._asked.timestamps else None,
                     rung=heard.rung,
                     gates=heard.gates,
-                    confidence=segment_confidence([word.confidence or 0.0 for word in words], no_speech_prob),
+                    confidence=segment_confidence(
+                        [word.confidence or 0.0 for word in words], no_speech_prob, has_failed=bool(heard.gates)
+                    ),
                 )
             )
         return transcripts

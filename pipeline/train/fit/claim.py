@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audiomill.config.fields import result_fields
+from audiomill.config.fields import defaults_of, differing, result_fields
 from audiomill.config.train import FinetuneConfig
+from audiomill.config.train_units import TrainUnitsConfig
 from audiomill.errors import UsageError
 
 LOCK = "lock"
@@ -42,9 +43,9 @@ def claim(output: Path, fields: dict[str, Any], job: str = "finetune") -> None:
         path.write_text(json.dumps({"job": job, "results": fields}, indent=1, sort_keys=True))
         return
     before = json.loads(path.read_text())["results"]
-    differing = [name for name in sorted(before.keys() | fields.keys()) if before.get(name) != fields.get(name)]
-    if differing:
-        name = differing[0]
+    others = differing(before, fields, defaults_of(FinetuneConfig, TrainUnitsConfig))
+    if others:
+        name = others[0]
         raise UsageError(
             f"--output {output} was made with other settings: --{name} was {before.get(name)!r}, now {fields.get(name)!r}. "
             "Use the old settings, another --output, or --overwrite"

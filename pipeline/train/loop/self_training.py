@@ -195,7 +195,9 @@ def _round(number: int, folder: Path, rounds: list[Metrics], config: SelfTrainin
         selected = _select(folder, labeller, config, quiet)
     report = _train(folder, train, config, quiet) if is_trained else {}
     checkpoint = str(folder / "training" / "checkpoint") if is_trained else config.train.model
-    for name, inputs in ((("dev", config.dev), ("test", config.test)) if number != BASELINE else (("test", config.test),)):
+    for name, inputs in (
+        (("dev", config.dev), ("test", config.test)) if number != BASELINE else (("test", config.test),)
+    ):
         _transcribe(inputs, folder / name, checkpoint, config, quiet)
     if is_trained:
         write_lineage(folder, labeller)
