@@ -33,14 +33,11 @@ from audiomill.models.whisper.timing import Heads, token_costs, token_frames
 from audiomill.models.whisper.tokens import WhisperTokens
 
 SAID_A_SECOND, SAID_AT_ONCE = 4.0, 8
-"""Tokens, timestamps among them. In the full window a text may repeat itself for so long: people do. A short context makes loops,
-and the full window is its remedy."""
+"""Tokens. So long a text may repeat itself in the full window, which is the remedy for loops of a short context."""
 MIN_REST_S = 1.0
 """With less audio behind the last phrase Whisper invents a greeting."""
-MIN_LEFT_OUT_S = 3.0
-"""Less speech behind the last timestamp may be a pause, or the stamp's error."""
-ENCODER_SECONDS = {"cpu": 60, "cuda": 960}
-"""Audio that is encoded at once. The encoder is bound by its products, which are large early."""
+MIN_LEFT_OUT_S = 3.0  # less behind the last timestamp may be a pause, or the stamp's error
+ENCODER_SECONDS = {"cpu": 60, "cuda": 960}  # encoded at once: its products are large early
 ALIGNED_AT_ONCE, WARPED_AT_ONCE = 16, 64
 """Rows that the decoder reads again together for their word times, and rows whose paths are found together."""
 
@@ -160,12 +157,11 @@ class Hearing:
         if self._asked.keeps_hidden:
             self._hidden |= dict(zip(names, hidden_BFD, strict=True))
         prompts = [[*self._asked.before, *self._prompt(row, self._asked.timestamps)] for row in rows]
-        said = None if self._how.is_short else [self._said(name) for name in names]
+        said = None if self._how.is_short else [self._said(*self._passes[name]) for name in names]
         return Entry(looked_at, prompts, names, [self._seed(name) for name in names], said=said)
 
-    def _said(self, name: int) -> int:
-        """Tokens that somebody may say in what a pass hears."""
-        row, start = self._passes[name]
+    def _said(self, row: int, start: int) -> int:
+        """Tokens that somebody may say behind a sample."""
         return int(SAID_A_SECOND * (len(self._utterances[row].pcm_T) - start) / MODEL_SAMPLE_RATE) + SAID_AT_ONCE
 
     def _encoded(self, most: int) -> _Encoded | None:
@@ -183,17 +179,16 @@ class Hearing:
 
     def encode_next(self) -> bool:
         """Encodes the next rows, for their hidden states only; whether there were any."""
-        if self._waiting:
+        is_left = bool(self._waiting)
+        if is_left:
             self._encode(self._next_names(len(self._waiting)))
-            return True
-        return False
+        return is_left
 
     def _next_names(self, most: int) -> list[int]:
         """Passes of one context, all at the start of their utterance or all behind it."""
 
         def kind(name: int) -> tuple[int, bool]:
-            row, start = self._passes[name]
-            return self._contexts[row], start == 0
+            return self._contexts[self._passes[name][0]], self._passes[name][1] == 0
 
         first = kind(self._waiting[0])
         at_once = ENCODER_SECONDS[self._weights.decoder.device.type] * MODEL_SAMPLE_RATE // first[0]
@@ -343,9 +338,9 @@ class Hearing:
 def _is_left_out(utterance: Utterance, heard_until: int) -> bool:
     """Whether much of the speech lies behind a sample: all of a segment that voice activity cut out is speech, but for
     pauses; elsewhere there is more of it than fits before the sample."""
-    behind = len(utterance.pcm_T) - heard_until
-    speech = len(utterance.pcm_T) if utterance.speech is None else utterance.speech
-    return min(behind, speech - heard_until) > MIN_LEFT_OUT_S * MODEL_SAMPLE_RATE
+    whole = len(utterance.pcm_T)
+    speech = whole if utterance.speech is None else utterance.speech
+    return min(whole, speech) - heard_until > MIN_LEFT_OUT_S * MODEL_SAMPLE_RATE
 
 
 def _moved(mel_BMF: Tensor, frames: Sequence[int]) -> Tensor:
