@@ -133,7 +133,8 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
         raise ModelError(f"{option}: {model} is no CTC model; use a ...ForCTC checkpoint, or leave it out")
     for name in ("lexicon", "hotwords") if not is_ctc else ("coverage_score",):
         if getattr(search, name):
-            raise ModelError(f"--{name.replace('_', '-')}: {model} does not read it; leave it out")
+            hint = "leave it out; Whisper takes such words in --prompt" if name == "hotwords" else "leave it out"
+            raise ModelError(f"--{name.replace('_', '-')}: {model} does not read it; {hint}")
     if text.task == "translate" and TRANSLATION not in checkpoint.gives:
         raise ModelError(f"--task translate: {model} does not translate; use a multilingual Whisper or Canary")
     if not text.punctuation and PUNCTUATION not in checkpoint.gives:

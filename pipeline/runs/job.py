@@ -78,10 +78,7 @@ def run_job(
     check_places(config)
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = listing_of(config) if listing is None else listing
-    config = with_access(config, listing)
-    asked = dataclasses.replace(
-        asked, plan=dataclasses.replace(asked.plan, storage_options=config.plan.storage_options)
-    )
+    asked, config = with_access(asked, listing), with_access(config, listing)
     tasks = found_tasks(config)
     with open_engine(config) as opened:
         engine = opened.module

@@ -104,9 +104,10 @@ def local_file(place: Place, option: str) -> Path:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{option} {place.url}: cannot be unpacked ({error}); is it cut short?") from error
     name = f"{hashlib.sha256(content).hexdigest()[:16]}-{place.url.rsplit('/', 1)[-1].removesuffix('.gz')}"
-    for folder in (Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")), Path(tempfile.gettempdir())):
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "audiomill"
+    for folder in (cache, Path(tempfile.gettempdir()) / f"audiomill-{os.getuid()}"):
         with contextlib.suppress(PermissionError, FileNotFoundError, ReadOnly):
-            return _kept(folder / "audiomill", name, plain)
+            return _kept(folder, name, plain)
     raise InputError(
         f"{option} {place.url}: no place for a copy; set XDG_CACHE_HOME or TMPDIR to a folder that can be written"
     )

@@ -11,6 +11,19 @@ from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.ngram import local_file
 from audiomill.models.ctc.pieces import spelling
 from audiomill.storage.fs import Place
+from audiomill.text.encodings import UnknownEncoding, decoded, lines_of
+
+
+def user_lines(content: bytes, option: str) -> list[str]:
+    """Lines of a file that a user wrote, in whatever encoding can be told.
+
+    Raises:
+        InputError: none can.
+    """
+    try:
+        return lines_of(decoded(content).text)
+    except UnknownEncoding as unknown:
+        raise InputError(f"{option}: {unknown}; convert it to UTF-8") from None
 
 
 def pieces_of(vocabulary: CtcVocabulary) -> dict[str, int] | None:
@@ -71,7 +84,7 @@ def words_of_lexicon(path: Path, vocabulary: CtcVocabulary) -> Iterator[list[int
     """
     number = {token: at for at, token in enumerate(vocabulary.tokens)}
     num_words = 0
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in user_lines(path.read_bytes(), f"--lexicon {path.name}"):
         word, tokens = _word_and_tokens(line, vocabulary, number)
         if not word.strip():
             continue
@@ -108,6 +121,6 @@ def _word_and_tokens(line: str, vocabulary: CtcVocabulary, number: dict[str, int
 def phrases(text: str, options: dict[str, Any]) -> list[str]:
     """Hotwords by comma, or from a file with one a line (`@FILE`)."""
     if text.startswith("@"):
-        lines = local_file(Place(text[1:], options), "--hotwords").read_text(encoding="utf-8").splitlines()
+        lines = user_lines(local_file(Place(text[1:], options), "--hotwords").read_bytes(), f"--hotwords {text}")
         return [line.strip() for line in lines if line.strip()]
     return [phrase.strip() for phrase in text.split(",") if phrase.strip()]

@@ -179,8 +179,7 @@ class Hearing:
 
     def encode_next(self) -> bool:
         """Encodes the next rows, for their hidden states only; whether there were any."""
-        is_left = bool(self._waiting)
-        if is_left:
+        if is_left := bool(self._waiting):
             self._encode(self._next_names(len(self._waiting)))
         return is_left
 
@@ -288,10 +287,10 @@ class Hearing:
         return [self._as_heard(row, without_repeats(stretches[row], end)) for row in range(len(self._utterances))]
 
     def _as_heard(self, row: int, stretches: tuple[Stretch, ...]) -> Heard:
-        token, probabilities = self._spoken[row]
+        token, languages = self._spoken[row]
         language = "en" if token is None else self._asked.tokens.language_of(token)
-        probability = None if probabilities is None else probabilities[language]
-        return Heard(stretches, language, probability, rung=self._how.rung, languages=probabilities)
+        sure = None if languages is None else languages[language]
+        return Heard(stretches, language, sure, rung=self._how.rung, languages=languages)
 
     def _timed(self, heads: Heads) -> dict[int, tuple[TimedToken, ...]]:
         """Tokens with times of every pass that has text."""

@@ -41,9 +41,9 @@ from audiomill.runs.job import run_job
 from audiomill.runs.posteriors.tune import tuned
 from audiomill.text.bootstrap import Comparison
 from audiomill.train.fit.finetune import finetune
-from audiomill.train.loop.loop_inputs import changed_inputs, check_inputs, seen_inputs
 from audiomill.train.loop.labelling import Labelling, read_by
 from audiomill.train.loop.lineage import write_lineage
+from audiomill.train.loop.loop_inputs import changed_inputs, check_inputs, seen_inputs
 from audiomill.train.loop.scoring import decided, scored
 from audiomill.train.select.selection import select
 

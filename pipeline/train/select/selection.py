@@ -23,6 +23,7 @@ from rich.console import Console
 from audiomill.audio.fingerprint import same_sound
 from audiomill.config.select import SelectConfig, SelectJobConfig
 from audiomill.errors import InputError, UsageError
+from audiomill.models.ctc.spelling import user_lines
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
 from audiomill.text.calibrate import reliability, written
@@ -172,7 +173,8 @@ def _words(vocabulary: str | None, found: Candidates) -> frozenset[str] | None:
     place = Place(vocabulary, {})
     if not place.exists():
         raise InputError(f"--vocabulary {vocabulary}: no such file; expected a word a line, or `calibrate`")
-    return frozenset(word for line in place.read().decode().splitlines() for word in units_of(line, None))
+    lines = user_lines(place.read(), f"--vocabulary {vocabulary}")
+    return frozenset(word for line in lines for word in units_of(line, None))
 
 
 def _drop_leaks(found: Candidates, verdicts: list[Verdict], held_out: HeldOut) -> None:
