@@ -28,7 +28,8 @@ from audiomill.config.train import FinetuneConfig, TrainOutputConfig
 from audiomill.text.bootstrap import compared
 from audiomill.train.fit.finetune import finetune
 from audiomill.train.loop.scoring import _edits, scored
-from audiomill.train.loop.self_training import _transcribe, best_of, config_of, self_train
+from audiomill.train.loop.self_training import _transcribe, config_of, self_train
+from audiomill.train.loop.verdicts import best_of
 from benchmarks.record import save
 
 SHAPE = {
@@ -194,7 +195,7 @@ def main() -> None:
         config = loop_config(root, arguments.rounds, seed, arguments.updates, seconds_of(root / "unlabelled"))
         rounds = self_train(config, Console(stderr=True))
         control = shuffled_control(root, config, rounds, seed)
-        first, best = rounds[0]["wer"], best_of(rounds)["wer"]
+        first, best = next(each["wer"] for each in rounds if each["round"] == 0), best_of(rounds)["wer"]
         results.append(
             {
                 "seed": seed,

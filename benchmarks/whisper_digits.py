@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from audiomill.train.loop.self_training import best_of, config_of, self_train
+from audiomill.train.loop.self_training import config_of, self_train
+from audiomill.train.loop.verdicts import best_of
 from benchmarks.record import save
 from benchmarks.self_training import recordings, told
 
@@ -82,7 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     write_splits(recordings(arguments.digits), arguments.work)
     rounds = self_train(loop_config(arguments.work, arguments.model), Console(stderr=True))
-    before, after = rounds[0]["wer"], best_of(rounds)["wer"]
+    before, after = next(each["wer"] for each in rounds if each["round"] == 0), best_of(rounds)["wer"]
     print(f"held-out speakers: {100 * before:.1f}% before, {100 * after:.1f}% after")
     save(
         "whisper_digits",

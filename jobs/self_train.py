@@ -56,6 +56,7 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
     """
     from audiomill.train.loop import self_training as job
     from audiomill.train.loop.labelling import Labelling
+    from audiomill.train.loop.verdicts import best_of, why_ended
 
     values = yaml_mapping(job_file)
     sections = {
@@ -68,8 +69,8 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
     config = job.config_of({**_checked(values, job_file, _starts_anew(sections["train"])), "quiet": quiet}, sections)
     with quiet_libraries(verbose):
         found = job.self_train(config, Console(stderr=True))
-    best, alone = job.best_of(found), next((each for each in found if each["training"]), found[0])
-    click.echo(f"stopped: {job.why_ended(found, config.loop)}")
+    best, alone = best_of(found), next((each for each in found if each["training"]), found[0])
+    click.echo(f"stopped: {why_ended(found, config.loop)}")
     click.echo(
         f"best: round {best['round']}, test WER {100 * best['wer']:.2f}% (labels alone: {100 * alone['wer']:.2f}%); "
         f"checkpoint: {best['checkpoint']}; report: {config.output}/report.html"

@@ -22,7 +22,8 @@ from audiomill.errors import UsageError
 from audiomill.storage.fs import Place
 from audiomill.train.fit.finetune import finetune
 from audiomill.train.loop.scoring import decided, scored
-from audiomill.train.loop.self_training import _transcribe, best_of, config_of, self_train, why_ended
+from audiomill.train.loop.self_training import _transcribe, config_of, self_train
+from audiomill.train.loop.verdicts import best_of, why_ended
 from tests.command_line import in_process
 from tests.scale import daily
 from tests.tone_language import save_config, write_corpus
@@ -157,7 +158,7 @@ def test_a_killed_loop_ends_as_an_undisturbed_one(corpus: Path, whole: Path) -> 
 
 @pytest.mark.timeout(300)
 def test_a_student_of_shuffled_labels_is_refused(corpus: Path, whole: Path, tmp_path: Path) -> None:
-    best = best_of([metrics(whole, number) for number in range(ROUNDS + 1)])
+    best = best_of([metrics(whole, number) for number in range(-1, ROUNDS + 1)])
     selected = pq.read_table(whole / "round-1" / "selection" / "selected.parquet")
     texts = selected.column("text").to_pylist()
     at = selected.column_names.index("text")

@@ -39,12 +39,12 @@ from audiomill.models.family import POSTERIORS, TEXT
 from audiomill.models.new_models.named import is_new
 from audiomill.runs.job import run_job
 from audiomill.runs.posteriors.tune import tuned
-from audiomill.text.bootstrap import Comparison
 from audiomill.train.fit.finetune import finetune
 from audiomill.train.loop.labelling import Labelling, read_by
 from audiomill.train.loop.lineage import write_lineage
 from audiomill.train.loop.loop_inputs import changed_inputs, check_inputs, seen_inputs
 from audiomill.train.loop.scoring import decided, scored
+from audiomill.train.loop.verdicts import best_of, round_line, takes_over, why_ended
 from audiomill.train.select.selection import select
 
 Metrics = dict[str, Any]
@@ -105,32 +105,10 @@ def self_train(config: SelfTraining, console: Console) -> list[Metrics]:
         if not (folder / "metrics.json").exists():
             _round(number, folder, rounds, config, console)
         rounds.append(json.loads((folder / "metrics.json").read_text()))
-        console.print(_round_line(rounds[-1]), highlight=False, soft_wrap=True)
+        console.print(round_line(rounds[-1]), highlight=False, soft_wrap=True)
         write_report(root, rounds, config.label.plan.storage_options)
     (root / "best.json").write_text(json.dumps(best_of(rounds), indent=1))
     return rounds
-
-
-def best_of(rounds: list[Metrics]) -> Metrics:
-    """The last round that was promoted."""
-    return next(each for each in reversed(rounds) if each["promoted"])
-
-
-def why_ended(rounds: list[Metrics], loop: LoopConfig) -> str | None:
-    """The stop rule that holds, or None."""
-    if not rounds:
-        return None
-    failures = 0
-    for each in reversed(rounds):
-        if each["promoted"] or each["round"] <= 0:
-            break
-        failures += 1
-    if failures >= loop.patience:
-        return f"{failures} round{'s' if failures > 1 else ''} without a promotion"
-    last = rounds[-1]
-    if last["round"] > 0 and last["promoted"] and last["gain"] < loop.min_gain:
-        return f"the last gain, {100 * last['gain']:.1f}%, is below --min-gain"
-    return f"{loop.rounds} rounds done" if last["round"] >= loop.rounds else None
 
 
 def _has_ended(rounds: list[Metrics], loop: LoopConfig) -> bool:
@@ -317,32 +295,11 @@ def _metrics(number: int, folder: Path, teacher: Metrics | None, checkpoint: str
         "teacher": None if teacher is None else teacher["round"],
         "teacher_wer": found.before,
         "probability": found.probability,
-        "promoted": teacher is None or _takes_over(number, found, config.loop.level),
+        "promoted": teacher is None or takes_over(number, found, config.loop.level),
         "gain": 0.0 if teacher is None else 1 - found.after / max(found.before, 1e-9),
         "fingerprint": fingerprint(weights),
         "level": config.loop.level,
     }
-
-
-def _takes_over(number: int, found: Comparison, level: float) -> bool:
-    """A student must be better by more than luck; the first teacher no worse than what it was made of."""
-    return found.after <= found.before if number == 0 else found.is_better(level)
-
-
-def _round_line(metrics: Metrics) -> str:
-    wer, (low, high) = 100 * metrics["wer"], (100 * each for each in metrics["interval"])
-    text = f"round {metrics['round']}: test WER {wer:.2f}% ({low:.2f} to {high:.2f})"
-    if metrics["teacher"] is None:
-        return f"{text}, trained on the labels alone" if metrics["training"] else f"{text}, the model as it is"
-    if metrics["round"] == 0:
-        verdict = "promoted" if metrics["promoted"] else "worse than the model as it is: rolled back"
-        return f"{text}, trained on the labels alone; the model as it is {100 * metrics['teacher_wer']:.2f}%; {verdict}"
-    kept = metrics["selection"]
-    decision = "promoted" if metrics["promoted"] else "rolled back"
-    return (
-        f"{text}, teacher {100 * metrics['teacher_wer']:.2f}%; kept {kept['num_kept']} of {kept['num_segments']} labels; "
-        f"{decision} (p = {metrics['probability']:.4f}, level {metrics['level']:g})"
-    )
 
 
 def config_of(values: dict[str, Any], sections: dict[str, dict[str, Any]]) -> SelfTraining:
