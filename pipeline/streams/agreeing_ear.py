@@ -27,6 +27,8 @@ TRIMMED, LONGEST = 14 * MODEL_SAMPLE_RATE, 25 * MODEL_SAMPLE_RATE
 MOST_CHUNK_S = 5.0
 """With the longest that is not final a window of 30 s."""
 THRESHOLD = 0.5
+LEAST_WORD, MIN_UNSAID = int(0.04 * MODEL_SAMPLE_RATE), 3
+"""Samples of a word; so many words in less time were not said."""
 SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")
 Timed = tuple[str, int, int]
 
@@ -85,7 +87,7 @@ class AgreeingEar:
     def heard(self, utterance: Utterance, text: Any) -> Heard:
         (transcript,) = self._transcripts([utterance], [text])
         at = utterance.start
-        every = [(word.text, at + word.start, at + word.stop) for word in transcript.words or ()]
+        every = said([(word.text, at + word.start, at + word.stop) for word in transcript.words or ()])
         words = every[already(self._final, every, self._told) :]
         end = self._from + len(self._pcm_T)
         is_over = self._is_pause(end) or len(self._pcm_T) > LONGEST
@@ -128,6 +130,19 @@ class AgreeingEar:
         count = min(max(0, before - self._from), len(self._pcm_T))
         self._pcm_T, self._from = self._pcm_T[count:], self._from + count
         self._final = [word for word in self._final if word[2] > self._from]
+
+
+def said(words: Sequence[Timed]) -> list[Timed]:
+    """Without runs of words that take no time: the decoder went on repeating itself where the sound had ended."""
+    kept, run = list[Timed](), list[Timed]()
+    for word in words:
+        if run and word[2] - run[0][1] >= LEAST_WORD * (len(run) + 1):
+            kept += run if len(run) < MIN_UNSAID else []
+            run = []
+        run.append(word)
+    if run and (len(run) < MIN_UNSAID or run[-1][2] - run[0][1] >= LEAST_WORD * len(run)):
+        kept += run
+    return kept
 
 
 def already(final: Sequence[Timed], now: Sequence[Timed], told: int) -> int:
