@@ -88,13 +88,17 @@ def test_every_gate_has_a_text_that_fails_it_and_only_it() -> None:
     assert failed_gates(GOOD, TEXT) == () and not is_silence(GOOD, TEXT)
     bad = {
         "avg_logprob": GOOD._replace(avg_logprob=-1.1),
-        "compression_ratio": GOOD._replace(compression_ratio=2.5),
-        "repeated": GOOD._replace(num_repeats=5),
+        "compression_ratio": GOOD._replace(compression_ratio=2.5, chars_per_second=30.0),
+        "repeated": GOOD._replace(num_repeats=5, chars_per_second=30.0),
         "too_fast": GOOD._replace(chars_per_second=41.0),
         "unfinished": GOOD._replace(is_finished=False),
         "past_the_end": GOOD._replace(overrun_s=1.5),
     }
     assert {name: failed_gates(signals, TEXT) for name, signals in bad.items()} == {name: (name,) for name in bad}
+    said_again = GOOD._replace(compression_ratio=4.0, num_repeats=6, chars_per_second=10.0)
+    assert failed_gates(said_again, TEXT) == (), "as long as somebody speaks: it is said again and again"
+    assert failed_gates(said_again._replace(chars_per_second=1.0), TEXT) == ("compression_ratio", "repeated")
+    assert "repeated" in failed_gates(said_again._replace(is_finished=False), TEXT)
     assert is_silence(GOOD._replace(no_speech_prob=0.7, avg_logprob=-1.1), TEXT)
     assert is_silence(GOOD._replace(no_speech_prob=0.8, avg_logprob=-0.9), TEXT)
     assert is_silence(GOOD._replace(speech_s=0.0), TEXT) and not is_silence(GOOD._replace(speech_s=0.4), TEXT)

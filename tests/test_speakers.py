@@ -354,6 +354,17 @@ def test_segments_are_cut_where_the_speaker_changes_in_a_pause(talks: dict[str, 
         assert np.isclose(total, row["speech_s"])
 
 
+SURE = ("confidence", "probability", "avg_logprob", "no_speech_prob", "language_probability")
+"""Of a text from a second attempt the last bits depend on how many rows stood beside it."""
+
+
+def known(row: dict[str, Any]) -> dict[str, Any]:
+    """A row to compare: all of it to the letter, but vectors, and what says how sure somebody is to a ten thousandth."""
+    found = {name: pytest.approx(value, abs=1.5e-4) if name in SURE else value for name, value in row.items()}
+    words = row.get("words")
+    return found | {"vector": None} | ({} if words is None else {"words": [known(word) for word in words]})
+
+
 def test_parts_do_not_matter_to_who_speaks(talks: dict[str, Any], tmp_path: Path, whisper: Path) -> None:
     run(talks["root"] / "in", tmp_path / "out", model=str(whisper), speakers="auto", keep_voices=True, part_seconds=8)
     for table in ("turns", "speakers", "segments"):
@@ -364,7 +375,7 @@ def test_parts_do_not_matter_to_who_speaks(talks: dict[str, Any], tmp_path: Path
         other = sorted(
             rows(tmp_path / "out", table), key=lambda row: (row[key], row.get("start_s", 0.0), row["speaker"] or "")
         )
-        assert [{**row, "vector": None} for row in one] == [{**row, "vector": None} for row in other], table
+        assert [known(row) for row in one] == [known(row) for row in other], table
         for a, b in zip(one, other, strict=True):
             if a.get("vector") is not None:
                 assert np.allclose(a["vector"], b["vector"], atol=1e-4)

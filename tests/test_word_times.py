@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Utterance
+from audiomill.models.base import TimedText, Utterance
+from audiomill.models.seq2seq.heard import Stretch
+from audiomill.models.seq2seq.table import Decoded
+from audiomill.models.seq2seq.word_times import ordered, settled, without_repeats
 from audiomill.models.whisper.timing import heads_of, warp
 from audiomill.models.whisper.words import TimedToken, words_of
 from tests.jobs_by_hand import loaded, rows, run
@@ -135,3 +138,48 @@ def test_tokens_join_to_words_with_their_punctuation_and_numbers() -> None:
         ("He\u00e9", 300),
         ("42", 400),
     ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.text("ab1", min_size=1, max_size=9), st.integers(-9_000, 90_000), st.integers(-9_000, 90_000)),
+        max_size=12,
+    ),
+    st.integers(0, 80_000),
+)
+def test_words_are_in_order_without_overlap_inside_and_not_too_long(
+    words: list[tuple[str, int, int]], length: int
+) -> None:
+    found = ordered([TimedText(text, start, stop, 1.0) for text, start, stop in words], length)
+    assert [word.text for word in found] == [text for text, _, _ in words]
+    edges = [edge for word in found for edge in (word.start, word.stop)]
+    assert edges == sorted(edges) and all(0 <= edge <= length for edge in edges)
+    assert all(word.stop - word.start <= RATE * (1.0 + 0.6 * len(word.text)) for word in found)
+
+
+def test_a_word_does_not_last_through_the_pause_beside_it() -> None:
+    sound = np.zeros(4 * RATE, np.int16)
+    sound[RATE // 2 : RATE] = 8_000
+    sound[3 * RATE : 3 * RATE + RATE // 2] = 8_000
+    first, second = settled(
+        [TimedText("one", 8_000, 2 * RATE, 1.0), TimedText("two", 2 * RATE, 3 * RATE + RATE // 2, 1.0)], sound
+    )
+    assert abs(first.stop - RATE) <= RATE // 10 and abs(second.start - 3 * RATE) <= RATE // 10
+    assert first.start == 8_000 and second.stop == 3 * RATE + RATE // 2
+
+
+def stretch(start: int, *tokens: tuple[int, int, int]) -> Stretch:
+    """Of text tokens with their times, a timestamp around them."""
+    ids = [900, *(token for token, _, _ in tokens), 901]
+    decoded = Decoded(ids, [-0.1] * len(ids), -1.0, len(ids), 0.0, True)
+    return Stretch(start, decoded, tuple(TimedToken(token, a, b, 1.0) for token, a, b in tokens))
+
+
+def test_a_pass_does_not_say_again_what_the_one_before_it_said_at_the_same_time() -> None:
+    before = stretch(0, (1, 0, 9_000), (2, 9_000, 16_000), (3, 16_000, 24_000))
+    again = stretch(12_000, (2, 12_000, 16_000), (3, 16_000, 24_000), (4, 24_000, 30_000))
+    kept, cut = without_repeats([before, again], 800)
+    assert kept == before and cut.decoded.tokens == [900, 4, 901] and [t.token for t in cut.timed or ()] == [4]
+    later = stretch(40_000, (2, 40_000, 42_000), (3, 42_000, 45_000))
+    assert without_repeats([before, later], 800)[1] == later, "said once more, later"
+    assert without_repeats([], 800) == ()

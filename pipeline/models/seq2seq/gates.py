@@ -48,12 +48,13 @@ class Signals(NamedTuple):
     speech_s: float | None
 
 
-def failed_gates(signals: Signals, text: TranscriptConfig) -> tuple[str, ...]:
-    """Names of the gates that a text does not pass."""
+def failed_gates(signals: Signals, text: TranscriptConfig, may_repeat: bool = True) -> tuple[str, ...]:
+    """Names of the gates that a text does not pass. `may_repeat`: see `is_said_again`."""
+    is_real = may_repeat and is_said_again(signals)
     gates = {
         "avg_logprob": signals.avg_logprob < text.min_avg_logprob,
-        "compression_ratio": signals.compression_ratio > text.max_compression_ratio and not is_said_again(signals),
-        "repeated": signals.num_repeats > MAX_REPEATS and not is_said_again(signals),
+        "compression_ratio": signals.compression_ratio > text.max_compression_ratio and not is_real,
+        "repeated": signals.num_repeats > MAX_REPEATS and not is_real,
         "too_fast": signals.chars_per_second > MAX_CHARS_PER_SECOND,
         "unfinished": not signals.is_finished,
         "past_the_end": signals.overrun_s > 0.0,
@@ -63,9 +64,10 @@ def failed_gates(signals: Signals, text: TranscriptConfig) -> tuple[str, ...]:
 
 def is_said_again(signals: Signals) -> bool:
     """Whether a text that repeats itself is as long as somebody speaks: a decoder that loops writes more than can be said, or
-    breaks off, or says it of silence."""
+    breaks off, is not sure, or says it of silence."""
     least, most = SAID_CHARS_PER_SECOND
-    return signals.is_finished and least <= signals.chars_per_second <= most
+    is_sure = signals.is_finished and signals.avg_logprob >= UNSURE_LOGPROB
+    return is_sure and least <= signals.chars_per_second <= most
 
 
 def is_silence(signals: Signals, text: TranscriptConfig) -> bool:
@@ -92,7 +94,11 @@ def is_unsure(signals: Signals, rung: int) -> bool:
 
 def is_better(new: Signals, old: Signals, text: TranscriptConfig) -> bool:
     """Fewer failed gates, or surer; in place of a text that passes all of them surer by a margin."""
-    num_new, num_old = (len(failed_gates(each, text)) for each in (new, old))
+    one, other = (
+        each.num_repeats > MAX_REPEATS or each.compression_ratio > text.max_compression_ratio for each in (new, old)
+    )
+    both_repeat = one == other  # else one of them loops
+    num_new, num_old = (len(failed_gates(each, text, both_repeat)) for each in (new, old))
     margin = 0.0 if num_old else UNSURE_MARGIN
     return num_new < num_old or (num_new == num_old and new.avg_logprob > old.avg_logprob + margin)
 
