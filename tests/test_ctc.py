@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomill.models.base import Utterance
 from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, transcripts
+from audiomill.models.ctc.vocabulary import ctc_vocabulary
 
 VOCABULARY = CtcVocabulary(("-", "|", "a", "b", "c"), blank=0, delimiter="|")
 HOP = 320
@@ -71,3 +75,20 @@ def test_unspaced_scripts_are_shared_out_by_token() -> None:
     ]
     parts = [t.text for t in transcripts(windows, [labels(text[:160]), labels(text[80:])], VOCABULARY, HOP, None)]
     assert parts == ["abc" * 30, "abc" * 30]
+
+
+@pytest.mark.parametrize(
+    ("told", "tokens"), [(" ", (" ",)), ("|", (" ",)), (None, (" ",)), ("|", ("|",)), ("|", ("|", " "))]
+)
+def test_words_end_at_the_blank_that_a_vocabulary_has(told: str | None, tokens: tuple[str, ...]) -> None:
+    names = ("-", "a", "b", *tokens)
+    tokenizer = SimpleNamespace(
+        get_vocab=lambda: {token: at for at, token in enumerate(names)},
+        pad_token_id=0, all_special_ids=[0], word_delimiter_token=told,
+    )  # fmt: skip
+    vocabulary = ctc_vocabulary(tokenizer, None, None)
+    labels = np.array([1, 2, 3, 0, 2, len(names) - 1, 1], np.int32)
+    frames = FrameLabels(labels, np.zeros(len(labels), np.float32))
+    utterance = Utterance(np.zeros(320 * len(labels), np.int16), 0, 0, ("r", None), 0, None)
+    (found,) = transcripts([utterance], [frames], vocabulary, 320, None)
+    assert found.text == "ab b a" and [word.text for word in found.words or ()] == ["ab", "b", "a"]

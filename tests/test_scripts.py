@@ -200,3 +200,24 @@ def test_a_whisper_folder_without_its_vocabulary_is_one_error(whisper: Path, tmp
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="tokenizer cannot be read"):
         check_options(find_checkpoint(ModelConfig(model=str(tmp_path)), {}), "w", TranscriptConfig())
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "other"),
+    [
+        *(("en", "don't stop", f"don{sign}t stop") for sign in "\u2019\u2018\u02bc\u00b4`\uff07\u2032"),
+        *(("uk", "п'ять", f"п{sign}ять") for sign in "\u2019\u02bc"),
+        ("uz", "o'zbek", "o\u02bbzbek"),
+        ("en", "hello world", "hel\u00adlo \ufeffworld\u200b"),
+        ("ar", "مرحبا", "\u200fمرحبا\u200e"),
+        ("en", "wait-- what...", "wait\u2014 what\u2026"),
+        ("eng", "he's here", "he is here"),
+    ],
+)
+def test_one_sign_stands_for_all_that_look_like_it(language: str, one: str, other: str) -> None:
+    assert score_pair(one, other, language)[0].rate == 0
+
+
+def test_less_than_is_no_tag_in_english() -> None:
+    assert units_of("x < 5 and y > 3", "en") == ["x", "5", "and", "y", "3"]
+    assert units_of("so <noise> it is", "en") == ["so", "it", "is"]

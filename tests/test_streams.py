@@ -21,6 +21,7 @@ from audiomill.config.stages import ChunksConfig, ModelConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import TimedText, Transcript, Utterance
 from audiomill.streams.agreeing_ear import AgreeingEar, agreed, already
+from audiomill.streams.agreeing_ear import said as that_take_time
 from audiomill.streams.listener import Listener
 from audiomill.streams.simulated import played
 from audiomill.streams.stream_words import StreamWord
@@ -363,3 +364,13 @@ def test_what_cannot_be_streamed_is_told(whisper: Path, tmp_path: Path, tones: L
     assert in_process(tmp_path, "listen", "-", "--model", str(whisper), "--simulate", "fast").returncode == 2
     gone = in_process(tmp_path, "listen", "gone.wav", "--model", str(whisper))
     assert gone.returncode == 2 and "gone.wav" in gone.stderr and "Traceback" not in gone.stderr
+
+
+def test_words_that_take_no_time_were_not_said() -> None:
+    spoken = [("he", 0, 3_000), ("waits", 3_000, 9_000), ("a", 9_000, 9_000), ("day", 9_000, 14_000)]
+    loop = [(text, 14_000, 14_000) for text in ("he", "waits", "a", "day")]
+    again = [("he", 20_000, 24_000), ("waits", 24_000, 30_000)]
+    assert that_take_time(spoken) == spoken and that_take_time([]) == []
+    assert that_take_time([*spoken, *loop]) == spoken
+    assert that_take_time([*spoken, *loop, *again]) == [*spoken, *again]
+    assert that_take_time(loop[:2]) == loop[:2], "two words may lie so near"

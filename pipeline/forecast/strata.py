@@ -79,6 +79,10 @@ def draw(strata: Mapping[str, Sequence[Row]], wanted_s: float, seed: int) -> lis
 
 def _stretch(row: Row, stratum: str, longest: float, at: float) -> Drawn:
     known = row["span_duration_s"] or row["duration_s"]
+    if (
+        known is None and row["planned_s"] > 1.5 * longest
+    ):  # by its size: somewhere behind the start may be behind its end
+        return Drawn(row, stratum, row["span_start_s"] or 0.0, longest)
     if known is None or known <= 1.5 * longest:
         return Drawn(row, stratum, None, None)
     start = (row["span_start_s"] or 0.0) + round(at * (known - longest), 2)

@@ -182,13 +182,31 @@ class OpenParquet:
         wanted = told + ([f"{column}.path"] if has_path else [])
         if not wanted:
             return [Row()] * file.metadata.row_group(position).num_rows
-        return [_row(values, column) for values in file.read_row_group(position, columns=wanted).to_pylist()]
+        names = _class_names(file.schema_arrow)
+        rows = file.read_row_group(position, columns=wanted).to_pylist()
+        return [_row({name: _named(value, names.get(name)) for name, value in row.items()}, column) for row in rows]
 
     def sidecar(self, kind: str, sidecar: Sidecar) -> bytes:
         raise AssertionError("texts are columns")
 
     def close(self) -> None:
         self._handle.close()
+
+
+def _class_names(arrow: pa.Schema) -> dict[str, list[str]]:
+    """Names of the classes of each column that holds their numbers. Source: `datasets.ClassLabel`, in the metadata of a shard."""
+    try:
+        told = json.loads((arrow.metadata or {}).get(b"huggingface", b"{}"))
+        features = told["info"]["features"].items()
+        return {name: list(each["names"]) for name, each in features if each.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _named(value: Any, names: list[str] | None) -> Any:
+    if names is None or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
 
 
 def _is_plain(kind: Any) -> bool:
