@@ -17,6 +17,7 @@ from audiomill.models.base import Answer, Utterance
 from audiomill.models.seq2seq.gates import Signals, failed_gates, is_better, is_hopeless, is_silence, is_unsure
 from audiomill.models.seq2seq.heard import How
 from audiomill.models.seq2seq.watching import LoopWatch, Sampler
+from audiomill.models.whisper.confidence import DOUBTFUL, segment_confidence
 from audiomill.text.repetition import num_repeats
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.scale import daily
@@ -236,3 +237,10 @@ def test_a_second_model_that_cannot_be_asked_is_said_at_once(
         run(tmp_path / "in", tmp_path / "out", model=whisper, second_model=wav2vec2_folder)
     with pytest.raises(UsageError, match="without --no-retry"):
         run(tmp_path / "in", tmp_path / "out", model=whisper, second_model=whisper, retry=False)
+
+
+def test_a_text_that_no_attempt_got_past_its_checks_is_doubtful_however_sure_its_words_are() -> None:
+    assert segment_confidence([0.98, 0.98], 0.1) == pytest.approx(0.98)
+    assert segment_confidence([0.98, 0.98], 0.1, has_failed=True) == DOUBTFUL < 0.5
+    assert segment_confidence([0.1], 0.1, has_failed=True) == pytest.approx(0.1)
+    assert segment_confidence([], 0.9, has_failed=True) == 0.9, "nobody speaks"
