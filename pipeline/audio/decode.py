@@ -54,13 +54,14 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
     handle.seek(0)
     if not head:
         raise Rejected("read", "empty", "expected encoded audio, got 0 bytes")
-    try:
-        doubt = why_not_believed(handle, head)
-        if doubt is not None:
-            raise RuntimeError(doubt)
-        file = soundfile.SoundFile(handle)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        with _opened_otherwise(handle, head, start_s, track, str(error).split(">: ")[-1].rstrip(".")) as audio:
+    doubt, why, file = why_not_believed(handle, head), "", None
+    if doubt is None:
+        try:
+            file = soundfile.SoundFile(handle)
+        except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+            why = str(error).split(">: ")[-1].rstrip(".")
+    if file is None:
+        with _opened_otherwise(handle, head, start_s, track, why, doubt) as audio:
             yield audio
         return
     with file:
@@ -89,8 +90,10 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
 
 
 @contextmanager
-def _opened_otherwise(handle: IO[bytes], head: bytes, start_s: float, track: str, why: str) -> Iterator[Audio]:
-    """What libsndfile does not open, and why it does not."""
+def _opened_otherwise(
+    handle: IO[bytes], head: bytes, start_s: float, track: str, why: str, doubt: str | None
+) -> Iterator[Audio]:
+    """What libsndfile does not open (`why`), or would not read as it is (`doubt`)."""
     handle.seek(0)
     if wav.is_wav(head):
         check_header(*wav.stated_format(handle))
@@ -105,8 +108,8 @@ def _opened_otherwise(handle: IO[bytes], head: bytes, start_s: float, track: str
             yield audio
         return
     handle.seek(0)
-    with open_with_ffmpeg(handle, start_s, track, why) as audio:
-        stated, doubt = stated_frames(handle, head), why_not_believed(handle, head)
+    with open_with_ffmpeg(handle, start_s, track, doubt or why) as audio:
+        stated = stated_frames(handle, head)
         audio.notes += [f"{doubt}: read to its end"] if doubt and doubt != UNTOLD_LENGTH else []
         if stated is not None and doubt is None:  # FFmpeg takes the file's size for what the header says
             audio.num_announced = max(0, stated - int(start_s * audio.sample_rate + 0.5))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 
 import pyarrow as pa
 
 from audiomill.storage.names import on_disk
-from audiomill.storage.urls import real_path
+from audiomill.storage.urls import real_folders, real_path
 from audiomill.watch.progress import counted
-
-FOLDERS_KEPT = 4096
 
 
 def without_aliases(fresh: pa.Table, plan: pa.Table) -> tuple[list[int], list[str]]:
@@ -28,7 +25,7 @@ def without_aliases(fresh: pa.Table, plan: pa.Table) -> tuple[list[int], list[st
     sources = fresh.column("source").to_pylist()
     if not any(source.startswith("/") for source in sources):
         return list(range(len(sources))), []
-    real = lru_cache(FOLDERS_KEPT)(os.path.realpath)
+    real = real_folders()
     planned = plan.column("source").unique().to_pylist()
     names = set(planned)
     by_real = {real_path(source, real): source for source in planned if source.startswith("/")}

@@ -13,6 +13,7 @@ from typing import Any
 from audiomill.errors import InputError
 from audiomill.sources.delimited import TEXT_COLUMNS
 from audiomill.sources.entry import Entry, stem
+from audiomill.sources.lhotse import said_in
 from audiomill.sources.manifest_row import BadRow, Note, first_of, number_of
 from audiomill.sources.manifests import is_manifest, read_rows
 from audiomill.storage.fs import Place
@@ -95,11 +96,8 @@ class FolderTexts:
 
 
 def _fields_of_cut(row: dict[str, Any]) -> dict[str, Any]:
-    said = [each for each in row.get("supervisions") or () if isinstance(each, dict)]
-    ordered = sorted(said, key=lambda each: float(each.get("start") or 0.0))
-    text = " ".join(str(each["text"]) for each in ordered if each.get("text"))
-    language = next((each["language"] for each in ordered if each.get("language")), None)
-    return {"text": text or None, "language": language, "duration": row.get("duration")}
+    text, language = said_in(each for each in row.get("supervisions") or () if isinstance(each, dict))
+    return {"text": text, "language": language, "duration": row.get("duration")}
 
 
 def _number(url: str) -> int | None:

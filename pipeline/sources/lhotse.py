@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from audiomill.sources.entry import Entry
@@ -30,19 +31,25 @@ def cut_entry(row: dict[str, Any], manifest: Place, audio_root: str | None) -> E
     channel = channel_of(row.get("channel")) if _num_channels(recording) > 1 else None
     said = (s for s in row.get("supervisions") or [] if isinstance(s, dict))
     supervisions = [s for s in said if _is_in(s, duration) and _is_of(s, channel)]
-    ordered = sorted(supervisions, key=lambda s: float(s.get("start") or 0))
-    text = " ".join(str(s["text"]) for s in ordered if s.get("text"))
-    languages = [s["language"] for s in ordered if s.get("language")]
+    text, language = said_in(supervisions)
     return Entry(
         _source(recording, manifest, audio_root),
         duration_s=duration,
         span_start_s=start,
         span_duration_s=duration,
         channel=channel,
-        reference=text or None,
-        language=str(languages[0]) if languages else None,
+        reference=text,
+        language=language,
         metadata=json.dumps({"cut_id": row.get("id"), "recording_id": recording.get("id")}),
     )
+
+
+def said_in(supervisions: Iterable[dict[str, Any]]) -> tuple[str | None, str | None]:
+    """Texts of supervisions in the order of time, and the first language that one of them names."""
+    ordered = sorted(supervisions, key=lambda each: float(each.get("start") or 0))
+    text = " ".join(str(each["text"]) for each in ordered if each.get("text"))
+    language = next((str(each["language"]) for each in ordered if each.get("language")), None)
+    return text or None, language
 
 
 def _is_in(supervision: dict[str, Any], duration: float) -> bool:

@@ -8,7 +8,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
@@ -23,9 +22,8 @@ from audiomill.sources.single import SINGLE
 from audiomill.sources.table_logs import check_no_table
 from audiomill.storage.fs import SIGNED, Place, retried, special_kind, version_of
 from audiomill.storage.names import readable
-from audiomill.storage.urls import folder_of, protocol, real_path, source_of
+from audiomill.storage.urls import folder_of, protocol, real_folders, real_path, source_of
 
-FOLDERS_KEPT = 4096
 METADATA_FILES = {"metadata.csv", "metadata.tsv", "metadata.jsonl"}
 Found = Entry | Supervision | Note
 OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
@@ -82,7 +80,7 @@ def list_inputs(
     supervisions: defaultdict[str, list[Supervision]] = defaultdict(list)
     seen: dict[bytes, int] = {}
     texts_apart = 0
-    real = lru_cache(FOLDERS_KEPT)(os.path.realpath)
+    real = real_folders()
     for text in inputs:
         if output and source_of(text).rstrip("/") == source_of(output).rstrip("/"):
             raise InputError(f"{text}: is the input and the --output; name another folder for the tables")
@@ -291,7 +289,7 @@ def _folder(
     audio_stems = {stem(url) for url in sizes if suffix(url) in AUDIO_SUFFIXES}
     shown = [url for url in sorted(sizes) if not is_hidden(url.removeprefix(root))]
     shown = [url for url in shown if not url.startswith(output.rstrip("/") + "/")]
-    check_no_table(place, [*details, *shown])
+    check_no_table(place, details)
     told = _metadata_rows([url for url in shown if url.rsplit("/", 1)[-1].lower() in METADATA_FILES], place.options)
     listed = FolderTexts(shown, place.options)
     for url in shown:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
 from audiomill.storage.names import on_disk
 
+FOLDERS_KEPT = 4096
 SIGNATURE = re.compile(
     r"(x-(amz|goog|oss|cos)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|sig|expires|key-pair-id|policy|"
     r"(access_?)?token|auth(orization)?|api_?key|hdnea|hdnts)$",
@@ -64,6 +66,11 @@ def source_of(url: str) -> str:
 def path_of(url: str) -> str:
     """A URL without its query, so that its ending tells what it is; other places unchanged."""
     return url.partition("?")[0].partition("#")[0] if protocol(url) in ("http", "https") else url
+
+
+def real_folders() -> Callable[[str], str]:
+    """Folders behind all links, for `real_path`: the latest ones are remembered."""
+    return lru_cache(FOLDERS_KEPT)(os.path.realpath)
 
 
 def real_path(source: str, real_folder: Callable[[str], str] = os.path.realpath) -> str:

@@ -142,6 +142,6 @@ def _holds(condition: Condition, row: Mapping[str, Any], named: Mapping[str, Any
 
 def check_met(output: Place, conditions: Sequence[Condition]) -> None:
     """Raises InputError where no segment of an output meets all conditions."""
-    parts = ledger.each_part(output, "segments", [name for name in OF_SEGMENTS if name != "text"] + ["id", "text"])
+    parts = ledger.each_part(output, "segments", ["id", *OF_SEGMENTS])
     if conditions and not any(meeting(output, part, rows.to_pylist(), conditions) for part, rows in parts):
         raise InputError(f"--where {', '.join(map(str, conditions))}: no segment of {output.url} meets this")

@@ -8,9 +8,11 @@ guess between the code pages of other scripts would be wrong too often. A line e
 from __future__ import annotations
 
 import codecs
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 UTF_8, WESTERN = "utf-8", "cp1252"
 MARKS = (
@@ -20,7 +22,7 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-MAX_MARK_BYTES = 4
+MAX_MARK_BYTES, NUM_BYTES = 4, 256
 MAX_FOREIGN_SHARE = 1 / 3
 """Of letters outside ASCII in a text of a Western language."""
 MIN_ZERO_SHARE = 0.3
@@ -74,7 +76,7 @@ def encoding_of(chunks: Iterable[bytes]) -> str:
     Raises:
         UnknownEncoding: it is none that is known.
     """
-    counts: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+    counts = np.zeros((2, NUM_BYTES), np.int64)  # of each byte, at even and at odd places
     head, parity, is_utf_8 = b"", 0, True
     utf_8 = codecs.getincrementaldecoder(UTF_8)()
     for chunk in chunks:
@@ -85,19 +87,20 @@ def encoding_of(chunks: Iterable[bytes]) -> str:
                 return marked
         is_utf_8 = is_utf_8 and _decodes(utf_8, chunk)
         for first in (0, 1):
-            counts[(parity + first) % 2].update(chunk[first::2])
+            values = np.frombuffer(chunk[first::2], np.uint8)
+            counts[(parity + first) % 2] += np.bincount(values, minlength=NUM_BYTES)
         parity = (parity + len(chunk)) % 2
     is_utf_8 = is_utf_8 and _decodes(utf_8, b"", final=True)
     return _chosen(counts[0], counts[1], is_utf_8)
 
 
-def _chosen(even: Counter[int], odd: Counter[int], is_utf_8: bool) -> str:
+def _chosen(even: NDArray[np.int64], odd: NDArray[np.int64], is_utf_8: bool) -> str:
     for zeros, others, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
-        if zeros[0] > MIN_ZERO_SHARE * zeros.total() and not others[0]:
+        if zeros[0] > MIN_ZERO_SHARE * zeros.sum() and not others[0]:
             return name
-    counts = even + odd
     if is_utf_8:
         return UTF_8
+    counts = {byte: count for byte, count in enumerate((even + odd).tolist()) if count}
     letters = {byte: bytes([byte]).decode(WESTERN, "ignore").isalpha() for byte in counts}
     foreign = sum(count for byte, count in counts.items() if byte >= 0x80 and letters[byte])
     total = sum(count for byte, count in counts.items() if letters[byte])
