@@ -28,7 +28,7 @@ import psutil
 from ray.cluster_utils import Cluster
 
 from audiomill import schema
-from audiomill.jobs.demo import whisper_folder
+from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
 from tests.faulty_proxy import FaultyProxy

@@ -1,6 +1,6 @@
 """How far confidence can be trusted: speech in noise with known texts, read by Whisper tiny.en (and a second model).
 
-Half of the clips (other voices or recordings) fit the weights of pipeline/models/whisper/confidence.py; the other half tells how
+Half of the clips (other voices or recordings) fit the weights of pipeline/audiomill/models/whisper/confidence.py; the other half tells how
 reliable they are: expected calibration error, and what share of words is wrong among those kept above a confidence.
 
 pip install espeakng-loader scikit-learn matplotlib
@@ -24,13 +24,13 @@ from rich.console import Console
 
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
-from audiomill.jobs.demo import whisper_folder
 from audiomill.models.whisper import confidence
 from audiomill.models.whisper.confidence import Evidence, features, word_confidence
 from audiomill.runs.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.normalize import normalizer
+from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import RATE, short_clips
 from benchmarks.word_times import synthesised

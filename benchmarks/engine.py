@@ -20,7 +20,6 @@ from rich.console import Console
 from audiomill.audio.recording import Cut
 from audiomill.config.fields import build
 from audiomill.config.jobs import JobConfig, TranscribeConfig
-from audiomill.jobs.demo import whisper_folder
 from audiomill.models.base import Utterance
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
@@ -32,6 +31,7 @@ from audiomill.stages.answers.climb import climbed, run_model
 from audiomill.stages.models_apart import end_waiting
 from audiomill.stages.plan import planned_table
 from audiomill.stages.sandbox import Decoder
+from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from audiomill.jobs.demo import whisper_folder
+from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
 

@@ -26,8 +26,8 @@ ROWS_A_PART = 4_000
 STEPS = {
     "plan": "from audiomill.storage import ledger; from audiomill.storage.fs import Place\n"
     "plan = ledger.load_plan(Place(OUT)); print(len(ledger.split_by_part(plan)))",
-    "inspect": "from audiomill.jobs.main import main; import sys; sys.argv = ['audiomill', 'inspect', OUT]; main()",
-    "score": "from audiomill.jobs.main import main; import sys; sys.argv = ['audiomill', 'score', OUT]; main()",
+    "inspect": "from audiomill_jobs.main import main; import sys; sys.argv = ['audiomill', 'inspect', OUT]; main()",
+    "score": "from audiomill_jobs.main import main; import sys; sys.argv = ['audiomill', 'score', OUT]; main()",
     "reader": "import audiomill; data = audiomill.open_output(OUT); n = len(data)\n"
     "print(n, data[0][0], data[n // 2][0], data[n - 1][0], sum(1 for _ in zip(data, range(100_000))))",
     "fingerprints": "import numpy as np; from audiomill.audio.fingerprint import same_sound\n"

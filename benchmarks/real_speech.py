@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import soundfile
 
-from audiomill.jobs.demo import whisper_folder
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features
 from audiomill.text.wer import NO_ERRORS, score_pair
+from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.whisper_cpu import System, faster_whisper, ours
 

@@ -27,7 +27,6 @@ from rich.console import Console
 
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
-from audiomill.jobs.demo import whisper_folder
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features
 from audiomill.runs.job import run_job
@@ -35,6 +34,7 @@ from audiomill.speakers.clustering import unit
 from audiomill.storage.fs import Place
 from audiomill.text.normalize import units_of
 from audiomill.voices.corpus_voices import updated
+from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.talk_mixes import Said, voices_of, write_mixes
 

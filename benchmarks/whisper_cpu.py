@@ -27,12 +27,12 @@ from rich.console import Console
 
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
-from audiomill.jobs.demo import whisper_folder
 from audiomill.runs.job import run_job
 from audiomill.stages.models_apart import end_waiting
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.wer import NO_ERRORS, score_pair
+from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import RATE, write_clips, write_corpus
 

@@ -107,7 +107,7 @@ class Phases:
 
 
 class Engine:
-    """Ours, as pipeline/models/whisper/model.py puts it together, with forced token counts."""
+    """Ours, as pipeline/audiomill/models/whisper/model.py puts it together, with forced token counts."""
 
     def __init__(self, model: Any, precision: str, memory_fraction: float, is_fixed: bool) -> None:
         device = model.device

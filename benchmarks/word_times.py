@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.jobs.demo import whisper_folder
 from audiomill.models.base import Utterance, Wants
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
+from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 
 RATE = 16_000

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import click
 
-from audiomill.jobs.main import JOBS, command_line, main
+from audiomill_jobs.main import JOBS, command_line, main
 
 JOB_NAMES = tuple(name for jobs in JOBS.values() for name in jobs)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-from audiomill.jobs.demo import english_clips, whisper_folder
+from audiomill_jobs.install.demo import english_clips, whisper_folder
 from tests.command_line import in_process
 from tests.jobs_by_hand import loaded
 from tests.object_store import s3_server

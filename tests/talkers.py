@@ -10,7 +10,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from audiomill.jobs.demo import english_clips
+from audiomill_jobs.install.demo import english_clips
 
 RATE = 16_000
 PEOPLE = ("en", "es", "fr", "hi", "it", "ja", "zh")

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from audiomill.config.jobs import RunConfig
-from audiomill.jobs.options import checked_values
-from audiomill.jobs.run import tasks_of
 from audiomill.watch.meter import METRICS
+from audiomill_jobs.options import checked_values
+from audiomill_jobs.process.run import tasks_of
 from tests.command_line import JOB_NAMES, command_of
 
 ROOT = Path(__file__).parent.parent

@@ -23,13 +23,13 @@ from sklearn.metrics import adjusted_rand_score
 from audiomill.config.fields import build
 from audiomill.config.jobs import KmeansJobConfig
 from audiomill.errors import InputError, UsageError
-from audiomill.jobs.main import command_line
 from audiomill.models.codes.codebooks import read_codebook
 from audiomill.models.codes.km_files import centroids_of
 from audiomill.models.codes.lloyd import adjusted_rand, best_fit, lloyd, plus_plus
 from audiomill.runs.kmeans import fit_codebook
 from audiomill.stages.sample import Reservoir
 from audiomill.storage.fs import Place
+from audiomill_jobs.main import command_line
 from tests.jobs_by_hand import rows, run
 from tests.synth import encode, noise
 

@@ -54,9 +54,7 @@ def test_a_text_is_read_in_the_encoding_that_it_is_in(encoding: str) -> None:
     assert (note is None) == encoding.startswith("utf-8")
 
 
-@pytest.mark.parametrize(
-    "content", ["Привет, мир".encode("cp1251"), "日本語".encode("shift-jis"), bytes(range(256))]
-)
+@pytest.mark.parametrize("content", ["Привет, мир".encode("cp1251"), "日本語".encode("shift-jis"), bytes(range(256))])
 def test_a_text_whose_encoding_cannot_be_told_is_refused(content: bytes) -> None:
     with pytest.raises(UnknownEncoding):
         decoded(content)

@@ -39,7 +39,7 @@ from audiomill.stages.sandbox import Decoder
 from tests.command_line import command_of
 from tests.synth import encode, noise
 
-NOT_READING = ("dataclasses", "audiomill.config", "audiomill.jobs.options", "tests", "copy", "pickle")
+NOT_READING = ("dataclasses", "audiomill.config", "audiomill_jobs.options", "tests", "copy", "pickle")
 SHOWN = {
     "transcribe": TranscribeConfig,
     "embed": EmbedConfig,

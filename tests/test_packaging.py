@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import audiomill
-from audiomill.jobs.main import JOBS
+from audiomill_jobs.main import JOBS
 from tests.command_line import JOB_NAMES, command_of
 from tests.synth import encode, noise
 
@@ -57,13 +57,15 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_program_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert wheel.name == f"audiomill-{audiomill.__version__}-py3-none-any.whl"
-    assert {name.split("/")[0] for name in names} == {"audiomill", f"audiomill-{audiomill.__version__}.dist-info"}
-    ours = [*ROOT.glob("pipeline/**/*"), *ROOT.glob("jobs/*")]
-    for path in ours:
-        if path.suffix in (".py", ".css", ".js", ".typed"):
-            inside = path.relative_to(ROOT / "pipeline") if "pipeline" in path.parts[: len(ROOT.parts) + 1] else None
-            name = f"audiomill/{inside}" if inside else f"audiomill/{path.relative_to(ROOT)}"
-            assert name in names, name
+    assert {name.split("/")[0] for name in names} == {
+        "audiomill",
+        "audiomill_jobs",
+        f"audiomill-{audiomill.__version__}.dist-info",
+    }
+    for root in (ROOT / "pipeline", ROOT / "jobs"):
+        for path in root.glob("**/*"):
+            if path.suffix in (".py", ".css", ".js", ".typed"):
+                assert path.relative_to(root).as_posix() in names, path
     assert not [name for name in names if "test" in name.lower() or name.endswith(".pyc")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -84,7 +86,7 @@ def test_it_works_beside_files_of_any_name(installed: Path, tmp_path: Path) -> N
     """The console script and the decode workers, in a folder whose files have the names of libraries."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     python = installed.parents[2] / "bin" / "python"
-    start = "import sys; sys.path.remove(''); from audiomill.jobs.main import main; sys.argv[0] = 'audiomill'; main()"
+    start = "import sys; sys.path.remove(''); from audiomill_jobs.main import main; sys.argv[0] = 'audiomill'; main()"
     write_shadows(tmp_path)
     (tmp_path / "a.wav").write_bytes(encode(noise(8_000, 1)))
     command = [str(python), "-c", start, "transcribe", "a.wav", "--model", "fake://", "--output", "out"]
@@ -101,13 +103,13 @@ def test_a_script_beside_a_pipeline_py_and_a_jobs_folder_can_use_all_three(insta
     (tmp_path / "jobs" / "__init__.py").write_text("NAME = 'my jobs'\n")
     (tmp_path / "pipeline.py").write_text("NAME = 'my pipeline'\n")
     (tmp_path / "mine.py").write_text(
-        "import audiomill, audiomill.jobs, jobs, pipeline\n"
-        "print(jobs.NAME, pipeline.NAME, audiomill.__version__, audiomill.__file__, audiomill.jobs.__file__)\n"
+        "import audiomill, audiomill_jobs, jobs, pipeline\n"
+        "print(jobs.NAME, pipeline.NAME, audiomill.__version__, audiomill.__file__, audiomill_jobs.__file__)\n"
     )
     done = subprocess.run([str(python), "mine.py"], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60)
     *names, ours, theirs = done.stdout.split()
     assert names == ["my", "jobs", "my", "pipeline", audiomill.__version__], done.stderr
-    assert ours.startswith(str(installed)) and theirs.startswith(str(installed / "audiomill" / "jobs"))
+    assert ours.startswith(str(installed)) and theirs.startswith(str(installed / "audiomill_jobs"))
     told = subprocess.run(
         [str(python), "-m", "audiomill", "--version"],
         cwd=tmp_path,

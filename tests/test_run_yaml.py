@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiomill.jobs.demo import english_clips
 from audiomill.models.codes.codebooks import Codebook, write_codebook
 from audiomill.storage.fs import Place
+from audiomill_jobs.install.demo import english_clips
 from tests.jobs_by_hand import check_accounts, rows, run
 from tests.scale import daily
 from tests.synth import encode, noise

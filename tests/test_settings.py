@@ -15,11 +15,11 @@ from audiomill.config.fields import defaults_of, differing
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.run import EngineConfig
 from audiomill.errors import OutputMismatch, UsageError
-from audiomill.jobs.options import checked_values
-from audiomill.jobs.yaml_files import yaml_mapping
 from audiomill.runs import engine
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
+from audiomill_jobs.options import checked_values
+from audiomill_jobs.yaml_files import yaml_mapping
 from tests.jobs_by_hand import job
 from tests.synth import encode, tone
 

@@ -127,7 +127,7 @@ def test_a_prompt_and_suppressed_numerals_change_what_is_written(whisper: Any) -
     import soundfile
     import soxr
 
-    from audiomill.jobs.demo import english_clips
+    from audiomill_jobs.install.demo import english_clips
 
     waveform, rate = soundfile.read(english_clips()[0][0].with_name("counting.wav"), dtype="float32")
     counting = utterance(np.rint(soxr.resample(waveform, rate, 16_000) * 32767))

@@ -1,1 +1,0 @@
-"""The command line: argv or YAML -> config -> plan -> run. One file a job, no logic."""

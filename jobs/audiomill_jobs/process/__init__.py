@@ -1,0 +1,1 @@
+"""Commands that process audio or what was made of it."""

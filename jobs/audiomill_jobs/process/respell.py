@@ -1,0 +1,46 @@
+"""audiomill respell: kept posteriors -> text by beam search, with another language model or other weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import Console
+
+from audiomill.config.respell import RespellConfig
+from audiomill.config.run import WatchConfig
+from audiomill_jobs.options import JobCommand, config_from, with_options
+from audiomill_jobs.telling import report_of
+
+EXAMPLES = """\
+Examples:
+  audiomill transcribe calls/ --model facebook/wav2vec2-base-960h --keep-posteriors 16 --output out/
+  audiomill respell out/ --lm news.arpa --beam-size 64 --num-best 5 --output news/
+  audiomill respell out/ --beam-size 50 --lm 4gram.arpa --rescore-model lm/ --tune-on dev-kept/ --output best/
+  audiomill respell out/ --config tuned/decoder.yaml --hotwords "aortic stenosis,Zolgensma" --output clinic/
+"""
+
+
+@click.command(cls=JobCommand, config=RespellConfig, epilog=EXAMPLES)
+@click.argument("inputs", nargs=-1, metavar="OUTPUT")
+@with_options(RespellConfig)
+def respell(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:
+    """Write a corpus's texts anew, without another forward pass.
+
+    OUTPUT is the --output of `transcribe --keep-posteriors` with a CTC model. Runs on CPU, a process a core; finished
+    parts are not done again.
+    """
+    from audiomill.runs.posteriors.respell import respell
+
+    config = config_from(RespellConfig, inputs, config_file, flags)
+    console = Console(stderr=True)
+    found = respell(config, console)
+    if found["is_whole"]:
+        options = config.storage.storage_options
+        report_of(config.output.output, WatchConfig.report_clips, options, config.output.quiet, console)
+    click.echo(
+        f"done: {found['num_segments']} segments, {found['hours']:.2f} h in {found['num_parts']} parts, "
+        f"{found['x_real_time_a_core']:.0f}x real time a core"
+    )
+    if not found["is_whole"]:
+        click.echo("the source is not finished: run both again for the rest")

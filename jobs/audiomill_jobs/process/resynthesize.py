@@ -1,0 +1,44 @@
+"""audiomill resynthesize: codes -> sound, and how much of it is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import Console
+
+from audiomill.config.resynthesize import ResynthesizeConfig
+from audiomill.watch.progress import counted
+from audiomill_jobs.options import JobCommand, config_from, with_options
+
+EXAMPLES = """\
+Examples:
+  audiomill encode calls/ --model kyutai/mimi --output units/
+  audiomill resynthesize units/ --recogniser openai/whisper-tiny.en
+  audiomill resynthesize units/ --codebooks 4 --most 100 --output coarse/
+"""
+
+
+@click.command(cls=JobCommand, config=ResynthesizeConfig, epilog=EXAMPLES)
+@click.argument("inputs", nargs=-1, metavar="OUTPUT")
+@with_options(ResynthesizeConfig)
+def resynthesize(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:
+    """Make sound of a codec's codes, and compare it with the original.
+
+    OUTPUT is the --output of an encode or run job with a codec. Writes a FLAC file a segment, and quality/ with a row
+    for each: SI-SDR, log-mel distance and, with a recogniser, the words that the copy loses. `report` plays
+    originals and copies side by side, the worst first.
+    """
+    from audiomill.resynthesis.copies import resynthesize
+
+    config = config_from(ResynthesizeConfig, inputs, config_file, flags)
+    found = resynthesize(config, Console(stderr=True))
+    told = [f"{counted(found['copies'], 'segment')} made again in {found['folder']}"]
+    if found["without"]:
+        told.append(f"{found['without']} without an original to compare with")
+    for name, unit in (("si_sdr_db", "SI-SDR {:.1f} dB"), ("mel_distance_db", "log-mel distance {:.1f} dB")):
+        if found[name] is not None:
+            told.append(unit.format(found[name]))
+    if found["wer"] is not None:
+        told.append(f"WER of the copies {found['wer']:.1%}")
+    click.echo(", ".join(told))

@@ -1,0 +1,1 @@
+"""Commands that show, measure and export an output."""

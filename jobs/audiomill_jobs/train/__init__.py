@@ -1,0 +1,1 @@
+"""Commands that fit codebooks, decoders and models."""

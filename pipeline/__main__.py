@@ -1,5 +1,0 @@
-"""`python -m audiomill JOB ...`."""
-
-from audiomill.jobs.main import main
-
-main()

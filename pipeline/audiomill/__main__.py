@@ -1,0 +1,5 @@
+"""`python -m audiomill JOB ...`."""
+
+from audiomill_jobs.main import main
+
+main()
