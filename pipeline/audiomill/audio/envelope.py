@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 
-STRETCH = MODEL_SAMPLE_RATE // 10
+_STRETCH = MODEL_SAMPLE_RATE // 10
 MAX_VALUES = 1_000
 
 
@@ -22,8 +22,8 @@ class Envelope:
         """Takes the next samples of all channels."""
         loudest_T = np.abs(pcm_TK.astype(np.int32)).max(axis=1)
         joined = np.concatenate([self._rest_T, loudest_T])
-        whole = len(joined) // STRETCH * STRETCH
-        self._peaks += _levels(joined[:whole].reshape(-1, STRETCH).max(axis=1)) if whole else b""
+        whole = len(joined) // _STRETCH * _STRETCH
+        self._peaks += _levels(joined[:whole].reshape(-1, _STRETCH).max(axis=1)) if whole else b""
         self._rest_T = joined[whole:]
 
     def finish(self) -> tuple[bytes, float]:
@@ -34,7 +34,7 @@ class Envelope:
         level_N = np.frombuffer(bytes(self._peaks), np.uint8)
         group = max(1, -(-len(level_N) // MAX_VALUES))
         padded = np.pad(level_N, (0, -len(level_N) % group)).reshape(-1, group)
-        seconds = STRETCH * group / MODEL_SAMPLE_RATE
+        seconds = _STRETCH * group / MODEL_SAMPLE_RATE
         return (padded.max(axis=1).tobytes() if len(level_N) else b""), seconds
 
 

@@ -23,7 +23,7 @@ MAX_DIFFERING_BITS, MAX_DIFFERING_SHORT, SHORT_S = 4, 2, 2.0
 """Of 64, for the same sound; fewer in short segments: two people's "no" are nearly alike. Measured on digits: Vorbis
 changes at most 4 bits in 90% of them; of pairs of other recordings of a length 0.1% are within 4."""
 MAX_LENGTH_RATIO = 1.02
-BLOCK_FRAMES = 1 << 12
+_BLOCK_FRAMES = 1 << 12
 """At a time: an hour would take a gigabyte."""
 
 
@@ -36,7 +36,7 @@ def fingerprint(pcm_T: NDArray[np.int16]) -> int:
     starts = np.rint(hop * np.arange(num_frames)).astype(np.int64)
     edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, NUM_BANDS + 1) / MODEL_SAMPLE_RATE * FRAME
     bins = np.unique(np.rint(edges).astype(np.int64))
-    blocks = [_bands(pcm_T, starts[at : at + BLOCK_FRAMES], bins) for at in range(0, num_frames, BLOCK_FRAMES)]
+    blocks = [_bands(pcm_T, starts[at : at + _BLOCK_FRAMES], bins) for at in range(0, num_frames, _BLOCK_FRAMES)]
     bands = np.concatenate(blocks)
     stretches = np.array_split(np.arange(num_frames), NUM_STRETCHES)
     energy = np.log(np.stack([bands[rows].mean(0) for rows in stretches]) + 1.0)
@@ -58,7 +58,7 @@ BYTE_PAIRS = ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5), (6, 7))
 into three groups, whose pairs these are."""
 SLACK_S = 1e-3
 """More than floats lose of a length that stands behind a large number."""
-AT_ONCE = 4_000_000
+_AT_ONCE = 4_000_000
 """Pairs of segments that are compared in one step of the arrays."""
 
 
@@ -118,10 +118,10 @@ def _places(each: NDArray[np.void], high: int, low: int) -> NDArray[np.float64]:
 
 
 def _chunks(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Rows that have about `AT_ONCE` pairs together."""
+    """Rows that have about `_AT_ONCE` pairs together."""
     total = np.cumsum(counts)
     most = int(total[-1]) if len(total) else 0
-    edges = np.searchsorted(total, np.arange(AT_ONCE, most, AT_ONCE), "right").tolist()
+    edges = np.searchsorted(total, np.arange(_AT_ONCE, most, _AT_ONCE), "right").tolist()
     for begin, end in pairwise([0, *edges, len(counts)]):
         if end > begin:
             yield np.arange(begin, end)

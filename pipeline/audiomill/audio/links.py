@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from audiomill.audio.headers import mpeg
 from audiomill.audio.opened import Audio
 
-SCAN_BYTES = 1 << 20
+_SCAN_BYTES = 1 << 20
 MP3_HEADER_BYTES = 4_096
 """The first frame of an MP3, which holds its length, is in them, behind its tags."""
 MP3_PADDING_BYTES = 512
@@ -90,7 +90,7 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
             start = max(start, _mp3_header_end(handle))
         handle.seek(start)
         at, kept = start, b""
-        while block := handle.read(SCAN_BYTES):
+        while block := handle.read(_SCAN_BYTES):
             content = kept + block
             found = pattern.search(content)
             if found is not None:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 
-MIN_SAMPLES = 400
+_MIN_SAMPLES = 400
 
 
 def at_speed(pcm_T: NDArray[np.int16], speed: float) -> NDArray[np.int16]:
     """The same sound, faster above 1; pitch goes with it."""
-    if len(pcm_T) < MIN_SAMPLES or speed == 1:
+    if len(pcm_T) < _MIN_SAMPLES or speed == 1:
         return pcm_T
     wave_T = soxr.resample(pcm_T.astype(np.float32), MODEL_SAMPLE_RATE * speed, MODEL_SAMPLE_RATE, quality="MQ")
     return _as_int16(wave_T)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.vad import FRAME_SAMPLES
 
-FULL_SCALE = 32768.0
+_FULL_SCALE = 32768.0
 CLIPPED_AT = 32_700
 SHORTEST_CLIP = 2
 """Samples in a row at full scale: one may be a peak."""
@@ -49,7 +49,7 @@ def measured(pcm_T: NDArray[np.int16], voiced: bytes) -> Signal:
         voiced: a byte for every 512 samples, 1 where there is voice activity.
     """
     is_voiced_F = np.frombuffer(voiced, np.uint8).astype(bool)[: -(-len(pcm_T) // FRAME_SAMPLES)]
-    wave_T = pcm_T.astype(np.float64) / FULL_SCALE
+    wave_T = pcm_T.astype(np.float64) / _FULL_SCALE
     return Signal(
         snr_db=_snr_db(wave_T, is_voiced_F),
         clipped_share=round(_clipped_share(pcm_T), 6),
@@ -79,7 +79,7 @@ def _snr_db(wave_T: NDArray[np.float64], is_voiced_F: NDArray[np.bool_]) -> floa
     level, floor = float(power_F[voiced_F].mean()), noise
     if level <= 0.0:
         return None
-    floor = max(floor, 0.25 / FULL_SCALE**2 / 3)  # a file of 16 bits holds no less
+    floor = max(floor, 0.25 / _FULL_SCALE**2 / 3)  # a file of 16 bits holds no less
     return round(float(np.clip(10 * np.log10(max(level - floor, 1e-12) / floor), LEAST_DB, MOST_DB)), 2)
 
 

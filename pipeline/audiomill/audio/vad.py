@@ -20,7 +20,7 @@ FRAME_SAMPLES = 512
 """Samples a frame: 32 ms at 16 kHz."""
 CONTEXT_SAMPLES = 64
 STATE_SHAPE = (1, 1, 128)
-BLOCK_FRAMES = 512
+_BLOCK_FRAMES = 512
 """Frames a call: 16.4 s. Fixed, so that a recording's probabilities do not depend on how it arrived."""
 MODEL_FILE = "silero_vad_16k_sequence.onnx"
 
@@ -63,7 +63,7 @@ class SpeechProbabilities:
         block_frames: frames a call; few of them make probabilities known sooner, at more work.
     """
 
-    def __init__(self, block_frames: int = BLOCK_FRAMES) -> None:
+    def __init__(self, block_frames: int = _BLOCK_FRAMES) -> None:
         self._block_samples = block_frames * FRAME_SAMPLES
         self._hidden = np.zeros(STATE_SHAPE, np.float32)
         self._cell = np.zeros(STATE_SHAPE, np.float32)

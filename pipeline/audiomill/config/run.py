@@ -10,7 +10,7 @@ from audiomill.errors import UsageError
 
 SHARD = re.compile(r"(\d+)/(\d+)")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)")
-UNITS = {
+_UNITS = {
     "": 1,
     "B": 1,
     **{f"{letter}{end}": 1000**power for power, letter in enumerate("KMGT", 1) for end in ("", "B")},
@@ -163,4 +163,4 @@ def size_in_bytes(text: str) -> int:
     found = SIZE.fullmatch(text.strip().upper())
     if found is None:
         raise UsageError(f"--max-output-bytes {text}: expected a number with KB, MB, GB or TB, e.g. 100GB")
-    return int(float(found.group(1)) * UNITS[found.group(2)])
+    return int(float(found.group(1)) * _UNITS[found.group(2)])

@@ -14,7 +14,7 @@ from audiomill.tables.rows import metadata_of
 BY_RECORDING = "recording"
 ONLY = "train"
 """Name of the split where everything stays together."""
-NAMED = ("id", "source", "language")
+_NAMED = ("id", "source", "language")
 """Columns of a recording that may group it; others are looked for in its metadata."""
 
 
@@ -90,12 +90,12 @@ def _at(position: float, shares: Mapping[str, float]) -> str:
 def _group(row: Mapping[str, Any], by: str) -> str:
     if by == BY_RECORDING:
         return str(row["id"])
-    if by in NAMED:
+    if by in _NAMED:
         return str(row[by])
     told = metadata_of(row)
     if by not in told:
         raise UsageError(
-            f"--split-by {by}: recording {row['source']} has no such column; expected {BY_RECORDING}, {', '.join(NAMED)} or a "
+            f"--split-by {by}: recording {row['source']} has no such column; expected {BY_RECORDING}, {', '.join(_NAMED)} or a "
             f"column of its manifest ({', '.join(sorted(told)) or 'it brought none'})"
         )
     return str(told[by])

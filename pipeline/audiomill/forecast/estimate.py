@@ -21,12 +21,12 @@ MOST_SIMULATED = 20_000
 """Parts; of more, so many are simulated and the time is scaled."""
 RAY_DISPATCH_S, LOCAL_DISPATCH_S = 0.03, 0.001
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 Forecast = dict[str, Any]
 
 
 def forecast(
-    plan: pa.Table, strata: Mapping[str, Sequence[Row]], measured: Measured, config: ForecastConfig, actors: int
+    plan: pa.Table, strata: Mapping[str, Sequence[_Row]], measured: Measured, config: ForecastConfig, actors: int
 ) -> Forecast:
     """Everything that `audiomill plan` tells, as JSON.
 
@@ -85,7 +85,7 @@ def forecast(
     return found
 
 
-def _of_stratum(name: str, rows: Sequence[Row], measured: Measured) -> dict[str, Any]:
+def _of_stratum(name: str, rows: Sequence[_Row], measured: Measured) -> dict[str, Any]:
     """Totals of a stratum from its part of the sample; from the whole sample where that has nothing of it."""
     mine = [row for row in measured.rows if row["stratum"] == name]
     drawn = len(mine)

@@ -42,7 +42,7 @@ from audiomill.tables.outputs import table_names
 from audiomill.watch.meter import BEFORE_INFER
 from audiomill.watch.summary import Summary
 
-NUM_PARTS = 6
+_NUM_PARTS = 6
 """Of the sample run: decoding runs ahead of the models from the second one on, and it can end after any."""
 MAX_CONTENTION = 1.5
 UNSURE_S = 5.0
@@ -197,7 +197,7 @@ def _for_sample(config: JobConfig, output: str, total_s: float) -> JobConfig:
     """The job on this machine, in a folder of its own, in a few parts."""
     return dataclasses.replace(
         config,
-        plan=dataclasses.replace(config.plan, part_seconds=max(1.0, total_s / NUM_PARTS)),
+        plan=dataclasses.replace(config.plan, part_seconds=max(1.0, total_s / _NUM_PARTS)),
         engine=dataclasses.replace(config.engine, shard=None, canary=0),
         output=dataclasses.replace(
             config.output, output=output, quiet=True, strict=False, overwrite=False, retry_rejected=False

@@ -10,10 +10,10 @@ from audiomill.html.figures import bars, line
 from audiomill.html.page import cards, document, notes, section, table
 from audiomill.watch.progress import duration_text, size_text
 
-Forecast = Mapping[str, Any]
+_Forecast = Mapping[str, Any]
 
 
-def forecast_page(found: Forecast) -> str:
+def forecast_page(found: _Forecast) -> str:
     """The page."""
     what = [(name, size_text(size)) for name, size in found["bytes"].items()]
     refused = [(name, f"{count:g}") for name, count in found["rejections"].items()]
@@ -30,7 +30,7 @@ def forecast_page(found: Forecast) -> str:
     return document(f"Forecast: audiomill {found['job']}", body)
 
 
-def headline(found: Forecast) -> list[tuple[str, str]]:
+def headline(found: _Forecast) -> list[tuple[str, str]]:
     """Figures at the top."""
     return [
         ("recordings", f"{found['recordings']:,}"),
@@ -43,7 +43,7 @@ def headline(found: Forecast) -> list[tuple[str, str]]:
     ]
 
 
-def machine_rows(found: Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:
+def machine_rows(found: _Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:
     """Wall time and money for each number of machines."""
     has_money = bool(found["prices"])
     head = ["GPUs", "cores", "time", "speed", "first limit"] + ["money"] * has_money
@@ -65,7 +65,7 @@ def _money(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
 
 
-def batch_rows(found: Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:
+def batch_rows(found: _Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:
     """Batch sizes that were tried."""
 
     def row(each: Mapping[str, Any]) -> list[str]:
@@ -76,7 +76,7 @@ def batch_rows(found: Forecast) -> tuple[Sequence[str], list[Sequence[str]]]:
     return ("--batch-seconds", "time", "memory", "predicted"), [row(each) for each in found["batch_seconds"]["tried"]]
 
 
-def _basis(found: Forecast) -> str:
+def _basis(found: _Forecast) -> str:
     sample, on = found["sample"], found["measured_on"]
     return (
         f"{', '.join(found['models'])} on {sample['minutes']:.1f} min of {', '.join(found['inputs'])}; {on['machine']}, "
@@ -84,7 +84,7 @@ def _basis(found: Forecast) -> str:
     )
 
 
-def _advice(found: Forecast) -> str:
+def _advice(found: _Forecast) -> str:
     batch = found["batch_seconds"]
     if not batch["tried"]:
         return f"Not tried: the sample does not fill several batches, or there was no time; default {batch['default']:g} s."
@@ -93,7 +93,7 @@ def _advice(found: Forecast) -> str:
     return f"Fastest: --batch-seconds {batch['best']:g} (default {batch['default']:g})."
 
 
-def _charts(found: Forecast) -> list[str]:
+def _charts(found: _Forecast) -> list[str]:
     stages = found["stage_seconds_per_audio_hour"]
     charts = [bars("Stages", "seconds for an hour of audio", list(stages), list(stages.values()))]
     if len(found["languages"]) > 1:

@@ -21,10 +21,10 @@ from audiomill.models.task import LoadedTask
 from audiomill.stages.infer import infer_piece
 from audiomill.stages.spec import RunSpec
 
-SHARES = (1 / 6, 1 / 2)
+_SHARES = (1 / 6, 1 / 2)
 """Of the sample that the models are timed on alone: small parts fill batches less well."""
 SEARCH_SHARE = 1 / 6
-STEPS = (0.25, 0.5, 1.0, 2.0)
+_STEPS = (0.25, 0.5, 1.0, 2.0)
 """Of the default batch that are tried, where the sample fills more than one."""
 TOLD_BYTES = 16_000_000
 """Smaller differences of a process's memory are noise."""
@@ -113,7 +113,7 @@ def curve(
 ) -> list[Point]:
     """Times of shares of the sample, the smallest always."""
     points: list[Point] = []
-    for share in SHARES:
+    for share in _SHARES:
         chosen = shortened(piece, share)
         if points and (audio_of(chosen) <= points[-1].audio_s or not budget.allows(audio_of(chosen))):
             break
@@ -142,10 +142,10 @@ def search(
     default = tasks[0].spec.batch_samples / MODEL_SAMPLE_RATE
     piece = shortened(piece, SEARCH_SHARE)
     audio_s = audio_of(piece)
-    if audio_s <= STEPS[0] * default:
+    if audio_s <= _STEPS[0] * default:
         return []
     free, found = device_memory(spec.device), list[BatchSize]()
-    for step in STEPS:
+    for step in _STEPS:
         size = default * step
         predicted = _predicted(found, size)
         if predicted is not None and predicted > MEMORY_SHARE * free:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 FEW_PARTS, SPARE_SHARE = 4.0, 0.75
-PIECES_PER_ACTOR = 3
+_PIECES_PER_ACTOR = 3
 """As in `audiomill.runs.on_ray`."""
 
 
@@ -149,7 +149,7 @@ class _Simulation:
 
     def _hand_out(self) -> None:
         """Gives parts to free decode cores of the emptiest nodes, as the driver finds the time."""
-        limit = PIECES_PER_ACTOR * self._cluster.actors
+        limit = _PIECES_PER_ACTOR * self._cluster.actors
         while self._todo:
             free = [n for n in self._nodes if n.free_decoders and len(n.waiting) + self._decoding(n) < limit]
             if not free:

@@ -17,7 +17,7 @@ from audiomill.stages.spec import RunSpec
 from audiomill.storage.part_files import to_bytes
 from audiomill.watch.progress import size_text
 
-SHARES = (4, 2, 1)
+_SHARES = (4, 2, 1)
 """The sample is written whole, in halves and in quarters."""
 MIN_GROWTH = 0.3
 """A column never stops growing: a power of the audio below this is noise of a small sample."""
@@ -56,7 +56,7 @@ def growth(table: pa.Table, key: str, ids: Sequence[str]) -> Growth:
     Sizes at a quarter, a half and the whole of the sample determine a curve `a + b x^p`.
     """
     empty = leaf_bytes(table.slice(0, 0))
-    shares = [pieces for pieces in SHARES if pieces <= max(1, len(ids))]
+    shares = [pieces for pieces in _SHARES if pieces <= max(1, len(ids))]
     means: list[Leaves] = []
     for pieces in shares:
         sizes = [leaf_bytes(each) for each in split(table, key, ids, pieces)]

@@ -16,26 +16,26 @@ MIN_SPAN_S, MAX_SPAN_S = 30.0, 300.0
 SPANS_WANTED = 20
 MAX_STRATA = 40
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 
 class Drawn(NamedTuple):
     """One recording of the sample. `start_s`, `seconds`: the stretch that is taken; None: the whole of it."""
 
-    row: Row
+    row: _Row
     stratum: str
     start_s: float | None
     seconds: float | None
 
 
-def strata_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def strata_of(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
     """Plan rows by source folder, format and order of magnitude of their duration; small strata are put together.
 
     Args:
         rows: of `schema.PLAN`; those that the plan itself rejects are left out.
     """
     usable = [row for row in rows if row["reason"] is None]
-    found: defaultdict[str, list[Row]] = defaultdict(list)
+    found: defaultdict[str, list[_Row]] = defaultdict(list)
     for row in usable:
         found[_name(row)].append(row)
     if len(found) <= MAX_STRATA:
@@ -46,7 +46,7 @@ def strata_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return kept
 
 
-def _name(row: Row) -> str:
+def _name(row: _Row) -> str:
     source = without_credentials(str(row["source"]))
     folder = source.rsplit("/", 1)[0]
     seconds = max(row["planned_s"], 0.5)
@@ -54,7 +54,7 @@ def _name(row: Row) -> str:
     return f"{folder} {suffix(row['member'] or source)} {low:g} to {4 * low:g} s"
 
 
-def draw(strata: Mapping[str, Sequence[Row]], wanted_s: float, seed: int) -> list[Drawn]:
+def draw(strata: Mapping[str, Sequence[_Row]], wanted_s: float, seed: int) -> list[Drawn]:
     """About `wanted_s` seconds of audio, at least one recording of each stratum, in plan order.
 
     Recordings are taken in an order drawn from the seed and their ids; of long ones a stretch at a random place.
@@ -77,7 +77,7 @@ def draw(strata: Mapping[str, Sequence[Row]], wanted_s: float, seed: int) -> lis
     return sorted(drawn, key=lambda each: place[each.row["id"]])
 
 
-def _stretch(row: Row, stratum: str, longest: float, at: float) -> Drawn:
+def _stretch(row: _Row, stratum: str, longest: float, at: float) -> Drawn:
     known = row["span_duration_s"] or row["duration_s"]
     if (
         known is None and row["planned_s"] > 1.5 * longest

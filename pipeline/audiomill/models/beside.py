@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
-FILES = (
+_FILES = (
     "config.json", PREPROCESSOR, PROCESSOR, "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt",
     "added_tokens.json", "special_tokens_map.json", "generation_config.json", "normalizer.json", "vocabulary.json", "vocabulary.txt",
     "chat_template.jinja", "chat_template.json",
@@ -30,7 +30,7 @@ MAX_COMPARED_PARAMETERS = 500_000_000
 @once_per_content
 def prints(folder: Path) -> Mapping[str, str]:
     """Hash of each file by name; of JSON, of what it says, however it is written down."""
-    return {name: _print(folder / name) for name in FILES if (folder / name).is_file()}
+    return {name: _print(folder / name) for name in _FILES if (folder / name).is_file()}
 
 
 def _print(path: Path) -> str:

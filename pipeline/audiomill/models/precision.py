@@ -29,7 +29,7 @@ from pathlib import Path
 from audiomill.config.defaults import INT8, INT8_BF16, INT8_WEIGHT7
 from audiomill.errors import ModelError
 
-NEEDS = {"fp32": (), "fp16": (), "bf16": ("bf16",), INT8: (), INT8_BF16: ("bf16",), INT8_WEIGHT7: ()}
+_NEEDS = {"fp32": (), "fp16": (), "bf16": ("bf16",), INT8: (), INT8_BF16: ("bf16",), INT8_WEIGHT7: ()}
 """Number formats, and what a CPU must have to compute in them. Sums of int8 are the same on every processor, but `w8a8`
 is no faster than fp32 without VNNI."""
 
@@ -125,7 +125,7 @@ def settled_precision(
         raise ModelError(
             "--precision int8 is for Whisper and wav2vec2-like models on CPU; use fp32 here, on GPU fp16 or bf16"
         )
-    if before in NEEDS and (asked == "auto" or kind_of(before) == asked):
+    if before in _NEEDS and (asked == "auto" or kind_of(before) == asked):
         found = before
     elif asked == "auto" and device.startswith("cuda"):
         found = "fp16"
@@ -139,7 +139,7 @@ def settled_precision(
 
 def check_precision(precision: str, device: str, features: frozenset[str]) -> None:
     """Raises ModelError where a processor cannot compute in a settled number format."""
-    lacking = [need for need in NEEDS[precision] if need not in features]
+    lacking = [need for need in _NEEDS[precision] if need not in features]
     if device == "cpu" and lacking:
         raise ModelError(
             f"--precision {precision}: this processor (or a node of the cluster) has no {', '.join(lacking)} products; "

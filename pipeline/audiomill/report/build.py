@@ -36,12 +36,12 @@ from audiomill.tables.remarks import remarks
 from audiomill.watch.journal import redacted
 from audiomill.watch.progress import counted, duration_text, size_text
 
-FOLDER = "report"
-MAX_CLIP_S = WINDOW_S
+_FOLDER = "report"
+_MAX_CLIP_S = WINDOW_S
 MAX_REJECTIONS = 50
-STAGES = ("read", "decode", "resample", "segment", "infer", "respell", "write")
+_STAGES = ("read", "decode", "resample", "segment", "infer", "respell", "write")
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 SOUND_TITLES = {
     "snr_db": ("Speech to noise", "dB"),
@@ -61,7 +61,7 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
         storage_options: to read the audio again.
         transcript: which of the job's texts.
     """
-    folder = output.join(FOLDER)
+    folder = output.join(_FOLDER)
     folder.remove(recursive=True)
     entries = list(ledger.entries(output))
     index, found = (
@@ -82,7 +82,7 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
     sounds = _sounds(output, {row["id"]: row for rows in chosen.values() for row in rows}, storage_options)
     record = json.loads(output.join("run.json").read())
     facts = {
-        "folder": FOLDER,
+        "folder": _FOLDER,
         "chunks": index.num_chunks,
         "detailed": found.num_detailed,
         "kinds": kinds,
@@ -126,26 +126,26 @@ def _given_references(output: Place) -> dict[str, str]:
     return dict(zip(scored.column("id").to_pylist(), scored.column("reference").to_pylist(), strict=True))
 
 
-def _title(record: Row) -> str:
+def _title(record: _Row) -> str:
     names = [str(url).rstrip("/").rsplit("/", 1)[-1] for url in record["inputs"]]
     return f"audiomill {record['job']}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
 
 
-def _made_by(record: Row) -> str:
+def _made_by(record: _Row) -> str:
     models = [record["model_name"]] if isinstance(record["model_name"], str) else record["model_name"]
     return (
         f"Read by {', '.join(models)}; audiomill {record.get('audiomill', '')}. Inputs: {', '.join(record['inputs'])}."
     )
 
 
-def _kind(kind: Kind, rows: Sequence[Mapping[str, Any]], found: Gathered) -> Row:
+def _kind(kind: Kind, rows: Sequence[Mapping[str, Any]], found: Gathered) -> _Row:
     """A kind of failure that happened, with its clips."""
     clips = [_clip(row, found.recordings[row["recording_id"]]) for row in rows]
     count = found.worst.counts[kind.name]
     return {"name": kind.name, "title": kind.title, "meaning": kind.meaning, "count": count, "clips": clips}
 
 
-def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_options: dict[str, Any]) -> dict[str, Row]:
+def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_options: dict[str, Any]) -> dict[str, _Row]:
     """Sound of segments by their id."""
     if not rows:
         return {}
@@ -154,7 +154,7 @@ def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_option
     ids = pa.array([row["recording_id"] for row in rows.values()], pa.string())
     planned = {row["id"]: row for row in plan.filter(pc.is_in(plan.column("id"), value_set=ids)).to_pylist()}
     settled = ledger.claim_of(output).get("results", {})
-    listener = Listener(settled.get("channels", "mix"), MAX_CLIP_S, storage_options)
+    listener = Listener(settled.get("channels", "mix"), _MAX_CLIP_S, storage_options)
     try:
         sounds = {}
         for identity, row in rows.items():
@@ -166,7 +166,7 @@ def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_option
         listener.close()
 
 
-def _clip(row: Mapping[str, Any], recording: Row) -> Row:
+def _clip(row: Mapping[str, Any], recording: _Row) -> _Row:
     wer = row.get("wer")
     told = [
         None if row["confidence"] is None else f"confidence {row['confidence']:.2f}",
@@ -186,12 +186,12 @@ def _clip(row: Mapping[str, Any], recording: Row) -> Row:
     }
 
 
-def _runs(output: Place) -> list[Row]:
+def _runs(output: Place) -> list[_Row]:
     names = [name for name in output.join("ledger").names() if name.startswith("run-")]
     return [json.loads(output.join("ledger", name).read()) for name in names]
 
 
-def _run_row(run: Row) -> list[str]:
+def _run_row(run: _Row) -> list[str]:
     return [
         run["finished"].replace("T", " ").removesuffix("+00:00"),
         f"{run['audio_s_this_run'] / 3600:.2f} h in {duration_text(run['wall_s'])}",
@@ -202,7 +202,7 @@ def _run_row(run: Row) -> list[str]:
     ]
 
 
-def _headline(entries: Sequence[Row], found: Gathered) -> list[tuple[str, str]]:
+def _headline(entries: Sequence[_Row], found: Gathered) -> list[tuple[str, str]]:
     sums: defaultdict[str, float] = defaultdict(float)
     for entry in entries:
         for name, value in entry.items():
@@ -231,7 +231,7 @@ def _remarks(output: Place) -> list[str]:
     return [f"{counted(count, 'recording')}: {note}." for note, count in remarks(output)]
 
 
-def _notes(entries: Sequence[Row], found: Gathered) -> list[str]:
+def _notes(entries: Sequence[_Row], found: Gathered) -> list[str]:
     num = sum(entry["num_recordings"] for entry in entries)
     notes = []
     if found.num_recordings < num:
@@ -245,12 +245,12 @@ def _notes(entries: Sequence[Row], found: Gathered) -> list[str]:
     return notes
 
 
-def _charts(entries: Sequence[Row], found: Gathered) -> list[str]:
+def _charts(entries: Sequence[_Row], found: Gathered) -> list[str]:
     seconds: defaultdict[str, float] = defaultdict(float)
     rejections: Counter[str] = Counter()
     rungs: Counter[str] = Counter()
     for entry in entries:
-        for stage in STAGES:
+        for stage in _STAGES:
             if stage in entry["seconds"]:
                 seconds[stage] += entry["seconds"][stage]
         rejections.update(entry["rejections"])
@@ -328,9 +328,9 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
 
 
-def _rejections(output: Place, entries: Sequence[Row]) -> list[Row]:
+def _rejections(output: Place, entries: Sequence[_Row]) -> list[_Row]:
     """The first few, without reading every part."""
-    rows: list[Row] = []
+    rows: list[_Row] = []
     for entry in entries:
         if entry["num_rejections"] and len(rows) < MAX_REJECTIONS:
             rows += ledger.tables(output, "rejections", parts=[entry["part"]]).to_pylist()

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from audiomill.config.defaults import REPEATING_RATIO
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 SURE = 0.8
 """Segments that are surer than this are not shown as doubtful."""
 MAX_COMPRESSION_RATIO = REPEATING_RATIO
 FAST_CHARS_PER_SECOND = 25.0
 SLOW_CHARS_PER_SECOND = 2.0
-LONG_S = 3.0
+_LONG_S = 3.0
 """Shorter segments have no rate worth the name."""
 
 
@@ -26,37 +26,37 @@ class Kind(NamedTuple):
     name: str
     title: str
     meaning: str
-    badness: Callable[[Row], float | None]
+    badness: Callable[[_Row], float | None]
 
 
-def chars_per_second(row: Row) -> float:
+def chars_per_second(row: _Row) -> float:
     """Letters of the text for each second of its segment."""
     seconds: float = row["stop_s"] - row["start_s"]
     return len(row["text"] or "") / max(0.02, seconds)
 
 
-def _doubtful(row: Row) -> float | None:
+def _doubtful(row: _Row) -> float | None:
     confidence: float | None = row["confidence"]
     return 1.0 - confidence if confidence is not None and confidence < SURE and row["text"] else None
 
 
-def _retried(row: Row) -> float | None:
+def _retried(row: _Row) -> float | None:
     confidence: float = row["confidence"] or 0.0
     return float(row["rung"]) + 1.0 - confidence if row["rung"] and row["text"] else None
 
 
-def _repeated(row: Row) -> float | None:
+def _repeated(row: _Row) -> float | None:
     named = {"repeated", "compression_ratio"} & set(row["gates"] or ())
     ratio = float(row["compression_ratio"] or 0.0)
     return ratio if named or ratio > MAX_COMPRESSION_RATIO else None
 
 
-def _silenced(row: Row) -> float | None:
+def _silenced(row: _Row) -> float | None:
     return float(len(row["first_text"] or "")) if row["first_text"] and not row["text"] else None
 
 
-def _odd_rate(row: Row) -> float | None:
-    if row["text"] is None or row["stop_s"] - row["start_s"] < LONG_S or _silenced(row) is not None:
+def _odd_rate(row: _Row) -> float | None:
+    if row["text"] is None or row["stop_s"] - row["start_s"] < _LONG_S or _silenced(row) is not None:
         return None
     rate = chars_per_second(row)
     if rate > FAST_CHARS_PER_SECOND:
@@ -64,7 +64,7 @@ def _odd_rate(row: Row) -> float | None:
     return SLOW_CHARS_PER_SECOND / max(rate, 0.05) if rate < SLOW_CHARS_PER_SECOND else None
 
 
-def _wrong(row: Row) -> float | None:
+def _wrong(row: _Row) -> float | None:
     wer: float = row.get("wer") or 0.0
     return wer if wer > 0 else None
 
@@ -85,9 +85,9 @@ class Worst:
 
     most: int
     counts: dict[str, int] = field(default_factory=lambda: {kind.name: 0 for kind in KINDS})
-    _heaps: dict[str, list[tuple[float, str, Row]]] = field(default_factory=lambda: {kind.name: [] for kind in KINDS})
+    _heaps: dict[str, list[tuple[float, str, _Row]]] = field(default_factory=lambda: {kind.name: [] for kind in KINDS})
 
-    def add(self, row: Row) -> list[str]:
+    def add(self, row: _Row) -> list[str]:
         """Takes a row; returns the names of the kinds it is of."""
         found = []
         for kind in KINDS:
@@ -103,6 +103,6 @@ class Worst:
                     heapq.heappop(heap)
         return found
 
-    def rows(self, kind: str) -> list[Row]:
+    def rows(self, kind: str) -> list[_Row]:
         """Worst first."""
         return [row for _, _, row in sorted(self._heaps[kind], key=lambda each: (-each[0], each[1]))]

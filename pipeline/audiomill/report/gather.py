@@ -37,7 +37,7 @@ SOUND_EDGES: Mapping[str, tuple[float, ...]] = {
 }
 SHARE_EDGES = tuple(number / 10 for number in range(11))
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Gathered:
     num_recordings: int = 0
     num_detailed: int = 0
     transcript: int = FIRST
-    recordings: dict[str, Row] = field(default_factory=dict)
+    recordings: dict[str, _Row] = field(default_factory=dict)
     """Those that the worst segments are of, by id."""
     references: dict[str, str] = field(default_factory=dict)
     """Texts that `audiomill score` was given, by recording id."""
@@ -72,7 +72,7 @@ def parts_to_read(entries: Sequence[Mapping[str, Any]]) -> tuple[list[int], set[
     return [entry["part"] for entry in chosen], {entry["part"] for entry in chosen[::step]}
 
 
-def read_part(output: Place, part: int, transcript: int = FIRST) -> tuple[list[Row], dict[str, list[Row]]]:
+def read_part(output: Place, part: int, transcript: int = FIRST) -> tuple[list[_Row], dict[str, list[_Row]]]:
     """Recordings of a part, and their segments by recording id."""
     name = part_name(part) + ".parquet"
     columns = [column for column in schema.SEGMENTS.names if column not in NOT_SHOWN]
@@ -80,7 +80,7 @@ def read_part(output: Place, part: int, transcript: int = FIRST) -> tuple[list[R
     rows = read_table(output.join("segments", name), columns if transcript == FIRST else None)
     known = schema.SEGMENTS if transcript != FIRST else pa.schema([schema.SEGMENTS.field(each) for each in columns])
     rows = in_schema(rows, known)
-    segments: defaultdict[str, list[Row]] = defaultdict(list)
+    segments: defaultdict[str, list[_Row]] = defaultdict(list)
     for row in with_texts(output, part, "segments", rows, transcript).to_pylist():
         segments[row["recording_id"]].append(row)
     found = with_texts(output, part, "recordings", recordings, transcript).to_pylist()
@@ -88,9 +88,9 @@ def read_part(output: Place, part: int, transcript: int = FIRST) -> tuple[list[R
     return [{**recording, "turns": turns.get(recording["id"], [])} for recording in found], segments
 
 
-def _turns(output: Place, name: str) -> dict[str, list[Row]]:
+def _turns(output: Place, name: str) -> dict[str, list[_Row]]:
     """Who speaks when, by recording; nothing where nobody asked."""
-    found: defaultdict[str, list[Row]] = defaultdict(list)
+    found: defaultdict[str, list[_Row]] = defaultdict(list)
     place = output.join("turns", name)
     if place.exists():
         for row in read_table(
@@ -102,7 +102,7 @@ def _turns(output: Place, name: str) -> dict[str, list[Row]]:
 
 def gather(
     output: Place, entries: Sequence[Mapping[str, Any]], found: Gathered
-) -> Iterator[tuple[int, list[tuple[Row, list[Row]]]]]:
+) -> Iterator[tuple[int, list[tuple[_Row, list[_Row]]]]]:
     """Goes through the parts.
 
     Args:
@@ -141,7 +141,7 @@ def _count_sound(found: Gathered, place: Place) -> None:
         found.sound[name].update(bins.tolist())
 
 
-def _count(found: Gathered, recording: Row, segments: Sequence[Row]) -> None:
+def _count(found: Gathered, recording: _Row, segments: Sequence[_Row]) -> None:
     found.num_recordings += 1
     duration = recording["duration_s"]
     found.durations[int(np.searchsorted(DURATION_EDGES, duration, side="right")) - 1] += 1
@@ -156,7 +156,7 @@ def _count(found: Gathered, recording: Row, segments: Sequence[Row]) -> None:
         _score(found, recording, segments)
 
 
-def _score(found: Gathered, recording: Row, segments: Sequence[Row]) -> None:
+def _score(found: Gathered, recording: _Row, segments: Sequence[_Row]) -> None:
     """WER of a recording, and how much of it each of its segments has to answer for."""
     found.num_scored += 1
     words, _ = score_pair(recording["reference"], recording["text"], recording["language"])

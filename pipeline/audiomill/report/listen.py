@@ -22,7 +22,7 @@ from audiomill.watch.journal import redacted
 NUM_LEVELS = 240
 
 
-class Sound(NamedTuple):
+class _Sound(NamedTuple):
     """`audio`: a FLAC data URI, exact to the sample; `levels`: of the waveform, 0 to 1; `seconds`: its length; `missing`:
     why there is none."""
 
@@ -48,14 +48,14 @@ class Listener:
     def close(self) -> None:
         self._decoder.close()
 
-    def hear(self, planned: Mapping[str, Any], start_s: float, stop_s: float, channel: int | None) -> Sound:
+    def hear(self, planned: Mapping[str, Any], start_s: float, stop_s: float, channel: int | None) -> _Sound:
         """A stretch of a planned recording; times in its source."""
         seconds = min(stop_s - start_s, self._max_seconds)
         try:
             pcm_T = waveform_of(self._decoder, planned, start_s, seconds, channel)
         except Rejected as rejected:
-            return Sound(None, missing=redacted(f"{rejected.reason}: {rejected.detail}"))
-        return Sound(flac_uri(pcm_T), levels(pcm_T), len(pcm_T) / MODEL_SAMPLE_RATE)
+            return _Sound(None, missing=redacted(f"{rejected.reason}: {rejected.detail}"))
+        return _Sound(flac_uri(pcm_T), levels(pcm_T), len(pcm_T) / MODEL_SAMPLE_RATE)
 
 
 def flac_uri(pcm_T: NDArray[np.int16]) -> str:

@@ -23,7 +23,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.watch.journal import redacted
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 
 def copies_section(output: Place, num_clips: int, storage_options: dict[str, Any]) -> str:
@@ -56,15 +56,15 @@ def copies_section(output: Place, num_clips: int, storage_options: dict[str, Any
     )
 
 
-def _segments(output: Place, ids: Collection[str]) -> dict[str, Row]:
+def _segments(output: Place, ids: Collection[str]) -> dict[str, _Row]:
     wanted, columns = pa.array(sorted(ids)), ["id", "recording_id", "channel", "start_s", "stop_s"]
-    found: dict[str, Row] = {}
+    found: dict[str, _Row] = {}
     for _, rows in ledger.each_part(output, "segments", columns):
         found |= {row["id"]: row for row in rows.filter(pc.is_in(rows.column("id"), wanted)).to_pylist()}
     return found
 
 
-def _line(row: Row, segment: Row, originals: Originals, folder: Place, rate: int) -> list[Any]:
+def _line(row: _Row, segment: _Row, originals: Originals, folder: Place, rate: int) -> list[Any]:
     try:
         original: Any = _player(flac(originals.sound(segment)[: round(WINDOW_S * rate)], rate))
     except Rejected as rejected:

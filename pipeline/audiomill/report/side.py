@@ -11,7 +11,7 @@ from audiomill.storage.fs import Place
 from audiomill.storage.urls import protocol
 from audiomill.watch.journal import without_credentials
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 CHUNK = 2_000
 """Recordings in one file of the index that is searched."""
 PLAYABLE = ("wav", "flac", "mp3", "ogg", "opus", "m4a", "mp4", "aac", "webm")
@@ -24,12 +24,12 @@ def script(call: str, value: Any) -> bytes:
     return f"{call}({text})".encode()
 
 
-def part_file(details: Sequence[tuple[Row, list[Row]]]) -> Row:
+def part_file(details: Sequence[tuple[_Row, list[_Row]]]) -> _Row:
     """Recordings of a part with their segments and words, by id."""
     return {recording["id"]: _recording(recording, segments) for recording, segments in details}
 
 
-def index_row(part: int, recording: Row, segments: Sequence[Row]) -> list[Any]:
+def index_row(part: int, recording: _Row, segments: Sequence[_Row]) -> list[Any]:
     """What is searched and listed: id, name, part, seconds, least confidence, language, kinds of failure, WER, text."""
     rated = [row["confidence"] for row in segments if row["confidence"] is not None]
     return [
@@ -45,7 +45,7 @@ def index_row(part: int, recording: Row, segments: Sequence[Row]) -> list[Any]:
     ]
 
 
-def name_of(row: Row) -> str:
+def name_of(row: _Row) -> str:
     """File name, and the member's name inside a shard."""
     base = without_credentials(str(row["source"])).rsplit("/", 1)[-1]
     return f"{base}!{row['member']}" if row["member"] else base
@@ -71,7 +71,7 @@ class Index:
             self.num_chunks, self._rows = self.num_chunks + 1, []
 
 
-def _recording(recording: Row, segments: Sequence[Row]) -> Row:
+def _recording(recording: _Row, segments: Sequence[_Row]) -> _Row:
     return {
         "name": name_of(recording),
         "source": without_credentials(recording["source"]),
@@ -94,7 +94,7 @@ def _recording(recording: Row, segments: Sequence[Row]) -> Row:
     }
 
 
-def segment_row(row: Row) -> Row:
+def segment_row(row: _Row) -> _Row:
     """A segment as the page wants it."""
     return {
         "start": round(row["start_s"], 3),
@@ -113,7 +113,7 @@ def segment_row(row: Row) -> Row:
     }
 
 
-def _playable(recording: Row) -> str | None:
+def _playable(recording: _Row) -> str | None:
     """The source itself, where a browser on this machine could play it."""
     source = str(recording["source"])
     is_plain = protocol(source) in ("file", "local") and not recording["member"]

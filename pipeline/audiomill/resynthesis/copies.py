@@ -32,7 +32,7 @@ from audiomill.storage.part_files import part_name, read_table, write_table
 from audiomill.storage.urls import absolute
 from audiomill.watch.progress import RunProgress
 
-QUALITY = pa.schema(
+_QUALITY = pa.schema(
     [
         column("segment_id", pa.string(), "joins segments.id"),
         column("recording_id", pa.string(), "joins recordings.id"),
@@ -53,7 +53,7 @@ QUALITY = pa.schema(
 OWN = "quantizer"
 
 
-class Source(NamedTuple):
+class _Source(NamedTuple):
     """An output with codes of a codec, and how many codebooks it kept."""
 
     place: Place
@@ -102,7 +102,7 @@ def quality_of(to: Place) -> pa.Table:
     """All rows of finished parts."""
     names = sorted(to.join("quality").names())
     found = [_read(to.join("quality", name)) for name in names if name.endswith(".parquet")]
-    return pa.concat_tables(found) if found else QUALITY.empty_table()
+    return pa.concat_tables(found) if found else _QUALITY.empty_table()
 
 
 def audio_of(to: Place, segment_id: str) -> Place:
@@ -122,10 +122,10 @@ def summary_of(to: Place) -> dict[str, Any]:
 
 
 def _read(place: Place) -> pa.Table:
-    return read_table(place).cast(QUALITY)
+    return read_table(place).cast(_QUALITY)
 
 
-def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> Source:
+def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> _Source:
     run = place.join("run.json")
     if not run.exists() or not place.join("codes").names():
         raise InputError(f"{place.url}: no codes; expected the --output of an encode run with a codec")
@@ -147,7 +147,7 @@ def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> Source
         raise UsageError(
             f"{label}: other weights than those that made the codes; encode again, or put the old ones back"
         )
-    return Source(place, record, label, codecs[label], found[label])
+    return _Source(place, record, label, codecs[label], found[label])
 
 
 def _codec(name: str, options: dict[str, Any]) -> Checkpoint | None:
@@ -158,7 +158,7 @@ def _codec(name: str, options: dict[str, Any]) -> Checkpoint | None:
     return found if found.family.resynthesizer is not None else None
 
 
-def _channels(source: Source) -> str:
+def _channels(source: _Source) -> str:
     return str(source.record["results"].get("channels", "mix"))
 
 
@@ -181,7 +181,7 @@ class _Chosen(NamedTuple):
     seconds: dict[int, float]
 
 
-def _chosen(source: Source, most: int | None) -> _Chosen:
+def _chosen(source: _Source, most: int | None) -> _Chosen:
     seconds, names = {}, list[str]()
     for part, rows in ledger.each_part(source.place, "segments", ["id", "start_s", "stop_s"]):
         seconds[part] = float(pc.sum(pc.subtract(rows.column("stop_s"), rows.column("start_s"))).as_py() or 0.0)
@@ -196,7 +196,7 @@ class _Copier:
 
     def __init__(
         self,
-        source: Source,
+        source: _Source,
         to: Place,
         decoder: Resynthesizer,
         recogniser: Recogniser | None,
@@ -218,7 +218,7 @@ class _Copier:
         for segment_id, codes_KF, scales in self._codes(codes):
             if chosen is None or segment_id in chosen:
                 rows.append(self._copied(segments[segment_id], codes_KF, scales))
-        write_table(self._to.join("quality", name), pa.Table.from_pylist(rows, QUALITY), QUALITY)
+        write_table(self._to.join("quality", name), pa.Table.from_pylist(rows, _QUALITY), _QUALITY)
 
     def _codes(self, codes: pa.Table) -> Iterator[tuple[str, NDArray[np.int64], tuple[float, ...]]]:
         mask = pc.and_(pc.equal(codes.column("model"), self._source.label), pc.equal(codes.column("quantizer"), OWN))

@@ -19,7 +19,7 @@ from audiomill.stages.sandbox import Decoder
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 
-LONGEST_S = 4 * 3600.0
+_LONGEST_S = 4 * 3600.0
 """Of a segment."""
 
 
@@ -35,7 +35,7 @@ class Originals:
     def __init__(self, output: Place, form: Form, storage_options: dict[str, Any]) -> None:
         results = json.loads(output.join("run.json").read())["results"]
         decode = DecodeConfig(channels=results.get("channels", "mix"))
-        self._decoder = Decoder(decode, dataclasses.replace(whole_spec(LONGEST_S), forms=(form,)), storage_options)
+        self._decoder = Decoder(decode, dataclasses.replace(whole_spec(_LONGEST_S), forms=(form,)), storage_options)
         plan = ledger.load_plan(output)
         assert plan is not None, "there are finished parts"
         self._planned = {row["id"]: row for row in plan.to_pylist()}

@@ -26,7 +26,7 @@ from audiomill.tables.result import Result
 from audiomill.watch.journal import tell_part
 from audiomill.watch.progress import counted
 
-AT_ONCE = 1_000
+_AT_ONCE = 1_000
 """Rejected recordings that are tried again before their results are written."""
 
 
@@ -119,7 +119,7 @@ def _together(tables: Iterable[pa.Table]) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     for table in tables:
         rows += table.to_pylist()
-        if len(rows) >= AT_ONCE:
+        if len(rows) >= _AT_ONCE:
             yield rows
             rows = []
     if rows:

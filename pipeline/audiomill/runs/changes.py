@@ -34,7 +34,7 @@ from audiomill.watch.progress import counted
 
 SAID = ["sidecars", "reference", "language"]
 """What is said beside a recording, and becomes a part of its rows."""
-NAMES = ["position", "size", "version", *SAID]
+_NAMES = ["position", "size", "version", *SAID]
 """What a listing says of a recording that may change."""
 
 
@@ -62,7 +62,7 @@ def as_they_are_now(
     at = pc.index_in(plan.column("id"), value_set=now.column("id").combine_chunks())
     _tell_gone(plan.filter(pc.is_null(at)), config, console)
     at = pc.if_else(pc.is_null(now.column("reason").take(at)), at, None)
-    fresh = now.select(NAMES).take(at)
+    fresh = now.select(_NAMES).take(at)
     is_here = pc.is_valid(at).to_numpy()
     pairs = zip(_rows(plan), _rows(fresh), strict=True)
     changed = [number for number, (before, after) in enumerate(pairs) if before != after and is_here[number]]
@@ -92,14 +92,14 @@ def _tell_gone(rows: pa.Table, config: JobConfig, console: Console) -> None:
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     """A few at a time."""
-    for batch in table.select(NAMES).to_batches(max_chunksize=CHUNK):
-        yield from zip(*(batch.column(name).to_pylist() for name in NAMES), strict=True)
+    for batch in table.select(_NAMES).to_batches(max_chunksize=CHUNK):
+        yield from zip(*(batch.column(name).to_pylist() for name in _NAMES), strict=True)
 
 
 def _with(plan: pa.Table, fresh: pa.Table, changed: Sequence[int]) -> pa.Table:
     is_changed = np.zeros(plan.num_rows, bool)
     is_changed[list(changed)] = True
-    for name in NAMES:
+    for name in _NAMES:
         at = schema.PLAN.get_field_index(name)
         mended = pc.if_else(pa.array(is_changed), fresh.column(name), plan.column(name))
         plan = plan.set_column(at, schema.PLAN.field(at), mended)

@@ -36,10 +36,10 @@ from audiomill.watch.progress import RunProgress
 SURPLUS = 1.3
 """More frames than wanted are drawn, because planned durations are estimates at times; the surplus is dropped."""
 TELL_EVERY_S = 10.0
-Report = dict[str, Any]
+_Report = dict[str, Any]
 
 
-def fit_codebook(config: KmeansJobConfig, console: Console) -> Report:
+def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
     """Fits a codebook and writes it, with a report beside it (`.json`).
 
     Args:
@@ -112,7 +112,7 @@ def _drawn(
     width: int,
     console: Console,
     quiet: bool,
-) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Report]:
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], _Report]:
     """The sample of frames, and what it was drawn from."""
     parts = split_by_part(plan)
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in parts.items()}
@@ -142,13 +142,13 @@ def _drawn(
 
 def _fit(
     frames: np.ndarray[Any, np.dtype[np.float32]],
-    heard: Report,
+    heard: _Report,
     task: FoundTask,
     spec: RunSpec,
     kmeans: KmeansConfig,
     place: Place,
     console: Console,
-) -> Report:
+) -> _Report:
     from audiomill.models.codes.codebooks import Codebook, write_codebook
     from audiomill.models.codes.lloyd import best_fit
 
@@ -189,7 +189,7 @@ def _fit(
     return report
 
 
-def report_lines(report: Report, output: str) -> list[str]:
+def report_lines(report: _Report, output: str) -> list[str]:
     """The end of a fit, for people."""
     lines = [
         f"{output}: {report['num_clusters']} clusters of layer {report['layer']} of {report['model']}",

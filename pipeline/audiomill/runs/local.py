@@ -21,12 +21,12 @@ from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import save_result
 from audiomill.storage.fs import Place
 
-Part = tuple[int, pa.Table]
+_Part = tuple[int, pa.Table]
 PIECES_AHEAD = 2
 
 
 def run_parts(
-    parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], waiting: dict[str, int] | None = None
+    parts: Sequence[_Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], waiting: dict[str, int] | None = None
 ) -> Iterator[pa.Table]:
     """Runs parts.
 
@@ -74,9 +74,9 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
 class _Pieces:
     """Pieces of all parts, made by threads that each drive a decode process; a few wait in a queue."""
 
-    def __init__(self, parts: Sequence[Part], spec: RunSpec) -> None:
+    def __init__(self, parts: Sequence[_Part], spec: RunSpec) -> None:
         self._spec = spec
-        self._todo: queue.SimpleQueue[Part] = queue.SimpleQueue()
+        self._todo: queue.SimpleQueue[_Part] = queue.SimpleQueue()
         for part in parts:
             self._todo.put(part)
         wanted = spec.engine.decode_workers or max(1, usable_cores() - 1)

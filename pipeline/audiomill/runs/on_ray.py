@@ -47,12 +47,12 @@ from audiomill.storage.fs import Place
 from audiomill.tables.result import stream_table, to_ipc
 from audiomill.watch.meter import METRICS, StageCounts
 
-Part = tuple[int, pa.Table]
+_Part = tuple[int, pa.Table]
 MAX_RETRIES = 2
 CONNECT_TIMEOUT_S = 10.0
 MAX_INPUT_BLOCKS = 200
 WRITE_CPUS = 0.25
-PIECES_PER_ACTOR = 3
+_PIECES_PER_ACTOR = 3
 """Pieces on their way to an actor, beside those that its other cores compute: enough to hide the transfer, few enough to
 bound memory."""
 
@@ -119,7 +119,7 @@ def features_of_nodes() -> frozenset[str]:
 
 
 def run_parts(
-    parts: Sequence[Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], waiting: dict[str, int] | None = None
+    parts: Sequence[_Part], spec: RunSpec, write: Callable[[pa.Table], pa.Table], waiting: dict[str, int] | None = None
 ) -> Iterator[pa.Table]:
     """Runs parts; needs a session.
 
@@ -152,11 +152,11 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
 
 
 def _stream(
-    parts: Sequence[Part],
+    parts: Sequence[_Part],
     spec: RunSpec,
     write: Callable[[pa.Table], pa.Table],
     notes: Place,
-    num_waiting: int = PIECES_PER_ACTOR,
+    num_waiting: int = _PIECES_PER_ACTOR,
     waiting: dict[str, int] | None = None,
 ) -> Iterator[pa.Table]:
     board = Board(len(parts)) if waiting is not None and spec.is_watched else None

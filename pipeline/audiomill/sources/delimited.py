@@ -49,7 +49,7 @@ DURATION_COLUMNS = ("duration", "duration_s", "dur", "duration_seconds", "durati
 """Times in seconds, or h:mm:ss; those that end in _ms in milliseconds."""
 LANGUAGE_COLUMNS = ("language", "lang", "source_lang", "locale")
 CHANNEL_COLUMNS = ("channel", "channel_selector")
-KNOWN = frozenset(
+_KNOWN = frozenset(
     [
         *PATH_COLUMNS,
         *ID_COLUMNS,
@@ -153,7 +153,7 @@ def _delimiter(header: str, is_tab: bool) -> str | None:
 
 def _columns(header: str, delimiter: str) -> list[str]:
     names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    return [name.lower() if name.lower() in KNOWN else name for name in names]
+    return [name.lower() if name.lower() in _KNOWN else name for name in names]
 
 
 def _begins_a_row(line: str, delimiter: str) -> bool:

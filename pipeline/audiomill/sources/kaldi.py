@@ -10,14 +10,14 @@ from audiomill.storage.fs import Place
 from audiomill.text.encodings import UnknownEncoding, decoded, lines_of
 
 NAME, SEGMENTS, CHANNELS = "wav.scp", "segments", "reco2file_and_channel"
-Rows = Iterator[tuple[int, dict[str, Any] | str]]
+_Rows = Iterator[tuple[int, dict[str, Any] | str]]
 
 
 def is_kaldi(name: str) -> bool:
     return name.rsplit("/", 1)[-1].lower() in (NAME, SEGMENTS)
 
 
-def kaldi_rows(place: Place) -> Rows:
+def kaldi_rows(place: Place) -> _Rows:
     """Utterances of a data folder; whole recordings where there are no segments.
 
     Args:

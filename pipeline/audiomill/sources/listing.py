@@ -25,7 +25,7 @@ from audiomill.storage.names import readable
 from audiomill.storage.urls import folder_of, protocol, real_folders, real_path, source_of
 
 METADATA_FILES = {"metadata.csv", "metadata.tsv", "metadata.jsonl"}
-Found = Entry | Supervision | Note
+_Found = Entry | Supervision | Note
 OUTPUT_FILES = {"run.json", "plan.parquet", "ledger"}
 """A folder with these was written by a run; what is in it is no input."""
 
@@ -126,7 +126,7 @@ def _with_reference(entry: Entry, supervisions: dict[str, list[Supervision]]) ->
     return entry._replace(reference=" ".join(s.text for s in said)) if said else entry
 
 
-def _expand(place: Place, audio_root: str | None, output: str, listing: Listing) -> Iterator[Found]:
+def _expand(place: Place, audio_root: str | None, output: str, listing: Listing) -> Iterator[_Found]:
     try:
         fs, path = place.fs, place.path
         kind = _kind(place)
@@ -174,7 +174,7 @@ def _kind(place: Place) -> str:
     raise InputError(f"{place.url}: no such file or folder; check the path")
 
 
-def _file(place: Place, detail: dict[str, Any], audio_root: str | None, column: str | None) -> Iterator[Found]:
+def _file(place: Place, detail: dict[str, Any], audio_root: str | None, column: str | None) -> Iterator[_Found]:
     """A file named outright: a manifest, a shard, or else a recording whatever its suffix."""
     source = place.url if protocol(place.url) in ("http", "https") else source_of(place.url)
     if is_manifest(place.url):

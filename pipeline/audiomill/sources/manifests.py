@@ -35,7 +35,7 @@ from audiomill.storage.urls import absolute, path_of
 from audiomill.text.encodings import UnknownEncoding, encoding_of, note_of
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
-SCAN_BYTES = 1 << 20
+_SCAN_BYTES = 1 << 20
 NAMED_AT_ONCE = 1024
 """Files that are not looked at again for every row that means a span of them."""
 
@@ -96,7 +96,7 @@ def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow | Not
         return
     with _opened(place) as handle:
         try:
-            encoding = encoding_of(iter(lambda: handle.read(SCAN_BYTES), b""))
+            encoding = encoding_of(iter(lambda: handle.read(_SCAN_BYTES), b""))
         except UnknownEncoding as unknown:
             raise InputError(f"{place.url}: {unknown}; convert it to UTF-8") from None
     note = note_of(encoding)

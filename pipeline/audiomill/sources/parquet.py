@@ -21,11 +21,11 @@ ROWS_AT_ONCE, PAGE_BUFFER_BYTES = 1, 1 << 20
 """Of a row group with audio, and what is read ahead of its pages."""
 KIND, GROUP = "parquet", "parquet_group"
 AUDIO_COLUMNS = ("audio", "bytes", "wav", "flac", "mp3", "audio_bytes", "content", "speech")
-TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "reference")
+_TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text", "reference")
 OTHER_MEDIA = ("image", "img", "video", "png", "jpg", "jpeg", "thumbnail", "mask", "embedding", "envelope")
 """Words in the names of columns that hold something else."""
-LANGUAGE_COLUMNS = ("language", "lang", "locale")
-DURATION_COLUMNS = ("duration", "duration_s")
+_LANGUAGE_COLUMNS = ("language", "lang", "locale")
+_DURATION_COLUMNS = ("duration", "duration_s")
 
 
 class SeveralColumns(InputError):
@@ -219,9 +219,9 @@ def _is_plain(kind: Any) -> bool:
 
 def _row(values: dict[str, Any], column: str) -> Row:
     path = (values.pop(column, None) or {}).get("path")
-    texts = [values.pop(name, None) for name in TEXT_COLUMNS]
-    languages = [values.pop(name, None) for name in LANGUAGE_COLUMNS]
-    durations = [values.pop(name, None) for name in DURATION_COLUMNS]
+    texts = [values.pop(name, None) for name in _TEXT_COLUMNS]
+    languages = [values.pop(name, None) for name in _LANGUAGE_COLUMNS]
+    durations = [values.pop(name, None) for name in _DURATION_COLUMNS]
     extra = {name: value for name, value in values.items() if value is not None}
     return Row(
         name=posixpath.basename(path) if path else None,

@@ -14,21 +14,21 @@ from audiomill.sources.manifests import read_manifest, read_rows
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import source_of
 
-Told = TypeVar("Told")
+_Told = TypeVar("_Told")
 
 
-class Joined(Generic[Told]):
+class Joined(Generic[_Told]):
     """What a file tells by the keys that name a recording, strongest first: id, source and member, source, file name."""
 
     def __init__(self) -> None:
-        self._texts: list[Told] = []
+        self._texts: list[_Told] = []
         self._used: set[int] = set()
         self._by_key: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def add(self, text: Told, keys: dict[str, str]) -> None:
+    def add(self, text: _Told, keys: dict[str, str]) -> None:
         """Takes one text under every key that its row gives."""
         for kind, key in keys.items():
             self._by_key[kind, key].add(len(self._texts))
@@ -39,7 +39,7 @@ class Joined(Generic[Told]):
         """Texts that `text_of` has not given out."""
         return len(self._texts) - len(self._used)
 
-    def text_of(self, recording: dict[str, Any]) -> Told | None:
+    def text_of(self, recording: dict[str, Any]) -> _Told | None:
         """The text for a row of the recordings table; None without one, or with several of equal standing."""
         number = self.find(recording)
         if number is None:
@@ -63,7 +63,7 @@ class Joined(Generic[Told]):
                 return next(iter(found))
         return None
 
-    def text(self, number: int) -> Told:
+    def text(self, number: int) -> _Told:
         return self._texts[number]
 
 
@@ -97,8 +97,8 @@ def read_references(place: Place) -> References:
 
 
 def read_joined(
-    place: Place, option: str, told_by: Callable[[dict[str, Any]], Told | None], expected: str
-) -> Joined[Told]:
+    place: Place, option: str, told_by: Callable[[dict[str, Any]], _Told | None], expected: str
+) -> Joined[_Told]:
     """What the rows of a file tell.
 
     Args:
@@ -112,7 +112,7 @@ def read_joined(
     """
     if not place.exists():
         raise InputError(f"{option} {place.url}: no such file; check the path")
-    found = Joined[Told]()
+    found = Joined[_Told]()
     entries = _entries(place)
     for number, row in read_rows(place):
         if isinstance(row, Note):

@@ -303,9 +303,9 @@ def sureness(vectors_ND: NDArray[Any], seconds_N: NDArray[np.float64], found: ND
         return np.ones(len(found))
     own = near_NK[np.arange(len(found)), found]
     near_NK[np.arange(len(found)), found] = -np.inf
-    found_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(own - near_NK.max(1)) / MARGIN))
+    found_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(own - near_NK.max(1)) / _MARGIN))
     return found_N
 
 
-MARGIN = 0.08
+_MARGIN = 0.08
 """Difference of cosines that makes a speaker e times as likely as the next one."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from audiomill.audio.clock import samples_from_seconds, seconds_from_samples
 from audiomill.speakers.clustering import Place, Rule, clustered, sureness, unit
 
-LONGEST_PAUSE = samples_from_seconds(0.3)
+_LONGEST_PAUSE = samples_from_seconds(0.3)
 """Inside a turn, where nobody else speaks in it."""
 
 
@@ -72,7 +72,7 @@ def turns_of(
     return arranged(_named(_given_to_nearest(spans)))
 
 
-def arranged(spans: Sequence[_Span], longest_pause: int = LONGEST_PAUSE) -> tuple[list[Turn], list[Voice]]:
+def arranged(spans: Sequence[_Span], longest_pause: int = _LONGEST_PAUSE) -> tuple[list[Turn], list[Voice]]:
     """Spans with speakers -> turns with their overlaps, and the speakers."""
     turns = _with_overlap(_joined(spans, longest_pause))
     return turns, _voices(turns, spans)

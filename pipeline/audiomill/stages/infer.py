@@ -78,7 +78,7 @@ def infer_piece(
     return pack(Result(result, found.frames))
 
 
-QUALITY = "quality"
+_QUALITY = "quality"
 
 
 @dataclass
@@ -137,8 +137,8 @@ def _heard(
     if who.rows is not None and who.batched is not None:
         found.frames[HEARD] = who.rows
         found.batched = [*batched, who.batched]
-    if QUALITY in wanted.frames:
-        found.frames[QUALITY] = _quality(given, tasks, [heard[0][n] for n in own], wanted)
+    if _QUALITY in wanted.frames:
+        found.frames[_QUALITY] = _quality(given, tasks, [heard[0][n] for n in own], wanted)
     lost = [(before[index], error) for index, error in sorted(who.lost.items())]
     missing = sorted(set(range(len(cuts))) - set(good))
     errors = [next((each.errors[index] for each in batched if index in each.errors), None) for index in missing]

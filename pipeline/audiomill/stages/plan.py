@@ -23,7 +23,7 @@ from audiomill.sources.shards import HEADER_IS_CHEAP, KNOWS_SIZE
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.urls import protocol
 
-BYTES_PER_SECOND = {
+_BYTES_PER_SECOND = {
     "wav": 48_000, "wave": 48_000, "aif": 96_000, "aiff": 96_000, "au": 16_000, "sph": 24_000, "flac": 30_000, "mp3": 16_000, "m4a": 12_000,
     "mp4": 60_000, "aac": 12_000, "ogg": 10_000, "opus": 5_000, "webm": 10_000, "amr": 1_500, "mkv": 100_000, "mov": 200_000,
 }  # fmt: skip
@@ -106,7 +106,7 @@ def planned_seconds(table: pa.Table, durations: Sequence[float | None]) -> list[
         for source, member, kind, size, span_s, reason in rows:
             known = durations[len(found)] if span_s is None else span_s
             if known is None and size is not None and kind in KNOWS_SIZE:
-                known = size / BYTES_PER_SECOND.get(suffix(member or source), DEFAULT_BYTES_PER_SECOND)
+                known = size / _BYTES_PER_SECOND.get(suffix(member or source), DEFAULT_BYTES_PER_SECOND)
             usual = DEFAULT_SECONDS if known is None else known
             found.append(0.0 if reason is not None else max(MIN_PLANNED_S, usual))
     return found

@@ -19,7 +19,7 @@ from audiomill.storage.fs import is_transient
 from audiomill.text.encodings import UnknownEncoding, decoded
 
 NUM_READS = 4
-FIRST_DELAY_S = 0.5
+_FIRST_DELAY_S = 0.5
 
 
 class Finished(NamedTuple):
@@ -54,7 +54,7 @@ def read_recording(
             if attempt == NUM_READS - 1 or not is_transient(error):
                 raise _named(error) from error
             clock.on_progress()
-            time.sleep(FIRST_DELAY_S * 2**attempt)
+            time.sleep(_FIRST_DELAY_S * 2**attempt)
 
 
 def _read_once(

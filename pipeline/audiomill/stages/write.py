@@ -24,7 +24,7 @@ from audiomill.tables.forgotten import forgotten_of, without_forgotten
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.result import Result, Tables, from_ipc, to_ipc, unpack
 
-COUNTS = pa.schema(
+_COUNTS = pa.schema(
     [
         ("part", pa.int32()),
         ("is_done", pa.bool_()),
@@ -35,9 +35,9 @@ COUNTS = pa.schema(
 """What returns to the driver of a run: counts, never rows. `entry`: of the ledger, as JSON; `rejected`: the first
 `MAX_NAMED` rejections without their details, for logs."""
 MAX_NAMED = 50
-SPEAKERS = "speakers"
+_SPEAKERS = "speakers"
 
-SPECIAL = re.compile(r"<(unk|pad|s|/s|mask)>|\[(UNK|PAD|CLS|SEP|MASK)\]")
+_SPECIAL = re.compile(r"<(unk|pad|s|/s|mask)>|\[(UNK|PAD|CLS|SEP|MASK)\]")
 """Tokens of CTC vocabularies that stand for no letter."""
 
 
@@ -52,7 +52,7 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
         pieces_key: names the way parts are cut into pieces, so that pieces cut otherwise are not mixed in.
 
     Returns:
-        One row of `COUNTS`; `is_done` is False while pieces are missing.
+        One row of `_COUNTS`; `is_done` is False while pieces are missing.
     """
     before = time.perf_counter()
     part, piece, last = (result.column(name)[0].as_py() for name in ("part", "piece", "last"))
@@ -129,7 +129,7 @@ def write_part(
         RunFailed: a planned recording is in neither `recordings` nor `rejections`, or one is there twice.
     """
     check_accounted(part, planned, tables)
-    if SPEAKERS in tables:
+    if _SPEAKERS in tables:
         tables = without_forgotten(tables, forgotten_of(output))
     num_bytes = {
         name: write_table(output.join(name, part_name(part) + ".parquet"), tables[name], expected)
@@ -195,7 +195,7 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
         "rejections": dict(sorted(_counted(tables["rejections"], "reason").items())),
         **sums,
         "languages": _language_seconds(recordings),
-        "num_special": sum(bool(SPECIAL.search(text or "")) for text in tables["segments"].column("text").to_pylist()),
+        "num_special": sum(bool(_SPECIAL.search(text or "")) for text in tables["segments"].column("text").to_pylist()),
         "num_doubtful": sum(_is_doubtful(gates) for gates in tables["segments"].column("gates").to_pylist()),
         "rungs": {str(rung): count for rung, count in sorted(_counted(tables["segments"], "rung").items())},
         **{name: value for each in counted for name, value in each.items()},
@@ -270,11 +270,11 @@ def replace_recordings(
 
 
 def _counts(part: int, entry: dict[str, Any], rejected: list[dict[str, Any]]) -> pa.Table:
-    """One row of `COUNTS`; without an entry the part is not done yet."""
+    """One row of `_COUNTS`; without an entry the part is not done yet."""
     named = [{name: row[name] for name in ("id", "stage", "reason")} for row in rejected]
     kept = {name: value for name, value in entry.items() if name != "codes_usage"}
     row = {"part": part, "is_done": bool(entry), "entry": json.dumps(kept), "rejected": json.dumps(named)}
-    return pa.Table.from_pylist([row], schema=COUNTS)
+    return pa.Table.from_pylist([row], schema=_COUNTS)
 
 
 def _all_pieces(folder: Place) -> list[Result] | None:

@@ -23,12 +23,12 @@ from audiomill.storage.names import on_disk
 from audiomill.storage.ranges import RangesOrWhole
 from audiomill.storage.urls import absolute, protocol
 
-T = TypeVar("T")
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_T = TypeVar("_T")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 OPEN_PROTOCOLS = ("file", "local", "memory", "http", "https")
 """Need no credentials, so `--storage-options` meant for the object store are not given to them."""
 NUM_ATTEMPTS = 6
-FIRST_DELAY_S = 0.2
+_FIRST_DELAY_S = 0.2
 FINAL_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 READ_AHEAD_BYTES = 1 << 20
 VERSIONS = ("ETag", "etag", "e_tag", "generation", "LastModified", "last_modified", "mtime")
@@ -190,7 +190,7 @@ def _resolve(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     url = signed.get(url, url)
     if scheme in options and isinstance(options[scheme], dict):
         chosen = options[scheme]
-    elif scheme in OPEN_PROTOCOLS or any(isinstance(value, dict) and key in EXTRAS for key, value in options.items()):
+    elif scheme in OPEN_PROTOCOLS or any(isinstance(value, dict) and key in _EXTRAS for key, value in options.items()):
         chosen = {}
     else:
         chosen = options
@@ -198,7 +198,7 @@ def _resolve(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, **chosen)
         return fs, str(path)
     except ImportError as error:
-        extra = EXTRAS.get(scheme)
+        extra = _EXTRAS.get(scheme)
         fix = f"pip install 'audiomill[{extra}]'" if extra else str(error)
         raise InputError(f"{url}: no driver for {scheme}:// is installed; run: {fix}") from error
     except ValueError as error:
@@ -207,7 +207,7 @@ def _resolve(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         ) from error
 
 
-def retried(call: Callable[[], T]) -> T:
+def retried(call: Callable[[], _T]) -> _T:
     """Runs `call` again after throttling, resets and time-outs, waiting twice as long each time.
 
     Missing files and permissions are final and raised at once.
@@ -222,7 +222,7 @@ def retried(call: Callable[[], T]) -> T:
                 raise (
                     ConnectionError(str(error.__cause__)) if isinstance(error, FileNotFoundError) else error
                 ) from error
-            time.sleep(FIRST_DELAY_S * 2**attempt * random.uniform(0.5, 1.5))
+            time.sleep(_FIRST_DELAY_S * 2**attempt * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")
 
 

@@ -26,7 +26,7 @@ from audiomill.errors import OutputMismatch, RunFailed, UsageError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table, to_bytes
 
-AT_ONCE = 16
+_AT_ONCE = 16
 """Files that are fetched side by side."""
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
@@ -193,7 +193,7 @@ def entries(output: Place, parts: Sequence[int] | None = None) -> Iterator[dict[
 
 def _contents(output: Place, parts: Sequence[int]) -> Iterator[tuple[int, Place, bytes]]:
     places = [output.join("ledger", part_name(part) + ".json") for part in parts]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         yield from zip(parts, places, pool.map(Place.read, places), strict=True)
 
 
@@ -249,10 +249,10 @@ def each_part(
         return found if expected is None else in_schema(found, expected)
 
     waiting: deque[tuple[int, Future[pa.Table]]] = deque()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         for part in sorted(done_parts(output)) if parts is None else parts:
             waiting.append((part, pool.submit(load, part)))
-            if len(waiting) > AT_ONCE:
+            if len(waiting) > _AT_ONCE:
                 number, rows = waiting.popleft()
                 yield number, rows.result()
         for number, rows in waiting:

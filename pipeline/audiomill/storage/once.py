@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 REMEMBERED = 32
 
 
-def once_per_content(look: Callable[[Path], Found]) -> Callable[[Path], Found]:
+def once_per_content(look: Callable[[Path], _Found]) -> Callable[[Path], _Found]:
     """Remembers what `look` found: a program that runs many jobs with one checkpoint reads and hashes it once.
 
     Args:
@@ -19,11 +19,11 @@ def once_per_content(look: Callable[[Path], Found]) -> Callable[[Path], Found]:
     """
 
     @functools.lru_cache(maxsize=REMEMBERED)
-    def found(path: Path, state: tuple[object, ...]) -> Found:
+    def found(path: Path, state: tuple[object, ...]) -> _Found:
         return look(path)
 
     @functools.wraps(look)
-    def remembered(path: Path) -> Found:
+    def remembered(path: Path) -> _Found:
         files = sorted(path.iterdir()) if path.is_dir() else [path] * path.exists()
         return found(path.absolute(), tuple(_state(file) for file in files))
 

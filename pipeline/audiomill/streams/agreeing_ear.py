@@ -20,16 +20,16 @@ from audiomill.streams.stream_words import Heard
 
 PAUSE, SILENCE = int(0.6 * MODEL_SAMPLE_RATE), 2 * MODEL_SAMPLE_RATE
 """So much without speech ends what was said; after so much of it the model begins afresh."""
-MARGIN = int(0.2 * MODEL_SAMPLE_RATE)
+_MARGIN = int(0.2 * MODEL_SAMPLE_RATE)
 """Kept before speech, as in segments."""
 TRIMMED, LONGEST = 14 * MODEL_SAMPLE_RATE, 25 * MODEL_SAMPLE_RATE
 """More is cut behind a final word, where a sentence ends if one does; at the longest all that is heard becomes final."""
 MOST_CHUNK_S = 5.0
 """With the longest that is not final a window of 30 s."""
-THRESHOLD = 0.5
+_THRESHOLD = 0.5
 LEAST_WORD, MIN_UNSAID = int(0.04 * MODEL_SAMPLE_RATE), 3
 """Samples of a word; so many words in less time were not said."""
-SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")
+_SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")
 Timed = tuple[str, int, int]
 
 
@@ -62,7 +62,7 @@ class AgreeingEar:
         probabilities = self._voice.push(chunk_T)
         if is_last:
             probabilities = np.concatenate([probabilities, self._voice.finish()])
-        self._voiced += (probabilities >= THRESHOLD).tolist()
+        self._voiced += (probabilities >= _THRESHOLD).tolist()
         end = self._from + len(self._pcm_T)
         if not len(chunk_T):
             return None
@@ -71,10 +71,10 @@ class AgreeingEar:
             return self._look()
         if first is None:
             if end - self._told > SILENCE:
-                self._drop(end - MARGIN)
+                self._drop(end - _MARGIN)
             return None
         if not self._final:
-            self._drop(first - MARGIN)
+            self._drop(first - _MARGIN)
         return self._look()
 
     def rest(self) -> Utterance | None:
@@ -104,7 +104,7 @@ class AgreeingEar:
 
     def _where_to_cut(self) -> int:
         """Behind the last final word, or the last sentence where one ends in the second half."""
-        ends = [stop for text, _, stop in self._final if text.rstrip("\"'")[-1:] in SENTENCE_ENDS]
+        ends = [stop for text, _, stop in self._final if text.rstrip("\"'")[-1:] in _SENTENCE_ENDS]
         late = [stop for stop in ends if stop > self._from + len(self._pcm_T) // 2]
         return late[-1] if late else self._told
 

@@ -26,7 +26,7 @@ from audiomill.streams.listener import Stream
 from audiomill.streams.stream_words import StreamWord
 from audiomill.text.wer import score_pair
 
-Told = Callable[[Sequence[StreamWord]], None]
+_Told = Callable[[Sequence[StreamWord]], None]
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Played:
 
 
 def played(
-    stream: Stream, audio: Iterable[NDArray[np.int16]], chunk_s: float, in_real_time: bool, told: Told
+    stream: Stream, audio: Iterable[NDArray[np.int16]], chunk_s: float, in_real_time: bool, told: _Told
 ) -> Played:
     """Plays audio to a stream chunk by chunk.
 

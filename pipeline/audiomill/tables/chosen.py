@@ -15,7 +15,7 @@ from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table
 from audiomill.tables.rows import in_time_order, joined_text, spoken_language
 
-TEXTS = ("text", "language", "confidence", "words")
+_TEXTS = ("text", "language", "confidence", "words")
 """Columns of a segment that another transcript has too."""
 OF_THE_FIRST = (
     "language_probability", "avg_logprob", "no_speech_prob", "compression_ratio", "phrases", "rung", "gates", "first_text",
@@ -78,4 +78,4 @@ def _recording(row: dict[str, Any], segments: Sequence[dict[str, Any]]) -> dict[
 
 
 def _segment(row: dict[str, Any], texts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {**row, **dict.fromkeys(OF_THE_FIRST), **{name: texts[row["id"]][name] for name in TEXTS}}
+    return {**row, **dict.fromkeys(OF_THE_FIRST), **{name: texts[row["id"]][name] for name in _TEXTS}}

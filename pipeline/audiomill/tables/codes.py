@@ -21,7 +21,7 @@ from audiomill.tables.output import Answered, Asked, Output, Reading
 
 BYTES_PER_CODE = 2
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         *NAMED,
         column("quantizer", pa.string(), "what made the codes: quantizer (the checkpoint's own) or a codebook's name"),
@@ -146,13 +146,13 @@ def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:
 
 CODES = Output(
     name="codes",
-    documented=SCHEMA,
+    documented=_SCHEMA,
     config=CodesConfig,
     shorthand="codebook",
     settle=_settle,
     told_apart=lambda spec: [(want.name,) for want in spec.wants.codes],
     is_wanted=lambda wants: bool(wants.codes),
-    schema=lambda asked: SCHEMA,
+    schema=lambda asked: _SCHEMA,
     rows=_rows,
     bytes_per_second=_bytes_per_second,
     counted=lambda table: {"codes_usage": code_counts(table)},

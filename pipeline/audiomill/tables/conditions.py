@@ -23,9 +23,9 @@ CONDITION = re.compile(r"\s*(tag:[^<>=!]+|\w+)\s*(>=|<=|!=|==|=|>|<)\s*(.+?)\s*"
 BETWEEN = re.compile(r",(?=\s*(?:tag:[^<>=!]+|\w+)\s*(?:>=|<=|!=|==|=|>|<))")
 """A comma before another condition: labels have commas, too."""
 TAG, SPEAKER = "tag:", "speaker"
-NOT_COMPARED = ("words", "phrases", "gates", "nbest", "tags", "id", "segment_id")
-OF_SEGMENTS = tuple(name for name in schema.SEGMENTS.names if name not in NOT_COMPARED)
-OF_QUALITY = tuple(name for name in QUALITY.names if name not in (*NOT_COMPARED, "recording_id"))
+_NOT_COMPARED = ("words", "phrases", "gates", "nbest", "tags", "id", "segment_id")
+OF_SEGMENTS = tuple(name for name in schema.SEGMENTS.names if name not in _NOT_COMPARED)
+OF_QUALITY = tuple(name for name in QUALITY.names if name not in (*_NOT_COMPARED, "recording_id"))
 
 
 @dataclass(frozen=True)

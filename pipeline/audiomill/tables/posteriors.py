@@ -13,7 +13,7 @@ from audiomill.tables.output import Answered, Asked, Output
 
 BYTES_PER_CANDIDATE = 3
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         *NAMED,
         column("num_frames", pa.int32(), "frames in the row"),
@@ -63,9 +63,9 @@ def _bytes_per_second(asked: Asked) -> float:
 
 POSTERIORS = Output(
     name="posteriors",
-    documented=SCHEMA,
+    documented=_SCHEMA,
     is_wanted=lambda wants: _num_kept(wants) > 0,
-    schema=lambda asked: SCHEMA,
+    schema=lambda asked: _SCHEMA,
     rows=_rows,
     bytes_per_second=_bytes_per_second,
 )

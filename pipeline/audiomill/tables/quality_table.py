@@ -38,7 +38,7 @@ QUALITY = pa.schema(
         ),
     ]
 )
-BYTES_PER_SECOND = 6.0
+_BYTES_PER_SECOND = 6.0
 
 
 def quality_rows(

@@ -28,11 +28,11 @@ from audiomill.tables.output import Reading
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.voice_index import VOICE, voices_of
 
-Sample = tuple[Any, ...]
+_Sample = tuple[Any, ...]
 """Segment id and array; then a dict, where columns of other tables are asked for."""
 OPEN_ROW_GROUPS = 4
 """Row groups kept in memory for access by index: neighbours in a slice cost one read."""
-DTYPES = {"float16": np.float16, "float32": np.float32}
+_DTYPES = {"float16": np.float16, "float32": np.float32}
 
 
 def opened(
@@ -66,12 +66,12 @@ def opened(
             raise InputError(
                 f"columns: no {column!r} in segments or recordings; expected some of {', '.join(dict.fromkeys(known))}"
             )
-    if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+    if dtype is not None and dtype not in _DTYPES:
+        raise InputError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
     return OutputDataset(place, name, reading, only, tuple(columns), dtype)
 
 
-class OutputDataset(Dataset[Sample]):
+class OutputDataset(Dataset[_Sample]):
     """See `audiomill.open_output`. Also takes slices, and iterates in file order, one row group at a time."""
 
     def __init__(
@@ -105,7 +105,7 @@ class OutputDataset(Dataset[Sample]):
         group = bisect_right(self._starts, number) - 1
         return self._samples_of(group)[number - self._starts[group]]
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[_Sample]:
         for group in range(len(self._groups)):
             yield from self._samples(group)
 
@@ -132,7 +132,7 @@ class OutputDataset(Dataset[Sample]):
         return found
 
     @property
-    def collate(self) -> Callable[[Sequence[Sample]], Batch]:
+    def collate(self) -> Callable[[Sequence[_Sample]], Batch]:
         """For `DataLoader(collate_fn=...)`: pads samples to the longest of their batch, with a mask."""
         return _Collate(self._reading.time_axis)
 
@@ -198,7 +198,7 @@ class OutputDataset(Dataset[Sample]):
             rows = rows[np.concatenate([[True], is_new])]
         return rows.astype(np.int32)
 
-    def _samples(self, group: int) -> list[Sample]:
+    def _samples(self, group: int) -> list[_Sample]:
         """Those of a row group."""
         (number, at), numbers = self._groups[group], self._rows[group]
         names = list(dict.fromkeys(["segment_id", *self._reading.columns]))
@@ -212,7 +212,7 @@ class OutputDataset(Dataset[Sample]):
 
     def _typed(self, array: NDArray[Any]) -> NDArray[Any]:
         is_float = np.issubdtype(array.dtype, np.floating)
-        return array.astype(DTYPES[self._dtype], copy=False) if self._dtype is not None and is_float else array
+        return array.astype(_DTYPES[self._dtype], copy=False) if self._dtype is not None and is_float else array
 
     def _columns_of(self, number: int) -> Mapping[str, dict[str, Any]]:
         """The asked columns by segment id, for one part: of segments where they are there, else of recordings."""
@@ -243,18 +243,18 @@ class _Collate:
     def __init__(self, time_axis: int) -> None:
         self._time_axis = time_axis
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
+    def __call__(self, samples: Sequence[_Sample]) -> Batch:
         is_pooled = self._time_axis == 0 and samples[0][1].ndim == 1 and samples[0][1].dtype.kind == "f"
         return collated(samples, None if is_pooled else self._time_axis)
 
 
-class StreamedOutput(IterableDataset[Sample]):
+class StreamedOutput(IterableDataset[_Sample]):
     """See `OutputDataset.stream`."""
 
     def __init__(self, dataset: OutputDataset, shuffle_seed: int | None, rank: int = 0, world_size: int = 1) -> None:
         self._dataset, self._seed, self._rank, self._world_size = dataset, shuffle_seed, rank, world_size
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[_Sample]:
         groups = np.arange(self._dataset.num_row_groups())
         random = None if self._seed is None else np.random.default_rng(self._seed)
         if random is not None:

@@ -57,7 +57,7 @@ TURNS = pa.schema(
         column("vector", pa.list_(pa.float32()), VECTOR, nullable=True),
     ]
 )
-SPEAKERS = pa.schema(
+_SPEAKERS = pa.schema(
     [
         column("recording_id", pa.string(), "joins recordings.id"),
         column("speaker", pa.string(), "joins turns.speaker and segments.speaker"),
@@ -68,7 +68,7 @@ SPEAKERS = pa.schema(
         column("vector", pa.list_(pa.float32()), VECTOR, nullable=True),
     ]
 )
-MADE_LAST = {"turns": TURNS, "speakers": SPEAKERS}
+MADE_LAST = {"turns": TURNS, "speakers": _SPEAKERS}
 """By folder name."""
 
 
@@ -126,7 +126,7 @@ def with_turns(tables: dict[str, pa.Table], observed: pa.Table, want: SpeakersWa
         **tables,
         "segments": pa.Table.from_pylist(told, schema=schema.SEGMENTS),
         "turns": pa.Table.from_pylist(turns, schema=TURNS),
-        "speakers": pa.Table.from_pylist(speakers, schema=SPEAKERS),
+        "speakers": pa.Table.from_pylist(speakers, schema=_SPEAKERS),
     }
 
 
@@ -142,17 +142,17 @@ def with_their_speakers(transcripts: pa.Table, tables: Mapping[str, pa.Table]) -
     return pa.Table.from_pylist(found, schema=transcripts.schema)
 
 
-Found = dict[str, tuple[list[Turn], list[Voice]]]
+_Found = dict[str, tuple[list[Turn], list[Voice]]]
 
 
-def _by_voice(observed: pa.Table, want: SpeakersWant) -> Found:
+def _by_voice(observed: pa.Table, want: SpeakersWant) -> _Found:
     of: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in observed.to_pylist():
         of[row["recording_id"]].append(row)
     return {name: turns_of(rows, want.rule, want.num_speakers, want.max_speakers) for name, rows in of.items()}
 
 
-def _by_channel(segments: Sequence[Mapping[str, Any]]) -> Found:
+def _by_channel(segments: Sequence[Mapping[str, Any]]) -> _Found:
     """Turns are the words of a channel, or its segments where there are none."""
     of: defaultdict[str, list[Any]] = defaultdict(list)
     for segment in segments:

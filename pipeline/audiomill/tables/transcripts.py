@@ -14,9 +14,9 @@ from audiomill.tables.output import Answered, Asked, Output
 from audiomill.tables.rows import text_columns
 from audiomill.text.wer import score_pair
 
-BYTES_PER_SECOND = 120.0
+_BYTES_PER_SECOND = 120.0
 """Of text with words and their times, in Parquet."""
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         column("segment_id", pa.string(), "joins segments.id"),
         column("recording_id", pa.string(), "joins recordings.id"),
@@ -78,14 +78,14 @@ def _is_wanted(wants: Wants) -> bool:
 
 
 def _schema(asked: Sequence[Asked]) -> pa.Schema:
-    return SCHEMA
+    return _SCHEMA
 
 
 TRANSCRIPTS = Output(
     name="transcripts",
-    documented=SCHEMA,
+    documented=_SCHEMA,
     is_wanted=_is_wanted,
     schema=_schema,
     rows=_rows,
-    bytes_per_second=lambda asked: BYTES_PER_SECOND * bool(asked.spec.wants.beside),
+    bytes_per_second=lambda asked: _BYTES_PER_SECOND * bool(asked.spec.wants.beside),
 )

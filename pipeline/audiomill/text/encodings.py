@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UTF_8, WESTERN = "utf-8", "cp1252"
-MARKS = (
+_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -37,14 +37,14 @@ class UnknownEncoding(ValueError):
         super().__init__("expected text in UTF-8, UTF-16 or cp1252, got bytes in an encoding that cannot be told")
 
 
-class Decoded(NamedTuple):
+class _Decoded(NamedTuple):
     """A text. `note`: that it was not UTF-8, and what was taken; None where there is nothing to say."""
 
     text: str
     note: str | None = None
 
 
-def decoded(content: bytes) -> Decoded:
+def decoded(content: bytes) -> _Decoded:
     """Text of a whole file.
 
     Raises:
@@ -52,7 +52,7 @@ def decoded(content: bytes) -> Decoded:
     """
     encoding = encoding_of([content])
     try:
-        return Decoded(content.decode(encoding), note_of(encoding))
+        return _Decoded(content.decode(encoding), note_of(encoding))
     except UnicodeDecodeError:
         raise UnknownEncoding from None
 
@@ -82,7 +82,7 @@ def encoding_of(chunks: Iterable[bytes]) -> str:
     for chunk in chunks:
         if not head:
             head = chunk[:MAX_MARK_BYTES]
-            marked = next((name for mark, name in MARKS if head.startswith(mark)), None)
+            marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
             if marked is not None:
                 return marked
         is_utf_8 = is_utf_8 and _decodes(utf_8, chunk)

@@ -12,18 +12,18 @@ UNSPACED = (
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Javanese}\p{Yi}]"
 )
 """Scripts that put no blank between words."""
-MARKS = r"[\p{M}\u0e33\u0eb3\u30fc\u200c\u200d]"
+_MARKS = r"[\p{M}\u0e33\u0eb3\u30fc\u200c\u200d]"
 """Belong to the letter before them: also the vowel am of Thai and Lao, and the long vowel of katakana."""
-_UNIT = regex.compile(rf"{UNSPACED}{MARKS}*|(?:(?!{UNSPACED})\S)+")
+_UNIT = regex.compile(rf"{UNSPACED}{_MARKS}*|(?:(?!{UNSPACED})\S)+")
 _UNSPACED = regex.compile(UNSPACED)
 _SPACED_LETTER = regex.compile(rf"(?!{UNSPACED})\p{{L}}")
 _OPTIONAL_MARKS = regex.compile(r"(?<=[\p{Arabic}\p{Hebrew}]\p{M}*)\p{Mn}|\u0640")
-APOSTROPHES = "'\u2019\u2018\u201b\u02bc\u02bb\u02b9\u02c8\u00b4`\u2032\uff07\ua78c\u055a\u07f4\u07f5"
+_APOSTROPHES = "'\u2019\u2018\u201b\u02bc\u02bb\u02b9\u02c8\u00b4`\u2032\uff07\ua78c\u055a\u07f4\u07f5"
 """Signs that stand for one and the same: typographic ones, letters that look so, accents and primes in their place."""
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _PLAIN_SIGNS = str.maketrans(
     {
-        **dict.fromkeys(APOSTROPHES, "'"),
+        **dict.fromkeys(_APOSTROPHES, "'"),
         **dict.fromkeys(DASHES, "-"),
         **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02", '"'),
         "\u2026": "...",

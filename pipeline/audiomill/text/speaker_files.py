@@ -52,7 +52,7 @@ def _sureness(word: Mapping[str, Any]) -> str:
     return "NA" if value is None else f"{value:.4f}"
 
 
-Interval = tuple[float, float, str]
+_Interval = tuple[float, float, str]
 """Begin, end and text; seconds."""
 Written = tuple[int, int, str]
 """The same in milliseconds, as a TextGrid has them."""
@@ -66,7 +66,7 @@ def textgrid(seconds: float, turns: Sequence[Mapping[str, Any]], segments: Seque
         turns: rows of the turns table; none: one speaker, unknown.
         segments: rows of the segments table.
     """
-    tiers: defaultdict[str, list[Interval]] = defaultdict(list)
+    tiers: defaultdict[str, list[_Interval]] = defaultdict(list)
     for turn in turns:
         tiers[turn["speaker"]].append((turn["start_s"], turn["stop_s"], turn["speaker"]))
     for segment in segments:
@@ -90,7 +90,7 @@ def _ms(seconds: float) -> int:
     return int(1000 * seconds + 0.5)
 
 
-def _filled(intervals: Iterable[Interval], end: int) -> list[Written]:
+def _filled(intervals: Iterable[_Interval], end: int) -> list[Written]:
     """With empty ones between them; what overlaps begins where the one before it ends. `end`: milliseconds."""
     found: list[Written] = []
     at = 0

@@ -13,7 +13,7 @@ from audiomill.report.listen import flac_uri
 from audiomill.train.clips import Source, prepare
 from audiomill.train.pseudo import span_of
 
-MAX_CLIP_S = WINDOW_S
+_MAX_CLIP_S = WINDOW_S
 
 
 def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, Any]) -> dict[str, Raw]:
@@ -28,7 +28,7 @@ def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, 
         return {}
     spans = [(span_of(row), row["channel"]) for row in rows]
     source = Source(role="listen", inputs=(), needs_text=False, spans=tuple(spans))
-    clips, _ = prepare([source], folder, DecodeConfig(), PlanConfig(storage_options=options), MAX_CLIP_S, 0.0)
+    clips, _ = prepare([source], folder, DecodeConfig(), PlanConfig(storage_options=options), _MAX_CLIP_S, 0.0)
     heard = clips["listen"]
     number = {identity: at for at, identity in enumerate(heard.table.column("id").to_pylist())}
     found = {}

@@ -26,7 +26,7 @@ from audiomill.tables.voice_index import FOLDER, LINKS, VOICES
 
 
 @dataclass
-class Index:
+class _Index:
     """Everything that is known of an output's voices."""
 
     voices: Voices
@@ -45,21 +45,21 @@ class Index:
         return found
 
 
-def read_index(output: Place) -> Index:
+def read_index(output: Place) -> _Index:
     """What was found and said before."""
     place = output.join(FOLDER, "voices.parquet")
     if not place.exists():
-        return Index(Voices({}), [], {})
+        return _Index(Voices({}), [], {})
     rows = read_table(place).to_pylist()
     if {row["settings"] for row in rows} != {settings_of(output)}:  # made anew with other settings
-        return Index(Voices({}, max(row["last"] for row in rows)), [], {})
+        return _Index(Voices({}, max(row["last"] for row in rows)), [], {})
     links = [Link(**row) for row in read_table(output.join(FOLDER, "links.parquet")).to_pylist()]
     last = max([row["last"] for row in rows], default=0)
     voices = Voices({row["voice"]: np.array(row["sum"]) for row in rows if row["voice"]}, last)
-    return Index(voices, links, {row["voice"]: row["name"] for row in rows if row["name"] is not None})
+    return _Index(voices, links, {row["voice"]: row["name"] for row in rows if row["name"] is not None})
 
 
-def write_index(output: Place, index: Index) -> None:
+def write_index(output: Place, index: _Index) -> None:
     """Replaces both files."""
     told = {"last": index.voices.last, "settings": settings_of(output)}
     rows = [
@@ -101,7 +101,7 @@ def speakers_of(output: Place) -> list[Heard]:
     return found
 
 
-def updated(output: Place, distance: float = LINK_DISTANCE) -> Index:
+def updated(output: Place, distance: float = LINK_DISTANCE) -> _Index:
     """The index with every speaker that was not linked yet; what was linked stays."""
     index = read_index(output)
     known, forgotten = {(link.recording_id, link.speaker) for link in index.links}, forgotten_of(output)
@@ -117,7 +117,7 @@ def updated(output: Place, distance: float = LINK_DISTANCE) -> Index:
     return index
 
 
-def merge(output: Place, index: Index, voices: Sequence[str]) -> None:
+def merge(output: Place, index: _Index, voices: Sequence[str]) -> None:
     """Makes all voices the first one, which keeps its name."""
     first, *others = dict.fromkeys(voices)
     index.members(first)
@@ -130,7 +130,7 @@ def merge(output: Place, index: Index, voices: Sequence[str]) -> None:
     write_index(output, index)
 
 
-def split(output: Place, index: Index, voice: str) -> str:
+def split(output: Place, index: _Index, voice: str) -> str:
     """Parts a voice in two by what is farthest apart in it; returns the id of the new one.
 
     Raises:
@@ -152,14 +152,14 @@ def split(output: Place, index: Index, voice: str) -> str:
     return new
 
 
-def name(output: Place, index: Index, voice: str, told: str) -> None:
+def name(output: Place, index: _Index, voice: str, told: str) -> None:
     """Gives a name, which no other voice keeps."""
     index.members(voice)
     index.names = {each: other for each, other in index.names.items() if other != told} | {voice: told}
     write_index(output, index)
 
 
-def forget(output: Place, index: Index, voice: str, with_words: bool) -> int:
+def forget(output: Place, index: _Index, voice: str, with_words: bool) -> int:
     """Takes a voice out: its id, its name, the vectors of its speakers, and their words if that is asked. Returns how many speakers
     that were.
 
@@ -203,7 +203,7 @@ def _rewrite(output: Place, recordings: set[str], forgotten: dict[tuple[str, str
         rewrite_part(output, part, {each: after[each] for each in names if after[each] is not before[each]})
 
 
-def rows_of(output: Place, index: Index) -> list[dict[str, Any]]:
+def rows_of(output: Place, index: _Index) -> list[dict[str, Any]]:
     """For people: every voice with its name, recordings and seconds, who speaks most first."""
     seconds = {(heard.recording_id, heard.speaker): heard.seconds for heard in speakers_of(output)}
     members: defaultdict[str, list[Link]] = defaultdict(list)

@@ -18,7 +18,7 @@ from audiomill.stages.waveform import waveform_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 
-LONGEST_S = 120.0
+_LONGEST_S = 120.0
 
 
 def voice_vector(output: Place, clip: str) -> NDArray[np.float32]:
@@ -39,10 +39,10 @@ def voice_vector(output: Place, clip: str) -> NDArray[np.float32]:
     entries = listing.entries
     if len(entries) != 1:
         raise UsageError(f"--name: {clip}: expected one recording of the person alone, found {len(entries)}")
-    (planned,) = planned_table(entries, [None], first_part=0, part_seconds=LONGEST_S).to_pylist()
-    decoder = Decoder(DecodeConfig(), whole_spec(LONGEST_S + 1.0), listing.options(output.options))
+    (planned,) = planned_table(entries, [None], first_part=0, part_seconds=_LONGEST_S).to_pylist()
+    decoder = Decoder(DecodeConfig(), whole_spec(_LONGEST_S + 1.0), listing.options(output.options))
     try:
-        pcm_T = waveform_of(decoder, planned, None, LONGEST_S, None)
+        pcm_T = waveform_of(decoder, planned, None, _LONGEST_S, None)
     except Rejected as rejected:
         raise UsageError(f"--name: {clip}: {rejected.reason}: {rejected.detail}") from rejected
     finally:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from audiomill import schema
 from audiomill.audio.bucket import padding_waste_pct
 
-RUNGS = tuple("012345")
+_RUNGS = tuple("012345")
 """Values of `segments.rung`."""
 BEFORE_INFER = ("read", "decode", "resample", "segment")
 STAGES = (*BEFORE_INFER, "infer", "write")
@@ -88,7 +88,7 @@ class Meter:
     sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     rejections: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(schema.REASONS, 0)))
-    rungs: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(RUNGS, 0)))
+    rungs: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_RUNGS, 0)))
     bytes_out: Counter[str] = field(default_factory=Counter)
     waiting: dict[str, int] = field(default_factory=lambda: {"decode": 0, "infer": 0, "write": 0})
 

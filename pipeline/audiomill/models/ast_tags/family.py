@@ -10,8 +10,8 @@ from audiomill.models.base import SpeechModel
 from audiomill.models.family import TAGS, Facts, Family, Loading
 from audiomill.models.shape import Shape
 
-WINDOW_S = 10.24
-LONGEST_S = 10_800.0
+_WINDOW_S = 10.24
+_LONGEST_S = 10_800.0
 BATCH_S = {"cpu": 82.0, "cuda": 480.0}
 
 
@@ -42,7 +42,7 @@ FAMILY = Family(
     gives=_gives,
     shape=lambda path: Shape(width=0, num_layers=-1, hop=160),
     load=_load,
-    whole_s=lambda settings: LONGEST_S,
+    whole_s=lambda settings: _LONGEST_S,
     batch_seconds=BATCH_S,
     precisions={"cpu": ("fp32",), "cuda": ("fp32",)},
 )

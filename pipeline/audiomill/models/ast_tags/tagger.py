@@ -16,10 +16,10 @@ from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.pulse import beat
 
-FULL_SCALE = 32768.0
-WINDOW = samples_from_seconds(10.24)
-LEAST_SAMPLES = 400
-AT_ONCE = 8
+_FULL_SCALE = 32768.0
+_WINDOW = samples_from_seconds(10.24)
+_LEAST_SAMPLES = 400
+_AT_ONCE = 8
 
 
 def load_tagger(loading: Loading) -> Tagger:
@@ -51,7 +51,7 @@ class Tagger(SpeechModel):
 
     def padded_length(self, num_samples: int) -> int:
         """Whole windows."""
-        return max(1, -(-num_samples // WINDOW)) * WINDOW
+        return max(1, -(-num_samples // _WINDOW)) * _WINDOW
 
     def parity(self, utterance: Utterance) -> Parity:
         return Parity(note="input and forward pass: they are transformers' own")
@@ -62,9 +62,9 @@ class Tagger(SpeechModel):
         windows = [(row, part) for row, each in enumerate(batch) for part in _windows(each)]
         sums: list[Any] = [0.0] * len(batch)
         counts = [0] * len(batch)
-        for first in range(0, len(windows), AT_ONCE):
-            some = windows[first : first + AT_ONCE]
-            waves = [part.astype(np.float32) / FULL_SCALE for _, part in some]
+        for first in range(0, len(windows), _AT_ONCE):
+            some = windows[first : first + _AT_ONCE]
+            waves = [part.astype(np.float32) / _FULL_SCALE for _, part in some]
             given = self._extractor(waves, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt")
             probability_BL = self._model(given["input_values"].to(self._model.device)).logits.sigmoid().cpu().numpy()
             for (row, _), probability_L in zip(some, probability_BL, strict=True):
@@ -81,5 +81,5 @@ class Tagger(SpeechModel):
 
 def _windows(utterance: Utterance) -> list[NDArray[np.int16]]:
     pcm_T = utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]
-    parts = [pcm_T[start : start + WINDOW] for start in range(0, max(1, len(pcm_T)), WINDOW)]
-    return [np.pad(part, (0, max(0, LEAST_SAMPLES - len(part)))) for part in parts]
+    parts = [pcm_T[start : start + _WINDOW] for start in range(0, max(1, len(pcm_T)), _WINDOW)]
+    return [np.pad(part, (0, max(0, _LEAST_SAMPLES - len(part)))) for part in parts]

@@ -11,19 +11,19 @@ from audiomill.models.speakers.vector_family import speaker_vectors
 if TYPE_CHECKING:
     from audiomill.models.speakers.embedder import Embedder
 
-ROOT = "head.conv1.weight"
+_ROOT = "head.conv1.weight"
 
 
 def _embedder(path: Path, device: str) -> Embedder:
     from audiomill.models.campplus.campplus_vectors import load_campplus
 
-    return load_campplus(path, device, ROOT)
+    return load_campplus(path, device, _ROOT)
 
 
 FAMILY = speaker_vectors(
     "campplus",
     "CAM++ speaker vectors",
-    (ROOT, "xvector.tdnn.linear.weight"),
+    (_ROOT, "xvector.tdnn.linear.weight"),
     192,
     _embedder,
     Facts(

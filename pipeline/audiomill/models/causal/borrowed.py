@@ -30,10 +30,10 @@ from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.writing import Writer
 from audiomill.text.scripts import base_language
 
-MIN_SAMPLES = 1600
+_MIN_SAMPLES = 1600
 """Shorter segments are filled up with silence: processors want a whole window of their spectrogram."""
 Wave = NDArray[np.float32]
-NOT_COMPARED = f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters"
+_NOT_COMPARED = f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Requested:
     def inputs(self, utterance: Utterance) -> dict[str, Tensor]:
         """What the model is given of one utterance."""
         wave = utterance.pcm_T.astype(np.float32) / 32768.0
-        wave = np.pad(wave, (0, max(0, MIN_SAMPLES - len(wave))))
+        wave = np.pad(wave, (0, max(0, _MIN_SAMPLES - len(wave))))
         found = self._layout.request(self._processor, wave, self._language(utterance))
         device, dtype = self._model.device, self._model.dtype
         return {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in found.items()}
@@ -124,7 +124,7 @@ class Requested:
         """What its own tower and projector make of the audio."""
         is_audio_L = self.inputs(utterance)["input_ids"][0] == self._model.config.audio_token_id
         steps_ND = self.embedded(utterance)[is_audio_L].float().cpu().numpy()
-        seconds = max(MIN_SAMPLES, len(utterance.pcm_T)) / MODEL_SAMPLE_RATE
+        seconds = max(_MIN_SAMPLES, len(utterance.pcm_T)) / MODEL_SAMPLE_RATE
         meaning = "What stands in the places for audio, as wide as the language model's own tokens (some of them pad the segment)."
         return (Stage("projector output", steps_ND.T, len(steps_ND) / seconds, meaning),)
 
@@ -167,7 +167,7 @@ def load_borrowed(loading: Loading, layout: Layout) -> SpeechModel:
         writer,
         wanted,
         config.memory_fraction,
-        lambda utterance: Parity(note=NOT_COMPARED) if is_large else _parity(listening, lm, utterance),
+        lambda utterance: Parity(note=_NOT_COMPARED) if is_large else _parity(listening, lm, utterance),
     )
 
 

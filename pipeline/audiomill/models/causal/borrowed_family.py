@@ -17,7 +17,7 @@ from audiomill.models.seq2seq.options import check_plain
 from audiomill.models.shape import Shape
 
 EXACT = "tokens are those of `generate` alone, with random weights of true layout (a test compares)"
-OFFERS = "text, retries; word times with a CTC model beside it"
+_OFFERS = "text, retries; word times with a CTC model beside it"
 
 
 def borrowed_family(
@@ -59,7 +59,7 @@ def borrowed_family(
     return Family(
         name=name,
         checkpoints=checkpoints,
-        facts=Facts(examples=examples, offers=OFFERS, exact=EXACT, licence=licence, transformers=transformers),
+        facts=Facts(examples=examples, offers=_OFFERS, exact=EXACT, licence=licence, transformers=transformers),
         recognises=lambda path, settings: settings.get("model_type") == model_type,
         gives=_gives,
         shape=shape,

@@ -16,7 +16,7 @@ from audiomill.errors import ModelError
 from audiomill.models.projection import Projection, fused, projection
 from audiomill.models.seq2seq.decoder_weights import DecoderLayer, DecoderWeights, Function, Placed
 
-KNOWN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
+_KNOWN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
 """Whose layers are a norm, attention with turned queries and keys, a norm, and a gated product, in this order."""
 MOST_POSITIONS = 4096
 """That are kept at hand: a segment and its text need fewer."""
@@ -65,8 +65,8 @@ def causal_weights(
 
 def check_known(config: Any, name: str) -> None:
     """Raises ModelError where the layers of a language model are of another kind."""
-    if config.model_type not in KNOWN:
-        raise ModelError(f"{name}: a language model of kind {config.model_type}; expected one of {', '.join(KNOWN)}")
+    if config.model_type not in _KNOWN:
+        raise ModelError(f"{name}: a language model of kind {config.model_type}; expected one of {', '.join(_KNOWN)}")
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     slides = window is not None and (kinds is None or "sliding_attention" in kinds)

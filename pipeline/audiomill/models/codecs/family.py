@@ -15,7 +15,7 @@ from audiomill.models.shape import Shape
 
 WHOLE_S = {"dac": 10_800.0, "encodec": 10_800.0, "mimi": 10_800.0}
 """Codecs whose encoders go through long recordings in windows that change nothing, and how long those may be."""
-MODEL_TYPES = ("dac", "encodec", "mimi", "neucodec", "xcodec", "xcodec2")
+_MODEL_TYPES = ("dac", "encodec", "mimi", "neucodec", "xcodec", "xcodec2")
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -87,7 +87,7 @@ FAMILY = Family(
         licence="the checkpoint's own",
         transformers=(5, 24),
     ),
-    recognises=lambda path, settings: settings.get("model_type") in MODEL_TYPES,
+    recognises=lambda path, settings: settings.get("model_type") in _MODEL_TYPES,
     gives=_gives,
     shape=_shape,
     load=_load,

@@ -17,7 +17,7 @@ from torch import Tensor
 from audiomill.models.device import one_thread
 from audiomill.models.pulse import beat
 
-WINDOW_S = 10.0
+_WINDOW_S = 10.0
 DAC_DILATIONS = 1 + 3 + 9
 """Of the residual units in each block of DAC's encoder, whose kernels of 7 reach 3 to each side."""
 
@@ -132,7 +132,7 @@ def _margin(config: Any) -> int:
 
 def _windows(length: int, rate: int, hop: int) -> Iterator[tuple[int, int]]:
     """Whole frames each; the last one takes the rest and is no shorter than the others."""
-    size = max(1, round(WINDOW_S * rate / hop)) * hop
+    size = max(1, round(_WINDOW_S * rate / hop)) * hop
     first = 0
     while length - first >= 2 * size:
         yield first, first + size

@@ -26,7 +26,7 @@ from audiomill.storage.fs import Place
 
 CENTROIDS, DESCRIPTION = "centroids", "audiomill-codebook"
 QUANTIZER_WEIGHT = "quantizer.weight_proj.weight"
-CHUNK_FRAMES = 16_384
+_CHUNK_FRAMES = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class NearestCentroid:
         self._half_norm_V = self._centroids_DV.square().sum(0) / 2
 
     def __call__(self, hidden_ND: Tensor) -> Tensor:
-        chunks = [self._nearest(chunk) for chunk in torch.split(hidden_ND.float(), CHUNK_FRAMES)]
+        chunks = [self._nearest(chunk) for chunk in torch.split(hidden_ND.float(), _CHUNK_FRAMES)]
         return torch.cat(chunks)[:, None]
 
     def _nearest(self, chunk_ND: Tensor) -> Tensor:

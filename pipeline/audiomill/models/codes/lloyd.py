@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CHUNK_FRAMES = 16_384
+_CHUNK_FRAMES = 16_384
 START_FRAMES_PER_CLUSTER = 32
 """k-means++ looks at this many frames a cluster, drawn at random."""
 TOLERANCE = 1e-4
@@ -37,7 +37,7 @@ class Fit(NamedTuple):
     has_converged: bool
 
 
-Told = Callable[[int, int, float], None]
+_Told = Callable[[int, int, float], None]
 """Called with the fit's number, the step and the inertia."""
 
 
@@ -47,7 +47,7 @@ def best_fit(
     seeds: Sequence[int],
     max_steps: int,
     device: str,
-    told: Told = lambda number, step, inertia: None,
+    told: _Told = lambda number, step, inertia: None,
 ) -> tuple[Fit, dict[str, Any]]:
     """Fits from each seed; the one with the lowest inertia, and a report.
 
@@ -151,7 +151,7 @@ def _assign(frames_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor, Te
     """Nearest centre of every frame, sums of the frames of each centre, squared distances."""
     labels, distances = [], []
     sums_KD = torch.zeros_like(centroids_KD)
-    for chunk_ND in torch.split(frames_ND, CHUNK_FRAMES):
+    for chunk_ND in torch.split(frames_ND, _CHUNK_FRAMES):
         found = _distances(chunk_ND, centroids_KD).min(-1)
         labels.append(found.indices)
         distances.append(found.values)

@@ -9,7 +9,7 @@ from pathlib import Path
 from audiomill.models.codes.unit_settings import UnitSettings
 
 MIN_TOKENS = 4
-PLAN = "units.json"
+_PLAN = "units.json"
 """Beside the sequences: everything that a worker needs to begin."""
 
 
@@ -31,10 +31,10 @@ class UnitPlan:
 
     def save(self, folder: Path) -> None:
         """units.json."""
-        (folder / PLAN).write_text(json.dumps({**self.__dict__, "settings": self.settings.as_json()}, indent=1))
+        (folder / _PLAN).write_text(json.dumps({**self.__dict__, "settings": self.settings.as_json()}, indent=1))
 
 
 def read_plan(folder: Path) -> UnitPlan:
     """From units.json."""
-    found = json.loads((folder / PLAN).read_text())
+    found = json.loads((folder / _PLAN).read_text())
     return UnitPlan(**{**found, "settings": UnitSettings(**found["settings"])})

@@ -19,7 +19,7 @@ from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.pieces import spelling
 
 WILDCARD = -1
-NEVER = -1e30
+_NEVER = -1e30
 
 
 def word_frames(
@@ -147,13 +147,13 @@ def _best_path(emitted_FS: NDArray[np.float64], states: NDArray[np.int64]) -> ND
     # Two states on is allowed from token to another token, past the blank between them.
     can_skip = np.zeros(num_states, bool)
     can_skip[3::2] = states[3::2] != states[1:-2:2]
-    score = np.full(num_states, NEVER)
+    score = np.full(num_states, _NEVER)
     score[:2] = emitted_FS[0, :2]
     steps = np.zeros((num_frames, num_states), np.int8)
-    ways = np.full((3, num_states), NEVER)
+    ways = np.full((3, num_states), _NEVER)
     for frame in range(1, num_frames):
         ways[0], ways[1, 1:] = score, score[:-1]
-        ways[2, 2:] = np.where(can_skip[2:], score[:-2], NEVER)
+        ways[2, 2:] = np.where(can_skip[2:], score[:-2], _NEVER)
         steps[frame] = ways.argmax(0)
         score = ways.max(0) + emitted_FS[frame]
     state = num_states - 1 if score[-1] >= score[-2] else num_states - 2

@@ -19,7 +19,7 @@ from audiomill.models.ctc.context import Context, Prefix
 from audiomill.models.ctc.top_tokens import TopTokens
 from audiomill.models.pulse import beat
 
-NEVER = -np.inf
+_NEVER = -np.inf
 BATCH = 48
 """Utterances that are searched side by side: more do not make a step cheaper."""
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -60,7 +60,7 @@ def _searched(rows: Sequence[TopTokens], context: Context, beam_size: int) -> li
     for frame in range(int(lengths.max(initial=0))):
         count = int((lengths > frame).sum())  # rows are sorted: the longest come first
         tokens_BC = np.full((count, width), -1, np.int64)
-        logprobs_BC = np.full((count, width), NEVER)
+        logprobs_BC = np.full((count, width), _NEVER)
         for at in range(count):
             own = rows[at]
             tokens_BC[at, : own.tokens_FC.shape[1]] = own.tokens_FC[frame]
@@ -76,7 +76,7 @@ class _Beam:
     def __init__(self, num_rows: int, beam_size: int, context: Context) -> None:
         self._context, self._size = context, beam_size
         shape = (num_rows, beam_size)
-        self._blank, self._other = np.full(shape, NEVER), np.full(shape, NEVER)
+        self._blank, self._other = np.full(shape, _NEVER), np.full(shape, _NEVER)
         self._blank[:, 0] = 0.0
         self._worth = np.zeros(shape)
         self._last = np.full(shape, -2, np.int64)
@@ -94,12 +94,12 @@ class _Beam:
         blank, other, last, worth = self._blank[rows], self._other[rows], self._last[rows], self._worth[rows]
         both = np.logaddexp(blank, other)
         is_last_BKC = tokens_BC[:, None, :] == last[..., None]
-        last_logprob = np.where(is_last_BKC, logprobs_BC[:, None, :], NEVER).max(-1)
+        last_logprob = np.where(is_last_BKC, logprobs_BC[:, None, :], _NEVER).max(-1)
         stay_blank = both + logprobs_BC[:, :1]
         stay_other = other + last_logprob
         # A token behind itself needs a blank in between.
         grown_BKC = np.where(is_last_BKC, blank[..., None], both[..., None]) + logprobs_BC[:, None, :]
-        grown_BKC[:, :, 0] = NEVER
+        grown_BKC[:, :, 0] = _NEVER
         stay_other = self._merged(rows, grown_BKC, is_last_BKC, stay_other)
         delta_BKC, states = self._context.grown(
             self._states[rows], tokens_BC, self._word_worth[rows], self._prefix[rows]
@@ -115,7 +115,7 @@ class _Beam:
         column = is_last_BKC[at_B, child].argmax(-1)
         grown = grown_BKC[at_B, parent, column]
         stay_other[at_B, child] = np.logaddexp(stay_other[at_B, child], grown)
-        grown_BKC[at_B, parent, column] = NEVER
+        grown_BKC[at_B, parent, column] = _NEVER
         return stay_other
 
     def _keep(
@@ -142,10 +142,10 @@ class _Beam:
         token = tokens_BC[at, column]
         before_hash = self._hash[rows][at, source]
         grown_hash = (before_hash + (token + 2).astype(np.uint64)) * HASH_FACTOR
-        self._blank[rows] = np.where(is_grown, NEVER, stay_blank[at, source])
+        self._blank[rows] = np.where(is_grown, _NEVER, stay_blank[at, source])
         self._other[rows] = np.where(is_grown, grown_BKC[at, source, column], stay_other[at, source])
         self._worth[rows] = worth[at, source] + np.where(is_grown, delta_BKC[at, source, column], 0.0)
-        alive = np.take_along_axis(totals, chosen, 1) > NEVER
+        alive = np.take_along_axis(totals, chosen, 1) > _NEVER
         nobody = self._nobody[rows]
         parent = np.where(is_grown, before_hash, self._parent[rows][at, source])
         self._parent[rows] = np.where(alive, parent, nobody + np.uint64(size))
@@ -169,9 +169,9 @@ class _Beam:
         """Whole texts, best first; each once."""
         acoustic = np.logaddexp(self._blank[row], self._other[row])
         found: dict[tuple[int, ...], Found] = {}
-        for number in np.flatnonzero(acoustic > NEVER).tolist():
+        for number in np.flatnonzero(acoustic > _NEVER).tolist():
             prefix, ends = self._context.ended(self._prefix[row][number])
-            if ends == NEVER:
+            if ends == _NEVER:
                 continue
             score = float(acoustic[number] + self._worth[row, number] + ends)
             each = Found(prefix, float(acoustic[number]), score)

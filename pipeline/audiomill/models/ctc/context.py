@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from audiomill.models.ctc.greedy import CtcVocabulary
 from audiomill.models.ctc.token_trie import DEAD, ROOT, TokenTrie
 
-NEVER = -np.inf
+_NEVER = -np.inf
 
 
 class Weights(NamedTuple):
@@ -125,7 +125,7 @@ class Context:
                 following = np.where(is_begin, np.where(may_end, starts, DEAD), following)
                 between = is_end & may_end
                 behind[..., number] = np.where(between, ROOT, following)
-                delta[(following == DEAD) & ~between] = NEVER
+                delta[(following == DEAD) & ~between] = _NEVER
             else:
                 is_anew = (following == DEAD) & (self._is_at_start(states) | is_begin)
                 following = np.where(is_anew, starts, following)
@@ -159,7 +159,7 @@ class Context:
         """The prefix as a whole text, and what its end adds; never: the lexicon does not allow it."""
         added = 0.0
         if self._lexicon is not None and prefix.states[0] != ROOT and not self._lexicon.is_word[prefix.states[0]]:
-            return prefix, NEVER
+            return prefix, _NEVER
         if self._hotwords is not None and not self._hotwords.is_word[prefix.states[1]]:
             added -= self._weights.hotword * float(self._hotwords.share[prefix.states[1]])
         whole = prefix

@@ -21,7 +21,7 @@ from audiomill.text.scripts import lowered, uppered
 from audiomill.text.spoken_text import Text
 
 PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
-APOSTROPHES = "'’ʼ"
+_APOSTROPHES = "'’ʼ"
 MAX_NEW_TOKENS = 20_000
 """More kinds of characters than any script has: the labels are something else."""
 
@@ -105,7 +105,7 @@ def plain_letters(text: str, language: str | None = None) -> str:
     kept = []
     for at, character in enumerate(text):
         inside = 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum()
-        if character in APOSTROPHES and inside:
+        if character in _APOSTROPHES and inside:
             kept.append("'")
         else:
             kept.append(" " if unicodedata.category(character)[0] in "PSCZ" else character)

@@ -13,7 +13,7 @@ from typing import Any
 from audiomill.errors import UsageError
 
 START, PAD, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"
-SPECIAL = (START, PAD, END, UNKNOWN)
+_SPECIAL = (START, PAD, END, UNKNOWN)
 """Tokens of every vocabulary of pieces, in their order, which is Speech2Text's."""
 
 
@@ -34,15 +34,15 @@ def learned_pieces(texts: Sequence[str], size: int) -> Any:
     letters = {letter for text in texts for letter in text if not letter.isspace()}
     if not letters:
         raise UsageError("no label has a letter in it: expected text beside the audio or in a manifest's text column")
-    least = len(letters) + 1 + len(SPECIAL)
+    least = len(letters) + 1 + len(_SPECIAL)
     if size < least:
         raise UsageError(
             f"--word-pieces {size}: the labels have {len(letters)} kinds of letters; expected at least {least}"
         )
-    tokenizer = Tokenizer(Unigram(_learned(texts, size), unk_id=SPECIAL.index(UNKNOWN), byte_fallback=False))
+    tokenizer = Tokenizer(Unigram(_learned(texts, size), unk_id=_SPECIAL.index(UNKNOWN), byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.add_special_tokens(list(_SPECIAL))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=START, eos_token=END, pad_token=PAD, unk_token=UNKNOWN
     )
@@ -53,7 +53,7 @@ def _learned(texts: Sequence[str], size: int) -> list[tuple[str, float]]:
     import sentencepiece
 
     model = io.BytesIO()
-    start, pad, end, unknown = range(len(SPECIAL))
+    start, pad, end, unknown = range(len(_SPECIAL))
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_writer=model,

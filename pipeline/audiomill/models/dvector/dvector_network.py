@@ -17,7 +17,7 @@ from audiomill.models.mel import slaney_filters
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 
 NUM_MELS, NUM_FFT, HOP_SAMPLES = 40, 400, 160
-STRETCH = 160
+_STRETCH = 160
 """Frames."""
 STEP = round(MODEL_SAMPLE_RATE / 1.3 / HOP_SAMPLES)
 LEAST_COVERAGE = 0.75
@@ -41,8 +41,8 @@ class GE2E(nn.Module):
 def starts_of(num_samples: int) -> list[int]:
     """First frames of the stretches of a row; the last one may reach beyond its end."""
     num_frames = -(-(num_samples + 1) // HOP_SAMPLES)
-    starts = list(range(0, max(1, num_frames - STRETCH + STEP + 1), STEP))
-    coverage = (num_samples - starts[-1] * HOP_SAMPLES) / (STRETCH * HOP_SAMPLES)
+    starts = list(range(0, max(1, num_frames - _STRETCH + STEP + 1), STEP))
+    coverage = (num_samples - starts[-1] * HOP_SAMPLES) / (_STRETCH * HOP_SAMPLES)
     return starts[:-1] if coverage < LEAST_COVERAGE and len(starts) > 1 else starts
 
 
@@ -61,11 +61,11 @@ def load_dvector(path: Path, device: str, root: str) -> Embedder:
         level = wave_BT.double().square().mean(1, keepdim=True).sqrt().float()
         wave_BT = wave_BT * (TARGET_RMS / level.clamp(min=1e-9)).clamp(min=1.0)
         starts = starts_of(wave_BT.shape[1])
-        missing = (starts[-1] + STRETCH) * HOP_SAMPLES - wave_BT.shape[1]
+        missing = (starts[-1] + _STRETCH) * HOP_SAMPLES - wave_BT.shape[1]
         wave_BT = nn.functional.pad(wave_BT, (0, max(0, missing)))
         spectrum = torch.stft(wave_BT, NUM_FFT, HOP_SAMPLES, window=window, pad_mode="constant", return_complex=True)
         mel_BFM = (filters @ spectrum.abs().square()).transpose(1, 2)
-        vectors = [network(mel_BFM[:, start : start + STRETCH]) for start in starts]
+        vectors = [network(mel_BFM[:, start : start + _STRETCH]) for start in starts]
         return nn.functional.normalize(torch.stack(vectors).mean(0), dim=1)
 
     return Embedder(forward, 256, NUM_FFT, torch.device(device))

@@ -11,19 +11,19 @@ from audiomill.models.speakers.vector_family import speaker_vectors
 if TYPE_CHECKING:
     from audiomill.models.speakers.embedder import Embedder
 
-ROOT = "lstm.weight_ih_l0"
+_ROOT = "lstm.weight_ih_l0"
 
 
 def _embedder(path: Path, device: str) -> Embedder:
     from audiomill.models.dvector.dvector_network import load_dvector
 
-    return load_dvector(path, device, ROOT)
+    return load_dvector(path, device, _ROOT)
 
 
 FAMILY = speaker_vectors(
     "dvector",
     "Resemblyzer speaker vectors",
-    (ROOT, "similarity_weight", "linear.weight"),
+    (_ROOT, "similarity_weight", "linear.weight"),
     256,
     _embedder,
     Facts(

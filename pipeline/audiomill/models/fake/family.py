@@ -11,7 +11,7 @@ from audiomill.models.base import SpeechModel
 from audiomill.models.fake.model import FAKE_SHAPE, FakeModel
 from audiomill.models.family import CODES, TEXT, VECTORS, Family, Loading
 
-SCHEME = "fake://"
+_SCHEME = "fake://"
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -19,7 +19,7 @@ def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    return FakeModel(loading.task.model.model.removeprefix(SCHEME), loading.task.wants)
+    return FakeModel(loading.task.model.model.removeprefix(_SCHEME), loading.task.wants)
 
 
 FAMILY = Family(
@@ -32,5 +32,5 @@ FAMILY = Family(
     window_s=WINDOW_S,
     batch_seconds=WINDOWS_BATCH_S,
     quantizes_itself=True,
-    scheme=SCHEME,
+    scheme=_SCHEME,
 )

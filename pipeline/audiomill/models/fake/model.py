@@ -34,7 +34,7 @@ HARM: dict[int, Callable[[], object]] = {
     12_348: lambda: _raise(ValueError("fake fault")),
     12_349: lambda: _raise(MemoryError("fake memory")),
 }
-NAMES = ("", "leaky", "greedy", "poison", *SLOWNESS)
+_NAMES = ("", "leaky", "greedy", "poison", *SLOWNESS)
 FAKE_SHAPE = Shape(width=8, num_layers=2, hop=320, quantizer=(2, 16))
 WORDS = [
     "alpha",
@@ -90,8 +90,8 @@ class FakeModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`."""
 
     def __init__(self, name: str, wants: Wants) -> None:
-        if name not in NAMES:
-            raise ModelError(f"--model fake://{name}: expected one of {', '.join(f'fake://{each}' for each in NAMES)}")
+        if name not in _NAMES:
+            raise ModelError(f"--model fake://{name}: expected one of {', '.join(f'fake://{each}' for each in _NAMES)}")
         self._delay_s, self._is_poisonable, self._wants = SLOWNESS.get(name, 0.0), name == "poison", wants
         self._leaks, self._is_greedy = name == "leaky", name == "greedy"
 

@@ -19,7 +19,7 @@ from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.spectra import centred_window, own_frames, powers, waveforms, with_margins
 
 LOG_GUARD, DEVIATION_GUARD = 2.0**-24, 1e-5
-MIN_FRAMES = 2
+_MIN_FRAMES = 2
 """The variance of one frame divides by zero."""
 
 
@@ -39,7 +39,7 @@ class NemoLogMel:
 
     def __call__(self, rows: Sequence[NDArray[np.int16]]) -> tuple[dict[str, Tensor], Tensor]:
         hop, num_fft = self._extractor.hop_length, self._extractor.n_fft
-        least = MIN_FRAMES * hop
+        least = _MIN_FRAMES * hop
         waves = [self._emphasised(np.pad(row, (0, max(0, least - len(row))))) for row in waveforms(rows)]
         samples_BT = with_margins(waves, num_fft // 2, "constant", self._device)
         mel_BFM = (powers(samples_BT, self._window, hop, num_fft) @ self._filters_NM + LOG_GUARD).log()

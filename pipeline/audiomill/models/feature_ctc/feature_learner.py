@@ -49,7 +49,7 @@ from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.models.vectors.mixture import mixture_weights
 from audiomill.text.spoken_text import Text
 
-MASK_FRAMES = 10
+_MASK_FRAMES = 10
 
 
 class FeatureLearner:
@@ -104,7 +104,7 @@ class FeatureLearner:
         frames_BFE, frames_B = self._features(rows)
         if self._config.mask_time:
             random = np.random.default_rng([seed, 3])
-            mask_BF = span_mask(frames_B.tolist(), frames_BFE.shape[1], self._config.mask_time, MASK_FRAMES, random)
+            mask_BF = span_mask(frames_B.tolist(), frames_BFE.shape[1], self._config.mask_time, _MASK_FRAMES, random)
             frames_BFE = frames_BFE.masked_fill(torch.from_numpy(mask_BF).to(self._device)[..., None], 0.0)
         logprobs_FBV = self.model(frames_BFE, frames_B).float().log_softmax(-1).transpose(0, 1)
         lengths = torch.tensor([len(tokens) for tokens in labels], device=self._device)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 WRAPPED = "._norm."
-WEIGHTS = "model.safetensors"
+_WEIGHTS = "model.safetensors"
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 """Removed when the process ends."""
 
@@ -20,7 +20,7 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []
 @cache
 def with_real_names(folder: Path) -> Path:
     """The folder, or a copy of it in which every tensor has its real name; says so, once."""
-    path = folder / WEIGHTS
+    path = folder / _WEIGHTS
     if not path.exists():
         return folder
     with safe_open(path, framework="pt") as handle:
@@ -32,8 +32,8 @@ def with_real_names(folder: Path) -> Path:
     _kept.append(tempfile.TemporaryDirectory(prefix="audiomill-"))
     copy = Path(_kept[-1].name)
     for each in folder.iterdir():
-        if each.is_file() and each.name != WEIGHTS:
+        if each.is_file() and each.name != _WEIGHTS:
             shutil.copyfile(each, copy / each.name)
     weights = {name.replace(WRAPPED, "."): value for name, value in load_file(path).items()}
-    save_file(weights, copy / WEIGHTS, {"format": "pt"})
+    save_file(weights, copy / _WEIGHTS, {"format": "pt"})
     return copy

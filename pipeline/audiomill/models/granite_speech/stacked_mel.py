@@ -32,8 +32,8 @@ DEFAULTS = {
     "logmel_floor_db": 8.0,
 }
 """What the feature extractor does where its file does not say."""
-POWER_FLOOR = 1e-10
-MIN_SAMPLES = 8 * MEL_HOP
+_POWER_FLOOR = 1e-10
+_MIN_SAMPLES = 8 * MEL_HOP
 """Shorter audio leaves no frame behind the halvings."""
 
 
@@ -62,7 +62,7 @@ class GraniteLogMel:
 
     def __call__(self, rows: Sequence[NDArray[np.int16]]) -> tuple[dict[str, Tensor], Tensor]:
         num_fft = self._settings["n_fft"]
-        waves = [np.pad(row, (0, max(0, MIN_SAMPLES - len(row)))) for row in waveforms(rows)]
+        waves = [np.pad(row, (0, max(0, _MIN_SAMPLES - len(row)))) for row in waveforms(rows)]
         pairs = [-(-(len(wave) // MEL_HOP) // STACKED) for wave in waves]
         whole = [
             np.pad(w, (0, max(0, (STACKED * n - 1) * MEL_HOP + 1 - len(w)))) for w, n in zip(waves, pairs, strict=True)
@@ -70,7 +70,7 @@ class GraniteLogMel:
         samples_BT = with_margins(whole, num_fft // 2, "reflect", self._device)
         mel_BFM = powers(samples_BT, self._window, MEL_HOP, num_fft)[:, : STACKED * max(pairs)] @ self._filters_NM
         counts_B, mask_BF = own_frames([STACKED * count for count in pairs], mel_BFM.shape[1], self._device)
-        log_BFM = mel_BFM.clamp_(min=POWER_FLOOR).log10_().masked_fill_(~mask_BF[..., None], -torch.inf)
+        log_BFM = mel_BFM.clamp_(min=_POWER_FLOOR).log10_().masked_fill_(~mask_BF[..., None], -torch.inf)
         floor_B11 = log_BFM.amax((1, 2), keepdim=True) - self._settings["logmel_floor_db"]
         log_BFM = torch.maximum(log_BFM, floor_B11).div_(4).add_(1)
         both = torch.cat([log_BFM, self._slopes(log_BFM, counts_B)], -1).masked_fill_(~mask_BF[..., None], 0.0)

@@ -22,8 +22,8 @@ from audiomill.models.causal.prompt_day import on_a_fixed_day
 from audiomill.models.frames.spectra import centred_window, powers, with_margins
 from audiomill.models.seq2seq.named_alike import tokenizer_in
 
-AUDIO = "<|audio|>"
-ASKED = f"{AUDIO}can you transcribe the speech into a written format?"
+_AUDIO = "<|audio|>"
+ASKED = f"{_AUDIO}can you transcribe the speech into a written format?"
 """As the authors ask it."""
 NUM_FFT, WINDOW, HOP, STACKED = 512, 400, 160, 2
 POWER_FLOOR, FLOOR_BELOW_LOUDEST = 1e-10, 8.0
@@ -63,7 +63,7 @@ class GraniteProcessor:
         """What the model is given of one segment."""
         features = self.features(wave)
         windows = -(-features.shape[1] // self._window_size)
-        asked = self._asked.replace(AUDIO, AUDIO * (windows * self._num_steps))
+        asked = self._asked.replace(_AUDIO, _AUDIO * (windows * self._num_steps))
         tokens = self.tokenizer(asked, return_tensors="pt")
         return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask, "input_features": features}
 

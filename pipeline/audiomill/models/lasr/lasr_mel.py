@@ -17,7 +17,7 @@ from torch import Tensor
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.spectra import own_frames, powers, waveforms, with_margins
 
-POWER_FLOOR = 1e-5
+_POWER_FLOOR = 1e-5
 
 
 class LasrLogMel:
@@ -41,7 +41,7 @@ class LasrLogMel:
         samples_BT = with_margins(waves, 0, "constant", self._device)
         mel_BFM = powers(samples_BT, self._window, hop, self._extractor.n_fft) @ self._filters_NM
         counts_B, mask_BF = own_frames([(len(w) - window) // hop + 1 for w in waves], mel_BFM.shape[1], self._device)
-        return {"input_features": mel_BFM.clamp_(min=POWER_FLOOR).log_().float(), "attention_mask": mask_BF}, counts_B
+        return {"input_features": mel_BFM.clamp_(min=_POWER_FLOOR).log_().float(), "attention_mask": mask_BF}, counts_B
 
 
 def features(folder: Path, config: Any, device: torch.device) -> LasrLogMel:

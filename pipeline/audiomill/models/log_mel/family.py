@@ -12,7 +12,7 @@ from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
 from audiomill.models.log_mel.mel_bands import HOP, MELS
 from audiomill.models.shape import Shape
 
-SCHEME = "log-mel://"
+_SCHEME = "log-mel://"
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -29,7 +29,7 @@ FAMILY = Family(
     name="log_mel",
     checkpoints="the spectrogram itself (log-mel://)",
     facts=Facts(
-        examples=(SCHEME,),
+        examples=(_SCHEME,),
         offers="vectors, codes by k-means",
         exact="each segment is computed alone",
         licence="nothing to license",
@@ -40,5 +40,5 @@ FAMILY = Family(
     load=_load,
     batch_seconds=FRAMES_BATCH_S,
     reads_log_mel=True,
-    scheme=SCHEME,
+    scheme=_SCHEME,
 )

@@ -16,7 +16,7 @@ from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.nemo_canary.trained_languages import LANGUAGES
 from audiomill.models.seq2seq.options import check_plain
 
-WINDOW_S = 40.0
+_WINDOW_S = 40.0
 """What it was trained on; beyond that its texts break off."""
 
 
@@ -57,7 +57,7 @@ FAMILY = Family(
     shape=shape,
     check=_check,
     load=_load,
-    window_s=WINDOW_S,
+    window_s=_WINDOW_S,
     reads_alone=True,
     batch_seconds=WINDOWS_BATCH_S,
     precisions=PRECISIONS,

@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.models.family import Facts
 from audiomill.models.speakers.diarizer_family import frame_classifier
 
-HOP = 160
+_HOP = 160
 
 
 def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
@@ -26,7 +26,7 @@ FAMILY = frame_classifier(
     "nemotron_diarization",
     "Nemotron 3 Diarization",
     _recognises,
-    HOP,
+    _HOP,
     _classifier,
     Facts(
         examples=("nvidia/Nemotron-3-Diarization",),

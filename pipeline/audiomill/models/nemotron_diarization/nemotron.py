@@ -14,10 +14,10 @@ from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.speakers.diarizer import FrameClassifier
 
-HOP = 160
-WINDOW = 30 * MODEL_SAMPLE_RATE
-LEAST_SAMPLES = 1600
-THRESHOLD = 0.5
+_HOP = 160
+_WINDOW = 30 * MODEL_SAMPLE_RATE
+_LEAST_SAMPLES = 1600
+_THRESHOLD = 0.5
 """Of a speaker's probability, as in the model's own processor."""
 
 
@@ -38,15 +38,15 @@ def load_nemotron(path: Path, device: str) -> FrameClassifier:
         mask_BF = given["attention_mask"].to(device)
         probability_BFS = model(input_features=features_BFM, attention_mask=mask_BF).logits.sigmoid()
         probability_BFS = probability_BFS[:, : int(mask_BF.sum(1).max())]
-        return probability_BFS, probability_BFS > THRESHOLD
+        return probability_BFS, probability_BFS > _THRESHOLD
 
     return FrameClassifier(
         activity,
-        HOP,
+        _HOP,
         0,
-        LEAST_SAMPLES,
+        _LEAST_SAMPLES,
         torch.device(device),
-        window=WINDOW,
+        window=_WINDOW,
         step=1,
         parity=lambda pcm_T: Parity(note="input and forward pass: they are transformers' own"),
     )

@@ -11,7 +11,7 @@ from audiomill.models.family import Facts, Loading
 from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
 from audiomill.models.shape import Shape
 
-WINDOW_S = 40.0
+_WINDOW_S = 40.0
 """Longest audio that it was trained on; longer recordings are read in windows whose frames are joined."""
 
 
@@ -64,5 +64,5 @@ FAMILY = frame_family(
         licence="Apache-2.0",
         transformers=(5, 24),
     ),
-    window_s=WINDOW_S,
+    window_s=_WINDOW_S,
 )

@@ -10,25 +10,25 @@ from audiomill.models.family import Facts
 from audiomill.models.inert import names_tensor
 from audiomill.models.speakers.diarizer_family import frame_classifier
 
-ROOT = "sincnet.wav_norm1d.weight"
-HOP = 270
+_ROOT = "sincnet.wav_norm1d.weight"
+_HOP = 270
 
 
 def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
-    return names_tensor(path, ROOT, "classifier.weight")
+    return names_tensor(path, _ROOT, "classifier.weight")
 
 
 def _classifier(path: Path, device: str) -> Any:
     from audiomill.models.pyannote_segmentation.segmentation import load_segmentation
 
-    return load_segmentation(path, device, ROOT)
+    return load_segmentation(path, device, _ROOT)
 
 
 FAMILY = frame_classifier(
     "pyannote_segmentation",
     "pyannote segmentation 3.0",
     _recognises,
-    HOP,
+    _HOP,
     _classifier,
     Facts(
         examples=("pyannote-segmentation-3.0 (in audiomill[speakers])", "pyannote/segmentation-3.0"),

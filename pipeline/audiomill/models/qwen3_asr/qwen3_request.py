@@ -11,7 +11,7 @@ from audiomill.models.causal.borrowed import Layout, Wave, heard_features, tenso
 
 MARK = "<asr_text>"
 """Between the language and the text."""
-NAMED = "language "
+_NAMED = "language "
 
 
 def _request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Tensor]:
@@ -26,7 +26,7 @@ def _told(text: str) -> tuple[str, str | None]:
     if not mark:
         return text, None
     codes = {name.lower(): code for code, name in LANGUAGE_CODE_TO_NAME.items()}
-    return written, codes.get(before.strip().removeprefix(NAMED).strip().lower())
+    return written, codes.get(before.strip().removeprefix(_NAMED).strip().lower())
 
 
 def languages() -> frozenset[str]:

@@ -21,7 +21,7 @@ MAX_REPEATS = 4
 SURE_SILENCE = 0.75
 """No-speech probability above which a text that is not sure of itself counts as invented."""
 SURE_SILENCE_LOGPROB = -0.5
-MIN_SPEECH_S = 0.1
+_MIN_SPEECH_S = 0.1
 """Windows with less voice activity than this hold no words."""
 
 
@@ -72,7 +72,7 @@ def is_said_again(signals: Signals) -> bool:
 
 def is_silence(signals: Signals, text: TranscriptConfig) -> bool:
     """Whether the text was made of nothing: the model says so and is not sure of its words, or nobody speaks."""
-    if signals.speech_s is not None and signals.speech_s < MIN_SPEECH_S:
+    if signals.speech_s is not None and signals.speech_s < _MIN_SPEECH_S:
         return True
     doubtful = signals.no_speech_prob > text.max_no_speech_prob and signals.avg_logprob < text.min_avg_logprob
     return doubtful or (signals.no_speech_prob > SURE_SILENCE and signals.avg_logprob < SURE_SILENCE_LOGPROB)

@@ -13,7 +13,7 @@ from audiomill.models.seq2seq.gates import Signals, failed_gates, is_better, is_
 from audiomill.models.seq2seq.heard import Heard, How
 from audiomill.models.seq2seq.languages import smoothed
 
-RUNGS = (
+_RUNGS = (
     How(rung=1, stops_loops=True, hears_out=True),
     How(rung=2, temperature=0.4, stops_loops=True, hears_out=True),
     How(rung=3, temperature=0.8, stops_loops=True, hears_out=True),
@@ -78,7 +78,7 @@ class GateLadder:
 
     @property
     def num_rungs(self) -> int:
-        return len(RUNGS) + (self._second is not None)
+        return len(_RUNGS) + (self._second is not None)
 
     def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer], rung: int) -> list[int]:
         """Texts that fail a gate or are unsure, but for those made of silence: there is nothing to hear better.
@@ -124,20 +124,20 @@ class GateLadder:
         return self._model.context(num_samples, how) * how.num_beams
 
     def _how(self, rung: int) -> How:
-        return RUNGS[rung - 1] if rung <= len(RUNGS) else SECOND
+        return _RUNGS[rung - 1] if rung <= len(_RUNGS) else SECOND
 
     def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]:
         """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
-        if rung > len(RUNGS):
+        if rung > len(_RUNGS):
             assert self._second is not None, "rungs end with those of one model otherwise"
             return [Answer(heard) for heard in self._second.decode(batch, SECOND)]
         if rung > 1:
-            return [Answer(heard) for heard in self._model.decode(batch, RUNGS[rung - 1])]
-        window = self._model.context(0, RUNGS[0])
+            return [Answer(heard) for heard in self._model.decode(batch, _RUNGS[rung - 1])]
+        window = self._model.context(0, _RUNGS[0])
         # Long segments were shown the full window at once: the first answer was this one.
         is_fresh = [self._model.padded_length(len(utterance.pcm_T)) < window for utterance in batch]
         fresh = [utterance for utterance, wanted in zip(batch, is_fresh, strict=True) if wanted]
-        heard = iter(self._model.decode(fresh, RUNGS[0]) if fresh else ())
+        heard = iter(self._model.decode(fresh, _RUNGS[0]) if fresh else ())
         return [Answer(next(heard) if wanted else None) for wanted in is_fresh]
 
     def better(

@@ -19,7 +19,7 @@ from torch import Tensor
 from audiomill.models.seq2seq.cross import Crossed, CrossGroups, CrossSlab, NoCross
 from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderWeights
 
-BLOCK = 32
+_BLOCK = 32
 """Positions of the decoder are attended to in whole blocks."""
 
 
@@ -120,7 +120,7 @@ class DecoderState:
     def longest(self) -> int:
         """Positions that the next step attends to: whole blocks, so that a row's sums have the same order beside longer
         ones, and steps the same shapes for a while."""
-        return min(self._max_positions, -(-(int(self._at.max()) + 1) // BLOCK) * BLOCK)
+        return min(self._max_positions, -(-(int(self._at.max()) + 1) // _BLOCK) * _BLOCK)
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """Feeds every row its next token; hidden_B1D, not yet normed."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
-NEVER = float("-inf")
+_NEVER = float("-inf")
 
 
 class TokenRules:
@@ -48,9 +48,9 @@ class TokenRules:
 
     def mask(self, logits_BV: Tensor, rows: slice) -> Tensor:
         """Logits of some rows with forbidden tokens at minus infinity."""
-        logits = logits_BV.float().index_fill(1, self._never, NEVER)
+        logits = logits_BV.float().index_fill(1, self._never, _NEVER)
         first_B1 = self._is_first_B[rows, None]
-        logits = logits.masked_fill(first_B1 & self._begin_V, NEVER)
+        logits = logits.masked_fill(first_B1 & self._begin_V, _NEVER)
         return self._mask_timestamps(logits, rows) if self._timestamps else logits
 
     def _mask_timestamps(self, logits_BV: Tensor, rows: slice) -> Tensor:
@@ -60,10 +60,10 @@ class TokenRules:
         forbidden_BV = first_B1 & (~is_stamp | (ids > tokens.first_timestamp + tokens.max_initial_timestamp))
         forbidden_BV |= last_B1 & ~self._before_is_stamp_B[rows, None] & (ids < tokens.end)
         forbidden_BV |= is_stamp & (ids < self._first_allowed_stamp(rows)[:, None])
-        logits = logits_BV.masked_fill(forbidden_BV, NEVER)
+        logits = logits_BV.masked_fill(forbidden_BV, _NEVER)
         stamp_mass = logits[:, tokens.first_timestamp :].logsumexp(-1)
         best_text = logits[:, : tokens.first_timestamp].amax(-1)
-        return logits.masked_fill((stamp_mass > best_text)[:, None] & ~is_stamp, NEVER)
+        return logits.masked_fill((stamp_mass > best_text)[:, None] & ~is_stamp, _NEVER)
 
     def _first_allowed_stamp(self, rows: slice) -> Tensor:
         """After a pair of stamps comes text; after text and a stamp comes its twin, or the end; stamps do not fall."""
@@ -77,13 +77,13 @@ class TokenRules:
         The same as the maximum of `mask`, for rows behind their first token, in fewer passes over the vocabulary.
         Overwrites `logits_BV`.
         """
-        logits, first = logits_BV.float().index_fill_(1, self._never, NEVER), self._tokens.first_timestamp
+        logits, first = logits_BV.float().index_fill_(1, self._never, _NEVER), self._tokens.first_timestamp
         if not self._timestamps:
             best, chosen_B = logits.max(-1)
             return chosen_B, best - _mass(logits, best, chosen_B)
         text_BV, stamps_BV = logits[:, :first], logits[:, first:]
         floor_B1 = self._first_allowed_stamp(rows)[:, None] - first
-        stamps_BV = stamps_BV.masked_fill(self._ids_V[: stamps_BV.shape[1]] < floor_B1, NEVER)
+        stamps_BV = stamps_BV.masked_fill(self._ids_V[: stamps_BV.shape[1]] < floor_B1, _NEVER)
         best_text, text_B = text_BV.max(-1)
         text_mass = _mass(text_BV, best_text, text_B)
         # After text and a stamp: its twin or the end, no text.

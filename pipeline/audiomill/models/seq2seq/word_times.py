@@ -17,7 +17,7 @@ from audiomill.models.base import TimedText
 from audiomill.models.seq2seq.heard import Stretch
 
 LEVEL_SAMPLES = MODEL_SAMPLE_RATE // 100
-LONG_S = 0.35
+_LONG_S = 0.35
 """Words that are longer are looked into for a pause."""
 MIN_QUIET_S, QUIET, KEPT_S = 0.25, 0.05, 0.05
 """A pause: this long, by 26 dB below the word's loudest hundredth of a second; so much of it stays with the word."""
@@ -64,7 +64,7 @@ def _longest(text: str) -> int:
 
 def _without_pause(word: TimedText, pcm_T: NDArray[np.int16]) -> TimedText:
     """Without silence at its end, or at its beginning."""
-    if word.stop - word.start < LONG_S * MODEL_SAMPLE_RATE:
+    if word.stop - word.start < _LONG_S * MODEL_SAMPLE_RATE:
         return word
     sound = pcm_T[max(0, word.start) : word.stop].astype(np.float32)
     count = len(sound) // LEVEL_SAMPLES

@@ -18,13 +18,13 @@ from audiomill.audio.vad import onnx_runtime
 from audiomill.models.installed import installed_path
 from audiomill.models.pulse import beat
 
-WINDOW = int(9.01 * MODEL_SAMPLE_RATE)
+_WINDOW = int(9.01 * MODEL_SAMPLE_RATE)
 NUM_MELS, NUM_FFT, HOP = 120, 321, 160
 SIGNAL = (-0.08397278, 1.22083953, 0.0052439)
 BACKGROUND = (-0.13166888, 1.60915514, -0.39604546)
 OVERALL = (-0.06766283, 1.11546468, 0.04602535)
 """Polynomials from what the network says to the scale of listeners."""
-FULL_SCALE = 32768.0
+_FULL_SCALE = 32768.0
 
 
 class Opinion(NamedTuple):
@@ -38,21 +38,21 @@ class Opinion(NamedTuple):
 
 def opinion(pcm_T: NDArray[np.int16]) -> Opinion:
     """Of a segment at 16 kHz."""
-    wave_T = pcm_T.astype(np.float32) / FULL_SCALE
+    wave_T = pcm_T.astype(np.float32) / _FULL_SCALE
     found = np.mean([_window(each) for each in _windows(wave_T)], axis=0)
     return Opinion(*(round(float(value), 3) for value in found))
 
 
 def _windows(wave_T: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    if len(wave_T) < WINDOW:
+    if len(wave_T) < _WINDOW:
         doubled = wave_T if len(wave_T) else np.zeros(1, np.float32)
-        while len(doubled) < WINDOW:  # the original doubles until it is long enough
+        while len(doubled) < _WINDOW:  # the original doubles until it is long enough
             doubled = np.append(doubled, doubled)
-        wave_T = doubled[:WINDOW]
-    count = -(-len(wave_T) // WINDOW)
-    last = len(wave_T) - WINDOW
+        wave_T = doubled[:_WINDOW]
+    count = -(-len(wave_T) // _WINDOW)
+    last = len(wave_T) - _WINDOW
     starts = [last * at // max(1, count - 1) for at in range(count)]
-    return [wave_T[start : start + WINDOW] for start in starts]
+    return [wave_T[start : start + _WINDOW] for start in starts]
 
 
 def _window(wave_T: NDArray[np.float32]) -> tuple[float, float, float, float]:

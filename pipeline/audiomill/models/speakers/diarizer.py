@@ -21,14 +21,14 @@ from audiomill.models.base import Answer, LocalSpeaker, Parity, Readout, SpeechM
 from audiomill.models.pulse import beat
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 
-BATCH_SAMPLES = 160 * MODEL_SAMPLE_RATE
-LONGEST_PAUSE = samples_from_seconds(0.15)
+_BATCH_SAMPLES = 160 * MODEL_SAMPLE_RATE
+_LONGEST_PAUSE = samples_from_seconds(0.15)
 """Inside a turn."""
 SHORTEST_TURN = samples_from_seconds(0.1)
 VECTOR_STEP = MODEL_SAMPLE_RATE // 4
-STRETCH = 5 * MODEL_SAMPLE_RATE // 2
+_STRETCH = 5 * MODEL_SAMPLE_RATE // 2
 """Of speech, about, that one vector is made of: long enough to tell people apart, short enough to hold one of them."""
-LEVEL_STEP = MODEL_SAMPLE_RATE // 100
+_LEVEL_STEP = MODEL_SAMPLE_RATE // 100
 SEARCH = MODEL_SAMPLE_RATE // 2
 """How far from its even share a stretch may end, to end at a quiet moment."""
 SHORTEST_PAUSE = samples_from_seconds(0.2)
@@ -57,7 +57,7 @@ class FrameClassifier:
     )
 
 
-Span = tuple[int, int, float]
+_Span = tuple[int, int, float]
 """(start, stop, mean probability), samples of a window."""
 
 
@@ -115,12 +115,12 @@ class Diarizer(SpeechModel):
         return [Answer(None, Readout(local=tuple(each))) for each in found]
 
     @torch.inference_mode()
-    def _heard(self, windows: Sequence[_Window]) -> list[list[list[Span]]]:
+    def _heard(self, windows: Sequence[_Window]) -> list[list[list[_Span]]]:
         """Spans of each local speaker of each window."""
         order = sorted(range(len(windows)), key=lambda at: self._filled(len(windows[at].pcm_T)))
-        found: list[list[list[Span]]] = [[] for _ in windows]
+        found: list[list[list[_Span]]] = [[] for _ in windows]
         for length, alike in groupby(order, key=lambda at: self._filled(len(windows[at].pcm_T))):
-            some, at_once = list(alike), max(1, BATCH_SAMPLES // length)
+            some, at_once = list(alike), max(1, _BATCH_SAMPLES // length)
             for first in range(0, len(some), at_once):
                 batch = some[first : first + at_once]
                 pcm_BT = np.stack([np.pad(windows[at].pcm_T, (0, length - len(windows[at].pcm_T))) for at in batch])
@@ -133,7 +133,7 @@ class Diarizer(SpeechModel):
 
     def _spans(
         self, num_samples: int, probability_FS: NDArray[np.float32], active_FS: NDArray[np.bool_]
-    ) -> list[list[Span]]:
+    ) -> list[list[_Span]]:
         hop, first = self._classifier.hop, self._classifier.first
         starts_F = first + hop * np.arange(len(active_FS)) - hop // 2
         starts_F[0] = 0
@@ -158,12 +158,12 @@ def _windows(row: int, pcm_T: NDArray[np.int16], longest: int) -> list[_Window]:
     return [_Window(row, first, pcm_T[first:last]) for first, last in pairwise(edges)]
 
 
-def spans_of(active_F: NDArray[np.bool_], probability_F: NDArray[np.float32], edges: NDArray[np.int64]) -> list[Span]:
+def spans_of(active_F: NDArray[np.bool_], probability_F: NDArray[np.float32], edges: NDArray[np.int64]) -> list[_Span]:
     """Stretches of active frames, short pauses closed, short bursts left out."""
     changes = np.flatnonzero(np.diff(np.concatenate([[False], active_F, [False]]).astype(np.int8)))
     joined: list[list[int]] = []
     for first, last in changes.reshape(-1, 2).tolist():
-        if joined and edges[first] - edges[joined[-1][1]] <= LONGEST_PAUSE:
+        if joined and edges[first] - edges[joined[-1][1]] <= _LONGEST_PAUSE:
             joined[-1][1] = last
         else:
             joined.append([first, last])
@@ -175,8 +175,8 @@ def spans_of(active_F: NDArray[np.bool_], probability_F: NDArray[np.float32], ed
 
 
 def _stretches(
-    pcm_T: NDArray[np.int16], own: Sequence[Span], others: Sequence[Span]
-) -> Iterator[tuple[Span, NDArray[np.int16] | None]]:
+    pcm_T: NDArray[np.int16], own: Sequence[_Span], others: Sequence[_Span]
+) -> Iterator[tuple[_Span, NDArray[np.int16] | None]]:
     """Spans of a local speaker, the long ones in several stretches, each with what its vector is made of: a network that takes two
     people for one is found out by their voices."""
     is_alone = np.ones(len(pcm_T), bool)
@@ -195,11 +195,11 @@ def stretch_edges(pcm_T: NDArray[np.int16]) -> list[int]:
     edges = [0, *_pauses(level_F), len(pcm_T)]
     found = [0]
     for first, last in pairwise(edges):
-        count = max(1, round((last - first) / STRETCH))
+        count = max(1, round((last - first) / _STRETCH))
         for number in range(1, count):
             around = first + (last - first) * number // count
-            nearest = slice(max(0, (around - SEARCH) // LEVEL_STEP), (around + SEARCH) // LEVEL_STEP)
-            quietest = (nearest.start + int(level_F[nearest].argmin())) * LEVEL_STEP
+            nearest = slice(max(0, (around - SEARCH) // _LEVEL_STEP), (around + SEARCH) // _LEVEL_STEP)
+            quietest = (nearest.start + int(level_F[nearest].argmin())) * _LEVEL_STEP
             if quietest - found[-1] >= LEAST_OF_A_VOICE and last - quietest >= LEAST_OF_A_VOICE:
                 found.append(quietest)
         found.append(last)
@@ -208,8 +208,8 @@ def stretch_edges(pcm_T: NDArray[np.int16]) -> list[int]:
 
 def _levels_db(pcm_T: NDArray[np.int16]) -> NDArray[np.float64]:
     """Of every 10 ms, over the 30 around them."""
-    count = max(1, len(pcm_T) // LEVEL_STEP)
-    power = np.square(pcm_T[: count * LEVEL_STEP].astype(np.float64)).reshape(count, -1).mean(1)
+    count = max(1, len(pcm_T) // _LEVEL_STEP)
+    power = np.square(pcm_T[: count * _LEVEL_STEP].astype(np.float64)).reshape(count, -1).mean(1)
     smooth = np.convolve(power, np.full(3, 1 / 3), "same")
     found: NDArray[np.float64] = 10 * np.log10(smooth + 1.0)
     return found
@@ -222,10 +222,10 @@ def _pauses(level_F: NDArray[np.float64]) -> list[int]:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_quiet, [False]]).astype(np.int8))).reshape(-1, 2)
     found: list[int] = []
     for first, last in edges.tolist():
-        middle = (first + last) // 2 * LEVEL_STEP
+        middle = (first + last) // 2 * _LEVEL_STEP
         is_apart = middle - (found[-1] if found else 0) >= LEAST_OF_A_VOICE
-        is_inside = len(level_F) * LEVEL_STEP - middle >= LEAST_OF_A_VOICE
-        if (last - first) * LEVEL_STEP >= SHORTEST_PAUSE and is_apart and is_inside:
+        is_inside = len(level_F) * _LEVEL_STEP - middle >= LEAST_OF_A_VOICE
+        if (last - first) * _LEVEL_STEP >= SHORTEST_PAUSE and is_apart and is_inside:
             found.append(middle)
     return found
 

@@ -15,9 +15,9 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.pulse import beat
 
 FULL_SCALE = 32768.0
-MOST_SAMPLES = 10 * MODEL_SAMPLE_RATE
+_MOST_SAMPLES = 10 * MODEL_SAMPLE_RATE
 """Longer rows are heard in stretches of one length, and their vectors averaged: an hour costs what its minutes cost."""
-BATCH_SAMPLES = 60 * MODEL_SAMPLE_RATE
+_BATCH_SAMPLES = 60 * MODEL_SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Embedder:
         sums = np.zeros((len(rows), self.width), np.float64)
         counts = np.zeros(len(rows), np.int64)
         for length, some in groupby(parts, key=lambda each: len(each[1])):
-            alike, at_once = list(some), max(1, BATCH_SAMPLES // length)
+            alike, at_once = list(some), max(1, _BATCH_SAMPLES // length)
             for first in range(0, len(alike), at_once):
                 batch = alike[first : first + at_once]
                 pcm_BT = torch.from_numpy(np.stack([part for _, part in batch])).to(self.device)
@@ -54,6 +54,6 @@ class Embedder:
     def _stretches(self, row_T: NDArray[np.int16]) -> list[NDArray[np.int16]]:
         if len(row_T) < self.least:
             row_T = np.pad(row_T, (0, self.least - len(row_T)))
-        count = -(-len(row_T) // MOST_SAMPLES)
+        count = -(-len(row_T) // _MOST_SAMPLES)
         length = len(row_T) // count
         return [row_T[at * length : (at + 1) * length] for at in range(count)]

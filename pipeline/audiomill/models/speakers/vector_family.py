@@ -14,7 +14,7 @@ from audiomill.models.shape import Shape
 
 LONGEST_S = 10_800.0
 """A recording this long is one row: its vector is the mean of those of its stretches."""
-HOP = 160
+_HOP = 160
 
 
 def speaker_vectors(
@@ -50,7 +50,7 @@ def speaker_vectors(
         facts=facts,
         recognises=recognises,
         gives=lambda path, settings: frozenset((VECTORS, VOICES)),
-        shape=lambda path: Shape(width=width, num_layers=0, hop=HOP, is_pooled=True),
+        shape=lambda path: Shape(width=width, num_layers=0, hop=_HOP, is_pooled=True),
         load=load,
         whole_s=lambda settings: LONGEST_S,
         batch_seconds=FRAMES_BATCH_S,

@@ -42,7 +42,7 @@ from audiomill.models.vectors.hearing_encoder import Remembered, found_encoder, 
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.text.spoken_text import Text
 
-MAX_TEXT_TOKENS = 400
+_MAX_TEXT_TOKENS = 400
 QUIETEST_DB, LOUDEST_DB = -70.0, -20.0
 """Of the noise that stands for clips in which nobody speaks."""
 
@@ -98,7 +98,7 @@ class ProjectorLearner:
                 found.append("empty_text")
                 continue
             tokens = self._parts.tokenizer(" ".join(text.split()), add_special_tokens=False).input_ids
-            found.append("text_too_long" if len(tokens) > MAX_TEXT_TOKENS else [*tokens, self._parts.lm.ends[0]])
+            found.append("text_too_long" if len(tokens) > _MAX_TEXT_TOKENS else [*tokens, self._parts.lm.ends[0]])
         return found
 
     def thaw(self, update: int, num_updates: int) -> None:
@@ -154,7 +154,7 @@ class ProjectorLearner:
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
         parts = self._parts
-        text = TranscriptConfig(word_times=False, retry=False, max_new_tokens=MAX_TEXT_TOKENS)
+        text = TranscriptConfig(word_times=False, retry=False, max_new_tokens=_MAX_TEXT_TOKENS)
         utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
         if self._weights is None or parts.settings.has_adapter:  # LoRA weights have changed
             self._weights = parts.lm.weights(_precision(parts.lm.body))

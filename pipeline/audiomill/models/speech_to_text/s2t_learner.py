@@ -31,8 +31,8 @@ from audiomill.models.speech_to_text.s2t_loading import writer_of
 from audiomill.models.speech_to_text.s2t_network import FilterBanks, MaskedConvolutions, filter_banks
 from audiomill.text.spoken_text import Text
 
-IGNORED = -100
-SPAN_FRAMES = 20
+_IGNORED = -100
+_SPAN_FRAMES = 20
 BANDS, WIDEST_BAND = 2, 27 / 80
 """Bands of mels that are hidden of each clip, and the widest of them as a share of all."""
 ROOM = 2
@@ -88,12 +88,12 @@ class Seq2SeqLearner:
         losses_BL = nn.functional.cross_entropy(
             logits_BLV.transpose(1, 2),
             targets_BL,
-            ignore_index=IGNORED,
+            ignore_index=_IGNORED,
             reduction="none",
             label_smoothing=self._config.label_smoothing,
         )
         weights_B = torch.from_numpy(weights).to(losses_BL.device)
-        counts_B = (targets_BL != IGNORED).sum(-1)
+        counts_B = (targets_BL != _IGNORED).sum(-1)
         right = (logits_BLV.detach().argmax(-1) == targets_BL).sum() / counts_B.sum()
         total = (losses_BL.sum(-1) * weights_B).sum()
         return Loss(total, float((counts_B * weights_B).sum()), {"accuracy": float(right)})
@@ -106,7 +106,7 @@ class Seq2SeqLearner:
         longest = max(map(len, shown))
         return (
             torch.tensor([row + [config.pad_token_id] * (longest - len(row)) for row in shown], device=device),
-            torch.tensor([row + [IGNORED] * (longest - len(row)) for row in targets], device=device),
+            torch.tensor([row + [_IGNORED] * (longest - len(row)) for row in targets], device=device),
         )
 
     @torch.inference_mode()
@@ -141,7 +141,7 @@ def _masked(features_BFM: Tensor, lengths_B: Tensor, start_share: float, seed: i
     """Spans of frames and bands of mels at their mean, which is zero."""
     random = np.random.default_rng([seed, 7])
     frames, mels = features_BFM.shape[1:]
-    hidden_BF = span_mask(lengths_B.tolist(), frames, start_share * 10 / SPAN_FRAMES, SPAN_FRAMES, random)
+    hidden_BF = span_mask(lengths_B.tolist(), frames, start_share * 10 / _SPAN_FRAMES, _SPAN_FRAMES, random)
     hidden_BM = np.zeros((len(features_BFM), mels), bool)
     for row in hidden_BM:
         for _ in range(BANDS):

@@ -12,7 +12,7 @@ from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading
 from audiomill.models.fastconformer.frame_clock import shape
 from audiomill.models.frames.frame_families import PRECISIONS
 
-MODEL_TYPES = ("parakeet_tdt", "parakeet_rnnt")
+_MODEL_TYPES = ("parakeet_tdt", "parakeet_rnnt")
 
 
 def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -35,7 +35,7 @@ FAMILY = Family(
         licence="CC-BY-4.0",
         transformers=(5, 13),
     ),
-    recognises=lambda path, settings: settings.get("model_type") in MODEL_TYPES,
+    recognises=lambda path, settings: settings.get("model_type") in _MODEL_TYPES,
     gives=_gives,
     shape=shape,
     load=_load,

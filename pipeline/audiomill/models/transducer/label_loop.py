@@ -35,7 +35,7 @@ class Labels(NamedTuple):
         return np.exp(self.logprobs_N)
 
 
-class Step(NamedTuple):
+class _Step(NamedTuple):
     """One decision of some rows, each a value a row. `moves`: frames that it goes on."""
 
     rows_A: Tensor
@@ -70,7 +70,7 @@ class LabelLoop:
         rows_A = torch.arange(num_rows, device=encoded_BFD.device)[frames_B > 0]
         at_B, written_B = torch.zeros_like(frames_B), torch.zeros_like(frames_B)
         said_BD, state = self._begun(num_rows, encoded_BFD)
-        steps: list[Step] = []
+        steps: list[_Step] = []
         while len(rows_A):
             joint_AV = self._joint(said_BD[rows_A], encoded_BFD[rows_A, at_B[rows_A]]).float()
             logprobs_AV = joint_AV[:, : self._size].log_softmax(-1)
@@ -78,7 +78,7 @@ class LabelLoop:
             is_label_A = tokens_A != self._blank
             written_A = torch.where(is_label_A, written_B[rows_A] + 1, 0)
             moves_A = self._moves(joint_AV, is_label_A, written_A)
-            steps.append(Step(rows_A, tokens_A, at_B[rows_A], self._lasting(moves_A, is_label_A), logprobs_A))
+            steps.append(_Step(rows_A, tokens_A, at_B[rows_A], self._lasting(moves_A, is_label_A), logprobs_A))
             at_B[rows_A] += moves_A
             written_B[rows_A] = torch.where(moves_A > 0, 0, written_A)
             self._say(rows_A[is_label_A], tokens_A[is_label_A], said_BD, state)
@@ -116,7 +116,7 @@ class LabelLoop:
             whole[:, rows_N] = part
 
 
-def _by_row(steps: list[Step], num_rows: int, blank: int) -> list[Labels]:
+def _by_row(steps: list[_Step], num_rows: int, blank: int) -> list[Labels]:
     """Decisions in turn -> what each row wrote."""
     if not steps:
         nothing = np.zeros(0, np.int32)

@@ -42,7 +42,7 @@ from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wanted import QUANTIZER
 from audiomill.storage.fs import Place
 
-EDGES = 2
+_EDGES = 2
 """Tokens around those of a segment: its start and its end."""
 
 
@@ -76,7 +76,7 @@ class UnitModel:
     ) -> None:
         self._encoder, self._body, self._vocabulary, self._settings = encoder, body, vocabulary, settings
         self._wants, self._quantizers = wants, quantizers
-        self._window = body.config.max_position_embeddings - body.config.pad_token_id - 1 - EDGES
+        self._window = body.config.max_position_embeddings - body.config.pad_token_id - 1 - _EDGES
 
     def padded_length(self, num_samples: int) -> int:
         return self._encoder.padded_length(num_samples)

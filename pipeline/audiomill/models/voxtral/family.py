@@ -10,14 +10,14 @@ from audiomill.models.base import SpeechModel
 from audiomill.models.causal.borrowed_family import borrowed_family
 from audiomill.models.family import Loading
 
-NEEDS = "mistral-common[audio]"
+_NEEDS = "mistral-common[audio]"
 
 
-LANGUAGES = frozenset(("en", "es", "fr", "pt", "hi", "de", "nl", "it"))
+_LANGUAGES = frozenset(("en", "es", "fr", "pt", "hi", "de", "nl", "it"))
 
 
 def _languages() -> frozenset[str]:
-    return LANGUAGES
+    return _LANGUAGES
 
 
 def _load(loading: Loading) -> SpeechModel:
@@ -40,7 +40,7 @@ def _load(loading: Loading) -> SpeechModel:
             request=request,
             heard=heard_features,
             languages=_languages,
-            needs=NEEDS,
+            needs=_NEEDS,
         ),
     )
 

@@ -25,7 +25,7 @@ from audiomill.models.wav2vec1.network import QUANTIZERS, Wav2Vec, Wav2VecSpec
 
 NOT_NEEDED = ("wav2vec_predictions.", "project_features.", "vector_quantizer.curr_temp")
 """Tensors of the training objective."""
-MODEL_TYPE = "audiomill_wav2vec"
+_MODEL_TYPE = "audiomill_wav2vec"
 WEIGHTS, FAIRSEQ_FILE = "model.safetensors", "wav2vec.pt"
 
 
@@ -44,7 +44,7 @@ def read_checkpoint(path: Path, with_weights: bool = True) -> tuple[Wav2VecSpec,
     place = path / "config.json"
     try:
         values = json.loads(place.read_text(encoding="utf-8"))
-        if values.get("model_type") != MODEL_TYPE:
+        if values.get("model_type") != _MODEL_TYPE:
             raise ModelError(
                 f"{path}: a {values.get('model_type')} checkpoint; expected fairseq's .pt file of wav2vec or vq-wav2vec, a folder "
                 "that --objective wav2vec or vq-wav2vec made, or new://wav2vec and the like"
@@ -60,7 +60,7 @@ def save_checkpoint(model: Wav2Vec, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     values = {**dataclasses.asdict(model.spec), "conv_feature_layers": _written(model.spec.conv_feature_layers)}
     values["conv_aggregator_layers"] = _written(model.spec.conv_aggregator_layers)
-    (folder / "config.json").write_text(json.dumps({"model_type": MODEL_TYPE, **values}, indent=1), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"model_type": _MODEL_TYPE, **values}, indent=1), encoding="utf-8")
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / WEIGHTS, {"format": "pt"})
     args = argparse.Namespace(arch="wav2vec", task="audio_pretraining", aggregator="cnn", **values)

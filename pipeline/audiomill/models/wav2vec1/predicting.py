@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-STEPS = 12
+_STEPS = 12
 """K: frames ahead that are told, from 1 on."""
 NEGATIVES = 10
 """N: the sum over them has as much weight as the frame itself, which is the paper's lambda of as many."""
@@ -30,7 +30,7 @@ class Predictor(nn.Module):
 
     def __init__(self, context_width: int, width: int) -> None:
         super().__init__()
-        self.project_to_steps = nn.ConvTranspose2d(context_width, width, (1, STEPS))
+        self.project_to_steps = nn.ConvTranspose2d(context_width, width, (1, _STEPS))
 
     def forward(self, c_BCF: Tensor) -> Tensor:
         """h_BCFK."""
@@ -38,7 +38,7 @@ class Predictor(nn.Module):
         return found
 
 
-class Told(NamedTuple):
+class _Told(NamedTuple):
     """Sums over a batch: loss (nats), pairs of a frame and a step, and how many of them were told from all negatives."""
 
     loss: Tensor
@@ -60,7 +60,7 @@ def drawn_negatives(num_frames: Sequence[int], random: np.random.Generator) -> N
     return index_BFN
 
 
-def contrastive(h_BCFK: Tensor, z_BCF: Tensor, frames_B: Tensor, negatives_BFN: Tensor) -> Told:
+def contrastive(h_BCFK: Tensor, z_BCF: Tensor, frames_B: Tensor, negatives_BFN: Tensor) -> _Told:
     """Binary cross-entropy of z_{i+k} against its negatives, given h_k(c_i), for every i and k that a row has.
 
     Args:
@@ -83,4 +83,4 @@ def contrastive(h_BCFK: Tensor, z_BCF: Tensor, frames_B: Tensor, negatives_BFN: 
         loss = loss + loss_BF.masked_fill(~is_there_BF, 0.0).sum()
         pairs += int(is_there_BF.sum())
         right += int(((true_BF > false_BFN.amax(-1)) & is_there_BF).sum())
-    return Told(loss, pairs, right)
+    return _Told(loss, pairs, right)

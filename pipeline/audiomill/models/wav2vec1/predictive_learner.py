@@ -22,8 +22,8 @@ from audiomill.models.wav2vec1.predicting import Predictor, contrastive, drawn_n
 from audiomill.models.wav2vec1.quantizing import quantized, temperature
 from audiomill.text.spoken_text import Text
 
-MIN_FRAMES = 3
-COLLAPSED = 2.0
+_MIN_FRAMES = 3
+_COLLAPSED = 2.0
 """Entries in use a codebook, below which it tells nothing any more."""
 
 
@@ -57,7 +57,7 @@ class Wav2VecPretrainer:
         fastest = (num_samples / (1 + self._config.speed_augment)).astype(np.int64).tolist()
         field = self.model.spec.receptive_field
         counts = num_frames(self.model.spec, [max(field, count) for count in fastest])
-        enough = [frames >= MIN_FRAMES and most >= field for frames, most in zip(counts, fastest, strict=True)]
+        enough = [frames >= _MIN_FRAMES and most >= field for frames, most in zip(counts, fastest, strict=True)]
         return [None if each else "too_short" for each in enough]
 
     def thaw(self, update: int, num_updates: int) -> None:
@@ -74,7 +74,7 @@ class Wav2VecPretrainer:
         if model.vector_quantizer is not None:
             found = quantized(model.vector_quantizer, z_BCF, frames_B, self._heat)
             seen_BCF, extra = found.q_BCF.to(z_BCF.dtype), found.loss
-            few = COLLAPSED * model.spec.vq_groups
+            few = _COLLAPSED * model.spec.vq_groups
             told = {"perplexity": found.perplexity, "collapsed": float(found.perplexity < few)}
         c_BCF = model.feature_aggregator(seen_BCF, frames_B)
         random = np.random.default_rng([seed, 5])

@@ -39,12 +39,12 @@ from audiomill.models.wav2vec2.tongues import (
 )
 from audiomill.text.spoken_text import Text
 
-MASK_FRAMES = 10
+_MASK_FRAMES = 10
 ALL = "all"
 """The one tongue of a model that keeps no languages apart."""
 
 
-class Label(NamedTuple):
+class _Label(NamedTuple):
     """Token numbers of a clip, in one of the learner's tongues."""
 
     tokens: list[int]
@@ -82,19 +82,19 @@ class CtcLearner:
         self._inputs = FrameInputs(model, fbank_of(folder, model), normalizes(folder))
         self._fastest = 1 + config.speed_augment
 
-    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[Label | str]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[_Label | str]:
         """Token numbers, or a reason; audio must have a frame for each token at every speed that it is played at."""
         frames = self._inputs.text_frames_of((num_samples / self._fastest).astype(np.int64) - 1)
         return [self._label(*each, most) for each, most in zip(texts, frames.tolist(), strict=True)]
 
-    def _label(self, text: str, language: str | None, num_frames: int) -> Label | str:
+    def _label(self, text: str, language: str | None, num_frames: int) -> _Label | str:
         tongue = language_of(language, self._tongues) if self._by_language else ALL
         if tongue is None:
             return "unknown_language" if language else "no_language"
         tokens = self._tongues[tongue].form.tokens(text, language)
         if isinstance(tokens, str):
             return tokens
-        return "audio_shorter_than_text" if num_frames_needed(tokens) > num_frames else Label(tokens, tongue)
+        return "audio_shorter_than_text" if num_frames_needed(tokens) > num_frames else _Label(tokens, tongue)
 
     def thaw(self, update: int, num_updates: int) -> None:
         """First the heads alone, then the transformer, the convolutions only if asked for."""
@@ -108,7 +108,7 @@ class CtcLearner:
             if isinstance(module, ByLanguage):
                 module.requires_grad_(True)
 
-    def loss(self, rows: Rows, labels: Sequence[Label], weights: NDArray[np.float32], seed: int) -> Loss:
+    def loss(self, rows: Rows, labels: Sequence[_Label], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of the labels."""
         with numpy_seeded(seed):
             hidden_BFD = self._hidden(rows, [label.tongue for label in labels], seed)
@@ -147,7 +147,7 @@ class CtcLearner:
             return None
         frames = self._inputs.frames_B()
         random = np.random.default_rng([seed, 3])
-        mask_BF = span_mask(frames.tolist(), int(frames.max()), self._config.mask_time, MASK_FRAMES, random)
+        mask_BF = span_mask(frames.tolist(), int(frames.max()), self._config.mask_time, _MASK_FRAMES, random)
         return torch.from_numpy(mask_BF).to(self.model.device)
 
     @torch.inference_mode()
@@ -300,10 +300,10 @@ def _changed(settings: Any, config: TrainConfig, vocabulary: CtcVocabulary) -> d
         "vocab_size": len(vocabulary.tokens),
         "pad_token_id": vocabulary.blank,
         "apply_spec_augment": config.mask_time > 0 or config.mask_feature > 0,
-        "mask_time_prob": config.mask_time * MASK_FRAMES,
-        "mask_time_length": MASK_FRAMES,
-        "mask_feature_prob": config.mask_feature * MASK_FRAMES,
-        "mask_feature_length": MASK_FRAMES,
+        "mask_time_prob": config.mask_time * _MASK_FRAMES,
+        "mask_time_length": _MASK_FRAMES,
+        "mask_feature_prob": config.mask_feature * _MASK_FRAMES,
+        "mask_feature_length": _MASK_FRAMES,
         "mask_time_min_masks": 0,
         "layerdrop": 0.0,
     }

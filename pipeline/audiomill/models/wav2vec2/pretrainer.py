@@ -22,12 +22,12 @@ from audiomill.models.learner import Loss, Rows
 from audiomill.models.wav2vec2.learner import save_preparation
 from audiomill.text.spoken_text import Text
 
-MASK_FRAMES = 10
+_MASK_FRAMES = 10
 START_SHARE = 0.065
 """Of the frames start a mask: about half of them are hidden, as in the paper."""
-MIN_FRAMES = 8
+_MIN_FRAMES = 8
 MAX_TEMPERATURE, MIN_TEMPERATURE, TEMPERATURE_DECAY = 2.0, 0.5, 0.999995
-COLLAPSED = 2.0
+_COLLAPSED = 2.0
 """Entries in use a codebook, below which it tells nothing any more."""
 
 
@@ -50,7 +50,7 @@ class Pretrainer:
     def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[str | None]:
         """Nothing, or that there are too few frames to hide some."""
         frames = self._inputs.text_frames_of((num_samples / (1 + self._config.speed_augment)).astype(np.int64))
-        return ["too_short" if count < MIN_FRAMES else None for count in frames.tolist()]
+        return ["too_short" if count < _MIN_FRAMES else None for count in frames.tolist()]
 
     def thaw(self, update: int, num_updates: int) -> None:
         """Everything learns; the quantiser's choices get sharper as it goes."""
@@ -65,7 +65,7 @@ class Pretrainer:
         frames_B = self._inputs.frames_B()
         shape = (len(rows), int(frames_B.max()))
         random = np.random.default_rng([seed, 5])
-        mask_BF = span_mask(frames_B.tolist(), shape[1], self._start_share, MASK_FRAMES, random, min_spans=2)
+        mask_BF = span_mask(frames_B.tolist(), shape[1], self._start_share, _MASK_FRAMES, random, min_spans=2)
         with numpy_seeded(seed):
             negatives = _sample_negative_indices(shape, self.model.config.num_negatives, mask_time_indices=mask_BF)
         device = self.model.device
@@ -77,7 +77,7 @@ class Pretrainer:
         told = {
             "perplexity": perplexity,
             "contrastive_loss": float(found.contrastive_loss) / max(1, int(mask_BF.sum())),
-            "collapsed": float(perplexity < COLLAPSED * self.model.config.num_codevector_groups),
+            "collapsed": float(perplexity < _COLLAPSED * self.model.config.num_codevector_groups),
         }
         return Loss(found.loss, float(mask_BF.sum()), told)
 

@@ -25,7 +25,7 @@ from audiomill.storage.once import once_per_content
 if TYPE_CHECKING:
     from torch import Tensor
 
-DTYPES: dict[int, Any] = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}
+_DTYPES: dict[int, Any] = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}
 BFLOAT16 = 5
 LAYER_NAMES = {"self_attention": "self_attn", "attention": "encoder_attn"}
 
@@ -113,9 +113,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         shape = [reader.number("I") for _ in range(reader.number("B"))]
         kind = reader.number("B")
         raw = reader.take(reader.number("I"))
-        if kind not in DTYPES:
+        if kind not in _DTYPES:
             raise ModelError(f"{path}: array {name} has an unknown type {kind}")
-        array = raw.view(DTYPES[kind]).reshape(shape)
+        array = raw.view(_DTYPES[kind]).reshape(shape)
         arrays[name] = (array.astype(np.uint32) << 16).view(np.float32) if kind == BFLOAT16 else array
     for _ in range(reader.number("I")):
         alias, target = reader.string(), reader.string()

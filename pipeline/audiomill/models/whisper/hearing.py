@@ -72,7 +72,7 @@ class Asked(NamedTuple):
     keeps_hidden: bool
 
 
-class Spoken(NamedTuple):
+class _Spoken(NamedTuple):
     """A language with its probability among all that were looked for; None where it was given."""
 
     token: int | None
@@ -119,7 +119,7 @@ class Hearing:
         self._waiting: deque[int] = deque()
         for row in order:
             self._wait(row, 0)
-        self._spoken: dict[int, Spoken] = {}
+        self._spoken: dict[int, _Spoken] = {}
         self._found: dict[int, Decoded] = {}
         self._ahead: _Encoded | None = None
         is_cuda = weights.decoder.device.type == "cuda"
@@ -224,14 +224,14 @@ class Hearing:
         for at, row in enumerate(rows):
             code = tokens.code(asked.language or self._utterances[row].language)
             if not tokens.languages or code is not None:
-                self._spoken[row] = Spoken(tokens.languages.get(code or ""), None)
+                self._spoken[row] = _Spoken(tokens.languages.get(code or ""), None)
             elif row not in self._spoken:
                 unknown.append(at)
         if unknown:
             found = detect_languages(self._weights.decoder, looked_at.take(unknown), tokens, asked.among)
             for at, probabilities in zip(unknown, found, strict=True):
                 best = max(probabilities, key=probabilities.__getitem__)
-                self._spoken[rows[at]] = Spoken(tokens.languages[best], probabilities)
+                self._spoken[rows[at]] = _Spoken(tokens.languages[best], probabilities)
 
     def _prompt(self, row: int, timestamps: bool) -> list[int]:
         return self._asked.tokens.prompt(self._spoken[row].token, self._asked.task, timestamps)

@@ -29,14 +29,14 @@ from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import BEFORE, TIMESTAMP_STEP_S, WhisperTokens, tokens_of
 from audiomill.text.spoken_text import Text
 
-MAX_TEXT_TOKENS = 440
+_MAX_TEXT_TOKENS = 440
 """Of 448 positions, with room for the prompt and two timestamps."""
-IGNORED = -100
+_IGNORED = -100
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "normalizer.json", "added_tokens.json",
     "special_tokens_map.json", "preprocessor_config.json",
 )  # fmt: skip
-SPAN_FRAMES = 10
+_SPAN_FRAMES = 10
 
 
 class Label(NamedTuple):
@@ -89,7 +89,7 @@ class WhisperLearner:
             ids = self._tokenizer.encode(" " + " ".join(text.split()), add_special_tokens=False).ids
             steps = round(count / MODEL_SAMPLE_RATE / TIMESTAMP_STEP_S)
             found.append(
-                "text_too_long" if len(ids) > MAX_TEXT_TOKENS else Label(tuple(ids), steps, languages.get(code or ""))
+                "text_too_long" if len(ids) > _MAX_TEXT_TOKENS else Label(tuple(ids), steps, languages.get(code or ""))
             )
         return found
 
@@ -133,10 +133,10 @@ class WhisperLearner:
         decoded_BLD = self.model.model.decoder(input_ids=inputs_BL, encoder_hidden_states=hidden_BFD).last_hidden_state
         logits_BLV = self.model.proj_out(decoded_BLD).float()
         losses_BL = nn.functional.cross_entropy(
-            logits_BLV.transpose(1, 2), targets_BL, ignore_index=IGNORED, reduction="none"
+            logits_BLV.transpose(1, 2), targets_BL, ignore_index=_IGNORED, reduction="none"
         )
         weights_B = torch.from_numpy(weights).to(losses_BL.device)
-        counts_B = (targets_BL != IGNORED).sum(-1)
+        counts_B = (targets_BL != _IGNORED).sum(-1)
         return Loss((losses_BL.sum(-1) * weights_B).sum(), float((counts_B * weights_B).sum()), {})
 
     def _encoded(self, rows: Rows, context: int, random: np.random.Generator) -> Tensor:
@@ -147,7 +147,7 @@ class WhisperLearner:
         mel_BMF = self._mel(torch.from_numpy(pcm_BT).to(self.model.device).float() / 32768.0)
         if self._config.mask_time:
             frames = [min(context, len(row)) // 160 for row in rows]
-            mask_BF = span_mask(frames, mel_BMF.shape[-1], self._config.mask_time / 2, SPAN_FRAMES, random)
+            mask_BF = span_mask(frames, mel_BMF.shape[-1], self._config.mask_time / 2, _SPAN_FRAMES, random)
             mel_BMF = mel_BMF.masked_fill(torch.from_numpy(mask_BF).to(mel_BMF.device)[:, None], 0.0)
         return encoded(self.model.model.encoder, mel_BMF.to(self.model.dtype))
 
@@ -161,10 +161,10 @@ class WhisperLearner:
                 last = tokens.first_timestamp + min(1500, label.steps)
                 text = [tokens.first_timestamp, *text, last]
             ids = [*prompt, *text, tokens.end]
-            rows.append((ids[:-1], [IGNORED] * (len(prompt) - 1) + ids[len(prompt) :]))
+            rows.append((ids[:-1], [_IGNORED] * (len(prompt) - 1) + ids[len(prompt) :]))
         longest = max(len(ids) for ids, _ in rows)
         inputs = [ids + [tokens.end] * (longest - len(ids)) for ids, _ in rows]
-        targets = [ids + [IGNORED] * (longest - len(ids)) for _, ids in rows]
+        targets = [ids + [_IGNORED] * (longest - len(ids)) for _, ids in rows]
         device = self.model.device
         return torch.tensor(inputs, device=device), torch.tensor(targets, device=device)
 

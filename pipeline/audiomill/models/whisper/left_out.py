@@ -18,7 +18,7 @@ from audiomill.models.seq2seq.heard import Heard, Stretch, TimedToken
 
 SLOWEST = 4.0
 """Bytes of text a second of speech: English has 15, and 12 where a letter has three bytes."""
-MIN_SPEECH_S = 1.0
+_MIN_SPEECH_S = 1.0
 MIN_PAUSE_S = 0.3
 LULL_SHARE = 0.7
 """Of missing speech lies between the times of two tokens, which are not exact; as much of that is heard as speech."""
@@ -57,7 +57,7 @@ def parts_of(row: int, utterance: Utterance, heard: Heard, sizes: Callable[[Sequ
         inside = sum(
             size for token, size in zip(timed, written, strict=True) if start <= (token.start + token.stop) // 2 < stop
         )
-        if seconds >= MIN_SPEECH_S and inside < SLOWEST * seconds:
+        if seconds >= _MIN_SPEECH_S and inside < SLOWEST * seconds:
             cuts |= {at, at + 1}
     middles = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(runs)), len(utterance.pcm_T)]
     edges = sorted({0, len(utterance.pcm_T), *(middles[at] for at in cuts)})
@@ -82,12 +82,12 @@ def parts_of(row: int, utterance: Utterance, heard: Heard, sizes: Callable[[Sequ
 def _lulls(timed: Sequence[TimedToken], pcm_T: NDArray[np.int16]) -> list[tuple[int, int]]:
     """Where some token lasts nearly as long as speech that is missing, or nothing is written for as long."""
     marks = [0, *(token.start for token in timed), timed[-1].stop, len(pcm_T)]
-    return [(a, b) for a, b in pairwise(marks) if b - a > samples_from_seconds(LULL_SHARE * MIN_SPEECH_S)]
+    return [(a, b) for a, b in pairwise(marks) if b - a > samples_from_seconds(LULL_SHARE * _MIN_SPEECH_S)]
 
 
 def _is_spoken(pcm_T: NDArray[np.int16]) -> bool:
     """Cheap, beside a look at the whole segment: most lulls are pauses."""
-    return speech_samples(pcm_T, PROBABILITY) > samples_from_seconds(LULL_SHARE * LULL_SHARE * MIN_SPEECH_S)
+    return speech_samples(pcm_T, PROBABILITY) > samples_from_seconds(LULL_SHARE * LULL_SHARE * _MIN_SPEECH_S)
 
 
 def _runs(utterance: Utterance) -> list[tuple[int, int]]:

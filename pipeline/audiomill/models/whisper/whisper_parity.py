@@ -17,7 +17,7 @@ from audiomill.models.whisper.hearing import Weights
 from audiomill.models.whisper.network.encoder import encode
 from audiomill.models.whisper.parts import transformers_parts
 
-WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
+_WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
 
 
 def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) -> Parity:
@@ -32,9 +32,9 @@ def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) 
     from transformers import WhisperFeatureExtractor
 
     extractor = feature_extractor(folder) or WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
-    waveform = utterance.pcm_T[:WINDOW_SAMPLES].astype(np.float32) / 32768.0
+    waveform = utterance.pcm_T[:_WINDOW_SAMPLES].astype(np.float32) / 32768.0
     theirs = extractor(waveform, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt").input_features
-    pcm_BT = torch.from_numpy(side_by_side([utterance], WINDOW_SAMPLES)).to(model.device)
+    pcm_BT = torch.from_numpy(side_by_side([utterance], _WINDOW_SAMPLES)).to(model.device)
     ours = weights.mel(pcm_BT.float() / 32768.0)
     apart = relative(ours, theirs)
     if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:

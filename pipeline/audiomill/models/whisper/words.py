@@ -11,7 +11,7 @@ import numpy as np
 from audiomill.models.base import TimedText
 from audiomill.models.seq2seq.heard import TimedToken
 
-UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
+_UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
 """Languages written without blanks: every character counts as a word."""
 BROKEN = "\ufffd"
 """What a decoder gives for part of a character."""
@@ -41,7 +41,7 @@ def word_groups(
     """Text of each word with its tokens; arguments as `words_of` has them."""
     groups: list[tuple[str, list[TimedToken]]] = []
     for text, members in _characters(tokens, tokenizer):
-        is_new = language in UNSPACED or text.startswith(" ") or not groups
+        is_new = language in _UNSPACED or text.startswith(" ") or not groups
         if groups and (not is_new or _is_punctuation(text)):
             groups[-1] = (groups[-1][0] + text, groups[-1][1] + members)
         else:

@@ -37,10 +37,10 @@ from audiomill.tables.rows import in_time_order, joined_text, text_columns
 from audiomill.tables.speaker_tables import MADE_LAST
 from audiomill.watch.progress import RunProgress
 
-Summary = dict[str, Any]
+_Summary = dict[str, Any]
 
 
-def respell(config: RespellConfig, console: Console) -> Summary:
+def respell(config: RespellConfig, console: Console) -> _Summary:
     """Decodes what is not decoded yet.
 
     Args:
@@ -160,7 +160,7 @@ def _with_texts(recordings: list[dict[str, Any]], segments: list[dict[str, Any]]
     return [row | {"text": joined_text(in_time_order(of[row["id"]]))} for row in recordings]
 
 
-def _finished(source: KeptPosteriors, output: Place) -> Summary:
+def _finished(source: KeptPosteriors, output: Place) -> _Summary:
     entries = list(ledger.entries(output))
     plan = ledger.load_plan(output)
     is_whole = plan is not None and set(plan.column("part").to_pylist()) <= ledger.done_parts(output)

@@ -22,7 +22,7 @@ from audiomill.tables.speaker_tables import observed_rows
 LEAST_PAUSE = samples_from_seconds(0.2)
 """In which nobody speaks, between two speakers: a cut there costs no word."""
 AROUND = samples_from_seconds(0.3)
-LEVEL_STEP = samples_from_seconds(0.01)
+_LEVEL_STEP = samples_from_seconds(0.01)
 QUIET_SHARE = 0.1
 """Of the loud samples of a segment, which nothing in a pause exceeds."""
 ANOTHER = 0.6
@@ -112,11 +112,11 @@ def _quiet_middle(pcm_T: NDArray[np.int16], end: int, start: int) -> int | None:
     level = np.abs(pcm_T[first:last].astype(np.int32))
     if len(level) < LEAST_PAUSE:
         return None
-    loudest = np.lib.stride_tricks.sliding_window_view(level, LEAST_PAUSE)[::LEVEL_STEP].max(1)
+    loudest = np.lib.stride_tricks.sliding_window_view(level, LEAST_PAUSE)[::_LEVEL_STEP].max(1)
     at = int(loudest.argmin())
     if loudest[at] > QUIET_SHARE * np.percentile(np.abs(pcm_T.astype(np.int32)), 95):
         return None
-    return int((first + at * LEVEL_STEP + LEAST_PAUSE // 2) // FRAME_SAMPLES * FRAME_SAMPLES)
+    return int((first + at * _LEVEL_STEP + LEAST_PAUSE // 2) // FRAME_SAMPLES * FRAME_SAMPLES)
 
 
 def _cut_parts(cut: dict[str, Any], edges: Sequence[int]) -> list[dict[str, Any]]:

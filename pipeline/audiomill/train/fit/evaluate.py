@@ -9,7 +9,7 @@ from audiomill.text.wer import NO_ERRORS, score_pair
 from audiomill.train.clips import Clips
 from audiomill.train.fit.batches import evaluation_batches
 
-MOST_SAMPLES = 8
+_MOST_SAMPLES = 8
 
 
 class Evaluation(NamedTuple):
@@ -26,7 +26,7 @@ def evaluated(learner: Learner, clips: Clips, budget: int, language: str | None)
     texts = heard(learner, clips, budget, language)
     for reference, hypothesis in zip(said, texts, strict=True):
         errors += score_pair(reference.text, hypothesis, reference.language)[0]
-    shown = range(0, len(texts), max(1, -(-len(texts) // MOST_SAMPLES)))
+    shown = range(0, len(texts), max(1, -(-len(texts) // _MOST_SAMPLES)))
     return Evaluation(errors.rate, tuple((clips.texts[at], texts[at]) for at in shown))
 
 

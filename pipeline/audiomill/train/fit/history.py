@@ -18,7 +18,7 @@ matplotlib.use("Agg")
 METRICS_FILE = "metrics.jsonl"
 NOT_DRAWN = ("update", "num_updates", "epoch", "samples")
 SPOKEN_EVERY_S = 10.0
-TOLD = {"perplexity": ".1f", "accuracy": ".1%"}
+_TOLD = {"perplexity": ".1f", "accuracy": ".1%"}
 """Of what a learner tells, and how it is written."""
 
 
@@ -72,7 +72,7 @@ class Recorder:
             return f"update {row['update']}, epoch {row['epoch']:.1f}: dev WER {100 * row['dev_wer']:.2f}%"
         done = row["update"] - self._first
         left = (time.monotonic() - self._started) * (row["num_updates"] - row["update"]) / max(1, done)
-        extra = "".join(f", {name} {row[name]:{form}}" for name, form in TOLD.items() if name in row)
+        extra = "".join(f", {name} {row[name]:{form}}" for name, form in _TOLD.items() if name in row)
         return (
             f"update {row['update']}/{row['num_updates']}, epoch {row['epoch']:.1f}: loss {row['loss']:.4f}{extra}, "
             f"rate {row['learning_rate']:.2e}, {row['x_real_time']:.1f}x real time, ETA {duration_text(left)}"

@@ -13,7 +13,7 @@ from audiomill.models.checkpoint import family_of, find_checkpoint, fingerprint,
 from audiomill.models.family import learners_of, objectives
 from audiomill.models.locate import local_path
 
-READ_BY = {
+_READ_BY = {
     "lm": (PROJECTOR,),
     "lm_prompt": (PROJECTOR,),
     "stack": (PROJECTOR,),
@@ -49,7 +49,7 @@ def _said(objective: str) -> str:
 def _check_read(train: TrainConfig, objective: str) -> None:
     """Raises UsageError for options that an objective does not read."""
     plain = TrainConfig()
-    for name, readers in READ_BY.items():
+    for name, readers in _READ_BY.items():
         if objective not in readers and getattr(train, name) != getattr(plain, name):
             raise UsageError(
                 f"--{flag(name)}: read by {' and '.join(map(_said, readers))} alone; add it, or leave the option out"

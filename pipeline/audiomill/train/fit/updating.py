@@ -48,7 +48,7 @@ class Labelled:
     labels: Sequence[Any]
 
 
-Told = Callable[[dict[str, Any]], None]
+_Told = Callable[[dict[str, Any]], None]
 
 
 def fit(
@@ -58,7 +58,7 @@ def fit(
     states: States,
     config: TrainConfig,
     worker: Worker,
-    told: Told,
+    told: _Told,
 ) -> Progress:
     """Trains to the end; leaves the weights to keep (the best on `dev`, else the last) in the learner.
 
@@ -101,7 +101,7 @@ class _Run:
         states: States,
         config: TrainConfig,
         worker: Worker,
-        told: Told,
+        told: _Told,
     ) -> None:
         self._learner, self._train, self._dev, self._states = learner, train, dev, states
         self._config, self._worker, self._told = config, worker, told

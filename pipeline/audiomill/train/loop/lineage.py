@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Metrics = dict[str, Any]
+_Metrics = dict[str, Any]
 
 
-def write_lineage(folder: Path, teacher: Metrics | None) -> None:
+def write_lineage(folder: Path, teacher: _Metrics | None) -> None:
     """Which clips trained the student, and who labelled each: the labels, or a teacher."""
     clips = pq.read_table(folder / "training" / "clips.parquet").drop_columns(["part", "offset"])
     selection = folder / "selection" / "selected.parquet"

@@ -21,7 +21,7 @@ from audiomill.train.pseudo import is_selection
 from audiomill.train.select.candidates import MIN_CALIBRATION
 from audiomill.watch.progress import counted
 
-KEPT = "inputs.parquet"
+_KEPT = "inputs.parquet"
 MEASURES = ("dev", "test")
 HASHED_BYTES = 1 << 20
 
@@ -134,7 +134,7 @@ def changed_inputs(root: Path, seen: Mapping[str, Sequence[Seen]]) -> list[str]:
     Raises:
         UsageError: clips that were learnt, or measured on, are others now.
     """
-    place, notes = root / KEPT, []
+    place, notes = root / _KEPT, []
     now = {role: {each.id: (each.name, each.mark) for each in rows} for role, rows in seen.items()}
     if place.exists():
         before: defaultdict[str, dict[str, tuple[str, str]]] = defaultdict(dict)

@@ -16,10 +16,10 @@ from audiomill.train.listening import players
 from audiomill.train.pictures import hours_chart, reliability_chart, rounds_chart
 
 NUM_WORST, NUM_CHANGES = 10, 10
-Metrics = dict[str, Any]
+_Metrics = dict[str, Any]
 
 
-def write_report(root: Path, rounds: Sequence[Metrics], options: dict[str, Any]) -> None:
+def write_report(root: Path, rounds: Sequence[_Metrics], options: dict[str, Any]) -> None:
     """Writes the page of the rounds so far."""
     body = section("Test WER by round", rounds_chart(rounds) + table(_HEADER, [_row(each) for each in rounds]))
     for before, after in pairwise(each for each in rounds if each["round"] >= 0):
@@ -45,7 +45,7 @@ _HEADER = (
 )
 
 
-def _row(metrics: Metrics) -> list[Any]:
+def _row(metrics: _Metrics) -> list[Any]:
     kept = metrics["selection"]
     low, high = (100 * each for each in metrics["interval"])
     return [
@@ -62,13 +62,13 @@ def _row(metrics: Metrics) -> list[Any]:
     ]
 
 
-def _taught_by(metrics: Metrics) -> str:
+def _taught_by(metrics: _Metrics) -> str:
     if metrics["round"] > 0:
         return f"round {metrics['teacher']}"
     return "labels alone" if metrics["training"] else "none: the model as it is"
 
 
-def _round_section(root: Path, before: Metrics, after: Metrics, options: dict[str, Any]) -> str:
+def _round_section(root: Path, before: _Metrics, after: _Metrics, options: dict[str, Any]) -> str:
     number, kept = after["round"], after["selection"]
     body = "<h3>Hours kept and dropped</h3>" + hours_chart(kept["hours_kept"], kept["dropped"])
     if kept["calibration"]:

@@ -47,7 +47,7 @@ from audiomill.train.loop.scoring import decided, scored
 from audiomill.train.loop.verdicts import best_of, round_line, takes_over, why_ended
 from audiomill.train.select.selection import select
 
-Metrics = dict[str, Any]
+_Metrics = dict[str, Any]
 ROLES = ("labelled", "unlabelled", "dev", "test")
 BASELINE = -1
 """The round of the model to start from."""
@@ -74,7 +74,7 @@ class SelfTraining:
     quiet: bool = False
 
 
-def self_train(config: SelfTraining, console: Console) -> list[Metrics]:
+def self_train(config: SelfTraining, console: Console) -> list[_Metrics]:
     """Runs the loop; the same call again goes on where it was.
 
     Args:
@@ -97,7 +97,7 @@ def self_train(config: SelfTraining, console: Console) -> list[Metrics]:
     _claim(root, config)
     for note in changed_inputs(root, seen):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    rounds: list[Metrics] = []
+    rounds: list[_Metrics] = []
     first = BASELINE if _has_baseline(config) else 0
     while not _has_ended(rounds, config.loop):
         number = first + len(rounds)
@@ -111,7 +111,7 @@ def self_train(config: SelfTraining, console: Console) -> list[Metrics]:
     return rounds
 
 
-def _has_ended(rounds: list[Metrics], loop: LoopConfig) -> bool:
+def _has_ended(rounds: list[_Metrics], loop: LoopConfig) -> bool:
     return why_ended(rounds, loop) is not None
 
 
@@ -154,7 +154,7 @@ def _claim(root: Path, config: SelfTraining) -> None:
     path.write_text(content)
 
 
-def _round(number: int, folder: Path, rounds: list[Metrics], config: SelfTraining, console: Console) -> None:
+def _round(number: int, folder: Path, rounds: list[_Metrics], config: SelfTraining, console: Console) -> None:
     """One round, its metrics written last."""
     quiet = Console(quiet=True) if config.quiet else console
     teacher = best_of(rounds) if rounds else None
@@ -199,7 +199,7 @@ def _train(folder: Path, train: TrainConfig, config: SelfTraining, console: Cons
     return finetune(job, console)
 
 
-def _train_config(number: int, folder: Path, teacher: Metrics | None, config: SelfTraining) -> TrainConfig:
+def _train_config(number: int, folder: Path, teacher: _Metrics | None, config: SelfTraining) -> TrainConfig:
     own_kind = config.train if teacher is None or config.student is None else config.student
     train = dataclasses.replace(own_kind, dev=",".join(config.dev), seed=config.loop.seed + number)
     if teacher is None:
@@ -211,7 +211,7 @@ def _train_config(number: int, folder: Path, teacher: Metrics | None, config: Se
     return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto", **own)
 
 
-def _tuned(folder: Path, teacher: Metrics, config: SelfTraining, console: Console) -> Labelling:
+def _tuned(folder: Path, teacher: _Metrics, config: SelfTraining, console: Console) -> Labelling:
     """How the teacher labels: with the weights of its beam search that do best on dev."""
     label = config.label
     search = label.transcripts.decoder
@@ -257,7 +257,7 @@ def _transcribe(
     run_job(job.job(), console)
 
 
-def _select(folder: Path, teacher: Metrics, config: SelfTraining, console: Console) -> dict[str, Any]:
+def _select(folder: Path, teacher: _Metrics, config: SelfTraining, console: Console) -> dict[str, Any]:
     """Pseudo-labels, calibrated on the dev set as the same teacher read it; test and dev sets are held out."""
     done = folder / "selection" / "summary.json"
     if not done.exists():
@@ -276,12 +276,12 @@ def _select(folder: Path, teacher: Metrics, config: SelfTraining, console: Conso
     return found
 
 
-def _folder_of(teacher: Metrics, folder: Path) -> Path:
+def _folder_of(teacher: _Metrics, folder: Path) -> Path:
     """Of the teacher's round, beside that of another one."""
     return folder.parent / f"round-{teacher['round']}"
 
 
-def _metrics(number: int, folder: Path, teacher: Metrics | None, checkpoint: str, config: SelfTraining) -> Metrics:
+def _metrics(number: int, folder: Path, teacher: _Metrics | None, checkpoint: str, config: SelfTraining) -> _Metrics:
     """What the test set says, and whether the student takes over."""
     options = config.label.plan.storage_options
     own = scored(folder / "test", options)

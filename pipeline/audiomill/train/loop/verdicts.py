@@ -7,15 +7,15 @@ from typing import Any
 from audiomill.config.train import LoopConfig
 from audiomill.text.bootstrap import Comparison
 
-Metrics = dict[str, Any]
+_Metrics = dict[str, Any]
 
 
-def best_of(rounds: list[Metrics]) -> Metrics:
+def best_of(rounds: list[_Metrics]) -> _Metrics:
     """The last round that was promoted."""
     return next(each for each in reversed(rounds) if each["promoted"])
 
 
-def why_ended(rounds: list[Metrics], loop: LoopConfig) -> str | None:
+def why_ended(rounds: list[_Metrics], loop: LoopConfig) -> str | None:
     """The stop rule that holds, or None."""
     if not rounds:
         return None
@@ -37,7 +37,7 @@ def takes_over(number: int, found: Comparison, level: float) -> bool:
     return found.after <= found.before if number == 0 else found.is_better(level)
 
 
-def round_line(metrics: Metrics) -> str:
+def round_line(metrics: _Metrics) -> str:
     wer, (low, high) = 100 * metrics["wer"], (100 * each for each in metrics["interval"])
     text = f"round {metrics['round']}: test WER {wer:.2f}% ({low:.2f} to {high:.2f})"
     if metrics["teacher"] is None:

@@ -18,7 +18,7 @@ from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
 from audiomill.tables.rows import metadata_of
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
 class Examples(NamedTuple):
@@ -102,15 +102,15 @@ def _labels(output: Place, config: ProbeConfig) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _by_manifest(config: ProbeConfig) -> Callable[[Row], Row | None]:
-    def look(row: Row) -> Row | None:
+def _by_manifest(config: ProbeConfig) -> Callable[[_Row], _Row | None]:
+    def look(row: _Row) -> _Row | None:
         return {**metadata_of(row), "language": row["language"], "source": row["source"]}
 
     return look
 
 
-def _by_file(config: ProbeConfig, labels: str) -> Callable[[Row], Row | None]:
-    def told_by(row: Row) -> Row | None:
+def _by_file(config: ProbeConfig, labels: str) -> Callable[[_Row], _Row | None]:
+    def told_by(row: _Row) -> _Row | None:
         return row if row.get(config.by) is not None else None
 
     place = Place(absolute(labels), config.storage_options)

@@ -17,7 +17,7 @@ from audiomill.storage.urls import absolute
 from audiomill.train.clips import Source, prepare
 from audiomill.train.pseudo import span_of
 
-MAX_CLIP_S = 3600.0
+_MAX_CLIP_S = 3600.0
 
 
 def exported(rows: Sequence[dict[str, Any]], output: Place) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def exported(rows: Sequence[dict[str, Any]], output: Place) -> list[dict[str, An
     found = []
     with tempfile.TemporaryDirectory() as folder:
         plan = PlanConfig(storage_options=output.options)
-        clips = prepare([source], Path(folder), DecodeConfig(), plan, MAX_CLIP_S, 0.0)[0]["export"]
+        clips = prepare([source], Path(folder), DecodeConfig(), plan, _MAX_CLIP_S, 0.0)[0]["export"]
         by_name = {name: number for number, name in enumerate(clips.table.column("id").to_pylist())}
         for row, (entry, _) in zip(rows, spans, strict=True):
             if entry.id not in by_name:

@@ -17,7 +17,7 @@ from audiomill.storage.fs import Place
 from audiomill.train.clips import Source, prepare
 from audiomill.train.select.rules import plain
 
-MAX_CLIP_S = 120.0
+_MAX_CLIP_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _read_inputs(
     source = Source(role="held", inputs=(name,), needs_text=False)
     with tempfile.TemporaryDirectory() as folder:
         plan = PlanConfig(storage_options=options)
-        clips, dropped = prepare([source], Path(folder), DecodeConfig(), plan, MAX_CLIP_S, 0.025)
+        clips, dropped = prepare([source], Path(folder), DecodeConfig(), plan, _MAX_CLIP_S, 0.025)
         held = clips["held"]
         recordings |= {(each.source, each.member) for each in dropped}
         for at, row in enumerate(held.table.to_pylist()):

@@ -71,11 +71,11 @@ SELECTED = pa.schema(
 )
 """A kept segment; a dropped one has `reason` and `detail` too. `reference`: text that came with the audio, if any: it is
 never used to select."""
-DROPPED = pa.schema([*SELECTED, ("reason", pa.string()), ("detail", pa.string())])
-Report = dict[str, Any]
+_DROPPED = pa.schema([*SELECTED, ("reason", pa.string()), ("detail", pa.string())])
+_Report = dict[str, Any]
 
 
-def select(config: SelectJobConfig, console: Console) -> Report:
+def select(config: SelectJobConfig, console: Console) -> _Report:
     """Selects pseudo-labels.
 
     Args:
@@ -200,7 +200,7 @@ def _drop_same_audio(found: Candidates, verdicts: list[Verdict]) -> None:
             verdicts[kept[own]] = Verdict("same_audio", f"expected a sound of its own, got that of {twin}")
 
 
-def _report(found: Candidates, verdicts: Sequence[Verdict], calibration: Report | None) -> Report:
+def _report(found: Candidates, verdicts: Sequence[Verdict], calibration: _Report | None) -> _Report:
     """Counts and hours; where references came with the audio, the true errors of what is kept, which nothing used."""
     kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
     words = [max(1, len(units(found.labels[at].text))) for at in kept]
@@ -209,7 +209,7 @@ def _report(found: Candidates, verdicts: Sequence[Verdict], calibration: Report 
     hours: Counter[str] = Counter()
     for at, verdict in enumerate(verdicts):
         hours[verdict.reason] += found.labels[at].seconds / 3600  # type: ignore[assignment]
-    report: Report = {
+    report: _Report = {
         "num_segments": len(verdicts),
         "num_kept": len(kept),
         "hours": sum(label.seconds for label in found.labels) / 3600,
@@ -237,13 +237,13 @@ def _write(found: Candidates, verdicts: Sequence[Verdict], output: Place, with_a
         if verdict is not KEPT
     ]
     output.join("selected.parquet").write(to_bytes(pa.Table.from_pylist(kept, SELECTED)))
-    output.join("dropped.parquet").write(to_bytes(pa.Table.from_pylist(lost, DROPPED)))
+    output.join("dropped.parquet").write(to_bytes(pa.Table.from_pylist(lost, _DROPPED)))
     named = exported(kept, output) if with_audio else kept
     output.join("manifest.jsonl").write(manifest_lines(named))
     output.join("cuts.jsonl.gz").write(lhotse_cuts(named))
 
 
-def report_lines(report: Report, output: str) -> list[str]:
+def report_lines(report: _Report, output: str) -> list[str]:
     """The end of a selection, for people."""
     expected = "" if report["expected_wer"] is None else f", expected WER {100 * report['expected_wer']:.1f}%"
     true = (

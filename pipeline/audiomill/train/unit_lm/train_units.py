@@ -30,7 +30,7 @@ from audiomill.train.fit.finetune import Prepared, Report, carried_out, given_ba
 from audiomill.train.fit.launch import Training, load_learner
 from audiomill.train.unit_lm.sequences import Kind, Sequences, check_use, counted, kept, kind_of, written
 
-EDGES = 2
+_EDGES = 2
 """Tokens around a sequence: its start and its end."""
 
 
@@ -162,7 +162,7 @@ def _sequences(
     }
     UnitPlan(settings=settings, encoder_files=files, codebook=codebook, **own).save(folder)
     sequences, short = written(
-        places, kind, made.vocabulary, folder, hop, units.deduplicate, units.max_positions - EDGES, MIN_TOKENS
+        places, kind, made.vocabulary, folder, hop, units.deduplicate, units.max_positions - _EDGES, MIN_TOKENS
     )
     if not len(sequences):
         raise UsageError(f"nothing to train on: {short} segments, each of fewer than {MIN_TOKENS} tokens")

@@ -18,17 +18,17 @@ from audiomill.models.precision import is_int8
 from audiomill.models.projection import Projection, fused, projection, smoothed
 from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderLayer, DecoderWeights
 
-Function = Callable[[Tensor], Tensor]
+_Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class EncoderLayer:
     """`qkv`: queries, keys and values side by side."""
 
-    attention_norm: Function
+    attention_norm: _Function
     qkv: Projection
     out: Projection
-    norm: Function
+    norm: _Function
     fc1: Projection
     fc2: Projection
 
@@ -41,7 +41,7 @@ class EncoderWeights:
     conv2: Projection
     positions_FD: Tensor
     layers: Sequence[EncoderLayer]
-    norm: Function
+    norm: _Function
     num_heads: int
     has_half_attention: bool
     dtype: torch.dtype
