@@ -42,7 +42,7 @@ from audiomill.config.fields import build
 from audiomill.config.jobs import JobConfig, ModelTask, RunConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.config.stages import ModelConfig
-from audiomill.models.base import CodesWant, Utterance, Wants
+from audiomill.models.base import CodesRequest, RequestedOutputs, Utterance
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
@@ -96,8 +96,8 @@ def ours(folder: Path) -> Callable[[Clips], Codes]:
     config = ModelConfig(model=str(folder), device="cpu", precision="fp32")
     shape = shape_of(find_checkpoint(config, {}))
     count, entries = shape.quantizer or (0, 0)
-    want = CodesWant(name="q", source="", layer=None, num_codebooks=count, num_entries=entries, num_kept=count)
-    task = TaskSpec(label="m", model=config, wants=Wants(codes=(want,)), hop=shape.step, batch_samples=0)
+    want = CodesRequest(name="q", source="", layer=None, num_codebooks=count, num_entries=entries, num_kept=count)
+    task = TaskSpec(label="m", model=config, requested=RequestedOutputs(codes=(want,)), hop=shape.step, batch_samples=0)
     model, rate = load_model(task, {}), 1 if shape.form is None else shape.form.rate
 
     def run(clips: Clips) -> Codes:

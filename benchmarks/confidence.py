@@ -89,7 +89,7 @@ def words_of(corpus: Path, texts: dict[str, str], model: str, work: Path) -> Ite
         aligned = jiwer.process_words(" ".join(said), " ".join(each for each, _ in written)).alignments[0]
         right = {i for a in aligned if a.type == "equal" for i in range(a.hyp_start_idx, a.hyp_end_idx)}
         for index, (_, word) in enumerate(written):
-            evidence = Evidence(word["probability"], segment["avg_logprob"], segment["rung"])
+            evidence = Evidence(word["probability"], segment["avg_logprob"], segment["fallback_level"])
             yield Word(evidence, index in right, segment["id"])
 
 

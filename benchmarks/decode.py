@@ -13,7 +13,7 @@ import soxr
 
 from audiomill.audio.recording import RecordingSpec, StageClock, cut_recording
 from audiomill.config.stages import SegmentConfig
-from audiomill.runs.settle import segment_spec
+from audiomill.runs.resolve_config import segment_spec
 from benchmarks.record import save
 from benchmarks.speech import RATE, voices
 

@@ -29,7 +29,7 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCTC
 from audiomill.audio.bucket import budget_batches, padding_waste_pct
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Utterance, Wants
+from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features, settled_precision
@@ -65,8 +65,8 @@ def saved(name: str, folder: Path) -> Path:
 def ours(model: Path, precision: str) -> tuple[Callable[[Clips], Symbols], Callable[[Clips], float]]:
     """Exact batches under the default budget; and the padding that they have."""
     config = ModelConfig(model=str(model), device="cpu", precision=precision)
-    wants = Wants(transcripts=TranscriptConfig())
-    loaded = load_model(TaskSpec(label="m", model=config, wants=wants, hop=320, batch_samples=0), {})
+    requested = RequestedOutputs(transcripts=TranscriptConfig())
+    loaded = load_model(TaskSpec(label="m", model=config, requested=requested, hop=320, batch_samples=0), {})
     budget = int(find_checkpoint(config, {}).family.batch_seconds["cpu"] * RATE)
 
     def batches(pcms: Clips) -> list[list[int]]:

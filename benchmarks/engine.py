@@ -23,12 +23,12 @@ from audiomill.config.jobs import JobConfig, TranscribeConfig
 from audiomill.models.base import Utterance
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
-from audiomill.runs.found import found_tasks
 from audiomill.runs.job import run_job
-from audiomill.runs.settle import settle
+from audiomill.runs.resolve_checkpoints import found_tasks
+from audiomill.runs.resolve_config import settle
 from audiomill.sources.listing import list_inputs
-from audiomill.stages.answers.climb import climbed, run_model
-from audiomill.stages.models_apart import end_waiting
+from audiomill.stages.answers.fallback import decode_with_fallback, run_model
+from audiomill.stages.model_processes import end_waiting
 from audiomill.stages.plan import planned_table
 from audiomill.stages.sandbox import Decoder
 from audiomill_jobs.install.demo import whisper_folder
@@ -71,7 +71,7 @@ def loop_seconds(config: JobConfig) -> float:
     started = time.perf_counter()
     for utterances in parts.values():
         answers = run_model(utterances, task.model, task.spec.batch_samples).answers
-        found = climbed(task, utterances, [answer for answer in answers if answer is not None])
+        found = decode_with_fallback(task, utterances, [answer for answer in answers if answer is not None])
         task.model.transcripts(utterances, [answer.text for answer in found])
     return time.perf_counter() - started
 

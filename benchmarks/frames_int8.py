@@ -23,7 +23,7 @@ import torch
 import transformers
 
 import audiomill
-from audiomill.models.base import VectorWant, Wants
+from audiomill.models.base import RequestedOutputs, VectorRequest
 from audiomill.models.precision import cpu_features, settled_precision
 from benchmarks.encoders import clips_of
 from benchmarks.record import save
@@ -35,11 +35,11 @@ LONGEST_S, BUDGET_S, CLUSTERS, STUDENT_LAYER, LABELLED = 17.0, 10.0, 100, 3, 0.9
 
 def speeds(model: Path, pcms: Any, repeat: int, int8: str) -> dict[str, Any]:
     """Times real time, and the error of a layer against transformers alone."""
-    wants = Wants(vectors=(VectorWant(layer=LAYER),))
+    requested = RequestedOutputs(vectors=(VectorRequest(layer=LAYER),))
     runs = {
         "transformers, one by one": hugging_face(model, "cpu", torch.float32, 1),
-        "audiomill, fp32": ours(model, "cpu", "fp32", BUDGET_S, wants),
-        f"audiomill, {int8}": ours(model, "cpu", int8, BUDGET_S, wants),
+        "audiomill, fp32": ours(model, "cpu", "fp32", BUDGET_S, requested),
+        f"audiomill, {int8}": ours(model, "cpu", int8, BUDGET_S, requested),
     }
     expected, *others = (run(pcms[:12]) for run in runs.values())
     found = dict(

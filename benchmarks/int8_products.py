@@ -22,12 +22,13 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.defaults import INT8, INT8_WEIGHT7
-from audiomill.models.seq2seq.cross import crossed
-from audiomill.models.seq2seq.slots import DecoderState
-from audiomill.models.whisper.hearing import Weights, weights_of
+from audiomill.models.seq2seq.cross_attention_cache import cross_kv
+from audiomill.models.seq2seq.kv_cache import KVCache
+from audiomill.models.whisper.encode_decode import Weights, weights_of
 from audiomill.models.whisper.model import short_context
 from audiomill.models.whisper.network.encoder import encode
-from audiomill.models.whisper.parts import tokenizer_of, whisper_parts
+from audiomill.models.whisper.parts import whisper_parts
+from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import tokens_of
 from benchmarks.real_speech import CLIP_S, read_corpus
 from benchmarks.record import save
@@ -77,8 +78,8 @@ def _layers(fp32: Any, coarse: Any, kind: str) -> Any:
 def logprobs(weights: Weights, mel_1MF: Tensor, tokens: list[int]) -> Tensor:
     """logprobs_LV behind each of the tokens."""
     hidden = encode(weights.encoder, mel_1MF)[len(weights.encoder.layers)]
-    state = DecoderState(weights.decoder, 1, len(tokens))
-    fed = state.admit(crossed(weights.decoder, hidden), torch.tensor([tokens]))
+    state = KVCache(weights.decoder, 1, len(tokens))
+    fed = state.admit(cross_kv(weights.decoder, hidden), torch.tensor([tokens]))
     return weights.decoder.logits(fed)[0].log_softmax(-1)
 
 

@@ -21,7 +21,7 @@ import transformers
 from audiomill.audio.bucket import budget_batches
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Answer, CodesWant, Utterance, VectorWant, Wants
+from audiomill.models.base import CodesRequest, Prediction, RequestedOutputs, Utterance, VectorRequest
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
@@ -63,19 +63,19 @@ def save_checkpoints(folder: Path, tiny: bool) -> tuple[Path, Path]:
 
 
 def ours(
-    model: Path, device: str, precision: str, batch_seconds: float, wants: Wants
-) -> Callable[[Sequence[Any]], list[Answer]]:
+    model: Path, device: str, precision: str, batch_seconds: float, requested: RequestedOutputs
+) -> Callable[[Sequence[Any]], list[Prediction]]:
     """Exact batches, sorted by length under a budget, answers in the order given."""
     config = ModelConfig(model=str(model), device=device, precision=precision)
-    loaded = load_model(TaskSpec(label="m", model=config, wants=wants, hop=320, batch_samples=0), {})
+    loaded = load_model(TaskSpec(label="m", model=config, requested=requested, hop=320, batch_samples=0), {})
 
-    def run(pcms: Sequence[Any]) -> list[Answer]:
+    def run(pcms: Sequence[Any]) -> list[Prediction]:
         utterances = [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
         answers: list[Any] = [None] * len(pcms)
         for rows in budget_batches(np.array([len(pcm) for pcm in pcms]), int(batch_seconds * RATE)):
             for row, answer in zip(rows.tolist(), loaded.forward([utterances[i] for i in rows]), strict=True):
                 answers[row] = answer
-        if wants.transcripts is not None:
+        if requested.transcripts is not None:
             loaded.transcripts(utterances, [answer.text for answer in answers])
         return answers
 
@@ -143,11 +143,11 @@ def flops_a_second_of_audio(model: Path) -> float:
 def compared(args: argparse.Namespace, ctc: Path, pcms: Sequence[Any]) -> dict[str, Any]:
     """Speed and error of the three ways."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[args.precision]
-    wants = Wants(vectors=(VectorWant(layer=LAYER),))
+    requested = RequestedOutputs(vectors=(VectorRequest(layer=LAYER),))
     runs: dict[str, Callable[[Sequence[Any]], Any]] = {
         "transformers, one by one": hugging_face(ctc, args.device, dtype, 1),
         f"transformers, padded batches of {PADDED_BATCH}": hugging_face(ctc, args.device, dtype, PADDED_BATCH),
-        "audiomill, exact batches": ours(ctc, args.device, args.precision, args.batch_seconds, wants),
+        "audiomill, exact batches": ours(ctc, args.device, args.precision, args.batch_seconds, requested),
     }
     expected = hugging_face(ctc, "cpu", torch.float32, 1)(pcms[: args.num_checked])
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -158,7 +158,7 @@ def compared(args: argparse.Namespace, ctc: Path, pcms: Sequence[Any]) -> dict[s
         for name, run in runs.items():
             seconds, found = seconds_of(run, pcms, args.device)
             times[name].append(seconds)
-            vectors = [each.readout.vectors[0].values_ND if isinstance(each, Answer) else each for each in found]
+            vectors = [each.readout.vectors[0].values_ND if isinstance(each, Prediction) else each for each in found]
             errors[name] = error(vectors[: args.num_checked], expected)
     audio_s = sum(map(len, pcms)) / RATE
     first = next(iter(times))
@@ -198,20 +198,22 @@ def outputs(
 
     width = transformers.AutoConfig.from_pretrained(ctc).hidden_size
     np.save(folder / "km.npy", np.random.default_rng(0).normal(size=(CLUSTERS, width)).astype(np.float32))
-    text, mean = TranscriptConfig(), VectorWant(layer=LAYER, pool="mean", dtype="fp16")
-    kmeans = CodesWant(
+    text, mean = TranscriptConfig(), VectorRequest(layer=LAYER, pool="mean", dtype="fp16")
+    kmeans = CodesRequest(
         name="km", source=str(folder / "km.npy"), layer=LAYER, num_codebooks=1, num_entries=CLUSTERS, num_kept=1
     )
-    quantizer = CodesWant(
+    quantizer = CodesRequest(
         name="quantizer", source=str(pretraining), layer=CONV, num_codebooks=2, num_entries=320, num_kept=2
     )
     kinds = {
-        "transcript": Wants(transcripts=text),
-        "and mean of layer 9": Wants(transcripts=text, vectors=(mean,)),
-        "and k-means codes": Wants(transcripts=text, vectors=(mean,), codes=(kmeans,)),
-        "and quantizer codes": Wants(transcripts=text, vectors=(mean,), codes=(kmeans, quantizer)),
+        "transcript": RequestedOutputs(transcripts=text),
+        "and mean of layer 9": RequestedOutputs(transcripts=text, vectors=(mean,)),
+        "and k-means codes": RequestedOutputs(transcripts=text, vectors=(mean,), codes=(kmeans,)),
+        "and quantizer codes": RequestedOutputs(transcripts=text, vectors=(mean,), codes=(kmeans, quantizer)),
     }
-    runs = {name: ours(ctc, args.device, args.precision, args.batch_seconds, wants) for name, wants in kinds.items()}
+    runs = {
+        name: ours(ctc, args.device, args.precision, args.batch_seconds, requested) for name, requested in kinds.items()
+    }
     for run in runs.values():
         run(pcms[:4])
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.config.stages import ModelConfig
-from audiomill.models.base import MIXED, Utterance, VectorWant
+from audiomill.models.base import MIXED, Utterance, VectorRequest
 from audiomill.models.ctc.labels import best_path, form_of, vocabulary_of
 from audiomill.models.device import usable_cores
 from audiomill.models.feature_ctc.feature_head import FeatureHead
-from audiomill.models.vectors.hearing_encoder import found_encoder, loaded_encoder
+from audiomill.models.vectors.frozen_encoder import found_encoder, loaded_encoder
 from audiomill.models.vectors.mixture import UNIFORM, mixture_weights
 from audiomill.text.spoken_text import Text
 from audiomill.text.wer import score_pair
@@ -112,9 +112,9 @@ def frames_of(name: str, clips: Sequence[Spoken]) -> list[Tensor]:
     model, _, which = name.partition("@")
     checkpoint, shape = found_encoder(model, {})
     if which == "mixed":
-        want = VectorWant(layer=MIXED, weights=mixture_weights(UNIFORM, shape, str(checkpoint), {}), dtype="fp32")
+        want = VectorRequest(layer=MIXED, weights=mixture_weights(UNIFORM, shape, str(checkpoint), {}), dtype="fp32")
     else:
-        want = VectorWant(layer=int(which) if which else shape.num_layers, dtype="fp32")
+        want = VectorRequest(layer=int(which) if which else shape.num_layers, dtype="fp32")
     encoder = loaded_encoder(model, want, int(shape.hop), ModelConfig(device="cpu", precision="fp32"), {})
     return [encoder.frames([Utterance(clip.pcm_T, 0, 0, ("", None), 0, None)])[0].clone() for clip in clips]
 

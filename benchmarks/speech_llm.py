@@ -162,14 +162,14 @@ def word_error_rate(root: Path, model: str, **options: Any) -> float:
 def ctc_head(root: Path, checkpoint: Path, updates: int, seed: int) -> float:
     """Word error rate of one linear layer over words on the same frames, trained as long."""
     from audiomill.config.stages import ModelConfig
-    from audiomill.models.base import Utterance, VectorWant
+    from audiomill.models.base import Utterance, VectorRequest
     from audiomill.models.speech_llm.settings import ENCODER, settings_of_folder
-    from audiomill.models.vectors.hearing_encoder import loaded_encoder
+    from audiomill.models.vectors.frozen_encoder import loaded_encoder
 
     settings = settings_of_folder(checkpoint)
     encoder = loaded_encoder(
         str(checkpoint / ENCODER),
-        VectorWant(layer=settings.layer, dtype="fp32"),
+        VectorRequest(layer=settings.layer, dtype="fp32"),
         settings.hop,
         ModelConfig(device="cpu", precision="fp32"),
         {},

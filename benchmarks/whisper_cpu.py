@@ -28,7 +28,7 @@ from rich.console import Console
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.runs.job import run_job
-from audiomill.stages.models_apart import end_waiting
+from audiomill.stages.model_processes import end_waiting
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.wer import NO_ERRORS, score_pair

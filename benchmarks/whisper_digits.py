@@ -58,8 +58,8 @@ def loop_config(root: Path, model: str) -> Any:
             "select": {
                 "max_expected_wer": 0.1,
                 "vocabulary": "calibrate",
-                "allow_gates": True,
-                "max_rung": 5,
+                "allow_failed_checks": True,
+                "max_fallback_level": 5,
                 "balance": "text",
             },
             "train": {

@@ -23,11 +23,11 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from audiomill.models.base import Utterance
 from audiomill.models.mel import LogMel
-from audiomill.models.seq2seq.heard import How
+from audiomill.models.seq2seq.continuous_batching import decode
+from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest, DecodeSlots, Search
+from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.seq2seq.memory import free_bytes, predicted_bytes, rows_that_fit, shapes_of
-from audiomill.models.seq2seq.stepping import decode
-from audiomill.models.seq2seq.table import Decoded, Entry, Search, Table
-from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
+from audiomill.models.whisper.encode_decode import ENCODER_SECONDS, EncodeDecode, TaskOptions, weights_of
 from audiomill.models.whisper.model import MAX_ROWS, WINDOW_SAMPLES
 from audiomill.models.whisper.tokens import WhisperTokens
 from benchmarks.record import save
@@ -117,23 +117,23 @@ class Engine:
         most = MAX_ROWS[device.type]
         self.num_rows = rows_that_fit(self.shapes, budget, WINDOW_FRAMES, self.encoder_frames, most)
         search = Search(tokens=TOKENS, timestamps=False, max_new_tokens=150)
-        self.table = Table(
+        self.table = DecodeSlots(
             self.weights.decoder, search, self.num_rows, len(PROMPT), WINDOW_FRAMES if is_fixed else None
         )
 
     @torch.inference_mode()
     def run(self, utterances: list[Utterance], counts: list[int], phases: Phases) -> int:
         """Number of tokens that came out."""
-        asked = Asked(TOKENS, "transcribe", None, (), (), False, False)
-        hearing = Hearing(self.weights, asked, utterances, [WINDOW_SAMPLES] * len(utterances), How())
+        asked = TaskOptions(TOKENS, "transcribe", None, (), (), False, False)
+        hearing = EncodeDecode(self.weights, asked, utterances, [WINDOW_SAMPLES] * len(utterances), DecodingOptions())
         lengths: list[int] = []
 
-        def next_entry(most: int, frames: int | None) -> Entry | None:
+        def next_entry(most: int, frames: int | None) -> DecodeRequest | None:
             with phases("mel, encoder, keys and values"):
                 entry = hearing.next_entry(most, frames)
             return entry and entry._replace(limits=[counts[hearing.row_of(name)] for name in entry.names])
 
-        def done(name: int, decoded: Decoded) -> None:
+        def done(name: int, decoded: DecodedTokens) -> None:
             assert len(decoded.tokens) == counts[hearing.row_of(name)], "every token that was asked for, and no more"
             lengths.append(len(decoded.tokens))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Utterance, Wants
+from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
 from audiomill_jobs.install.demo import whisper_folder
@@ -118,7 +118,7 @@ def main() -> None:
     config = ModelConfig(model=args.model, device="cpu", precision="fp32")
     results = {}
     for name, text in (("short context", TranscriptConfig()), ("full window", TranscriptConfig(retry=False))):
-        task = TaskSpec(label="m", model=config, wants=Wants(transcripts=text), hop=320, batch_samples=0)
+        task = TaskSpec(label="m", model=config, requested=RequestedOutputs(transcripts=text), hop=320, batch_samples=0)
         model = load_model(task, {})
         errors, num_words = [], sum(len(each.words) for each in spoken)
         for number, each in enumerate(spoken):

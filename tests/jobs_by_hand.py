@@ -14,7 +14,7 @@ from audiomill.config.jobs import EmbedConfig, EncodeConfig, JobConfig, Transcri
 from audiomill.config.run import EngineConfig, OutputConfig
 from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Wants
+from audiomill.models.base import RequestedOutputs
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
 from audiomill.runs.job import run_job
@@ -44,11 +44,11 @@ def run(inputs: Any, output: Any, kind: str = "transcribe", **options: Any) -> d
     return run_job(job(inputs, output, kind, **options), Console(quiet=True))
 
 
-def loaded(model: Any, precision: str = "fp32", **wants: Any) -> Any:
-    """A model on CPU, asked for `wants` (transcripts by default)."""
+def loaded(model: Any, precision: str = "fp32", **requested: Any) -> Any:
+    """A model on CPU, asked for `requested` (transcripts by default)."""
     config = ModelConfig(model=str(model), device="cpu", precision=precision)
-    wanted = Wants(**(wants or {"transcripts": TranscriptConfig()}))
-    return load_model(TaskSpec(label="m", model=config, wants=wanted, hop=320, batch_samples=0), {})
+    wanted = RequestedOutputs(**(requested or {"transcripts": TranscriptConfig()}))
+    return load_model(TaskSpec(label="m", model=config, requested=wanted, hop=320, batch_samples=0), {})
 
 
 def rows(output: Any, table: str, **options: Any) -> list[dict[str, Any]]:

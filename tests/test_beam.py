@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
-from audiomill.models.ctc.beam import Found, search
+from audiomill.models.ctc.beam import ScoredText, search
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch
 from audiomill.models.ctc.context import Context, Weights
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.emissions import dequantized, quantized, top_tokens
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
 from audiomill.models.ctc.spelling import spelled, words_of_lexicon
 from audiomill.models.ctc.token_trie import TokenTrie
-from audiomill.models.ctc.top_tokens import dequantized, quantized, top_tokens
 from audiomill.storage.fs import Place
 
 LETTERS = CtcVocabulary(("_", "|", "a", "b"), 0, "|")
@@ -66,7 +66,7 @@ def words_of(tokens: Sequence[int]) -> list[str]:
     return "".join(" " if t == 1 else LETTERS.tokens[t] for t in tokens).split()
 
 
-def searched(rows: list[NDArray[np.float32]], context: Context, beam: int = 2000) -> list[list[Found]]:
+def searched(rows: list[NDArray[np.float32]], context: Context, beam: int = 2000) -> list[list[ScoredText]]:
     return search([top_tokens(row, 0, 3) for row in rows], context, beam, beam)
 
 

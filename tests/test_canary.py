@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomill.errors import RunFailed
-from audiomill.stages.answers.canary import Difference, largest, spread, verdict
+from audiomill.stages.answers.parity_check import Difference, largest, spread, verdict
 from tests.jobs_by_hand import rows, run
 from tests.synth import encode, noise
 

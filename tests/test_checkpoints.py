@@ -186,8 +186,8 @@ def test_the_fingerprint_is_of_the_weights_and_not_of_the_path(tmp_path: Path) -
     one, two, other = (
         save_ctc_checkpoint(tmp_path / name, "hubert-group", seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
-    prints = [fingerprint(find_checkpoint(ModelConfig(model=str(folder)), {})) for folder in (one, two, other)]
-    assert prints[0] == prints[1] != prints[2]
+    file_hashes = [fingerprint(find_checkpoint(ModelConfig(model=str(folder)), {})) for folder in (one, two, other)]
+    assert file_hashes[0] == file_hashes[1] != file_hashes[2]
 
 
 def write_ct2(path: Path, arrays: dict[str, Any], aliases: dict[str, str]) -> None:

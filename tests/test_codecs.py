@@ -15,7 +15,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import CodesWant, Utterance
+from audiomill.models.base import CodesRequest, Utterance
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.codecs import windows
 from audiomill.models.shape import Shape
@@ -78,7 +78,7 @@ def alone(folder: Path, wave_TK: NDArray[np.float32]) -> NDArray[Any]:
 
 def own(folder: Path) -> Any:
     codebooks, entries = shape(folder).quantizer or (0, 0)
-    want = CodesWant(
+    want = CodesRequest(
         name="quantizer", source="", layer=None, num_codebooks=codebooks, num_entries=entries, num_kept=codebooks
     )
     return loaded(folder, codes=(want,))

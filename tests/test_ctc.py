@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomill.models.base import Utterance
-from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, transcripts
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary, FrameLabels, transcripts
 from audiomill.models.ctc.vocabulary import ctc_vocabulary
 
 VOCABULARY = CtcVocabulary(("-", "|", "a", "b", "c"), blank=0, delimiter="|")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomill.models.ctc.align import _best_path, _emitted, _tokens, word_frames
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 
 LETTERS = CtcVocabulary(("_", "|", "A", "B"), 0, "|")
 

@@ -18,12 +18,12 @@ from audiomill.config.defaults import INT8_WEIGHT7
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorWant
-from audiomill.models.beside import prints
+from audiomill.models.base import Utterance, VectorRequest
 from audiomill.models.checkpoint import check_options, find_checkpoint
 from audiomill.models.locate import HUB_PATTERNS
-from audiomill.models.seq2seq.heard import How
-from audiomill.models.seq2seq.writing import MAX_ROWS
+from audiomill.models.preprocessing_files import file_hashes
+from audiomill.models.seq2seq.generation import MAX_ROWS
+from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from tests.encoder_checkpoints import save_canary, save_moonshine, save_parakeet
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.scale import daily
@@ -51,7 +51,7 @@ def wanted(folder: Path, **options: Any) -> TranscriptConfig:
 
 @cache
 def both(folder: Path) -> Any:
-    return loaded(folder, transcripts=wanted(folder), vectors=tuple(VectorWant(layer=layer) for layer in range(4)))
+    return loaded(folder, transcripts=wanted(folder), vectors=tuple(VectorRequest(layer=layer) for layer in range(4)))
 
 
 @cache
@@ -128,14 +128,14 @@ def test_rows_wait_for_a_slot_and_write_the_same(folder: Path, monkeypatch: pyte
 
 def test_beam_search_is_that_of_generate(folder: Path) -> None:
     model = both(folder)
-    found = [model.decode([each], How(num_beams=3))[0].tokens for each in utterances(FIXED[:2])]
+    found = [model.decode([each], DecodingOptions(num_beams=3))[0].tokens for each in utterances(FIXED[:2])]
     assert found == [written_by_generate(folder, n, num_beams=3, length_penalty=1.0)[0] for n in FIXED[:2]]
 
 
 def test_vectors_alone_are_those_beside_text_and_know_their_core(folder: Path) -> None:
     pcm = noise(80_000, seed=1)
     hop = {"canary": 1280, "moonshine": 384}[folder.name]
-    only = loaded(folder, vectors=(VectorWant(layer=2),))
+    only = loaded(folder, vectors=(VectorRequest(layer=2),))
     whole, inner = only.forward(
         [Utterance(pcm, 0, 0, ("r", None), 0, None), Utterance(pcm, 20 * hop, 20 * hop, ("r", None), 0, None)]
     )
@@ -184,10 +184,10 @@ def test_a_run_passes_its_gates_and_writes_the_same_in_other_parts(folder: Path,
     check_accounts(tmp_path / "one")
     assert summary["num_rejections"] == 1
     one, two = rows(tmp_path / "one", "segments"), rows(tmp_path / "two", "segments")
-    key = {row["id"]: (row["text"], row["gates"], row["rung"]) for row in one}
-    assert key == {row["id"]: (row["text"], row["gates"], row["rung"]) for row in two}
+    key = {row["id"]: (row["text"], row["failed_checks"], row["fallback_level"]) for row in one}
+    assert key == {row["id"]: (row["text"], row["failed_checks"], row["fallback_level"]) for row in two}
     assert any(row["text"] for row in one) and all(row["words"] is None for row in one)
-    assert any(row["gates"] for row in one), "random weights do not pass: it is said"
+    assert any(row["failed_checks"] for row in one), "random weights do not pass: it is said"
 
 
 def test_in_int8_a_row_is_written_the_same_whatever_is_beside_it(folder: Path) -> None:
@@ -265,7 +265,7 @@ def test_every_file_of_a_checkpoint_is_fetched_from_the_hub(folder: Path) -> Non
 def test_another_prompt_template_is_another_run(tmp_path: Path) -> None:
     """It changes what is written, as weights and tokenizer do."""
     folder = save_canary(tmp_path / "canary")
-    before = dict(prints(folder))
+    before = dict(file_hashes(folder))
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|noitn|>", "<|itn|>"))
-    assert prints(folder) != before
+    assert file_hashes(folder) != before

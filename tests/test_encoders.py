@@ -19,7 +19,7 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorWant
+from audiomill.models.base import Utterance, VectorRequest
 from audiomill.models.precision import cpu_features
 from tests.encoder_checkpoints import ENCODERS
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
@@ -27,7 +27,7 @@ from tests.scale import daily
 from tests.synth import RATE, encode, noise
 
 FIXED = [2_400, 16_001, 40_123, daily(80_017, 400_077)]
-WANTS = tuple(VectorWant(layer=layer) for layer in range(4))
+WANTS = tuple(VectorRequest(layer=layer) for layer in range(4))
 MAX_RELATIVE_L2 = 1e-4
 NO_SPECIAL = TranscriptConfig(drop_special_tokens=True)
 
@@ -164,7 +164,7 @@ def test_the_shortest_audio_is_heard(folder: Path) -> None:
 
 
 def test_layers_above_the_wanted_ones_are_not_computed_and_not_missed(folder: Path) -> None:
-    model = loaded(folder, vectors=(VectorWant(layer=2),))
+    model = loaded(folder, vectors=(VectorRequest(layer=2),))
     assert len(model._network.stack.layers) == 2
     for utterance, answer in zip(utterances(FIXED[1:3]), model.forward(utterances(FIXED[1:3])), strict=True):
         theirs = alone(folder, len(utterance.pcm_T))[1][2]
@@ -195,7 +195,7 @@ def test_the_canary_compares_with_transformers(folder: Path) -> None:
         assert (ours["input_features"] - theirs["input_features"]).abs().max() < 1e-4
         return
     assert found.inputs < 1e-4 and found.outputs < 1e-4 and not found.note
-    lower = loaded(folder, vectors=(VectorWant(layer=2),)).parity(utterances([30_000])[0])
+    lower = loaded(folder, vectors=(VectorRequest(layer=2),)).parity(utterances([30_000])[0])
     assert lower.outputs < 1e-4, "also where the layers above the wanted ones are gone"
 
 

@@ -16,7 +16,7 @@ from audiomill.config.fields import build
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorWant
+from audiomill.models.base import Utterance, VectorRequest
 from audiomill.models.feature_ctc.feature_learner import new_feature_learner
 from audiomill.models.mel import log_mel_MF
 from tests.command_line import in_process
@@ -83,7 +83,7 @@ def test_the_loss_is_torch_s_own_of_each_clip_alone(wav2vec2_folder: Path, width
     learner = new_feature_learner(wav2vec2_folder, build(TrainConfig, options), said("ab c"), torch.device("cpu"))
     clips, texts = [noise(n, seed=n) for n in (8_000, 20_000, 5_000)], ["a b", "cab", "b"]
     labels = learner.labels(said(*texts), np.array([len(clip) for clip in clips]))
-    vectors = loaded(wav2vec2_folder, vectors=(VectorWant(layer=2, dtype="fp32"),))
+    vectors = loaded(wav2vec2_folder, vectors=(VectorRequest(layer=2, dtype="fp32"),))
     expected = 0.0
     for clip, label in zip(clips, labels, strict=True):
         frames = vectors.forward([Utterance(clip, 0, 0, ("", None), 0, None)])[0].readout.vectors[0].values_ND
@@ -102,7 +102,7 @@ def test_a_mixture_is_what_embed_gives_of_it(wav2vec2_folder: Path, tmp_path: Pa
     options = {"model": str(wav2vec2_folder), "device": "cpu", "mixture": str(tmp_path / "weights.json")}
     learner = new_feature_learner(wav2vec2_folder, build(TrainConfig, options), ["ab"], torch.device("cpu"))
     (frames,) = learner._encoder.frames([noise(16_000)])
-    want = VectorWant(layer=-1, weights=(0.2, 0.0, 0.8), dtype="fp32")
+    want = VectorRequest(layer=-1, weights=(0.2, 0.0, 0.8), dtype="fp32")
     heard = loaded(wav2vec2_folder, vectors=(want,)).forward([Utterance(noise(16_000), 0, 0, ("", None), 0, None)])
     assert np.array_equal(frames.numpy(), heard[0].readout.vectors[0].values_ND)
     learner.save(tmp_path / "kept")

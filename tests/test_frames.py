@@ -140,9 +140,9 @@ def test_pooling_over_speech_leaves_silence_out(
         cut, pcm = cuts[row["segment_id"]], sounds[source[row["recording_id"]]]
         assert row["pool"] == "mean/speech"
         if len(pcm) / RATE <= 4.0 or segment == "none":
-            voiced = voiced_frames(pcm, 0.5)
+            vad_mask = voiced_frames(pcm, 0.5)
             middle = ((np.arange(len(values)) + 0.5) * 320).astype(int)
-            spoken = voiced[np.minimum(middle // 512, len(voiced) - 1)]
+            spoken = vad_mask[np.minimum(middle // 512, len(vad_mask) - 1)]
             spoken = spoken if spoken.any() else np.ones(len(values), bool)
             assert row["num_frames"] == spoken.sum()
             assert np.allclose(row["values"], values[spoken].mean(0), atol=1e-5)
@@ -389,14 +389,14 @@ def test_each_codes_entry_decides_for_itself_whether_runs_are_joined(tmp_path: P
     from audiomill.config.representations import CodesConfig
     from audiomill.config.stages import ModelConfig
     from audiomill.models.checkpoint import find_checkpoint, shape_of
-    from audiomill.models.wanted import settled_codes
+    from audiomill.models.requested_outputs import settled_codes
 
     np.save(tmp_path / "km.npy", np.zeros((5, 8), np.float32))
     checkpoint = find_checkpoint(ModelConfig(model="fake://"), {})
     plain, joined = CodesConfig(), CodesConfig(codebook=str(tmp_path / "km.npy"), codebook_layer=1, deduplicate=True)
     for order in ([plain, joined], [joined, plain]):
-        wants, _ = settled_codes(order, checkpoint, shape_of(checkpoint), {})
-        assert {want.name: want.deduplicate for want in wants} == {"quantizer": False, "km": True}
+        requested, _ = settled_codes(order, checkpoint, shape_of(checkpoint), {})
+        assert {want.name: want.deduplicate for want in requested} == {"quantizer": False, "km": True}
 
 
 def test_the_first_codebooks_of_a_quantizer_are_those_of_all(pretrained: Path, tmp_path: Path) -> None:

@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Answer, Utterance
-from audiomill.models.seq2seq.gates import Signals, failed_gates, is_better, is_hopeless, is_silence, is_unsure
-from audiomill.models.seq2seq.heard import How
-from audiomill.models.seq2seq.watching import LoopWatch, Sampler
+from audiomill.models.base import Prediction, Utterance
+from audiomill.models.seq2seq.hypothesis import DecodingOptions
+from audiomill.models.seq2seq.quality_checks import (
+    DecodingMetrics,
+    failed_checks,
+    is_better,
+    is_not_worth_retrying,
+    is_silence,
+    is_unsure,
+)
+from audiomill.models.seq2seq.repetition_detector import RepetitionDetector, Sampler
 from audiomill.models.whisper.confidence import DOUBTFUL, segment_confidence
 from audiomill.text.repetition import num_repeats
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
@@ -25,7 +32,7 @@ from tests.synth import RATE, encode, noise, nothing_said
 from tests.test_whisper import hf_tokens
 
 TEXT = TranscriptConfig()
-GOOD = Signals(-0.3, 0.01, 1.2, 1, 12.0, True, 0.0, None)
+GOOD = DecodingMetrics(-0.3, 0.01, 1.2, 1, 12.0, True, 0.0, None)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +48,8 @@ def test_not_one_word_is_made_of_nothing(tmp_path: Path, whisper: Path, segment:
     said = {Path(row["source"]).name: row["text"] for row in rows(tmp_path / "out", "recordings") if row["text"]}
     assert said == {}
     if segment != "vad":
-        gates = [row["gates"] for row in rows(tmp_path / "out", "segments")]
-        assert len(gates) >= 24 and sum(each == ["silence"] for each in gates) > 20
+        failed_checks = [row["failed_checks"] for row in rows(tmp_path / "out", "segments")]
+        assert len(failed_checks) >= 24 and sum(each == ["silence"] for each in failed_checks) > 20
 
 
 @pytest.mark.parametrize("segment", ["vad", pytest.param("fixed", marks=pytest.mark.nightly)])
@@ -76,17 +83,19 @@ def test_doubtful_texts_climb_and_keep_the_best(tmp_path: Path, whisper: Path, v
     run(tmp_path / "in", tmp_path / "out", **strict)
     run(tmp_path / "in", tmp_path / "plain", model=whisper, segment="fixed", retry=False, max_new_tokens=12)
     kept, plain = rows(tmp_path / "out", "segments"), rows(tmp_path / "plain", "segments")
-    assert {row["rung"] for row in plain} == {0} and {row["gates"] is None for row in plain} == {True}
-    assert max(row["rung"] for row in kept) > 0
+    assert {row["fallback_level"] for row in plain} == {0} and {row["failed_checks"] is None for row in plain} == {True}
+    assert max(row["fallback_level"] for row in kept) > 0
     for row, before in zip(kept, plain, strict=True):
-        assert row["gates"] == [] or row["rung"] or row["avg_logprob"] >= before["avg_logprob"] - 0.5
+        assert row["failed_checks"] == [] or row["fallback_level"] or row["avg_logprob"] >= before["avg_logprob"] - 0.5
     run(tmp_path / "in", tmp_path / "drop", low_confidence="drop", **strict)
     for row, other in zip(rows(tmp_path / "drop", "segments"), kept, strict=True):
-        assert row["gates"] == other["gates"] and row["text"] == ("" if other["gates"] else other["text"])
+        assert row["failed_checks"] == other["failed_checks"] and row["text"] == (
+            "" if other["failed_checks"] else other["text"]
+        )
 
 
 def test_every_gate_has_a_text_that_fails_it_and_only_it() -> None:
-    assert failed_gates(GOOD, TEXT) == () and not is_silence(GOOD, TEXT)
+    assert failed_checks(GOOD, TEXT) == () and not is_silence(GOOD, TEXT)
     bad = {
         "avg_logprob": GOOD._replace(avg_logprob=-1.1),
         "compression_ratio": GOOD._replace(compression_ratio=2.5, chars_per_second=30.0),
@@ -95,11 +104,11 @@ def test_every_gate_has_a_text_that_fails_it_and_only_it() -> None:
         "unfinished": GOOD._replace(is_finished=False),
         "past_the_end": GOOD._replace(overrun_s=1.5),
     }
-    assert {name: failed_gates(signals, TEXT) for name, signals in bad.items()} == {name: (name,) for name in bad}
+    assert {name: failed_checks(metrics, TEXT) for name, metrics in bad.items()} == {name: (name,) for name in bad}
     said_again = GOOD._replace(compression_ratio=4.0, num_repeats=6, chars_per_second=10.0)
-    assert failed_gates(said_again, TEXT) == (), "as long as somebody speaks: it is said again and again"
-    assert failed_gates(said_again._replace(chars_per_second=1.0), TEXT) == ("compression_ratio", "repeated")
-    assert "repeated" in failed_gates(said_again._replace(is_finished=False), TEXT)
+    assert failed_checks(said_again, TEXT) == (), "as long as somebody speaks: it is said again and again"
+    assert failed_checks(said_again._replace(chars_per_second=1.0), TEXT) == ("compression_ratio", "repeated")
+    assert "repeated" in failed_checks(said_again._replace(is_finished=False), TEXT)
     assert is_silence(GOOD._replace(no_speech_prob=0.7, avg_logprob=-1.1), TEXT)
     assert is_silence(GOOD._replace(no_speech_prob=0.8, avg_logprob=-0.9), TEXT)
     assert is_silence(GOOD._replace(speech_s=0.0), TEXT) and not is_silence(GOOD._replace(speech_s=0.4), TEXT)
@@ -107,15 +116,21 @@ def test_every_gate_has_a_text_that_fails_it_and_only_it() -> None:
 
 def test_what_is_merely_unlikely_is_given_up_and_what_looped_is_tried_on() -> None:
     unlikely, looped = GOOD._replace(avg_logprob=-1.1), GOOD._replace(avg_logprob=-1.4, num_repeats=9)
-    gates = failed_gates(unlikely, TEXT)
-    assert [is_hopeless(unlikely, gates, rung) for rung in (1, 2, 4)] == [False, True, True]
-    assert is_hopeless(unlikely._replace(avg_logprob=-1.4), gates, 1)
-    assert not any(is_hopeless(looped, failed_gates(looped, TEXT), rung) for rung in (1, 2, 4))
+    failed = failed_checks(unlikely, TEXT)
+    assert [is_not_worth_retrying(unlikely, failed, level) for level in (1, 2, 4)] == [
+        False,
+        True,
+        True,
+    ]
+    assert is_not_worth_retrying(unlikely._replace(avg_logprob=-1.4), failed, 1)
+    assert not any(
+        is_not_worth_retrying(looped, failed_checks(looped, TEXT), fallback_level) for fallback_level in (1, 2, 4)
+    )
 
 
 def test_an_unsure_text_is_looked_at_once_more_and_gives_way_to_a_surer_one_alone() -> None:
     unsure = GOOD._replace(avg_logprob=-0.7)
-    assert [is_unsure(unsure, rung) for rung in (1, 2)] == [True, False] and not is_unsure(GOOD, 1)
+    assert [is_unsure(unsure, fallback_level) for fallback_level in (1, 2)] == [True, False] and not is_unsure(GOOD, 1)
     found = [is_better(unsure._replace(avg_logprob=logprob), unsure, TEXT) for logprob in (-0.7, -0.66, -0.6)]
     assert found == [False, False, True]
     bad = unsure._replace(avg_logprob=-1.1)
@@ -133,7 +148,7 @@ def test_repeats_are_counted_whatever_stands_around_them(before: list[str], size
 
 @given(st.integers(1, 16), st.integers(0, 6), st.integers(0, 40))
 def test_loops_are_noticed_after_three_more_rounds_and_not_before(period: int, lead: int, stamp: int) -> None:
-    watch = LoopWatch(2, 1_000, torch.device("cpu"))
+    watch = RepetitionDetector(2, 1_000, torch.device("cpu"))
     loop = list(range(100, 100 + period))
     tokens = [*range(50, 50 + lead), *loop * 12]
     noticed = None
@@ -148,7 +163,7 @@ def test_loops_are_noticed_after_three_more_rounds_and_not_before(period: int, l
 
 
 def test_timestamps_do_not_hide_a_loop() -> None:
-    watch, found = LoopWatch(1, 1_000, torch.device("cpu")), []
+    watch, found = RepetitionDetector(1, 1_000, torch.device("cpu")), []
     for step in range(40):
         found.append(bool(watch.advance(torch.tensor([1_000 + step if step % 4 == 0 else step % 4]), slice(0, 1))[0]))
     assert any(found)
@@ -182,29 +197,31 @@ def clips(voices: Any) -> list[Utterance]:
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
-        How(is_short=True, stops_loops=True),
-        pytest.param(How(rung=3, temperature=0.8, stops_loops=True), marks=pytest.mark.nightly),
-        pytest.param(How(rung=4, num_beams=3), marks=pytest.mark.nightly),
+        DecodingOptions(is_short_context=True, stops_repetition=True),
+        pytest.param(
+            DecodingOptions(fallback_level=3, temperature=0.8, stops_repetition=True), marks=pytest.mark.nightly
+        ),
+        pytest.param(DecodingOptions(fallback_level=4, num_beams=3), marks=pytest.mark.nightly),
     ],
 )
 def test_every_way_of_decoding_gives_each_row_what_it_gets_alone(
-    whisper: Path, clips: list[Utterance], how: How
+    whisper: Path, clips: list[Utterance], options: DecodingOptions
 ) -> None:
     model = loaded(whisper, transcripts=TranscriptConfig(max_new_tokens=daily(16, 224)))
     clips = daily([clips[0], clips[1], clips[3]], clips)
-    together = [heard.tokens for heard in model.decode(clips, how)]
-    assert [model.decode([clip], how)[0].tokens for clip in clips] == together
+    together = [heard.tokens for heard in model.decode(clips, options)]
+    assert [model.decode([clip], options)[0].tokens for clip in clips] == together
 
 
 @pytest.mark.parametrize("timestamps", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_beam_search_equals_hugging_face(whisper: Path, clips: list[Utterance], timestamps: bool) -> None:
     clips, most = clips[: daily(2, 3)], daily(16, 40)
     model = loaded(whisper, transcripts=TranscriptConfig(timestamps=timestamps, max_new_tokens=most))
-    for clip, heard in zip(clips, model.decode(clips, How(num_beams=3)), strict=True):
+    for clip, heard in zip(clips, model.decode(clips, DecodingOptions(num_beams=3)), strict=True):
         expected = hf_tokens(model, clip.pcm_T, timestamps, num_beams=3, max_new_tokens=most)
-        assert heard.stretches[0].decoded.tokens == expected[: len(heard.stretches[0].decoded.tokens)]
+        assert heard.chunks[0].decoded.tokens == expected[: len(heard.chunks[0].decoded.tokens)]
         assert [t for t in heard.tokens if t < model._tokens.end] == [t for t in expected if t < model._tokens.end]
 
 
@@ -220,12 +237,14 @@ def test_a_short_context_is_a_function_of_the_segment(whisper: Path) -> None:
 def test_a_second_model_is_the_last_rung(whisper: Path, clips: list[Utterance], wav2vec2_folder: Path) -> None:
     text = TranscriptConfig(second_model=str(whisper), min_avg_logprob=0.0, max_no_speech_prob=1.0, max_new_tokens=16)
     model = loaded(whisper, transcripts=text)
-    assert model.ladder.num_rungs == 5 and loaded(whisper).ladder.num_rungs == 4
-    again = model.ladder.forward(clips[:2], 5)
+    assert model.fallback.num_levels == 5 and loaded(whisper).fallback.num_levels == 4
+    again = model.fallback.forward(clips[:2], 5)
     assert [each.text.tokens for each in again] == [each.tokens for each in model.decode(clips[:2])]
-    assert {each.text.rung for each in again} == {5}
-    same = [Answer(each.text._replace(is_agreed=True)) for each in again]
-    assert model.ladder.failing(clips[:2], same, 5) == [0, 1], "two rungs may agree: the second model is still asked"
+    assert {each.text.fallback_level for each in again} == {5}
+    same = [Prediction(each.text._replace(is_agreed=True)) for each in again]
+    assert model.fallback.find_failed(clips[:2], same, 5) == [0, 1], (
+        "two rungs may agree: the second model is still asked"
+    )
 
 
 def test_a_second_model_that_cannot_be_asked_is_said_at_once(

@@ -9,20 +9,20 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiomill.models.base import Answer, Utterance
-from audiomill.models.seq2seq.heard import Heard
-from audiomill.models.seq2seq.ladder import GateLadder
-from audiomill.models.seq2seq.languages import smoothed
+from audiomill.models.base import Prediction, Utterance
+from audiomill.models.seq2seq.hypothesis import Hypothesis
+from audiomill.models.seq2seq.language_smoothing import smooth_languages
+from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
 from tests.jobs_by_hand import loaded
 
 SURE_EN, SURE_DE, DOUBT = {"en": 0.98, "de": 0.01}, {"en": 0.0005, "de": 0.999}, {"en": 0.3, "de": 0.6}
 
 
 def test_one_doubtful_segment_does_not_switch_but_sure_ones_do() -> None:
-    assert smoothed([SURE_EN, DOUBT, SURE_EN]) == ["en"] * 3
-    assert smoothed([DOUBT]) == ["de"]
-    assert smoothed([SURE_EN, SURE_DE, SURE_EN]) == ["en", "de", "en"]
-    assert smoothed([SURE_EN, SURE_EN, DOUBT, SURE_DE, SURE_DE]) == ["en", "en", "de", "de", "de"]
+    assert smooth_languages([SURE_EN, DOUBT, SURE_EN]) == ["en"] * 3
+    assert smooth_languages([DOUBT]) == ["de"]
+    assert smooth_languages([SURE_EN, SURE_DE, SURE_EN]) == ["en", "de", "en"]
+    assert smooth_languages([SURE_EN, SURE_EN, DOUBT, SURE_DE, SURE_DE]) == ["en", "en", "de", "de", "de"]
 
 
 @given(st.lists(st.floats(0.001, 0.999), min_size=1, max_size=7))
@@ -34,21 +34,25 @@ def test_the_sequence_is_the_most_probable_of_all(shares: list[float]) -> None:
         switches = sum(a != b for a, b in pairwise(codes))
         return float(emitted + switches * np.log(0.05) + (len(codes) - 1 - switches) * np.log(0.95))
 
-    found = smoothed([{"en": p, "de": 1 - p} for p in shares])
+    found = smooth_languages([{"en": p, "de": 1 - p} for p in shares])
     assert score(tuple(found)) >= max(score(codes) for codes in product(["en", "de"], repeat=len(shares))) - 1e-9
 
 
 def test_each_recording_agrees_on_its_own(whisper: Path) -> None:
-    ladder: Any = loaded(whisper).ladder
-    assert isinstance(ladder, GateLadder)
+    fallback: Any = loaded(whisper).fallback
+    assert isinstance(fallback, TemperatureFallback)
     pcm = np.zeros(400, np.int16)
     utterances = [Utterance(pcm, 0, 0, (track, None), start, None) for track in "ab" for start in (900, 0, 500)]
     heard = [SURE_EN, SURE_EN, DOUBT, SURE_DE, SURE_DE, DOUBT]
-    answers = [Answer(Heard((), max(p, key=p.__getitem__), max(p.values()), languages=p)) for p in heard]
-    told = ladder.told(utterances, answers)
+    answers = [Prediction(Hypothesis((), max(p, key=p.__getitem__), max(p.values()), languages=p)) for p in heard]
+    told = fallback.smooth_language_id(utterances, answers)
     assert [each.language for each in told] == ["en"] * 3 + ["de"] * 3
-    assert [ladder.is_retold(u, a) for u, a in zip(told, answers, strict=True)] == [False, False, True] + [False] * 3
-    again = ladder.replaced(answers[2], Answer(Heard((), "en", None)))
+    assert [fallback.needs_redecoding(u, a) for u, a in zip(told, answers, strict=True)] == [False, False, True] + [
+        False
+    ] * 3
+    again = fallback.replace_text(answers[2], Prediction(Hypothesis((), "en", None)))
     assert again.text.language_probability == 0.3 and again.text.languages == DOUBT
-    given_ = [Answer(Heard((), "fr", None))]
-    assert ladder.told(utterances[:1], given_) == utterances[:1] and not ladder.is_retold(utterances[0], given_[0])
+    given_ = [Prediction(Hypothesis((), "fr", None))]
+    assert fallback.smooth_language_id(utterances[:1], given_) == utterances[:1] and not fallback.needs_redecoding(
+        utterances[0], given_[0]
+    )

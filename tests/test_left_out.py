@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Answer, Utterance
-from audiomill.models.seq2seq.heard import Heard
+from audiomill.models.base import Prediction, Utterance
+from audiomill.models.seq2seq.hypothesis import Hypothesis
 from tests.jobs_by_hand import loaded
 
 RATE = 16_000
@@ -26,21 +26,21 @@ def said(pcm: Any) -> Utterance:
     return Utterance(pcm, 0, 0, ("r", None), 0, None, speech=len(pcm))
 
 
-def only(model: Any, pcm: Any, whole: Any, behind: bool) -> tuple[Utterance, Heard]:
+def only(model: Any, pcm: Any, whole: Any, behind: bool) -> tuple[Utterance, Hypothesis]:
     """What a decoder would have that hears all of `whole` and writes down one part of it, before or behind the other."""
     (answer,) = model.forward([said(pcm)])
-    (stretch,), shift = answer.text.stretches, len(whole) - len(pcm) if behind else 0
+    (stretch,), shift = answer.text.chunks, len(whole) - len(pcm) if behind else 0
     timed = [token._replace(start=token.start + shift, stop=token.stop + shift) for token in stretch.timed]
     timed[0] = timed[0]._replace(start=0)  # the first word takes what nobody wrote
-    return said(whole), answer.text._replace(stretches=(stretch._replace(timed=tuple(timed)),))
+    return said(whole), answer.text._replace(chunks=(stretch._replace(timed=tuple(timed)),))
 
 
-def reread(model: Any, utterance: Utterance, heard: Heard) -> tuple[list[Any], Heard]:
-    parts = model.ladder.left_out([utterance], [Answer(heard)])
+def reread(model: Any, utterance: Utterance, heard: Hypothesis) -> tuple[list[Any], Hypothesis]:
+    parts = model.fallback.find_deletions([utterance], [Prediction(heard)])
     if not parts:
         return [], heard
     answers = model.forward([part.utterance for part in parts])
-    (filled,) = model.ladder.filled(parts, answers, [Answer(heard)])
+    (filled,) = model.fallback.fill_deletions(parts, answers, [Prediction(heard)])
     return parts, filled.text
 
 

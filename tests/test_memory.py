@@ -52,13 +52,13 @@ def test_as_many_rows_as_the_budget_holds() -> None:
 
 def test_the_prediction_covers_what_a_row_holds() -> None:
     """Keys and values of a real cache, counted in tensors."""
-    from audiomill.models.seq2seq.cross import CrossSlab
+    from audiomill.models.seq2seq.cross_attention_cache import StaticCrossCache
 
     class Weights:
         width, num_heads, layers = 64, 2, range(3)
         zeros = staticmethod(torch.zeros)
 
-    slab = CrossSlab(Weights(), capacity=5, max_frames=100)  # type: ignore[arg-type]
+    slab = StaticCrossCache(Weights(), capacity=5, max_frames=100)  # type: ignore[arg-type]
     held = sum(each.nbytes for each in (*slab._keys, *slab._values))
     shapes = Shapes(width=64, decoder_layers=3, vocabulary=8, value_bytes=4)
     assert held == 5 * (shapes.row_bytes(100, 0) - shapes.row_bytes(0, 0) - 100 * 64 * 4)

@@ -14,10 +14,10 @@ import torch
 from audiomill.models.codes.codebooks import NearestCentroid
 from audiomill.models.frames.exact import RowLengths, make_exact, with_plain_weights
 from audiomill.models.mel import LogMel
-from audiomill.models.seq2seq.cross import CrossSlab, crossed
-from audiomill.models.seq2seq.slots import DecoderState
-from audiomill.models.seq2seq.table import Search, Table
-from audiomill.models.whisper.hearing import weights_of
+from audiomill.models.seq2seq.cross_attention_cache import StaticCrossCache, cross_kv
+from audiomill.models.seq2seq.decode_slots import DecodeSlots, Search
+from audiomill.models.seq2seq.kv_cache import KVCache
+from audiomill.models.whisper.encode_decode import weights_of
 from audiomill.models.whisper.network.encoder import encode
 from audiomill.models.whisper.timing import token_costs
 from tests.test_whisper_tokens import TOKENS
@@ -61,23 +61,23 @@ def test_whisper_s_encoder_and_decoder_stay_on_the_gpu_in_their_type(precision: 
     assert mel.shape == (3, 80, 1000) and mel.device.type == "meta"
     hidden = encode(weights.encoder, mel)[2]
     assert hidden.shape == (3, 500, 32) and hidden.dtype == dtype and hidden.device.type == "meta"
-    group = crossed(weights.decoder, hidden)
-    slab = CrossSlab(weights.decoder, 8, 1500)
-    state = DecoderState(weights.decoder, 8, 64, cross=slab)
+    group = cross_kv(weights.decoder, hidden)
+    slab = StaticCrossCache(weights.decoder, 8, 1500)
+    state = KVCache(weights.decoder, 8, 64, cross=slab)
     logits = weights.decoder.logits(state.admit(group, torch.zeros(3, 4, dtype=torch.long, device=GPU)))
     assert logits.shape == (3, 4, 140) and logits.dtype == torch.float32
     for _ in range(3):
         assert state.step(torch.zeros(3, dtype=torch.long, device=GPU)).shape == (3, 1, 32)
     state.keep(state.kept_order([0, 2]))  # a row leaves, another one comes
-    state.admit(crossed(weights.decoder, hidden[:1]), torch.zeros(1, 4, dtype=torch.long, device=GPU))
+    state.admit(cross_kv(weights.decoder, hidden[:1]), torch.zeros(1, 4, dtype=torch.long, device=GPU))
     assert len(state) == 3 and state.frames == 500
 
 
 def test_a_recorded_step_of_the_table_asks_the_gpu_nothing() -> None:
     weights = weights_of(whisper_model(torch.float16), "fp16").decoder
-    search = Search(tokens=TOKENS, timestamps=True, max_new_tokens=32, stops_loops=True)
-    table = Table(weights, search, 8, 4, 1500)
-    group = crossed(weights, torch.zeros(3, 500, 32, device=GPU, dtype=torch.float16))
+    search = Search(tokens=TOKENS, timestamps=True, max_new_tokens=32, stops_repetition=True)
+    table = DecodeSlots(weights, search, 8, 4, 1500)
+    group = cross_kv(weights, torch.zeros(3, 500, 32, device=GPU, dtype=torch.float16))
     table._state.admit(group, torch.zeros(3, 4, dtype=torch.long, device=GPU))
     table._compute(8, table._state.longest)  # slots without a row are computed along
     assert table._latest_B.device.type == "meta" and table._chosen_BN.shape == (8, 32)
@@ -139,8 +139,8 @@ def test_other_decoders_stay_on_the_gpu_in_their_type(kind: str, precision: str)
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     model = on_gpu(random_decoder(kind), dtype)
     weights = (of_moonshine if kind == "moonshine" else of_canary)(model, Path("folder"), precision)
-    state = DecoderState(weights, 4, 64)
-    group = crossed(weights, torch.zeros(3, 50, 32, device=GPU, dtype=dtype))
+    state = KVCache(weights, 4, 64)
+    group = cross_kv(weights, torch.zeros(3, 50, 32, device=GPU, dtype=dtype))
     logits = weights.logits(state.admit(group, torch.zeros(3, 9, dtype=torch.long, device=GPU)))
     assert logits.shape == (3, 9, 140) and logits.dtype == torch.float32
     hidden = state.step(torch.zeros(3, dtype=torch.long, device=GPU))
@@ -163,7 +163,7 @@ def test_language_models_behind_audio_stay_on_the_gpu(precision: str) -> None:
     projector = on_gpu(Projector(16, 5, 24, 32), dtype)
     prefix_BPD = projector(torch.zeros(3, 33, 16, device=GPU, dtype=dtype))
     tokens = SpecialTokens(size=40, start=0, end=2, no_speech=None, first_timestamp=40)
-    table = Table(weights, Search(tokens=tokens, timestamps=False, max_new_tokens=32), 8, 7)
+    table = DecodeSlots(weights, Search(tokens=tokens, timestamps=False, max_new_tokens=32), 8, 7)
     table._state.admit_prefixes(prefix_BPD)
     table._compute(8, table._state.longest)  # slots without a row are computed along, as a recorded step does
     assert prefix_BPD.shape == (3, 7, 32) and table._latest_B.device.type == "meta"

@@ -28,9 +28,9 @@ from audiomill.config.select import SelectJobConfig
 from audiomill.config.train import FinetuneConfig
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
-from audiomill.runs.found import found_tasks
 from audiomill.runs.job import run_job
-from audiomill.runs.settle import settle
+from audiomill.runs.resolve_checkpoints import found_tasks
+from audiomill.runs.resolve_config import settle
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.cut import cut_part
 from audiomill.stages.infer import infer_piece

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Answer, Utterance
-from audiomill.models.seq2seq.heard import Heard, Stretch
-from audiomill.models.seq2seq.table import Decoded
+from audiomill.models.base import Prediction, Utterance
+from audiomill.models.seq2seq.decode_slots import DecodedTokens
+from audiomill.models.seq2seq.hypothesis import DecodedChunk, Hypothesis
 from audiomill.models.whisper.pack import PACK_S, Packer
 from audiomill.models.whisper.words import TimedToken
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
@@ -48,12 +48,12 @@ def test_packs_hold_neighbours_and_give_each_its_own_words(lengths: list[tuple[i
             at = np.sort(random.integers(0, length - 400, count))
             expected.append([100 * i + n for n in range(count)])
             timed += [TimedToken(100 * i + n, int(start + a), int(start + a + 300), 0.5) for n, a in enumerate(at)]
-        decoded = Decoded([t.token for t in timed], [-0.7] * len(timed), -0.7 * len(timed), len(timed), 0.1, True)
-        heard = Heard((Stretch(0, decoded, tuple(timed)),), "en", None)
-        found = packer.unpacked(pack, Answer(heard), utterances)
+        decoded = DecodedTokens([t.token for t in timed], [-0.7] * len(timed), -0.7 * len(timed), len(timed), 0.1, True)
+        heard = Hypothesis((DecodedChunk(0, decoded, tuple(timed)),), "en", None)
+        found = packer.unpacked(pack, Prediction(heard), utterances)
         assert [answer.text.tokens for answer in found] == expected
         for answer, i in zip(found, pack.members, strict=True):
-            assert all(0 <= t.start <= t.stop <= lengths[i][0] for t in answer.text.stretches[0].timed)
+            assert all(0 <= t.start <= t.stop <= lengths[i][0] for t in answer.text.chunks[0].timed)
 
 
 def test_packed_clips_keep_their_texts(tmp_path: Path, whisper: Path, voices: Any) -> None:

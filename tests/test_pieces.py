@@ -17,12 +17,12 @@ from audiomill.models.base import Utterance
 from audiomill.models.ctc.align import WILDCARD, _tokens
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch
 from audiomill.models.ctc.context import Context, Weights
-from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, transcripts
+from audiomill.models.ctc.emissions import top_tokens
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary, FrameLabels, transcripts
 from audiomill.models.ctc.ngram import NgramModel
 from audiomill.models.ctc.pieces import BYTE_LEVEL, PIECE, mark_of, spelling, written
 from audiomill.models.ctc.spelling import pieces_of, spelled
 from audiomill.models.ctc.token_trie import TokenTrie
-from audiomill.models.ctc.top_tokens import top_tokens
 from tests.test_beam import ARPA, all_texts, logprobs, searched
 
 PIECES = CtcVocabulary(("_", "▁a", "b", "▁ab"), 0, "|", mark=PIECE)

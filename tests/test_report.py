@@ -97,7 +97,7 @@ def test_each_kind_of_failure_has_its_worst_clips_first_with_their_exact_sound(r
 
 
 def test_what_silence_was_made_of_is_shown_before_and_after(reported: Path) -> None:
-    emptied = [row for row in rows(reported, "segments") if row["first_text"] and not row["text"]]
+    emptied = [row for row in rows(reported, "segments") if row["first_pass_text"] and not row["text"]]
     kinds = {kind["name"]: kind for kind in facts(reported)["kinds"]}
     assert emptied and kinds["silenced"]["count"] == len(emptied)
     assert all(clip["first"] and not clip["text"] for clip in kinds["silenced"]["clips"])
@@ -110,8 +110,8 @@ def test_a_retried_text_keeps_what_the_first_attempt_wrote(tmp_path: Path, voice
     for name, options in {"strict": strict, "usual": {}}.items():
         run(tmp_path / "a.wav", tmp_path / name, model=str(whisper), max_new_tokens=20, **options)
         (found[name],) = rows(tmp_path / name, "segments")
-    assert found["strict"]["rung"] > 0 and found["usual"]["rung"] == 0
-    assert found["strict"]["first_text"] == found["usual"]["text"] and found["usual"]["first_text"] is None
+    assert found["strict"]["fallback_level"] > 0 and found["usual"]["fallback_level"] == 0
+    assert found["strict"]["first_pass_text"] == found["usual"]["text"] and found["usual"]["first_pass_text"] is None
     assert found["strict"]["text"] != found["usual"]["text"]
 
 
@@ -128,10 +128,10 @@ def test_only_the_worst_are_kept_and_all_are_counted() -> None:
         "text": "x" * 20,
         "start_s": 0.0,
         "stop_s": 2.0,
-        "rung": 0,
-        "gates": None,
+        "fallback_level": 0,
+        "failed_checks": None,
         "compression_ratio": 1.0,
-        "first_text": None,
+        "first_pass_text": None,
     }
     for number in range(100):
         worst.add({**base, "id": f"s{number}", "confidence": (number * 37 % 100) / 100})
@@ -140,7 +140,14 @@ def test_only_the_worst_are_kept_and_all_are_counted() -> None:
     assert "repeated" in worst.add({**base, "id": "r", "confidence": 0.9, "compression_ratio": 9.0})
     assert "rate" in worst.add({**base, "id": "f", "confidence": 0.9, "text": "x" * 200, "stop_s": 4.0})
     assert "silenced" in worst.add(
-        {**base, "id": "z", "confidence": 0.9, "text": "", "first_text": "Thank you.", "gates": ["silence"]}
+        {
+            **base,
+            "id": "z",
+            "confidence": 0.9,
+            "text": "",
+            "first_pass_text": "Thank you.",
+            "failed_checks": ["silence"],
+        }
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from audiomill.errors import UsageError
 from audiomill.models.ctc.word_pieces import learned_pieces
-from audiomill.train.fit.claim import clear, locked
+from audiomill.train.fit.output_lock import clear, locked
 from audiomill.train.fit.same_data import check_same
 from audiomill.train.loop.labelling import Labelling
 from audiomill.train.loop.loop_inputs import changed_inputs, check_inputs, seen_inputs

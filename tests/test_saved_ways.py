@@ -288,8 +288,8 @@ def test_special_tokens_are_told_and_can_be_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["processor", "weights"])
 def test_the_canary_asks_transformers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     """What is wrong alone and in a batch alike is noticed beside transformers alone."""
-    from audiomill.models.frames import wav2vec2_like as frame_model
-    from audiomill.stages.answers.canary import Difference, beside_transformers, unlike_transformers
+    from audiomill.models.frames import wav2vec2_loading as frame_model
+    from audiomill.stages.answers.parity_check import Difference, beside_transformers, unlike_transformers
 
     by_hand(tmp_path / "m", "wavlm", normalize=False)
     utterance = Utterance(QUIET, 0, 0, ("a", None), 0, None)
@@ -308,7 +308,7 @@ def test_the_canary_asks_transformers_too(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
-    from audiomill.stages.answers.canary import beside_transformers
+    from audiomill.stages.answers.parity_check import beside_transformers
 
     by_hand(tmp_path, "wav2vec2", normalize=True)
     (tmp_path / "preprocessor_config.json").unlink()

@@ -13,7 +13,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.checkpoint import check_options, find_checkpoint
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.labels import form_of, plain_letters
 from audiomill.text.normalize import normalizer, units_of
 from audiomill.text.repetition import num_repeats

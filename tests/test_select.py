@@ -80,8 +80,8 @@ labels_drawn = st.lists(
         ("compression_ratio", {}, {"compression_ratio": 3.0}),
         ("repeated", {}, {"repeats": 9}),
         ("characters_per_second", {"max_chars_per_second": 5}, {}),
-        ("gates", {}, {"gates": ("avg_logprob",)}),
-        ("rung", {"max_rung": 1}, {"rung": 3}),
+        ("failed_checks", {}, {"failed_checks": ("avg_logprob",)}),
+        ("fallback_level", {"max_fallback_level": 1}, {"fallback_level": 3}),
         ("language", {"languages": frozenset({"de"})}, {}),
         ("language", {"min_language_probability": 0.5}, {"language_probability": 0.2}),
         ("script", {"scripts": frozenset({"latin"})}, {"text": "some слова"}),
@@ -169,35 +169,37 @@ def test_the_first_that_sounds_the_same_is_found_as_by_comparing_all(seed: int) 
     random = np.random.default_rng(seed)
     kinds = random.integers(-(2**63), 2**63 - 1, 5)
     flips = [sum(1 << int(bit) for bit in random.choice(63, random.integers(0, 7), replace=False)) for _ in range(60)]
-    prints = np.where(random.random(60) < 0.1, 0, random.choice(kinds, 60) ^ np.array(flips, np.int64))
+    file_hashes = np.where(random.random(60) < 0.1, 0, random.choice(kinds, 60) ^ np.array(flips, np.int64))
     lengths = random.choice([0.5, 1.99, 2.0, 2.03, 10.0, 10.2, 10.21], 60)
     mine, others = slice(0, 25), slice(20, 60)
 
     def is_same(a: int, b: int) -> bool:
-        bits = (int(prints[a]) ^ int(prints[b])) & (2**64 - 1)
+        bits = (int(file_hashes[a]) ^ int(file_hashes[b])) & (2**64 - 1)
         longer, shorter = max(lengths[a], lengths[b]), min(lengths[a], lengths[b])
         close = bits.bit_count() <= (4 if lengths[a] >= 2 else 2) and longer <= shorter * 1.02
-        return close and prints[a] != 0 and prints[b] != 0
+        return close and file_hashes[a] != 0 and file_hashes[b] != 0
 
     expected = [next((b - 20 for b in range(20, 60) if is_same(a, b)), -1) for a in range(25)]
-    found = same_sound(prints[mine], lengths[mine], prints[others], lengths[others])
+    found = same_sound(file_hashes[mine], lengths[mine], file_hashes[others], lengths[others])
     assert found.tolist() == expected
 
 
 def test_the_same_sound_is_known_in_other_encodings_and_others_are_not(voices: list[Any]) -> None:
     clips = [pcm for pcm, _ in voices] + [noise(60_000, seed) for seed in range(4)]
-    prints = np.array([fingerprint(clip) for clip in clips])
+    file_hashes = np.array([fingerprint(clip) for clip in clips])
     lengths = np.array([len(clip) / RATE for clip in clips])
     quiet = np.array([fingerprint((clip // 3).astype(np.int16)) for clip in clips])
-    assert same_sound(quiet, lengths, prints, lengths).tolist() == list(range(len(clips)))
+    assert same_sound(quiet, lengths, file_hashes, lengths).tolist() == list(range(len(clips)))
     coded = []
     for clip, _ in voices:
         content = encode(clip.astype(np.float32) / 32768, kind="OGG", subtype="VORBIS")
         back, _ = soundfile.read(io.BytesIO(content), dtype="int16")
         coded.append(fingerprint(back[: len(clip)]))
-    assert same_sound(np.array(coded), lengths[: len(voices)], prints, lengths).tolist() == list(range(len(voices)))
+    assert same_sound(np.array(coded), lengths[: len(voices)], file_hashes, lengths).tolist() == list(
+        range(len(voices))
+    )
     others = np.array([fingerprint(clip[8_000:]) for clip in clips])
-    assert (same_sound(others, lengths - 0.5, prints, lengths) == -1).all()
+    assert (same_sound(others, lengths - 0.5, file_hashes, lengths) == -1).all()
 
 
 def test_a_calibration_finds_the_errors_that_made_the_labels() -> None:

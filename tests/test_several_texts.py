@@ -134,11 +134,11 @@ def test_doubtful_segments_are_written_again_by_another_model_of_any_family(
     assert part_files(place / "all") == part_files(place / "again")
     for row in rows(place / "all", "segments"):
         first, second = alone[2][row["id"]][0], alone[1][row["id"]][0]
-        assert row["rung"] == 5 and row["text"] == second
-        assert row["first_text"] == (first if first != second else None)
+        assert row["fallback_level"] == 5 and row["text"] == second
+        assert row["first_pass_text"] == (first if first != second else None)
         assert all(row["start_s"] <= word["start_s"] <= word["stop_s"] <= row["stop_s"] for word in row["words"])
     summary = run(place / "in", place / "none", **common, redo_below=1e-9)
-    assert {row["rung"] for row in rows(place / "none", "segments")} == {0} and summary["num_redone"] == 0
+    assert {row["fallback_level"] for row in rows(place / "none", "segments")} == {0} and summary["num_redone"] == 0
     settled = json.loads((place / "all" / "run.json").read_text())["results"]
     assert settled["second-precision"] and settled["second-model"]
 

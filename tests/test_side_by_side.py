@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from audiomill.runs import side_by_side
-from audiomill.runs.side_by_side import most_processes
-from audiomill.stages import models_apart
+from audiomill.runs import process_pool
+from audiomill.runs.process_pool import most_processes
+from audiomill.stages import model_processes
 from audiomill.stages.child_processes import Idle
 from tests.jobs_by_hand import check_accounts, part_files, run
 from tests.synth import RATE, encode, noise, save_ctc_checkpoint
@@ -33,8 +33,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes, the second as soon as there is anything for it."""
-    monkeypatch.setattr(side_by_side, "ANOTHER_AFTER_S", 1.0)
-    monkeypatch.setattr(side_by_side, "usable_cores", lambda: 2)
+    monkeypatch.setattr(process_pool, "ANOTHER_AFTER_S", 1.0)
+    monkeypatch.setattr(process_pool, "usable_cores", lambda: 2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
 
 
@@ -57,7 +57,7 @@ def test_several_processes_give_the_bytes_of_one(
 ) -> None:
     run(corpus, tmp_path / "many", model=wav2vec2_folder, **OPTIONS)
     assert len(workers()) >= 2, "they are kept for the next run"
-    monkeypatch.setattr(side_by_side, "ANOTHER_AFTER_S", 1e9)
+    monkeypatch.setattr(process_pool, "ANOTHER_AFTER_S", 1e9)
     run(corpus, tmp_path / "one", model=wav2vec2_folder, **OPTIONS)
     check_accounts(tmp_path / "many")
     assert part_files(tmp_path / "many") == part_files(tmp_path / "one")
@@ -100,7 +100,7 @@ def test_a_process_that_is_killed_while_it_loads_is_started_again(
     corpus: Path, wav2vec2_folder: Path, tmp_path: Path
 ) -> None:
     """It ended the run, with exit code 1."""
-    models_apart.end_waiting()
+    model_processes.end_waiting()
     killed: list[int] = []
 
     def assassin() -> None:
@@ -144,7 +144,7 @@ def test_threads_may_take_what_waits_at_once() -> None:
 def test_a_core_computes_for_one_process(
     monkeypatch: pytest.MonkeyPatch, device: str, told: str | None, expected: int
 ) -> None:
-    monkeypatch.setattr(side_by_side, "usable_cores", lambda: 8)
+    monkeypatch.setattr(process_pool, "usable_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if told is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", told)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from audiomill.errors import RunFailed
-from audiomill.train.fit.scaling import took_step
+from audiomill.train.fit.loss_scaling import took_step
 from tests.jobs_by_hand import run
 from tests.test_speech_to_text import CONFIG as SEQ2SEQ
 from tests.test_wav2vec_training import SMALL, VQ, folder_of, units

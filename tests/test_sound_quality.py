@@ -35,8 +35,8 @@ def clean() -> NDArray[np.float64]:
 @pytest.mark.parametrize("level_db", [0, 10, 20, 30])
 def test_noise_that_was_added_is_the_noise_that_is_told(level_db: int) -> None:
     wave = clean()
-    voiced = np.repeat(voiced_frames(np.rint(wave * 32767).astype(np.int16), 0.5).astype(bool), 512)[: len(wave)]
-    power = np.square(wave[voiced]).mean()
+    vad_mask = np.repeat(voiced_frames(np.rint(wave * 32767).astype(np.int16), 0.5).astype(bool), 512)[: len(wave)]
+    power = np.square(wave[vad_mask]).mean()
     made = np.random.default_rng(0).normal(0, np.sqrt(power / 10 ** (level_db / 10)), len(wave) + RATE)
     made[RATE // 2 : RATE // 2 + len(wave)] += wave
     found = signal_of(made).snr_db

@@ -21,8 +21,8 @@ from rich.console import Console
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import LocalSpeaker, Utterance
 from audiomill.models.campplus.campplus_network import CamPlusPlus
-from audiomill.models.inert import names_tensor, tensors_of
 from audiomill.models.installed import installed_path
+from audiomill.models.restricted_unpickler import names_tensor, tensors_of
 from audiomill.models.speakers.diarizer_family import embedder_of
 from audiomill.speakers.attribution import with_speakers
 from audiomill.speakers.clustering import BLOCK, Place, Rule, clustered
@@ -52,9 +52,9 @@ def utterance(pcm_T: NDArray[np.int16], start: int = 0) -> Utterance:
 
 @pytest.fixture(scope="module")
 def diarizer() -> Any:
-    from audiomill.models.base import TurnsWant
+    from audiomill.models.base import DiarizationRequest
 
-    return loaded(SEGMENTATION, turns=TurnsWant(voices=VOICES))
+    return loaded(SEGMENTATION, turns=DiarizationRequest(voices=VOICES))
 
 
 # ---- networks
@@ -583,9 +583,9 @@ def nemotron(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nemotron_s_frames_are_those_of_transformers_alone(nemotron: Path, tmp_path: Path) -> None:
     from transformers import AutoFeatureExtractor, AutoModelForAudioFrameClassification
 
-    from audiomill.models.base import TurnsWant
+    from audiomill.models.base import DiarizationRequest
 
-    ours = loaded(nemotron, turns=TurnsWant(voices=VOICES))
+    ours = loaded(nemotron, turns=DiarizationRequest(voices=VOICES))
     model = AutoModelForAudioFrameClassification.from_pretrained(nemotron).eval()
     extractor = AutoFeatureExtractor.from_pretrained(nemotron)
     wave, _ = conversation("en fr it")

@@ -18,9 +18,9 @@ from audiomill.config.fields import build
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import Utterance, VectorWant
-from audiomill.models.seq2seq.heard import How
-from audiomill.models.seq2seq.writing import MAX_ROWS
+from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.seq2seq.generation import MAX_ROWS
+from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.speech_llm.learner import ProjectorLearner, new_projector_learner
 from audiomill.models.speech_llm.projector import Projector, loudness_of
 from audiomill.models.speech_llm.settings import AUDIO
@@ -94,7 +94,7 @@ def test_a_batch_writes_what_generate_writes_for_each_row_alone(each_kind: tuple
     for utterance, answer in zip(batch, model.forward(batch), strict=True):
         tokens, logprobs = written_by_generate(theirs, model._listening.prefixes([utterance])[0])
         assert answer.text.tokens == tokens
-        ours = answer.text.stretches[0].decoded.logprobs
+        ours = answer.text.chunks[0].decoded.logprobs
         assert np.abs(np.array(ours) - logprobs[: len(ours)]).max(initial=0.0) < 1e-4
         said.add(tuple(tokens))
     assert len(said) >= 3, "it says more than one thing"
@@ -103,7 +103,7 @@ def test_a_batch_writes_what_generate_writes_for_each_row_alone(each_kind: tuple
 def test_rows_that_wait_beams_and_int8_write_the_same_as_alone(llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MAX_ROWS, "cpu", 2)
     model, batch = loaded(llm, transcripts=wanted()), utterances(FIXED)
-    for how in (How(), How(num_beams=3), How(rung=2, temperature=0.4)):
+    for how in (DecodingOptions(), DecodingOptions(num_beams=3), DecodingOptions(fallback_level=2, temperature=0.4)):
         together = [each.tokens for each in model.decode(batch, how)]
         assert together == [model.decode([each], how)[0].tokens for each in batch]
     coarse = loaded(llm, INT8, transcripts=wanted())
@@ -116,14 +116,14 @@ def test_beams_are_those_of_generate(llm: Path) -> None:
     for utterance in utterances(FIXED[:3]):
         prefix = model._listening.prefixes([utterance])[0]
         tokens, _ = written_by_generate(theirs, prefix, num_beams=3, length_penalty=1.0)
-        assert model.decode([utterance], How(num_beams=3))[0].tokens == tokens
+        assert model.decode([utterance], DecodingOptions(num_beams=3))[0].tokens == tokens
 
 
 def test_the_prefix_is_prompt_frames_in_steps_and_prompt(llm: Path, wav2vec2_folder: Path) -> None:
     """Seven frames in steps of three are three steps: the last one is filled up, nothing is dropped."""
     model = loaded(llm, transcripts=wanted())
     utterance = utterances([16_000])[0]
-    frames = loaded(wav2vec2_folder, vectors=(VectorWant(layer=2),)).forward([utterance])[0].readout.vectors[0]
+    frames = loaded(wav2vec2_folder, vectors=(VectorRequest(layer=2),)).forward([utterance])[0].readout.vectors[0]
     prefix = model._listening.prefixes([utterance])[0]
     assert len(prefix) == -(-frames.num_frames // 3) + 1  # a newline behind the audio
     projector = Projector(2, 3, 8, 4, loudness=0.5)
@@ -430,7 +430,7 @@ def test_lora_weights_learn_are_kept_and_change_what_is_written(
     learner = learner_of(wav2vec2_folder, llm / "lm", lora_rank=2, no_speech_share=0.0)
     assert len(learner.model.lora) == 3 * 4 * 2  # layers, projections, A and B
     labels = learner.labels(said("abc"), np.array([16_000]))
-    learner.thaw(0, 1)
+    learner.set_trainable(0, 1)
     learner.loss([noise(16_000)], labels, np.ones(1, np.float32), 0).total.backward()
     with torch.no_grad():
         for each in learner.model.lora.values():

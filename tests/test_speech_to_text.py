@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from audiomill.config.search import SearchConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Utterance, VectorWant
+from audiomill.models.base import Utterance, VectorRequest
 from audiomill.models.seq2seq.beam.fusion import Coverage, Fusion, with_ends_ruled
 from tests.jobs_by_hand import loaded, rows, run
 from tests.scale import daily
@@ -83,7 +83,7 @@ def test_texts_of_a_batch_are_those_of_generate_alone(student: Path, num_beams: 
 def test_vectors_of_a_batch_are_those_of_the_encoder_alone(student: Path) -> None:
     model, extractor, _ = theirs(student)
     batch = utterances(LENGTHS)
-    ours = loaded(student, vectors=(VectorWant(layer=2, dtype="fp32"),)).forward(batch)
+    ours = loaded(student, vectors=(VectorRequest(layer=2, dtype="fp32"),)).forward(batch)
     for utterance, answer in zip(batch, ours, strict=True):
         wave = utterance.pcm_T.astype(np.float32) / 32768
         features = extractor(wave, sampling_rate=RATE, return_tensors="pt").input_features

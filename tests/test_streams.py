@@ -20,9 +20,9 @@ from audiomill.audio.cutting.stream_chunks import StreamChunks
 from audiomill.config.stages import ChunksConfig, ModelConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import TimedText, Transcript, Utterance
-from audiomill.streams.agreeing_ear import AgreeingEar, agreed, already
-from audiomill.streams.agreeing_ear import said as that_take_time
 from audiomill.streams.listener import Listener
+from audiomill.streams.local_agreement import LocalAgreement, agreed, already
+from audiomill.streams.local_agreement import said as that_take_time
 from audiomill.streams.simulated import played
 from audiomill.streams.stream_words import StreamWord
 from audiomill.text.wer import score_pair
@@ -194,7 +194,7 @@ def look_at(*looks: str) -> Any:
 
 
 def test_what_two_looks_agree_on_is_final(voices: Any) -> None:
-    ear = AgreeingEar("s", None, look_at("A b", "a b. C", "a b. c d"))
+    ear = LocalAgreement("s", None, look_at("A b", "a b. C", "a b. c d"))
     pcm = np.concatenate([voices[0][0]] * 3)[: 3 * RATE]
     found = []
     for at in range(3):
@@ -243,7 +243,7 @@ def test_words_whose_times_move_are_neither_lost_nor_doubled(voices: Any) -> Non
 
         return transcripts
 
-    ear = AgreeingEar("s", None, moved(("one two", 4_000), ("one two three", 4_000), ("one two three four", 0)))
+    ear = LocalAgreement("s", None, moved(("one two", 4_000), ("one two three", 4_000), ("one two three four", 0)))
     pcm, told = np.concatenate([voices[0][0]] * 3)[: 3 * RATE], []
     for at in range(3):
         look = ear.due(pcm[at * RATE : (at + 1) * RATE], False)
@@ -253,7 +253,7 @@ def test_words_whose_times_move_are_neither_lost_nor_doubled(voices: Any) -> Non
 
 
 def test_a_pause_ends_what_was_said_and_silence_is_not_looked_at(voices: Any) -> None:
-    ear = AgreeingEar("s", None, look_at("hello", "hello there"))
+    ear = LocalAgreement("s", None, look_at("hello", "hello there"))
     first = ear.due(voices[0][0][: 2 * RATE], False)
     assert first is not None and not ear.heard(first, None).final
     after = ear.due(np.zeros(RATE, np.int16), False)

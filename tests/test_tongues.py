@@ -105,7 +105,7 @@ def test_a_mixed_batch_is_worth_the_sum_of_its_clips_and_frozen_weights_stay(sev
     clips = [spoken(text, at) for at, text in enumerate(("ab ca", "ab", "b", "ab", "ab"))]
     labels = learner.labels(texts, np.array([len(clip) for clip in clips]))
     assert labels[3:] == ["unknown_language", "no_language"]
-    learner.thaw(0, 1)
+    learner.set_trainable(0, 1)
     together = learner.loss(clips[:3], labels[:3], np.ones(3, np.float32), 0)  # type: ignore[arg-type]
     alone = [learner.loss([clips[at]], [labels[at]], np.ones(1, np.float32), 0) for at in range(3)]  # type: ignore[list-item]
     assert float(together.total) == pytest.approx(sum(float(each.total) for each in alone), rel=1e-4)

@@ -25,7 +25,7 @@ from audiomill.errors import ModelError, RunFailed, UsageError
 from audiomill.models.ctc.labels import form_of, num_frames_needed, plain_letters, save_tokenizer, vocabulary_of
 from audiomill.models.frames.masks import span_mask
 from audiomill.train.fit.batches import epoch_batches, updates
-from audiomill.train.fit.history import nothing_learnt
+from audiomill.train.fit.metrics_history import nothing_learnt
 from audiomill.train.fit.schedule import rate_share
 from tests.jobs_by_hand import loaded, rows, run
 from tests.scale import daily

@@ -16,7 +16,7 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorWant
+from audiomill.models.base import Utterance, VectorRequest
 from tests.encoder_checkpoints import save_transducer
 from tests.jobs_by_hand import check_accounts, loaded, part_files, rows, run
 from tests.scale import daily
@@ -38,8 +38,8 @@ def utterances(lengths: list[int]) -> list[Utterance]:
 
 @cache
 def both(folder: Path) -> Any:
-    wants = tuple(VectorWant(layer=layer) for layer in range(4))
-    return loaded(folder, transcripts=TranscriptConfig(drop_special_tokens=True), vectors=wants)
+    requested = tuple(VectorRequest(layer=layer) for layer in range(4))
+    return loaded(folder, transcripts=TranscriptConfig(drop_special_tokens=True), vectors=requested)
 
 
 @cache

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomill.errors import ModelError
-from audiomill.models.base import CodesWant, Utterance, VectorWant
+from audiomill.models.base import CodesRequest, Utterance, VectorRequest
 from audiomill.models.wav2vec1.fairseq import load_fairseq, read_fairseq, shape_of_fairseq
 from audiomill.models.wav2vec1.network import Aggregator, Wav2Vec, Wav2VecSpec, num_frames
 from tests import reference_wav2vec as paper
@@ -91,19 +91,19 @@ def reference(path: Path, pcm: Any) -> tuple[Any, Any, Any]:
     return z_CF.T, paper.aggregate(tensors, settings, seen).T, codes
 
 
-def wants(path: Path) -> dict[str, Any]:
+def requested(path: Path) -> dict[str, Any]:
     shape = shape_of_fairseq(path)
     codes = (
         ()
         if shape.quantizer is None
-        else (CodesWant(name="q", source="", layer=None, num_codebooks=2, num_entries=12, num_kept=2),)
+        else (CodesRequest(name="q", source="", layer=None, num_codebooks=2, num_entries=12, num_kept=2),)
     )
-    return {"vectors": (VectorWant(layer=0), VectorWant(layer=1)), "codes": codes}
+    return {"vectors": (VectorRequest(layer=0), VectorRequest(layer=1)), "codes": codes}
 
 
 def test_a_batch_equals_the_papers_definition_row_by_row(checkpoint: Path) -> None:
     batch = [Utterance(noise(n, n), 0, 0, (str(n), None), 0, None) for n in LENGTHS]
-    for utterance, answer in zip(batch, loaded(checkpoint, **wants(checkpoint)).forward(batch), strict=True):
+    for utterance, answer in zip(batch, loaded(checkpoint, **requested(checkpoint)).forward(batch), strict=True):
         z, c, codes = reference(checkpoint, utterance.pcm_T)
         for ours, theirs in zip(answer.readout.vectors, (z, c), strict=True):
             assert ours.values_ND.shape == theirs.shape

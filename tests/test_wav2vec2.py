@@ -16,14 +16,14 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
 from audiomill.config.defaults import INT8, INT8_BF16, INT8_WEIGHT7
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorWant
+from audiomill.models.base import Utterance, VectorRequest
 from audiomill.models.precision import cpu_features
 from tests.jobs_by_hand import loaded, run
 from tests.scale import daily
 from tests.synth import encode, noise
 
 FIXED = daily([400, 1_999, 16_001, 40_123, 100_017], [400, 1_999, 16_000, 16_001, 40_123, 80_000, 160_017])
-WANTS = tuple(VectorWant(layer=layer) for layer in range(3))
+WANTS = tuple(VectorRequest(layer=layer) for layer in range(3))
 MAX_RELATIVE_L2 = 1e-4
 MINUTE = 16_000 * 60
 
@@ -103,7 +103,7 @@ def test_the_order_and_company_of_rows_do_not_matter(ctc_folder: Path) -> None:
 
 
 def test_layers_above_the_wanted_ones_are_not_computed_and_not_missed(ctc_folder: Path) -> None:
-    model = loaded(ctc_folder, vectors=(VectorWant(layer=1),))
+    model = loaded(ctc_folder, vectors=(VectorRequest(layer=1),))
     assert len(model._network.stack.layers) == 1
     for utterance, answer in zip(utterances(FIXED[1:4]), model.forward(utterances(FIXED[1:4])), strict=True):
         theirs = alone(ctc_folder, len(utterance.pcm_T))[1][1]
@@ -123,7 +123,7 @@ def test_plain_hugging_face_batches_are_wrong_where_ours_are_right(wav2vec2_fold
 
 
 def test_windows_with_context_leave_every_frame_once(wav2vec2_folder: Path) -> None:
-    from audiomill.models.ctc.greedy import _core_frames
+    from audiomill.models.ctc.greedy_decoding import _core_frames
 
     model = both(wav2vec2_folder)
     pcm, core, context = noise(16_000 * 50), 1_280 * 60, 1_280 * 20

@@ -14,18 +14,18 @@ from audiomill.config.defaults import INT8
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, Wants
+from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features, kind_of, settled_precision
-from audiomill.models.projection import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smoothed
-from audiomill.models.seq2seq.graph import Recorder
-from audiomill.models.seq2seq.heard import How
+from audiomill.models.projection import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smooth_quant
+from audiomill.models.seq2seq.cuda_graphs import CudaGraphRunner
+from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.task import TaskSpec
 from tests.jobs_by_hand import rows, run
 from tests.scale import daily
 from tests.synth import encode
 
-SHORT = How(is_short=True, stops_loops=True, hears_out=True)
+SHORT = DecodingOptions(is_short_context=True, stops_repetition=True, decodes_trailing_speech=True)
 
 
 def loaded(model: Any, precision: str) -> Any:
@@ -34,8 +34,8 @@ def loaded(model: Any, precision: str) -> Any:
         kind_of(precision), "cpu", offers_int8=True, prefers_int8=True, features=features, before=precision
     )
     config = ModelConfig(model=str(model), device="cpu", precision=settled)
-    wants = Wants(transcripts=TranscriptConfig())
-    return load_model(TaskSpec(label="m", model=config, wants=wants, hop=320, batch_samples=0), {})
+    requested = RequestedOutputs(transcripts=TranscriptConfig())
+    return load_model(TaskSpec(label="m", model=config, requested=requested, hop=320, batch_samples=0), {})
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def clips(voices: Any) -> list[Utterance]:
 
 
 def results(model: Any, clips: list[Utterance]) -> list[Any]:
-    return [[stretch.decoded for stretch in heard.stretches] for heard in model.decode(clips, SHORT)]
+    return [[stretch.decoded for stretch in heard.chunks] for heard in model.decode(clips, SHORT)]
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +147,13 @@ def test_integer_products_have_the_same_bits_however_they_are_computed(
 def test_a_smoothed_norm_and_its_matrix_give_what_they_gave() -> None:
     norm, x, weight_NK = torch.nn.LayerNorm(64), torch.randn(5, 64), torch.randn(100, 64)
     norm.weight.data[3], norm.bias.data[7], weight_NK[:, 9] = 40.0, 11.0, 0.0
-    again, matrix_NK = smoothed(norm, weight_NK)
+    again, matrix_NK = smooth_quant(norm, weight_NK)
     assert torch.allclose(again(x) @ matrix_NK.T, norm(x) @ weight_NK.T, atol=1e-3)
 
 
 def test_without_a_gpu_recorded_steps_are_just_run() -> None:
     calls: list[int] = []
-    recorder = Recorder(torch.device("cpu"))
+    recorder = CudaGraphRunner(torch.device("cpu"))
     for _ in range(3):
         recorder.run("key", lambda: calls.append(1))
     assert len(calls) == 3

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import TimedText, Utterance
-from audiomill.models.seq2seq.heard import Stretch
-from audiomill.models.seq2seq.table import Decoded
+from audiomill.models.seq2seq.decode_slots import DecodedTokens
+from audiomill.models.seq2seq.hypothesis import DecodedChunk
 from audiomill.models.seq2seq.word_times import ordered, settled, without_repeats
 from audiomill.models.whisper.timing import heads_of, warp
 from audiomill.models.whisper.words import TimedToken, words_of
@@ -168,11 +168,11 @@ def test_a_word_does_not_last_through_the_pause_beside_it() -> None:
     assert first.start == 8_000 and second.stop == 3 * RATE + RATE // 2
 
 
-def stretch(start: int, *tokens: tuple[int, int, int]) -> Stretch:
+def stretch(start: int, *tokens: tuple[int, int, int]) -> DecodedChunk:
     """Of text tokens with their times, a timestamp around them."""
     ids = [900, *(token for token, _, _ in tokens), 901]
-    decoded = Decoded(ids, [-0.1] * len(ids), -1.0, len(ids), 0.0, True)
-    return Stretch(start, decoded, tuple(TimedToken(token, a, b, 1.0) for token, a, b in tokens))
+    decoded = DecodedTokens(ids, [-0.1] * len(ids), -1.0, len(ids), 0.0, True)
+    return DecodedChunk(start, decoded, tuple(TimedToken(token, a, b, 1.0) for token, a, b in tokens))
 
 
 def test_a_pass_does_not_say_again_what_the_one_before_it_said_at_the_same_time() -> None:

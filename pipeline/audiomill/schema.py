@@ -146,19 +146,19 @@ SEGMENTS = pa.schema(
         column("words", pa.list_(WORD), "words with times in the source; null: not asked for", "s", True),
         column("phrases", pa.list_(PHRASE), "spans between Whisper's timestamp tokens; null: no timestamps", "s", True),
         column(
-            "rung",
+            "fallback_level",
             pa.int8(),
             "attempt that gave the text; 0: greedy, 1: full window, 2 and 3: sampled at 0.4 and 0.8, 4: beam search, 5: the second model",
             nullable=True,
         ),
         column(
-            "gates",
+            "failed_checks",
             pa.list_(pa.string()),
             "checks that the text fails on every rung: low confidence; silence: a text was invented and dropped",
             nullable=True,
         ),
         column(
-            "first_text",
+            "first_pass_text",
             pa.string(),
             "what the first attempt wrote, where another's text was kept or silence was emptied; else null",
             nullable=True,
@@ -241,16 +241,16 @@ CUT = pa.struct(
         ("stop", pa.int64()),
         ("left", pa.int32()),
         ("right", pa.int32()),
-        ("halo", pa.bool_()),
+        ("is_overlap_copy", pa.bool_()),
         ("language", pa.string()),
         ("speech", pa.int64()),
         ("forms", pa.list_(pa.int64())),
-        ("voiced", pa.binary()),
+        ("vad_mask", pa.binary()),
     ]
 )
 """One segment inside a piece. `start`, `stop`: source time in samples; `left`, `right`: samples of context
-around it in the PCM; `halo`: computed only so that its neighbours' words are whole, gives no row; `forms`: samples that it
-has in each form; `voiced`: a byte for every 512 samples, null where nobody asked."""
+around it in the PCM; `is_overlap_copy`: computed only so that its neighbours' words are whole, gives no row; `forms`: samples that it
+has in each form; `vad_mask`: a byte for every 512 samples, null where nobody asked."""
 
 PIECE = pa.schema(
     [
@@ -287,4 +287,4 @@ RESULT = pa.schema(
 )
 """One row: what the models made of a piece; `pipeline/audiomill/tables/result.py` adds a column for each table of frames. `lost`:
 samples per recording id that a model failed on, `failures`: with what error; `began`: when the model was given the piece, seconds since 1970;
-`canary`: JSON of `audiomill.stages.answers.canary.Difference`, null where none was done."""
+`canary`: JSON of `audiomill.stages.answers.parity_check.Difference`, null where none was done."""

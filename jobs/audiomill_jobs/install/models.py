@@ -41,8 +41,8 @@ def models(checkpoint: str | None, save: str | None, lists_new: bool, storage_op
             click.echo(f"{name:<32} {about}")
         return
     if save is not None:
-        from audiomill.models.inert import save_plain
         from audiomill.models.locate import local_path
+        from audiomill.models.restricted_unpickler import save_plain
 
         if checkpoint is None:
             raise UsageError("--save: name the checkpoint to save, such as campplus")

@@ -64,7 +64,7 @@ def score(
         raise nothing
     check_chosen(place, transcript)
     given = read_references(Place(references, storage_options or {})) if references else None
-    found = _Found()
+    found = _Scores()
     for _, part in parts_of(place, "recordings", [*NAMES, "text", "reference"], transcript):
         found.take(part.to_pylist(), given, language)
     if not found.num_recordings:
@@ -89,7 +89,7 @@ Scored = tuple[dict[str, Any], str, Errors, Errors]
 
 
 @dataclass
-class _Found:
+class _Scores:
     """Recordings with a reference, part after part. `tables`: their scores; `worst`: a few."""
 
     num_recordings: int = 0
@@ -155,7 +155,7 @@ def _row(recording: dict[str, Any], reference: str, words: Errors, characters: E
     }
 
 
-def _show(total: dict[str, Any], found: _Found, num_unused: int) -> None:
+def _show(total: dict[str, Any], found: _Scores, num_unused: int) -> None:
     num_without = found.num_recordings - found.num_scored
     click.echo(
         f"WER {100 * total['wer']:.2f}%  CER {100 * total['cer']:.2f}%  "

@@ -63,7 +63,7 @@ _AT_ONCE = 4_000_000
 
 
 def same_sound(
-    prints: NDArray[np.int64],
+    file_hashes: NDArray[np.int64],
     lengths: NDArray[np.float64],
     others: NDArray[np.int64],
     other_lengths: NDArray[np.float64],
@@ -74,13 +74,13 @@ def same_sound(
     time and memory grow with the number of segments, not with its square.
 
     Args:
-        prints: fingerprints.
+        file_hashes: fingerprints.
         lengths: seconds.
         others: fingerprints to look among.
         other_lengths: seconds.
     """
     none = np.iinfo(np.int64).max
-    distinct, _, which = _distinct(prints, lengths)
+    distinct, _, which = _distinct(file_hashes, lengths)
     among, number, _ = _distinct(others, other_lengths)
     found = np.full(len(distinct), none, np.int64)
     for high, low in BYTE_PAIRS:
@@ -99,11 +99,11 @@ def same_sound(
 
 
 def _distinct(
-    prints: NDArray[np.int64], lengths: NDArray[np.float64]
+    file_hashes: NDArray[np.int64], lengths: NDArray[np.float64]
 ) -> tuple[NDArray[np.void], NDArray[np.int64], NDArray[np.int64]]:
     """Each print and length once, the number of its first segment, and which of them each segment has."""
-    both = np.empty(len(prints), [("print", np.uint64), ("length", np.float64)])
-    both["print"], both["length"] = prints.view(np.uint64), lengths
+    both = np.empty(len(file_hashes), [("print", np.uint64), ("length", np.float64)])
+    both["print"], both["length"] = file_hashes.view(np.uint64), lengths
     found, first, which = np.unique(both, return_index=True, return_inverse=True)
     return found, first, which
 

@@ -36,7 +36,7 @@ MAX_OBSOLETE = 10 * MODEL_SAMPLE_RATE
 class Cut(NamedTuple):
     """A segment with its audio. Times: samples at 16 kHz in the source; `pcm_T` includes the context; `speech`: samples
     with voice activity, where it was asked for; `forms`: the same sound as wave_TK in each form that a model wants;
-    `voiced`: a byte for every 512 samples of `pcm_T`, where it was asked for."""
+    `vad_mask`: a byte for every 512 samples of `pcm_T`, where it was asked for."""
 
     channel: int | None
     start: int
@@ -46,7 +46,7 @@ class Cut(NamedTuple):
     speech: int | None
     pcm_T: NDArray[np.int16]
     forms: tuple[NDArray[np.float32], ...] = ()
-    voiced: bytes | None = None
+    vad_mask: bytes | None = None
 
 
 class Ending(NamedTuple):
@@ -308,8 +308,8 @@ class _Track:
             speech = speech_samples(pcm[span.left : len(pcm) - span.right], self._spec.threshold)
         start, stop = self._origin + span.start, self._origin + span.stop
         forms = tuple(stream.take(first, None if last == end else last) for stream in self._streams)
-        voiced = voiced_frames(pcm, self._spec.threshold).tobytes() if self._spec.marks_speech else None
-        return Cut(self._channel, start, stop, span.left, span.right, speech, pcm, forms, voiced)
+        vad_mask = voiced_frames(pcm, self._spec.threshold).tobytes() if self._spec.marks_speech else None
+        return Cut(self._channel, start, stop, span.left, span.right, speech, pcm, forms, vad_mask)
 
     def _drop_before(self, sample: int) -> None:
         self._kept.drop_before(sample, MAX_OBSOLETE)

@@ -41,14 +41,14 @@ class Signal:
     silence_share: float
 
 
-def measured(pcm_T: NDArray[np.int16], voiced: bytes) -> Signal:
+def measured(pcm_T: NDArray[np.int16], vad_mask: bytes) -> Signal:
     """Measures a segment.
 
     Args:
         pcm_T: its samples at 16 kHz.
-        voiced: a byte for every 512 samples, 1 where there is voice activity.
+        vad_mask: a byte for every 512 samples, 1 where there is voice activity.
     """
-    is_voiced_F = np.frombuffer(voiced, np.uint8).astype(bool)[: -(-len(pcm_T) // FRAME_SAMPLES)]
+    is_voiced_F = np.frombuffer(vad_mask, np.uint8).astype(bool)[: -(-len(pcm_T) // FRAME_SAMPLES)]
     wave_T = pcm_T.astype(np.float64) / _FULL_SCALE
     return Signal(
         snr_db=_snr_db(wave_T, is_voiced_F),

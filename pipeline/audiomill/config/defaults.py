@@ -21,8 +21,8 @@ REPEATING_RATIO = 2.4
 """Texts that zlib makes so much shorter repeat themselves. Source: Whisper's `compression_ratio_threshold`."""
 FIRST = 1
 """Number of the transcript that stands in `segments`, where several models of a job transcribe."""
-SECOND_MODEL_RUNG = 5
-"""`segments.rung` of texts that the second model wrote."""
+SECOND_PASS_LEVEL = 5
+"""`segments.fallback_level` of texts that the second model wrote."""
 
 WALL_FACTOR = 10
 """Seconds by the wall clock that a decoder may wait, for each that it may compute."""

@@ -82,7 +82,7 @@ class TranscriptConfig(Validated):
     )
     low_confidence: str = option(
         "keep",
-        "keep: texts that pass no rung stay, with the gates they failed in `gates`; drop: they are emptied.",
+        "keep: texts that pass no rung stay, with the gates they failed in `failed_checks`; drop: they are emptied.",
         choices=("keep", "drop"),
         results=True,
     )

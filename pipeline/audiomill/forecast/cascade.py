@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from audiomill.config.defaults import SECOND_MODEL_RUNG
+from audiomill.config.defaults import SECOND_PASS_LEVEL
 from audiomill.tables.rows import in_time_order, joined_text
 from audiomill.text.wer import NO_ERRORS, score_pair
 
@@ -30,15 +30,19 @@ def cascade_of(tables: Mapping[str, pa.Table], summary: Mapping[str, Any]) -> Ca
     if not summary["second_model_s"] or "segments" not in tables:
         return None
     segments = (
-        tables["segments"].select(["recording_id", "start_s", "channel", "text", "first_text", "rung"]).to_pylist()
+        tables["segments"]
+        .select(["recording_id", "start_s", "channel", "text", "first_pass_text", "fallback_level"])
+        .to_pylist()
     )
-    redone = [row for row in segments if row["rung"] == SECOND_MODEL_RUNG]
-    first = [{**row, "text": row["text"] if row["first_text"] is None else row["first_text"]} for row in segments]
+    redone = [row for row in segments if row["fallback_level"] == SECOND_PASS_LEVEL]
+    first = [
+        {**row, "text": row["text"] if row["first_pass_text"] is None else row["first_pass_text"]} for row in segments
+    ]
     infer = max(summary["seconds"].get("infer", 0.0), 1e-9)
     return Cascade(
         len(segments),
         len(redone),
-        sum(row["first_text"] is not None for row in redone),
+        sum(row["first_pass_text"] is not None for row in redone),
         min(1.0, summary["second_model_s"] / infer),
         _wer(tables["recordings"], first),
         _wer(tables["recordings"], segments),

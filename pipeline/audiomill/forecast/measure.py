@@ -27,9 +27,9 @@ from audiomill.forecast.strata import Drawn
 from audiomill.models.device import device_name, usable_cores
 from audiomill.models.load import load_tasks
 from audiomill.runs.engine import open_engine
-from audiomill.runs.found import found_tasks
 from audiomill.runs.job import run_job
-from audiomill.runs.settle import settle
+from audiomill.runs.resolve_checkpoints import found_tasks
+from audiomill.runs.resolve_config import settle
 from audiomill.sources.entries import Entries
 from audiomill.sources.entry import Entry, Sidecar
 from audiomill.sources.listing import Listing

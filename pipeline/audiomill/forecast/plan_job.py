@@ -24,9 +24,9 @@ from audiomill.forecast.strata import Drawn, draw, strata_of
 from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.precision import cpu_features
 from audiomill.runs.engine import check_places, with_engine
-from audiomill.runs.found import found_tasks
 from audiomill.runs.planning import listing_of, with_access
-from audiomill.runs.settle import settle
+from audiomill.runs.resolve_checkpoints import found_tasks
+from audiomill.runs.resolve_config import settle
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute

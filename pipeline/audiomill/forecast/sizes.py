@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form
-from audiomill.runs.settle import PLAIN_BYTES, sound_bytes
+from audiomill.runs.resolve_config import PLAIN_BYTES, sound_bytes
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.part_files import to_bytes
 from audiomill.watch.progress import size_text

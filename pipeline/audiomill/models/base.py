@@ -25,7 +25,7 @@ class Utterance(NamedTuple):
 
     `pcm_T`: int16 at 16 kHz, `left` and `right` samples of it context; `track`: recording and channel,
     `start`: first sample after the left context, on the recording's clock; `language`: code or None; `speech`: samples
-    with voice activity inside, None where it was not measured; `voiced`: a byte for every 512 samples of `pcm_T`, 1 where there
+    with voice activity inside, None where it was not measured; `vad_mask`: a byte for every 512 samples of `pcm_T`, 1 where there
     is voice activity, None where nobody asked; `wave_TK`: the same sound as float32 in the model's own form
     (see `audiomill.audio.forms`), for models that have one.
     """
@@ -38,7 +38,7 @@ class Utterance(NamedTuple):
     language: str | None
     speech: int | None = None
     wave_TK: NDArray[np.float32] | None = None
-    voiced: bytes | None = None
+    vad_mask: bytes | None = None
 
 
 def side_by_side(batch: Sequence[Utterance], num_samples: int) -> NDArray[np.int16]:
@@ -78,7 +78,7 @@ class Candidate(NamedTuple):
 
 class Transcript(NamedTuple):
     """What a model made of one segment. Log-probabilities are natural, per token; `confidence`: expected share of right
-    words, None where it is not calibrated; `first_text`: of the first attempt, where something else was kept."""
+    words, None where it is not calibrated; `first_pass_text`: of the first attempt, where something else was kept."""
 
     text: str
     language: str | None
@@ -87,16 +87,16 @@ class Transcript(NamedTuple):
     no_speech_prob: float | None
     words: tuple[TimedText, ...] | None
     phrases: tuple[TimedText, ...] | None
-    rung: int = 0
-    gates: tuple[str, ...] | None = None
+    fallback_level: int = 0
+    failed_checks: tuple[str, ...] | None = None
     confidence: float | None = None
     agreement: float | None = None
     nbest: tuple[Candidate, ...] | None = None
-    first_text: str | None = None
+    first_pass_text: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class VectorWant:
+class VectorRequest:
     """One kind of embedding. `layer`: index of a hidden state, or MIXED: the sum of all, times their `weights`;
     `over_speech`: pooled over frames with voice activity; the rest: see `EmbeddingsConfig`."""
 
@@ -115,7 +115,7 @@ class VectorWant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodesWant:
+class CodesRequest:
     """One kind of code. `source`: empty for the checkpoint's own quantizer, the checkpoint that has it, or the
     codebook's file; `layer`: hidden state that is quantised (None: by a quantizer); `num_entries`: of each codebook;
     `num_kept`: of the codebooks, the first so many."""
@@ -130,7 +130,7 @@ class CodesWant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TurnsWant:
+class DiarizationRequest:
     """Who speaks. `voices`: the model that makes vectors of voices, as every worker finds it; `splits`: segments are cut
     where the speaker changes in a pause."""
 
@@ -139,16 +139,16 @@ class TurnsWant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wants:
+class RequestedOutputs:
     """Everything that is wanted of one forward pass. `aligns`: when words were said that another model wrote; `beside`:
     which of the job's texts it writes, 2 for the second; 0: the first one, or none."""
 
     transcripts: TranscriptConfig | None = None
-    vectors: tuple[VectorWant, ...] = ()
-    codes: tuple[CodesWant, ...] = ()
+    vectors: tuple[VectorRequest, ...] = ()
+    codes: tuple[CodesRequest, ...] = ()
     aligns: bool = False
     beside: int = 0
-    turns: TurnsWant | None = None
+    turns: DiarizationRequest | None = None
     tags: int = 0
 
     @property
@@ -193,7 +193,7 @@ class Readout(NamedTuple):
     tags: tuple[tuple[str, float], ...] = ()
 
 
-class TextAnswer(Protocol):
+class TextPrediction(Protocol):
     """What a recogniser keeps of an utterance until its text is made."""
 
     @property
@@ -207,7 +207,7 @@ class TextAnswer(Protocol):
         ...
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """Everything a model gave for one utterance. `text` is None where no transcript was wanted."""
 
     text: Any = None
@@ -249,40 +249,44 @@ class Parity(NamedTuple):
     note: str = ""
 
 
-class Ladder(Protocol):
+class FallbackPolicy(Protocol):
     """How a model tries again what does not pass its own checks. Rungs count from 1."""
 
     @property
-    def num_rungs(self) -> int: ...
+    def num_levels(self) -> int: ...
 
-    def failing(self, utterances: Sequence[Utterance], answers: Sequence[Answer], rung: int) -> list[int]:
+    def find_failed(
+        self, utterances: Sequence[Utterance], answers: Sequence[Prediction], fallback_level: int
+    ) -> list[int]:
         """Indices of the answers to try again on this rung."""
 
-    def told(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Utterance]:
+    def smooth_language_id(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Utterance]:
         """The utterances with the language that their recording agrees on, where it was detected; see `is_retold`."""
 
-    def is_retold(self, utterance: Utterance, answer: Answer) -> bool:
+    def needs_redecoding(self, utterance: Utterance, answer: Prediction) -> bool:
         """Whether an utterance must be heard again, because it was taken for another language."""
 
-    def padded_length(self, num_samples: int, rung: int) -> int: ...
+    def padded_length(self, num_samples: int, fallback_level: int) -> int: ...
 
-    def forward(self, batch: Sequence[Utterance], rung: int) -> list[Answer]: ...
+    def forward(self, batch: Sequence[Utterance], fallback_level: int) -> list[Prediction]: ...
 
-    def better(
-        self, utterances: Sequence[Utterance], before: Sequence[Answer], after: Sequence[Answer]
-    ) -> list[Answer]:
+    def choose_better(
+        self, utterances: Sequence[Utterance], before: Sequence[Prediction], after: Sequence[Prediction]
+    ) -> list[Prediction]:
         """The better of two answers to each utterance."""
 
-    def replaced(self, before: Answer, after: Answer) -> Answer:
+    def replace_text(self, before: Prediction, after: Prediction) -> Prediction:
         """The second answer, with what only the first one knows."""
 
-    def left_out(self, utterances: Sequence[Utterance], answers: Sequence[Answer]) -> list[Any]:
+    def find_deletions(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Any]:
         """Parts of utterances whose answers leave speech out, each with its `utterance` and the `row` of the answer."""
 
-    def filled(self, parts: Sequence[Any], found: Sequence[Answer], answers: Sequence[Answer]) -> list[Answer]:
+    def fill_deletions(
+        self, parts: Sequence[Any], found: Sequence[Prediction], answers: Sequence[Prediction]
+    ) -> list[Prediction]:
         """The answers, or what was found in such parts instead, where that says more."""
 
-    def settled(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Any]:
+    def finalize(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Any]:
         """Texts as they are kept, once no rung is left."""
 
 
@@ -291,7 +295,7 @@ class Packer(Protocol):
 
     def packed(self, utterances: Sequence[Utterance]) -> list[Any]: ...
 
-    def unpacked(self, pack: Any, answer: Answer, utterances: Sequence[Utterance]) -> list[Answer]:
+    def unpacked(self, pack: Any, answer: Prediction, utterances: Sequence[Utterance]) -> list[Prediction]:
         """An answer for each member."""
         ...
 
@@ -306,22 +310,22 @@ class Aligner(Protocol):
         ...
 
 
-OnHeard = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Told how many more utterances, and samples of them, have an answer."""
 
 
 class SpeechModel(Protocol):
     """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece.
 
-    `ladder`: None for models that answer once; `packer`: None where each utterance is read alone;
+    `fallback`: None for models that answer once; `packer`: None where each utterance is read alone;
     `aligner`: None for models that tell no times of others' words. `pads_rows_alone`: rows of a batch keep their own padded
-    lengths; `on_heard`: told as utterances are answered, None where nobody asks; `tells_rows`: the model tells it itself,
+    lengths; `on_progress`: told as utterances are answered, None where nobody asks; `reports_progress`: the model tells it itself,
     row by row.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows: bool = False
-    ladder: Ladder | None = None
+    on_progress: OnProgress | None = None
+    reports_progress: bool = False
+    fallback: FallbackPolicy | None = None
     packer: Packer | None = None
     aligner: Aligner | None = None
     pads_rows_alone: bool = False
@@ -330,7 +334,7 @@ class SpeechModel(Protocol):
         """Samples that an utterance of this length occupies in a batch."""
         ...
 
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """One answer per utterance, in order."""
         ...
 

@@ -35,7 +35,7 @@ class Learner(Protocol):
         """Of each clip its label, or a string: the reason why it has none."""
         ...
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """Sets which weights learn from this update on, and what else depends on how many there will be."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiomill.models.base import CONV, CodesWant, SpeechModel
+from audiomill.models.base import CONV, CodesRequest, SpeechModel
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint
 from audiomill.models.device import resolve_device
 from audiomill.models.family import Loading
@@ -67,14 +67,14 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any], threads: int | N
     check_precision(task.model.precision, device.type, cpu_features())
     quantizers = {
         want.name: _quantizer(want, checkpoint, device, storage_options)
-        for want in task.wants.codes
+        for want in task.requested.codes
         if want.layer is not None
     }
     return checkpoint.family.load(Loading(Path(checkpoint.path), task, device, quantizers, storage_options))
 
 
 def _quantizer(
-    want: CodesWant, checkpoint: Checkpoint, device: torch.device, storage_options: dict[str, Any]
+    want: CodesRequest, checkpoint: Checkpoint, device: torch.device, storage_options: dict[str, Any]
 ) -> Quantizer:
     from audiomill.models.codes.codebooks import NearestCentroid, gumbel_of, read_codebook
     from audiomill.models.locate import local_path

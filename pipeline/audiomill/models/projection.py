@@ -184,7 +184,7 @@ def projection(weight_NK: Tensor, bias_N: Tensor | None, precision: str) -> Proj
     return FloatProjection(weight.bfloat16() if precision == "bf16" else weight, bias)
 
 
-def smoothed(norm: Any, weight_NK: Tensor) -> tuple[Any, Tensor]:
+def smooth_quant(norm: Any, weight_NK: Tensor) -> tuple[Any, Tensor]:
     """A layer norm and the matrix behind it that give the same in numbers that 8 bits hold better: channels in which the
     norm's outputs are large are divided, the matrix's columns multiplied. Source: SmoothQuant, arXiv:2211.10438, with the
     norm's gain and bias for what its outputs reach."""

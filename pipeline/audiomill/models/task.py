@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form
 from audiomill.config.stages import ModelConfig
-from audiomill.models.base import Parity, SpeechModel, Wants
+from audiomill.models.base import Parity, RequestedOutputs, SpeechModel
 from audiomill.models.shape import Hop
 from audiomill.text.calibrate import Numbers
 
@@ -20,7 +20,7 @@ class TaskSpec:
 
     label: str
     model: ModelConfig
-    wants: Wants
+    requested: RequestedOutputs
     hop: Hop
     batch_samples: int
     text_hop: int = 0

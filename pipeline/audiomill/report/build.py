@@ -171,9 +171,9 @@ def _clip(row: Mapping[str, Any], recording: _Row) -> _Row:
     told = [
         None if row["confidence"] is None else f"confidence {row['confidence']:.2f}",
         None if wer is None else f"WER {100 * wer:.0f}%",
-        f"attempt {row['rung']}" if row["rung"] else None,
+        f"attempt {row['fallback_level']}" if row["fallback_level"] else None,
         f"{chars_per_second(row):.1f} letters a second" if row["text"] else None,
-        ", ".join(row["gates"] or ()) or None,
+        ", ".join(row["failed_checks"] or ()) or None,
     ]
     return {
         **segment_row(dict(row)),

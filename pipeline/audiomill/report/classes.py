@@ -42,17 +42,17 @@ def _doubtful(row: _Row) -> float | None:
 
 def _retried(row: _Row) -> float | None:
     confidence: float = row["confidence"] or 0.0
-    return float(row["rung"]) + 1.0 - confidence if row["rung"] and row["text"] else None
+    return float(row["fallback_level"]) + 1.0 - confidence if row["fallback_level"] and row["text"] else None
 
 
 def _repeated(row: _Row) -> float | None:
-    named = {"repeated", "compression_ratio"} & set(row["gates"] or ())
+    named = {"repeated", "compression_ratio"} & set(row["failed_checks"] or ())
     ratio = float(row["compression_ratio"] or 0.0)
     return ratio if named or ratio > MAX_COMPRESSION_RATIO else None
 
 
 def _silenced(row: _Row) -> float | None:
-    return float(len(row["first_text"] or "")) if row["first_text"] and not row["text"] else None
+    return float(len(row["first_pass_text"] or "")) if row["first_pass_text"] and not row["text"] else None
 
 
 def _odd_rate(row: _Row) -> float | None:

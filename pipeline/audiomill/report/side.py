@@ -102,10 +102,10 @@ def segment_row(row: _Row) -> _Row:
         "channel": row["channel"],
         "speaker": row["speaker"],
         "text": row["text"],
-        "first": row["first_text"],
+        "first": row["first_pass_text"],
         "confidence": row["confidence"],
-        "rung": row["rung"],
-        "gates": row["gates"] or [],
+        "fallback_level": row["fallback_level"],
+        "failed_checks": row["failed_checks"] or [],
         "words": [
             [word["word"], round(word["start_s"], 3), round(word["stop_s"], 3), word["confidence"], word["speaker"]]
             for word in row["words"] or ()

@@ -13,7 +13,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.recording import to_int16
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Utterance, Wants
+from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.checkpoint import check_options, find_checkpoint, shape_of
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
@@ -40,7 +40,7 @@ def recogniser_of(
     task = TaskSpec(
         label=name,
         model=ModelConfig(model=checkpoint.name, device=device, precision="fp32"),
-        wants=Wants(transcripts=TranscriptConfig()),
+        requested=RequestedOutputs(transcripts=TranscriptConfig()),
         hop=shape.step,
         text_hop=shape.text_hop,
         batch_samples=0,

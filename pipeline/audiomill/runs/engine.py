@@ -15,7 +15,7 @@ from audiomill.errors import UsageError
 from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.family import has_files
 from audiomill.models.precision import cpu_features
-from audiomill.stages.models_apart import start_ahead
+from audiomill.stages.model_processes import start_ahead
 from audiomill.storage.urls import protocol
 
 

@@ -19,15 +19,15 @@ from audiomill.config.fields import build, defaults_of, typed
 from audiomill.config.jobs import BY_NAME, JobConfig
 from audiomill.config.run import is_mine
 from audiomill.errors import RunFailed, UsageError
-from audiomill.runs.apart import isolate, retry
 from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
-from audiomill.runs.found import found_tasks
 from audiomill.runs.planning import listing_of, plan_of, with_access, with_part_seconds
+from audiomill.runs.poison_isolation import isolate, retry
 from audiomill.runs.record import record_canary, run_record
-from audiomill.runs.settle import settle
+from audiomill.runs.resolve_checkpoints import found_tasks
+from audiomill.runs.resolve_config import settle
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
-from audiomill.stages.answers.canary import Difference, spread, unlike_transformers, verdict
+from audiomill.stages.answers.parity_check import Difference, spread, unlike_transformers, verdict
 from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import declare_complete, write_result

@@ -17,11 +17,11 @@ from audiomill.config.jobs import KmeansJobConfig
 from audiomill.config.representations import KmeansConfig
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.checkpoint import fingerprint
-from audiomill.models.wanted import layer_numbers
+from audiomill.models.requested_outputs import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
-from audiomill.runs.found import FoundTask, found_tasks
 from audiomill.runs.planning import listing_of
-from audiomill.runs.settle import settle
+from audiomill.runs.resolve_checkpoints import FoundTask, found_tasks
+from audiomill.runs.resolve_config import settle
 from audiomill.sources.entries import Entries
 from audiomill.stages.failures import failure_of
 from audiomill.stages.plan import header_durations, planned_table
@@ -77,7 +77,7 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
                 spec,
                 engine,
                 kmeans,
-                task.shape.width_of(spec.tasks[0].wants.vectors[0].layer),
+                task.shape.width_of(spec.tasks[0].requested.vectors[0].layer),
                 console,
                 job.output.quiet,
             )
@@ -116,7 +116,7 @@ def _drawn(
     """The sample of frames, and what it was drawn from."""
     parts = split_by_part(plan)
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in parts.items()}
-    expected = max(1.0, sum(planned_s.values()) * spec.tasks[0].frame_rate(spec.tasks[0].wants.vectors[0].layer))
+    expected = max(1.0, sum(planned_s.values()) * spec.tasks[0].frame_rate(spec.tasks[0].requested.vectors[0].layer))
     below = min(1.0, SURPLUS * kmeans.max_frames / expected)
     reservoir, reasons, audio_s = Reservoir(kmeans.max_frames, width), Counter[str](), 0.0
     missing = set(parts)
@@ -166,7 +166,7 @@ def _fit(
 
     seeds = range(kmeans.seed, kmeans.seed + kmeans.num_seeds)
     fit, found = best_fit(frames, kmeans.clusters, seeds, kmeans.max_iterations, spec.device, told)
-    layer = spec.tasks[0].wants.vectors[0].layer
+    layer = spec.tasks[0].requested.vectors[0].layer
     codebook = Codebook(
         centroids_VD=fit.centroids_KD,
         layer=layer,

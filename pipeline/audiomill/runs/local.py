@@ -14,7 +14,7 @@ import pyarrow as pa
 from audiomill import schema
 from audiomill.errors import UsageError
 from audiomill.models.device import usable_cores
-from audiomill.runs.side_by_side import infer_all
+from audiomill.runs.process_pool import infer_all
 from audiomill.stages.cut import cut_part
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec

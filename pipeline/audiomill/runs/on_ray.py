@@ -37,7 +37,7 @@ from audiomill.config.run import EngineConfig
 from audiomill.errors import RunFailed, UsageError
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features
-from audiomill.runs.side_by_side import Processes
+from audiomill.runs.process_pool import Processes
 from audiomill.stages.cut import cut_part
 from audiomill.stages.failures import reported
 from audiomill.stages.sandbox import Decoder
@@ -159,7 +159,7 @@ def _stream(
     num_waiting: int = _PIECES_PER_ACTOR,
     waiting: dict[str, int] | None = None,
 ) -> Iterator[pa.Table]:
-    board = Board(len(parts)) if waiting is not None and spec.is_watched else None
+    board = StageCounters(len(parts)) if waiting is not None and spec.is_watched else None
     items = [{"part": part, "rows": to_ipc(rows, "zstd")} for part, rows in parts]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_INPUT_BLOCKS))
     dataset = dataset.repartition(target_num_rows_per_block=1)
@@ -209,7 +209,7 @@ def _configure(engine: EngineConfig, verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
 
 
-class Board:
+class StageCounters:
     """What waits between the stages, for people: counted by an actor, which starts anew if its node dies.
 
     Args:
@@ -230,7 +230,7 @@ class Board:
         return {}
 
 
-def _passed(board: Board | None, stage: str, way: str) -> None:
+def _passed(board: StageCounters | None, stage: str, way: str) -> None:
     if board is not None:
         board.passed(stage, way)
 
@@ -255,7 +255,7 @@ def publisher(target: str | None, address: str | None) -> Callable[[Iterable[tup
 class _Decode:
     """CPU task: the rows of a part -> its pieces."""
 
-    def __init__(self, spec: RunSpec, notes: Place, board: Board | None) -> None:
+    def __init__(self, spec: RunSpec, notes: Place, board: StageCounters | None) -> None:
         self._spec, self._notes, self._board = spec, notes, board
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -275,7 +275,7 @@ class _Infer:
     """Model actor: pieces -> their results, as many at once as it has cores. The models compute in processes of their own,
     as on the local engine."""
 
-    def __init__(self, spec: RunSpec, notes: Place, board: Board | None) -> None:
+    def __init__(self, spec: RunSpec, notes: Place, board: StageCounters | None) -> None:
         self._notes, self._board = notes, board
         self._processes = Processes(spec, _cores_of_actor(spec, usable_cores()))
 
@@ -291,7 +291,7 @@ class _Infer:
 class _Write:
     """CPU task: a result -> files and counts."""
 
-    def __init__(self, write: Callable[[pa.Table], pa.Table], notes: Place, board: Board | None) -> None:
+    def __init__(self, write: Callable[[pa.Table], pa.Table], notes: Place, board: StageCounters | None) -> None:
         self._write, self._notes, self._board = write, notes, board
 
     def __call__(self, result: pa.Table) -> pa.Table:

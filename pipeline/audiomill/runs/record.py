@@ -12,7 +12,7 @@ import audiomill
 from audiomill.config.jobs import JobConfig
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.ctc.vocabulary import vocabulary_of
-from audiomill.stages.answers.canary import Difference
+from audiomill.stages.answers.parity_check import Difference
 from audiomill.storage.fs import Place
 from audiomill.watch.journal import without_credentials
 

@@ -13,7 +13,7 @@ from audiomill.config.search import SearchConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Wants
+from audiomill.models.base import RequestedOutputs
 from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, shape_of
 from audiomill.models.family import Family
 from audiomill.models.precision import settled_precision
@@ -60,7 +60,7 @@ def second_spec(
     return TaskSpec(
         label=without_credentials(second.name),
         model=dataclasses.replace(model, model=second.name, device=device, precision=precision),
-        wants=Wants(transcripts=alone),
+        requested=RequestedOutputs(transcripts=alone),
         hop=shape.step,
         text_hop=shape.text_hop,
         hops=shape.hops,

@@ -144,7 +144,7 @@ def _values(text: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         return
     parser, at, number = json.JSONDecoder(), 0, 1
     while at < len(text):
-        begun = at
+        prefill = at
         try:
             value, at = parser.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
@@ -153,7 +153,7 @@ def _values(text: str) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         yield number, value if isinstance(value, dict) else BadRow(f"expected an object, got {type(value).__name__}")
         while at < len(text) and text[at] in " \t\r\n,":
             at += 1
-        number += text.count("\n", begun, at)
+        number += text.count("\n", prefill, at)
 
 
 def _object(line: str) -> dict[str, Any] | BadRow:

@@ -293,7 +293,9 @@ def _beside(places: Sequence[Place], at: int) -> list[int]:
     return found
 
 
-def sureness(vectors_ND: NDArray[Any], seconds_N: NDArray[np.float64], found: NDArray[np.int64]) -> NDArray[np.float64]:
+def speaker_posterior(
+    vectors_ND: NDArray[Any], seconds_N: NDArray[np.float64], found: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """How sure it is that each vector is its speaker's and not the next one's: 0.5 between the two, towards 1 beside its own."""
     if not len(found):
         return np.zeros(0)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import samples_from_seconds, seconds_from_samples
-from audiomill.speakers.clustering import Place, Rule, clustered, sureness, unit
+from audiomill.speakers.clustering import Place, Rule, clustered, speaker_posterior, unit
 
 _LONGEST_PAUSE = samples_from_seconds(0.3)
 """Inside a turn, where nobody else speaks in it."""
@@ -66,7 +66,7 @@ def turns_of(
     seconds = np.array([row["alone_s"] for row in heard], np.float64)
     places = [Place(row["channel"] or 0, row["start"], row["stop"]) for row in heard]
     numbers = clustered(vectors, seconds, places, rule, num_speakers, max_speakers)
-    sure = sureness(vectors, seconds, numbers)
+    sure = speaker_posterior(vectors, seconds, numbers)
     told = iter(zip(numbers.tolist(), sure.tolist(), strict=True))
     spans = [_span(row, *((None, 0.5) if row["vector"] is None else next(told))) for row in rows]
     return arranged(_named(_given_to_nearest(spans)))

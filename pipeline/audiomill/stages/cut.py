@@ -78,12 +78,12 @@ class _PieceBuilder:
         that a word across the seam is whole for the side that owns it. All channels cross it together.
         """
         if not self._cuts or self._num_samples < self._limit:
-            self._append(row, cut, halo=False)
+            self._append(row, cut, is_overlap_copy=False)
             return
         before = self._latest.pop((row["id"], cut.channel), None) if cut.left else None
         self._seam.append((row, cut, before))
         if before is not None:
-            self._append(row, cut, halo=True)
+            self._append(row, cut, is_overlap_copy=True)
             self._latest.pop((row["id"], cut.channel))
         if cut.left and any(recording_id == row["id"] for recording_id, _ in self._latest):
             return  # the other channels' windows at this seam are still to come
@@ -93,12 +93,12 @@ class _PieceBuilder:
         """Closes the piece and starts the next one with the windows behind the seam."""
         seam, self._seam = self._seam, []
         yield self.close(last=False)
-        for each_row, each, halo in seam:
-            if halo is not None:
-                self._append(each_row, halo, halo=True)
-            self._append(each_row, each, halo=False)
+        for each_row, each, is_overlap_copy in seam:
+            if is_overlap_copy is not None:
+                self._append(each_row, is_overlap_copy, is_overlap_copy=True)
+            self._append(each_row, each, is_overlap_copy=False)
 
-    def _append(self, row: dict[str, Any], cut: Cut, halo: bool) -> None:
+    def _append(self, row: dict[str, Any], cut: Cut, is_overlap_copy: bool) -> None:
         fields: dict[str, Any] = {
             "channel": cut.channel,
             "start": cut.start,
@@ -106,8 +106,10 @@ class _PieceBuilder:
             "left": cut.left,
             "right": cut.right,
         }
-        fields |= {"speech": cut.speech, "forms": [len(each) for each in cut.forms], "voiced": cut.voiced}
-        self._cuts.append({"recording_id": row["id"], **fields, "halo": halo, "language": row["language"]})
+        fields |= {"speech": cut.speech, "forms": [len(each) for each in cut.forms], "vad_mask": cut.vad_mask}
+        self._cuts.append(
+            {"recording_id": row["id"], **fields, "is_overlap_copy": is_overlap_copy, "language": row["language"]}
+        )
         self._pcm.append(cut.pcm_T)
         self._forms.append(cut.forms)
         self._num_samples += len(cut.pcm_T)

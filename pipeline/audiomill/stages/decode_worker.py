@@ -126,10 +126,10 @@ def _answer(event: Cut | Finished, answers: IO[bytes]) -> None:
             "kind": "cut",
             "fields": event[:6],
             "forms": shapes,
-            "num_bytes": num_bytes + len(event.voiced or b""),
+            "num_bytes": num_bytes + len(event.vad_mask or b""),
         }
-        header["num_voiced"] = None if event.voiced is None else len(event.voiced)
-        _send(answers, header, *sounds, event.voiced or b"")
+        header["num_voiced"] = None if event.vad_mask is None else len(event.vad_mask)
+        _send(answers, header, *sounds, event.vad_mask or b"")
     else:
         fields, envelope = event.ending._asdict(), event.ending.envelope
         del fields["envelope"]

@@ -17,14 +17,14 @@ import pyarrow as pa
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.fingerprint import fingerprint
 from audiomill.errors import RunFailed
-from audiomill.models.base import Answer, OnHeard, Utterance
+from audiomill.models.base import OnProgress, Prediction, Utterance
 from audiomill.models.task import LoadedTask
 from audiomill.stages.answers.batching import Batched
-from audiomill.stages.answers.canary import Difference, beside_transformers, compare, largest
-from audiomill.stages.answers.climb import climbed, run_model
-from audiomill.stages.answers.overheard import Overheard, overheard
-from audiomill.stages.answers.texts import said_by
-from audiomill.tables.output import Answered
+from audiomill.stages.answers.diarize import Diarized, diarize
+from audiomill.stages.answers.fallback import decode_with_fallback, run_model
+from audiomill.stages.answers.parity_check import Difference, beside_transformers, compare, largest
+from audiomill.stages.answers.texts import transcribe
+from audiomill.tables.output import Predictions
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.quality_table import quality_rows
 from audiomill.tables.result import Result, Tables, pack
@@ -33,7 +33,7 @@ from audiomill.tables.speaker_tables import HEARD
 
 
 def infer_piece(
-    piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int, heard: OnHeard | None = None
+    piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int, heard: OnProgress | None = None
 ) -> pa.Table:
     """Runs the models over one piece.
 
@@ -41,7 +41,7 @@ def infer_piece(
         piece: one row of `schema.PIECE`.
         tasks: the models and what is wanted of each.
         wanted: the tables of the run.
-        canary: segments to compute again alone, see `audiomill.stages.answers.canary`.
+        canary: segments to compute again alone, see `audiomill.stages.answers.parity_check`.
         heard: told how many segments and samples the first model has answered, as it goes.
 
     Returns:
@@ -56,8 +56,8 @@ def infer_piece(
     (row,) = piece.select([*passed_on, "cuts", "seconds"]).to_pylist()
     cuts, utterances = row["cuts"], _utterances(piece, row["cuts"])
     for task in tasks:
-        task.model.on_heard = None
-    tasks[0].model.on_heard = heard
+        task.model.on_progress = None
+    tasks[0].model.on_progress = heard
     own = [_in_form(piece, cuts, utterances, tasks, task) for task in tasks]
     try:
         found = _heard(cuts, own, tasks, wanted, canary, row["part"])
@@ -104,22 +104,22 @@ def _heard(
     seed: int,
 ) -> _Heard:
     """What each task makes of its own `utterances`."""
-    everyone, (who, tasks, at) = tasks, _overheard(cuts, utterances, tasks)
+    everyone, (who, tasks, at) = tasks, _diarize(cuts, utterances, tasks)
     before, cuts, utterances = cuts, who.cuts, who.utterances
     batched = [run_model(own, task.model, task.spec.batch_samples) for own, task in zip(utterances, tasks, strict=True)]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
     heard = [[own[i] for i in good] for own in utterances]
-    tasks[0].model.on_heard = None  # what follows is heard again
+    tasks[0].model.on_progress = None  # what follows is heard again
     compared = list(map(_compared, batched, heard, answers))
     if at is not None:
         compared.insert(at, who.heard)
     difference = _canary(everyone, compared, canary, seed)
-    first, answers = answers, list(map(climbed, tasks, heard, answers))
-    said = said_by(tasks, heard[0], first, answers)
+    first, answers = answers, list(map(decode_with_fallback, tasks, heard, answers))
+    said = transcribe(tasks, heard[0], first, answers)
     transcripts = said.main(tasks)
-    own = [number for number, i in enumerate(good) if not cuts[i]["halo"]]
-    given = Answered(
+    own = [number for number, i in enumerate(good) if not cuts[i]["is_overlap_copy"]]
+    given = Predictions(
         [cuts[good[number]] for number in own],
         [task.spec for task in tasks],
         [[each[number] for number in own] for each in answers],
@@ -168,21 +168,23 @@ def _faults_are_ours(table: str, part: int) -> Iterator[None]:
         ) from error
 
 
-def _overheard(
+def _diarize(
     cuts: Sequence[dict[str, Any]], utterances: Sequence[Sequence[Utterance]], tasks: Sequence[LoadedTask]
-) -> tuple[Overheard, Sequence[LoadedTask], int | None]:
+) -> tuple[Diarized, Sequence[LoadedTask], int | None]:
     """What the diarizer heard, the tasks without it, and which one it is, where there is one."""
-    at = next((n for n, task in enumerate(tasks) if task.spec.wants.turns is not None), None)
+    at = next((n for n, task in enumerate(tasks) if task.spec.requested.turns is not None), None)
     if at is None:
-        return Overheard(cuts, utterances), tasks, None
+        return Diarized(cuts, utterances), tasks, None
     others = [number for number in range(len(tasks)) if number != at]
-    who = overheard(cuts, utterances[at], [utterances[number] for number in others], tasks[at])
+    who = diarize(cuts, utterances[at], [utterances[number] for number in others], tasks[at])
     return who, [tasks[number] for number in others], at
 
 
-def _quality(given: Answered, tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], wanted: Tables) -> pa.Table:
+def _quality(
+    given: Predictions, tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], wanted: Tables
+) -> pa.Table:
     """How the segments sound, with the answers of the tagger, where there is one."""
-    tagger = next((n for n, task in enumerate(tasks) if task.spec.wants.tags), None)
+    tagger = next((n for n, task in enumerate(tasks) if task.spec.requested.tags), None)
     tags = None if tagger is None else given.answers[tagger]
     return quality_rows(given.cuts, utterances, tags, wanted.has_dnsmos)
 
@@ -212,7 +214,9 @@ def _heard_apart(
             raise
         except Exception as alone:
             found.errors[name] = alone
-            found.lost[name] = sum(cuts[at]["stop"] - cuts[at]["start"] for at in mine if not cuts[at]["halo"])
+            found.lost[name] = sum(
+                cuts[at]["stop"] - cuts[at]["start"] for at in mine if not cuts[at]["is_overlap_copy"]
+            )
             continue
         if each.difference is not None:
             canary = max(0, canary - each.difference.num_segments)
@@ -248,7 +252,7 @@ def _fingerprint(utterance: Utterance) -> int:
 
 def _canary(
     tasks: Sequence[LoadedTask],
-    compared: Sequence[tuple[Sequence[Utterance], Sequence[Answer]]],
+    compared: Sequence[tuple[Sequence[Utterance], Sequence[Prediction]]],
     count: int,
     seed: int,
 ) -> Difference | None:
@@ -263,8 +267,8 @@ def _canary(
 
 
 def _compared(
-    batched: Batched, utterances: Sequence[Utterance], answers: Sequence[Answer]
-) -> tuple[Sequence[Utterance], Sequence[Answer]]:
+    batched: Batched, utterances: Sequence[Utterance], answers: Sequence[Prediction]
+) -> tuple[Sequence[Utterance], Sequence[Prediction]]:
     """What the model was given and what it answered: whole windows where it packs."""
     if batched.windows is None:
         return utterances, answers
@@ -304,7 +308,7 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
                 cut["start"],
                 cut["language"],
                 cut["speech"],
-                voiced=cut["voiced"],
+                vad_mask=cut["vad_mask"],
             )
         )
         at += length

@@ -1,4 +1,4 @@
-"""The model process, started by `audiomill.stages.models_apart`. A crash or a hang ends only this.
+"""The model process, started by `audiomill.stages.model_processes`. A crash or a hang ends only this.
 
 Protocol: Python values over a socket between a process and its own child, so pickle meets nothing foreign; Arrow tables
 travel as bytes of an Arrow stream. Told `import` or `rest` it says nothing. Asked `load` it answers `loaded`; asked
@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 
 from audiomill.models.load import import_libraries, load_tasks
-from audiomill.models.pulse import felt
 from audiomill.models.task import LoadedTask
+from audiomill.models.watchdog import on_heartbeat
 from audiomill.stages.infer import infer_piece
 from audiomill.tables.result import stream_table, to_ipc
 
@@ -90,5 +90,5 @@ def _inferred(
             channel.send(("heard", *told))
             told[:], sent = (0, 0), time.monotonic()
 
-    with felt(lambda: heard(0, 0)):
+    with on_heartbeat(lambda: heard(0, 0)):
         return to_ipc(infer_piece(stream_table(piece), tasks, tables, canary, heard))

@@ -219,10 +219,10 @@ class Decoder:
 
 def _cut(header: dict[str, Any], payload: bytes) -> Cut:
     """A segment with its sound: 16 kHz first, then each form, then where there is speech."""
-    voiced = None
+    vad_mask = None
     if header["num_voiced"] is not None:
         cut = len(payload) - header["num_voiced"]
-        payload, voiced = payload[:cut], payload[cut:]
+        payload, vad_mask = payload[:cut], payload[cut:]
     shapes = [tuple(shape) for shape in header["forms"]]
     sizes = [rows * channels for rows, channels in shapes]
     num_samples = (len(payload) - 4 * sum(sizes)) // 2
@@ -232,4 +232,4 @@ def _cut(header: dict[str, Any], payload: bytes) -> Cut:
         np.frombuffer(payload, np.float32, size, at).reshape(shape)
         for size, at, shape in zip(sizes, edges, shapes, strict=True)
     )
-    return Cut._make([*header["fields"], pcm_T, forms, voiced])
+    return Cut._make([*header["fields"], pcm_T, forms, vad_mask])

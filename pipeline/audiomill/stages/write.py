@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiomill.errors import RunFailed
-from audiomill.stages.answers.canary import Difference, largest
+from audiomill.stages.answers.parity_check import Difference, largest
 from audiomill.stages.heartbeat import progress_place
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -196,16 +196,21 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
         **sums,
         "languages": _language_seconds(recordings),
         "num_special": sum(bool(_SPECIAL.search(text or "")) for text in tables["segments"].column("text").to_pylist()),
-        "num_doubtful": sum(_is_doubtful(gates) for gates in tables["segments"].column("gates").to_pylist()),
-        "rungs": {str(rung): count for rung, count in sorted(_counted(tables["segments"], "rung").items())},
+        "num_doubtful": sum(
+            _is_doubtful(failed_checks) for failed_checks in tables["segments"].column("failed_checks").to_pylist()
+        ),
+        "rungs": {
+            str(fallback_level): count
+            for fallback_level, count in sorted(_counted(tables["segments"], "fallback_level").items())
+        },
         **{name: value for each in counted for name, value in each.items()},
         "seconds": {stage: round(value, 6) for stage, value in sorted(seconds.items())},
     }
 
 
-def _is_doubtful(gates: list[str] | None) -> bool:
+def _is_doubtful(failed_checks: list[str] | None) -> bool:
     """Whether a segment's text fails a check and is kept."""
-    return bool(gates) and gates != ["silence"]
+    return bool(failed_checks) and failed_checks != ["silence"]
 
 
 def _counted(table: pa.Table, column: str) -> Counter[Any]:

@@ -24,18 +24,18 @@ from audiomill.models.device import resolve_device
 from audiomill.models.family import POSTERIORS
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
-from audiomill.models.seq2seq.ladder import GateLadder
-from audiomill.runs.found import found_tasks
-from audiomill.runs.settle import settle
-from audiomill.streams.agreeing_ear import MOST_CHUNK_S, AgreeingEar
-from audiomill.streams.frame_ear import FrameEar
-from audiomill.streams.stream_words import Ear, Heard, StreamWord
+from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
+from audiomill.runs.resolve_checkpoints import found_tasks
+from audiomill.runs.resolve_config import settle
+from audiomill.streams.chunked_ctc import ChunkedCtc
+from audiomill.streams.local_agreement import MOST_CHUNK_S, LocalAgreement
+from audiomill.streams.stream_words import Heard, StreamingPolicy, StreamWord
 
 
 class Stream:
     """One stream: give it audio, take its words. Its words depend on its own chunks alone, not on other streams."""
 
-    def __init__(self, listener: Listener, ear: Ear, chunk: int) -> None:
+    def __init__(self, listener: Listener, ear: StreamingPolicy, chunk: int) -> None:
         self._listener, self.ear, self._chunk = listener, ear, chunk
         self._pcm: list[NDArray[np.int16]] = []
         self._num_pcm = 0
@@ -160,11 +160,11 @@ class Listener:
         """A new stream."""
         self._num_streams += 1
         name = f"stream {self._num_streams}"
-        ear: Ear
+        ear: StreamingPolicy
         if self.has_frames:
-            ear = FrameEar(name, self._left, self._right, self._model.transcripts)
+            ear = ChunkedCtc(name, self._left, self._right, self._model.transcripts)
         else:
-            ear = AgreeingEar(name, self._language, self._model.transcripts)
+            ear = LocalAgreement(name, self._language, self._model.transcripts)
         return Stream(self, ear, self._chunk)
 
     def insert(self, audio: Sequence[tuple[Stream, NDArray[np.int16]]]) -> list[list[StreamWord]]:
@@ -217,8 +217,8 @@ class Listener:
     def _heard(self, streams: Sequence[Stream], due: Sequence[tuple[int, Utterance]]) -> Iterable[tuple[int, Heard]]:
         looks = [look for _, look in due]
         texts = [answer.text for answer in self._model.forward(looks)]
-        if isinstance(self._model.ladder, GateLadder):  # what is made of silence is no text
-            texts = self._model.ladder.settled(looks, texts)
+        if isinstance(self._model.fallback, TemperatureFallback):  # what is made of silence is no text
+            texts = self._model.fallback.finalize(looks, texts)
         for (number, look), text in zip(due, texts, strict=True):
             yield number, streams[number].ear.heard(look, text)
 

@@ -32,7 +32,7 @@ class Heard(NamedTuple):
     partial: tuple[tuple[str, int, int], ...] = ()
 
 
-class Ear(Protocol):
+class StreamingPolicy(Protocol):
     """State of one stream on one kind of model: told of audio, it says what the model should look at."""
 
     def due(self, chunk_T: NDArray[np.int16], is_last: bool) -> Utterance | None:

@@ -18,7 +18,7 @@ from audiomill.tables.rows import in_time_order, joined_text, spoken_language
 _TEXTS = ("text", "language", "confidence", "words")
 """Columns of a segment that another transcript has too."""
 OF_THE_FIRST = (
-    "language_probability", "avg_logprob", "no_speech_prob", "compression_ratio", "phrases", "rung", "gates", "first_text",
+    "language_probability", "avg_logprob", "no_speech_prob", "compression_ratio", "phrases", "fallback_level", "failed_checks", "first_pass_text",
     "agreement", "nbest",
 )  # fmt: skip
 """Columns that say how the first model came to its text."""

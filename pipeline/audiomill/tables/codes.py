@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from audiomill.config.representations import CodesConfig
 from audiomill.errors import InputError
 from audiomill.models.checkpoint import Checkpoint
+from audiomill.models.requested_outputs import settled_codes
 from audiomill.models.shape import Shape
-from audiomill.models.wanted import settled_codes
 from audiomill.schema import column
 from audiomill.tables.frames import CLOCK, NAMED, frame_row, lists, plain_columns
-from audiomill.tables.output import Answered, Asked, Output, Reading
+from audiomill.tables.output import Asked, Output, Predictions, Reading
 
 BYTES_PER_CODE = 2
 
@@ -43,11 +43,11 @@ _SCHEMA = pa.schema(
 def _settle(
     configs: Sequence[CodesConfig], checkpoint: Checkpoint, shape: Shape, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    wants, prints = settled_codes(configs, checkpoint, shape, options)
-    return {"codes": tuple(wants)}, {"codebook": prints} if prints else {}
+    requested, file_hashes = settled_codes(configs, checkpoint, shape, options)
+    return {"codes": tuple(requested)}, {"codebook": file_hashes} if file_hashes else {}
 
 
-def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
+def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
     """By segment, then by want, then by codebook."""
     rows: list[dict[str, Any]] = []
     codes: list[NDArray[np.uint16] | None] = []
@@ -55,7 +55,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
     scales: list[NDArray[np.float32] | None] = []
     for number, cut in enumerate(answered.cuts):
         for task, answers in zip(answered.tasks, answered.answers, strict=True):
-            for want, codes_KF in zip(task.wants.codes, answers[number].readout.codes, strict=True):
+            for want, codes_KF in zip(task.requested.codes, answers[number].readout.codes, strict=True):
                 for codebook, codes_F in enumerate(codes_KF[: want.num_kept]):
                     named = {"quantizer": want.name, "codebook": codebook, "num_entries": want.num_entries}
                     rows.append({**frame_row(cut, task, want.layer, 1), **named})
@@ -121,7 +121,9 @@ def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bytes_per_second(asked: Asked) -> float:
-    return BYTES_PER_CODE * sum(want.num_kept * asked.spec.frame_rate(want.layer) for want in asked.spec.wants.codes)
+    return BYTES_PER_CODE * sum(
+        want.num_kept * asked.spec.frame_rate(want.layer) for want in asked.spec.requested.codes
+    )
 
 
 def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:
@@ -150,8 +152,8 @@ CODES = Output(
     config=CodesConfig,
     shorthand="codebook",
     settle=_settle,
-    told_apart=lambda spec: [(want.name,) for want in spec.wants.codes],
-    is_wanted=lambda wants: bool(wants.codes),
+    told_apart=lambda spec: [(want.name,) for want in spec.requested.codes],
+    is_wanted=lambda requested: bool(requested.codes),
     schema=lambda asked: _SCHEMA,
     rows=_rows,
     bytes_per_second=_bytes_per_second,

@@ -23,7 +23,7 @@ CONDITION = re.compile(r"\s*(tag:[^<>=!]+|\w+)\s*(>=|<=|!=|==|=|>|<)\s*(.+?)\s*"
 BETWEEN = re.compile(r",(?=\s*(?:tag:[^<>=!]+|\w+)\s*(?:>=|<=|!=|==|=|>|<))")
 """A comma before another condition: labels have commas, too."""
 TAG, SPEAKER = "tag:", "speaker"
-_NOT_COMPARED = ("words", "phrases", "gates", "nbest", "tags", "id", "segment_id")
+_NOT_COMPARED = ("words", "phrases", "failed_checks", "nbest", "tags", "id", "segment_id")
 OF_SEGMENTS = tuple(name for name in schema.SEGMENTS.names if name not in _NOT_COMPARED)
 OF_QUALITY = tuple(name for name in QUALITY.names if name not in (*_NOT_COMPARED, "recording_id"))
 
@@ -81,7 +81,7 @@ def _condition(text: str) -> Condition:
         value: float | str = float(given)
     except ValueError:
         value = given.strip("'\"")
-    is_text = column in ("speaker", "language", "text", "first_text", "recording_id")
+    is_text = column in ("speaker", "language", "text", "first_pass_text", "recording_id")
     if is_text is not isinstance(value, str):
         if is_text:
             value = given

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from audiomill.config.representations import EmbeddingsConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import VectorWant
+from audiomill.models.base import VectorRequest
 from audiomill.models.checkpoint import Checkpoint
+from audiomill.models.requested_outputs import settled_vectors
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
-from audiomill.models.wanted import settled_vectors
 from audiomill.schema import column
 from audiomill.tables.frames import CLOCK, NAMED, frame_row, lists, offsets, plain_columns
-from audiomill.tables.output import Answered, Asked, Output, Reading
+from audiomill.tables.output import Asked, Output, Predictions, Reading
 
 VALUE_TYPES = {"fp16": pa.float16(), "fp32": pa.float32(), "int8": pa.int8()}
 BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}
@@ -45,27 +45,27 @@ def schema_of(values: pa.DataType) -> pa.Schema:
     )
 
 
-def values_type(wants: Sequence[tuple[int, VectorWant]]) -> pa.DataType:
+def values_type(requested: Sequence[tuple[int, VectorRequest]]) -> pa.DataType:
     """Type of `embeddings.values` for a run.
 
     A vector has a fixed size unless the run mixes widths; a row is one vector where everything is pooled, else a
     list of vectors.
 
     Args:
-        wants: of the run, each with the width of its hidden state; all have one dtype.
+        requested: of the run, each with the width of its hidden state; all have one dtype.
     """
-    sizes = {width * (2 if want.pool == "mean+std" else 1) for width, want in wants}
-    value = VALUE_TYPES[wants[0][1].dtype]
+    sizes = {width * (2 if want.pool == "mean+std" else 1) for width, want in requested}
+    value = VALUE_TYPES[requested[0][1].dtype]
     vector = pa.list_(value, sizes.pop()) if len(sizes) == 1 else pa.list_(value)
-    return vector if all(want.pool != "none" for _, want in wants) else pa.list_(vector)
+    return vector if all(want.pool != "none" for _, want in requested) else pa.list_(vector)
 
 
 def _settle(
     configs: Sequence[EmbeddingsConfig], checkpoint: Checkpoint, shape: Shape, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    wants = tuple(settled_vectors(configs, checkpoint, shape, options))
-    mixed = [list(want.weights) for want in wants if want.weights]
-    return {"vectors": wants}, {"mixture": mixed} if mixed else {}
+    requested = tuple(settled_vectors(configs, checkpoint, shape, options))
+    mixed = [list(want.weights) for want in requested if want.weights]
+    return {"vectors": requested}, {"mixture": mixed} if mixed else {}
 
 
 def _check(configs: Sequence[EmbeddingsConfig]) -> None:
@@ -74,26 +74,26 @@ def _check(configs: Sequence[EmbeddingsConfig]) -> None:
 
 
 def _told_apart(spec: TaskSpec) -> list[tuple[Any, ...]]:
-    return [(want.layer, _pool_name(want), want.stride, want.l2_normalize) for want in spec.wants.vectors]
+    return [(want.layer, _pool_name(want), want.stride, want.l2_normalize) for want in spec.requested.vectors]
 
 
-def _pool_name(want: VectorWant) -> str:
+def _pool_name(want: VectorRequest) -> str:
     return f"{want.pool}/speech" if want.over_speech else want.pool
 
 
 def _schema(asked: Sequence[Asked]) -> pa.Schema:
-    wants = [(each.shape.width_of(want.layer), want) for each in asked for want in each.spec.wants.vectors]
-    return schema_of(values_type(wants))
+    requested = [(each.shape.width_of(want.layer), want) for each in asked for want in each.spec.requested.vectors]
+    return schema_of(values_type(requested))
 
 
-def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
+def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
     """By segment, then by want."""
     rows: list[dict[str, Any]] = []
     vectors: list[NDArray[Any]] = []
     scales: list[NDArray[np.float32] | None] = []
     for number, cut in enumerate(answered.cuts):
         for task, answers in zip(answered.tasks, answered.answers, strict=True):
-            for want, found in zip(task.wants.vectors, answers[number].readout.vectors, strict=True):
+            for want, found in zip(task.requested.vectors, answers[number].readout.vectors, strict=True):
                 named = {"layer": want.layer, "pool": _pool_name(want), "num_frames": found.num_frames}
                 rows.append({**frame_row(cut, task, want.layer, want.stride), **named})
                 vectors.append(found.values_ND)
@@ -106,7 +106,7 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
 
 def _bytes_per_second(asked: Asked) -> float:
     total = 0.0
-    for want in asked.spec.wants.vectors:
+    for want in asked.spec.requested.vectors:
         rate = asked.spec.frame_rate(want.layer)
         width = asked.shape.width_of(want.layer) * (2 if want.pool == "mean+std" else 1)
         vector = width * BYTES_PER_VALUE[want.dtype] + (4 if want.dtype == "int8" else 0)
@@ -151,7 +151,7 @@ EMBEDDINGS = Output(
     settle=_settle,
     check=_check,
     told_apart=_told_apart,
-    is_wanted=lambda wants: bool(wants.vectors),
+    is_wanted=lambda requested: bool(requested.vectors),
     schema=_schema,
     rows=_rows,
     bytes_per_second=_bytes_per_second,

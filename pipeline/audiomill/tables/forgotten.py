@@ -134,7 +134,7 @@ def _other_text(row: dict[str, Any], segment: Mapping[str, Any], silent: Forgott
 
 def _silenced(row: dict[str, Any], silent: Forgotten) -> dict[str, Any]:
     """A segment without the words of a speaker; what cannot be told apart goes with them."""
-    gone = {"phrases": None, "first_text": None, "nbest": None}
+    gone = {"phrases": None, "first_pass_text": None, "nbest": None}
     if row["words"] is None:
         return row | {"text": "", **gone} if is_forgotten(silent, row["recording_id"], row["speaker"]) else row
     kept = _said_by_others(row["recording_id"], row["words"], silent)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from audiomill.models.base import Answer, Transcript, Wants
+from audiomill.models.base import Prediction, RequestedOutputs, Transcript
 from audiomill.models.checkpoint import Checkpoint
 from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
@@ -24,13 +24,13 @@ class Asked(NamedTuple):
     shape: Shape
 
 
-class Answered(NamedTuple):
+class Predictions(NamedTuple):
     """What models gave for the segments of a piece: `cuts` as in `schema.CUT`; `answers`: a sequence a task, an answer a
     segment; `texts`: in the same form, None where a task writes none."""
 
     cuts: Sequence[Mapping[str, Any]]
     tasks: Sequence[TaskSpec]
-    answers: Sequence[Sequence[Answer]]
+    answers: Sequence[Sequence[Prediction]]
     texts: Sequence[Sequence[Transcript | None]]
 
 
@@ -64,7 +64,7 @@ class Output:
         documented: its schema, with the usual width where that depends on the model.
         config: dataclass of its options; None where it has none of its own.
         shorthand: the option that a plain value in a YAML file stands for.
-        settle: (configs, checkpoint, shape, storage options) -> fields of `Wants`, and what other files say,
+        settle: (configs, checkpoint, shape, storage options) -> fields of `RequestedOutputs`, and what other files say,
             by option.
         check: raises UsageError for configs of one job that cannot share a table.
         told_apart: what a row of a task is known by, for each kind of row.
@@ -85,9 +85,9 @@ class Output:
     ] = lambda configs, checkpoint, shape, options: ({}, {})  # fmt: skip
     check: Callable[[Sequence[Any]], None] = lambda configs: None
     told_apart: Callable[[TaskSpec], Sequence[tuple[Any, ...]]] = lambda spec: ()
-    is_wanted: Callable[[Wants], bool]
+    is_wanted: Callable[[RequestedOutputs], bool]
     schema: Callable[[Sequence[Asked]], pa.Schema]
-    rows: Callable[[Answered, pa.Schema], pa.Table]
+    rows: Callable[[Predictions, pa.Schema], pa.Table]
     bytes_per_second: Callable[[Asked], float]
     counted: Callable[[pa.Table], dict[str, Any]] = lambda table: {}
     reading: Reading | None = None

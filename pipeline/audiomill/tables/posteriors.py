@@ -5,11 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
-from audiomill.models.base import Wants
-from audiomill.models.ctc.top_tokens import TopTokens, narrowed, quantized
+from audiomill.models.base import RequestedOutputs
+from audiomill.models.ctc.emissions import Emissions, narrowed, quantized
 from audiomill.schema import column
 from audiomill.tables.frames import CLOCK, NAMED, frame_row
-from audiomill.tables.output import Answered, Asked, Output
+from audiomill.tables.output import Asked, Output, Predictions
 
 BYTES_PER_CANDIDATE = 3
 
@@ -26,21 +26,21 @@ _SCHEMA = pa.schema(
 )
 
 
-def _num_kept(wants: Wants) -> int:
+def _num_kept(requested: RequestedOutputs) -> int:
     """Tokens beside the blank."""
-    return 0 if wants.transcripts is None else wants.transcripts.decoder.keep_posteriors
+    return 0 if requested.transcripts is None else requested.transcripts.decoder.keep_posteriors
 
 
-def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
+def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
     """A row a segment: the most probable tokens of its own frames."""
-    number, task = next((n, task) for n, task in enumerate(answered.tasks) if _num_kept(task.wants))
+    number, task = next((n, task) for n, task in enumerate(answered.tasks) if _num_kept(task.requested))
     hop, rows = task.text_hop, []
     for cut, answer in zip(answered.cuts, answered.answers[number], strict=True):
         text = answer.text
         first = -(-cut["left"] // hop)
         stop = len(text.labels_F) if cut["right"] == 0 else -(-(cut["left"] + cut["stop"] - cut["start"]) // hop)
-        found = TopTokens(text.top.tokens_FC[first:stop], text.top.logprobs_FC[first:stop])
-        top = narrowed(found, _num_kept(task.wants))
+        found = Emissions(text.top.tokens_FC[first:stop], text.top.logprobs_FC[first:stop])
+        top = narrowed(found, _num_kept(task.requested))
         rows.append(
             {
                 **frame_row(cut, task, None, 1),
@@ -57,14 +57,14 @@ def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
 
 
 def _bytes_per_second(asked: Asked) -> float:
-    kept = _num_kept(asked.spec.wants)
+    kept = _num_kept(asked.spec.requested)
     return MODEL_SAMPLE_RATE / max(1, asked.spec.text_hop) * BYTES_PER_CANDIDATE * (kept + 1) if kept else 0.0
 
 
 POSTERIORS = Output(
     name="posteriors",
     documented=_SCHEMA,
-    is_wanted=lambda wants: _num_kept(wants) > 0,
+    is_wanted=lambda requested: _num_kept(requested) > 0,
     schema=lambda asked: _SCHEMA,
     rows=_rows,
     bytes_per_second=_bytes_per_second,

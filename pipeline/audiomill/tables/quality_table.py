@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from audiomill.audio.sound_measures import Signal, measured
-from audiomill.models.base import Answer, Utterance
+from audiomill.models.base import Prediction, Utterance
 from audiomill.schema import column
 from audiomill.tables.frames import segment_id
 
@@ -44,7 +44,7 @@ _BYTES_PER_SECOND = 6.0
 def quality_rows(
     cuts: Sequence[Mapping[str, Any]],
     utterances: Sequence[Utterance],
-    tags: Sequence[Answer] | None,
+    tags: Sequence[Prediction] | None,
     with_dnsmos: bool,
 ) -> pa.Table:
     """A row a segment.
@@ -57,12 +57,12 @@ def quality_rows(
     """
     rows = []
     for number, (cut, utterance) in enumerate(zip(cuts, utterances, strict=True)):
-        assert utterance.voiced is not None, "voice activity was marked"
+        assert utterance.vad_mask is not None, "voice activity was marked"
         left, stop = utterance.left, len(utterance.pcm_T) - utterance.right
         pcm_T = utterance.pcm_T[left:stop]
         named = {"segment_id": segment_id(cut), "recording_id": cut["recording_id"]}
         # Marks count from the first sample of the context; a part of a frame is nearly always the same as the whole.
-        signal: Signal = measured(pcm_T, utterance.voiced[left // 512 :])
+        signal: Signal = measured(pcm_T, utterance.vad_mask[left // 512 :])
         told = None if tags is None else [{"label": a, "probability": p} for a, p in tags[number].readout.tags]
         rows.append({**named, **asdict(signal), **_opinion(pcm_T, with_dnsmos), "tags": told})
     return pa.Table.from_pylist(rows, schema=QUALITY)

@@ -38,7 +38,7 @@ def segment_row(cut: Mapping[str, Any], transcript: Transcript | None, fingerpri
 
 def text_columns(transcript: Transcript, start: int, stop: int) -> dict[str, Any]:
     """The columns that a text gives; `start`, `stop`: samples of the segment on the source's clock."""
-    logprob, confidence = transcript.avg_logprob, sureness(transcript)
+    logprob, confidence = transcript.avg_logprob, stored_confidence(transcript)
     return {
         "text": transcript.text,
         "language": transcript.language,
@@ -49,15 +49,15 @@ def text_columns(transcript: Transcript, start: int, stop: int) -> dict[str, Any
         "confidence": _rounded(confidence),
         "words": _timed(transcript.words, start, stop, "word"),
         "phrases": _timed(transcript.phrases, start, stop, "text"),
-        "rung": transcript.rung,
-        "gates": None if transcript.gates is None else list(transcript.gates),
-        "first_text": transcript.first_text,
+        "fallback_level": transcript.fallback_level,
+        "failed_checks": None if transcript.failed_checks is None else list(transcript.failed_checks),
+        "first_pass_text": transcript.first_pass_text,
         "agreement": _rounded(transcript.agreement),
         "nbest": None if transcript.nbest is None else [each._asdict() for each in transcript.nbest],
     }
 
 
-def sureness(transcript: Transcript) -> float | None:
+def stored_confidence(transcript: Transcript) -> float | None:
     """Confidence as it is stored: the model's own, else the mean probability of a token."""
     if transcript.confidence is None and transcript.avg_logprob is not None:
         return float(np.exp(min(0.0, transcript.avg_logprob)))
@@ -92,13 +92,13 @@ def _timed(texts: tuple[TimedText, ...] | None, start: int, stop: int, name: str
             name: each.text,
             "start_s": seconds_from_samples(min(start + each.start, stop)),
             "stop_s": seconds_from_samples(min(start + each.stop, stop)),
-            **(_sureness(each) | {"speaker": None} if name == "word" else {}),
+            **(_confidence(each) | {"speaker": None} if name == "word" else {}),
         }
         for each in texts
     ]
 
 
-def _sureness(word: TimedText) -> dict[str, float | None]:
+def _confidence(word: TimedText) -> dict[str, float | None]:
     confidence = word.probability if word.confidence is None else word.confidence
     return {"probability": _rounded(word.probability), "confidence": _rounded(confidence)}
 

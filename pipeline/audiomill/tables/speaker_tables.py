@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from audiomill import schema
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds, seconds_from_samples
-from audiomill.models.base import Answer
+from audiomill.models.base import Prediction
 from audiomill.schema import column
 from audiomill.speakers.attribution import with_speakers
 from audiomill.speakers.clustering import Rule
@@ -84,7 +84,7 @@ class SpeakersWant:
     keeps_voices: bool
 
 
-def observed_rows(cuts: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> pa.Table:
+def observed_rows(cuts: Sequence[Mapping[str, Any]], answers: Sequence[Prediction]) -> pa.Table:
     """Local speakers of segments that a diarizer has heard."""
     rows = [
         {
@@ -99,7 +99,7 @@ def observed_rows(cuts: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) 
             "vector": None if each.vector_D is None else each.vector_D.tolist(),
         }
         for cut, answer in zip(cuts, answers, strict=True)
-        if not cut["halo"]
+        if not cut["is_overlap_copy"]
         for each in answer.readout.local
     ]
     return pa.Table.from_pylist(rows, schema=OBSERVED)

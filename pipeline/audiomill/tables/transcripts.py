@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from audiomill.models.base import Transcript, Wants
+from audiomill.models.base import RequestedOutputs, Transcript
 from audiomill.schema import WORD, column
 from audiomill.tables.frames import segment_id
-from audiomill.tables.output import Answered, Asked, Output
+from audiomill.tables.output import Asked, Output, Predictions
 from audiomill.tables.rows import text_columns
 from audiomill.text.wer import score_pair
 
@@ -47,34 +47,34 @@ def agreement(one: str, other: str, language: str | None) -> float:
     return round(max(0.0, 1.0 - score_pair(longer, shorter, language)[0].rate), 4)
 
 
-def _rows(answered: Answered, kind: pa.Schema) -> pa.Table:
+def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
     """By segment, then by model."""
-    main = next(n for n, task in enumerate(answered.tasks) if task.wants.is_main)
+    main = next(n for n, task in enumerate(answered.tasks) if task.requested.is_main)
     found = [
         _row(cut, task, answered.texts[number][at], answered.texts[main][at])
         for at, cut in enumerate(answered.cuts)
         for number, task in enumerate(answered.tasks)
-        if task.wants.beside
+        if task.requested.beside
     ]
     return pa.Table.from_pylist(found, schema=kind)
 
 
 def _row(cut: Any, task: Any, text: Transcript | None, main: Transcript | None) -> dict[str, Any]:
-    assert text is not None and task.wants.transcripts is not None, "the model transcribes"
+    assert text is not None and task.requested.transcripts is not None, "the model transcribes"
     told = text_columns(text, cut["start"], cut["stop"])
     return {
         "segment_id": segment_id(cut),
         "recording_id": cut["recording_id"],
-        "transcript": task.wants.beside,
+        "transcript": task.requested.beside,
         "model": task.label,
-        "task": task.wants.transcripts.task,
+        "task": task.requested.transcripts.task,
         **{name: told[name] for name in ("language", "text", "confidence", "words")},
         "agreement": agreement(main.text if main is not None else "", text.text, text.language),
     }
 
 
-def _is_wanted(wants: Wants) -> bool:
-    return bool(wants.beside)
+def _is_wanted(requested: RequestedOutputs) -> bool:
+    return bool(requested.beside)
 
 
 def _schema(asked: Sequence[Asked]) -> pa.Schema:
@@ -87,5 +87,5 @@ TRANSCRIPTS = Output(
     is_wanted=_is_wanted,
     schema=_schema,
     rows=_rows,
-    bytes_per_second=lambda asked: _BYTES_PER_SECOND * bool(asked.spec.wants.beside),
+    bytes_per_second=lambda asked: _BYTES_PER_SECOND * bool(asked.spec.requested.beside),
 )

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from audiomill import schema
 from audiomill.audio.bucket import padding_waste_pct
 
-_RUNGS = tuple("012345")
-"""Values of `segments.rung`."""
+_FALLBACK_LEVELS = tuple("012345")
+"""Values of `segments.fallback_level`."""
 BEFORE_INFER = ("read", "decode", "resample", "segment")
 STAGES = (*BEFORE_INFER, "infer", "write")
 
@@ -38,7 +38,7 @@ METRICS = (
     Metric("audiomill_device_busy_ratio", "gauge", "share of their time that models compute"),
     Metric("audiomill_queue_depth", "gauge", "parts or pieces that wait for a stage", "stage"),
     Metric("audiomill_stage_seconds_total", "counter", "seconds spent in a stage, all workers together", "stage"),
-    Metric("audiomill_retry_rungs_total", "counter", "segments by the attempt that gave their text", "rung"),
+    Metric("audiomill_retry_rungs_total", "counter", "segments by the attempt that gave their text", "fallback_level"),
     Metric("audiomill_bytes_in_total", "counter", "encoded audio read, where its size is known"),
     Metric("audiomill_bytes_out_total", "counter", "tables written", "table"),
     Metric("audiomill_eta_seconds", "gauge", "time left at the speed so far"),
@@ -88,7 +88,7 @@ class Meter:
     sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     rejections: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(schema.REASONS, 0)))
-    rungs: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_RUNGS, 0)))
+    rungs: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_FALLBACK_LEVELS, 0)))
     bytes_out: Counter[str] = field(default_factory=Counter)
     waiting: dict[str, int] = field(default_factory=lambda: {"decode": 0, "infer": 0, "write": 0})
 
@@ -149,7 +149,9 @@ class Meter:
         )
         yield from (("audiomill_queue_depth", stage, count) for stage, count in self.waiting.items())
         yield from (("audiomill_stage_seconds_total", stage, seconds.get(stage, 0.0)) for stage in STAGES)
-        yield from (("audiomill_retry_rungs_total", rung, count) for rung, count in self.rungs.items())
+        yield from (
+            ("audiomill_retry_rungs_total", fallback_level, count) for fallback_level, count in self.rungs.items()
+        )
         yield "audiomill_bytes_in_total", "", self.bytes_read
         yield from (("audiomill_bytes_out_total", table, count) for table, count in self.bytes_out.items())
         yield "audiomill_eta_seconds", "", self.eta_s

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from audiomill.audio.bucket import padding_waste_pct
-from audiomill.config.defaults import SECOND_MODEL_RUNG
+from audiomill.config.defaults import SECOND_PASS_LEVEL
 from audiomill.models.checkpoint import find_checkpoint
-from audiomill.stages.answers.canary import Difference, largest
+from audiomill.stages.answers.parity_check import Difference, largest
 from audiomill.stages.spec import RunSpec
 from audiomill.tables.codes import usage
 
@@ -28,13 +28,13 @@ COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "sp
 
 def _only_language(spec: RunSpec) -> str | None:
     """The one language that the models of a run know, if they know one alone."""
-    found = [find_checkpoint(task.model, spec.storage_options) for task in spec.tasks if task.wants.transcripts]
+    found = [find_checkpoint(task.model, spec.storage_options) for task in spec.tasks if task.requested.transcripts]
     return next((one for each in found if (one := each.family.only_language(Path(each.path)))), None)
 
 
 def _of_second_model(entries: Sequence[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
     """What the second model did; takes its seconds out: they are a share of those of the models."""
-    num_redone = sum(entry.get("rungs", {}).get(str(SECOND_MODEL_RUNG), 0) for entry in entries)
+    num_redone = sum(entry.get("rungs", {}).get(str(SECOND_PASS_LEVEL), 0) for entry in entries)
     return {"second_model_s": round(seconds.pop("infer_second_model", 0.0), 3), "num_redone": num_redone}
 
 

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.models.base import Answer, Parity, Readout, SpeechModel, Utterance
+from audiomill.models.base import Parity, Prediction, Readout, SpeechModel, Utterance
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
-from audiomill.models.pulse import beat
+from audiomill.models.watchdog import heartbeat
 
 _FULL_SCALE = 32768.0
 _WINDOW = samples_from_seconds(10.24)
@@ -32,7 +32,7 @@ def load_tagger(loading: Loading) -> Tagger:
 
     extractor = extractor_of(loading.path, MODEL_SAMPLE_RATE)
     model = loaded_whole(AutoModelForAudioClassification, loading.path, torch.float32).to(loading.device).eval()
-    return Tagger(model, extractor, loading.task.wants.tags)
+    return Tagger(model, extractor, loading.task.requested.tags)
 
 
 class Tagger(SpeechModel):
@@ -57,7 +57,7 @@ class Tagger(SpeechModel):
         return Parity(note="input and forward pass: they are transformers' own")
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """The most probable labels of each row."""
         windows = [(row, part) for row, each in enumerate(batch) for part in _windows(each)]
         sums: list[Any] = [0.0] * len(batch)
@@ -70,8 +70,10 @@ class Tagger(SpeechModel):
             for (row, _), probability_L in zip(some, probability_BL, strict=True):
                 sums[row] = sums[row] + probability_L.astype(np.float64)
                 counts[row] += 1
-            beat()
-        return [Answer(None, Readout(tags=self._told(each / count))) for each, count in zip(sums, counts, strict=True)]
+            heartbeat()
+        return [
+            Prediction(None, Readout(tags=self._told(each / count))) for each, count in zip(sums, counts, strict=True)
+        ]
 
     def _told(self, probability_L: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
         names = self._model.config.id2label

@@ -10,7 +10,7 @@ from torch import Tensor
 from audiomill.models.campplus.campplus_network import LEAST_FRAMES, NUM_MELS, CamPlusPlus
 from audiomill.models.device import one_thread
 from audiomill.models.frames.fbank import HOP_SAMPLES, WINDOW_SAMPLES, KaldiFbank
-from audiomill.models.inert import loaded_into, tensors_of
+from audiomill.models.restricted_unpickler import loaded_into, tensors_of
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audiomill.errors import ModelError
 from audiomill.models.projection import Projection, fused, projection
-from audiomill.models.seq2seq.decoder_weights import DecoderLayer, DecoderWeights, Function, Placed
+from audiomill.models.seq2seq.decoder_weights import ApplyRotary, DecoderLayer, DecoderWeights, Function
 
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
 """Whose layers are a norm, attention with turned queries and keys, a norm, and a gated product, in this order."""
@@ -23,7 +23,7 @@ MOST_POSITIONS = 4096
 
 
 def causal_weights(
-    body: Any, head: Any, precision: str, name: str, divided: float = 1.0, frees: bool = False
+    body: Any, head: Any, precision: str, name: str, logits_scaling: float = 1.0, frees: bool = False
 ) -> DecoderWeights:
     """Of a causal language model.
 
@@ -32,7 +32,7 @@ def causal_weights(
         head: from its width to logits.
         precision: number format of the products.
         name: for people.
-        divided: what logits are divided by.
+        logits_scaling: what logits are divided by.
         frees: each layer of `body` is dropped once it is read, so that a large model is not in memory twice.
 
     Raises:
@@ -43,21 +43,21 @@ def causal_weights(
     heads = config.num_attention_heads
     positions = min(MOST_POSITIONS, config.max_position_embeddings)
     tokens_VD = body.embed_tokens.weight.detach()
-    louder = getattr(config, "embedding_multiplier", 1.0)
-    turn = _turn(body.rotary_emb, positions, tokens_VD)
+    embedding_multiplier = getattr(config, "embedding_multiplier", 1.0)
+    turn = _rotary_tables(body.rotary_emb, positions, tokens_VD)
     scale = body.layers[0].self_attn.scaling
     product = projection(head.weight, head.bias, precision)
     return DecoderWeights(
-        embed=lambda tokens, places: tokens_VD[tokens] * louder,
+        embed=lambda tokens, places: tokens_VD[tokens] * embedding_multiplier,
         layers=list(_layers(body, turn, precision, frees)),
         norm=body.norm,
-        vocabulary=product if divided == 1.0 else lambda x: product(x) / divided,
+        vocabulary=product if logits_scaling == 1.0 else lambda x: product(x) / logits_scaling,
         num_heads=heads,
         width=config.hidden_size,
         max_positions=positions,
         device=tokens_VD.device,
         dtype=tokens_VD.dtype,
-        num_shared=heads // config.num_key_value_heads,
+        gqa_group_size=heads // config.num_key_value_heads,
         head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
         scale=scale,
     )
@@ -76,7 +76,7 @@ def check_known(config: Any, name: str) -> None:
         )
 
 
-def _layers(body: Any, turn: Placed, precision: str, frees: bool) -> Iterator[DecoderLayer]:
+def _layers(body: Any, turn: ApplyRotary, precision: str, frees: bool) -> Iterator[DecoderLayer]:
     for number in range(len(body.layers)):
         found = _layer(body.layers[number], number, body.config, turn, precision)
         if frees:
@@ -84,17 +84,17 @@ def _layers(body: Any, turn: Placed, precision: str, frees: bool) -> Iterator[De
         yield found
 
 
-def _layer(layer: Any, number: int, config: Any, turn: Placed, precision: str) -> DecoderLayer:
-    own, louder = layer.self_attn, getattr(config, "residual_multiplier", 1.0)
+def _layer(layer: Any, number: int, config: Any, turn: ApplyRotary, precision: str) -> DecoderLayer:
+    own, embedding_multiplier = layer.self_attn, getattr(config, "residual_multiplier", 1.0)
     turns = getattr(config, "no_rope_layers", None)
     has_turn = turns is None or bool(turns[number])
     return DecoderLayer(
         attention_norm=layer.input_layernorm,
         qkv=_fused([own.q_proj, own.k_proj, own.v_proj], precision),
-        out=_times(_fused([own.o_proj], precision), louder),
+        out=_times(_fused([own.o_proj], precision), embedding_multiplier),
         norm=layer.post_attention_layernorm,
-        feed_forward=_times(_gated(layer.mlp, precision), louder),
-        placed=_placed(own, turn if has_turn else None),
+        feed_forward=_times(_gated(layer.mlp, precision), embedding_multiplier),
+        apply_rotary=_rotary_embedding(own, turn if has_turn else None),
     )
 
 
@@ -117,8 +117,8 @@ def _gated(mlp: Any, precision: str) -> Function:
     inner, outer, act = _fused([mlp.gate_proj, mlp.up_proj], precision), _fused([mlp.down_proj], precision), mlp.act_fn
 
     def run(x_BLD: Tensor) -> Tensor:
-        gates, values = inner(x_BLD).chunk(2, dim=-1)
-        return outer(act(gates) * values)
+        failed_checks, values = inner(x_BLD).chunk(2, dim=-1)
+        return outer(act(failed_checks) * values)
 
     return run
 
@@ -127,25 +127,25 @@ def _times(function: Function, by: float) -> Function:
     return function if by == 1.0 else lambda x: function(x) * by
 
 
-def _placed(attention: Any, turn: Placed | None) -> Placed | None:
+def _rotary_embedding(attention: Any, turn: ApplyRotary | None) -> ApplyRotary | None:
     """Norms of queries and keys, where there are any, and turns."""
     if not hasattr(attention, "q_norm"):
         return turn
     q_norm, k_norm = attention.q_norm, attention.k_norm
 
-    def placed(q: Tensor, k: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    def apply_rotary(q: Tensor, k: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         q, k = q_norm(q), k_norm(k)
         return (q, k) if turn is None else turn(q, k, places)
 
-    return placed
+    return apply_rotary
 
 
-def _turn(rotary: Any, max_positions: int, like: Tensor) -> Placed:
+def _rotary_tables(rotary: Any, max_positions: int, like: Tensor) -> ApplyRotary:
     """Rotary positions: the first half of a head's width is turned with the second."""
     cos, sin = rotary(like, torch.arange(max_positions, device=like.device)[None])
     cos_PE, sin_PE = cos[0], sin[0]
 
-    def turned(x_BHLE: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    def rotate(x_BHLE: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         first, second = x_BHLE.chunk(2, dim=-1)
         return x_BHLE * cosine + torch.cat((-second, first), dim=-1) * sine
 
@@ -153,6 +153,6 @@ def _turn(rotary: Any, max_positions: int, like: Tensor) -> Placed:
         cosine, sine = cos_PE[places], sin_PE[places]
         if places.ndim == 2:  # each row stands at its own
             cosine, sine = cosine[:, None], sine[:, None]
-        return turned(q, cosine, sine), turned(k, cosine, sine)
+        return rotate(q, cosine, sine), rotate(k, cosine, sine)
 
     return turn

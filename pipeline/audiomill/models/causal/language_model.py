@@ -20,7 +20,7 @@ from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
-from audiomill.models.seq2seq.named_alike import step_precision, tokenizer_in
+from audiomill.models.seq2seq.hf_decoder_layers import step_precision, tokenizer_in
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
 
@@ -33,7 +33,7 @@ class LanguageModel:
         ends: tokens that end a text, the first one is learnt.
         suppress: tokens that are never chosen.
         name: for people.
-        divided: what logits are divided by.
+        logits_scaling: what logits are divided by.
     """
 
     model: Any
@@ -42,7 +42,7 @@ class LanguageModel:
     ends: tuple[int, ...]
     suppress: tuple[int, ...]
     name: str
-    divided: float = 1.0
+    logits_scaling: float = 1.0
 
     @property
     def width(self) -> int:
@@ -67,7 +67,9 @@ class LanguageModel:
     def weights(self, precision: str, frees: bool = False) -> DecoderWeights:
         """For writing; several tokens that end a text become one. `frees`: transformers' own layers are dropped."""
         device = self.embeddings_VD.device
-        found = causal_weights(self.body, self.head, step_precision(precision, device), self.name, self.divided, frees)
+        found = causal_weights(
+            self.body, self.head, step_precision(precision, device), self.name, self.logits_scaling, frees
+        )
         first = self.ends[0]
         if len(self.ends) == 1:
             return found
@@ -110,10 +112,12 @@ def language_model_of(model: Any, body: Any, tokenizer: Any, name: str) -> Langu
     known = tuple(token for token in dict.fromkeys(ends) if token < model.lm_head.weight.shape[0])
     if not known:
         raise ModelError(f"{name}: nothing says how a text ends; expected eos_token_id in its config.json")
-    divided = (
+    logits_scaling = (
         getattr(body.config, "logits_scaling", 1.0) if model.config is body.config else 1.0
     )  # as its head's owner does
-    return LanguageModel(model, body, model.lm_head, known, tuple(generation.suppress_tokens or ()), name, divided)
+    return LanguageModel(
+        model, body, model.lm_head, known, tuple(generation.suppress_tokens or ()), name, logits_scaling
+    )
 
 
 def load_language_model(folder: Path, name: str, device: torch.device, precision: str) -> tuple[LanguageModel, Any]:

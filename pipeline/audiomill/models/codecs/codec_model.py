@@ -14,15 +14,15 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
-from audiomill.models.base import Answer, Parity, SpeechModel, Utterance, Wants
+from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance
 from audiomill.models.codecs.overlaps import Overlaps
 from audiomill.models.codecs.windows import Encode, Sound, dac, encodec, encodec_chunks, in_one_piece, mimi
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
-from audiomill.models.pulse import beat
 from audiomill.models.shape import Shape
 from audiomill.models.vectors.readout import CoreFrames, read_out
+from audiomill.models.watchdog import heartbeat
 
 ENCODERS: Mapping[str, Encode] = {"dac": dac, "encodec": encodec, "mimi": mimi}
 """By the model type of its configuration; others in one piece."""
@@ -47,7 +47,7 @@ def load_codec(loading: Loading, shape: Shape) -> CodecModel:
     encode = ENCODERS.get(model.config.model_type, in_one_piece)
     if getattr(model.config, "chunk_length", None) is not None:
         encode = encodec_chunks
-    return CodecModel(model, extractor, encode, loading.task.wants, shape)
+    return CodecModel(model, extractor, encode, loading.task.requested, shape)
 
 
 class CodecModel(SpeechModel):
@@ -57,15 +57,15 @@ class CodecModel(SpeechModel):
         model: of transformers, in evaluation mode on its device.
         extractor: transformers' own.
         encode: how it goes through a recording.
-        wants: what to give.
+        requested: what to give.
         shape: the codec's clock and form.
     """
 
     pads_rows_alone = True
 
-    def __init__(self, model: Any, extractor: Any, encode: Encode, wants: Wants, shape: Shape) -> None:
+    def __init__(self, model: Any, extractor: Any, encode: Encode, requested: RequestedOutputs, shape: Shape) -> None:
         assert shape.form is not None
-        self._model, self._extractor, self._encode, self._wants = model, extractor, encode, wants
+        self._model, self._extractor, self._encode, self._wants = model, extractor, encode, requested
         self._form, self._step = shape.form, shape.step
         self._overlaps = Overlaps(shape.step)
         self._least = -(-shape.hop // shape.frames_a_hop)
@@ -79,12 +79,12 @@ class CodecModel(SpeechModel):
         return Parity(note=f"input and forward pass: they are transformers' own{self._overlaps.told()}")
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Codes of each row."""
         return [answer for utterance in batch for answer in self._alone(utterance)]
 
-    def _alone(self, utterance: Utterance) -> list[Answer]:
-        beat()
+    def _alone(self, utterance: Utterance) -> list[Prediction]:
+        heartbeat()
         wave_TK = self._heard(utterance)
         missing = max(0, self._least - len(wave_TK))  # convolutions take no less than a frame
         given_TK = np.pad(wave_TK, ((0, missing), (0, 0))) if missing else wave_TK
@@ -96,7 +96,7 @@ class CodecModel(SpeechModel):
         codes_BFK = codes_KF[:, :num_frames].T[None]
         core = CoreFrames([utterance], [codes_BFK.shape[1]], self._step, codes_BFK.device)
         found = read_out(self._wants, {}, codes_BFK, {}, lambda layer: core)
-        return [Answer(None, readout._replace(scales=scales)) for readout in found]
+        return [Prediction(None, readout._replace(scales=scales)) for readout in found]
 
     def _heard(self, utterance: Utterance) -> NDArray[np.float32]:
         """wave_TK in the codec's form."""

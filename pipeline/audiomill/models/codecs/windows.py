@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.models.device import one_thread
-from audiomill.models.pulse import beat
+from audiomill.models.watchdog import heartbeat
 
 _WINDOW_S = 10.0
 DAC_DILATIONS = 1 + 3 + 9
@@ -62,7 +62,7 @@ def mimi(model: Any, sound: Sound) -> Encoded:
     past: dict[int, Any] = {}
     cache, found = None, []
     for first, last in windows:
-        beat()
+        heartbeat()
         is_last = last == windows[-1][1]
         hidden = _through(encoder.encoder_seanet.layers, sound.window(first, last), past, is_last)
         out = encoder.encoder_transformer(hidden.transpose(1, 2), cache=cache, use_cache=True)
@@ -83,7 +83,7 @@ def encodec(model: Any, sound: Sound) -> Encoded:
     past: dict[int, Any] = {}
     found = []
     for first, last in windows:
-        beat()
+        heartbeat()
         hidden = _through(model.encoder.layers, sound.window(first, last), past, last == windows[-1][1])
         found.append(model.quantizer.encode(hidden, bandwidth).transpose(0, 1)[0])
     return Encoded(torch.cat(found, -1))
@@ -96,7 +96,7 @@ def encodec_chunks(model: Any, sound: Sound) -> Encoded:
     config, found = model.config, []
     scales: list[float] = []
     for first in range(0, len(sound.wave_TK), config.chunk_stride):
-        beat()
+        heartbeat()
         frame = sound.window(first, first + config.chunk_length)
         with one_thread():
             out = model.encode(frame, bandwidth=config.target_bandwidths[-1])
@@ -111,7 +111,7 @@ def dac(model: Any, sound: Sound) -> Encoded:
     length, margin = -(-len(sound.wave_TK) // hop) * hop, _margin(config)
     found = []
     for first, last in _windows(length, config.sampling_rate, hop):
-        beat()
+        heartbeat()
         start, stop = max(0, first - margin), min(length, last + margin)
         codes_KF = model.encode(sound.window(start, stop)).audio_codes[0]
         skipped = (first - start) // hop

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.pieces import spelling
 
 WILDCARD = -1

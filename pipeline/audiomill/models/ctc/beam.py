@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.models.ctc.context import Context, Prefix
-from audiomill.models.ctc.top_tokens import TopTokens
-from audiomill.models.pulse import beat
+from audiomill.models.ctc.emissions import Emissions
+from audiomill.models.watchdog import heartbeat
 
 _NEVER = -np.inf
 BATCH = 48
@@ -26,7 +26,7 @@ HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 Floats = NDArray[np.float64]
 
 
-class Found(NamedTuple):
+class ScoredText(NamedTuple):
     """A text and its scores. `acoustic`: natural log-probability of the tokens given the audio, all alignments summed."""
 
     prefix: Prefix
@@ -34,7 +34,7 @@ class Found(NamedTuple):
     score: float
 
 
-def search(rows: Sequence[TopTokens], context: Context, beam_size: int, num_best: int) -> list[list[Found]]:
+def search(rows: Sequence[Emissions], context: Context, beam_size: int, num_best: int) -> list[list[ScoredText]]:
     """Best texts of each utterance, best first.
 
     Args:
@@ -43,17 +43,17 @@ def search(rows: Sequence[TopTokens], context: Context, beam_size: int, num_best
         beam_size: prefixes kept at each frame.
         num_best: texts to give.
     """
-    found: list[list[Found]] = [[] for _ in rows]
+    found: list[list[ScoredText]] = [[] for _ in rows]
     order = sorted(range(len(rows)), key=lambda at: -len(rows[at].logprobs_FC))
     for start in range(0, len(order), BATCH):
-        beat()
+        heartbeat()
         chosen = order[start : start + BATCH]
         for at, best in zip(chosen, _searched([rows[at] for at in chosen], context, beam_size), strict=True):
             found[at] = best[:num_best]
     return found
 
 
-def _searched(rows: Sequence[TopTokens], context: Context, beam_size: int) -> list[list[Found]]:
+def _searched(rows: Sequence[Emissions], context: Context, beam_size: int) -> list[list[ScoredText]]:
     lengths = np.array([len(row.logprobs_FC) for row in rows])
     beam = _Beam(len(rows), beam_size, context)
     width = max((row.logprobs_FC.shape[1] for row in rows), default=1)
@@ -165,16 +165,16 @@ class _Beam:
                 word_worth[row, number] = prefix.word_worth
         self._word_worth[rows] = word_worth
 
-    def best(self, row: int) -> list[Found]:
+    def best(self, row: int) -> list[ScoredText]:
         """Whole texts, best first; each once."""
         acoustic = np.logaddexp(self._blank[row], self._other[row])
-        found: dict[tuple[int, ...], Found] = {}
+        found: dict[tuple[int, ...], ScoredText] = {}
         for number in np.flatnonzero(acoustic > _NEVER).tolist():
             prefix, ends = self._context.ended(self._prefix[row][number])
             if ends == _NEVER:
                 continue
             score = float(acoustic[number] + self._worth[row, number] + ends)
-            each = Found(prefix, float(acoustic[number]), score)
+            each = ScoredText(prefix, float(acoustic[number]), score)
             known = found.get(prefix.tokens())
             if known is None or known.score < score:
                 found[prefix.tokens()] = each

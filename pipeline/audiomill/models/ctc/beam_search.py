@@ -17,14 +17,14 @@ from audiomill.config.search import SearchConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Candidate, TimedText, Transcript, Utterance
 from audiomill.models.ctc.align import WordSpan, token_spans
-from audiomill.models.ctc.beam import Found, search
+from audiomill.models.ctc.beam import ScoredText, search
 from audiomill.models.ctc.context import Context, Weights
-from audiomill.models.ctc.greedy import CtcVocabulary, core_frames
+from audiomill.models.ctc.emissions import Emissions, dense, joined, narrowed
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary, core_frames
 from audiomill.models.ctc.ngram import NgramModel, file_fingerprint, local_file
 from audiomill.models.ctc.rescore import Rescorer
 from audiomill.models.ctc.spelling import phrases, pieces_of, spelled, words_of_lexicon
 from audiomill.models.ctc.token_trie import TokenTrie
-from audiomill.models.ctc.top_tokens import TopTokens, dense, joined, narrowed
 from audiomill.storage.fs import Place
 
 
@@ -35,15 +35,15 @@ class Stretch(NamedTuple):
     start: int
     first: int
     is_continued: bool
-    top: TopTokens
+    top: Emissions
 
 
-def stretch_of(utterance: Utterance, top: TopTokens | None, hop: int, is_continued: bool) -> Stretch:
+def stretch_of(utterance: Utterance, top: Emissions | None, hop: int, is_continued: bool) -> Stretch:
     """The frames of an utterance itself, its context left out."""
     assert top is not None, "the most probable tokens were kept"
     at, core = core_frames(utterance, len(top.tokens_FC), hop)
     first = int(at[core][0]) if core.any() else utterance.start
-    return Stretch(utterance.start, first, is_continued, TopTokens(top.tokens_FC[core], top.logprobs_FC[core]))
+    return Stretch(utterance.start, first, is_continued, Emissions(top.tokens_FC[core], top.logprobs_FC[core]))
 
 
 class BeamDecoder:
@@ -98,7 +98,7 @@ class BeamDecoder:
     def _num_searched(self) -> int:
         return self._config.beam_size if self._rescorer is not None else self._config.num_best
 
-    def _rescored(self, best: list[list[Found]]) -> list[list[tuple[Found, Candidate]]]:
+    def _rescored(self, best: list[list[ScoredText]]) -> list[list[tuple[ScoredText, Candidate]]]:
         """Candidates of each run, best first, weighed by the causal language model where there is one."""
         listed = [[(each, self._candidate(each, None)) for each in candidates] for candidates in best]
         if self._rescorer is not None:
@@ -113,7 +113,7 @@ class BeamDecoder:
             ]
         return [candidates[: self._config.num_best] for candidates in listed]
 
-    def _candidate(self, found: Found, rescored: float | None) -> Candidate:
+    def _candidate(self, found: ScoredText, rescored: float | None) -> Candidate:
         prefix = found.prefix
         return Candidate(
             text=" ".join(self.words(prefix.tokens())),
@@ -153,8 +153,8 @@ class BeamDecoder:
         self,
         run: Sequence[int],
         stretches: Sequence[Stretch],
-        top: TopTokens,
-        candidates: Sequence[tuple[Found, Candidate]],
+        top: Emissions,
+        candidates: Sequence[tuple[ScoredText, Candidate]],
         hop: int,
         language: str | None,
     ) -> Iterator[tuple[int, Transcript]]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.token_trie import DEAD, ROOT, TokenTrie
 
 _NEVER = -np.inf

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.errors import UsageError
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.vocabulary import ctc_vocabulary
 from audiomill.text.scripts import lowered, uppered
 from audiomill.text.spoken_text import Text

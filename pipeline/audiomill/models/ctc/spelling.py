@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomill.errors import InputError
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import local_file
 from audiomill.models.ctc.pieces import spelling
 from audiomill.storage.fs import Place

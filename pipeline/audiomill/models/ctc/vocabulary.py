@@ -8,7 +8,7 @@ from typing import Any
 
 from audiomill.errors import ModelError
 from audiomill.models.checkpoint import Checkpoint, settings_of
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.pieces import mark_of
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.inert import loaded_into, tensors_of
 from audiomill.models.mel import slaney_filters
+from audiomill.models.restricted_unpickler import loaded_into, tensors_of
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 
 NUM_MELS, NUM_FFT, HOP_SAMPLES = 40, 400, 160

@@ -19,7 +19,7 @@ def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    return FakeModel(loading.task.model.model.removeprefix(_SCHEME), loading.task.wants)
+    return FakeModel(loading.task.model.model.removeprefix(_SCHEME), loading.task.requested)
 
 
 FAMILY = Family(

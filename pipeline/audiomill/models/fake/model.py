@@ -22,7 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.errors import ModelError
-from audiomill.models.base import Answer, Parity, Readout, SpeechModel, Transcript, Utterance, Vectors, Wants
+from audiomill.models.base import (
+    Parity,
+    Prediction,
+    Readout,
+    RequestedOutputs,
+    SpeechModel,
+    Transcript,
+    Utterance,
+    Vectors,
+)
 from audiomill.models.shape import Shape
 
 SLOWNESS = {"slow": 0.02, "device": 0.25}
@@ -89,10 +98,10 @@ class Digest(NamedTuple):
 class FakeModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`."""
 
-    def __init__(self, name: str, wants: Wants) -> None:
+    def __init__(self, name: str, requested: RequestedOutputs) -> None:
         if name not in _NAMES:
             raise ModelError(f"--model fake://{name}: expected one of {', '.join(f'fake://{each}' for each in _NAMES)}")
-        self._delay_s, self._is_poisonable, self._wants = SLOWNESS.get(name, 0.0), name == "poison", wants
+        self._delay_s, self._is_poisonable, self._wants = SLOWNESS.get(name, 0.0), name == "poison", requested
         self._leaks, self._is_greedy = name == "leaky", name == "greedy"
 
     def padded_length(self, num_samples: int) -> int:
@@ -102,7 +111,7 @@ class FakeModel(SpeechModel):
         """There is nothing else that it should be."""
         return Parity()
 
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """A hash of the samples of each utterance; frame means as vectors, their signs as codes."""
         time.sleep(self._delay_s * len(batch))
         if self._is_greedy and len(batch) > 2:
@@ -113,7 +122,7 @@ class FakeModel(SpeechModel):
         longest = max(len(u.pcm_T) for u in batch)
         padding = [(longest - len(u.pcm_T)) * self._leaks for u in batch]
         texts = digests if self._wants.transcripts is not None else [None] * len(batch)
-        return [Answer(text, self._readout(u, leak)) for text, u, leak in zip(texts, batch, padding, strict=True)]
+        return [Prediction(text, self._readout(u, leak)) for text, u, leak in zip(texts, batch, padding, strict=True)]
 
     def _readout(self, utterance: Utterance, leak: int) -> Readout:
         hop, width = FAKE_SHAPE.hop, FAKE_SHAPE.width

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.models.base import Utterance
-from audiomill.models.vectors.hearing_encoder import HearingEncoder
+from audiomill.models.vectors.frozen_encoder import FrozenEncoder
 
 LAYERS = 2
 """Recurrent ones, as in SUPERB (arXiv:2105.01051)."""
@@ -57,7 +57,7 @@ class FeatureFeed:
         device: of the head.
     """
 
-    def __init__(self, encoder: HearingEncoder, hop: int, device: torch.device) -> None:
+    def __init__(self, encoder: FrozenEncoder, hop: int, device: torch.device) -> None:
         self._encoder, self.hop, self._device = encoder, hop, device
         self._frames_B = torch.zeros(0, dtype=torch.long)
 

@@ -38,9 +38,9 @@ from audiomill.models.feature_ctc.feature_loading import WEIGHTS, encoder_of, lo
 from audiomill.models.feature_ctc.feature_settings import ENCODER, FeatureSettings, feature_settings
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.vectors.hearing_encoder import (
-    HearingEncoder,
-    Remembered,
+from audiomill.models.vectors.frozen_encoder import (
+    FeatureCache,
+    FrozenEncoder,
     found_encoder,
     loaded_encoder,
     most_samples,
@@ -69,7 +69,7 @@ class FeatureLearner:
 
     def __init__(
         self,
-        encoder: HearingEncoder,
+        encoder: FrozenEncoder,
         head: FeatureHead,
         settings: FeatureSettings,
         form: LabelForm | PieceForm,
@@ -77,7 +77,7 @@ class FeatureLearner:
         config: TrainConfig,
         most: int | None,
     ) -> None:
-        self._encoder = Remembered(encoder, keeps=not config.speed_augment and config.noise_snr is None)
+        self._encoder = FeatureCache(encoder, keeps=not config.speed_augment and config.noise_snr is None)
         self.model, self._settings, self._most = head, settings, most
         self._form, self._place, self._config = form, place, config
         self._device = next(head.parameters()).device
@@ -96,7 +96,7 @@ class FeatureLearner:
             found.append("audio_shorter_than_text" if is_short else tokens)
         return found
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """The head learns from the start, and nothing else ever."""
 
     def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:

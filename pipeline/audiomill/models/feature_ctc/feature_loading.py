@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import MIXED, SpeechModel, VectorWant
+from audiomill.models.base import MIXED, SpeechModel, VectorRequest
 from audiomill.models.checkpoint import find_checkpoint, fingerprint
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import Loading
@@ -17,7 +17,7 @@ from audiomill.models.feature_ctc.feature_head import FeatureFeed, FeatureHead, 
 from audiomill.models.feature_ctc.feature_settings import ENCODER, FeatureSettings, feature_settings
 from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.frames.model import FrameModel
-from audiomill.models.vectors.hearing_encoder import HearingEncoder, loaded_encoder
+from audiomill.models.vectors.frozen_encoder import FrozenEncoder, loaded_encoder
 from audiomill.models.vectors.kept_parts import check_same, place_of
 
 WEIGHTS = "model.safetensors"
@@ -45,16 +45,16 @@ def load(loading: Loading) -> SpeechModel:
     return FrameModel(
         network,
         vocabulary,
-        task.wants,
+        task.requested,
         loading.quantizers,
-        language=None if task.wants.transcripts is None else task.wants.transcripts.language,
+        language=None if task.requested.transcripts is None else task.requested.transcripts.language,
         storage_options=loading.storage_options,
     )
 
 
 def encoder_of(
     folder: Path, settings: FeatureSettings, model: ModelConfig, storage_options: dict[str, object]
-) -> HearingEncoder:
+) -> FrozenEncoder:
     """The encoder of a folder, in floats.
 
     Raises:
@@ -73,9 +73,9 @@ def encoder_of(
     )
 
 
-def want_of(settings: FeatureSettings) -> VectorWant:
+def want_of(settings: FeatureSettings) -> VectorRequest:
     """What is read of the encoder."""
-    return VectorWant(layer=MIXED if settings.mixture else settings.layer, weights=settings.mixture, dtype="fp32")
+    return VectorRequest(layer=MIXED if settings.mixture else settings.layer, weights=settings.mixture, dtype="fp32")
 
 
 def load_head(folder: Path, settings: FeatureSettings) -> FeatureHead:

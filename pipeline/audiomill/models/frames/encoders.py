@@ -18,7 +18,6 @@ from torch import Tensor
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 from audiomill.models.base import Parity, Utterance
-from audiomill.models.beside import MAX_COMPARED_PARAMETERS, PREPROCESSOR, PROCESSOR, feature_extractor, relative
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.frames.frame_network import FrameNetwork
@@ -27,6 +26,13 @@ from audiomill.models.frames.model import FrameModel
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
+from audiomill.models.preprocessing_files import (
+    MAX_COMPARED_PARAMETERS,
+    PREPROCESSOR,
+    PROCESSOR,
+    feature_extractor,
+    relative,
+)
 
 
 class Features(Protocol):
@@ -85,8 +91,8 @@ def load_encoder(loading: Loading, kind: Encoder) -> FrameModel:
     """
     from transformers import AutoModel, AutoModelForCTC
 
-    config, wants, folder = loading.task.model, loading.task.wants, loading.path
-    has_text = wants.transcripts is not None or wants.aligns
+    config, requested, folder = loading.task.model, loading.task.requested, loading.path
+    has_text = requested.transcripts is not None or requested.aligns
     vocabulary = None
     dtype = torch.float32 if is_int8(config.precision) else dtype_of(config.precision)
     model = loaded_whole(AutoModelForCTC if has_text else AutoModel, folder, dtype)
@@ -98,9 +104,9 @@ def load_encoder(loading: Loading, kind: Encoder) -> FrameModel:
     return FrameModel(
         encoder_network(loading, model, kind),
         vocabulary,
-        wants,
+        requested,
         loading.quantizers,
-        language=None if wants.transcripts is None else wants.transcripts.language,
+        language=None if requested.transcripts is None else requested.transcripts.language,
         storage_options=loading.storage_options,
         one_by_one=is_int8(config.precision),
     )

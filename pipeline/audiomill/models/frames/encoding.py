@@ -10,11 +10,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from audiomill.models.base import CONV, Aligner, Ladder, OnHeard, Packer, Parity, Readout, Utterance, Wants
+from audiomill.models.base import (
+    CONV,
+    Aligner,
+    FallbackPolicy,
+    OnProgress,
+    Packer,
+    Parity,
+    Readout,
+    RequestedOutputs,
+    Utterance,
+)
 from audiomill.models.finite import first_not_finite, is_finite, not_finite
 from audiomill.models.frames.frame_network import FrameNetwork, cores
+from audiomill.models.vectors.forward_hooks import LayerTaps, without_layers_above
 from audiomill.models.vectors.readout import Quantizer, read_out
-from audiomill.models.vectors.taps import LayerTaps, without_layers_above
 
 
 class EncodingModel:
@@ -22,20 +32,22 @@ class EncodingModel:
 
     Args:
         network: changed in place: layers that nobody wants are dropped where no text is.
-        wants: what to give.
+        requested: what to give.
         quantizers: by name of the want.
         writes: something behind the encoder is wanted, so that all its layers are.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
-    ladder: Ladder | None = None
+    on_progress: OnProgress | None = None
+    reports_progress = False
+    fallback: FallbackPolicy | None = None
     packer: Packer | None = None
     aligner: Aligner | None = None
 
-    def __init__(self, network: FrameNetwork, wants: Wants, quantizers: Mapping[str, Quantizer], writes: bool) -> None:
-        self._network, self._feed, self._wants, self._quantizers = network, network.feed, wants, quantizers
-        self._writes, self._stack = writes, wants.layers - {CONV}
+    def __init__(
+        self, network: FrameNetwork, requested: RequestedOutputs, quantizers: Mapping[str, Quantizer], writes: bool
+    ) -> None:
+        self._network, self._feed, self._wants, self._quantizers = network, network.feed, requested, quantizers
+        self._writes, self._stack = writes, requested.layers - {CONV}
         self._taps = LayerTaps(network.stack.layers, self._stack, network.final_norm)
         if not writes:
             without_layers_above(network.stack, max(self._stack, default=0))

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Parity, Utterance
-from audiomill.models.beside import MAX_COMPARED_PARAMETERS, PREPROCESSOR, feature_extractor, relative
 from audiomill.models.frames.inputs import FrameInputs
 from audiomill.models.frames.renamed import with_real_names
+from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, PREPROCESSOR, feature_extractor, relative
 
 
 def parity_of(

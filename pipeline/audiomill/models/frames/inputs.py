@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiomill.models.beside import feature_extractor
 from audiomill.models.frames.exact import adapter_frames, frame_mask, make_exact
 from audiomill.models.frames.fbank import KaldiFbank, num_mel_frames
+from audiomill.models.preprocessing_files import feature_extractor
 from audiomill.models.shape import receptive_field
 
 BERT_HOP_SAMPLES = 320

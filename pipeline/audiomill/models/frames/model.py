@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.config.search import SearchConfig
-from audiomill.models.base import CONV, Answer, Transcript, Utterance, Wants
+from audiomill.models.base import CONV, Prediction, RequestedOutputs, Transcript, Utterance
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
-from audiomill.models.ctc.greedy import CtcVocabulary, FrameLabels, contiguous, transcripts, without_special
-from audiomill.models.ctc.top_tokens import TopTokens
+from audiomill.models.ctc.emissions import Emissions
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary, FrameLabels, contiguous, transcripts, without_special
 from audiomill.models.finite import first_not_finite, is_finite, not_finite
 from audiomill.models.frames.encoding import EncodingModel
 from audiomill.models.frames.frame_network import FrameNetwork
-from audiomill.models.pulse import beat
 from audiomill.models.vectors.readout import Quantizer
+from audiomill.models.watchdog import heartbeat
 
 
 class FrameModel(EncodingModel):
@@ -32,7 +32,7 @@ class FrameModel(EncodingModel):
     Args:
         network: see there; changed in place.
         vocabulary: tokens of the CTC head; None where no text is wanted.
-        wants: what to give.
+        requested: what to give.
         quantizers: by name of the want.
         language: reported in the rows.
         storage_options: for the files of the decoder.
@@ -43,20 +43,20 @@ class FrameModel(EncodingModel):
         self,
         network: FrameNetwork,
         vocabulary: CtcVocabulary | None,
-        wants: Wants,
+        requested: RequestedOutputs,
         quantizers: Mapping[str, Quantizer],
         *,
         language: str | None,
         storage_options: dict[str, Any] | None = None,
         one_by_one: bool = False,
     ) -> None:
-        super().__init__(network, wants, quantizers, vocabulary is not None)
+        super().__init__(network, requested, quantizers, vocabulary is not None)
         self._one_by_one = self.pads_rows_alone = one_by_one
         self._model, self._vocabulary, self._language = network.model, vocabulary, language
-        self.aligner = self if wants.aligns else None
-        if CONV in wants.layers:
+        self.aligner = self if requested.aligns else None
+        if CONV in requested.layers:
             network.body.feature_projection.register_forward_pre_hook(self._keep_conv)
-        decoder = wants.transcripts.decoder if wants.transcripts is not None else SearchConfig()
+        decoder = requested.transcripts.decoder if requested.transcripts is not None else SearchConfig()
         has_beam = decoder.beam_size > 1
         self._num_kept = max(decoder.keep_posteriors, decoder.beam_tokens * has_beam)
         self._beam: BeamDecoder | None = None
@@ -64,7 +64,7 @@ class FrameModel(EncodingModel):
             self._beam = BeamDecoder(decoder, vocabulary, storage_options or {}, str(self._model.device))
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Best label of every frame, vectors and codes, whichever are wanted."""
         if self._one_by_one and len(batch) > 1:
             return [answer for utterance in batch for answer in self.forward([utterance])]
@@ -80,7 +80,7 @@ class FrameModel(EncodingModel):
         else:  # only codes of the convolutions: the transformer, most of the work, is not run
             self._network.body.feature_projection(self._network.convolutions(inputs))
         readouts = self._read_out(batch, self._model.device)
-        return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
+        return [Prediction(text, readout) for text, readout in zip(texts, readouts, strict=True)]
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""
@@ -124,12 +124,12 @@ class FrameModel(EncodingModel):
         found = [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
         if self._num_kept:
             tokens, values = self._most_probable(logprobs_BFV)
-            tops = [TopTokens(tokens[row, :count], values[row, :count]) for row, count in enumerate(counts)]
+            tops = [Emissions(tokens[row, :count], values[row, :count]) for row, count in enumerate(counts)]
             found = [each._replace(top=top) for each, top in zip(found, tops, strict=True)]
         if not self._wants.aligns:
             return found
         all_BFV = logprobs_BFV.cpu().numpy()
-        return [each._replace(emitted_FV=all_BFV[row, : counts[row]]) for row, each in enumerate(found)]
+        return [each._replace(emissions_FV=all_BFV[row, : counts[row]]) for row, each in enumerate(found)]
 
     def _most_probable(self, logprobs_BFV: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The blank and the most probable other tokens of each frame, with their log-probabilities."""
@@ -149,9 +149,9 @@ class FrameModel(EncodingModel):
         assert self._vocabulary is not None, "a model with a CTC head"
         found: list[list[tuple[int, int]] | None] = []
         for utterance, text, said in zip(utterances, texts, words, strict=True):
-            beat()
-            assert text.emitted_FV is not None, "alignment was wanted"
-            spans = word_frames(said, text.emitted_FV, self._vocabulary)
+            heartbeat()
+            assert text.emissions_FV is not None, "alignment was wanted"
+            spans = word_frames(said, text.emissions_FV, self._vocabulary)
             hop, left = self.text_hop, utterance.left
             found.append(spans and [(max(0, hop * a - left), max(0, hop * b - left)) for a, b in spans])
         return found

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.causal.borrowed_family import borrowed_family
+from audiomill.models.causal.hf_speech_llm_family import borrowed_family
 from audiomill.models.family import Loading
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.borrowed import Layout, Wave, heard_features, load_borrowed, tensors_of
+    from audiomill.models.causal.hf_speech_llm import Layout, Wave, heard_features, load_borrowed, tensors_of
 
     def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
         return tensors_of(processor.apply_transcription_request(wave))

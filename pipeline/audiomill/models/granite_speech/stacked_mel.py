@@ -19,9 +19,9 @@ from transformers.audio_utils import mel_filter_bank
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
-from audiomill.models.beside import extractor_settings
 from audiomill.models.frames.spectra import centred_window, own_frames, powers, waveforms, with_margins
 from audiomill.models.granite_speech.halvings import MEL_HOP, STACKED
+from audiomill.models.preprocessing_files import extractor_settings
 
 DEFAULTS = {
     "num_mel_bins": 80,

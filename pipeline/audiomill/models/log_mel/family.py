@@ -22,7 +22,7 @@ def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
 def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.log_mel.log_mel_model import LogMelModel
 
-    return LogMelModel(loading.task.wants, loading.quantizers)
+    return LogMelModel(loading.task.requested, loading.quantizers)
 
 
 FAMILY = Family(

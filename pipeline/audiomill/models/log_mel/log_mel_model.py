@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from audiomill.models.base import Aligner, Answer, Ladder, OnHeard, Packer, Parity, Transcript, Utterance, Wants
+from audiomill.models.base import (
+    Aligner,
+    FallbackPolicy,
+    OnProgress,
+    Packer,
+    Parity,
+    Prediction,
+    RequestedOutputs,
+    Transcript,
+    Utterance,
+)
 from audiomill.models.log_mel.mel_bands import HOP, MELS
 from audiomill.models.mel import NUM_FFT, LogMel
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
@@ -17,19 +27,19 @@ class LogMelModel:
     """See `audiomill.models.base.SpeechModel`: its one hidden state is the spectrogram.
 
     Args:
-        wants: what to give.
+        requested: what to give.
         quantizers: by name of the want.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
+    on_progress: OnProgress | None = None
+    reports_progress = False
     pads_rows_alone = True
-    ladder: Ladder | None = None
+    fallback: FallbackPolicy | None = None
     packer: Packer | None = None
     aligner: Aligner | None = None
 
-    def __init__(self, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
-        self._wants, self._quantizers = wants, quantizers
+    def __init__(self, requested: RequestedOutputs, quantizers: Mapping[str, Quantizer]) -> None:
+        self._wants, self._quantizers = requested, quantizers
         self._mel = LogMel(MELS, torch.device("cpu"))
 
     def padded_length(self, num_samples: int) -> int:
@@ -39,14 +49,14 @@ class LogMelModel:
         """Nothing is kept between batches."""
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Vectors and codes, row by row."""
         found = []
         for utterance in batch:
             hidden_1FM = self._spectrogram(utterance)
             core = CoreFrames([utterance], [hidden_1FM.shape[1]], HOP, hidden_1FM.device)
             (readout,) = read_out(self._wants, {0: hidden_1FM}, None, self._quantizers, lambda layer, core=core: core)  # type: ignore[misc]
-            found.append(Answer(None, readout))
+            found.append(Prediction(None, readout))
         return found
 
     def _spectrogram(self, utterance: Utterance) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor
 from audiomill.models.frames.encoders import Encoder, extractor_of
 from audiomill.models.moonshine.strides import CONVOLUTIONS, HOP, MIN_SAMPLES
 from audiomill.models.projection import fused, projection
-from audiomill.models.seq2seq.decoder_weights import DecoderWeights, Function, Placed
-from audiomill.models.seq2seq.named_alike import decoder_layer, num_heads
+from audiomill.models.seq2seq.decoder_weights import ApplyRotary, DecoderWeights, Function
+from audiomill.models.seq2seq.hf_decoder_layers import decoder_layer, num_heads
 
 
 class Waveforms:
@@ -63,10 +63,10 @@ def decoder_weights(model: Any, folder: Path, precision: str) -> DecoderWeights:
     """
     decoder, config = model.model.decoder, model.config
     tokens_VD = decoder.embed_tokens.weight.detach()
-    placed = _placed(decoder.rotary_emb, config.max_position_embeddings, tokens_VD)
+    apply_rotary = _rotary_embedding(decoder.rotary_emb, config.max_position_embeddings, tokens_VD)
     return DecoderWeights(
         embed=lambda tokens, places: tokens_VD[tokens],
-        layers=[decoder_layer(layer, precision, _feed_forward, placed) for layer in decoder.layers],
+        layers=[decoder_layer(layer, precision, _feed_forward, apply_rotary) for layer in decoder.layers],
         norm=decoder.norm,
         vocabulary=projection(model.proj_out.weight, None, precision),
         num_heads=num_heads(config, folder),
@@ -82,13 +82,13 @@ def _feed_forward(mlp: Any, precision: str) -> Function:
     fc1, fc2, act = fused([mlp.fc1], precision), fused([mlp.fc2], precision), mlp.activation_fn
 
     def run(x_BLD: Tensor) -> Tensor:
-        values, gates = fc1(x_BLD).chunk(2, dim=-1)
-        return fc2(act(gates) * values)
+        values, failed_checks = fc1(x_BLD).chunk(2, dim=-1)
+        return fc2(act(failed_checks) * values)
 
     return run
 
 
-def _placed(rotary: Any, max_positions: int, like: Tensor) -> Placed:
+def _rotary_embedding(rotary: Any, max_positions: int, like: Tensor) -> ApplyRotary:
     """Rotary positions of neighbouring pairs; the last part of a head's width stays as it is."""
     cos, sin = rotary(like, torch.arange(max_positions, device=like.device)[None])
     cos_PR, sin_PR = (each[0, :, : each.shape[-1] // 2].repeat_interleave(2, dim=-1) for each in (cos, sin))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audiomill.models.projection import fused, projection
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights, Function
-from audiomill.models.seq2seq.named_alike import decoder_layer, num_heads
+from audiomill.models.seq2seq.hf_decoder_layers import decoder_layer, num_heads
 
 
 def decoder_weights(model: Any, folder: Path, precision: str) -> DecoderWeights:

@@ -17,9 +17,9 @@ from audiomill.models.fastconformer.fast_conformer import encoder
 from audiomill.models.fastconformer.frame_clock import shape
 from audiomill.models.nemo_canary.canary_decoder import decoder_weights
 from audiomill.models.nemo_canary.trained_languages import LANGUAGES
+from audiomill.models.seq2seq.generation import DecoderAdapter
+from audiomill.models.seq2seq.hf_decoder_layers import special_tokens
 from audiomill.models.seq2seq.model import load_encoder_decoder
-from audiomill.models.seq2seq.named_alike import special_tokens
-from audiomill.models.seq2seq.writing import Writer
 
 ENCODED_AT_ONCE_S = 480.0
 """On a GPU."""
@@ -29,8 +29,8 @@ def load(loading: Loading) -> SpeechModel:
     """A checkpoint from a local folder."""
     kind = dataclasses.replace(encoder(shape(loading.path).hop), body=lambda model: model.model.encoder)
 
-    def writer(model: Any, precision: str) -> Writer:
-        text, processor = loading.task.wants.transcripts, _processor(loading.path)
+    def writer(model: Any, precision: str) -> DecoderAdapter:
+        text, processor = loading.task.requested.transcripts, _processor(loading.path)
         assert text is not None and text.language is not None, "checked before anything was started"
         default, into_english, punctuation = text.language, text.task == "translate", text.punctuation
 
@@ -42,7 +42,7 @@ def load(loading: Loading) -> SpeechModel:
             assert spoken is not None, "a language is always said"
             return _prompt(processor, spoken, "en" if into_english else spoken, punctuation, loading.path)
 
-        return Writer(
+        return DecoderAdapter(
             weights=decoder_weights(model, loading.path, precision),
             tokens=special_tokens(model, prompt(default)[0], model.config.vocab_size),
             decoded=lambda rows: processor.tokenizer.batch_decode(rows, skip_special_tokens=True),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomill.models.family import Facts
-from audiomill.models.inert import names_tensor
+from audiomill.models.restricted_unpickler import names_tensor
 from audiomill.models.speakers.diarizer_family import frame_classifier
 
 _ROOT = "sincnet.wav_norm1d.weight"

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from audiomill.errors import ModelError
-from audiomill.models.inert import loaded_into, tensors_of
 from audiomill.models.pyannote_segmentation.pyannet import (
     HOP,
     LEAST_SAMPLES,
@@ -15,6 +14,7 @@ from audiomill.models.pyannote_segmentation.pyannet import (
     PyanNet,
     num_speakers_of,
 )
+from audiomill.models.restricted_unpickler import loaded_into, tensors_of
 from audiomill.models.speakers.diarizer import FrameClassifier
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.causal.borrowed_family import borrowed_family
+from audiomill.models.causal.hf_speech_llm_family import borrowed_family
 from audiomill.models.family import Loading
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.borrowed import load_borrowed
+    from audiomill.models.causal.hf_speech_llm import load_borrowed
     from audiomill.models.qwen3_asr.qwen3_request import LAYOUT
 
     return load_borrowed(loading, LAYOUT)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from audiomill.models.causal.borrowed import Layout, Wave, heard_features, tensors_of
+from audiomill.models.causal.hf_speech_llm import Layout, Wave, heard_features, tensors_of
 
 MARK = "<asr_text>"
 """Between the language and the text."""

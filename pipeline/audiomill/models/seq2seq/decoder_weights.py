@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
-Placed = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+ApplyRotary = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Queries and keys (B, heads, L, E) and their positions, (L) or (B, 1) -> both as they meet, turned by their positions."""
 
 
@@ -29,7 +29,7 @@ class CrossAttention:
 @dataclass(frozen=True)
 class DecoderLayer:
     """`qkv`: queries, keys and values side by side; `cross`: None where the audio stands in front of the text;
-    `feed_forward` stands behind `norm`; `placed`: where queries and keys, not the tokens, know their positions."""
+    `feed_forward` stands behind `norm`; `apply_rotary`: where queries and keys, not the tokens, know their positions."""
 
     attention_norm: Function
     qkv: Function
@@ -37,7 +37,7 @@ class DecoderLayer:
     norm: Function
     feed_forward: Function
     cross: CrossAttention | None = None
-    placed: Placed | None = None
+    apply_rotary: ApplyRotary | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DecoderWeights:
         max_positions: longest sequence, prompt included.
         device: of everything.
         dtype: of what is remembered.
-        num_shared: queries that share one head of keys and values.
+        gqa_group_size: queries that share one head of keys and values.
         head_width: E; by default D / H.
         scale: of the dot products; by default 1 / sqrt(E).
     """
@@ -68,7 +68,7 @@ class DecoderWeights:
     max_positions: int
     device: torch.device
     dtype: torch.dtype
-    num_shared: int = 1
+    gqa_group_size: int = 1
     head_width: int | None = None
     scale: float | None = None
 
@@ -78,14 +78,14 @@ class DecoderWeights:
         return self.head_width or self.width // self.num_heads
 
     @property
-    def looks(self) -> bool:
+    def has_cross_attention(self) -> bool:
         """Whether it looks at an encoder's output; else the audio stands in front of the text."""
         return self.layers[0].cross is not None
 
     @property
     def num_key_heads(self) -> int:
         """Heads of keys and values."""
-        return self.num_heads // self.num_shared
+        return self.num_heads // self.gqa_group_size
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """logits_BLV, float32."""

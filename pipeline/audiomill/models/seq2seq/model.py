@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiomill.models.base import Answer, Readout, Transcript, Utterance, Wants
+from audiomill.models.base import Prediction, Readout, RequestedOutputs, Transcript, Utterance
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import Encoder, encoder_network
 from audiomill.models.frames.encoding import EncodingModel
@@ -19,14 +19,14 @@ from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
-from audiomill.models.pulse import beat
 from audiomill.models.seq2seq.beam.fusion import Fusion, fusion_of
-from audiomill.models.seq2seq.gates import Signals
-from audiomill.models.seq2seq.heard import Heard, How
-from audiomill.models.seq2seq.ladder import GateLadder
-from audiomill.models.seq2seq.named_alike import step_precision
-from audiomill.models.seq2seq.writing import Writer, Writing, core
+from audiomill.models.seq2seq.generation import DecoderAdapter, Generator, core
+from audiomill.models.seq2seq.hf_decoder_layers import step_precision
+from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
+from audiomill.models.seq2seq.quality_checks import DecodingMetrics
+from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
 from audiomill.models.vectors.readout import Quantizer
+from audiomill.models.watchdog import heartbeat
 
 
 class EncoderDecoder(EncodingModel):
@@ -35,7 +35,7 @@ class EncoderDecoder(EncodingModel):
     Args:
         network: its body is the encoder; changed in place.
         writer: None where no text is wanted.
-        wants: what to give.
+        requested: what to give.
         quantizers: by name of the want.
         memory_fraction: share of the device's free memory to plan for.
         encoded_at_once_s: audio that the encoder is given at once, where its rows do not see each other's padding; 0: row
@@ -43,71 +43,73 @@ class EncoderDecoder(EncodingModel):
         fusion: beside the beams that every row is decoded with; None: rows are decoded without beams.
     """
 
-    tells_rows = pads_rows_alone = True
+    reports_progress = pads_rows_alone = True
 
     def __init__(
         self,
         network: FrameNetwork,
-        writer: Writer | None,
-        wants: Wants,
+        writer: DecoderAdapter | None,
+        requested: RequestedOutputs,
         quantizers: Mapping[str, Quantizer],
         memory_fraction: float,
         encoded_at_once_s: float = 0.0,
         fusion: Fusion | None = None,
     ) -> None:
-        super().__init__(network, wants, quantizers, writer is not None)
-        self._encoded_at_once_s, self._first = encoded_at_once_s, How()
-        self._writing: Writing | None = None
-        if writer is not None and wants.transcripts is not None:
-            self._writing = Writing(writer, wants.transcripts, memory_fraction, fusion)
-        if wants.transcripts is not None and wants.transcripts.retry:
-            self._first = How(stops_loops=True)
-        if fusion is not None and wants.transcripts is not None:
-            self._first = How(num_beams=wants.transcripts.decoder.beam_size, is_fused=True)
-        if wants.transcripts is not None and wants.transcripts.retry:
-            self.ladder = GateLadder(self, wants.transcripts)
+        super().__init__(network, requested, quantizers, writer is not None)
+        self._encoded_at_once_s, self._first = encoded_at_once_s, DecodingOptions()
+        self._writing: Generator | None = None
+        if writer is not None and requested.transcripts is not None:
+            self._writing = Generator(writer, requested.transcripts, memory_fraction, fusion)
+        if requested.transcripts is not None and requested.transcripts.retry:
+            self._first = DecodingOptions(stops_repetition=True)
+        if fusion is not None and requested.transcripts is not None:
+            self._first = DecodingOptions(num_beams=requested.transcripts.decoder.beam_size, uses_fusion=True)
+        if requested.transcripts is not None and requested.transcripts.retry:
+            self.fallback = TemperatureFallback(self, requested.transcripts)
 
     def spare_memory(self) -> None:
         """Half the rows at a time."""
         if self._writing is not None:
             self._writing.spare_memory()
 
-    def context(self, num_samples: int, how: How) -> int:
+    def context(self, num_samples: int, options: DecodingOptions) -> int:
         """The encoder is shown the segment, however it is decoded."""
         return num_samples
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Tokens, vectors and codes, whichever are wanted. Where text is wanted a segment's context is not looked at."""
         if self._writing is None:
-            return [Answer(None, readout) for _, readout in self._rows(batch)]
+            return [Prediction(None, readout) for _, readout in self._rows(batch)]
         cores = [core(utterance) for utterance in batch]
         rows, readouts = [], []
         for hidden_FD, readout in self._rows(cores):
             rows.append(hidden_FD)
             readouts.append(readout)
-        texts = self._writing.written(cores, rows, self._first, self.on_heard)
-        return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
+        texts = self._writing.written(cores, rows, self._first, self.on_progress)
+        return [Prediction(text, readout) for text, readout in zip(texts, readouts, strict=True)]
 
     @torch.inference_mode()
-    def decode(self, batch: Sequence[Utterance], how: How) -> list[Heard]:
+    def decode(self, batch: Sequence[Utterance], options: DecodingOptions) -> list[Hypothesis]:
         """Tokens of one batch."""
         assert self._writing is not None, "text is wanted"
         cores = [core(utterance) for utterance in batch]
-        return self._writing.written(cores, [hidden_FD for hidden_FD, _ in self._rows(cores)], how, self.on_heard)
+        return self._writing.written(
+            cores, [hidden_FD for hidden_FD, _ in self._rows(cores)], options, self.on_progress
+        )
 
     def _rows(self, batch: Sequence[Utterance]) -> list[tuple[Tensor, Readout]]:
         """hidden_FD of each row, and what is wanted of its hidden states."""
         found: list[tuple[Tensor, Readout]] = []
         while len(found) < len(batch):
-            beat()
+            heartbeat()
             some = self._next(batch[len(found) :])
             hidden_BFD = self._encoded(some)
             counts = self._feed.frames_B().tolist()
             readouts = self._read_out(some, hidden_BFD.device)
             found += [(row[:count], out) for row, count, out in zip(hidden_BFD, counts, readouts, strict=True)]
-            if self._writing is None and self.on_heard is not None:
-                self.on_heard(len(some), sum(len(utterance.pcm_T) for utterance in some))
+            if self._writing is None and self.on_progress is not None:
+                self.on_progress(len(some), sum(len(utterance.pcm_T) for utterance in some))
         return found
 
     def _next(self, waiting: Sequence[Utterance]) -> Sequence[Utterance]:
@@ -119,25 +121,25 @@ class EncoderDecoder(EncodingModel):
             count += 1
         return waiting[:count]
 
-    def signals(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Signals]:
+    def metrics(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
         assert self._writing is not None, "text is wanted"
-        return self._writing.signals(utterances, texts)
+        return self._writing.metrics(utterances, texts)
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Transcript]:
         """Texts, without times of words."""
         assert self._writing is not None, "text is wanted"
         return self._writing.transcripts(texts)
 
 
 def load_encoder_decoder(
-    loading: Loading, kind: Encoder, writer: Callable[[Any, str], Writer], encoded_at_once_s: float = 0.0
+    loading: Loading, kind: Encoder, writer: Callable[[Any, str], DecoderAdapter], encoded_at_once_s: float = 0.0
 ) -> EncoderDecoder:
     """A checkpoint from a local folder.
 
     Args:
         loading: what is wanted of which folder.
-        kind: how its encoder is fed.
+        kind: options its encoder is fed.
         writer: the model and the number format of its steps -> its decoder's side; asked where text is wanted.
         encoded_at_once_s: see `EncoderDecoder`.
 
@@ -146,22 +148,22 @@ def load_encoder_decoder(
     """
     from transformers import AutoModelForSpeechSeq2Seq
 
-    folder, wants, config = loading.path, loading.task.wants, loading.task.model
+    folder, requested, config = loading.path, loading.task.requested, loading.task.model
     precision = config.precision
     dtype = torch.float32 if is_int8(precision) else dtype_of(precision)
     model = loaded_whole(AutoModelForSpeechSeq2Seq, folder, dtype).to(loading.device).eval()
     decoder = None
-    if wants.transcripts is not None:
+    if requested.transcripts is not None:
         if loading.device.type == "cpu":  # its activations stay in float32
             model.model.decoder.float()
             model.get_output_embeddings().float()
         decoder = writer(model, step_precision(precision, loading.device))
     network = encoder_network(loading, model, kind)
     fusion = None
-    if decoder is not None and decoder.pieces is not None and wants.transcripts is not None:
-        search = wants.transcripts.decoder
+    if decoder is not None and decoder.pieces is not None and requested.transcripts is not None:
+        search = requested.transcripts.decoder
         if search.beam_size > 1:
             fusion = fusion_of(decoder.pieces, search, loading.storage_options, str(loading.device))
     return EncoderDecoder(
-        network, decoder, wants, loading.quantizers, config.memory_fraction, encoded_at_once_s, fusion
+        network, decoder, requested, loading.quantizers, config.memory_fraction, encoded_at_once_s, fusion
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import TimedText
-from audiomill.models.seq2seq.heard import Stretch
+from audiomill.models.seq2seq.hypothesis import DecodedChunk
 
 LEVEL_SAMPLES = MODEL_SAMPLE_RATE // 100
 _LONG_S = 0.35
@@ -81,20 +81,20 @@ def _without_pause(word: TimedText, pcm_T: NDArray[np.int16]) -> TimedText:
     return word._replace(start=start, stop=stop)
 
 
-def without_repeats(stretches: Sequence[Stretch], end: int) -> tuple[Stretch, ...]:
+def without_repeats(chunks: Sequence[DecodedChunk], end: int) -> tuple[DecodedChunk, ...]:
     """Passes without what they say again of the pass before: it ended behind the place from which they heard.
 
     Args:
-        stretches: of a segment, in order.
+        chunks: of a segment, in order.
         end: the first token that is no text.
     """
-    found = list(stretches[:1])
-    for before, each in pairwise(stretches):
+    found = list(chunks[:1])
+    for before, each in pairwise(chunks):
         found.append(_cut(each, _num_said_twice(found[-1] if found else before, each, end), end))
     return tuple(found)
 
 
-def _num_said_twice(before: Stretch, after: Stretch, end: int) -> int:
+def _num_said_twice(before: DecodedChunk, after: DecodedChunk, end: int) -> int:
     """Text tokens at the beginning of a pass that are those at the end of the one before, at the same time."""
     if not before.timed or not after.timed:
         return 0
@@ -105,7 +105,7 @@ def _num_said_twice(before: Stretch, after: Stretch, end: int) -> int:
     return next((size for size in sizes if before.timed[-size].stop > after.start), 0)
 
 
-def _cut(stretch: Stretch, count: int, end: int) -> Stretch:
+def _cut(stretch: DecodedChunk, count: int, end: int) -> DecodedChunk:
     """Without its first text tokens; marks of time stay."""
     if not count:
         return stretch

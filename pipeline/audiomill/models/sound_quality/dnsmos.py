@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.vad import onnx_runtime
 from audiomill.models.installed import installed_path
-from audiomill.models.pulse import beat
+from audiomill.models.watchdog import heartbeat
 
 _WINDOW = int(9.01 * MODEL_SAMPLE_RATE)
 NUM_MELS, NUM_FFT, HOP = 120, 321, 160
@@ -57,7 +57,7 @@ def _windows(wave_T: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 def _window(wave_T: NDArray[np.float32]) -> tuple[float, float, float, float]:
     p835, p808 = _sessions()
-    beat()
+    heartbeat()
     ((signal, background, overall),) = p835.run(None, {"input_1": wave_T[None]})[0]
     mel = _log_mels(wave_T[:-160])[None]
     listener = p808.run(None, {"input_1": mel})[0][0][0]

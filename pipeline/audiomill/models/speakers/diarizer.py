@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.models.base import Answer, LocalSpeaker, Parity, Readout, SpeechModel, Utterance
-from audiomill.models.pulse import beat
+from audiomill.models.base import LocalSpeaker, Parity, Prediction, Readout, SpeechModel, Utterance
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
+from audiomill.models.watchdog import heartbeat
 
 _BATCH_SAMPLES = 160 * MODEL_SAMPLE_RATE
 _LONGEST_PAUSE = samples_from_seconds(0.15)
@@ -94,7 +94,7 @@ class Diarizer(SpeechModel):
     def parity(self, utterance: Utterance) -> Parity:
         return self._classifier.parity(_own(utterance))
 
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Local speakers of each row."""
         longest = self._classifier.window
         windows = [window for row, each in enumerate(batch) for window in _windows(row, _own(each), longest)]
@@ -112,7 +112,7 @@ class Diarizer(SpeechModel):
             alone, vector = (0, None) if voice is None else (len(voice), next(vectors))
             span = (window.start + start, window.start + stop, probability)
             found[window.row].append(LocalSpeaker(window.start, local, span, alone, vector))
-        return [Answer(None, Readout(local=tuple(each))) for each in found]
+        return [Prediction(None, Readout(local=tuple(each))) for each in found]
 
     @torch.inference_mode()
     def _heard(self, windows: Sequence[_Window]) -> list[list[list[_Span]]]:
@@ -128,7 +128,7 @@ class Diarizer(SpeechModel):
                 probability_BFS, active_BFS = self._classifier.activity(wave_BT)
                 for at, *each in zip(batch, probability_BFS.cpu().numpy(), active_BFS.cpu().numpy(), strict=True):
                     found[at] = self._spans(len(windows[at].pcm_T), *each)
-                beat()
+                heartbeat()
         return found
 
     def _spans(

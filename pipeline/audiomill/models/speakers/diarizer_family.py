@@ -37,9 +37,9 @@ def frame_classifier(
     def load(loading: Loading) -> SpeechModel:
         from audiomill.models.speakers.diarizer import Diarizer
 
-        assert loading.task.wants.turns is not None, "a diarizer is asked for turns"
+        assert loading.task.requested.turns is not None, "a diarizer is asked for turns"
         device = str(loading.device)
-        embedder = embedder_of(loading.task.wants.turns.voices, device, loading.storage_options)
+        embedder = embedder_of(loading.task.requested.turns.voices, device, loading.storage_options)
         return Diarizer(classifier(loading.path, device), embedder)
 
     return Family(

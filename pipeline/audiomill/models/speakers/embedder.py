@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.pulse import beat
+from audiomill.models.watchdog import heartbeat
 
 FULL_SCALE = 32768.0
 _MOST_SAMPLES = 10 * MODEL_SAMPLE_RATE
@@ -47,7 +47,7 @@ class Embedder:
                 for (number, _), vector in zip(batch, self.forward(pcm_BT).cpu().numpy(), strict=True):
                     sums[number] += vector
                     counts[number] += 1
-                beat()
+                heartbeat()
         found: NDArray[np.float32] = (sums / counts[:, None]).astype(np.float32)
         return found
 

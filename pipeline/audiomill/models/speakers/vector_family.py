@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import VECTORS, VOICES, Facts, Family, Loading
-from audiomill.models.inert import names_tensor
+from audiomill.models.restricted_unpickler import names_tensor
 from audiomill.models.shape import Shape
 
 LONGEST_S = 10_800.0
@@ -39,7 +39,7 @@ def speaker_vectors(
     def load(loading: Loading) -> SpeechModel:
         from audiomill.models.speakers.vector_model import VectorModel
 
-        return VectorModel(embedder(loading.path, str(loading.device)), loading.task.wants)
+        return VectorModel(embedder(loading.path, str(loading.device)), loading.task.requested)
 
     def recognises(path: Path, settings: Mapping[str, Any]) -> bool:
         return names_tensor(path, *tensors)

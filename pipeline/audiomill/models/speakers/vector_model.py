@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from audiomill.models.base import Answer, Parity, SpeechModel, Utterance, Wants
+from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance
 from audiomill.models.speakers.embedder import Embedder
 from audiomill.models.vectors.readout import CoreFrames, read_out
 
@@ -16,13 +16,13 @@ class VectorModel(SpeechModel):
 
     Args:
         embedder: makes the vectors.
-        wants: what to give.
+        requested: what to give.
     """
 
     pads_rows_alone = True
 
-    def __init__(self, embedder: Embedder, wants: Wants) -> None:
-        self._embedder, self._wants = embedder, wants
+    def __init__(self, embedder: Embedder, requested: RequestedOutputs) -> None:
+        self._embedder, self._wants = embedder, requested
 
     def padded_length(self, num_samples: int) -> int:
         """Nothing is padded but what is too short to be heard."""
@@ -32,7 +32,7 @@ class VectorModel(SpeechModel):
         """Transformers has no such model."""
         return Parity(note="input and forward pass: transformers has no such model")
 
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """The vector of each row, its context left out."""
         own = [each._replace(pcm_T=each.pcm_T[each.left : len(each.pcm_T) - each.right]) for each in batch]
         own = [each._replace(left=0, right=0) for each in own]
@@ -40,4 +40,4 @@ class VectorModel(SpeechModel):
         longest = max(len(each.pcm_T) for each in own)
         core = CoreFrames(own, [1] * len(own), max(1, longest), vectors_BD.device)
         found = read_out(self._wants, {0: vectors_BD[:, None]}, None, {}, lambda layer: core)
-        return [Answer(None, readout) for readout in found]
+        return [Prediction(None, readout) for readout in found]

@@ -22,23 +22,23 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import Utterance, VectorWant
-from audiomill.models.causal.hearing_writer import HearingWriter
+from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.causal.activation_trace import Stage
 from audiomill.models.causal.language_model import load_language_model
-from audiomill.models.causal.way import Stage
+from audiomill.models.causal.speech_llm_model import SpeechLLM
 from audiomill.models.checkpoint import find_checkpoint, fingerprint, weights_fingerprint
 from audiomill.models.family import has_files
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.locate import local_path
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
-from audiomill.models.seq2seq.writing import Writer
+from audiomill.models.seq2seq.generation import DecoderAdapter
 from audiomill.models.speech_llm.adapter import new_adapter
 from audiomill.models.speech_llm.projected import Projected
 from audiomill.models.speech_llm.projector import Projector, loudness_of
 from audiomill.models.speech_llm.prompts import prompt_for, prompt_tokens
 from audiomill.models.speech_llm.settings import ADAPTER, ENCODER, LM, SpeechLlmSettings, check_prompt
 from audiomill.models.speech_llm.speech_llm_loading import WEIGHTS, Parts, load_parts
-from audiomill.models.vectors.hearing_encoder import Remembered, found_encoder, loaded_encoder, most_samples
+from audiomill.models.vectors.frozen_encoder import FeatureCache, found_encoder, loaded_encoder, most_samples
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.text.spoken_text import Text
 
@@ -83,7 +83,7 @@ class ProjectorLearner:
         self.model: Any = Learnt(parts.projector, parts.lm.model)
         self._prompt = prompt_tokens(parts.tokenizer, parts.settings.prompt)
         self._device = parts.lm.embeddings_VD.device
-        self._remembered = Remembered(parts.encoder, keeps=not config.speed_augment and config.noise_snr is None)
+        self._remembered = FeatureCache(parts.encoder, keeps=not config.speed_augment and config.noise_snr is None)
         self._weights: DecoderWeights | None = None
 
     def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
@@ -101,7 +101,7 @@ class ProjectorLearner:
             found.append("text_too_long" if len(tokens) > _MAX_TEXT_TOKENS else [*tokens, self._parts.lm.ends[0]])
         return found
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """The projector and LoRA weights learn from the start, and nothing else ever."""
         self.model.requires_grad_(True)
 
@@ -146,7 +146,7 @@ class ProjectorLearner:
             hidden_BLD[at, len(row) - len(text) : len(row)]
             for at, (row, text) in enumerate(zip(rows, texts, strict=True))
         ]
-        logprobs_NV = (lm.head(torch.cat(spoken)).float() / lm.divided).log_softmax(-1)
+        logprobs_NV = (lm.head(torch.cat(spoken)).float() / lm.logits_scaling).log_softmax(-1)
         tokens_N = torch.tensor([token for text in texts for token in text], device=self._device)
         chosen_N = logprobs_NV.gather(1, tokens_N[:, None])[:, 0]
         return [each.sum() for each in chosen_N.split([len(text) for text in texts])]
@@ -158,17 +158,17 @@ class ProjectorLearner:
         utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
         if self._weights is None or parts.settings.has_adapter:  # LoRA weights have changed
             self._weights = parts.lm.weights(_precision(parts.lm.body))
-        writer = Writer(
+        writer = DecoderAdapter(
             weights=self._weights,
             tokens=parts.lm.special_tokens(),
             decoded=lambda found: parts.tokenizer.batch_decode(found, skip_special_tokens=True),
             language=lambda utterance: None,
             prompt=lambda language: [],
         )
-        listening = _Remembered(
+        listening = CachedFrames(
             self, Projected(parts.encoder, parts.projector, parts.lm, self._prompt, parts.settings.rates)
         )
-        model = HearingWriter(listening, writer, text, 0.5, parts.encoder.parity)
+        model = SpeechLLM(listening, writer, text, 0.5, parts.encoder.parity)
         answers = model.forward(utterances)
         return [each.text for each in model.transcripts(utterances, [answer.text for answer in answers])]
 
@@ -196,8 +196,8 @@ class ProjectorLearner:
                 keep(place, folder / inside)
 
 
-class _Remembered:
-    """See `audiomill.models.causal.hearing_writer.Listening`: with frames that were encoded before."""
+class CachedFrames:
+    """See `audiomill.models.causal.speech_llm_model.AudioPrefixEncoder`: with frames that were encoded before."""
 
     def __init__(self, learner: ProjectorLearner, projected: Projected) -> None:
         self._learner, self._projected = learner, projected
@@ -293,7 +293,7 @@ def new_projector_learner(folder: Path, config: TrainConfig, device: torch.devic
         prompt=prompt,
         has_adapter=bool(config.lora_rank),
     )
-    encoder = loaded_encoder(name, VectorWant(layer=layer, dtype="fp32"), settings.hop, _formats(config, device), {})
+    encoder = loaded_encoder(name, VectorRequest(layer=layer, dtype="fp32"), settings.hop, _formats(config, device), {})
     projector = Projector(
         settings.encoder_width, settings.stack, settings.hidden, settings.lm_width, loudness_of(lm.embeddings_VD)
     )

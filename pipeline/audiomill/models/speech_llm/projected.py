@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from audiomill.models.base import Utterance
+from audiomill.models.causal.activation_trace import Stage
 from audiomill.models.causal.language_model import LanguageModel
-from audiomill.models.causal.way import Stage
 from audiomill.models.speech_llm.projector import Projector
-from audiomill.models.vectors.hearing_encoder import HearingEncoder
+from audiomill.models.vectors.frozen_encoder import FrozenEncoder
 
 
 class Projected:
-    """See `audiomill.models.causal.hearing_writer.Listening`.
+    """See `audiomill.models.causal.speech_llm_model.AudioPrefixEncoder`.
 
     Args:
         encoder: frozen.
@@ -30,7 +30,7 @@ class Projected:
 
     def __init__(
         self,
-        encoder: HearingEncoder,
+        encoder: FrozenEncoder,
         projector: Projector,
         lm: LanguageModel,
         prompt: tuple[list[int], list[int]],

@@ -10,20 +10,20 @@ from safetensors import safe_open
 
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import SpeechModel, VectorWant
-from audiomill.models.causal.hearing_writer import HearingWriter
+from audiomill.models.base import SpeechModel, VectorRequest
 from audiomill.models.causal.language_model import LanguageModel, load_language_model
+from audiomill.models.causal.speech_llm_model import SpeechLLM
 from audiomill.models.checkpoint import find_checkpoint, fingerprint, weights_fingerprint
 from audiomill.models.family import Loading
 from audiomill.models.locate import local_path
 from audiomill.models.precision import is_int8
-from audiomill.models.seq2seq.writing import Writer
+from audiomill.models.seq2seq.generation import DecoderAdapter
 from audiomill.models.speech_llm.adapter import with_adapter
 from audiomill.models.speech_llm.projected import Projected
 from audiomill.models.speech_llm.projector import Projector
 from audiomill.models.speech_llm.prompts import prompt_tokens
 from audiomill.models.speech_llm.settings import ENCODER, LM, SpeechLlmSettings, settings_of_folder
-from audiomill.models.vectors.hearing_encoder import HearingEncoder, loaded_encoder
+from audiomill.models.vectors.frozen_encoder import FrozenEncoder, loaded_encoder
 from audiomill.models.vectors.kept_parts import check_same, place_of
 
 WEIGHTS = "model.safetensors"
@@ -35,21 +35,21 @@ def load(loading: Loading) -> SpeechModel:
     Raises:
         ModelError: a part is missing, was changed, or does not fit the others.
     """
-    wanted, model = loading.task.wants.transcripts, loading.task.model
+    wanted, model = loading.task.requested.transcripts, loading.task.model
     assert wanted is not None, "it gives text alone"
     parts = load_parts(loading.path, model, loading.device, loading.storage_options)
     tokenizer = parts.tokenizer
     listening = Projected(
         parts.encoder, parts.projector, parts.lm, prompt_tokens(tokenizer, parts.settings.prompt), parts.settings.rates
     )
-    writer = Writer(
+    writer = DecoderAdapter(
         weights=parts.lm.weights(model.precision, frees=True),
         tokens=parts.lm.special_tokens(),
         decoded=lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True),
         language=lambda utterance: wanted.language,
         prompt=lambda language: [],
     )
-    return HearingWriter(listening, writer, wanted, model.memory_fraction, parts.encoder.parity)
+    return SpeechLLM(listening, writer, wanted, model.memory_fraction, parts.encoder.parity)
 
 
 class Parts:
@@ -58,7 +58,7 @@ class Parts:
     def __init__(
         self,
         settings: SpeechLlmSettings,
-        encoder: HearingEncoder,
+        encoder: FrozenEncoder,
         projector: Projector,
         lm: LanguageModel,
         tokenizer: Any,
@@ -100,7 +100,7 @@ def load_parts(
         )
     finer = dataclasses.replace(model, precision="fp32") if is_int8(model.precision) else model
     encoder = loaded_encoder(
-        encoder_name, VectorWant(layer=settings.layer, dtype="fp32"), settings.hop, finer, storage_options
+        encoder_name, VectorRequest(layer=settings.layer, dtype="fp32"), settings.hop, finer, storage_options
     )
     return Parts(settings, encoder, load_projector(folder, settings).to(device), lm, tokenizer)
 

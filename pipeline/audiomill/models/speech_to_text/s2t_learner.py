@@ -24,9 +24,9 @@ from audiomill.models.ctc.word_pieces import learned_pieces
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.seq2seq.heard import How
-from audiomill.models.seq2seq.named_alike import tokenizer_in
-from audiomill.models.seq2seq.writing import Writing
+from audiomill.models.seq2seq.generation import Generator
+from audiomill.models.seq2seq.hf_decoder_layers import tokenizer_in
+from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.speech_to_text.s2t_loading import writer_of
 from audiomill.models.speech_to_text.s2t_network import FilterBanks, MaskedConvolutions, filter_banks
 from audiomill.text.spoken_text import Text
@@ -74,7 +74,7 @@ class Seq2SeqLearner:
                 found.append(ids if len(ids) <= most else "text_too_long")
         return found
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """Everything learns from the start."""
 
     def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
@@ -114,11 +114,16 @@ class Seq2SeqLearner:
         """Greedy text, by the decoder that will use the checkpoint."""
         self._convolutions.lengths_B = None
         wanted = TranscriptConfig(word_times=False, retry=False)
-        writing = Writing(writer_of(self.model, self._folder, self._tokenizer, "fp32", wanted), wanted, MEMORY_FRACTION)
+        writing = Generator(
+            writer_of(self.model, self._folder, self._tokenizer, "fp32", wanted), wanted, MEMORY_FRACTION
+        )
         hidden = [self.model.model.encoder(**self._features([row])[0]).last_hidden_state[0] for row in rows]
         utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
         return [
-            each.text for each in writing.transcripts(writing.written(utterances, hidden, How(stops_loops=True), None))
+            each.text
+            for each in writing.transcripts(
+                writing.written(utterances, hidden, DecodingOptions(stops_repetition=True), None)
+            )
         ]
 
     def save(self, folder: Path) -> None:
@@ -153,7 +158,7 @@ def _masked(features_BFM: Tensor, lengths_B: Tensor, start_share: float, seed: i
 
 
 def _extractor(folder: Path) -> Any | None:
-    from audiomill.models.beside import feature_extractor
+    from audiomill.models.preprocessing_files import feature_extractor
 
     return feature_extractor(folder)
 

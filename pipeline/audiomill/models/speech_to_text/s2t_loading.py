@@ -8,26 +8,28 @@ from typing import Any
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Loading
+from audiomill.models.seq2seq.generation import DecoderAdapter
+from audiomill.models.seq2seq.hf_decoder_layers import special_tokens, tokenizer_in
 from audiomill.models.seq2seq.model import load_encoder_decoder
-from audiomill.models.seq2seq.named_alike import special_tokens, tokenizer_in
-from audiomill.models.seq2seq.writing import Writer
 from audiomill.models.speech_to_text.s2t_network import ENCODER, decoder_weights
 
 
 def load(loading: Loading) -> SpeechModel:
     """A checkpoint from a local folder. Its features are normalised over whole rows, so each is encoded alone."""
 
-    def writer(model: Any, precision: str) -> Writer:
+    def writer(model: Any, precision: str) -> DecoderAdapter:
         tokenizer = tokenizer_in(loading.path)
-        return writer_of(model, loading.path, tokenizer, precision, loading.task.wants.transcripts)
+        return writer_of(model, loading.path, tokenizer, precision, loading.task.requested.transcripts)
 
     return load_encoder_decoder(loading, ENCODER, writer)
 
 
-def writer_of(model: Any, folder: Path, tokenizer: Any, precision: str, text: TranscriptConfig | None) -> Writer:
+def writer_of(
+    model: Any, folder: Path, tokenizer: Any, precision: str, text: TranscriptConfig | None
+) -> DecoderAdapter:
     """The decoder's side of a model."""
     start = model.config.decoder_start_token_id
-    return Writer(
+    return DecoderAdapter(
         weights=decoder_weights(model, folder, precision),
         tokens=special_tokens(model, start, model.config.vocab_size),
         decoded=lambda rows: [str(each) for each in tokenizer.batch_decode(rows, skip_special_tokens=True)],

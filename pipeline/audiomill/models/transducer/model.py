@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from audiomill.models.base import Answer, TimedText, Transcript, Utterance, Wants
-from audiomill.models.ctc.greedy import CtcVocabulary, core_frames, without_special
+from audiomill.models.base import Prediction, RequestedOutputs, TimedText, Transcript, Utterance
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary, core_frames, without_special
 from audiomill.models.frames.encoding import EncodingModel
 from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.transducer.label_loop import LabelLoop, Labels
@@ -34,7 +34,7 @@ class TransducerModel(EncodingModel):
     Args:
         network: its model is a transducer of transformers; changed in place.
         vocabulary: tokens; None where no text is wanted.
-        wants: what to give.
+        requested: what to give.
         quantizers: by name of the want.
         language: reported in the rows.
         one_by_one: rows are encoded alone, because rounding to 8 bits makes more of the last bits of a batch's sums.
@@ -44,19 +44,19 @@ class TransducerModel(EncodingModel):
         self,
         network: FrameNetwork,
         vocabulary: CtcVocabulary | None,
-        wants: Wants,
+        requested: RequestedOutputs,
         quantizers: Mapping[str, Quantizer],
         *,
         language: str | None,
         one_by_one: bool = False,
     ) -> None:
-        super().__init__(network, wants, quantizers, vocabulary is not None)
+        super().__init__(network, requested, quantizers, vocabulary is not None)
         self._vocabulary, self._language = vocabulary, language
         self._one_by_one = self.pads_rows_alone = one_by_one
         self._loop = LabelLoop(network.model)
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Labels, vectors and codes, whichever are wanted."""
         if self._one_by_one and len(batch) > 1:
             return [answer for utterance in batch for answer in self.forward([utterance])]
@@ -65,7 +65,7 @@ class TransducerModel(EncodingModel):
         if self._vocabulary is not None:
             texts = self._loop(self._network.model.encoder_projector(hidden_BFD), self._feed.text_frames_B())
         readouts = self._read_out(batch, hidden_BFD.device)
-        return [Answer(text, readout) for text, readout in zip(texts, readouts, strict=True)]
+        return [Prediction(text, readout) for text, readout in zip(texts, readouts, strict=True)]
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Labels]) -> list[Transcript]:
         """Words with times; what was said in the context of a segment is not its own."""

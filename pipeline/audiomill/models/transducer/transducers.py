@@ -23,19 +23,19 @@ def load(loading: Loading) -> TransducerModel:
     """
     from transformers import AutoModel
 
-    folder, precision, wants = loading.path, loading.task.model.precision, loading.task.wants
+    folder, precision, requested = loading.path, loading.task.model.precision, loading.task.requested
     is_integers = is_int8(precision)
     model = loaded_whole(AutoModel, folder, torch.float32 if is_integers else dtype_of(precision))
     model = model.to(loading.device).eval()
     vocabulary, settings = None, model.config
-    if wants.transcripts is not None:
+    if requested.transcripts is not None:
         tokenizer = ctc_tokenizer(folder, None, False)
         vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, settings.pad_token_id, settings.blank_token_id)
     return TransducerModel(
         encoder_network(loading, model, encoder(shape(folder).hop)),
         vocabulary,
-        wants,
+        requested,
         loading.quantizers,
-        language=None if wants.transcripts is None else wants.transcripts.language,
+        language=None if requested.transcripts is None else requested.transcripts.language,
         one_by_one=is_integers,
     )

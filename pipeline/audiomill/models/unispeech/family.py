@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audiomill.models.family import Facts
 from audiomill.models.frames.frame_families import ALONE, OFFERS
-from audiomill.models.frames.relatives import relatives
+from audiomill.models.frames.wav2vec2_families import relatives
 
 FAMILY = relatives(
     "unispeech",

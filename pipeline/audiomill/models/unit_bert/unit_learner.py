@@ -44,7 +44,7 @@ class UnitLearner:
         """Nothing: what is masked is the label."""
         return [None] * len(num_samples)
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """Everything learns from the start."""
 
     def loss(self, rows: Rows, labels: Sequence[None], weights: NDArray[np.float32], seed: int) -> Loss:

@@ -17,16 +17,16 @@ from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import (
     Aligner,
-    Answer,
-    CodesWant,
-    Ladder,
-    OnHeard,
+    CodesRequest,
+    FallbackPolicy,
+    OnProgress,
     Packer,
     Parity,
+    Prediction,
+    RequestedOutputs,
     SpeechModel,
     Transcript,
     Utterance,
-    Wants,
 )  # fmt: skip
 from audiomill.models.checkpoint import find_checkpoint, fingerprint, shape_of
 from audiomill.models.codes.codebooks import read_codebook
@@ -35,11 +35,11 @@ from audiomill.models.codes.unit_tokens import UnitVocabulary, joined, read_voca
 from audiomill.models.family import Loading
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of, load_model
-from audiomill.models.pulse import beat
+from audiomill.models.requested_outputs import QUANTIZER
 from audiomill.models.task import TaskSpec
 from audiomill.models.vectors.kept_parts import check_same, place_of
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
-from audiomill.models.wanted import QUANTIZER
+from audiomill.models.watchdog import heartbeat
 from audiomill.storage.fs import Place
 
 _EDGES = 2
@@ -54,14 +54,14 @@ class UnitModel:
         body: RoBERTa, on its device, in evaluation mode.
         vocabulary: tokens of the codes.
         settings: of both.
-        wants: what to give.
+        requested: what to give.
         quantizers: by name of the want.
     """
 
-    on_heard: OnHeard | None = None
-    tells_rows = False
+    on_progress: OnProgress | None = None
+    reports_progress = False
     pads_rows_alone = True
-    ladder: Ladder | None = None
+    fallback: FallbackPolicy | None = None
     packer: Packer | None = None
     aligner: Aligner | None = None
 
@@ -71,11 +71,11 @@ class UnitModel:
         body: Any,
         vocabulary: UnitVocabulary,
         settings: UnitSettings,
-        wants: Wants,
+        requested: RequestedOutputs,
         quantizers: Mapping[str, Quantizer],
     ) -> None:
         self._encoder, self._body, self._vocabulary, self._settings = encoder, body, vocabulary, settings
-        self._wants, self._quantizers = wants, quantizers
+        self._wants, self._quantizers = requested, quantizers
         self._window = body.config.max_position_embeddings - body.config.pad_token_id - 1 - _EDGES
 
     def padded_length(self, num_samples: int) -> int:
@@ -85,22 +85,22 @@ class UnitModel:
         """Rows are read one by one already."""
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Vectors and codes, row by row."""
         found = []
         for utterance, answer in zip(batch, self._encoder.forward(batch), strict=True):
-            beat()
+            heartbeat()
             hidden = self._hidden(answer.readout.codes[0])
             inside = utterance._replace(
                 pcm_T=utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right],
                 left=0,
                 right=0,
-                voiced=utterance.voiced and utterance.voiced[utterance.left // FRAME_SAMPLES :],
+                vad_mask=utterance.vad_mask and utterance.vad_mask[utterance.left // FRAME_SAMPLES :],
             )
             frames, device = next(iter(hidden.values())).shape[1], self._body.device
             core = CoreFrames([inside], [frames], self._settings.hop, device)
             (readout,) = read_out(self._wants, hidden, None, self._quantizers, lambda layer, core=core: core)  # type: ignore[misc]
-            found.append(Answer(None, readout))
+            found.append(Prediction(None, readout))
         return found
 
     def _hidden(self, codes_KF: NDArray[np.uint16]) -> dict[int, Tensor]:
@@ -169,7 +169,7 @@ def load(loading: Loading) -> SpeechModel:
         )
     encoder = load_coder(folder, settings, task.model, loading.storage_options)
     body = body.to(loading.device).eval()
-    return UnitModel(encoder, body, vocabulary, settings, task.wants, loading.quantizers)
+    return UnitModel(encoder, body, vocabulary, settings, task.requested, loading.quantizers)
 
 
 def load_coder(
@@ -192,7 +192,7 @@ def load_coder(
         from audiomill.models.base import CONV
 
         layer = CONV
-    want = CodesWant(
+    want = CodesRequest(
         name=settings.quantizer if settings.has_codebook else QUANTIZER,
         source=source,
         layer=layer,
@@ -202,5 +202,5 @@ def load_coder(
         num_entries=settings.num_entries,
         num_kept=settings.num_codebooks,
     )
-    task = TaskSpec(label=name, model=own, wants=Wants(codes=(want,)), hop=shape.hop, batch_samples=0)
+    task = TaskSpec(label=name, model=own, requested=RequestedOutputs(codes=(want,)), hop=shape.hop, batch_samples=0)
     return load_model(task, storage_options)

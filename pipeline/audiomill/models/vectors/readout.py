@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.vad import FRAME_SAMPLES
-from audiomill.models.base import CONV, MIXED, CodesWant, Readout, Utterance, Vectors, VectorWant, Wants
+from audiomill.models.base import (
+    CONV,
+    MIXED,
+    CodesRequest,
+    Readout,
+    RequestedOutputs,
+    Utterance,
+    VectorRequest,
+    Vectors,
+)
 from audiomill.models.finite import is_finite, not_finite
 from audiomill.models.shape import Hop
 
@@ -52,10 +61,10 @@ class CoreFrames:
         """mask_BF of core frames with voice activity in their middle; all of a row that has none."""
         found = np.zeros(self.mask_BF.shape, bool)
         for row, (utterance, first, count) in enumerate(zip(self._utterances, self._first, self.counts, strict=True)):
-            assert utterance.voiced is not None, "voice activity was marked where it is wanted"
-            voiced = np.frombuffer(utterance.voiced, np.uint8).astype(bool)
+            assert utterance.vad_mask is not None, "voice activity was marked where it is wanted"
+            vad_mask = np.frombuffer(utterance.vad_mask, np.uint8).astype(bool)
             middle_F = ((first + np.arange(count) + 0.5) * float(self._hop)).astype(np.int64)
-            spoken_F = voiced[np.minimum(middle_F // FRAME_SAMPLES, len(voiced) - 1)]
+            spoken_F = vad_mask[np.minimum(middle_F // FRAME_SAMPLES, len(vad_mask) - 1)]
             found[row, :count] = spoken_F if spoken_F.any() else True
         return torch.from_numpy(found).to(self.mask_BF.device)
 
@@ -67,7 +76,7 @@ class CoreFrames:
 
 
 def read_out(
-    wants: Wants,
+    requested: RequestedOutputs,
     hidden: Mapping[int, Tensor],
     own_codes_BFK: Tensor | None,
     quantizers: Mapping[str, Quantizer],
@@ -76,7 +85,7 @@ def read_out(
     """What is wanted of a batch, row by row.
 
     Args:
-        wants: see `audiomill.models.base`.
+        requested: see `audiomill.models.base`.
         hidden: hidden_BFD by layer.
         own_codes_BFK: of the checkpoint's own quantizer, where its codes need the whole batch.
         quantizers: by name of the want; see `Quantizer`.
@@ -85,17 +94,17 @@ def read_out(
     Raises:
         RunFailed: a hidden state holds no numbers.
     """
-    taken = {layer: core_of(layer).take(hidden[layer]) for layer in wants.layers}
+    taken = {layer: core_of(layer).take(hidden[layer]) for layer in requested.layers}
     for layer, values in taken.items():
         if not is_finite(values):
             raise not_finite("the convolutions" if layer == CONV else f"layer {layer}")
-    vectors = [_vectors(_mixed(taken, want), want, core_of(want.hidden_states[0])) for want in wants.vectors]
-    codes = [_codes(taken, own_codes_BFK, want, quantizers, core_of(want.layer)) for want in wants.codes]
-    num_rows = len(core_of(min(wants.layers, default=None)).counts)
+    vectors = [_vectors(_mixed(taken, want), want, core_of(want.hidden_states[0])) for want in requested.vectors]
+    codes = [_codes(taken, own_codes_BFK, want, quantizers, core_of(want.layer)) for want in requested.codes]
+    num_rows = len(core_of(min(requested.layers, default=None)).counts)
     return [Readout(tuple(v[row] for v in vectors), tuple(c[row] for c in codes)) for row in range(num_rows)]
 
 
-def _mixed(taken: Mapping[int, Tensor], want: VectorWant) -> Tensor:
+def _mixed(taken: Mapping[int, Tensor], want: VectorRequest) -> Tensor:
     """The hidden state of a want, or the weighted sum of several."""
     if want.layer != MIXED:
         return taken[want.layer]
@@ -109,7 +118,7 @@ def _mixed(taken: Mapping[int, Tensor], want: VectorWant) -> Tensor:
 def _codes(
     taken: Mapping[int, Tensor],
     own_codes_BFK: Tensor | None,
-    want: CodesWant,
+    want: CodesRequest,
     quantizers: Mapping[str, Quantizer],
     core: CoreFrames,
 ) -> list[NDArray[np.uint16]]:
@@ -122,7 +131,7 @@ def _codes(
     return np.split(codes_KN, np.cumsum(core.counts)[:-1], axis=1)
 
 
-def _vectors(taken_BFD: Tensor, want: VectorWant, core: CoreFrames) -> list[Vectors]:
+def _vectors(taken_BFD: Tensor, want: VectorRequest, core: CoreFrames) -> list[Vectors]:
     if want.pool == "none":
         grouped_BGD, lengths = _grouped(taken_BFD, core, want.stride)
         mask_BG = torch.arange(grouped_BGD.shape[1], device=taken_BFD.device) < lengths[:, None]

@@ -7,7 +7,7 @@ from typing import Any
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import SpeechModel
-from audiomill.models.causal.borrowed_family import borrowed_family
+from audiomill.models.causal.hf_speech_llm_family import borrowed_family
 from audiomill.models.family import Loading
 
 _NEEDS = "mistral-common[audio]"
@@ -21,7 +21,7 @@ def _languages() -> frozenset[str]:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.borrowed import Layout, Wave, heard_features, load_borrowed, tensors_of
+    from audiomill.models.causal.hf_speech_llm import Layout, Wave, heard_features, load_borrowed, tensors_of
 
     def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
         asked = {

@@ -29,7 +29,7 @@ def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.wav2vec1.model import Wav2VecModel
 
     model = load_fairseq(loading.path).to(device=loading.device, dtype=dtype_of(loading.task.model.precision))
-    return Wav2VecModel(model, loading.task.wants, loading.quantizers)
+    return Wav2VecModel(model, loading.task.requested, loading.quantizers)
 
 
 def _learner(codes: bool) -> Any:

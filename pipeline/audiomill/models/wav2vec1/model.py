@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from audiomill.models.base import Answer, Parity, SpeechModel, Utterance, Wants, side_by_side
+from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance, side_by_side
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wav2vec1.network import Wav2Vec, num_frames
 
@@ -19,12 +19,12 @@ class Wav2VecModel(SpeechModel):
 
     Args:
         model: in evaluation mode on its device.
-        wants: what to give.
+        requested: what to give.
         quantizers: k-means codebooks by name of the want.
     """
 
-    def __init__(self, model: Wav2Vec, wants: Wants, quantizers: Mapping[str, Quantizer]) -> None:
-        self._model, self._wants, self._quantizers = model, wants, quantizers
+    def __init__(self, model: Wav2Vec, requested: RequestedOutputs, quantizers: Mapping[str, Quantizer]) -> None:
+        self._model, self._wants, self._quantizers = model, requested, quantizers
         self._parameter = next(model.parameters())
 
     def padded_length(self, num_samples: int) -> int:
@@ -36,7 +36,7 @@ class Wav2VecModel(SpeechModel):
         return Parity(note="input and forward pass: transformers has no model that reads fairseq's files")
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Vectors and codes."""
         spec, device = self._model.spec, self._parameter.device
         lengths = [max(spec.receptive_field, len(u.pcm_T)) for u in batch]
@@ -48,4 +48,4 @@ class Wav2VecModel(SpeechModel):
         hidden = {0: z_BFC} | ({} if c_BFC is None else {1: c_BFC})
         core = CoreFrames(batch, num_frames(spec, lengths), spec.hop, device)
         readouts = read_out(self._wants, hidden, codes_BFK, self._quantizers, lambda layer: core)
-        return [Answer(None, readout) for readout in readouts]
+        return [Prediction(None, readout) for readout in readouts]

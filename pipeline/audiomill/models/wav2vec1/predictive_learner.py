@@ -60,7 +60,7 @@ class Wav2VecPretrainer:
         enough = [frames >= _MIN_FRAMES and most >= field for frames, most in zip(counts, fastest, strict=True)]
         return [None if each else "too_short" for each in enough]
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """Everything learns; choices of Gumbel's quantizer get sharper as it goes."""
         self._heat = temperature(update / num_updates)
 
@@ -112,8 +112,8 @@ def load_wav2vec_pretrainer(folder: Path, config: TrainConfig, device: torch.dev
     """
     spec, state = read_checkpoint(folder, with_weights=not config.from_scratch)
     if codes != (spec.vq_type != "none"):
-        has, wants = ("a", "vq-wav2vec") if not codes else ("no", "wav2vec")
-        raise UsageError(f"--model {config.model}: it has {has} quantizer; expected --objective {wants}")
+        has, requested = ("a", "vq-wav2vec") if not codes else ("no", "wav2vec")
+        raise UsageError(f"--model {config.model}: it has {has} quantizer; expected --objective {requested}")
     model = Wav2VecPretraining(spec)
     _start(model)
     if state:

@@ -18,24 +18,24 @@ from torch import Tensor
 
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.beside import feature_extractor
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.labels import LabelForm, best_path, form_of, num_frames_needed, save_tokenizer, vocabulary_of
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
 from audiomill.models.frames.masks import numpy_seeded, span_mask
 from audiomill.models.frames.renamed import with_real_names
-from audiomill.models.frames.wav2vec2_like import load_adapter
+from audiomill.models.frames.wav2vec2_loading import load_adapter
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.wav2vec2.tongues import (
+from audiomill.models.preprocessing_files import feature_extractor
+from audiomill.models.wav2vec2.language_heads import (
     ByLanguage,
-    Spoken,
-    Tongue,
+    LanguageHead,
+    RowLanguages,
+    add_language_heads,
     forms_of,
     language_of,
     rows_of,
-    save_tongues,
-    tongues_of,
+    save_language_heads,
 )
 from audiomill.text.spoken_text import Text
 
@@ -48,7 +48,7 @@ class _Label(NamedTuple):
     """Token numbers of a clip, in one of the learner's tongues."""
 
     tokens: list[int]
-    tongue: str
+    language_head: str
 
 
 class CtcLearner:
@@ -60,8 +60,8 @@ class CtcLearner:
         form: how texts become tokens.
         config: what learns when.
         is_new: the tokens are those of the labels, not the checkpoint's.
-        tongues: by language, what belongs to it alone; None: all share the form and the head.
-        spoken: tells the network which languages it hears.
+        language_heads: by language, what belongs to it alone; None: all share the form and the head.
+        row_languages: tells the network which languages it hears.
     """
 
     notes: tuple[str, ...] = ()
@@ -73,12 +73,12 @@ class CtcLearner:
         form: LabelForm,
         config: TrainConfig,
         is_new: bool,
-        tongues: dict[str, Tongue] | None = None,
-        spoken: Spoken | None = None,
+        language_heads: dict[str, LanguageHead] | None = None,
+        row_languages: RowLanguages | None = None,
     ) -> None:
         self.model, self._folder, self._config, self._is_new = model, folder, config, is_new
-        self._by_language, self._spoken = tongues is not None, spoken or Spoken()
-        self._tongues = {ALL: Tongue(form, model.lm_head)} if tongues is None else tongues
+        self._by_language, self._spoken = language_heads is not None, row_languages or RowLanguages()
+        self._tongues = {ALL: LanguageHead(form, model.lm_head)} if language_heads is None else language_heads
         self._inputs = FrameInputs(model, fbank_of(folder, model), normalizes(folder))
         self._fastest = 1 + config.speed_augment
 
@@ -88,15 +88,15 @@ class CtcLearner:
         return [self._label(*each, most) for each, most in zip(texts, frames.tolist(), strict=True)]
 
     def _label(self, text: str, language: str | None, num_frames: int) -> _Label | str:
-        tongue = language_of(language, self._tongues) if self._by_language else ALL
-        if tongue is None:
+        language_head = language_of(language, self._tongues) if self._by_language else ALL
+        if language_head is None:
             return "unknown_language" if language else "no_language"
-        tokens = self._tongues[tongue].form.tokens(text, language)
+        tokens = self._tongues[language_head].form.tokens(text, language)
         if isinstance(tokens, str):
             return tokens
-        return "audio_shorter_than_text" if num_frames_needed(tokens) > num_frames else _Label(tokens, tongue)
+        return "audio_shorter_than_text" if num_frames_needed(tokens) > num_frames else _Label(tokens, language_head)
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """First the heads alone, then the transformer, the convolutions only if asked for."""
         config, base = self._config, self.model.base_model
         awake = update >= config.freeze_updates and not (self._by_language and config.freeze_encoder)
@@ -111,33 +111,35 @@ class CtcLearner:
     def loss(self, rows: Rows, labels: Sequence[_Label], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of the labels."""
         with numpy_seeded(seed):
-            hidden_BFD = self._hidden(rows, [label.tongue for label in labels], seed)
+            hidden_BFD = self._hidden(rows, [label.language_head for label in labels], seed)
         hidden_BFD = self.model.dropout(hidden_BFD)
         frames_B = self._inputs.text_frames_B()
         total, size = torch.zeros((), device=self.model.device), 0.0
-        for tongue, at in rows_of([label.tongue for label in labels]).items():
+        for language_head, at in rows_of([label.language_head for label in labels]).items():
             lengths, weights_B = [len(labels[row].tokens) for row in at], torch.from_numpy(weights[at])
             losses_B = self._losses(
-                hidden_BFD[at], frames_B[at], self._tongues[tongue], [labels[row].tokens for row in at]
+                hidden_BFD[at], frames_B[at], self._tongues[language_head], [labels[row].tokens for row in at]
             )
             total = total + (losses_B * weights_B.to(self.model.device)).sum()
             size += float((torch.tensor(lengths) * weights_B).sum())
         return Loss(total, size, {})
 
-    def _losses(self, hidden_BFD: Tensor, frames_B: Tensor, tongue: Tongue, labels: list[list[int]]) -> Tensor:
+    def _losses(
+        self, hidden_BFD: Tensor, frames_B: Tensor, language_head: LanguageHead, labels: list[list[int]]
+    ) -> Tensor:
         device = self.model.device
-        logprobs_FBV = tongue.head(hidden_BFD).float().log_softmax(-1).transpose(0, 1)
+        logprobs_FBV = language_head.head(hidden_BFD).float().log_softmax(-1).transpose(0, 1)
         return torch.nn.functional.ctc_loss(
             logprobs_FBV,
             torch.tensor([token for tokens in labels for token in tokens], device=device),
             frames_B.to(device),
             torch.tensor([len(tokens) for tokens in labels], device=device),
-            blank=tongue.form.vocabulary.blank,
+            blank=language_head.form.vocabulary.blank,
             reduction="none",
         )
 
-    def _hidden(self, rows: Rows, tongues: Sequence[str], seed: int) -> Tensor:
-        self._spoken.languages = tongues
+    def _hidden(self, rows: Rows, language_heads: Sequence[str], seed: int) -> Tensor:
+        self._spoken.languages = language_heads
         inputs = self._inputs(rows)
         return self.model.base_model(**inputs, mask_time_indices=self._mask(seed))[0]  # type: ignore[no-any-return]
 
@@ -153,24 +155,24 @@ class CtcLearner:
     @torch.inference_mode()
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Best labels, collapsed."""
-        tongues = [
+        language_heads = [
             (language_of(each, self._tongues) if self._by_language else ALL) or next(iter(self._tongues))
             for each in languages
         ]
-        self._spoken.languages = tongues
+        self._spoken.languages = language_heads
         hidden_BFD = self.model.base_model(**self._inputs(rows))[0]
         counts, texts = self._inputs.text_frames_B().tolist(), [""] * len(rows)
-        for name, at in rows_of(tongues).items():
-            tongue = self._tongues[name]
-            labels_BF = tongue.head(hidden_BFD[at]).argmax(-1).cpu().numpy()
+        for name, at in rows_of(language_heads).items():
+            language_head = self._tongues[name]
+            labels_BF = language_head.head(hidden_BFD[at]).argmax(-1).cpu().numpy()
             for row, labels_F in zip(at, labels_BF, strict=True):
-                texts[row] = best_path(labels_F[: counts[row]], tongue.form.vocabulary)
+                texts[row] = best_path(labels_F[: counts[row]], language_head.form.vocabulary)
         return texts
 
     def save(self, folder: Path) -> None:
         """Weights, configuration, tokens, and how audio is prepared."""
         if self._by_language:
-            save_tongues(self.model, self._tongues, folder)
+            save_language_heads(self.model, self._tongues, folder)
         else:
             self._save_tokens(folder)
             self.model.save_pretrained(folder, safe_serialization=True)
@@ -227,15 +229,15 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
     vocabulary = next(iter(forms.values())).vocabulary
     settings.update(_changed(settings, config, vocabulary))
     model = _model(folder, settings, config)
-    spoken, tongues = Spoken(), None
+    row_languages, language_heads = RowLanguages(), None
     if config.by_language:
-        tongues = tongues_of(model, folder, forms, spoken)
+        language_heads = add_language_heads(model, folder, forms, row_languages)
     elif is_own and not config.from_scratch and (adapted := _adapted(settings, config)):
         load_adapter(model, adapted, folder)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     form = next(iter(forms.values()))
-    learner = CtcLearner(model.to(device), folder, form, config, not is_own, tongues, spoken)
+    learner = CtcLearner(model.to(device), folder, form, config, not is_own, language_heads, row_languages)
     if config.by_language:
         counts = Counter(each.language for each in texts)
         told = ", ".join(

@@ -52,7 +52,7 @@ class Pretrainer:
         frames = self._inputs.text_frames_of((num_samples / (1 + self._config.speed_augment)).astype(np.int64))
         return ["too_short" if count < _MIN_FRAMES else None for count in frames.tolist()]
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """Everything learns; the quantiser's choices get sharper as it goes."""
         temperature = max(MAX_TEMPERATURE * TEMPERATURE_DECAY**update, MIN_TEMPERATURE)
         self.model.set_gumbel_temperature(temperature)

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 
 class Evidence(NamedTuple):
-    """What is known of a word. `probability`: mean of its tokens; `avg_logprob`: of its segment; `rung`: that gave it."""
+    """What is known of a word. `probability`: mean of its tokens; `avg_logprob`: of its segment; `fallback_level`: that gave it."""
 
     probability: float
     avg_logprob: float
-    rung: int
+    fallback_level: int
 
 
 WEIGHTS = (2.907, 0.536, 4.12, -0.163)
@@ -26,7 +26,7 @@ WEIGHTS = (2.907, 0.536, 4.12, -0.163)
 
 def features(evidence: Evidence) -> tuple[float, ...]:
     """What the weights are for."""
-    return (1.0, _log_odds(evidence.probability), evidence.avg_logprob, float(evidence.rung > 0))
+    return (1.0, _log_odds(evidence.probability), evidence.avg_logprob, float(evidence.fallback_level > 0))
 
 
 def word_confidence(evidence: Evidence) -> float:

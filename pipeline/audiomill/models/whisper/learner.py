@@ -19,7 +19,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Utterance, Wants
+from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.mel import LogMel
@@ -93,7 +93,7 @@ class WhisperLearner:
             )
         return found
 
-    def thaw(self, update: int, num_updates: int) -> None:
+    def set_trainable(self, update: int, num_updates: int) -> None:
         """The decoder, and the encoder unless it is frozen."""
         whisper = self.model.model
         awake = update >= self._config.freeze_updates
@@ -172,7 +172,13 @@ class WhisperLearner:
         """Greedy text, by the program that will use the checkpoint."""
         text = TranscriptConfig(word_times=False, retry=False)
         model = WhisperModel(
-            self.model, self._tokenizer, self._tokens, Wants(transcripts=text), {}, (), _precision(self.model)
+            self.model,
+            self._tokenizer,
+            self._tokens,
+            RequestedOutputs(transcripts=text),
+            {},
+            (),
+            _precision(self.model),
         )
         utterances = [
             Utterance(row, 0, 0, (str(at), None), 0, language)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from audiomill.models.base import SpeechModel, Wants
+from audiomill.models.base import RequestedOutputs, SpeechModel
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.family import Loading
 from audiomill.models.finite import check_weights
 from audiomill.models.load import dtype_of
-from audiomill.models.seq2seq.ladder import GateLadder
+from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
 from audiomill.models.vectors.readout import Quantizer
 from audiomill.models.whisper.model import WhisperModel
 from audiomill.models.whisper.parts import whisper_parts
@@ -24,16 +24,18 @@ from audiomill.models.whisper.tokens import numeral_tokens, tokens_of
 
 def load(loading: Loading) -> SpeechModel:
     """The model of a task, with the second one behind its ladder where one is wanted."""
-    config, wants, device = loading.task.model, loading.task.wants, loading.device
+    config, requested, device = loading.task.model, loading.task.requested, loading.device
     first = load_whisper(
-        loading.path, device, config.precision, wants, loading.quantizers, config.memory_fraction
+        loading.path, device, config.precision, requested, loading.quantizers, config.memory_fraction
     )  # fmt: skip
-    text = wants.transcripts
+    text = requested.transcripts
     if text is not None and text.second_model is not None:
         named = dataclasses.replace(config, model=text.second_model)
         behind = Path(find_checkpoint(named, loading.storage_options).path)
-        second = load_whisper(behind, device, config.precision, Wants(transcripts=text), {}, config.memory_fraction)
-        first.ladder = GateLadder(first, text, second, first)
+        second = load_whisper(
+            behind, device, config.precision, RequestedOutputs(transcripts=text), {}, config.memory_fraction
+        )
+        first.fallback = TemperatureFallback(first, text, second, first)
     return first
 
 
@@ -41,14 +43,14 @@ def load_whisper(
     folder: Path,
     device: torch.device,
     precision: str,
-    wants: Wants,
+    requested: RequestedOutputs,
     quantizers: Mapping[str, Quantizer],
     memory_fraction: float,
 ) -> WhisperModel:
     """Whisper from a Hugging Face or CTranslate2 folder."""
     model, generation = whisper_parts(folder)
     tokenizer = tokenizer_of(folder)
-    if wants.transcripts is not None and wants.transcripts.suppress_numerals:
+    if requested.transcripts is not None and requested.transcripts.suppress_numerals:
         numerals = numeral_tokens(tokenizer, tokenizer.token_to_id("<|endoftext|>"))
         generation["suppress_tokens"] = [*(generation.get("suppress_tokens") or ()), *numerals]
     check_weights(model, folder)
@@ -57,7 +59,7 @@ def load_whisper(
     model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else dtype_of(precision)).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
     heads = heads_of(generation.get("alignment_heads"), *shape)
-    found = WhisperModel(model, tokenizer, tokens, wants, quantizers, heads, precision, memory_fraction, folder)
-    if wants.transcripts is not None and wants.transcripts.retry:
-        found.ladder = GateLadder(found, wants.transcripts, rereading=found)
+    found = WhisperModel(model, tokenizer, tokens, requested, quantizers, heads, precision, memory_fraction, folder)
+    if requested.transcripts is not None and requested.transcripts.retry:
+        found.fallback = TemperatureFallback(found, requested.transcripts, rereading=found)
     return found

@@ -17,31 +17,38 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import (
     Aligner,
-    Answer,
-    Ladder,
-    OnHeard,
+    FallbackPolicy,
+    OnProgress,
     Packer,
     Parity,
+    Prediction,
     Readout,
+    RequestedOutputs,
     TimedText,
     Transcript,
     Utterance,
-    Wants,
 )
 from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import decode_with_beams
-from audiomill.models.seq2seq.gates import Signals, failed_gates, is_silence
-from audiomill.models.seq2seq.heard import Heard, How, TimedToken, core_seconds, mean_logprob, signals_of
+from audiomill.models.seq2seq.continuous_batching import decode
+from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeSlots, Search
+from audiomill.models.seq2seq.hypothesis import (
+    DecodingOptions,
+    Hypothesis,
+    TimedToken,
+    mean_logprob,
+    metrics_of,
+    seconds_without_context,
+)
 from audiomill.models.seq2seq.memory import free_bytes, rows_that_fit, shapes_of
-from audiomill.models.seq2seq.stepping import decode
-from audiomill.models.seq2seq.table import Decoded, Search, Table
+from audiomill.models.seq2seq.quality_checks import DecodingMetrics, failed_checks, is_silence
 from audiomill.models.seq2seq.word_times import settled
+from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
-from audiomill.models.vectors.taps import without_layers_above
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
+from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part, joined, parts_of
+from audiomill.models.whisper.encode_decode import ENCODER_SECONDS, EncodeDecode, TaskOptions, weights_of
 from audiomill.models.whisper.folder import WHISPER_HOP
-from audiomill.models.whisper.hearing import ENCODER_SECONDS, Asked, Hearing, weights_of
-from audiomill.models.whisper.left_out import MIN_LOGPROB, MIN_MORE_WORDS, Part, joined, parts_of
 from audiomill.models.whisper.pack import Packer as WhisperPacker
 from audiomill.models.whisper.phrases import last_beginning, phrase_tokens
 from audiomill.models.whisper.timing import Heads
@@ -73,7 +80,7 @@ class WhisperModel:
         model: `WhisperForConditionalGeneration` in evaluation mode on its device.
         tokenizer: a `tokenizers.Tokenizer`.
         tokens: its special tokens.
-        wants: what to give.
+        requested: what to give.
         quantizers: k-means codebooks by name of the want.
         heads: of the decoder, that tell when a token was said.
         precision: of the matrix products.
@@ -86,7 +93,7 @@ class WhisperModel:
         model: Any,
         tokenizer: Any,
         tokens: WhisperTokens,
-        wants: Wants,
+        requested: RequestedOutputs,
         quantizers: Mapping[str, Quantizer],
         heads: Heads,
         precision: str,
@@ -95,13 +102,13 @@ class WhisperModel:
     ) -> None:
         self._folder = folder
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
-        self._wants, self._quantizers = wants, quantizers
-        text = self._text = wants.transcripts or TranscriptConfig()
+        self._wants, self._quantizers = requested, quantizers
+        text = self._text = requested.transcripts or TranscriptConfig()
         self._top = model.config.encoder_layers
-        if wants.transcripts is None:
-            without_layers_above(model.model.encoder, max(wants.layers, default=0))
+        if requested.transcripts is None:
+            without_layers_above(model.model.encoder, max(requested.layers, default=0))
         self._weights = weights_of(model, precision)
-        self._asked = Asked(
+        self._asked = TaskOptions(
             tokens=tokens,
             task=text.task,
             language=text.language,
@@ -114,14 +121,18 @@ class WhisperModel:
         self._heads = heads if text.word_times else None
         self._capacity = self._planned_rows(memory_fraction)
         # Vectors and codes are those of full windows, as Hugging Face gives them.
-        self._first = How(is_short=text.retry and not wants.layers, stops_loops=text.retry, hears_out=text.retry)
+        self._first = DecodingOptions(
+            is_short_context=text.retry and not requested.layers,
+            stops_repetition=text.retry,
+            decodes_trailing_speech=text.retry,
+        )
         self._is_fixed = model.device.type == "cuda"
-        self._tables: dict[tuple[float, bool], Table] = {}
-        self.pads_rows_alone = self.tells_rows = True
-        self.on_heard: OnHeard | None = None
-        self.ladder: Ladder | None = None
+        self._tables: dict[tuple[float, bool], DecodeSlots] = {}
+        self.pads_rows_alone = self.reports_progress = True
+        self.on_progress: OnProgress | None = None
+        self.fallback: FallbackPolicy | None = None
         self.aligner: Aligner | None = None
-        self.packer: Packer | None = WhisperPacker(tokenizer) if text.pack and not wants.layers else None
+        self.packer: Packer | None = WhisperPacker(tokenizer) if text.pack and not requested.layers else None
 
     def _planned_rows(self, memory_fraction: float) -> int:
         device, shapes = self._model.device, shapes_of(self._model)
@@ -144,12 +155,12 @@ class WhisperModel:
         """Whisper was trained on windows of 30 s; with a short context it is shown less."""
         return self.context(num_samples, self._first)
 
-    def context(self, num_samples: int, how: How) -> int:
+    def context(self, num_samples: int, options: DecodingOptions) -> int:
         """Samples that the encoder is shown: a function of the segment alone, so that its batch does not matter."""
-        return short_context(num_samples, self._model.device.type) if how.is_short else WINDOW_SAMPLES
+        return short_context(num_samples, self._model.device.type) if options.is_short_context else WINDOW_SAMPLES
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Answer]:
+    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Tokens, vectors and codes, whichever are wanted.
 
         Text is made of the segment without its context, so where text is wanted the context is not looked at.
@@ -161,64 +172,64 @@ class WhisperModel:
 
         if self._wants.transcripts is not None:
             batch = [_core(utterance) for utterance in batch]
-        hearing = self._hearing(batch, self._first, read if self._wants.layers else None)
+        encode_decode = self._encode_decode(batch, self._first, read if self._wants.layers else None)
         if self._wants.transcripts is None:
-            while hearing.encode_next():
+            while encode_decode.encode_next():
                 continue
-            return [Answer(None, readouts[row]) for row in range(len(batch))]
-        texts = self._decoded(hearing, self._first)
-        return [Answer(text, readouts.get(row, Readout())) for row, text in enumerate(texts)]
+            return [Prediction(None, readouts[row]) for row in range(len(batch))]
+        texts = self._decoded(encode_decode, self._first)
+        return [Prediction(text, readouts.get(row, Readout())) for row, text in enumerate(texts)]
 
     @torch.inference_mode()
-    def decode(self, batch: Sequence[Utterance], how: How | None = None) -> list[Heard]:
+    def decode(self, batch: Sequence[Utterance], options: DecodingOptions | None = None) -> list[Hypothesis]:
         """Tokens of one batch, by default the most probable ones of full windows."""
-        how = how or How()
-        return self._decoded(self._hearing([_core(utterance) for utterance in batch], how, None), how)
+        options = options or DecodingOptions()
+        return self._decoded(self._encode_decode([_core(utterance) for utterance in batch], options, None), options)
 
-    def _hearing(self, batch: Sequence[Utterance], how: How, on_encoded: Any) -> Hearing:
-        contexts = [self.context(len(utterance.pcm_T), how) for utterance in batch]
+    def _encode_decode(self, batch: Sequence[Utterance], options: DecodingOptions, on_encoded: Any) -> EncodeDecode:
+        contexts = [self.context(len(utterance.pcm_T), options) for utterance in batch]
         kept = self._wants.layers if on_encoded is not None else set()
-        return Hearing(self._weights, self._asked, batch, contexts, how, kept, on_encoded)
+        return EncodeDecode(self._weights, self._asked, batch, contexts, options, kept, on_encoded)
 
-    def _decoded(self, hearing: Hearing, how: How) -> list[Heard]:
+    def _decoded(self, encode_decode: EncodeDecode, options: DecodingOptions) -> list[Hypothesis]:
         search = Search(
             tokens=self._tokens,
             timestamps=self._asked.timestamps,
             max_new_tokens=self._max_new_tokens,
-            temperature=how.temperature,
-            stops_loops=how.stops_loops,
+            temperature=options.temperature,
+            stops_repetition=options.stops_repetition,
         )
         decoder = self._weights.decoder
-        if how.num_beams == 1:
-            table = self._table(search, min(self._capacity, hearing.num_rows))
-            decode(table, hearing.next_entry, self._telling(hearing))
+        if options.num_beams == 1:
+            table = self._table(search, min(self._capacity, encode_decode.num_rows))
+            decode(table, encode_decode.next_entry, self._telling(encode_decode))
         else:
-            while (entry := hearing.next_entry(max(1, self._capacity // how.num_beams))) is not None:
-                found = decode_with_beams(decoder, entry.begins, entry.prompts, search, how.num_beams)
+            while (entry := encode_decode.next_entry(max(1, self._capacity // options.num_beams))) is not None:
+                found = decode_with_beams(decoder, entry.begins, entry.prompts, search, options.num_beams)
                 for name, (best, *_) in zip(entry.names, found, strict=True):
-                    hearing.done(name, _numbers(best.decoded))
-        return hearing.heard(self._heads)
+                    encode_decode.done(name, _numbers(best.decoded))
+        return encode_decode.hypotheses(self._heads)
 
-    def _telling(self, hearing: Hearing) -> Callable[[int, Decoded], None]:
+    def _telling(self, encode_decode: EncodeDecode) -> Callable[[int, DecodedTokens], None]:
         """Takes results, and tells how far it is."""
 
-        def done(name: int, decoded: Decoded) -> None:
-            hearing.done(name, _numbers(decoded))
-            if self.on_heard is not None:
-                self.on_heard(*hearing.progress(name))
+        def done(name: int, decoded: DecodedTokens) -> None:
+            encode_decode.done(name, _numbers(decoded))
+            if self.on_progress is not None:
+                self.on_progress(*encode_decode.progress(name))
 
         return done
 
-    def _table(self, search: Search, num_rows: int) -> Table:
+    def _table(self, search: Search, num_rows: int) -> DecodeSlots:
         """Slots for rows; on a GPU always the same ones, so that recorded steps are used again."""
         length = len(self._asked.before) + len(
             self._tokens.prompt(0 if self._tokens.languages else None, "", self._asked.timestamps)
         )
-        decoder, kind = self._weights.decoder, (search.temperature, search.stops_loops)
+        decoder, kind = self._weights.decoder, (search.temperature, search.stops_repetition)
         if not self._is_fixed:
-            return Table(decoder, search, num_rows, length)
+            return DecodeSlots(decoder, search, num_rows, length)
         if kind not in self._tables:
-            self._tables = {kind: Table(decoder, search, self._capacity, length, WINDOW_SAMPLES // WHISPER_HOP)}
+            self._tables = {kind: DecodeSlots(decoder, search, self._capacity, length, WINDOW_SAMPLES // WHISPER_HOP)}
         return self._tables[kind]
 
     def _read_out(self, batch: Sequence[Utterance], hidden: dict[int, Tensor]) -> list[Readout]:
@@ -227,28 +238,30 @@ class WhisperModel:
         core = CoreFrames(batch, frames, WHISPER_HOP, self._model.device)
         return read_out(self._wants, hidden, None, self._quantizers, lambda layer: core)
 
-    def signals(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Signals]:
+    def metrics(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
         whole = [[token for token in heard.tokens if token < self._tokens.end] for heard in texts]
         pairs = zip(utterances, texts, strict=True)
-        overruns_s = [last_beginning(heard, self._tokens) - core_seconds(utterance) for utterance, heard in pairs]
-        return signals_of(utterances, texts, self._tokenizer.decode_batch(whole), overruns_s)
+        overruns_s = [
+            last_beginning(heard, self._tokens) - seconds_without_context(utterance) for utterance, heard in pairs
+        ]
+        return metrics_of(utterances, texts, self._tokenizer.decode_batch(whole), overruns_s)
 
-    def left_out(self, row: int, utterance: Utterance, heard: Heard) -> list[Part]:
+    def find_deletions(self, row: int, utterance: Utterance, heard: Hypothesis) -> list[Part]:
         """The parts of a segment some of whose speech has too few words; they are told by times of words."""
         return parts_of(row, _core(utterance), heard, lambda ids: [len(each.encode()) for each in self._singles(ids)])
 
     def _singles(self, ids: Sequence[int]) -> list[str]:
         return list(self._tokenizer.decode_batch([[each] for each in ids]))
 
-    def filled(self, heard: Heard, parts: Sequence[tuple[Part, Heard]]) -> Heard:
+    def fill_deletions(self, heard: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
         """The texts of the parts in place of the segment's, where they say more and every one of them is clear."""
-        found = self.signals([part.utterance for part, _ in parts], [text for _, text in parts])
-        kept = [pair for pair, signals in zip(parts, found, strict=True) if not is_silence(signals, self._text)]
+        found = self.metrics([part.utterance for part, _ in parts], [text for _, text in parts])
+        kept = [pair for pair, metrics in zip(parts, found, strict=True) if not is_silence(metrics, self._text)]
         clear = all(
-            signals.avg_logprob >= MIN_LOGPROB and not failed_gates(signals, self._text)
-            for signals in found
-            if not is_silence(signals, self._text)
+            metrics.avg_logprob >= MIN_LOGPROB and not failed_checks(metrics, self._text)
+            for metrics in found
+            if not is_silence(metrics, self._text)
         )
         before, after = (self._num_words(each.tokens) for each in (heard, joined(heard, kept)))
         return joined(heard, kept) if clear and after >= before + MIN_MORE_WORDS else heard
@@ -256,22 +269,22 @@ class WhisperModel:
     def _num_words(self, tokens: Sequence[int]) -> int:
         return len(units(self._tokenizer.decode([token for token in tokens if token < self._tokens.end])))
 
-    def _words(self, heard: Heard, utterance: Utterance) -> tuple[TimedText, ...]:
+    def _words(self, heard: Hypothesis, utterance: Utterance) -> tuple[TimedText, ...]:
         """Words with their confidence; without times where none were asked for."""
         end, avg_logprob = self._tokens.end, mean_logprob(heard)
         timed: list[TimedToken] = []
-        for stretch in heard.stretches:
+        for stretch in heard.chunks:
             pairs = zip(stretch.decoded.tokens, stretch.decoded.logprobs, strict=True)
             untimed = [TimedToken(token, 0, 0, math.exp(logprob)) for token, logprob in pairs if token < end]
             timed += untimed if stretch.timed is None else stretch.timed
 
         def judge(probability: float) -> float:
-            return word_confidence(Evidence(probability, avg_logprob, heard.rung))
+            return word_confidence(Evidence(probability, avg_logprob, heard.fallback_level))
 
         words = words_of(timed, self._tokenizer, heard.language, judge)
         return words if self._heads is None else settled(words, _core(utterance).pcm_T)
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Heard]) -> list[Transcript]:
+    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
         spans = [phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, texts, strict=True)]
         whole = [[t for t in heard.tokens if t < self._tokens.end] for heard in texts]
@@ -281,7 +294,7 @@ class WhisperModel:
         pieces = iter(decoded_texts[len(whole) :])
         transcripts = []
         for utterance, heard, text, row in zip(utterances, texts, decoded_texts, spans, strict=False):
-            words, no_speech_prob = self._words(heard, utterance), heard.stretches[0].decoded.no_speech_prob
+            words, no_speech_prob = self._words(heard, utterance), heard.chunks[0].decoded.no_speech_prob
             phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
             transcripts.append(
                 Transcript(
@@ -292,10 +305,10 @@ class WhisperModel:
                     no_speech_prob=no_speech_prob,
                     words=words if self._heads is not None else None,
                     phrases=tuple(p for p in phrases if p.text) if self._asked.timestamps else None,
-                    rung=heard.rung,
-                    gates=heard.gates,
+                    fallback_level=heard.fallback_level,
+                    failed_checks=heard.failed_checks,
                     confidence=segment_confidence(
-                        [word.confidence or 0.0 for word in words], no_speech_prob, has_failed=bool(heard.gates)
+                        [word.confidence or 0.0 for word in words], no_speech_prob, has_failed=bool(heard.failed_checks)
                     ),
                 )
             )
@@ -308,7 +321,7 @@ def _core(utterance: Utterance) -> Utterance:
     return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)
 
 
-def _numbers(decoded: Decoded) -> Decoded:
+def _numbers(decoded: DecodedTokens) -> DecodedTokens:
     """The same; raises RunFailed where the decoder computed no numbers."""
     if math.isnan(decoded.sum_logprob):
         raise not_finite("the decoder's logits")

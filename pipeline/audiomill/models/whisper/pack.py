@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.models.base import Answer, Utterance
-from audiomill.models.seq2seq.heard import Heard, Stretch, TimedToken
-from audiomill.models.seq2seq.table import Decoded
+from audiomill.models.base import Prediction, Utterance
+from audiomill.models.seq2seq.decode_slots import DecodedTokens
+from audiomill.models.seq2seq.hypothesis import DecodedChunk, Hypothesis, TimedToken
 from audiomill.models.whisper.words import word_groups
 
 PACK_S, GAP_S = 14.0, 1.0
@@ -58,12 +58,12 @@ class Packer:
                 length = len(utterance.pcm_T)
         return [_pack([utterances[i] for i in members], members, gap) for members in packs]
 
-    def unpacked(self, pack: Pack, answer: Answer, utterances: Sequence[Utterance]) -> list[Answer]:
+    def unpacked(self, pack: Pack, answer: Prediction, utterances: Sequence[Utterance]) -> list[Prediction]:
         """An answer for each member."""
         if len(pack.members) == 1:
             return [answer]
-        heard: Heard = answer.text
-        timed = [token for stretch in heard.stretches for token in stretch.timed or ()]
+        heard: Hypothesis = answer.text
+        timed = [token for stretch in heard.chunks for token in stretch.timed or ()]
         # A word belongs to the member whose share of the window (half of the gaps with it) its middle lies in.
         ends = [start + len(utterances[i].pcm_T) for start, i in zip(pack.starts, pack.members, strict=True)]
         edges = [(end + start) // 2 for end, start in zip(ends[:-1], pack.starts[1:], strict=True)]
@@ -73,7 +73,7 @@ class Packer:
             own[int(np.searchsorted(edges, middle, side="right"))] += members
         lengths = [end - start for start, end in zip(pack.starts, ends, strict=True)]
         return [
-            Answer(_part(heard, tokens, start, length))
+            Prediction(_part(heard, tokens, start, length))
             for tokens, start, length in zip(own, pack.starts, lengths, strict=True)
         ]
 
@@ -93,12 +93,12 @@ def _most_tokens(num_samples: int) -> float:
     return TOKENS_FREE + TOKENS_PER_SECOND * num_samples / MODEL_SAMPLE_RATE
 
 
-def _part(heard: Heard, timed: Sequence[TimedToken], start: int, length: int) -> Heard:
+def _part(heard: Hypothesis, timed: Sequence[TimedToken], start: int, length: int) -> Hypothesis:
     """What was heard between two samples, on the clock of its own. With more words than anybody says in that time some are
     others' or invented: it counts as not finished, and is heard again alone."""
     logprobs = [float(np.log(token.probability)) for token in timed]
-    whole = [stretch.decoded for stretch in heard.stretches]
-    decoded = Decoded(
+    whole = [stretch.decoded for stretch in heard.chunks]
+    decoded = DecodedTokens(
         tokens=[token.token for token in timed],
         logprobs=logprobs,
         sum_logprob=sum(logprobs),
@@ -110,4 +110,4 @@ def _part(heard: Heard, timed: Sequence[TimedToken], start: int, length: int) ->
         token._replace(start=min(max(token.start - start, 0), length), stop=min(max(token.stop - start, 0), length))
         for token in timed
     ]
-    return heard._replace(stretches=(Stretch(0, decoded, tuple(own)),))
+    return heard._replace(chunks=(DecodedChunk(0, decoded, tuple(own)),))

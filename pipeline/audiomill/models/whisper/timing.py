@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiomill.models.seq2seq.cross import crossed
+from audiomill.models.seq2seq.cross_attention_cache import cross_kv
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
-from audiomill.models.seq2seq.slots import DecoderState
+from audiomill.models.seq2seq.kv_cache import KVCache
 
 Heads = tuple[tuple[int, int], ...]
 """(layer, head) pairs."""
@@ -65,8 +65,8 @@ def token_costs(
     tokens_BN = torch.full((len(texts), before + longest), end, device=hidden_BFD.device)
     for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
         tokens_BN[row, : before + len(text)] = torch.tensor([*prompt, *text], device=hidden_BFD.device)
-    state = DecoderState(weights, len(texts), tokens_BN.shape[1], watched=heads)
-    state.admit(crossed(weights, hidden_BFD), tokens_BN)
+    state = KVCache(weights, len(texts), tokens_BN.shape[1], watched=heads)
+    state.admit(cross_kv(weights, hidden_BFD), tokens_BN)
     scores_BHNF = state.watched_scores()
     costs = []
     for row, (text, frames) in enumerate(zip(texts, num_frames, strict=True)):

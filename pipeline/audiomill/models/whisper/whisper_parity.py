@@ -10,10 +10,10 @@ import torch
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Parity, Utterance, side_by_side
-from audiomill.models.beside import MAX_COMPARED_PARAMETERS, feature_extractor, relative
-from audiomill.models.vectors.taps import without_layers_above
+from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, feature_extractor, relative
+from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.whisper import ctranslate2
-from audiomill.models.whisper.hearing import Weights
+from audiomill.models.whisper.encode_decode import Weights
 from audiomill.models.whisper.network.encoder import encode
 from audiomill.models.whisper.parts import transformers_parts
 

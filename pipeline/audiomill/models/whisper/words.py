@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from audiomill.models.base import TimedText
-from audiomill.models.seq2seq.heard import TimedToken
+from audiomill.models.seq2seq.hypothesis import TimedToken
 
 _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
 """Languages written without blanks: every character counts as a word."""

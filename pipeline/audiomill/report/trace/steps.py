@@ -18,15 +18,15 @@ from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.jobs import JobConfig, ModelTask, TraceConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.errors import InputError, Rejected, UsageError
-from audiomill.models.base import CONV, Answer, Transcript, Utterance, Vectors, VectorWant
-from audiomill.models.causal.way import Way
+from audiomill.models.base import CONV, Prediction, Transcript, Utterance, VectorRequest, Vectors
+from audiomill.models.causal.activation_trace import Way
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.family import POSTERIORS, TEXT, VECTORS
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import TaskSpec
-from audiomill.runs.found import FoundTask, found_tasks
-from audiomill.runs.settle import settle
+from audiomill.runs.resolve_checkpoints import FoundTask, found_tasks
+from audiomill.runs.resolve_config import settle
 from audiomill.stages.listed import listed
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.waveform import waveform_of
@@ -82,8 +82,8 @@ def trace(config: TraceConfig) -> Trace:
     utterance = Utterance(pcm, 0, 0, ("trace", None), 0, None)
     has_conv = found.checkpoint.family.shows_convolutions(Path(found.checkpoint.path))
     if has_conv:
-        wants = dataclasses.replace(task.wants, vectors=(VectorWant(layer=CONV), *task.wants.vectors))
-        task = dataclasses.replace(task, wants=wants)
+        requested = dataclasses.replace(task.requested, vectors=(VectorRequest(layer=CONV), *task.requested.vectors))
+        task = dataclasses.replace(task, requested=requested)
     model: Any = load_model(task, job.plan.storage_options)
     (answer,) = model.forward([utterance])
     transcript = model.transcripts([utterance], [answer.text])[0] if answer.text is not None else None
@@ -164,8 +164,8 @@ def _mel_step(pcm: NDArray[np.int16], found: FoundTask) -> Step:
     )
 
 
-def _vector_steps(answer: Answer, task: TaskSpec, found: FoundTask) -> Iterator[Step]:
-    for want, vectors in zip(task.wants.vectors, answer.readout.vectors, strict=True):
+def _vector_steps(answer: Prediction, task: TaskSpec, found: FoundTask) -> Iterator[Step]:
+    for want, vectors in zip(task.requested.vectors, answer.readout.vectors, strict=True):
         rate = task.frame_rate(want.layer)
         values_DF = _as_float(vectors).T
         if want.layer == CONV:
@@ -192,8 +192,8 @@ def _as_float(vectors: Vectors) -> NDArray[np.float32]:
     return values if vectors.scale_N is None else values * vectors.scale_N[:, None]
 
 
-def _code_steps(answer: Answer, task: TaskSpec) -> Iterator[Step]:
-    for want, codes_KF in zip(task.wants.codes, answer.readout.codes, strict=True):
+def _code_steps(answer: Prediction, task: TaskSpec) -> Iterator[Step]:
+    for want, codes_KF in zip(task.requested.codes, answer.readout.codes, strict=True):
         meaning = (
             f"{want.num_codebooks} codebook{'s' if want.num_codebooks > 1 else ''} of {want.num_entries} entries: "
             "one number a frame and codebook; the same colour is the same number."

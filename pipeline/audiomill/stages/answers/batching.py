@@ -11,8 +11,8 @@ import numpy as np
 
 from audiomill.audio.bucket import budget_batches
 from audiomill.errors import RunFailed
-from audiomill.models.base import Answer, SpeechModel, Utterance
-from audiomill.models.pulse import beat
+from audiomill.models.base import Prediction, SpeechModel, Utterance
+from audiomill.models.watchdog import heartbeat
 
 
 class Batched(NamedTuple):
@@ -20,18 +20,18 @@ class Batched(NamedTuple):
     not hold a batch; `windows`: what the model was given instead of the utterances, with its answers, where it packs;
     `errors`: by the number of the answer that is missing."""
 
-    answers: list[Answer | None]
+    answers: list[Prediction | None]
     num_real: int
     num_padded: int
     num_halved: int = 0
-    windows: tuple[list[Utterance], list[Answer | None]] | None = None
+    windows: tuple[list[Utterance], list[Prediction | None]] | None = None
     errors: Mapping[int, Exception] = MappingProxyType({})
 
 
 def run_batches(
     utterances: Sequence[Utterance],
     padded_lengths: Sequence[int],
-    forward: Callable[[list[Utterance]], list[Answer]],
+    forward: Callable[[list[Utterance]], list[Prediction]],
     batch_samples: int,
     model: SpeechModel,
 ) -> Batched:
@@ -43,14 +43,14 @@ def run_batches(
     alone = model.pads_rows_alone
     lengths = np.array([len(u.pcm_T) for u in utterances], np.int64)
     padded = np.array(padded_lengths, np.int64)
-    answers: list[Answer | None] = [None] * len(utterances)
+    answers: list[Prediction | None] = [None] * len(utterances)
     errors: dict[int, Exception] = {}
     num_padded, num_halved = 0, 0
     todo = deque(budget_batches(padded, batch_samples, alone=alone))
     while todo:
         rows = todo.popleft()
         batch = [utterances[i] for i in rows]
-        found: list[Answer | None]
+        found: list[Prediction | None]
         try:
             found = list(forward(batch))
         except RunFailed:
@@ -63,13 +63,13 @@ def run_batches(
                 continue
             found, failed = _one_by_one(batch, forward)
             errors |= {int(rows[at]): failure for at, failure in failed.items()}
-        beat()
+        heartbeat()
         assert len(found) == len(rows), "one answer per utterance"
         num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
         for index, answer in zip(rows.tolist(), found, strict=True):
             answers[index] = answer
-        if model.on_heard is not None and not model.tells_rows:
-            model.on_heard(len(rows), int(lengths[rows].sum()))
+        if model.on_progress is not None and not model.reports_progress:
+            model.on_progress(len(rows), int(lengths[rows].sum()))
     return Batched(answers, int(lengths.sum()), num_padded, num_halved, errors=errors)
 
 
@@ -80,14 +80,14 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _one_by_one(
-    batch: list[Utterance], forward: Callable[[list[Utterance]], list[Answer]]
-) -> tuple[list[Answer | None], dict[int, Exception]]:
-    answers: list[Answer | None] = []
+    batch: list[Utterance], forward: Callable[[list[Utterance]], list[Prediction]]
+) -> tuple[list[Prediction | None], dict[int, Exception]]:
+    answers: list[Prediction | None] = []
     errors: dict[int, Exception] = {}
     for at, utterance in enumerate(batch):
         try:
             answers += forward([utterance])
-            beat()
+            heartbeat()
         except Exception as alone:
             answers.append(None)
             errors[at] = alone

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from audiomill.audio.clock import seconds_from_samples
-from audiomill.config.defaults import SECOND_MODEL_RUNG
-from audiomill.models.base import Answer, TimedText, Transcript, Utterance
+from audiomill.config.defaults import SECOND_PASS_LEVEL
+from audiomill.models.base import Prediction, TimedText, Transcript, Utterance
 from audiomill.models.task import LoadedTask
 from audiomill.stages.answers.agreement import with_agreement
-from audiomill.stages.answers.climb import climbed, run_model
-from audiomill.tables.rows import sureness
+from audiomill.stages.answers.fallback import decode_with_fallback, run_model
+from audiomill.tables.rows import stored_confidence
 from audiomill.text.calibrate import SIGNS, calibration_of, signs_of
 
 FAILED_GATE = "second model"
@@ -24,7 +24,7 @@ FAILED_GATE = "second model"
 Texts = Sequence[Transcript | None]
 
 
-class Said(NamedTuple):
+class Transcribed(NamedTuple):
     """Texts of each task, None for those that write none; `second_s`: seconds of the second model."""
 
     by_task: Sequence[Texts]
@@ -33,17 +33,17 @@ class Said(NamedTuple):
     def main(self, tasks: Sequence[LoadedTask]) -> Texts:
         """Those of the segments table."""
         return next(
-            (texts for task, texts in zip(tasks, self.by_task, strict=True) if task.spec.wants.is_main),
+            (texts for task, texts in zip(tasks, self.by_task, strict=True) if task.spec.requested.is_main),
             self.by_task[0],
         )
 
 
-def said_by(
+def transcribe(
     tasks: Sequence[LoadedTask],
     utterances: Sequence[Utterance],
-    first: Sequence[Sequence[Answer]],
-    answers: Sequence[Sequence[Answer]],
-) -> Said:
+    first: Sequence[Sequence[Prediction]],
+    answers: Sequence[Sequence[Prediction]],
+) -> Transcribed:
     """The texts of every model that transcribes.
 
     Args:
@@ -55,22 +55,22 @@ def said_by(
     found: list[Texts] = []
     second_s = 0.0
     for number, task in enumerate(tasks):
-        wanted = task.spec.wants.transcripts
+        wanted = task.spec.requested.transcripts
         if wanted is None:
             found.append([None] * len(utterances))
             continue
         texts: Texts = task.model.transcripts(utterances, [answer.text for answer in answers[number]])
         assert len(texts) == len(utterances), "one transcript per utterance"
-        if task.spec.wants.is_main:
+        if task.spec.requested.is_main:
             texts = _aligned(tasks, utterances, answers, texts)
             again = wanted.decoder.agreement
             texts = with_agreement(utterances, texts, again, partial(_heard_first, task)) if again else texts
             texts = _with_first_texts(task, utterances, first[number], texts)
         texts = _calibrated(task, utterances, texts)
-        if task.spec.wants.is_main:
+        if task.spec.requested.is_main:
             texts, second_s = _redone(task, utterances, texts)
         found.append(texts)
-    return Said(found, second_s)
+    return Transcribed(found, second_s)
 
 
 def _calibrated(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> Texts:
@@ -78,7 +78,13 @@ def _calibrated(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts)
     if task.spec.calibration is None:
         return texts
     signs = [
-        signs_of(sureness(text), text.agreement, text.rung, text.text, seconds_from_samples(len(_core(heard).pcm_T)))
+        signs_of(
+            stored_confidence(text),
+            text.agreement,
+            text.fallback_level,
+            text.text,
+            seconds_from_samples(len(_core(heard).pcm_T)),
+        )
         for heard, text in zip(utterances, texts, strict=True)
         if text is not None
     ]
@@ -96,12 +102,12 @@ def _redone(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> 
     if second is None or below is None:
         return texts, 0.0
     began = time.perf_counter()
-    doubtful = [n for n, text in enumerate(texts) if text is not None and (sureness(text) or 0.0) < below]
+    doubtful = [n for n, text in enumerate(texts) if text is not None and (stored_confidence(text) or 0.0) < below]
     again = [_core(utterances[n]) for n in doubtful]
     answers = run_model(again, second.model, second.spec.batch_samples).answers
     good = [at for at, answer in enumerate(answers) if answer is not None]
     heard = [again[at] for at in good]
-    last = climbed(second, heard, [answer for answer in answers if answer is not None])
+    last = decode_with_fallback(second, heard, [answer for answer in answers if answer is not None])
     written = dict(zip(good, second.model.transcripts(heard, [answer.text for answer in last]), strict=True))
     found = list(texts)
     for at, number in enumerate(doubtful):
@@ -120,16 +126,16 @@ def _core(utterance: Utterance) -> Utterance:
 def _instead(before: Transcript, after: Transcript | None) -> Transcript:
     """The second model's text in place of the first one's, which is kept beside it where it differs."""
     if after is None:
-        return before._replace(gates=(*(before.gates or ()), FAILED_GATE))
-    first = before.first_text if before.first_text is not None else before.text
-    return after._replace(rung=SECOND_MODEL_RUNG, first_text=first if first != after.text else None)
+        return before._replace(failed_checks=(*(before.failed_checks or ()), FAILED_GATE))
+    first = before.first_pass_text if before.first_pass_text is not None else before.text
+    return after._replace(fallback_level=SECOND_PASS_LEVEL, first_pass_text=first if first != after.text else None)
 
 
 def _with_first_texts(
-    task: LoadedTask, utterances: Sequence[Utterance], first: Sequence[Answer], found: Texts
+    task: LoadedTask, utterances: Sequence[Utterance], first: Sequence[Prediction], found: Texts
 ) -> Texts:
     """The transcripts, each with what the first attempt had written where another one's text, or none, was kept."""
-    changed = [n for n, text in enumerate(found) if text is not None and (text.rung or text.gates)]
+    changed = [n for n, text in enumerate(found) if text is not None and (text.fallback_level or text.failed_checks)]
     if not changed:
         return found
     before = task.model.transcripts([utterances[n] for n in changed], [first[n].text for n in changed])
@@ -137,7 +143,7 @@ def _with_first_texts(
     for number, text in zip(changed, before, strict=True):
         kept = found[number]
         if kept is not None and kept.text != text.text:
-            settled[number] = kept._replace(first_text=text.text)
+            settled[number] = kept._replace(first_pass_text=text.text)
     return settled
 
 
@@ -153,7 +159,7 @@ def _heard_first(task: LoadedTask, utterances: Sequence[Utterance]) -> list[Tran
 
 
 def _aligned(
-    tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], answers: Sequence[Sequence[Answer]], texts: Texts
+    tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], answers: Sequence[Sequence[Prediction]], texts: Texts
 ) -> Texts:
     """The transcripts with the word times of the first model that aligns, where it can tell."""
     for task, each in zip(tasks, answers, strict=True):

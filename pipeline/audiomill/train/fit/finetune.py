@@ -23,10 +23,10 @@ from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
 from audiomill.models.new_models.named import is_new
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
-from audiomill.train.fit.claim import LOCK, claim, clear, fields_of, locked
-from audiomill.train.fit.history import nothing_learnt, read_metrics
+from audiomill.train.fit.checkpoint_sync import Mirror, folder_of, mirror_of
 from audiomill.train.fit.launch import Training, launch, load_learner
-from audiomill.train.fit.mirror import Mirror, folder_of, mirror_of
+from audiomill.train.fit.metrics_history import nothing_learnt, read_metrics
+from audiomill.train.fit.output_lock import LOCK, claim, clear, fields_of, locked
 from audiomill.train.fit.processes import first_alone
 from audiomill.train.fit.same_data import check_same
 from audiomill.train.fit.start import start_of

@@ -20,8 +20,8 @@ from audiomill.models.device import resolve_device
 from audiomill.models.family import families, learners_of
 from audiomill.models.learner import Learner
 from audiomill.train.clips import Clips
-from audiomill.train.fit.history import Recorder
-from audiomill.train.fit.mirror import Mirror, mirror_of
+from audiomill.train.fit.checkpoint_sync import Mirror, mirror_of
+from audiomill.train.fit.metrics_history import Recorder
 from audiomill.train.fit.state import States
 from audiomill.train.fit.updating import Labelled, fit
 from audiomill.train.fit.worker import Worker

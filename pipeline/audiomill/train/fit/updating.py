@@ -23,15 +23,15 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import RunFailed
 from audiomill.models.learner import Learner, Loss
 from audiomill.train.clips import Clips
+from audiomill.train.fit.all_reduce import all_reduce_sum, sum_gradients
 from audiomill.train.fit.augment import augmented
-from audiomill.train.fit.average import Average
 from audiomill.train.fit.batches import Update, updates, updates_an_epoch
+from audiomill.train.fit.ema import EmaWeights
 from audiomill.train.fit.evaluate import Evaluation, evaluated
+from audiomill.train.fit.loss_scaling import took_step
 from audiomill.train.fit.mixed import autocast, autocast_type, mixed
-from audiomill.train.fit.scaling import took_step
 from audiomill.train.fit.schedule import rate_share
 from audiomill.train.fit.state import Progress, States
-from audiomill.train.fit.summing import sum_gradients, summed
 from audiomill.train.fit.worker import Worker
 from audiomill.train.unit_lm.sequences import Sequences
 
@@ -119,7 +119,7 @@ class _Run:
         self._optimizer = torch.optim.AdamW(
             parameters, lr=self._highest, betas=BETAS, eps=EPSILON, weight_decay=config.weight_decay
         )
-        self._average = Average(learner.model, config.average_decay) if config.average_decay else None
+        self._average = EmaWeights(learner.model, config.average_decay) if config.average_decay else None
         self._precision = autocast_type(config.precision, worker.device)
         self._scaler = torch.amp.GradScaler(worker.device.type, enabled=self._precision is torch.float16)
         self.progress = Progress()
@@ -135,7 +135,7 @@ class _Run:
         """
         state = self._states.latest()
         own = float(0 if state is None else state["progress"]["num_updates"])
-        (together,) = summed(self._worker, own)
+        (together,) = all_reduce_sum(self._worker, own)
         if together != own * self._worker.size:
             raise RunFailed(
                 f"worker {self._worker.rank} would go on from update {own:g}, others from another one; expected one --output that all see"
@@ -165,7 +165,7 @@ class _Run:
         """One update of the weights."""
         config, model = self._config, self._learner.model
         model.train()
-        self._learner.thaw(update.number, self.num_updates)
+        self._learner.set_trainable(update.number, self.num_updates)
         share = rate_share(config.schedule, update.number, self.num_updates, self._warmup, config.hold_share)
         for group in self._optimizer.param_groups:
             group["lr"] = share * self._highest
@@ -188,7 +188,7 @@ class _Run:
             total, count = total + float(loss.total.detach()), count + loss.size
             audio_s += float(self._train.clips.num_samples[picked].sum()) / MODEL_SAMPLE_RATE
             numbers = loss.told
-        total, count, audio_s = summed(self._worker, total, count, audio_s)
+        total, count, audio_s = all_reduce_sum(self._worker, total, count, audio_s)
         if not math.isfinite(total):
             raise RunFailed(
                 f"update {update.number}: the loss is {total}; the state of update {self._states.newest() or 0} is kept. "
@@ -257,7 +257,7 @@ class _Run:
             found = Evaluation(0.0, ())
             if self._worker.is_first:
                 found = evaluated(self._learner, self._dev, self._budget, self._config.language)
-            (wer,) = summed(self._worker, found.wer)
+            (wer,) = all_reduce_sum(self._worker, found.wer)
             is_better = self.progress.best_wer is None or wer < self.progress.best_wer
             if is_better and self._worker.is_first:
                 self._states.keep_best(self._learner.model)
@@ -274,7 +274,7 @@ class _Run:
 
     def save_now_and_then(self, update: Update) -> None:
         is_time = time.monotonic() - self._saved_at > 60 * self._config.save_minutes
-        (is_time_anywhere,) = summed(self._worker, float(is_time))
+        (is_time_anywhere,) = all_reduce_sum(self._worker, float(is_time))
         if is_time_anywhere and update.number + 1 < self.num_updates:
             self._save()
 

@@ -40,7 +40,7 @@ class Candidates:
 
     rows: list[dict[str, Any]]
     labels: list[Label]
-    prints: NDArray[np.int64]
+    file_hashes: NDArray[np.int64]
     lengths: NDArray[np.float64]
     words: frozenset[str] | None = None
 
@@ -71,7 +71,7 @@ def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[s
     conditions = conditions_of(config.where)
     rows: list[dict[str, Any]] = []
     labels: list[Label] = []
-    prints: list[int] = []
+    file_hashes: list[int] = []
     for name in inputs:
         place = Place(name, options)
         run = _run_of(place)
@@ -95,9 +95,9 @@ def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[s
             row |= {"disagreement": label.disagreement, "lm_score": label.lm_score}
             rows.append(row)
             labels.append(label)
-            prints.append(segment["fingerprint"])
+            file_hashes.append(segment["fingerprint"])
     lengths = np.array([label.seconds for label in labels], np.float64)
-    return Candidates(rows, labels, np.array(prints, np.int64), lengths)
+    return Candidates(rows, labels, np.array(file_hashes, np.int64), lengths)
 
 
 def _run_of(place: Place) -> str:
@@ -170,8 +170,8 @@ def _label(
         disagreement=None if second is None else _disagreement(segment, text, second),
         lm_score=None if model is None else _lm_score(text, model),
         language_probability=segment["language_probability"],
-        rung=segment["rung"],
-        gates=tuple(segment["gates"] or ()),
+        fallback_level=segment["fallback_level"],
+        failed_checks=tuple(segment["failed_checks"] or ()),
         compression_ratio=segment["compression_ratio"],
         repeats=num_repeats(words),
     )
@@ -222,7 +222,7 @@ def features_of(labels: Sequence[Label]) -> NDArray[np.float64]:
     return np.array(
         [
             (
-                *signs_of(label.confidence, label.agreement, label.rung, label.text, label.seconds),
+                *signs_of(label.confidence, label.agreement, label.fallback_level, label.text, label.seconds),
                 label.disagreement or 0.0,
                 -(label.lm_score or 0.0),
             )

@@ -26,7 +26,7 @@ class HeldOut:
 
     recordings: frozenset[tuple[str, str]]
     texts: frozenset[str]
-    prints: NDArray[np.int64]
+    file_hashes: NDArray[np.int64]
     lengths: NDArray[np.float64]
 
 
@@ -34,25 +34,27 @@ def read_held_out(names: str, options: dict[str, Any]) -> HeldOut:
     """Outputs of transcribe, or inputs, which are decoded."""
     recordings: set[tuple[str, str]] = set()
     texts: set[str] = set()
-    prints: list[int] = []
+    file_hashes: list[int] = []
     lengths: list[float] = []
     for name in (each.strip() for each in names.split(",") if each.strip()):
         place = Place(name, options)
         if place.join("run.json").exists():
-            _read_output(place, recordings, texts, prints, lengths)
+            _read_output(place, recordings, texts, file_hashes, lengths)
         else:
-            _read_inputs(name, options, recordings, texts, prints, lengths)
-    return HeldOut(frozenset(recordings), frozenset(texts), np.array(prints, np.int64), np.array(lengths, np.float64))
+            _read_inputs(name, options, recordings, texts, file_hashes, lengths)
+    return HeldOut(
+        frozenset(recordings), frozenset(texts), np.array(file_hashes, np.int64), np.array(lengths, np.float64)
+    )
 
 
 def _read_output(
-    place: Place, recordings: set[tuple[str, str]], texts: set[str], prints: list[int], lengths: list[float]
+    place: Place, recordings: set[tuple[str, str]], texts: set[str], file_hashes: list[int], lengths: list[float]
 ) -> None:
     for row in ledger.tables(place, "recordings").to_pylist():
         recordings.add((row["source"], row["member"]))
         texts |= {plain(text, row["language"]) for text in (row["reference"], row["text"]) if text}
     for row in ledger.tables(place, "segments").to_pylist():
-        prints.append(row["fingerprint"])
+        file_hashes.append(row["fingerprint"])
         lengths.append(row["stop_s"] - row["start_s"])
         if row["text"]:
             texts.add(plain(row["text"], row["language"]))
@@ -63,7 +65,7 @@ def _read_inputs(
     options: dict[str, Any],
     recordings: set[tuple[str, str]],
     texts: set[str],
-    prints: list[int],
+    file_hashes: list[int],
     lengths: list[float],
 ) -> None:
     """Whole recordings; those too long to be a clip count by name alone."""
@@ -75,7 +77,7 @@ def _read_inputs(
         recordings |= {(each.source, each.member) for each in dropped}
         for at, row in enumerate(held.table.to_pylist()):
             recordings.add((row["source"], row["member"]))
-            prints.append(fingerprint(held.pcm(at)))
+            file_hashes.append(fingerprint(held.pcm(at)))
             lengths.append(row["num_samples"] / 16_000)
             for language in (None, "en"):
                 texts |= {plain(row["text"], language)} if row["text"] else set()

@@ -35,8 +35,8 @@ class Label:
     lm_score: float | None = None
     expected_wer: float | None = None
     language_probability: float | None = None
-    rung: int | None = None
-    gates: tuple[str, ...] = ()
+    fallback_level: int | None = None
+    failed_checks: tuple[str, ...] = ()
     compression_ratio: float | None = None
     repeats: int = 0
     unmet: str | None = None
@@ -65,8 +65,8 @@ class Rules:
     max_disagreement: float | None = None
     min_lm_score: float | None = None
     max_segment_wer: float | None = None
-    max_rung: int = 127
-    allow_gates: bool = False
+    max_fallback_level: int = 127
+    allow_failed_checks: bool = False
     max_compression_ratio: float = 2.4
     max_repeats: int = 4
     min_chars_per_second: float = 0.0
@@ -92,10 +92,10 @@ def judged(label: Label, rules: Rules) -> Verdict:
     ):
         if (low is not None and value < low) or (high is not None and value > high):
             return Verdict(reason, f"expected {_range(low, high)}, got {value:.3g}")
-    if label.gates and not rules.allow_gates:
-        return Verdict("gates", f"expected a text that passes its checks, got {', '.join(label.gates)}")
-    if (label.rung or 0) > rules.max_rung:
-        return Verdict("rung", f"expected at most {rules.max_rung}, got {label.rung}")
+    if label.failed_checks and not rules.allow_failed_checks:
+        return Verdict("failed_checks", f"expected a text that passes its checks, got {', '.join(label.failed_checks)}")
+    if (label.fallback_level or 0) > rules.max_fallback_level:
+        return Verdict("fallback_level", f"expected at most {rules.max_fallback_level}, got {label.fallback_level}")
     return _judged_words(label, rules) or _judged_signs(label, rules) or KEPT
 
 

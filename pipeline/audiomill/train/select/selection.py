@@ -145,8 +145,8 @@ def _rules(config: SelectConfig, found: Candidates) -> Rules:
         max_disagreement=config.max_disagreement if config.second else None,
         min_lm_score=config.min_lm_score,
         max_segment_wer=config.max_segment_wer,
-        max_rung=config.max_rung,
-        allow_gates=config.allow_gates,
+        max_fallback_level=config.max_fallback_level,
+        allow_failed_checks=config.allow_failed_checks,
         max_compression_ratio=config.max_compression_ratio,
         max_repeats=config.max_repeats,
         min_chars_per_second=config.min_chars_per_second,
@@ -179,7 +179,7 @@ def _words(vocabulary: str | None, found: Candidates) -> frozenset[str] | None:
 
 def _drop_leaks(found: Candidates, verdicts: list[Verdict], held_out: HeldOut) -> None:
     by_text = leaked_texts(found.labels, held_out.texts)
-    same = same_sound(found.prints, found.lengths, held_out.prints, held_out.lengths)
+    same = same_sound(found.file_hashes, found.lengths, held_out.file_hashes, held_out.lengths)
     for at, row in enumerate(found.rows):
         if (row["source"], row["member"]) in held_out.recordings:
             verdicts[at] = Verdict("held_out_recording", "expected a recording that is not held out")
@@ -192,8 +192,8 @@ def _drop_leaks(found: Candidates, verdicts: list[Verdict], held_out: HeldOut) -
 def _drop_same_audio(found: Candidates, verdicts: list[Verdict]) -> None:
     """Of segments that sound the same the first one stays."""
     kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
-    prints, lengths = found.prints[kept], found.lengths[kept]
-    first = same_sound(prints, lengths, prints, lengths)
+    file_hashes, lengths = found.file_hashes[kept], found.lengths[kept]
+    first = same_sound(file_hashes, lengths, file_hashes, lengths)
     for own, other in enumerate(first.tolist()):
         if 0 <= other < own:
             twin = found.rows[kept[other]]["id"]

@@ -20,14 +20,14 @@ from audiomill.models.codes.unit_settings import ENCODER, UnitSettings
 from audiomill.models.codes.unit_tokens import vocabulary_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import CODES, has_files
-from audiomill.models.vectors.hearing_encoder import found_encoder
+from audiomill.models.vectors.frozen_encoder import found_encoder
 from audiomill.models.vectors.kept_parts import name_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
-from audiomill.train.fit.claim import claim
 from audiomill.train.fit.finetune import Prepared, Report, carried_out, given_back
 from audiomill.train.fit.launch import Training, load_learner
+from audiomill.train.fit.output_lock import claim
 from audiomill.train.unit_lm.sequences import Kind, Sequences, check_use, counted, kept, kind_of, written
 
 _EDGES = 2

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from audiomill.models.ctc.context import Prefix
-from audiomill.models.pulse import beat
 from audiomill.models.seq2seq.beam.fusion import Coverage, Fusion, with_ends_ruled
-from audiomill.models.seq2seq.cross import Crossed
+from audiomill.models.seq2seq.cross_attention_cache import CrossKV
+from audiomill.models.seq2seq.decode_slots import DecodedTokens, Search, prefill
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
-from audiomill.models.seq2seq.slots import DecoderState
-from audiomill.models.seq2seq.table import Decoded, Search, begun
+from audiomill.models.seq2seq.kv_cache import KVCache
 from audiomill.models.seq2seq.token_rules import TokenRules
+from audiomill.models.watchdog import heartbeat
 
 History = list[tuple[int, float]]
 """Tokens of a beam, each with the sum of the decoder's log-probabilities up to it."""
@@ -30,7 +30,7 @@ History = list[tuple[int, float]]
 class Ranked(NamedTuple):
     """A text of a row. `score`: what it was ranked by; `lm`, `num_words`: of its words, see `Fusion`."""
 
-    decoded: Decoded
+    decoded: DecodedTokens
     score: float
     lm: float
     num_words: int
@@ -65,7 +65,7 @@ class _Hypothesis(NamedTuple):
 @torch.inference_mode()
 def decode_with_beams(
     weights: DecoderWeights,
-    begins: Crossed | Tensor,
+    begins: CrossKV | Tensor,
     prompts: list[list[int]],
     search: Search,
     num_beams: int,
@@ -75,7 +75,7 @@ def decode_with_beams(
 
     Args:
         weights: the decoder's.
-        begins, prompts: see `Entry`.
+        begins, prompts: see `DecodeRequest`.
         search: tokens, timestamps and the longest answer; no temperature.
         num_beams: K.
         fusion: what a text is worth besides.
@@ -86,7 +86,7 @@ def decode_with_beams(
     tokens = search.tokens
     max_new = min(search.max_new_tokens, weights.max_positions - prompt_length)
     coverage = _coverage(fusion, weights, len(prompts), num_beams)
-    state = DecoderState(
+    state = KVCache(
         weights,
         len(prompts) * num_beams,
         prompt_length + max_new,
@@ -94,11 +94,11 @@ def decode_with_beams(
         fan=num_beams,
     )
     rules = TokenRules(tokens, len(prompts) * num_beams, search.timestamps, weights.device)
-    logits, no_speech = begun(weights, state, begins, prompts, tokens, fan=num_beams)
+    logits, no_speech = prefill(weights, state, begins, prompts, tokens, fan=num_beams)
     running = _Running(len(prompts), num_beams, tokens.end, fusion, weights.device)
     rows = slice(0, len(prompts) * num_beams)
     for _ in range(max_new):
-        beat()
+        heartbeat()
         logprobs_BKV = rules.mask(logits, rows).log_softmax(-1).double().view(len(prompts), num_beams, -1)
         looked_BK = None if coverage is None else coverage.looked(state.watched_scores())
         parents_BK, tokens_BK = running.advance(logprobs_BKV, looked_BK)
@@ -115,7 +115,11 @@ def decode_with_beams(
 
 
 def _coverage(fusion: Fusion | None, weights: DecoderWeights, num_rows: int, num_beams: int) -> Coverage | None:
-    return Coverage(num_rows, num_beams) if fusion is not None and fusion.coverage_score and weights.looks else None
+    return (
+        Coverage(num_rows, num_beams)
+        if fusion is not None and fusion.coverage_score and weights.has_cross_attention
+        else None
+    )
 
 
 class _Running:
@@ -208,11 +212,11 @@ def _ranked(found: Sequence[_Hypothesis], no_speech_prob: float, most: int, fusi
     ]
 
 
-def _decoded(best: _Hypothesis, no_speech_prob: float) -> Decoded:
+def _decoded(best: _Hypothesis, no_speech_prob: float) -> DecodedTokens:
     sums = [total for _, total in best.history]
     logprobs = [total - before for before, total in zip([0.0, *sums], sums, strict=False)]
     ids = [token for token, _ in best.history]
-    return Decoded(ids, logprobs, best.sum_logprob, len(ids) + best.is_finished, no_speech_prob, best.is_finished)
+    return DecodedTokens(ids, logprobs, best.sum_logprob, len(ids) + best.is_finished, no_speech_prob, best.is_finished)
 
 
 def _is_done(finished: list[_Hypothesis], beams: Sequence[_Beam], num_beams: int) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audiomill.config.search import SearchConfig
 from audiomill.models.ctc.context import Context, Prefix, Weights
-from audiomill.models.ctc.greedy import CtcVocabulary
+from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
 from audiomill.models.ctc.pieces import mark_of
 from audiomill.models.ctc.rescore import Rescorer

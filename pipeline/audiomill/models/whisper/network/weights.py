@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audiomill.config.defaults import INT8_BF16, INT8_WEIGHT7
 from audiomill.models.precision import is_int8
-from audiomill.models.projection import Projection, fused, projection, smoothed
+from audiomill.models.projection import Projection, fused, projection, smooth_quant
 from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderLayer, DecoderWeights
 
 _Function = Callable[[Tensor], Tensor]
@@ -71,7 +71,7 @@ def decoder_weights(model: Any, precision: str) -> DecoderWeights:
         precision = "fp32"
     norm, vocabulary_VD = decoder.layer_norm, model.proj_out.weight
     if is_int8(precision):
-        norm, vocabulary_VD = smoothed(norm, vocabulary_VD)
+        norm, vocabulary_VD = smooth_quant(norm, vocabulary_VD)
     tokens_VD, positions_PD = decoder.embed_tokens.weight.detach(), decoder.embed_positions.weight.detach()
     return DecoderWeights(
         embed=lambda tokens, places: tokens_VD[tokens] + positions_PD[places],

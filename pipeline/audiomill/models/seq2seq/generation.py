@@ -1,0 +1,226 @@
+"""The text side of models that write a segment token by token: encoded rows -> texts, and what is known of them.
+
+B batch, F frames, P prefix, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import RunFailed
+from audiomill.models.base import Candidate, OnProgress, Transcript, Utterance
+from audiomill.models.finite import not_finite
+from audiomill.models.seq2seq.beam.beams import Ranked, decode_with_beams
+from audiomill.models.seq2seq.beam.fusion import Fusion
+from audiomill.models.seq2seq.continuous_batching import decode
+from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
+from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest, DecodeSlots, Search
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights
+from audiomill.models.seq2seq.hypothesis import (
+    DecodedChunk,
+    DecodingOptions,
+    Hypothesis,
+    mean_logprob,
+    metrics_of,
+    seed_of,
+)
+from audiomill.models.seq2seq.memory import Shapes, free_bytes, rows_that_fit
+from audiomill.models.seq2seq.quality_checks import DecodingMetrics
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
+
+MAX_ROWS = {"cpu": 64, "cuda": 256}
+"""Rows that are decoded at a time: more do not make a step cheaper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderAdapter:
+    """The decoder's side.
+
+    Attributes:
+        weights: see there.
+        tokens: special ones.
+        decoded: rows of tokens -> texts, without special tokens.
+        language: of a segment, by what is known of it.
+        prompt: by that language -> tokens that the decoder is started with, equally many for all; none where rows begin with
+            them already.
+        pieces: every token as its vocabulary spells it, where words can be told while they are written; None: they cannot.
+        told: a text as it is written -> the text, and the language that it names; by default it names none.
+    """
+
+    weights: DecoderWeights
+    tokens: SpecialTokens
+    decoded: Callable[[list[list[int]]], list[str]]
+    language: Callable[[Utterance], str | None]
+    prompt: Callable[[str | None], list[int]]
+    pieces: Sequence[str] | None = None
+    told: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
+
+
+class Generator:
+    """Writes texts of encoded rows.
+
+    Args:
+        writer: the decoder's side.
+        wanted: options of texts.
+        memory_fraction: share of the device's free memory to plan for.
+        fusion: beside beams that were asked for; None: none were.
+    """
+
+    def __init__(
+        self, writer: DecoderAdapter, wanted: TranscriptConfig, memory_fraction: float, fusion: Fusion | None = None
+    ) -> None:
+        self._writer, self._wanted, self._memory_fraction, self._fusion = writer, wanted, memory_fraction, fusion
+        self._halved = 1
+
+    def spare_memory(self) -> None:
+        """Half the rows at a time."""
+        self._halved *= 2
+
+    @torch.inference_mode()
+    def written(
+        self,
+        batch: Sequence[Utterance],
+        rows: Sequence[Tensor],
+        options: DecodingOptions,
+        on_progress: OnProgress | None,
+    ) -> list[Hypothesis]:
+        """Tokens of each row: what the encoder made of it (F x D), or what its text begins with (P x D).
+
+        Raises:
+            RunFailed: the model gives values that are no numbers, or has no room for a text behind its audio.
+        """
+        writer, weights = self._writer, self._writer.weights
+        languages = [writer.language(utterance) for utterance in batch]
+        prompts = [writer.prompt(language) for language in languages]
+        found: dict[int, DecodedTokens] = {}
+        nbest: dict[int, tuple[Candidate, ...]] = {}
+        waiting = deque(sorted(range(len(batch)), key=lambda row: -len(rows[row])))
+
+        def next_entry(most: int, _frames: int | None) -> DecodeRequest | None:
+            """Rows of equal length, which begin together."""
+            names: list[int] = []
+            while waiting and len(names) < most and len(rows[waiting[0]]) == len(rows[(names or waiting)[0]]):
+                names.append(waiting.popleft())
+            if not names:
+                return None
+            seeds = [seed_of(batch[name], 0, options.fallback_level) for name in names]
+            begins = self._begins(torch.stack([rows[name] for name in names]))
+            return DecodeRequest(begins, [prompts[name] for name in names], names, seeds)
+
+        def done(name: int, decoded: DecodedTokens) -> None:
+            if math.isnan(decoded.sum_logprob):
+                raise not_finite("the decoder's logits")
+            found[name] = decoded
+            if on_progress is not None:
+                on_progress(1, len(batch[name].pcm_T))
+
+        search, longest = self._search(options), max(map(len, rows))
+        length = len(prompts[0]) if weights.has_cross_attention else longest
+        if length >= weights.max_positions:
+            raise RunFailed(
+                f"a segment takes {length} of the {weights.max_positions} positions that the language model knows; expected room for "
+                "a text behind it: cut shorter, --max-segment-seconds"
+            )
+        most = self._most_rows(longest)
+        if options.num_beams == 1:
+            decode(DecodeSlots(weights, search, min(most, len(batch)), length), next_entry, done)
+        fusion = self._fusion if options.uses_fusion else None
+        while (entry := next_entry(max(1, most // options.num_beams), None)) is not None:
+            better = decode_with_beams(weights, entry.begins, entry.prompts, search, options.num_beams, fusion)
+            for name, ranked in zip(entry.names, better, strict=True):
+                if fusion is not None:
+                    ranked, nbest[name] = self._weighed(ranked, fusion)
+                done(name, ranked[0].decoded)
+        return [
+            Hypothesis(
+                (DecodedChunk(0, found[row]),),
+                language,
+                None,
+                fallback_level=options.fallback_level,
+                nbest=nbest.get(row),
+            )
+            for row, language in enumerate(languages)
+        ]
+
+    def _weighed(self, ranked: list[Ranked], fusion: Fusion) -> tuple[list[Ranked], tuple[Candidate, ...]]:
+        """Texts in the order of what everybody thinks of them, and what is kept of that."""
+        texts = [" ".join(text.split()) for text in self._writer.decoded([each.decoded.tokens for each in ranked])]
+        weighed = fusion.rescored(texts)
+        rescored: Sequence[float | None] = [None] * len(texts) if weighed is None else weighed
+        scores = [fusion.with_rescored(each.score, more) for each, more in zip(ranked, rescored, strict=True)]
+        order = sorted(range(len(ranked)), key=lambda at: (-scores[at], texts[at]))
+        listed = [
+            Candidate(
+                text=texts[at],
+                acoustic=ranked[at].decoded.sum_logprob,
+                lm=ranked[at].lm,
+                num_words=ranked[at].num_words,
+                hotwords=0,
+                rescored=rescored[at],
+                score=scores[at],
+            )
+            for at in order[: fusion.num_best]
+        ]
+        return [ranked[at] for at in order], tuple(listed)
+
+    def _begins(self, rows_BFD: Tensor) -> CrossKV | Tensor:
+        return cross_kv(self._writer.weights, rows_BFD) if self._writer.weights.has_cross_attention else rows_BFD
+
+    def _search(self, options: DecodingOptions) -> Search:
+        return Search(
+            tokens=self._writer.tokens,
+            timestamps=False,
+            max_new_tokens=self._wanted.max_new_tokens,
+            temperature=options.temperature,
+            stops_repetition=options.stops_repetition,
+        )
+
+    def _most_rows(self, frames: int) -> int:
+        weights, tokens = self._writer.weights, self._writer.tokens
+        shapes = Shapes(
+            width=weights.size_of_head * weights.num_key_heads,
+            decoder_layers=len(weights.layers),
+            vocabulary=tokens.size,
+            value_bytes=weights.dtype.itemsize,
+        )
+        budget = self._memory_fraction * free_bytes(weights.device)
+        return max(1, rows_that_fit(shapes, budget, frames, frames, MAX_ROWS[weights.device.type]) // self._halved)
+
+    def _texts(self, found: Sequence[Hypothesis]) -> list[tuple[str, str | None]]:
+        return [self._writer.told(text) for text in self._writer.decoded([heard.tokens for heard in found])]
+
+    def metrics(self, utterances: Sequence[Utterance], found: Sequence[Hypothesis]) -> list[DecodingMetrics]:
+        """What the decoder knows about each text."""
+        return metrics_of(utterances, found, [text for text, _ in self._texts(found)], [0.0] * len(found))
+
+    def transcripts(self, found: Sequence[Hypothesis]) -> list[Transcript]:
+        """Texts; words have no times, because nothing says how well this decoder's attention tells them."""
+        return [
+            Transcript(
+                text=" ".join(text.split()),
+                language=heard.language or language,
+                language_probability=None,
+                avg_logprob=mean_logprob(heard),
+                no_speech_prob=None,
+                words=None,
+                phrases=None,
+                fallback_level=heard.fallback_level,
+                failed_checks=heard.failed_checks,
+                confidence=math.exp(mean_logprob(heard)),
+                nbest=heard.nbest,
+            )
+            for heard, (text, language) in zip(found, self._texts(found), strict=True)
+        ]
+
+
+def core(utterance: Utterance) -> Utterance:
+    """Without its context."""
+    stop = len(utterance.pcm_T) - utterance.right
+    return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)

@@ -1,0 +1,121 @@
+"""What a decoder made of a segment before it is text, and what it knows about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.models.base import Candidate, Utterance
+from audiomill.models.seq2seq.decode_slots import DecodedTokens
+from audiomill.models.seq2seq.quality_checks import DecodingMetrics, chars_per_second
+from audiomill.text.repetition import compression_ratio, num_repeats
+from audiomill.text.scripts import units
+
+
+class TimedToken(NamedTuple):
+    """`start`, `stop`: samples on the segment's clock."""
+
+    token: int
+    start: int
+    stop: int
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions:
+    """One way to decode. `fallback_level`: its number; `is_short_context`: short context; `temperature` 0: the most probable token;
+    `uses_fusion`: beams have what a run asked for beside them (language models, coverage); `decodes_trailing_speech`: what the decoder leaves
+    out at the end is decoded too, where somebody speaks there."""
+
+    fallback_level: int = 0
+    is_short_context: bool = False
+    temperature: float = 0.0
+    num_beams: int = 1
+    uses_fusion: bool = False
+    stops_repetition: bool = False
+    decodes_trailing_speech: bool = False
+
+
+class DecodedChunk(NamedTuple):
+    """One pass of the decoder over an utterance from sample `start` on."""
+
+    start: int
+    decoded: DecodedTokens
+    timed: tuple[TimedToken, ...] | None = None
+
+
+class Hypothesis(NamedTuple):
+    """Raw result of one utterance: usually one stretch, more where the decoder stopped early. `is_agreed`: two rungs
+    gave the same tokens, so a third would not change them; `languages`: their probabilities, where it was detected; `nbest`:
+    the best texts, where they were asked for."""
+
+    chunks: tuple[DecodedChunk, ...]
+    language: str | None
+    language_probability: float | None
+    fallback_level: int = 0
+    failed_checks: tuple[str, ...] | None = None
+    is_agreed: bool = False
+    languages: dict[str, float] | None = None
+    nbest: tuple[Candidate, ...] | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        return [token for stretch in self.chunks for token in stretch.decoded.tokens]
+
+    @property
+    def symbols(self) -> NDArray[np.int64]:
+        return np.asarray(self.tokens, np.int64)
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Geometric mean token probability of each stretch."""
+        pairs = [(s.decoded.sum_logprob, s.decoded.num_chosen) for s in self.chunks]
+        return np.asarray([np.exp(total / max(1, count)) for total, count in pairs])
+
+
+def mean_logprob(heard: Hypothesis) -> float:
+    decoded = [stretch.decoded for stretch in heard.chunks]
+    return sum(each.sum_logprob for each in decoded) / max(1, sum(each.num_chosen for each in decoded))
+
+
+def metrics_of(
+    utterances: Sequence[Utterance], found: Sequence[Hypothesis], texts: Sequence[str], overruns_s: Sequence[float]
+) -> list[DecodingMetrics]:
+    """What the decoder knows about each text.
+
+    Args:
+        utterances: that were heard.
+        found: tokens of each.
+        texts: as they are written, blanks around them and all.
+        overruns_s: by how much each is said to begin behind the audio's end.
+    """
+    return [
+        DecodingMetrics(
+            avg_logprob=mean_logprob(heard),
+            no_speech_prob=heard.chunks[0].decoded.no_speech_prob,
+            compression_ratio=compression_ratio(text.strip()),
+            num_repeats=num_repeats(units(text.lower())),
+            chars_per_second=chars_per_second(text.strip(), seconds_without_context(utterance)),
+            is_finished=all(stretch.decoded.is_finished for stretch in heard.chunks),
+            overrun_s=overrun_s,
+            speech_s=None if utterance.speech is None else utterance.speech / MODEL_SAMPLE_RATE,
+        )
+        for utterance, heard, text, overrun_s in zip(utterances, found, texts, overruns_s, strict=True)
+    ]
+
+
+def seconds_without_context(utterance: Utterance) -> float:
+    """Without its context."""
+    return (len(utterance.pcm_T) - utterance.left - utterance.right) / MODEL_SAMPLE_RATE
+
+
+def seed_of(utterance: Utterance, start: int, fallback_level: int) -> int:
+    """Random numbers of a segment's own, whatever is decoded beside it. `start`: in samples of the segment."""
+    own = f"{utterance.track}-{utterance.start + start}-{fallback_level}"
+    return int.from_bytes(hashlib.sha256(own.encode()).digest()[:6], "little")

@@ -1,0 +1,350 @@
+"""One call of Whisper's decoder over many utterances: which rows wait, how they are encoded, what comes of them.
+
+B batch, M mels, F frames, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.models.base import Utterance, side_by_side
+from audiomill.models.mel import HOP_SAMPLES, LogMel
+from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
+from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights
+from audiomill.models.seq2seq.hypothesis import DecodedChunk, DecodingOptions, Hypothesis, TimedToken, seed_of
+from audiomill.models.seq2seq.word_times import without_repeats
+from audiomill.models.watchdog import heartbeat
+from audiomill.models.whisper.detect import detect_languages
+from audiomill.models.whisper.folder import WHISPER_HOP
+from audiomill.models.whisper.network.encoder import encode
+from audiomill.models.whisper.network.weights import EncoderWeights, decoder_weights, encoder_weights
+from audiomill.models.whisper.phrases import STAMP_SAMPLES
+from audiomill.models.whisper.timing import Heads, token_costs, token_frames
+from audiomill.models.whisper.tokens import WhisperTokens
+
+SAID_A_SECOND, SAID_AT_ONCE = 4.0, 8
+"""Tokens. So long a text may repeat itself in the full window, which is the remedy for loops of a short context."""
+MIN_REST_S = 1.0
+"""With less audio behind the last phrase Whisper invents a greeting."""
+MIN_LEFT_OUT_S = 3.0  # less behind the last timestamp may be a pause, or the stamp's error
+ENCODER_SECONDS = {"cpu": 60, "cuda": 960}  # encoded at once: its products are large early
+ALIGNED_AT_ONCE, WARPED_AT_ONCE = 16, 64
+"""Rows that the decoder reads again together for their word times, and rows whose paths are found together."""
+
+
+class Weights(NamedTuple):
+    """Everything that computes. `mel`: waveforms to log-mel."""
+
+    mel: LogMel
+    encoder: EncoderWeights
+    decoder: DecoderWeights
+
+
+def weights_of(model: Any, precision: str) -> Weights:
+    """Of a `WhisperForConditionalGeneration`."""
+    return Weights(
+        LogMel(model.config.num_mel_bins, model.device),
+        encoder_weights(model.model.encoder, precision),
+        decoder_weights(model, precision),
+    )
+
+
+class TaskOptions(NamedTuple):
+    """What is asked of every row. `before`: tokens that are said to come before; `among`: languages that are looked for;
+    `keeps_hidden`: whether the encoder's output is needed later."""
+
+    tokens: WhisperTokens
+    task: str
+    language: str | None
+    among: Sequence[str]
+    before: Sequence[int]
+    timestamps: bool
+    keeps_hidden: bool
+
+
+class DetectedLanguage(NamedTuple):
+    """A language with its probability among all that were looked for; None where it was given."""
+
+    token: int | None
+    probabilities: dict[str, float] | None
+
+
+class _Encoded(NamedTuple):
+    """Rows of one encoder batch."""
+
+    names: list[int]
+    hidden_BFD: Tensor
+    looked_at: CrossKV
+
+
+class EncodeDecode:
+    """Rows of one call. With timestamps the decoder may end before the audio does; what follows its last closed phrase
+    is then decoded as a window of its own, as `generate` of Hugging Face and openai/whisper transcribe.py do.
+
+    Args:
+        weights: of the model.
+        task_options: of every row.
+        utterances: without context.
+        contexts: samples that the encoder is shown of each.
+        options: to decode.
+        kept: hidden states that `on_encoded` wants beside the last.
+        on_encoded: takes utterance numbers and their hidden states, when they are encoded for the first time.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        task_options: TaskOptions,
+        utterances: Sequence[Utterance],
+        contexts: Sequence[int],
+        options: DecodingOptions,
+        kept: Collection[int] = (),
+        on_encoded: Callable[[list[int], dict[int, Tensor]], None] | None = None,
+    ) -> None:
+        self._weights, self._task_options, self._options = weights, task_options, options
+        self._utterances, self._contexts = utterances, contexts
+        self._kept, self._on_encoded = kept, on_encoded
+        order = sorted(range(len(utterances)), key=lambda row: -contexts[row])
+        self._passes: list[tuple[int, int]] = []  # utterance and first sample
+        self._waiting: deque[int] = deque()
+        for row in order:
+            self._wait(row, 0)
+        self._languages: dict[int, DetectedLanguage] = {}
+        self._found: dict[int, DecodedTokens] = {}
+        self._ahead: _Encoded | None = None
+        is_cuda = weights.decoder.device.type == "cuda"
+        self._side: Any = torch.cuda.Stream(weights.decoder.device) if is_cuda else None  # type: ignore[no-untyped-call]
+        self._hidden: dict[int, Tensor] = {}
+
+    def _wait(self, row: int, start: int) -> None:
+        self._waiting.append(len(self._passes))
+        self._passes.append((row, start))
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._utterances)
+
+    def row_of(self, name: int) -> int:
+        """The utterance that an entry's row is of."""
+        return self._passes[name][0]
+
+    def next_entry(self, most: int, frames: int | None = None) -> DecodeRequest | None:
+        """The next rows of one context, encoded; see `whisper_decoder.decode`."""
+        if self._ahead is None:
+            self._ahead = self._encoded(most)
+        ahead = self._ahead
+        if ahead is None or len(ahead.names) > most or frames not in (None, ahead.hidden_BFD.shape[1]):
+            return None
+        names, hidden_BFD, looked_at = ahead
+        self._ahead = None
+        if self._side is not None:
+            torch.cuda.current_stream().wait_stream(self._side)
+            for each in (hidden_BFD, *looked_at.keys, *looked_at.values):
+                each.record_stream(torch.cuda.current_stream())
+            self._ahead = self._encoded(most)
+        rows = [self._passes[name][0] for name in names]
+        self._find_languages(rows, looked_at)
+        if self._task_options.keeps_hidden:
+            self._hidden |= dict(zip(names, hidden_BFD, strict=True))
+        prompts = [[*self._task_options.before, *self._prompt(row, self._task_options.timestamps)] for row in rows]
+        said = None if self._options.is_short_context else [self._said(*self._passes[name]) for name in names]
+        return DecodeRequest(looked_at, prompts, names, [self._seed(name) for name in names], said=said)
+
+    def _said(self, row: int, start: int) -> int:
+        """Tokens that somebody may say behind a sample."""
+        return int(SAID_A_SECOND * (len(self._utterances[row].pcm_T) - start) / MODEL_SAMPLE_RATE) + SAID_AT_ONCE
+
+    def _encoded(self, most: int) -> _Encoded | None:
+        """The next rows, encoded: on a GPU beside what its main stream does."""
+        if not self._waiting:
+            return None
+        names = self._next_names(most)
+        if self._side is None:
+            hidden_BFD = self._encode(names)
+            return _Encoded(names, hidden_BFD, cross_kv(self._weights.decoder, hidden_BFD))
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
+            hidden_BFD = self._encode(names)
+            return _Encoded(names, hidden_BFD, cross_kv(self._weights.decoder, hidden_BFD))
+
+    def encode_next(self) -> bool:
+        """Encodes the next rows, for their hidden states only; whether there were any."""
+        if is_left := bool(self._waiting):
+            self._encode(self._next_names(len(self._waiting)))
+        return is_left
+
+    def _next_names(self, most: int) -> list[int]:
+        """Passes of one context, all at the start of their utterance or all behind it."""
+
+        def kind(name: int) -> tuple[int, bool]:
+            return self._contexts[self._passes[name][0]], self._passes[name][1] == 0
+
+        first = kind(self._waiting[0])
+        at_once = ENCODER_SECONDS[self._weights.decoder.device.type] * MODEL_SAMPLE_RATE // first[0]
+        names: list[int] = []
+        while self._waiting and len(names) < min(most, max(1, at_once)) and kind(self._waiting[0]) == first:
+            names.append(self._waiting.popleft())
+        return names
+
+    def _encode(self, names: Sequence[int]) -> Tensor:
+        """On CPU the rows go one by one: the products are large enough, activations stay in the caches, and a row's
+        numbers cannot depend on its neighbours."""
+        size = 1 if self._weights.decoder.device.type == "cpu" else len(names)
+        return torch.cat([self._encode_together(names[at : at + size]) for at in range(0, len(names), size)])
+
+    def _encode_together(self, names: Sequence[int]) -> Tensor:
+        heartbeat()
+        passes = [self._passes[name] for name in names]
+        context, device = self._contexts[passes[0][0]], self._weights.decoder.device
+        pcm_BT = torch.from_numpy(side_by_side([self._utterances[row] for row, _ in passes], context))
+        if device.type == "cuda":
+            pcm_BT = pcm_BT.pin_memory().to(device, non_blocking=True)
+        mel_BMF = self._weights.mel(pcm_BT.float() / 32768.0).to(self._weights.encoder.dtype)
+        is_first = passes[0][1] == 0
+        if not is_first:
+            mel_BMF = _moved(mel_BMF, [start // HOP_SAMPLES for _, start in passes])
+        hidden = encode(self._weights.encoder, mel_BMF, self._kept if is_first else ())
+        if is_first and self._on_encoded is not None:
+            self._on_encoded([row for row, _ in passes], hidden)
+        return hidden[len(self._weights.encoder.layers)]
+
+    def _find_languages(self, rows: Sequence[int], looked_at: CrossKV) -> None:
+        tokens, task_options = self._task_options.tokens, self._task_options
+        unknown = []
+        for at, row in enumerate(rows):
+            code = tokens.code(task_options.language or self._utterances[row].language)
+            if not tokens.languages or code is not None:
+                self._languages[row] = DetectedLanguage(tokens.languages.get(code or ""), None)
+            elif row not in self._languages:
+                unknown.append(at)
+        if unknown:
+            found = detect_languages(self._weights.decoder, looked_at.take(unknown), tokens, task_options.among)
+            for at, probabilities in zip(unknown, found, strict=True):
+                best = max(probabilities, key=probabilities.__getitem__)
+                self._languages[rows[at]] = DetectedLanguage(tokens.languages[best], probabilities)
+
+    def _prompt(self, row: int, timestamps: bool) -> list[int]:
+        return self._task_options.tokens.prompt(self._languages[row].token, self._task_options.task, timestamps)
+
+    def _seed(self, name: int) -> int:
+        row, start = self._passes[name]
+        return seed_of(self._utterances[row], start, self._options.fallback_level)
+
+    def done(self, name: int, decoded: DecodedTokens) -> None:
+        """Takes one result; what the decoder left out waits for its own turn."""
+        row, start = self._passes[name]
+        kept, rest_from = self._until_rest(decoded, self._utterances[row], start)
+        self._found[name] = kept
+        if rest_from is not None:
+            self._wait(row, start + rest_from)
+
+    def progress(self, name: int) -> tuple[int, int]:
+        """Utterances and samples that a result stands for: a rest was counted with what came before it."""
+        row, start = self._passes[name]
+        return (1, len(self._utterances[row].pcm_T)) if start == 0 else (0, 0)
+
+    def _until_rest(self, decoded: DecodedTokens, utterance: Utterance, start: int) -> tuple[DecodedTokens, int | None]:
+        """The tokens up to the last pair of timestamps, and how far behind `start` the rest is to be decoded.
+
+        None if all was heard: a single stamp ends the window, there are no pairs, or less than `MIN_REST_S` is left. A
+        single stamp is not believed where voice activity says that somebody goes on speaking.
+        """
+        ids, first = decoded.tokens, self._task_options.tokens.first_timestamp
+        num_samples = len(utterance.pcm_T) - start
+        pairs = [i for i in range(1, len(ids)) if ids[i] >= first and ids[i - 1] >= first]
+        ends_single = len(ids) >= 2 and ids[-1] >= first > ids[-2]
+        if not self._task_options.timestamps:
+            return decoded, None
+        if ends_single and self._options.decodes_trailing_speech:
+            rest_from = (ids[-1] - first) * STAMP_SAMPLES
+            goes_on = _is_left_out(utterance, start + rest_from)
+            return decoded, rest_from if goes_on and rest_from > 0 else None
+        if not pairs or ends_single:
+            return decoded, None
+        rest_from = (ids[pairs[-1]] - first) * STAMP_SAMPLES
+        if rest_from == 0 or num_samples - rest_from < MIN_REST_S * MODEL_SAMPLE_RATE:
+            return decoded, None
+        stop = pairs[-1] + 1
+        return decoded._replace(tokens=ids[:stop], logprobs=decoded.logprobs[:stop]), rest_from
+
+    def hypotheses(self, heads: Heads | None) -> list[Hypothesis]:
+        """Everything that was found, in the order of the utterances; with word times where there are alignment heads."""
+        timed = self._timed(heads) if heads is not None else {}
+        chunks: dict[int, list[DecodedChunk]] = {row: [] for row in range(len(self._utterances))}
+        for name, (row, start) in enumerate(self._passes):
+            chunks[row].append(DecodedChunk(start, self._found[name], timed.get(name)))
+        end = self._task_options.tokens.end
+        return [self._hypothesis(row, without_repeats(chunks[row], end)) for row in range(len(self._utterances))]
+
+    def _hypothesis(self, row: int, chunks: tuple[DecodedChunk, ...]) -> Hypothesis:
+        token, languages = self._languages[row]
+        language = "en" if token is None else self._task_options.tokens.language_of(token)
+        sure = None if languages is None else languages[language]
+        return Hypothesis(chunks, language, sure, fallback_level=self._options.fallback_level, languages=languages)
+
+    def _timed(self, heads: Heads) -> dict[int, tuple[TimedToken, ...]]:
+        """Tokens with times of every pass that has text."""
+        end = self._task_options.tokens.end
+        texts = {
+            name: [(t, p) for t, p in zip(decoded.tokens, decoded.logprobs, strict=True) if t < end]
+            for name, decoded in self._found.items()
+        }
+        spoken = sorted(
+            (name for name, text in texts.items() if text), key=lambda n: (len(self._hidden[n]), len(texts[n]))
+        )
+        order, costs = list(spoken), list[Tensor]()
+        while spoken:
+            frames = len(self._hidden[spoken[0]])
+            names = [name for name in spoken[:ALIGNED_AT_ONCE] if len(self._hidden[name]) == frames]
+            spoken = spoken[len(names) :]
+            heartbeat()
+            costs += token_costs(
+                self._weights.decoder,
+                torch.stack([self._hidden.pop(name) for name in names]),
+                [self._prompt(self._passes[name][0], False) for name in names],
+                [[token for token, _ in texts[name]] for name in names],
+                [self._num_frames(name) for name in names],
+                end,
+                heads,
+            )
+        edges: list[NDArray[np.int64]] = []
+        for at in range(0, len(costs), WARPED_AT_ONCE):
+            edges += token_frames(costs[at : at + WARPED_AT_ONCE])
+        found: dict[int, tuple[TimedToken, ...]] = {}
+        for name, edges_N in zip(order, edges, strict=True):
+            stamps = (self._passes[name][1] + WHISPER_HOP * edges_N).tolist()
+            found[name] = tuple(
+                TimedToken(token, start, stop, math.exp(logprob))
+                for (token, logprob), start, stop in zip(texts[name], stamps[:-1], stamps[1:], strict=True)
+            )
+        return found
+
+    def _num_frames(self, name: int) -> int:
+        row, start = self._passes[name]
+        return max(1, -(-(len(self._utterances[row].pcm_T) - start) // WHISPER_HOP))
+
+
+def _is_left_out(utterance: Utterance, heard_until: int) -> bool:
+    """Whether much of the speech lies behind a sample: all of a segment that voice activity cut out is speech, but for
+    pauses; elsewhere there is more of it than fits before the sample."""
+    whole = len(utterance.pcm_T)
+    speech = whole if utterance.speech is None else utterance.speech
+    return min(whole, speech) - heard_until > MIN_LEFT_OUT_S * MODEL_SAMPLE_RATE
+
+
+def _moved(mel_BMF: Tensor, frames: Sequence[int]) -> Tensor:
+    """Spectrograms without their first frames, moved to the front; zeros behind, as Whisper pads them."""
+    moved = torch.zeros_like(mel_BMF)
+    for row, left_out in enumerate(frames):
+        moved[row, :, : mel_BMF.shape[-1] - left_out] = mel_BMF[row, :, left_out:]
+    return moved

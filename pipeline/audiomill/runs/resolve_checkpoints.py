@@ -1,0 +1,58 @@
+"""The models of a job with their checkpoints, found and looked at before anything is started."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from audiomill.config.jobs import JobConfig, ModelTask
+from audiomill.errors import UsageError
+from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, shape_of
+from audiomill.models.shape import Shape
+from audiomill.runs.diarization_setup import check_diarizer, check_listener, diarizer_task, tagger_task
+from audiomill.runs.second_model import second_checkpoint
+from audiomill.tables.outputs import OUTPUTS
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundTask:
+    """A model task with its checkpoint found and looked at; `second`: what reads the texts that it cannot."""
+
+    config: ModelTask
+    checkpoint: Checkpoint
+    shape: Shape
+    second: Checkpoint | None = None
+
+
+def found_tasks(config: JobConfig) -> list[FoundTask]:
+    """Finds every checkpoint, before anything is started.
+
+    Raises:
+        UsageError: one is not there, or cannot give what is wanted of it.
+    """
+    found = []
+    tasks = [*config.tasks, *tagger_task(config), *diarizer_task(config)]
+    for task in tasks:
+        checkpoint = find_checkpoint(task.model, config.plan.storage_options)
+        if task.transcripts is not None:
+            check_options(checkpoint, task.model.model, task.transcripts)
+        if task.voice_model is not None:
+            check_diarizer(task, checkpoint, config.plan.storage_options)
+        check_listener(task, checkpoint)
+        second = second_checkpoint(task, checkpoint, config.plan.storage_options)
+        found.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
+    _check_beside(config.tasks)
+    for output in OUTPUTS:
+        output.check([each for task in config.tasks for each in task.tables.get(output.name, ())])
+    return found
+
+
+def _check_beside(tasks: Sequence[ModelTask]) -> None:
+    """Raises UsageError for what only the first model that transcribes can be asked."""
+    for task in [task for task in tasks if task.transcripts is not None][1:]:
+        text = task.transcripts
+        if text is not None and (text.decoder.keep_posteriors or text.decoder.agreement or text.redo_below is not None):
+            raise UsageError(
+                f"{task.model.model}: keep_posteriors, agreement and redo_below are for the first model that transcribes; "
+                "its texts stand in segments, this one's in transcripts"
+            )

@@ -1,0 +1,346 @@
+"""A job's configuration -> what its run does: automatic choices made, paths made absolute, sizes known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, samples_from_seconds
+from audiomill.audio.cutting.segment import FRAME_GRID, SegmentSpec, spec_from_seconds
+from audiomill.audio.cutting.stream_chunks import STREAM, in_steps
+from audiomill.config.defaults import MOST_PART_S, WINDOW_S
+from audiomill.config.fields import digest, result_fields
+from audiomill.config.jobs import JobConfig, ModelTask
+from audiomill.config.speakers import NONE
+from audiomill.config.stages import ChunksConfig, SegmentConfig
+from audiomill.errors import UsageError
+from audiomill.models.base import DiarizationRequest, RequestedOutputs
+from audiomill.models.checkpoint import fingerprint
+from audiomill.models.ctc.beam_search import decoder_prints
+from audiomill.models.family import ALIGNMENT
+from audiomill.models.preprocessing_files import file_hashes
+from audiomill.models.task import TaskSpec
+from audiomill.runs.calibrated import read_calibration
+from audiomill.runs.diarization_setup import (
+    speakers_want,
+    voice_name,
+    voice_print,
+    with_splits,
+)
+from audiomill.runs.resolve_checkpoints import FoundTask
+from audiomill.runs.second_model import (
+    PRECISION,
+    SECOND_PRECISION,
+    kind_of,
+    precision_of,
+    second_spec,
+)
+from audiomill.stages.spec import RunSpec
+from audiomill.storage.fs import Place
+from audiomill.storage.urls import absolute
+from audiomill.tables.output import Asked
+from audiomill.tables.outputs import OUTPUTS
+from audiomill.tables.quality_table import QUALITY
+from audiomill.tables.result import Tables
+from audiomill.watch.journal import without_credentials
+
+WHOLE_RECORDING_FACTOR = 4
+"""`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
+MAX_PART_BYTES = 512_000_000
+PLAIN_BYTES = 2 * MODEL_SAMPLE_RATE
+"""Of a second of audio at 16 kHz; a piece with other forms beside it holds fewer seconds."""
+MIN_PART_SECONDS = 120.0
+
+
+def settle(
+    config: JobConfig,
+    tasks: Sequence[FoundTask],
+    device: str,
+    features: frozenset[str],
+    before: Mapping[str, Any] | None = None,
+) -> tuple[RunSpec, dict[str, Any]]:
+    """Fills in what was left to us.
+
+    Args:
+        config: the job.
+        tasks: its models.
+        device: cpu or cuda, already resolved.
+        features: of every processor that will compute, see `audiomill.models.precision`.
+        before: what was settled for this output by an earlier run: an automatic precision stays as it was.
+
+    Returns:
+        The run, and what changes its results by flag name (`ledger.guard` compares it).
+    """
+    options = config.plan.storage_options
+    aligner = _aligner(tasks)
+    specs: list[TaskSpec] = []
+    fields = _stage_fields(config)
+    for number, task in enumerate(tasks):
+        prefix = "" if len(tasks) == 1 else f"models.{number}."
+        settled = {name: (before or {}).get(f"{prefix}{name}") for name in (PRECISION, SECOND_PRECISION)}
+        spec, others = _task_spec(task, device, features, options, settled, task is aligner)
+        writers = sum(each.requested.transcripts is not None for each in specs)
+        if writers and spec.requested.transcripts is not None:
+            spec = dataclasses.replace(spec, requested=dataclasses.replace(spec.requested, beside=writers + 1))
+        specs.append(spec)
+        found = _model_fields(task, spec, others, task is aligner, options)
+        fields |= {f"{prefix}{name}": value for name, value in found.items()}
+    _check_told_apart(specs)
+    segments = _segments(config, tasks)
+    specs = [with_splits(spec, segments) for spec in specs]
+    fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
+    asked = [Asked(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
+    per_second = bytes_per_second(asked)
+    part_seconds = _part_seconds(config.plan.part_seconds or MOST_PART_S, sum(per_second.values()))
+    run = RunSpec(
+        output=Place(absolute(config.output.output), options),
+        digest=digest(fields),
+        decode=config.decode,
+        segments=segments,
+        tasks=tuple(specs),
+        tables=_tables(asked, config),
+        engine=config.engine,
+        storage_options=options,
+        part_seconds=part_seconds,
+        piece_samples=samples_from_seconds(part_seconds * PLAIN_BYTES / sound_bytes(segments)),
+        bytes_per_second=per_second,
+        verbose=config.output.verbose,
+        is_watched=config.watch.metrics is not None or config.engine.ray_address not in (None, "local"),
+    )
+    return run, fields
+
+
+def _model_fields(
+    task: FoundTask, spec: TaskSpec, others: Mapping[str, Any], is_aligner: bool, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What changes the results of one model."""
+    found = {
+        **_task_fields(task.config),
+        "model": fingerprint(task.checkpoint),
+        "model-files": file_hashes(Path(task.checkpoint.path)),
+        PRECISION: spec.model.precision,
+        **others,
+        **({"align": True} if is_aligner else {}),
+        **_decoder_fields(task.config, options),
+    }
+    if task.config.voice_model is not None:
+        found["voice-model"] = voice_print(task.config.voice_model, options)
+    if task.second is not None:
+        found |= {"second-model": fingerprint(task.second), "second-model-files": file_hashes(Path(task.second.path))}
+    if spec.calibration is not None:
+        found["calibration"] = digest({"numbers": spec.calibration})
+    if spec.second is not None:
+        found[SECOND_PRECISION] = spec.second.model.precision
+    return found
+
+
+def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
+    """Raises UsageError for rows that nothing in the tables would tell apart."""
+    rows = [
+        (output.name, spec.label, *each) for output in OUTPUTS for spec in specs for each in output.told_apart(spec)
+    ]
+    for each in rows:
+        if rows.count(each) > 1:
+            raise UsageError(f"{each[0]} of {each[1]} are asked for twice in the same form ({each[2]}); leave one out")
+
+
+def _task_spec(
+    task: FoundTask,
+    device: str,
+    features: frozenset[str],
+    options: dict[str, Any],
+    before: Mapping[str, Any],
+    aligns: bool,
+) -> tuple[TaskSpec, dict[str, Any]]:
+    """The task, and what files beside its checkpoint say, by option."""
+    config = task.config
+    model = config.model
+    only_text = not any(config.tables.values())
+    family, kind = task.checkpoint.family, kind_of(device)
+    precision = precision_of(model.precision, family, device, features, only_text, before[PRECISION])
+    found: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for output in OUTPUTS:
+        fields, told = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
+        found |= fields
+        others |= told
+    text, second = config.transcripts, None
+    if text is not None and task.second is not None:
+        is_last_rung = text.redo_below is None
+        second = None if is_last_rung else second_spec(task.second, text, model, device, features, before)
+        text = dataclasses.replace(text, second_model=task.second.name if is_last_rung else None, redo_below=None)
+    turns = None if config.voice_model is None else DiarizationRequest(voices=voice_name(config.voice_model))
+    requested = RequestedOutputs(transcripts=text, aligns=aligns, turns=turns, tags=config.num_tags, **found)
+    spec = TaskSpec(
+        label=without_credentials(model.model),
+        model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
+        requested=requested,
+        hop=task.shape.step,
+        text_hop=task.shape.text_hop,
+        hops=task.shape.hops,
+        form=task.shape.form,
+        second=second,
+        calibration=read_calibration(config.transcripts, options),
+        redo_below=None if config.transcripts is None else config.transcripts.redo_below,
+        batch_samples=samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
+    )
+    return spec, others
+
+
+def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:
+    """The CTC model that tells when Whisper's words were said: one is in the job, beside Whisper with word times.
+
+    Raises:
+        UsageError: `align` was asked of a model that cannot, or there is nothing to align.
+    """
+    texts = [t.config.transcripts for t in tasks if ALIGNMENT not in t.checkpoint.gives]
+    has_words = any(text.word_times for text in texts if text is not None)
+    able = [task for task in tasks if ALIGNMENT in task.checkpoint.gives]
+    for task in tasks:
+        if task.config.aligns and (task not in able or not has_words):
+            raise UsageError(
+                f"align: {task.config.model.model} has no CTC head, or no Whisper of this job writes words with times; "
+                "put `align: true` beside a ...ForCTC checkpoint and `transcripts` beside a Whisper"
+            )
+    free = [task for task in able if task.config.transcripts is None and task.config.aligns is not False]
+    return free[0] if free and has_words else None
+
+
+def _decoder_fields(config: ModelTask, options: dict[str, Any]) -> dict[str, str]:
+    return {} if config.transcripts is None else decoder_prints(config.transcripts.decoder, options)
+
+
+def _task_fields(config: ModelTask) -> dict[str, Any]:
+    found: dict[str, Any] = {} if config.transcripts is None else result_fields(config.transcripts)
+    for name, several in config.tables.items():
+        for number, each in enumerate(several):
+            before = "" if len(several) == 1 else f"{name}.{number}."
+            found |= {f"{before}{field}": value for field, value in result_fields(each).items()}
+    return found
+
+
+def _stage_fields(config: JobConfig) -> dict[str, Any]:
+    """What changes results beside the models; what is heard beside them only where it is wanted."""
+    asked = {
+        config.speakers: config.speakers.speakers != NONE,
+        config.quality: config.quality.quality,
+        config.chunks: config.segment.segment == STREAM,
+    }
+    left_out = {name for each, is_wanted in asked.items() if not is_wanted for name in result_fields(each)}
+    return {name: value for name, value in result_fields(config).items() if name != "segment" and name not in left_out}
+
+
+def _segments(config: JobConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
+    found = segment_spec(config.segment, tasks, config.quality.quality)
+    return stream_spec(found, config.chunks, tasks) if config.segment.segment == STREAM else found
+
+
+def stream_spec(spec: SegmentSpec, chunks: ChunksConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
+    """The same rules with chunks in place of windows.
+
+    Raises:
+        UsageError: a model that reads windows as a whole; frames in groups.
+    """
+    for task in tasks:
+        if task.checkpoint.family.reads_alone:
+            raise UsageError(
+                f"--segment stream: {task.config.model.model} has no frames that a chunk could keep; "
+                "`audiomill listen` streams Whisper, jobs cut it at pauses (--segment vad)"
+            )
+    step = math.lcm(*(int(task.shape.text_hop or task.shape.step) for task in tasks)) * (spec.grid // FRAME_GRID)
+    return dataclasses.replace(
+        spec,
+        chunk=in_steps(chunks.chunk_seconds, step),
+        context=in_steps(chunks.left_seconds, step),
+        right=samples_from_seconds(chunks.right_seconds),
+        at_quiet_moments=False,
+        measures_speech=False,
+    )
+
+
+def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask], marks_speech: bool = False) -> SegmentSpec:
+    """Cutting rules for the models of a run, which share segments.
+
+    Where text comes from a model that reads each window alone, windows are cut at quiet moments; models with frames
+    take context beside windows, and the frames of the context are dropped.
+    """
+    writers = [task.checkpoint.family for task in tasks if task.config.transcripts is not None]
+    seconds = [task.second.family for task in tasks if task.second is not None]
+    reads_alone = any(family.reads_alone for family in writers)
+    has_frames = any(any(t.config.tables.values()) or ALIGNMENT in t.checkpoint.gives for t in tasks)
+    kind = config.segment if config.segment != "auto" else ("vad" if writers else "none")
+    shorter = (
+        [f.speech_segment_s for f in (*writers, *seconds) if f.speech_segment_s is not None] if kind == "vad" else []
+    )
+    everyone = [*(task.checkpoint.family for task in tasks), *seconds]
+    windows = [family.window_s for family in everyone if family.window_s is not None]
+    window = min([config.max_segment_seconds or min(shorter, default=WINDOW_S), *windows])
+    has_windows = any(_needs_windows(task) for task in tasks) or any(each.window_s is not None for each in seconds)
+    is_whole = kind == "none" and not has_windows
+    return spec_from_seconds(
+        kind=kind,
+        max_length_s=window,
+        context_s=config.context_seconds if has_frames and kind != "vad" else 0.0,
+        max_whole_s=_longest_whole(tasks, window) if is_whole else window,
+        at_quiet_moments=reads_alone,
+        measures_speech=reads_alone and kind != "vad",
+        marks_speech=marks_speech
+        or any(
+            getattr(each, "pool_speech", False) for t in tasks for some in t.config.tables.values() for each in some
+        ),
+        frames_in_step=max(
+            (
+                getattr(each, "frame_stride", 1)
+                for task in tasks
+                for some in task.config.tables.values()
+                for each in some
+            ),
+            default=1,
+        ),
+        threshold=config.vad_threshold,
+        min_speech_s=config.min_speech_seconds,
+        min_silence_s=config.min_silence_seconds,
+        pad_s=config.speech_pad_seconds,
+        max_gap_s=config.max_gap_seconds,
+        forms=tuple(sorted({task.shape.form for task in tasks if task.shape.form is not None})),
+    )
+
+
+def _longest_whole(tasks: Sequence[FoundTask], window_s: float) -> float:
+    """Seconds of a recording that all models take as one."""
+    return min(each.checkpoint.whole_s or WHOLE_RECORDING_FACTOR * window_s for each in tasks)
+
+
+def _needs_windows(task: FoundTask) -> bool:
+    """Whether recordings longer than the model's window must be cut to it."""
+    family = task.checkpoint.family
+    has_frames = any(task.config.tables.values())
+    return family.window_s is not None and (family.reads_alone or not has_frames)
+
+
+def sound_bytes(segments: SegmentSpec) -> int:
+    """Of a second of audio as it travels between the stages: plain, and in each form beside it."""
+    return PLAIN_BYTES + sum(Form(*each).bytes_per_second for each in segments.forms)
+
+
+def bytes_per_second(asked: Sequence[Asked]) -> dict[str, float]:
+    """Bytes of each table of frames for a second of audio that is kept."""
+    sizes = {output.name: sum(output.bytes_per_second(each) for each in asked) for output in OUTPUTS}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def _part_seconds(wanted: float, bytes_a_second: float) -> float:
+    """A part is written as one file a table, so it must fit memory."""
+    return min(wanted, max(MIN_PART_SECONDS, MAX_PART_BYTES / bytes_a_second)) if bytes_a_second else wanted
+
+
+def _tables(asked: Sequence[Asked], config: JobConfig) -> Tables:
+    requested = [each.spec.requested for each in asked]
+    frames = {output.name: output.schema(asked) for output in OUTPUTS if any(map(output.is_wanted, requested))}
+    if config.quality.quality:
+        frames["quality"] = QUALITY
+    has_text = any(each.transcripts is not None for each in requested)
+    return Tables(has_text, frames, speakers_want(config), config.quality.quality and config.quality.dnsmos)

@@ -1,0 +1,44 @@
+"""An exponential average of the weights as they change: steadier than the last ones.
+
+Source: Polyak and Juditsky 1992; Tarvainen and Valpola 2017 (arXiv:1703.01780) for its use as a teacher.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class EmaWeights:
+    """Average of a model's floating-point parameters and buffers.
+
+    Args:
+        model: whose weights are averaged.
+        decay: share of the average that stays at each update; smaller in the first updates.
+    """
+
+    def __init__(self, model: Any, decay: float) -> None:
+        self._decay, self._count = decay, 0
+        self._values = {name: value.detach().clone() for name, value in _floats(model).items()}
+
+    def add(self, model: Any) -> None:
+        """Takes the model's weights after an update."""
+        self._count += 1
+        decay = min(self._decay, (1 + self._count) / (10 + self._count))
+        for name, value in _floats(model).items():
+            self._values[name].lerp_(value.detach(), 1 - decay)
+
+    def give_to(self, model: Any) -> None:
+        model.load_state_dict({**model.state_dict(), **self._values})
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self._count, "values": self._values}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._count, self._values = state["count"], state["values"]
+
+
+def _floats(model: Any) -> dict[str, Tensor]:
+    return {name: value for name, value in model.state_dict().items() if torch.is_floating_point(value)}
