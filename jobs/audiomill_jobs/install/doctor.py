@@ -50,9 +50,9 @@ def doctor(urls: tuple[str, ...], check: bool, storage_options: dict[str, Any] |
     """
     lines = [*_versions(), *_machine(), *_devices(), *_codecs()]
     lines += [_reached(url, storage_options or {}) for url in urls]
-    for name, found, is_fit in lines:
+    for name, result, is_fit in lines:
         if not is_fit or not check:
-            click.echo(f"{name}: {found}{'' if is_fit else '  <- a problem'}")
+            click.echo(f"{name}: {result}{'' if is_fit else '  <- a problem'}")
     wrong = sum(not is_fit for _, _, is_fit in lines)
     if wrong and not check:
         click.echo(f"{wrong} {'problem' if wrong == 1 else 'problems'}")
@@ -140,8 +140,8 @@ def _reached(url: str, options: dict[str, Any]) -> Line:
 
     def look() -> str:
         place = Place(url, options)
-        found = place.fs.ls(place.path, detail=False)
-        return f"reached, {len(found)} entries ({DRIVERS.get(protocol(url), 'fsspec')})"
+        result = place.fs.ls(place.path, detail=False)
+        return f"reached, {len(result)} entries ({DRIVERS.get(protocol(url), 'fsspec')})"
 
     return _tried(without_credentials(url), look)
 

@@ -52,12 +52,12 @@ def listen(source: str, config_file: str | None, **flags: Any) -> None:
                 yield piece
 
         if simulate != "off":
-            found = played(stream, audio(), listener.chunk_s, simulate == "realtime", told)
-            for line in found.lines():
+            result = played(stream, audio(), listener.chunk_s, simulate == "realtime", told)
+            for line in result.lines():
                 click.echo(line, err=True)
             whole = np.concatenate(kept) if kept else np.zeros(1, np.int16)
             expected = text_of_whole(whole, config.model, language, listener.segment, config.source.storage_options)
-            click.echo(beside_whole(found.text, expected, language), err=True)
+            click.echo(beside_whole(result.text, expected, language), err=True)
             return
         _live(stream, audio())
 

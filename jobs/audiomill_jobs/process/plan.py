@@ -48,22 +48,22 @@ def plan(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None
     from audiomill.watch.journal import PlainConsole, console_for
 
     with quiet_libraries(config.output.verbose):
-        found = plan_job(config.job(tasks), config.forecast, console_for(config.watch.log_format))
+        result = plan_job(config.job(tasks), config.forecast, console_for(config.watch.log_format))
     console = PlainConsole()
-    for name, value in headline(found):
+    for name, value in headline(result):
         console.print(f"{name}: {value}")
-    languages = ", ".join(f"{code} {hours:.2f} h" for code, hours in found["languages"].items())
+    languages = ", ".join(f"{code} {hours:.2f} h" for code, hours in result["languages"].items())
     console.print(f"speech by language: {languages or 'not told'}")
-    refused = ", ".join(f"{count:g} {reason}" for reason, count in found["rejections"].items())
+    refused = ", ".join(f"{count:g} {reason}" for reason, count in result["rejections"].items())
     console.print(f"rejections to expect: {refused or 'none were met'}")
-    stages = found["stage_seconds_per_audio_hour"]
+    stages = result["stage_seconds_per_audio_hour"]
     console.print("seconds an hour of audio: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))
-    _show(console, "machines", *machine_rows(found))
-    for note in found["notes"]:
+    _show(console, "machines", *machine_rows(result))
+    for note in result["notes"]:
         console.print(f"note: {note}")
-    _show(console, "batches", *batch_rows(found))
-    if found["batch_seconds"]["tried"]:
-        console.print(f"best --batch-seconds: {found['batch_seconds']['best']:g}")
+    _show(console, "batches", *batch_rows(result))
+    if result["batch_seconds"]["tried"]:
+        console.print(f"best --batch-seconds: {result['batch_seconds']['best']:g}")
     console.print(f"saved: {config.output.output.rstrip('/')}/forecast.json, {PAGE_FILE}")
 
 

@@ -34,13 +34,13 @@ def respell(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> N
 
     config = config_from(RespellConfig, inputs, config_file, flags)
     console = Console(stderr=True)
-    found = respell(config, console)
-    if found["is_whole"]:
+    result = respell(config, console)
+    if result["is_whole"]:
         options = config.storage.storage_options
         report_of(config.output.output, WatchConfig.report_clips, options, config.output.quiet, console)
     click.echo(
-        f"done: {found['num_segments']} segments, {found['hours']:.2f} h in {found['num_parts']} parts, "
-        f"{found['x_real_time_a_core']:.0f}x real time a core"
+        f"done: {result['num_segments']} segments, {result['hours']:.2f} h in {result['num_parts']} parts, "
+        f"{result['x_real_time_a_core']:.0f}x real time a core"
     )
-    if not found["is_whole"]:
+    if not result["is_whole"]:
         click.echo("the source is not finished: run both again for the rest")

@@ -32,13 +32,13 @@ def resynthesize(inputs: tuple[str, ...], config_file: str | None, **flags: Any)
     from audiomill.resynthesis.copies import resynthesize
 
     config = config_from(ResynthesizeConfig, inputs, config_file, flags)
-    found = resynthesize(config, Console(stderr=True))
-    told = [f"{counted(found['copies'], 'segment')} made again in {found['folder']}"]
-    if found["without"]:
-        told.append(f"{found['without']} without an original to compare with")
+    result = resynthesize(config, Console(stderr=True))
+    told = [f"{counted(result['copies'], 'segment')} made again in {result['folder']}"]
+    if result["without"]:
+        told.append(f"{result['without']} without an original to compare with")
     for name, unit in (("si_sdr_db", "SI-SDR {:.1f} dB"), ("mel_distance_db", "log-mel distance {:.1f} dB")):
-        if found[name] is not None:
-            told.append(unit.format(found[name]))
-    if found["wer"] is not None:
-        told.append(f"WER of the copies {found['wer']:.1%}")
+        if result[name] is not None:
+            told.append(unit.format(result[name]))
+    if result["wer"] is not None:
+        told.append(f"WER of the copies {result['wer']:.1%}")
     click.echo(", ".join(told))

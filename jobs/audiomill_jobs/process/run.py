@@ -103,9 +103,9 @@ def _task(given: Any, path: str, where: str) -> ModelTask:
 
 def _several(given: Any, kind: type[T], path: str, where: str, shorthand: str) -> list[T]:
     """Configs from `true`, a mapping, a list of them, or plain values of the option `shorthand`."""
-    found = []
+    results = []
     for each in given if isinstance(given, list) else [given] if given else []:
         values = {} if each is True else each if isinstance(each, dict) else {shorthand: str(each)}
         named = {str(name).replace("-", "_"): joined(value) for name, value in values.items()}
-        found.append(build(kind, checked_values(named, kind, path, where)))
-    return found
+        results.append(build(kind, checked_values(named, kind, path, where)))
+    return results

@@ -116,9 +116,9 @@ def _languages(console: Console, place: Place) -> None:
 def _damaged(console: Console, place: Place, limit: int | None) -> None:
     count, shown = 0, list[dict[str, Any]]()
     for _, part in ledger.each_part(place, "recordings", ["source", "member", "error"]):
-        found = part.filter(pc.is_valid(part.column("error")))
-        count += found.num_rows
-        shown += found.slice(0, None if limit is None else limit - len(shown)).to_pylist()
+        result = part.filter(pc.is_valid(part.column("error")))
+        count += result.num_rows
+        shown += result.slice(0, None if limit is None else limit - len(shown)).to_pylist()
     if count:
         table = Table("recording", "what is missing", title=f"used in part: {count}", title_justify="left")
         for row in shown:
@@ -157,8 +157,8 @@ def _worst(console: Console, place: Place) -> None:
     ):
         known = part.filter(pc.is_valid(part.column("confidence")))
         order = np.argsort(known.column("confidence").to_numpy(), kind="stable")[:NUM_WORST]
-        found = [{**row, "part": number} for row in known.take(order).to_pylist()]
-        rated = sorted([*rated, *found], key=lambda row: row["confidence"])[:NUM_WORST]
+        results = [{**row, "part": number} for row in known.take(order).to_pylist()]
+        rated = sorted([*rated, *results], key=lambda row: row["confidence"])[:NUM_WORST]
     if not rated:
         return
     parts = sorted({row["part"] for row in rated})

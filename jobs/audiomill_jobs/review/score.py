@@ -64,14 +64,14 @@ def score(
         raise nothing
     check_chosen(place, transcript)
     given = read_references(Place(references, storage_options or {})) if references else None
-    found = _Scores()
+    result = _Scores()
     for _, part in parts_of(place, "recordings", [*NAMES, "text", "reference"], transcript):
-        found.take(part.to_pylist(), given, language)
-    if not found.num_recordings:
+        result.take(part.to_pylist(), given, language)
+    if not result.num_recordings:
         raise nothing
-    if not found.num_texts:
+    if not result.num_texts:
         raise InputError(f"{output}: holds no text to score; expected the --output of a transcribe run")
-    if not found.tables:
+    if not result.tables:
         if given is not None:
             raise InputError(
                 f"{references}: {len(given)} texts, none of a recording here by id, member, path or file name"
@@ -79,10 +79,10 @@ def score(
         raise InputError(
             f"{output}: no recording has a reference; give --references FILE with an id, member or path column"
         )
-    total = found.total()
-    place.join("scores.parquet").write(to_bytes(pa.concat_tables(found.tables)))
+    total = result.total()
+    place.join("scores.parquet").write(to_bytes(pa.concat_tables(result.tables)))
     place.join("scores.json").write(json.dumps(total, indent=1).encode())
-    _show(total, found, 0 if given is None else given.num_unused)
+    _show(total, result, 0 if given is None else given.num_unused)
 
 
 Scored = tuple[dict[str, Any], str, Errors, Errors]
@@ -155,8 +155,8 @@ def _row(recording: dict[str, Any], reference: str, words: Errors, characters: E
     }
 
 
-def _show(total: dict[str, Any], found: _Scores, num_unused: int) -> None:
-    num_without = found.num_recordings - found.num_scored
+def _show(total: dict[str, Any], scores: _Scores, num_unused: int) -> None:
+    num_without = scores.num_recordings - scores.num_scored
     click.echo(
         f"WER {100 * total['wer']:.2f}%  CER {100 * total['cer']:.2f}%  "
         f"({total['num_words']} words in {total['num_recordings']} recordings: "
@@ -171,7 +171,7 @@ def _show(total: dict[str, Any], found: _Scores, num_unused: int) -> None:
             f"{num_without} recordings without a reference, {num_unused} references without a transcript (rejected or not in this output)"
         )
     table = Table("WER %", "recording", "reference", "transcript", title="worst recordings", title_justify="left")
-    for recording, reference, words, _ in found.worst:
+    for recording, reference, words, _ in scores.worst:
         name = (recording["member"] or recording["source"]).rsplit("/", 1)[-1]
         table.add_row(f"{100 * words.rate:.1f}", name, _short(reference), _short(recording["text"]))
     Console().print(table)

@@ -35,12 +35,12 @@ def trace(file: str, config_file: str | None, **flags: Any) -> None:
 
     config = config_from(TraceConfig, (file,), config_file, flags)
     with quiet_libraries(config.output.verbose):
-        found = follow(config)
-        write_page(found, Place(absolute(config.output.output), config.plan.storage_options))
-    for number, step in enumerate(found.steps, 1):
+        result = follow(config)
+        write_page(result, Place(absolute(config.output.output), config.plan.storage_options))
+    for number, step in enumerate(result.steps, 1):
         shape = " x ".join(str(size) for size in step.array.shape)
         rate = f"at {step.rate_hz:g} Hz" if step.rate_hz else "a column a token"
         click.echo(f"{number:2d}  {step.name:<28} {shape:>14}  {rate}")
-    if found.text is not None:
-        click.echo(f"text: {found.text}")
+    if result.text is not None:
+        click.echo(f"text: {result.text}")
     click.echo(f"open {config.output.output.rstrip('/')}/index.html")

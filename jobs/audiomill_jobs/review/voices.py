@@ -75,8 +75,8 @@ def voices(
         told, is_given, who = each.partition("=")
         if not (told.strip() and is_given and who.strip()):
             raise UsageError(f"--name {each}: expected NAME=ID or NAME=RECORDING, such as host=host.wav")
-        found = who if who in index.voices.ids else _heard_in(place, index, who, distance)
-        steps.name(place, index, found, told.strip())
+        result = who if who in index.voices.ids else _heard_in(place, index, who, distance)
+        steps.name(place, index, result, told.strip())
     if forget is not None:
         count = steps.forget(place, index, forget, words)
         also = "; report.html and export/, which held its words, are removed" if words else ""

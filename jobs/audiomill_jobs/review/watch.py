@@ -40,51 +40,51 @@ def watch(output: str, once: bool, interval: float, storage_options: dict[str, A
     console, follower = PlainConsole(), Follower(place)
     if once or not console.is_terminal:
         while True:
-            found = follower.look(time.time())
-            console.print(_line(found))
-            if once or found["is_complete"] or _is_left_open(found):
+            result = follower.look(time.time())
+            console.print(_line(result))
+            if once or result["is_complete"] or _is_left_open(result):
                 return
             time.sleep(max(0.1, interval))
-    found = follower.look(time.time())
-    with Live(_picture(output, found), console=console, auto_refresh=False) as live:
-        while not (found["is_complete"] or _is_left_open(found)):
+    result = follower.look(time.time())
+    with Live(_picture(output, result), console=console, auto_refresh=False) as live:
+        while not (result["is_complete"] or _is_left_open(result)):
             time.sleep(max(0.1, interval))
-            found = follower.look(time.time())
-            live.update(_picture(output, found), refresh=True)
+            result = follower.look(time.time())
+            live.update(_picture(output, result), refresh=True)
 
 
-def _line(found: dict[str, Any]) -> str:
-    eta = "" if found["eta_s"] is None else f", ETA {duration_text(found['eta_s'])}"
-    state = "complete" if found["is_complete"] else f"last part {_ago(found)}"
-    if _is_left_open(found):
+def _line(result: dict[str, Any]) -> str:
+    eta = "" if result["eta_s"] is None else f", ETA {duration_text(result['eta_s'])}"
+    state = "complete" if result["is_complete"] else f"last part {_ago(result)}"
+    if _is_left_open(result):
         state = "every part is done, but no run has closed the output: start it again"
-    within = inside_text(Inside(**found["inside"]))
+    within = inside_text(Inside(**result["inside"]))
     return (
-        f"{audio_text(3600 * found['done_hours'])} of {audio_text(3600 * found['planned_hours'])}, "
-        f"parts {found['parts_done']}/{found['parts']}{within}, "
-        f"{found['x_real_time']:.1f}x real time{eta}, {sum(found['rejections'].values())} rejected, {state}"
+        f"{audio_text(3600 * result['done_hours'])} of {audio_text(3600 * result['planned_hours'])}, "
+        f"parts {result['parts_done']}/{result['parts']}{within}, "
+        f"{result['x_real_time']:.1f}x real time{eta}, {sum(result['rejections'].values())} rejected, {state}"
     )
 
 
-def _is_left_open(found: dict[str, Any]) -> bool:
+def _is_left_open(result: dict[str, Any]) -> bool:
     """All parts done for a while, and nobody says so: whoever ran the last one was killed before that."""
-    is_done = 0 < found["parts"] == found["parts_done"] and not found["is_complete"]
-    return is_done and (found["last_part_s_ago"] or 0.0) > LEFT_OPEN_S
+    is_done = 0 < result["parts"] == result["parts_done"] and not result["is_complete"]
+    return is_done and (result["last_part_s_ago"] or 0.0) > LEFT_OPEN_S
 
 
-def _ago(found: dict[str, Any]) -> str:
-    return "not there yet" if found["last_part_s_ago"] is None else f"{duration_text(found['last_part_s_ago'])} ago"
+def _ago(result: dict[str, Any]) -> str:
+    return "not there yet" if result["last_part_s_ago"] is None else f"{duration_text(result['last_part_s_ago'])} ago"
 
 
-def _picture(output: str, found: dict[str, Any]) -> Table:
+def _picture(output: str, result: dict[str, Any]) -> Table:
     table = Table(title=output, title_justify="left", show_header=False)
-    share = found["parts_done"] / max(1, found["parts"])
-    table.add_row("parts", f"{'█' * int(30 * share):░<30} {found['parts_done']}/{found['parts']}")
-    audio = f"{audio_text(3600 * found['done_hours'])} of about {audio_text(3600 * found['planned_hours'])}"
-    table.add_row("audio", audio + inside_text(Inside(**found["inside"])))
-    table.add_row("speed", f"{found['x_real_time']:.1f}x real time")
-    table.add_row("time left", "" if found["eta_s"] is None else duration_text(found["eta_s"]))
-    table.add_row("last part", _ago(found))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in found["rejections"].items())
+    share = result["parts_done"] / max(1, result["parts"])
+    table.add_row("parts", f"{'█' * int(30 * share):░<30} {result['parts_done']}/{result['parts']}")
+    audio = f"{audio_text(3600 * result['done_hours'])} of about {audio_text(3600 * result['planned_hours'])}"
+    table.add_row("audio", audio + inside_text(Inside(**result["inside"])))
+    table.add_row("speed", f"{result['x_real_time']:.1f}x real time")
+    table.add_row("time left", "" if result["eta_s"] is None else duration_text(result["eta_s"]))
+    table.add_row("last part", _ago(result))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in result["rejections"].items())
     table.add_row("rejected", reasons or "none")
     return table

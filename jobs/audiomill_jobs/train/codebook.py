@@ -36,8 +36,8 @@ def codebook(file: str, layer: int | None, model: str, output: str, storage_opti
     if not output.endswith(".safetensors"):
         raise UsageError(f"--output {output}: expected a file name that ends with .safetensors")
     if file.endswith((".npy", ".safetensors")):
-        found = read_codebook(place, layer)
-        centroids, number, name = found.centroids_VD, found.layer, model or found.model
+        result = read_codebook(place, layer)
+        centroids, number, name = result.centroids_VD, result.layer, model or result.model
     elif layer is None:
         raise UsageError("--layer is missing: say which hidden state the codebook is for, e.g. --layer 9")
     else:

@@ -30,9 +30,9 @@ def probe(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> Non
     from audiomill.train.probing.probing import probe
 
     config = config_from(ProbeJobConfig, inputs, config_file, flags)
-    found = probe(config, Console(stderr=True))
-    for way, accuracy in found["accuracy"].items():
-        click.echo(f"{way:20} {accuracy:6.1%} +- {found['spread'][way]:.1%}")
-    told = f"{found['segments']} segments, {len(found['classes'])} classes, most frequent {found['majority']:.1%}"
-    without = f"; {found['without_label']} without a label" if found["without_label"] else ""
+    result = probe(config, Console(stderr=True))
+    for way, accuracy in result["accuracy"].items():
+        click.echo(f"{way:20} {accuracy:6.1%} +- {result['spread'][way]:.1%}")
+    told = f"{result['segments']} segments, {len(result['classes'])} classes, most frequent {result['majority']:.1%}"
+    without = f"; {result['without_label']} without a label" if result["without_label"] else ""
     click.echo(f"{told}{without}; weights in {config.output.output.rstrip('/')}/weights.json")

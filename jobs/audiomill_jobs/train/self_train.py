@@ -68,9 +68,9 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
         sections["loop"]["rounds"] = rounds
     config = job.config_of({**_checked(values, job_file, _starts_anew(sections["train"])), "quiet": quiet}, sections)
     with quiet_libraries(verbose):
-        found = job.self_train(config, Console(stderr=True))
-    best, alone = best_of(found), next((each for each in found if each["training"]), found[0])
-    click.echo(f"stopped: {why_ended(found, config.loop)}")
+        result = job.self_train(config, Console(stderr=True))
+    best, alone = best_of(result), next((each for each in result if each["training"]), result[0])
+    click.echo(f"stopped: {why_ended(result, config.loop)}")
     click.echo(
         f"best: round {best['round']}, test WER {100 * best['wer']:.2f}% (labels alone: {100 * alone['wer']:.2f}%); "
         f"checkpoint: {best['checkpoint']}; report: {config.output}/report.html"
@@ -113,16 +113,16 @@ def _checked(values: dict[str, Any], path: str, from_scratch: bool) -> dict[str,
         raise UsageError(
             f"{path}: {unknown[0]} is no option here; expected output, {', '.join(INPUTS)}, loop, label, select, train or student"
         )
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in INPUTS:
         given = values.get(name)
         if name == "labelled" and given is None and not from_scratch:
-            found[name] = ()
+            results[name] = ()
             continue
         listed = [given] if isinstance(given, str) else given
         if not isinstance(listed, list) or not listed:
             raise UsageError(f"{path}: {name}: expected inputs, e.g. [{name}.jsonl]")
-        found[name] = tuple(str(each) for each in listed)
+        results[name] = tuple(str(each) for each in listed)
     if not values.get("output") or "://" in str(values["output"]):
         raise UsageError(f"{path}: output: expected a local folder, e.g. loop/")
-    return {**found, "output": str(values["output"])}
+    return {**results, "output": str(values["output"])}

@@ -30,9 +30,9 @@ def tune_decoder(inputs: tuple[str, ...], config_file: str | None, **flags: Any)
     from audiomill.runs.posteriors.tune import tune
 
     config = config_from(TuneJobConfig, inputs, config_file, flags)
-    found = tune(config, Console(stderr=True))
+    result = tune(config, Console(stderr=True))
     click.echo(
-        f"WER {100 * found['best']['wer']:.2f}% (with the weights as given: {100 * found['first']['wer']:.2f}%) after "
-        f"{found['num_trials']} trials on {found['best']['num_words']} words"
+        f"WER {100 * result['best']['wer']:.2f}% (with the weights as given: {100 * result['first']['wer']:.2f}%) after "
+        f"{result['num_trials']} trials on {result['best']['num_words']} words"
     )
     click.echo(f"settings: {config.output.output}/decoder.yaml (use it as --config)")

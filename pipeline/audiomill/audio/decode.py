@@ -177,22 +177,22 @@ def _behind_the_damage(
 
     def rest() -> Iterator[NDArray[np.float32]]:
         handle.seek(0)
-        with open_with_ffmpeg(handle, start_s, "default", "damaged", fills=False) as found:
-            if found.sample_rate == audio.sample_rate:
-                for block in found.blocks_TK:
+        with open_with_ffmpeg(handle, start_s, "default", "damaged", fills=False) as result:
+            if result.sample_rate == audio.sample_rate:
+                for block in result.blocks_TK:
                     yield with_channels(block, audio.num_channels)
 
     at = handle.tell()
     try:
-        found = min(num_frames - num_given, sum(map(len, rest())))
-        if not found:
+        result = min(num_frames - num_given, sum(map(len, rest())))
+        if not result:
             return
-        audio.num_lost = num_frames - num_given - found
+        audio.num_lost = num_frames - num_given - result
         audio.problems.append(f"nothing between {start_s:.3f} and {start_s + audio.num_lost / audio.sample_rate:.3f} s")
         yield from silence(audio.num_lost, audio.num_channels)
         for block in rest():
-            yield block[:found]
-            found -= min(found, len(block))
+            yield block[:result]
+            result -= min(result, len(block))
     except Rejected:
         return  # nothing more is there
     finally:

@@ -127,9 +127,9 @@ def tracks_of(handle: IO[bytes]) -> tuple[int, int]:
     try:
         with av.open(
             _Nameless(handle), metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
-        ) as found:
-            tracks = list(found.streams.audio)
-            return (len(tracks), tracks.index(_chosen(found, "default")) + 1) if tracks else (0, 0)
+        ) as result:
+            tracks = list(result.streams.audio)
+            return (len(tracks), tracks.index(_chosen(result, "default")) + 1) if tracks else (0, 0)
     except (av.FFmpegError, ValueError, UnicodeDecodeError):
         return 0, 0
 
@@ -140,12 +140,12 @@ def container_duration_s(handle: IO[bytes]) -> float | None:
     try:
         with av.open(
             _Nameless(handle), metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
-        ) as found:
-            is_known = any(name in found.format.name for name in (*INDEXED_FORMATS, "ogg", "mpeg", "flv"))
-            if not is_known or not found.streams.audio or found.duration is None:
+        ) as result:
+            is_known = any(name in result.format.name for name in (*INDEXED_FORMATS, "ogg", "mpeg", "flv"))
+            if not is_known or not result.streams.audio or result.duration is None:
                 return None
-            stream = _chosen(found, "default")
-            known = found.duration / av.time_base
+            stream = _chosen(result, "default")
+            known = result.duration / av.time_base
             if stream.duration is not None and stream.time_base is not None:
                 known = float(stream.duration * stream.time_base)
             num_bytes = handle.seek(0, io.SEEK_END)

@@ -49,8 +49,8 @@ def _bands(pcm_T: NDArray[np.int16], starts: NDArray[np.int64], bins: NDArray[np
     """Power in each band of the frames that begin there."""
     frames = np.lib.stride_tricks.sliding_window_view(pcm_T, FRAME)[starts].astype(np.float32)
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(FRAME).astype(np.float32), axis=1)))
-    found: NDArray[np.floating[Any]] = np.add.reduceat(power[:, : bins[-1]], bins[:-1], axis=1)
-    return found
+    bands: NDArray[np.floating[Any]] = np.add.reduceat(power[:, : bins[-1]], bins[:-1], axis=1)
+    return bands
 
 
 BYTE_PAIRS = ((0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5), (6, 7))
@@ -82,7 +82,7 @@ def same_sound(
     none = np.iinfo(np.int64).max
     distinct, _, which = _distinct(file_hashes, lengths)
     among, number, _ = _distinct(others, other_lengths)
-    found = np.full(len(distinct), none, np.int64)
+    result = np.full(len(distinct), none, np.int64)
     for high, low in BYTE_PAIRS:
         places, spots = _places(among, high, low), _places(distinct, high, low)
         order = np.argsort(places, kind="stable")
@@ -94,8 +94,8 @@ def same_sound(
             within = np.arange(len(mine)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
             theirs = order[np.repeat(start[rows], counts[rows]) + within]
             is_same = _sound_alike(distinct[mine], among[theirs])
-            np.minimum.at(found, mine[is_same], number[theirs[is_same]])
-    return np.where(found == none, -1, found)[which]
+            np.minimum.at(result, mine[is_same], number[theirs[is_same]])
+    return np.where(result == none, -1, result)[which]
 
 
 def _distinct(
@@ -104,8 +104,8 @@ def _distinct(
     """Each print and length once, the number of its first segment, and which of them each segment has."""
     both = np.empty(len(file_hashes), [("print", np.uint64), ("length", np.float64)])
     both["print"], both["length"] = file_hashes.view(np.uint64), lengths
-    found, first, which = np.unique(both, return_index=True, return_inverse=True)
-    return found, first, which
+    result, first, which = np.unique(both, return_index=True, return_inverse=True)
+    return result, first, which
 
 
 def _places(each: NDArray[np.void], high: int, low: int) -> NDArray[np.float64]:
@@ -113,8 +113,8 @@ def _places(each: NDArray[np.void], high: int, low: int) -> NDArray[np.float64]:
     pair = (each["print"] >> np.uint64(8 * high) & np.uint64(255)) << np.uint64(8) | (
         each["print"] >> np.uint64(8 * low) & np.uint64(255)
     )
-    found: NDArray[np.float64] = pair.astype(np.float64) * 1e7 + each["length"]
-    return found
+    places: NDArray[np.float64] = pair.astype(np.float64) * 1e7 + each["length"]
+    return places
 
 
 def _chunks(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -133,5 +133,5 @@ def _sound_alike(mine: NDArray[np.void], theirs: NDArray[np.void]) -> NDArray[np
     near = (theirs["length"] <= mine["length"] * MAX_LENGTH_RATIO) & (
         mine["length"] <= theirs["length"] * MAX_LENGTH_RATIO
     )
-    found: NDArray[np.bool_] = near & (differing <= allowed) & (mine["print"] != 0) & (theirs["print"] != 0)
-    return found
+    result: NDArray[np.bool_] = near & (differing <= allowed) & (mine["print"] != 0) & (theirs["print"] != 0)
+    return result

@@ -38,8 +38,8 @@ class Kept:
         """These samples; nobody changes them."""
         if len(self._blocks) > 1:
             self._blocks = [np.concatenate(self._blocks)]
-        found: NDArray[Any] = self._blocks[0][first - self._from : last - self._from]
-        return found if len(found) == len(self._blocks[0]) else found.copy()
+        result: NDArray[Any] = self._blocks[0][first - self._from : last - self._from]
+        return result if len(result) == len(self._blocks[0]) else result.copy()
 
     def drop_before(self, sample: int, tolerated: int) -> None:
         """Nobody will ask for what is before; `tolerated`: so much of it may stay, because dropping it costs a copy."""
@@ -81,8 +81,8 @@ class FormStream:
     def take(self, first: int, last: int | None) -> NDArray[np.float32]:
         """wave_TK between two samples at 16 kHz; None: to the end."""
         stop = self._kept.num_samples if last is None else self.form.position(last)
-        found: NDArray[np.float32] = self._kept.take(self.form.position(first), stop)
-        return found
+        result: NDArray[np.float32] = self._kept.take(self.form.position(first), stop)
+        return result
 
     def drop_before(self, sample: int, tolerated: int) -> None:
         """See `Kept.drop_before`; samples at 16 kHz."""

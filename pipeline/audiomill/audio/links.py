@@ -92,9 +92,9 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
         at, kept = start, b""
         while block := handle.read(_SCAN_BYTES):
             content = kept + block
-            found = pattern.search(content)
-            if found is not None:
-                return at - len(kept) + found.start()
+            match = pattern.search(content)
+            if match is not None:
+                return at - len(kept) + match.start()
             kept, at = content[-64:], at + len(block)
         return None
     finally:

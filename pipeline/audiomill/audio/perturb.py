@@ -35,5 +35,5 @@ def in_noise(pcm_T: NDArray[np.int16], snr_db: float, random: np.random.Generato
 
 
 def _as_int16(wave_T: NDArray[np.floating]) -> NDArray[np.int16]:
-    found: NDArray[np.int16] = np.clip(np.rint(wave_T), -32768, 32767).astype(np.int16)
-    return found
+    result: NDArray[np.int16] = np.clip(np.rint(wave_T), -32768, 32767).astype(np.int16)
+    return result

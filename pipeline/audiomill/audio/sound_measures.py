@@ -111,5 +111,5 @@ def _loudness(wave_T: NDArray[np.float64]) -> float | None:
 
     if len(wave_T) < LEAST_LOUDNESS_S * MODEL_SAMPLE_RATE:
         return None
-    found = float(pyloudnorm.Meter(MODEL_SAMPLE_RATE).integrated_loudness(wave_T))
-    return round(found, 2) if np.isfinite(found) else None
+    result = float(pyloudnorm.Meter(MODEL_SAMPLE_RATE).integrated_loudness(wave_T))
+    return round(result, 2) if np.isfinite(result) else None

@@ -36,19 +36,19 @@ def onnx_runtime() -> Any:
 @cache
 def _session() -> Any:
     onnxruntime = onnx_runtime()
-    found = importlib.util.find_spec("silero_vad")
-    assert found is not None and found.origin is not None
+    spec = importlib.util.find_spec("silero_vad")
+    assert spec is not None and spec.origin is not None
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
-    path = Path(found.origin).parent / "data" / MODEL_FILE
+    path = Path(spec.origin).parent / "data" / MODEL_FILE
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def voiced_frames(pcm_T: NDArray[np.int16], threshold: float) -> NDArray[np.bool_]:
     """Whether the probability of speech of each frame reaches `threshold`."""
     voice = SpeechProbabilities()
-    found: NDArray[np.bool_] = np.concatenate([voice.push(pcm_T), voice.finish()]) >= threshold
-    return found
+    result: NDArray[np.bool_] = np.concatenate([voice.push(pcm_T), voice.finish()]) >= threshold
+    return result
 
 
 def speech_samples(pcm_T: NDArray[np.int16], threshold: float) -> int:

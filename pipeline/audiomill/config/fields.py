@@ -83,14 +83,14 @@ def flag(name: str) -> str:
 
 def result_fields(config: Any) -> dict[str, Any]:
     """Fields that change what comes out, by flag name, of a job config and its parts."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)
         if dataclasses.is_dataclass(value):
-            found.update(result_fields(value))
+            results.update(result_fields(value))
         elif each.metadata.get("results"):
-            found[flag(each.name)] = value
-    return found
+            results[flag(each.name)] = value
+    return results
 
 
 def digest(fields: dict[str, Any]) -> str:
@@ -192,26 +192,26 @@ def _typed(name: str, value: Any, type_name: str) -> Any:
 
 def flat_fields(kind: type) -> list[dataclasses.Field[Any]]:
     """Every option field of a job config, in order, nested dataclasses opened; without those in its `LEFT_OUT`."""
-    found: list[dataclasses.Field[Any]] = []
+    fields: list[dataclasses.Field[Any]] = []
     for each in dataclasses.fields(kind):
         nested = _nested_kind(kind, each.name)
         if nested is not None:
-            found.extend(flat_fields(nested))
+            fields.extend(flat_fields(nested))
         elif each.metadata:
-            found.append(each)
-    return [each for each in found if each.name not in getattr(kind, "LEFT_OUT", ())]
+            fields.append(each)
+    return [each for each in fields if each.name not in getattr(kind, "LEFT_OUT", ())]
 
 
 def common_names(kind: type) -> set[str]:
     """Names of the option fields of a job config that a first look should show."""
-    found: set[str] = set()
+    results: set[str] = set()
     for each in dataclasses.fields(kind):
         nested = _nested_kind(kind, each.name)
         if nested is not None:
-            found |= common_names(nested)
+            results |= common_names(nested)
         elif each.metadata and each.name in (getattr(kind, "COMMON", None) or (each.name,)):
-            found.add(each.name)
-    return found
+            results.add(each.name)
+    return results
 
 
 def _nested_kind(kind: type, name: str) -> type | None:

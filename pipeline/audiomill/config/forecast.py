@@ -21,10 +21,10 @@ def numbers(text: str, name: str) -> tuple[int, ...]:
     Raises:
         UsageError: something else than numbers above 0.
     """
-    found = text.split(",")
-    if not all(each.strip().isdigit() and int(each) > 0 for each in found):
+    result = text.split(",")
+    if not all(each.strip().isdigit() and int(each) > 0 for each in result):
         raise UsageError(f"--{name} {text}: expected numbers above 0 by comma, e.g. 1,8,64")
-    return tuple(sorted({int(each) for each in found}))
+    return tuple(sorted({int(each) for each in result}))
 
 
 def prices(text: str | None) -> dict[str, float]:
@@ -33,13 +33,13 @@ def prices(text: str | None) -> dict[str, float]:
     Raises:
         UsageError: not of this form.
     """
-    found = {}
+    results = {}
     for each in (text or "").split(",") if text else []:
         match = PRICE.fullmatch(each.strip())
         if match is None:
             raise UsageError(f"--price {each}: expected gpu=PRICE/h or cpu=PRICE/h, e.g. gpu=2.5/h")
-        found[match.group(1)] = float(match.group(2))
-    return found
+        results[match.group(1)] = float(match.group(2))
+    return results
 
 
 @dataclass(frozen=True, kw_only=True)

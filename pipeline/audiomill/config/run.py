@@ -87,10 +87,10 @@ def shard_of(text: str) -> tuple[int, int]:
     Raises:
         UsageError: not a number below another.
     """
-    found = SHARD.fullmatch(text)
-    if found is None or not int(found.group(1)) < int(found.group(2)):
+    match = SHARD.fullmatch(text)
+    if match is None or not int(match.group(1)) < int(match.group(2)):
         raise UsageError(f"--shard {text}: expected I/N with I from 0 to N - 1, e.g. 0/4")
-    return int(found.group(1)), int(found.group(2))
+    return int(match.group(1)), int(match.group(2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ def size_in_bytes(text: str) -> int:
     Raises:
         UsageError: no number, or another unit.
     """
-    found = SIZE.fullmatch(text.strip().upper())
-    if found is None:
+    match = SIZE.fullmatch(text.strip().upper())
+    if match is None:
         raise UsageError(f"--max-output-bytes {text}: expected a number with KB, MB, GB or TB, e.g. 100GB")
-    return int(float(found.group(1)) * _UNITS[found.group(2)])
+    return int(float(match.group(1)) * _UNITS[match.group(2)])

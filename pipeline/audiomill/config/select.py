@@ -124,10 +124,10 @@ class SelectConfig(Validated):
         """
         if self.budget is None:
             return None
-        found = HOURS.fullmatch(str(self.budget).strip().lower())
-        if found is None or float(found.group(1)) == 0:
+        match = HOURS.fullmatch(str(self.budget).strip().lower())
+        if match is None or float(match.group(1)) == 0:
             raise UsageError(f"--budget {self.budget}: expected an amount of audio such as 50h or 30m")
-        return float(found.group(1)) * SECONDS[found.group(2)]
+        return float(match.group(1)) * SECONDS[match.group(2)]
 
 
 @dataclass(frozen=True, kw_only=True)

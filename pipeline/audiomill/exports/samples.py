@@ -72,10 +72,10 @@ def parsed_only(pairs: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: not NAME=VALUE.
     """
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator or not name or not value:
             raise UsageError(f"--only {pair}: expected NAME=VALUE, such as layer=9 or quantizer=km50")
-        found[name] = int(value) if value.lstrip("-").isdigit() else value
-    return found
+        results[name] = int(value) if value.lstrip("-").isdigit() else value
+    return results

@@ -29,13 +29,13 @@ def shares_of(text: str | None) -> dict[str, float]:
     hint = f"--split {text}: expected names and shares that add up to 1, such as train=0.9,dev=0.05,test=0.05"
     pairs = [each.strip().split("=") for each in text.split(",")]
     try:
-        found = {name.strip(): float(share) for name, share in pairs}
+        shares = {name.strip(): float(share) for name, share in pairs}
     except ValueError as error:
         raise UsageError(hint) from error
-    is_named = all(name.isidentifier() for name in found) and len(found) == len(pairs)
-    if not is_named or min(found.values()) <= 0 or abs(sum(found.values()) - 1) > 1e-6:
+    is_named = all(name.isidentifier() for name in shares) and len(shares) == len(pairs)
+    if not is_named or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise UsageError(hint)
-    return found
+    return shares
 
 
 def split_of_recordings(output: Place, shares: Mapping[str, float], by: str, seed: int) -> dict[str, str]:
@@ -60,21 +60,21 @@ def split_of_recordings(output: Place, shares: Mapping[str, float], by: str, see
         raise InputError(f"{output.url}: no finished recordings")
     order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
     total = sum(seconds for rows in groups.values() for _, seconds in rows)
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     before, counts = 0.0, dict.fromkeys(shares, 0)
     for name in order:
         seconds = sum(each for _, each in groups[name])
         split = _at((before + seconds / 2) / max(total, 1e-9), shares)
         before += seconds
         counts[split] += 1
-        found |= {identity: split for identity, _ in groups[name]}
+        results |= {identity: split for identity, _ in groups[name]}
     empty = [name for name, count in counts.items() if not count]
     if empty:
         raise InputError(
             f"--split: nothing is left for {', '.join(empty)}: {len(groups)} group(s) by {by}, of which none falls there; "
             "take larger shares, or another --seed"
         )
-    return found
+    return results
 
 
 def _at(position: float, shares: Mapping[str, float]) -> str:

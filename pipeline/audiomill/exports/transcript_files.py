@@ -36,10 +36,10 @@ def each_turns(place: Place, kind: str) -> Iterator[dict[str, list[dict[str, Any
     voices = voices_of(place)
     columns = [name for name in TURNS.names if name != "vector"]
     for _, rows in ledger.each_part(place, "turns", columns):
-        found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        results: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in rows.to_pylist():
-            found[row["recording_id"]].append(with_names(row, voices))
-        yield found
+            results[row["recording_id"]].append(with_names(row, voices))
+        yield results
 
 
 def file_of(
@@ -77,7 +77,7 @@ def _cues(segment: dict[str, Any]) -> list[Cue]:
 
 def _as_whisperx(recording: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
     """The fields that WhisperX writes (github.com/m-bain/whisperX): seconds, words with their score."""
-    found, all_words = [], []
+    result, all_words = [], []
     for segment in segments:
         if not segment["text"]:
             continue
@@ -94,9 +94,9 @@ def _as_whisperx(recording: dict[str, Any], segments: list[dict[str, Any]]) -> d
         channel = None if segment["channel"] is None else f"CHANNEL_{segment['channel']}"
         speaker = _named(segment["speaker"] or channel)
         told = {"start": segment["start_s"], "end": segment["stop_s"], "text": segment["text"]}
-        found.append({**told, **speaker, "words": words})
+        result.append({**told, **speaker, "words": words})
         all_words += words
-    return {"segments": found, "word_segments": all_words, "language": recording["language"]}
+    return {"segments": result, "word_segments": all_words, "language": recording["language"]}
 
 
 def _named(speaker: str | None) -> dict[str, str]:

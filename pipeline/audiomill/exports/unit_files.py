@@ -41,9 +41,9 @@ def lines_of(output: Place, units: Units) -> Iterator[UnitLine]:
             count += 1
             yield line
     if count == 0:
-        found = sorted(set(ledger.tables(output, "codes", ["quantizer"]).column("quantizer").to_pylist()))
+        results = sorted(set(ledger.tables(output, "codes", ["quantizer"]).column("quantizer").to_pylist()))
         raise InputError(
-            f"{output.url}: no codes of {units.quantizer!r}; there are those of {', '.join(found) or 'nothing yet'}"
+            f"{output.url}: no codes of {units.quantizer!r}; there are those of {', '.join(results) or 'nothing yet'}"
         )
 
 

@@ -61,13 +61,13 @@ def _wer(recordings: pa.Table, segments: list[dict[str, Any]]) -> float | None:
     return total.rate if total.num_reference else None
 
 
-def told(found: Cascade) -> str:
+def told(cascade: Cascade) -> str:
     """In one sentence."""
-    changed = f"{found.num_changed} of them get another text" if found.num_redone else "none of them"
+    changed = f"{cascade.num_changed} of them get another text" if cascade.num_redone else "none of them"
     words = ""
-    if found.first_wer is not None and found.wer is not None:
-        words = f"; on the sample's references {100 * found.wer:.1f}% WER, {100 * found.first_wer:.1f}% by the first model alone"
+    if cascade.first_wer is not None and cascade.wer is not None:
+        words = f"; on the sample's references {100 * cascade.wer:.1f}% WER, {100 * cascade.first_wer:.1f}% by the first model alone"
     return (
-        f"The second model writes {found.num_redone} of {found.num_segments} segments of the sample again and takes "
-        f"{100 * found.time_share:.0f}% of the models' time; {changed}{words}."
+        f"The second model writes {cascade.num_redone} of {cascade.num_segments} segments of the sample again and takes "
+        f"{100 * cascade.time_share:.0f}% of the models' time; {changed}{words}."
     )

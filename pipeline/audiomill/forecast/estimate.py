@@ -43,7 +43,7 @@ def forecast(
     speech = sum(each["speech_s"] for each in shares.values()) / 3600
     parts = _parts(plan, shares, measured)
     here = _here(parts, measured, actors)
-    found: Forecast = {
+    results: Forecast = {
         "recordings": plan.num_rows,
         "parts": len(parts),
         "hours": hours,
@@ -76,13 +76,13 @@ def forecast(
         "decode_core_hours": sum(part.decode_s for part in parts) / 3600,
         "wall_s_here": here.wall_s,
     }
-    found["machines"] = _machines(parts, measured, config)
-    found["prices"] = prices(config.price)
-    found["notes"] = _notes(measured, config)
+    results["machines"] = _machines(parts, measured, config)
+    results["prices"] = prices(config.price)
+    results["notes"] = _notes(measured, config)
     if measured.cascade is not None:
-        found["second_model"] = measured.cascade._asdict()
-        found["notes"].append(told(measured.cascade))
-    return found
+        results["second_model"] = measured.cascade._asdict()
+        results["notes"].append(told(measured.cascade))
+    return results
 
 
 def _of_stratum(name: str, rows: Sequence[_Row], measured: Measured) -> dict[str, Any]:
@@ -115,20 +115,20 @@ def _of_stratum(name: str, rows: Sequence[_Row], measured: Measured) -> dict[str
 
 def _languages(shares: Mapping[str, Any]) -> dict[str, float]:
     """Hours of speech by language."""
-    found: defaultdict[str, float] = defaultdict(float)
+    results: defaultdict[str, float] = defaultdict(float)
     for each in shares.values():
         for code, seconds in each["languages"].items():
-            found[code] += seconds / 3600
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+            results[code] += seconds / 3600
+    return dict(sorted(results.items(), key=lambda pair: -pair[1]))
 
 
 def _rejections(shares: Mapping[str, Any], refused: Counter[str]) -> dict[str, float]:
     """Recordings by reason: known from the plan, or expected by the sample."""
-    found: defaultdict[str, float] = defaultdict(float, {reason: float(count) for reason, count in refused.items()})
+    results: defaultdict[str, float] = defaultdict(float, {reason: float(count) for reason, count in refused.items()})
     for each in shares.values():
         for reason, count in each["rejections"].items():
-            found[reason] += count
-    return {reason: round(count, 1) for reason, count in sorted(found.items(), key=lambda pair: -pair[1])}
+            results[reason] += count
+    return {reason: round(count, 1) for reason, count in sorted(results.items(), key=lambda pair: -pair[1])}
 
 
 def _parts(plan: pa.Table, shares: Mapping[str, Any], measured: Measured) -> list[Work]:
@@ -141,7 +141,7 @@ def _parts(plan: pa.Table, shares: Mapping[str, Any], measured: Measured) -> lis
     heard = sum(row["speech_s"] for row in measured.rows)
     seen = measured.model_s / heard if heard else 0.0  # windows with context are longer than what they answer
     decode_s = sum(measured.stage_s.get(stage, 0.0) for stage in BEFORE_INFER)
-    found = []
+    parts = []
     for rows in split_by_part(plan).values():
         audio = speech = size = 0.0
         columns = (rows.column(name).to_pylist() for name in ("id", "planned_s", "kind", "size"))
@@ -151,8 +151,8 @@ def _parts(plan: pa.Table, shares: Mapping[str, Any], measured: Measured) -> lis
             speech += longer * planned_s * share
             size += (num_bytes or 0) if kind != "parquet" else 0
         opening = measured.opening_s if measured.engine == "ray" else 0.0  # there each part has a decoder of its own
-        found.append(Work(audio, size, opening + decode_s * audio, _model_s(measured, speech * seen, audio)))
-    return found
+        parts.append(Work(audio, size, opening + decode_s * audio, _model_s(measured, speech * seen, audio)))
+    return parts
 
 
 def _model_s(measured: Measured, audio_s: float, raw_s: float) -> float:
@@ -163,9 +163,9 @@ def _model_s(measured: Measured, audio_s: float, raw_s: float) -> float:
 
 def _stages(parts: Sequence[Work], measured: Measured) -> dict[str, float]:
     hours = sum(part.audio_s for part in parts) / 3600
-    found = {stage: 3600 * seconds for stage, seconds in measured.stage_s.items()}
-    found["infer"] = sum(part.model_s for part in parts) / hours if hours else 0.0
-    return {stage: found[stage] for stage in (*BEFORE_INFER, "infer", "write")}
+    results = {stage: 3600 * seconds for stage, seconds in measured.stage_s.items()}
+    results["infer"] = sum(part.model_s for part in parts) / hours if hours else 0.0
+    return {stage: results[stage] for stage in (*BEFORE_INFER, "infer", "write")}
 
 
 def _bytes(parts: Sequence[Work], measured: Measured) -> dict[str, float]:
@@ -216,7 +216,7 @@ def _simulated(parts: Sequence[Work], cluster: Cluster) -> Outcome:
 
 def _machines(parts: Sequence[Work], measured: Measured, config: ForecastConfig) -> list[dict[str, Any]]:
     """Wall time and money for each number of GPUs, or of cores where the sample ran on cores."""
-    cost, found = prices(config.price), []
+    cost, machines = prices(config.price), []
     on_gpu = measured.device.startswith("cuda")
     for count in numbers(config.gpus if on_gpu else config.cores, "gpus" if on_gpu else "cores"):
         if on_gpu:
@@ -239,5 +239,5 @@ def _machines(parts: Sequence[Work], measured: Measured, config: ForecastConfig)
         }
         if cost:
             row["money"] = hours * (row["gpus"] * cost.get("gpu", 0.0) + cores * cost.get("cpu", 0.0))
-        found.append(row)
-    return found
+        machines.append(row)
+    return machines

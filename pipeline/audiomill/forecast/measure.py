@@ -247,10 +247,10 @@ def _outcomes(
             _true_seconds(each, recordings.get(entry.id), entry, decoder)
             for each, entry in zip(drawn, entries, strict=True)
         ]
-    found = []
+    outcomes = []
     for each, entry, true_s in zip(drawn, entries, true, strict=True):
         row = recordings.get(entry.id)
-        found.append(
+        outcomes.append(
             {
                 "stratum": each.stratum,
                 "planned_s": each.row["planned_s"],
@@ -263,7 +263,7 @@ def _outcomes(
                 "reason": rejected.get(entry.id),
             }
         )
-    return found
+    return outcomes
 
 
 def _true_seconds(each: Drawn, row: dict[str, Any] | None, entry: Entry, decoder: Decoder) -> float:
@@ -275,8 +275,8 @@ def _true_seconds(each: Drawn, row: dict[str, Any] | None, entry: Entry, decoder
     known = each.row["span_duration_s"] or each.row["duration_s"]
     if known is not None:
         return float(known)
-    (found,) = decoder.durations([entry._asdict()])
-    return found or each.row["planned_s"]
+    (result,) = decoder.durations([entry._asdict()])
+    return result or each.row["planned_s"]
 
 
 def _fixed(summary: Summary, ran: Sequence[dict[str, Any]], stage_s: dict[str, float], opening_s: float) -> float:

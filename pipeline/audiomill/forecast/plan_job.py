@@ -81,21 +81,21 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
         console.print(
             "warning: the sample holds nothing for the models; try --sample-minutes with more", highlight=False
         )
-    found = forecast(plan, strata, measured, wanted, config.engine.num_actors)
+    result = forecast(plan, strata, measured, wanted, config.engine.num_actors)
     if measured.is_cut:
-        found["notes"].append(
+        result["notes"].append(
             f"--limit-seconds {wanted.limit_seconds:g} was over before the sample was: made from "
             f"{measured.audio_s / 60:.1f} min of it"
         )
     if spec.segments.forms:
-        found["notes"].append(forms_note(spec))
-    found["job"] = config.name
-    found["models"] = [without_credentials(task.model.model) for task in config.tasks]
-    found["inputs"] = [without_credentials(url) for url in config.inputs]
-    found["audiomill"] = audiomill.__version__
-    output.join(FORECAST_FILE).write(json.dumps(found, indent=1).encode())
-    output.join(PAGE_FILE).write(forecast_page(found).encode())
-    return found
+        result["notes"].append(forms_note(spec))
+    result["job"] = config.name
+    result["models"] = [without_credentials(task.model.model) for task in config.tasks]
+    result["inputs"] = [without_credentials(url) for url in config.inputs]
+    result["audiomill"] = audiomill.__version__
+    output.join(FORECAST_FILE).write(json.dumps(result, indent=1).encode())
+    output.join(PAGE_FILE).write(forecast_page(result).encode())
+    return result
 
 
 def _with_whole_rows(drawn: Sequence[Drawn], plan: pa.Table) -> list[Drawn]:
@@ -117,31 +117,31 @@ def saved_forecast(output: Place) -> Forecast | None:
     if not place.exists():
         return None
     try:
-        found = json.loads(place.read())
+        values = json.loads(place.read())
     except ValueError:
         return None
-    return found if isinstance(found, dict) and "wall_s_here" in found else None
+    return values if isinstance(values, dict) and "wall_s_here" in values else None
 
 
-def is_of(found: Forecast, config: JobConfig) -> bool:
+def is_of(result: Forecast, config: JobConfig) -> bool:
     """Whether a forecast was made for these inputs and models."""
     inputs = [without_credentials(url) for url in config.inputs]
     models = [without_credentials(task.model.model) for task in config.tasks]
-    return bool(found.get("inputs") == inputs and found.get("models") == models and found.get("job") == config.name)
+    return bool(result.get("inputs") == inputs and result.get("models") == models and result.get("job") == config.name)
 
 
-def compared(found: Forecast, summary: dict[str, Any]) -> list[tuple[str, float, float]]:
+def compared(result: Forecast, summary: dict[str, Any]) -> list[tuple[str, float, float]]:
     """Forecast against outcome of a whole run: name, forecast, outcome."""
     hours = summary["duration_s"] / 3600
     rows = [
-        ("hours of audio", found["hours"], hours),
-        ("speech share", found["speech_share"], summary["speech_s"] / max(summary["duration_s"], 1e-9)),
-        ("rejected", sum(found["rejections"].values()), float(summary["num_rejections"])),
+        ("hours of audio", result["hours"], hours),
+        ("speech share", result["speech_share"], summary["speech_s"] / max(summary["duration_s"], 1e-9)),
+        ("rejected", sum(result["rejections"].values()), float(summary["num_rejections"])),
     ]
-    names = sorted(summary["bytes"].keys() & found["bytes"].keys())
-    rows += [(f"bytes of {name}", found["bytes"][name], float(summary["bytes"][name])) for name in names]
-    rows.append(("bytes in all", sum(found["bytes"].values()), float(sum(summary["bytes"].values()))))
-    if summary["num_parts_this_run"] == found["parts"]:
-        rows.append(("wall seconds", found["wall_s_here"], summary["wall_s"]))
-        rows.append(("device seconds", 3600 * found["device_hours"], summary["seconds"].get("infer", 0.0)))
+    names = sorted(summary["bytes"].keys() & result["bytes"].keys())
+    rows += [(f"bytes of {name}", result["bytes"][name], float(summary["bytes"][name])) for name in names]
+    rows.append(("bytes in all", sum(result["bytes"].values()), float(sum(summary["bytes"].values()))))
+    if summary["num_parts_this_run"] == result["parts"]:
+        rows.append(("wall seconds", result["wall_s_here"], summary["wall_s"]))
+        rows.append(("device seconds", 3600 * result["device_hours"], summary["seconds"].get("infer", 0.0)))
     return rows

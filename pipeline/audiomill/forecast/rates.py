@@ -144,12 +144,12 @@ def search(
     audio_s = audio_of(piece)
     if audio_s <= _STEPS[0] * default:
         return []
-    free, found = device_memory(spec.device), list[BatchSize]()
+    free, result = device_memory(spec.device), list[BatchSize]()
     for step in _STEPS:
         size = default * step
-        predicted = _predicted(found, size)
+        predicted = _predicted(result, size)
         if predicted is not None and predicted > MEMORY_SHARE * free:
-            found.append(BatchSize(size, None, None, predicted))
+            result.append(BatchSize(size, None, None, predicted))
             continue
         if not budget.allows(audio_s):
             break
@@ -158,10 +158,10 @@ def search(
         with _peak(spec.device) as peak:
             point = budget.spent(timed(piece, resized, spec))
         used = peak()
-        found.append(BatchSize(size, point.seconds, used if used >= TOLD_BYTES else None, predicted))
+        result.append(BatchSize(size, point.seconds, used if used >= TOLD_BYTES else None, predicted))
         if size >= audio_s:
             break  # one batch holds all of it: larger ones are the same
-    return found
+    return result
 
 
 def best(tried: Sequence[BatchSize], default: float) -> float:
@@ -181,9 +181,9 @@ def _with_batch(task: LoadedTask, seconds: float) -> LoadedTask:
     return dataclasses.replace(task, spec=spec)
 
 
-def _predicted(found: Sequence[BatchSize], size: float) -> int | None:
+def _predicted(batch_sizes: Sequence[BatchSize], size: float) -> int | None:
     """Memory grows with the batch along the line through the last two that were tried."""
-    known = [each for each in found if each.peak is not None]
+    known = [each for each in batch_sizes if each.peak is not None]
     if len(known) < 2:
         return None
     low, high = known[-2:]

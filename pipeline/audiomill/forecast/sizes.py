@@ -33,13 +33,13 @@ def leaf_bytes(table: pa.Table) -> Leaves:
     """Compressed bytes of every leaf column of the file that the table makes; `rest`: footer and the like."""
     content = to_bytes(table)
     metadata = pq.ParquetFile(pa.BufferReader(content)).metadata
-    found: defaultdict[str, float] = defaultdict(float)
+    results: defaultdict[str, float] = defaultdict(float)
     for group in range(metadata.num_row_groups):
         for column in range(metadata.num_columns):
             chunk = metadata.row_group(group).column(column)
-            found[chunk.path_in_schema] += chunk.total_compressed_size
-    found["rest"] = len(content) - sum(found.values())
-    return dict(found)
+            results[chunk.path_in_schema] += chunk.total_compressed_size
+    results["rest"] = len(content) - sum(results.values())
+    return dict(results)
 
 
 def split(table: pa.Table, key: str, ids: Sequence[str], pieces: int) -> list[pa.Table]:
@@ -80,12 +80,12 @@ def _fitted(sizes: Sequence[float]) -> tuple[float, float, float]:
     return whole, last / (1 - 2**-power), power
 
 
-def bytes_of_file(found: Growth, times: float) -> float:
+def bytes_of_file(result: Growth, times: float) -> float:
     """One file that holds so many times the sample."""
     if times <= 0:
-        return sum(empty for empty, _, _, _ in found.values())
+        return sum(empty for empty, _, _, _ in result.values())
     sizes = [
-        max(empty, whole + growing * (float(times) ** power - 1)) for empty, whole, growing, power in found.values()
+        max(empty, whole + growing * (float(times) ** power - 1)) for empty, whole, growing, power in result.values()
     ]
     return float(sum(sizes))
 

@@ -35,14 +35,14 @@ def strata_of(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
         rows: of `schema.PLAN`; those that the plan itself rejects are left out.
     """
     usable = [row for row in rows if row["reason"] is None]
-    found: defaultdict[str, list[_Row]] = defaultdict(list)
+    results: defaultdict[str, list[_Row]] = defaultdict(list)
     for row in usable:
-        found[_name(row)].append(row)
-    if len(found) <= MAX_STRATA:
-        return dict(found)
-    ordered = sorted(found, key=lambda name: (-sum(row["planned_s"] for row in found[name]), name))
-    kept = {name: found[name] for name in ordered[: MAX_STRATA - 1]}
-    kept["others"] = [row for name in ordered[MAX_STRATA - 1 :] for row in found[name]]
+        results[_name(row)].append(row)
+    if len(results) <= MAX_STRATA:
+        return dict(results)
+    ordered = sorted(results, key=lambda name: (-sum(row["planned_s"] for row in results[name]), name))
+    kept = {name: results[name] for name in ordered[: MAX_STRATA - 1]}
+    kept["others"] = [row for name in ordered[MAX_STRATA - 1 :] for row in results[name]]
     return kept
 
 

@@ -98,12 +98,12 @@ def intervals(title: str, unit: str, what: str, rows: Sequence[Interval]) -> str
 
 
 def _axis(most: float, what: str) -> str:
-    found = f'<text x="4" y="12" class="what">{html.escape(what)}</text>'
+    axis = f'<text x="4" y="12" class="what">{html.escape(what)}</text>'
     for share in (0.0, 0.5, 1.0):
         y = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * share
-        found += f'<line class="grid" x1="{MARGIN}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        found += f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{shown(most * share)}</text>'
-    return found
+        axis += f'<line class="grid" x1="{MARGIN}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        axis += f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{shown(most * share)}</text>'
+    return axis
 
 
 def _tick(x: float, text: str) -> str:

@@ -215,29 +215,29 @@ class Prediction(NamedTuple):
 
     def numbers(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """What must agree but for rounding, each with the step of the type that it is stored in."""
-        found = []
+        results = []
         if self.text is not None:
             probabilities = np.asarray(self.text.probabilities, np.float64)
-            found.append((probabilities, np.zeros_like(probabilities)))
+            results.append((probabilities, np.zeros_like(probabilities)))
         for values_ND, scale_N, _ in self.readout.vectors:
             values = values_ND.astype(np.float64)
             if scale_N is not None:
                 scale = scale_N[:, None].astype(np.float64)
-                found.append((values * scale, np.broadcast_to(scale, values.shape)))
+                results.append((values * scale, np.broadcast_to(scale, values.shape)))
             else:
                 is_half = values_ND.dtype == np.float16
-                found.append((values, np.spacing(np.abs(values_ND)).astype(np.float64) if is_half else 0 * values))
+                results.append((values, np.spacing(np.abs(values_ND)).astype(np.float64) if is_half else 0 * values))
         if self.readout.tags:
             likely = np.array([probability for _, probability in self.readout.tags])
-            found.append((likely, np.full(len(likely), 1e-4)))
+            results.append((likely, np.full(len(likely), 1e-4)))
         heard = [each.vector_D.astype(np.float64) for each in self.readout.local if each.vector_D is not None]
-        return found + [(vector, np.zeros_like(vector)) for vector in heard]
+        return results + [(vector, np.zeros_like(vector)) for vector in heard]
 
     def symbols(self) -> list[NDArray[Any]]:
         """What must be equal."""
-        found = [] if self.text is None else [np.asarray(self.text.symbols)]
+        result = [] if self.text is None else [np.asarray(self.text.symbols)]
         edges = [np.array(each.span[:2]) for each in self.readout.local]
-        return found + list(self.readout.codes) + edges
+        return result + list(self.readout.codes) + edges
 
 
 class Parity(NamedTuple):
@@ -282,7 +282,7 @@ class FallbackPolicy(Protocol):
         """Parts of utterances whose answers leave speech out, each with its `utterance` and the `row` of the answer."""
 
     def fill_deletions(
-        self, parts: Sequence[Any], found: Sequence[Prediction], answers: Sequence[Prediction]
+        self, parts: Sequence[Any], predictions: Sequence[Prediction], answers: Sequence[Prediction]
     ) -> list[Prediction]:
         """The answers, or what was found in such parts instead, where that says more."""
 

@@ -84,12 +84,12 @@ def settings_of(path: Path) -> dict[str, Any]:
     if not place.is_file():
         return {}
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))
+        values = json.loads(place.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{place}: expected JSON, got: {error}; take the checkpoint's own config.json") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{place}: expected a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(values, dict):
+        raise ModelError(f"{place}: expected a JSON object, got {type(values).__name__}")
+    return values
 
 
 def family_of(path: Path, settings: dict[str, Any], name: str) -> Family:
@@ -154,14 +154,14 @@ def told(model: str, storage_options: dict[str, Any]) -> str:
         model: hub id, folder or URL.
         storage_options: for fsspec.
     """
-    found = find_checkpoint(ModelConfig(model=model), storage_options)
-    shape, family = shape_of(found), found.family
+    checkpoint = find_checkpoint(ModelConfig(model=model), storage_options)
+    shape, family = shape_of(checkpoint), checkpoint.family
     formats = "; ".join(f"{device}: {', '.join(names)}" for device, names in family.precisions.items())
     window = f", {family.window_s:g} s at once" if family.window_s is not None else ""
     rate = float(MODEL_SAMPLE_RATE / shape.step)
     lines = [
         f"{model}: {family.name} ({family.checkpoints})",
-        f"  gives           {', '.join(sorted(found.gives))}",
+        f"  gives           {', '.join(sorted(checkpoint.gives))}",
         f"  frames          {rate:g} a second{window}",
         f"  number formats  {formats}",
     ]
@@ -195,9 +195,9 @@ def _hash(path: Path) -> str:
 
 def _weights(folder: Path) -> list[Path]:
     for pattern in WEIGHT_PATTERNS:
-        found = sorted(folder.glob(pattern))
-        if found:
-            return found
+        weights = sorted(folder.glob(pattern))
+        if weights:
+            return weights
     return []
 
 

@@ -181,8 +181,8 @@ def learners_of(family: Family) -> dict[str, Callable[[Path, TrainConfig, Sequen
 
 def objectives() -> dict[str, list[str]]:
     """Objective -> names of the families that learn by it."""
-    found: dict[str, list[str]] = {}
+    results: dict[str, list[str]] = {}
     for family in families():
         for objective in family.learners:
-            found.setdefault(objective, []).append(family.name)
-    return found
+            results.setdefault(objective, []).append(family.name)
+    return results

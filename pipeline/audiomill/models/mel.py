@@ -34,8 +34,8 @@ def slaney_filters(num_mels: int, num_fft: int = NUM_FFT) -> NDArray[np.float32]
     widths = np.diff(edges)
     rising, falling = -slopes_NE[:, :-2] / widths[:-1], slopes_NE[:, 2:] / widths[1:]
     triangles_NM = np.maximum(0.0, np.minimum(rising, falling))
-    found: NDArray[np.float32] = (triangles_NM * 2.0 / (edges[2:] - edges[:-2])).astype(np.float32)
-    return found
+    result: NDArray[np.float32] = (triangles_NM * 2.0 / (edges[2:] - edges[:-2])).astype(np.float32)
+    return result
 
 
 class LogMel:
@@ -61,5 +61,5 @@ def log_mel_MF(pcm_T: NDArray[np.int16]) -> NDArray[Any]:  # noqa: N802
     """One column per 10 ms, for pictures."""
     waveform_BT = torch.from_numpy(pcm_T)[None].float() / 32768.0
     padded = torch.nn.functional.pad(waveform_BT, (0, max(0, 2 * NUM_FFT - waveform_BT.shape[1])))
-    found: NDArray[Any] = LogMel(NUM_MELS_SHOWN, torch.device("cpu"))(padded)[0].numpy()
-    return found
+    result: NDArray[Any] = LogMel(NUM_MELS_SHOWN, torch.device("cpu"))(padded)[0].numpy()
+    return result

@@ -60,9 +60,9 @@ def told_unknown(settings: Mapping[str, Any]) -> str:
     """What the configuration of a checkpoint that no family reads says it is, what is nearest, and what would be needed."""
     kind, classes = settings.get("model_type"), [str(each) for each in settings.get("architectures") or ()]
     name = classes[0] if classes else "no architecture told"
-    found = next((each for each in NEAREST if name.endswith(each[0])), None)
-    is_what = f", {found[2]}" if found else ""
-    nearest = next((family for family in families() if found and family.name == found[1]), None)
+    result = next((each for each in NEAREST if name.endswith(each[0])), None)
+    is_what = f", {result[2]}" if result else ""
+    nearest = next((family for family in families() if result and family.name == result[1]), None)
     instead = f"nearest here: {nearest.checkpoints}" if nearest else "see `audiomill models`"
     return f"model type {kind!r} ({name}{is_what}) is not read here; {instead}; it would need a family of its own"
 

@@ -57,16 +57,16 @@ FLAGS = {"avx2": ("avx2",), "vnni": ("avx512_vnni", "avx_vnni"), "bf16": ("avx51
 
 def flagged(cpuinfo: str) -> frozenset[str] | None:
     """What Linux says of an x86 processor; None where it says nothing."""
-    found = re.search(r"^flags\s*:(.*)$", cpuinfo, re.M)
-    flags = set() if found is None else set(found.group(1).split())
+    match = re.search(r"^flags\s*:(.*)$", cpuinfo, re.M)
+    flags = set() if match is None else set(match.group(1).split())
     return frozenset(name for name, any_of in FLAGS.items() if flags & {*any_of}) if flags else None
 
 
 @cache
 def _processor() -> frozenset[str]:
     """Without torch where that is possible: importing it takes seconds of a run that computes in another process."""
-    found = flagged(CPUINFO.read_text()) if CPUINFO.exists() else None
-    return told_by_torch() if found is None else found
+    result = flagged(CPUINFO.read_text()) if CPUINFO.exists() else None
+    return told_by_torch() if result is None else result
 
 
 def told_by_torch() -> frozenset[str]:
@@ -126,15 +126,15 @@ def settled_precision(
             "--precision int8 is for Whisper and wav2vec2-like models on CPU; use fp32 here, on GPU fp16 or bf16"
         )
     if before in _NEEDS and (asked == "auto" or kind_of(before) == asked):
-        found = before
+        result = before
     elif asked == "auto" and device.startswith("cuda"):
-        found = "fp16"
+        result = "fp16"
     elif asked == "int8" or (asked == "auto" and prefers_int8 and features & {"avx2", "vnni"}):
-        found = INT8_WEIGHT7 if "vnni" not in features else INT8_BF16 if "bf16" in features else INT8
+        result = INT8_WEIGHT7 if "vnni" not in features else INT8_BF16 if "bf16" in features else INT8
     else:
-        found = "fp32" if asked == "auto" else asked
-    check_precision(found, device, features)
-    return found
+        result = "fp32" if asked == "auto" else asked
+    check_precision(result, device, features)
+    return result
 
 
 def check_precision(precision: str, device: str, features: frozenset[str]) -> None:

@@ -57,14 +57,14 @@ def feature_extractor(folder: Path, expected_rate: int = MODEL_SAMPLE_RATE) -> A
     if not is_told:
         return None
     try:
-        found = AutoFeatureExtractor.from_pretrained(folder)
+        extractor = AutoFeatureExtractor.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: {PREPROCESSOR} or {PROCESSOR} cannot be read ({reason})") from error
-    rate = getattr(found, "sampling_rate", expected_rate)
+    rate = getattr(extractor, "sampling_rate", expected_rate)
     if rate != expected_rate:
         raise ModelError(f"{folder}: hears {rate} Hz; expected a model of {expected_rate} Hz")
-    return found
+    return extractor
 
 
 def extractor_settings(folder: Path) -> dict[str, Any]:
@@ -73,20 +73,20 @@ def extractor_settings(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: no file says it, or it cannot be read.
     """
-    found = _settings(folder / PROCESSOR).get("feature_extractor") or _settings(folder / PREPROCESSOR)
-    if not found:
+    result = _settings(folder / PROCESSOR).get("feature_extractor") or _settings(folder / PREPROCESSOR)
+    if not result:
         raise ModelError(
             f"{folder}: nothing says how audio becomes features; expected {PREPROCESSOR} or {PROCESSOR} beside the weights"
         )
-    return dict(found)
+    return dict(result)
 
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise ModelError(f"{path}: expected JSON, got: {error}; take the checkpoint's own file") from error
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:

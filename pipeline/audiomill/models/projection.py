@@ -119,8 +119,8 @@ class PackedUnits:
 
     def __call__(self, buffer_RK: Tensor) -> Tensor:
         buffer_RK[-1] = self._edges_K
-        found: Tensor = torch.ops.quantized.linear_dynamic(buffer_RK, self._packed, False)
-        return found
+        out: Tensor = torch.ops.quantized.linear_dynamic(buffer_RK, self._packed, False)
+        return out
 
 
 class FloatUnits:
@@ -161,8 +161,8 @@ def integer_product(weight_NK: Tensor, scale_N: Tensor, weight_max: float) -> In
         raise ModelError(
             f"--precision int8: torch {torch.__version__} adds integers wrongly here; use --precision fp32"
         )
-    found: IntegerProduct = kind(weight_NK, scale_N)
-    return found
+    result: IntegerProduct = kind(weight_NK, scale_N)
+    return result
 
 
 @cache
@@ -172,8 +172,8 @@ def _is_exact(kind: Any, weight_max: float) -> bool:
     weight_NK = torch.randint(-most, most + 1, (64, 1536), generator=random).float()
     rows_RK = torch.randint(-127, 128, (48, 1536), generator=random).float()
     weight_NK[0], weight_NK[1], rows_RK[0], rows_RK[1] = weight_max, -weight_max, 127.0, -127.0
-    found = kind(weight_NK, torch.ones(64))(torch.cat([rows_RK, torch.zeros(kind.spare_rows, 1536)]))
-    return bool((found[:48].double() == rows_RK.double() @ weight_NK.double().T).all())
+    result = kind(weight_NK, torch.ones(64))(torch.cat([rows_RK, torch.zeros(kind.spare_rows, 1536)]))
+    return bool((result[:48].double() == rows_RK.double() @ weight_NK.double().T).all())
 
 
 def projection(weight_NK: Tensor, bias_N: Tensor | None, precision: str) -> Projection:
@@ -190,9 +190,9 @@ def smooth_quant(norm: Any, weight_NK: Tensor) -> tuple[Any, Tensor]:
     norm's gain and bias for what its outputs reach."""
     reached_K = SMOOTH_DEVIATIONS * norm.weight.abs() + norm.bias.abs()
     by_K = (reached_K / weight_NK.abs().amax(0).clamp(min=SMALLEST)).sqrt().clamp(1 / MOST_SMOOTHED, MOST_SMOOTHED)
-    found = torch.nn.LayerNorm(len(by_K), norm.eps, device=by_K.device)
-    found.weight.data, found.bias.data = norm.weight.detach() / by_K, norm.bias.detach() / by_K
-    return found, weight_NK.detach() * by_K
+    layer_norm = torch.nn.LayerNorm(len(by_K), norm.eps, device=by_K.device)
+    layer_norm.weight.data, layer_norm.bias.data = norm.weight.detach() / by_K, norm.bias.detach() / by_K
+    return layer_norm, weight_NK.detach() * by_K
 
 
 def fused(linears: Sequence[Any], precision: str) -> Projection:

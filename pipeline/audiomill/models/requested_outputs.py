@@ -66,10 +66,10 @@ def layer_numbers(text: str, shape: Shape, option: str) -> list[int]:
     """`"6,9,-1"` -> `[6, 9, 12]`; `"all"` -> every hidden state from 0 on."""
     if text.strip() == "all":
         return list(range(shape.num_layers + 1))
-    found = [_layer_number(name.strip(), shape, option) for name in str(text).split(",") if name.strip()]
-    if not found:
+    results = [_layer_number(name.strip(), shape, option) for name in str(text).split(",") if name.strip()]
+    if not results:
         raise UsageError(f"{option} {text!r}: expected numbers such as 6,9,-1, or all")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(results))
 
 
 def _layer_number(name: str, shape: Shape, option: str) -> int:
@@ -100,17 +100,17 @@ def settled_codes(
     for config in configs:
         for source in [each.strip() for each in config.codebook.split(",") if each.strip()]:
             if source == QUANTIZER:
-                want, found = _own(checkpoint, shape), None
+                want, result = _own(checkpoint, shape), None
             elif source.startswith(QUANTIZER + "="):
-                want, found = _borrowed(source.removeprefix(QUANTIZER + "="), checkpoint, storage_options)
+                want, result = _borrowed(source.removeprefix(QUANTIZER + "="), checkpoint, storage_options)
             else:
-                want, found = _codebook(source, config.codebook_layer, checkpoint, shape, storage_options)
+                want, result = _codebook(source, config.codebook_layer, checkpoint, shape, storage_options)
             if config.codebooks is not None:
                 want = _first_ones(want, config.codebooks)
             if config.bandwidth is not None:
                 want = _within(want, config.bandwidth, float(MODEL_SAMPLE_RATE / shape.step))
             requested.append(replace(want, deduplicate=config.deduplicate))
-            file_hashes += [found] if found is not None else []
+            file_hashes += [result] if result is not None else []
     names = [want.name for want in requested]
     if len(set(names)) < len(names):
         raise UsageError(f"--codebook: {', '.join(names)} would have the same name in the table; rename a file")

@@ -76,10 +76,10 @@ def names_tensor(path: Path, *names: str) -> bool:
         path: .pt file, or folder with model.safetensors, pytorch_model.bin or one .pt file.
         names: as they stand in the file.
     """
-    found = weight_file(path)
-    if found is None:
+    result = weight_file(path)
+    if result is None:
         return False
-    head = _head(found, found.stat().st_mtime_ns)
+    head = _head(result, result.stat().st_mtime_ns)
     return all(name.encode() in head for name in names)
 
 
@@ -88,8 +88,8 @@ def weight_file(path: Path) -> Path | None:
     if path.is_file():
         return path
     for pattern in ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.ckpt"):
-        if found := sorted(path.glob(pattern)):
-            return found[0]
+        if result := sorted(path.glob(pattern)):
+            return result[0]
     return None
 
 
@@ -140,15 +140,15 @@ def save_plain(path: Path, folder: Path) -> int:
 
 
 def _all_tensors(path: Path) -> dict[str, Tensor]:
-    found = weight_file(path)
-    if found is None:
+    result = weight_file(path)
+    if result is None:
         raise ModelError(f"{path}: no weights found")
-    if found.suffix == ".safetensors":
+    if result.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return dict(load_file(found))
+        return dict(load_file(result))
     try:
-        content = _plain(found)
+        content = _plain(result)
     except UNREADABLE as error:
         raise ModelError(f"{path}: cannot be read as a checkpoint ({' '.join(str(error).split())[:200]})") from error
     return dict(_flat(content, "", MOST_DEEP))

@@ -36,8 +36,8 @@ class Shape:
     def step(self) -> Hop:
         """From one frame to the next."""
         rate = MODEL_SAMPLE_RATE if self.form is None else self.form.rate
-        found = Fraction(self.hop * MODEL_SAMPLE_RATE, rate * self.frames_a_hop)
-        return found.numerator if found.denominator == 1 else found
+        fraction = Fraction(self.hop * MODEL_SAMPLE_RATE, rate * self.frames_a_hop)
+        return fraction.numerator if fraction.denominator == 1 else fraction
 
     def width_of(self, layer: int) -> int:
         """Values of a vector of hidden state `layer`."""

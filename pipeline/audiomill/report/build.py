@@ -64,11 +64,11 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
     folder = output.join(_FOLDER)
     folder.remove(recursive=True)
     entries = list(ledger.entries(output))
-    index, found = (
+    index, result = (
         Index(folder),
         Gathered(Worst(num_clips), references=_given_references(output), transcript=transcript),
     )
-    for part, details in gather(output, entries, found):
+    for part, details in gather(output, entries, result):
         if details:
             folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(details)]))
         for recording, segments in details:
@@ -76,15 +76,15 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
     if not entries:
         return
     index.flush()
-    _write_parts_of_worst(output, found, folder)
-    chosen = {kind: found.worst.rows(kind.name) for kind in KINDS if found.worst.rows(kind.name)}
-    kinds = [_kind(kind, rows, found) for kind, rows in chosen.items()]
+    _write_parts_of_worst(output, result, folder)
+    chosen = {kind: result.worst.rows(kind.name) for kind in KINDS if result.worst.rows(kind.name)}
+    kinds = [_kind(kind, rows, result) for kind, rows in chosen.items()]
     sounds = _sounds(output, {row["id"]: row for rows in chosen.values() for row in rows}, storage_options)
     record = json.loads(output.join("run.json").read())
     facts = {
         "folder": _FOLDER,
         "chunks": index.num_chunks,
-        "detailed": found.num_detailed,
+        "detailed": result.num_detailed,
         "kinds": kinds,
         "sounds": sounds,
     }
@@ -92,11 +92,11 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
     content = report_document(
         _title(record),
         body(
-            _headline(entries, found),
-            [_made_by(record), *_notes(entries, found), *_remarks(output)],
-            _charts(entries, found),
+            _headline(entries, result),
+            [_made_by(record), *_notes(entries, result), *_remarks(output)],
+            _charts(entries, result),
             kinds,
-            sorted(found.languages),
+            sorted(result.languages),
             _rejections(output, entries),
             [_run_row(run) for run in runs],
             copies_section(output, num_clips, storage_options),
@@ -106,14 +106,14 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
     output.join("report.html").write(content.encode())
 
 
-def _write_parts_of_worst(output: Place, found: Gathered, folder: Place) -> None:
+def _write_parts_of_worst(output: Place, gathered: Gathered, folder: Place) -> None:
     """Details of the recordings that the worst clips are of, where the corpus is too large for all of them."""
     there = set(folder.names())
-    wanted = {row["part"] for kind in KINDS for row in found.worst.rows(kind.name)}
+    wanted = {row["part"] for kind in KINDS for row in gathered.worst.rows(kind.name)}
     for part in sorted(wanted):
         if f"part-{part:06d}.js" not in there:
-            recordings, segments = read_part(output, part, found.transcript)
-            mine = [(row, segments.get(row["id"], [])) for row in recordings if row["id"] in found.recordings]
+            recordings, segments = read_part(output, part, gathered.transcript)
+            mine = [(row, segments.get(row["id"], [])) for row in recordings if row["id"] in gathered.recordings]
             folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(mine)]))
 
 
@@ -138,10 +138,10 @@ def _made_by(record: _Row) -> str:
     )
 
 
-def _kind(kind: Kind, rows: Sequence[Mapping[str, Any]], found: Gathered) -> _Row:
+def _kind(kind: Kind, rows: Sequence[Mapping[str, Any]], gathered: Gathered) -> _Row:
     """A kind of failure that happened, with its clips."""
-    clips = [_clip(row, found.recordings[row["recording_id"]]) for row in rows]
-    count = found.worst.counts[kind.name]
+    clips = [_clip(row, gathered.recordings[row["recording_id"]]) for row in rows]
+    count = gathered.worst.counts[kind.name]
     return {"name": kind.name, "title": kind.title, "meaning": kind.meaning, "count": count, "clips": clips}
 
 
@@ -202,7 +202,7 @@ def _run_row(run: _Row) -> list[str]:
     ]
 
 
-def _headline(entries: Sequence[_Row], found: Gathered) -> list[tuple[str, str]]:
+def _headline(entries: Sequence[_Row], gathered: Gathered) -> list[tuple[str, str]]:
     sums: defaultdict[str, float] = defaultdict(float)
     for entry in entries:
         for name, value in entry.items():
@@ -220,8 +220,8 @@ def _headline(entries: Sequence[_Row], found: Gathered) -> list[tuple[str, str]]
     wall = busy_seconds(entries)
     if wall > 0:
         figures.append(("speed", f"{sums['duration_s'] / wall:,.1f}x real time"))
-    if found.num_scored:
-        figures.append(("word error rate", f"{100 * found.errors.rate:.2f}%"))
+    if gathered.num_scored:
+        figures.append(("word error rate", f"{100 * gathered.errors.rate:.2f}%"))
     if sums["failed_s"] > 0.05:
         figures.append(("lost in damaged files", f"{sums['failed_s']:,.1f} s"))
     return figures
@@ -231,21 +231,21 @@ def _remarks(output: Place) -> list[str]:
     return [f"{counted(count, 'recording')}: {note}." for note, count in remarks(output)]
 
 
-def _notes(entries: Sequence[_Row], found: Gathered) -> list[str]:
+def _notes(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
     num = sum(entry["num_recordings"] for entry in entries)
     notes = []
-    if found.num_recordings < num:
-        notes.append(f"Charts and clips are of {found.num_recordings:,} recordings, evenly spread over all {num:,}.")
-    if found.num_detailed < num:
-        notes.append(f"{found.num_detailed:,} recordings can be searched and opened here; the tables hold all.")
-    if found.num_scored:
+    if gathered.num_recordings < num:
+        notes.append(f"Charts and clips are of {gathered.num_recordings:,} recordings, evenly spread over all {num:,}.")
+    if gathered.num_detailed < num:
+        notes.append(f"{gathered.num_detailed:,} recordings can be searched and opened here; the tables hold all.")
+    if gathered.num_scored:
         notes.append(
-            f"{found.num_scored:,} recordings are scored against their references, normalised as `audiomill score` does."
+            f"{gathered.num_scored:,} recordings are scored against their references, normalised as `audiomill score` does."
         )
     return notes
 
 
-def _charts(entries: Sequence[_Row], found: Gathered) -> list[str]:
+def _charts(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
     seconds: defaultdict[str, float] = defaultdict(float)
     rejections: Counter[str] = Counter()
     rungs: Counter[str] = Counter()
@@ -263,12 +263,12 @@ def _charts(entries: Sequence[_Row], found: Gathered) -> list[str]:
             [round(value, 2) for value in seconds.values()],
         )
     ]
-    charts += _histograms(found)
-    if len(found.languages) > 1:
-        ordered = sorted(found.languages.items(), key=lambda pair: -pair[1])[:15]
+    charts += _histograms(gathered)
+    if len(gathered.languages) > 1:
+        ordered = sorted(gathered.languages.items(), key=lambda pair: -pair[1])[:15]
         charts.append(bars("Languages", "hours of speech", [n for n, _ in ordered], [v / 3600 for _, v in ordered]))
-    if len(found.calibration) >= 2:
-        points = reliability(found.calibration)
+    if len(gathered.calibration) >= 2:
+        points = reliability(gathered.calibration)
         charts.append(
             line("Calibration of confidence", "confidence said", "share of right words", points, diagonal=True)
         )
@@ -286,34 +286,36 @@ def _charts(entries: Sequence[_Row], found: Gathered) -> list[str]:
     return charts
 
 
-def _histograms(found: Gathered) -> list[str]:
-    last = max(found.durations, default=0)
+def _histograms(gathered: Gathered) -> list[str]:
+    last = max(gathered.durations, default=0)
     labels = [f"{_span(low)} to {_span(high)}" for low, high in pairwise(DURATION_EDGES)]
-    first = min(found.durations, default=0)
+    first = min(gathered.durations, default=0)
     charts = [
-        bars("Durations", "recordings", labels[first : last + 1], [found.durations[n] for n in range(first, last + 1)])
+        bars(
+            "Durations", "recordings", labels[first : last + 1], [gathered.durations[n] for n in range(first, last + 1)]
+        )
     ]
     charts.append(
         histogram(
             "Speech share",
             "share of the recording",
             SHARE_EDGES,
-            [found.speech_shares[n] for n in range(10)],
+            [gathered.speech_shares[n] for n in range(10)],
             "recordings",
         )
     )
     for name, (title, unit) in SOUND_TITLES.items():
-        counts = found.sound[name]
+        counts = gathered.sound[name]
         if counts:
             edges = SOUND_EDGES[name]
             charts.append(histogram(title, unit, edges, [counts[n] for n in range(len(edges) - 1)], "segments"))
-    if found.confidences:
+    if gathered.confidences:
         charts.append(
             histogram(
                 "Confidence",
                 "expected share of right words",
                 SHARE_EDGES,
-                [found.confidences[n] for n in range(10)],
+                [gathered.confidences[n] for n in range(10)],
                 "segments",
             )
         )

@@ -89,19 +89,19 @@ class Worst:
 
     def add(self, row: _Row) -> list[str]:
         """Takes a row; returns the names of the kinds it is of."""
-        found = []
+        results = []
         for kind in KINDS:
             badness = kind.badness(row)
             if badness is None:
                 continue
-            found.append(kind.name)
+            results.append(kind.name)
             self.counts[kind.name] += 1
             if self.most:
                 heap = self._heaps[kind.name]
                 heapq.heappush(heap, (badness, row["id"], row))
                 if len(heap) > self.most:
                     heapq.heappop(heap)
-        return found
+        return results
 
     def rows(self, kind: str) -> list[_Row]:
         """Worst first."""

@@ -83,85 +83,85 @@ def read_part(output: Place, part: int, transcript: int = FIRST) -> tuple[list[_
     segments: defaultdict[str, list[_Row]] = defaultdict(list)
     for row in with_texts(output, part, "segments", rows, transcript).to_pylist():
         segments[row["recording_id"]].append(row)
-    found = with_texts(output, part, "recordings", recordings, transcript).to_pylist()
+    result = with_texts(output, part, "recordings", recordings, transcript).to_pylist()
     turns = _turns(output, name)
-    return [{**recording, "turns": turns.get(recording["id"], [])} for recording in found], segments
+    return [{**recording, "turns": turns.get(recording["id"], [])} for recording in result], segments
 
 
 def _turns(output: Place, name: str) -> dict[str, list[_Row]]:
     """Who speaks when, by recording; nothing where nobody asked."""
-    found: defaultdict[str, list[_Row]] = defaultdict(list)
+    turns: defaultdict[str, list[_Row]] = defaultdict(list)
     place = output.join("turns", name)
     if place.exists():
         for row in read_table(
             place, ["recording_id", "channel", "speaker", "start_s", "stop_s", "overlap_s"]
         ).to_pylist():
-            found[row["recording_id"]].append(row)
-    return found
+            turns[row["recording_id"]].append(row)
+    return turns
 
 
 def gather(
-    output: Place, entries: Sequence[Mapping[str, Any]], found: Gathered
+    output: Place, entries: Sequence[Mapping[str, Any]], gathered: Gathered
 ) -> Iterator[tuple[int, list[tuple[_Row, list[_Row]]]]]:
     """Goes through the parts.
 
     Args:
         output: of a run.
         entries: of its ledger.
-        found: takes the sums.
+        gathered: takes the sums.
 
     Yields:
         A part's number, and its recordings with their segments: none where no details are kept.
     """
     parts, detailed = parts_to_read(entries)
     for part in parts:
-        recordings, segments = read_part(output, part, found.transcript)
-        _count_sound(found, output.join("quality", part_name(part) + ".parquet"))
+        recordings, segments = read_part(output, part, gathered.transcript)
+        _count_sound(gathered, output.join("quality", part_name(part) + ".parquet"))
         details = []
         for recording in recordings:
             mine = segments.get(recording["id"], [])
-            recording["reference"] = found.references.get(recording["id"], recording["reference"])
-            _count(found, recording, mine)
-            recording["kinds"] = sorted({kind for row in mine for kind in found.worst.add({**row, "part": part})})
+            recording["reference"] = gathered.references.get(recording["id"], recording["reference"])
+            _count(gathered, recording, mine)
+            recording["kinds"] = sorted({kind for row in mine for kind in gathered.worst.add({**row, "part": part})})
             if part in detailed:
-                found.num_detailed += 1
+                gathered.num_detailed += 1
                 details.append((recording, mine))
-        kept = {row["recording_id"] for kind in found.worst.counts for row in found.worst.rows(kind)}
-        found.recordings |= {recording["id"]: recording for recording in recordings if recording["id"] in kept}
+        kept = {row["recording_id"] for kind in gathered.worst.counts for row in gathered.worst.rows(kind)}
+        gathered.recordings |= {recording["id"]: recording for recording in recordings if recording["id"] in kept}
         yield part, details
 
 
-def _count_sound(found: Gathered, place: Place) -> None:
+def _count_sound(gathered: Gathered, place: Place) -> None:
     if not place.exists():
         return
     rows = read_table(place, list(SOUND_EDGES))
     for name, edges in SOUND_EDGES.items():
         values = [value for value in rows.column(name).to_pylist() if value is not None]
         bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-        found.sound[name].update(bins.tolist())
+        gathered.sound[name].update(bins.tolist())
 
 
-def _count(found: Gathered, recording: _Row, segments: Sequence[_Row]) -> None:
-    found.num_recordings += 1
+def _count(gathered: Gathered, recording: _Row, segments: Sequence[_Row]) -> None:
+    gathered.num_recordings += 1
     duration = recording["duration_s"]
-    found.durations[int(np.searchsorted(DURATION_EDGES, duration, side="right")) - 1] += 1
+    gathered.durations[int(np.searchsorted(DURATION_EDGES, duration, side="right")) - 1] += 1
     if duration > 0:
-        found.speech_shares[min(9, int(10 * recording["speech_s"] / duration))] += 1
+        gathered.speech_shares[min(9, int(10 * recording["speech_s"] / duration))] += 1
     if recording["language"] is not None:
-        found.languages[recording["language"]] += recording["speech_s"]
+        gathered.languages[recording["language"]] += recording["speech_s"]
     for row in segments:
         if row["confidence"] is not None:
-            found.confidences[min(9, int(10 * row["confidence"]))] += 1
-    if recording["reference"] is not None and recording["text"] is not None and found.num_scored < MAX_SCORED:
-        _score(found, recording, segments)
+            gathered.confidences[min(9, int(10 * row["confidence"]))] += 1
+    if recording["reference"] is not None and recording["text"] is not None and gathered.num_scored < MAX_SCORED:
+        _score(gathered, recording, segments)
 
 
-def _score(found: Gathered, recording: _Row, segments: Sequence[_Row]) -> None:
+def _score(gathered: Gathered, recording: _Row, segments: Sequence[_Row]) -> None:
     """WER of a recording, and how much of it each of its segments has to answer for."""
-    found.num_scored += 1
+    gathered.num_scored += 1
     words, _ = score_pair(recording["reference"], recording["text"], recording["language"])
     recording["wer"] = words.rate
-    found.errors += words
+    gathered.errors += words
     pieces = errors_by_piece(recording["reference"], [row["text"] or "" for row in segments], recording["language"])
     for row, piece in zip(segments, pieces, strict=True):
         row["wer"], row["reference"] = piece.rate, piece.reference
@@ -169,7 +169,7 @@ def _score(found: Gathered, recording: _Row, segments: Sequence[_Row]) -> None:
     num_words = sum(count for _, count in rated)
     if num_words:
         said = sum(confidence * count for confidence, count in rated) / num_words
-        found.calibration.append((said, max(0.0, 1.0 - words.rate), num_words))
+        gathered.calibration.append((said, max(0.0, 1.0 - words.rate), num_words))
 
 
 def reliability(calibration: Sequence[tuple[float, float, int]]) -> list[tuple[float, float]]:

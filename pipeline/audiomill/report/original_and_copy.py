@@ -58,10 +58,10 @@ def copies_section(output: Place, num_clips: int, storage_options: dict[str, Any
 
 def _segments(output: Place, ids: Collection[str]) -> dict[str, _Row]:
     wanted, columns = pa.array(sorted(ids)), ["id", "recording_id", "channel", "start_s", "stop_s"]
-    found: dict[str, _Row] = {}
+    segments: dict[str, _Row] = {}
     for _, rows in ledger.each_part(output, "segments", columns):
-        found |= {row["id"]: row for row in rows.filter(pc.is_in(rows.column("id"), wanted)).to_pylist()}
-    return found
+        segments |= {row["id"]: row for row in rows.filter(pc.is_in(rows.column("id"), wanted)).to_pylist()}
+    return segments
 
 
 def _line(row: _Row, segment: _Row, originals: Originals, folder: Place, rate: int) -> list[Any]:

@@ -101,8 +101,8 @@ def resynthesize(config: ResynthesizeConfig, console: Console) -> dict[str, Any]
 def quality_of(to: Place) -> pa.Table:
     """All rows of finished parts."""
     names = sorted(to.join("quality").names())
-    found = [_read(to.join("quality", name)) for name in names if name.endswith(".parquet")]
-    return pa.concat_tables(found) if found else _QUALITY.empty_table()
+    results = [_read(to.join("quality", name)) for name in names if name.endswith(".parquet")]
+    return pa.concat_tables(results) if results else _QUALITY.empty_table()
 
 
 def audio_of(to: Place, segment_id: str) -> Place:
@@ -130,11 +130,11 @@ def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> _Sourc
     if not run.exists() or not place.join("codes").names():
         raise InputError(f"{place.url}: no codes; expected the --output of an encode run with a codec")
     record = json.loads(run.read())
-    found: dict[str, int] = {}
+    results: dict[str, int] = {}
     for _, rows in ledger.each_part(place, "codes", ["model", "quantizer", "codebook"]):
         own = rows.filter(pc.equal(rows.column("quantizer"), OWN)).group_by("model").aggregate([("codebook", "max")])
-        found |= {row["model"]: row["codebook_max"] + 1 for row in own.to_pylist()}
-    codecs = {name: checkpoint for name in sorted(found) if (checkpoint := _codec(name, options)) is not None}
+        results |= {row["model"]: row["codebook_max"] + 1 for row in own.to_pylist()}
+    codecs = {name: checkpoint for name in sorted(results) if (checkpoint := _codec(name, options)) is not None}
     known = ", ".join(codecs) or "none"
     if wanted is None and len(codecs) != 1:
         told = "name one with --codec" if codecs else "codes of k-means and of wav2vec 2.0 have no way back to sound"
@@ -147,15 +147,15 @@ def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> _Sourc
         raise UsageError(
             f"{label}: other weights than those that made the codes; encode again, or put the old ones back"
         )
-    return _Source(place, record, label, codecs[label], found[label])
+    return _Source(place, record, label, codecs[label], results[label])
 
 
 def _codec(name: str, options: dict[str, Any]) -> Checkpoint | None:
     try:
-        found = find_checkpoint(ModelConfig(model=name), options)
+        checkpoint = find_checkpoint(ModelConfig(model=name), options)
     except ModelError as error:
         raise UsageError(f"{error} (its codes need its decoder)") from error
-    return found if found.family.resynthesizer is not None else None
+    return checkpoint if checkpoint.family.resynthesizer is not None else None
 
 
 def _channels(source: _Source) -> str:
@@ -256,8 +256,8 @@ class _Copier:
 
 
 def _rows_of(place: Place) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = read_table(place).to_pylist()
-    return found
+    rows: list[dict[str, Any]] = read_table(place).to_pylist()
+    return rows
 
 
 def flac(wave_TK: NDArray[np.float32], rate: int) -> bytes:

@@ -39,8 +39,8 @@ def _log_mel_db(wave_T: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
     size = round(WINDOW_S * rate)
     padded = np.pad(wave_T, (0, max(0, size - len(wave_T))))
     filters = mel_filter_bank(size // 2 + 1, NUM_MELS, 0.0, rate / 2, rate, norm="slaney", mel_scale="slaney")
-    found: NDArray[np.float64] = spectrogram(
+    result: NDArray[np.float64] = spectrogram(
         padded, window_function(size, "hann"), size, round(HOP_S * rate), power=1.0, mel_filters=filters,
         mel_floor=FLOOR,
     )  # fmt: skip
-    return 20 * np.log10(found)
+    return 20 * np.log10(result)

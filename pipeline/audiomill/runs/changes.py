@@ -133,8 +133,8 @@ def _other(
     share = -(-len(open_rows) // usable_cores())
     shares = [open_rows[start : start + share] for start in range(0, len(open_rows), share)]
     with ThreadPoolExecutor(len(shares)) as pool:
-        for rows, found in zip(shares, pool.map(checksums, shares), strict=True):
-            yield from (row for row, checksum in zip(rows, found, strict=True) if checksum != heard.get(row["id"]))
+        for rows, result in zip(shares, pool.map(checksums, shares), strict=True):
+            yield from (row for row, checksum in zip(rows, result, strict=True) if checksum != heard.get(row["id"]))
 
 
 def _checksum(decoder: Decoder, row: dict[str, Any]) -> int | None:

@@ -72,10 +72,10 @@ def check_diarizer(task: ModelTask, checkpoint: Checkpoint, options: dict[str, A
             "or Nemotron 3 Diarization"
         )
     assert task.voice_model is not None, "the task has one"
-    found = find_checkpoint(ModelConfig(model=task.voice_model), options)
-    if VOICES not in found.gives:
+    result = find_checkpoint(ModelConfig(model=task.voice_model), options)
+    if VOICES not in result.gives:
         raise ModelError(
-            f"--voice-model {task.voice_model}: makes no vectors of voices ({found.family.checkpoints}); use campplus, resemblyzer "
+            f"--voice-model {task.voice_model}: makes no vectors of voices ({result.family.checkpoints}); use campplus, resemblyzer "
             "or a folder of one"
         )
 

@@ -126,12 +126,12 @@ def _drawn(
                 row = sample.slice(number, 1)
                 reservoir.add(row)
                 part, seconds = row.column("part")[0].as_py(), row.column("audio_s")[0].as_py()
-                found = json.loads(row.column("rejections")[0].as_py())
-                reasons.update(found)
+                values = json.loads(row.column("rejections")[0].as_py())
+                reasons.update(values)
                 audio_s += seconds
                 if row.column("is_last")[0].as_py():
                     missing.discard(part)
-                    progress.part_done(seconds, planned_s[part], sum(found.values()))
+                    progress.part_done(seconds, planned_s[part], sum(values.values()))
     if missing:
         why = failure_of(spec.output, min(missing)) or "its workers died"
         raise RunFailed(
@@ -165,7 +165,7 @@ def _fit(
             )
 
     seeds = range(kmeans.seed, kmeans.seed + kmeans.num_seeds)
-    fit, found = best_fit(frames, kmeans.clusters, seeds, kmeans.max_iterations, spec.device, told)
+    fit, result = best_fit(frames, kmeans.clusters, seeds, kmeans.max_iterations, spec.device, told)
     layer = spec.tasks[0].requested.vectors[0].layer
     codebook = Codebook(
         centroids_VD=fit.centroids_KD,
@@ -183,7 +183,7 @@ def _fit(
         "num_frames": len(frames),
         "seeds": list(seeds),
         **heard,
-        **found,
+        **result,
     }
     Place(place.url.removesuffix(".safetensors") + ".json", place.options).write(json.dumps(report, indent=1).encode())
     return report

@@ -114,8 +114,8 @@ def features_of_nodes() -> frozenset[str]:
     asked = ray.remote(num_cpus=0)(cpu_features)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     strategies = [ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
-    found = ray.get([asked.options(scheduling_strategy=each).remote() for each in strategies])
-    return frozenset.intersection(*found)
+    result = ray.get([asked.options(scheduling_strategy=each).remote() for each in strategies])
+    return frozenset.intersection(*result)
 
 
 def run_parts(

@@ -43,7 +43,7 @@ def isolate(
         # An error that Python could raise is ours or the environment's, not a poisonous recording.
         raise RunFailed(f"part {part} failed: {why}; fix it and run the same command again")
     forget_progress(spec.output, part)
-    results = [result for found in _apart(rows, spec, engine) for result in found]
+    results = [result for outcome in _apart(rows, spec, engine) for result in outcome]
     reasons = [r["reason"] for result in results for r in result.row["rejections"]]
     num_crashed, num_hung = reasons.count("worker_crashed"), reasons.count("hung")
     if num_crashed + num_hung == len(rows) > 1:
@@ -65,9 +65,9 @@ def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> lis
             continue
         engine.run_isolated({number: rows[number]}, spec, folder)
     saved = saved_results(folder)
-    found = [saved.get(number) or [_failed(row, folder, number)] for number, row in enumerate(rows)]
+    results = [saved.get(number) or [_failed(row, folder, number)] for number, row in enumerate(rows)]
     folder.remove(recursive=True)
-    return found
+    return results
 
 
 def _failed(row: dict[str, Any], notes: Place, number: int) -> Result:

@@ -73,13 +73,13 @@ class Processes:
     def one(self, is_work: Callable[[], bool] = lambda: True) -> Iterator[ModelProcesses | None]:
         """A process that nobody else uses meanwhile: waits until one is free, or worth starting because there is work. None: it
         is too late."""
-        found = self._taken(is_work)
+        result = self._taken(is_work)
         try:
-            yield found
+            yield result
         finally:
-            if found is not None:
+            if result is not None:
                 with self._changed:
-                    self._idle.append(found)
+                    self._idle.append(result)
                     self._changed.notify_all()
 
     def infer(self, piece: pa.Table, process: ModelProcesses, notes: Place) -> pa.Table:
@@ -115,12 +115,12 @@ class Processes:
             if self._idle:
                 return self._idle.pop()
             self._num += 1
-        found = ModelProcesses(self._spec, self._share(1))
+        model_processes = ModelProcesses(self._spec, self._share(1))
         with self._changed:
             if not self._is_closed:
-                self._all.append(found)
-                return found
-        found.close()
+                self._all.append(model_processes)
+                return model_processes
+        model_processes.close()
         return None
 
     def _is_worth_another(self) -> bool:
@@ -145,13 +145,13 @@ class _Team:
             threading.Thread(target=self._work, daemon=True).start()
         num_working = self._most
         while num_working:
-            found = self._done.get()
-            if found is None:
+            result = self._done.get()
+            if result is None:
                 num_working -= 1
-            elif isinstance(found, BaseException):
-                raise found
+            elif isinstance(result, BaseException):
+                raise result
             else:
-                yield found
+                yield result
 
     def close(self) -> None:
         self._processes.close()

@@ -28,7 +28,7 @@ def run_record(config: JobConfig) -> dict[str, Any]:
         "job": config.name,
         "audiomill": audiomill.__version__,
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: result for name in PACKAGES if (result := _version(name)) is not None},
         "model_name": names[0] if len(names) == 1 else names,
         "part_seconds": config.plan.part_seconds,
         "inputs": [without_credentials(url) for url in config.inputs],
@@ -40,12 +40,12 @@ def _vocabulary(config: JobConfig) -> dict[str, Any]:
     """What the numbers in the posteriors table stand for."""
     for task in config.tasks:
         if task.transcripts is not None and task.transcripts.decoder.keep_posteriors:
-            found = vocabulary_of(
+            vocabulary = vocabulary_of(
                 find_checkpoint(task.model, config.plan.storage_options),
                 task.transcripts.language,
                 task.model.trust_remote_code,
             )
-            return {"ctc_vocabulary": dataclasses.asdict(found)}
+            return {"ctc_vocabulary": dataclasses.asdict(vocabulary)}
     return {}
 
 
@@ -53,9 +53,9 @@ def record_canary(output: Place, difference: Difference) -> None:
     """Adds what the canary found to run.json."""
     place = output.join("run.json")
     record = json.loads(place.read())
-    found = {**difference._asdict(), "relative_l2": float(f"{difference.relative_l2:.3g}")}
-    if record.get("canary") != found:
-        place.write(json.dumps({**record, "canary": found}, indent=2, sort_keys=True).encode())
+    results = {**difference._asdict(), "relative_l2": float(f"{difference.relative_l2:.3g}")}
+    if record.get("canary") != results:
+        place.write(json.dumps({**record, "canary": results}, indent=2, sort_keys=True).encode())
 
 
 def _version(package: str) -> str | None:

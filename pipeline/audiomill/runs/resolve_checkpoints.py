@@ -30,7 +30,7 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
     Raises:
         UsageError: one is not there, or cannot give what is wanted of it.
     """
-    found = []
+    results = []
     tasks = [*config.tasks, *tagger_task(config), *diarizer_task(config)]
     for task in tasks:
         checkpoint = find_checkpoint(task.model, config.plan.storage_options)
@@ -40,11 +40,11 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
             check_diarizer(task, checkpoint, config.plan.storage_options)
         check_listener(task, checkpoint)
         second = second_checkpoint(task, checkpoint, config.plan.storage_options)
-        found.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
+        results.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
     _check_beside(config.tasks)
     for output in OUTPUTS:
         output.check([each for task in config.tasks for each in task.tables.get(output.name, ())])
-    return found
+    return results
 
 
 def _check_beside(tasks: Sequence[ModelTask]) -> None:

@@ -86,8 +86,8 @@ def settle(
         if writers and spec.requested.transcripts is not None:
             spec = dataclasses.replace(spec, requested=dataclasses.replace(spec.requested, beside=writers + 1))
         specs.append(spec)
-        found = _model_fields(task, spec, others, task is aligner, options)
-        fields |= {f"{prefix}{name}": value for name, value in found.items()}
+        result = _model_fields(task, spec, others, task is aligner, options)
+        fields |= {f"{prefix}{name}": value for name, value in result.items()}
     _check_told_apart(specs)
     segments = _segments(config, tasks)
     specs = [with_splits(spec, segments) for spec in specs]
@@ -117,7 +117,7 @@ def _model_fields(
     task: FoundTask, spec: TaskSpec, others: Mapping[str, Any], is_aligner: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
     """What changes the results of one model."""
-    found = {
+    results = {
         **_task_fields(task.config),
         "model": fingerprint(task.checkpoint),
         "model-files": file_hashes(Path(task.checkpoint.path)),
@@ -127,14 +127,14 @@ def _model_fields(
         **_decoder_fields(task.config, options),
     }
     if task.config.voice_model is not None:
-        found["voice-model"] = voice_print(task.config.voice_model, options)
+        results["voice-model"] = voice_print(task.config.voice_model, options)
     if task.second is not None:
-        found |= {"second-model": fingerprint(task.second), "second-model-files": file_hashes(Path(task.second.path))}
+        results |= {"second-model": fingerprint(task.second), "second-model-files": file_hashes(Path(task.second.path))}
     if spec.calibration is not None:
-        found["calibration"] = digest({"numbers": spec.calibration})
+        results["calibration"] = digest({"numbers": spec.calibration})
     if spec.second is not None:
-        found[SECOND_PRECISION] = spec.second.model.precision
-    return found
+        results[SECOND_PRECISION] = spec.second.model.precision
+    return results
 
 
 def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
@@ -161,11 +161,11 @@ def _task_spec(
     only_text = not any(config.tables.values())
     family, kind = task.checkpoint.family, kind_of(device)
     precision = precision_of(model.precision, family, device, features, only_text, before[PRECISION])
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for output in OUTPUTS:
         fields, told = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
-        found |= fields
+        results |= fields
         others |= told
     text, second = config.transcripts, None
     if text is not None and task.second is not None:
@@ -173,7 +173,7 @@ def _task_spec(
         second = None if is_last_rung else second_spec(task.second, text, model, device, features, before)
         text = dataclasses.replace(text, second_model=task.second.name if is_last_rung else None, redo_below=None)
     turns = None if config.voice_model is None else DiarizationRequest(voices=voice_name(config.voice_model))
-    requested = RequestedOutputs(transcripts=text, aligns=aligns, turns=turns, tags=config.num_tags, **found)
+    requested = RequestedOutputs(transcripts=text, aligns=aligns, turns=turns, tags=config.num_tags, **results)
     spec = TaskSpec(
         label=without_credentials(model.model),
         model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
@@ -214,12 +214,12 @@ def _decoder_fields(config: ModelTask, options: dict[str, Any]) -> dict[str, str
 
 
 def _task_fields(config: ModelTask) -> dict[str, Any]:
-    found: dict[str, Any] = {} if config.transcripts is None else result_fields(config.transcripts)
+    task_fields: dict[str, Any] = {} if config.transcripts is None else result_fields(config.transcripts)
     for name, several in config.tables.items():
         for number, each in enumerate(several):
             before = "" if len(several) == 1 else f"{name}.{number}."
-            found |= {f"{before}{field}": value for field, value in result_fields(each).items()}
-    return found
+            task_fields |= {f"{before}{field}": value for field, value in result_fields(each).items()}
+    return task_fields
 
 
 def _stage_fields(config: JobConfig) -> dict[str, Any]:
@@ -234,8 +234,8 @@ def _stage_fields(config: JobConfig) -> dict[str, Any]:
 
 
 def _segments(config: JobConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
-    found = segment_spec(config.segment, tasks, config.quality.quality)
-    return stream_spec(found, config.chunks, tasks) if config.segment.segment == STREAM else found
+    result = segment_spec(config.segment, tasks, config.quality.quality)
+    return stream_spec(result, config.chunks, tasks) if config.segment.segment == STREAM else result
 
 
 def stream_spec(spec: SegmentSpec, chunks: ChunksConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:

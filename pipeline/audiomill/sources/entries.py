@@ -38,9 +38,9 @@ class Entries(Sequence[Entry]):
 
     @classmethod
     def _of_table(cls, table: pa.Table) -> Entries:
-        found = cls()
-        found._tables = [table]
-        return found
+        result = cls()
+        result._tables = [table]
+        return result
 
     def append(self, entry: Entry) -> None:
         self._waiting.append(entry)

@@ -55,10 +55,10 @@ class Entry(NamedTuple):
     def as_text(self) -> Entry:
         """With names and texts that any table can hold, see `audiomill.storage.names.readable`."""
         texts = ("source", "member", "reference", "language", "metadata", "detail", "key")
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             name: readable(value) for name in texts if (value := getattr(self, name)) and not value.isascii()
         }
-        return self._replace(**found) if found else self
+        return self._replace(**results) if results else self
 
     @property
     def id(self) -> str:

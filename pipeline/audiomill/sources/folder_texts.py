@@ -101,8 +101,8 @@ def _fields_of_cut(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(url: str) -> int | None:
-    found = SHARD_NUMBER.search(url)
-    return None if found is None else int(found.group(1))
+    match = SHARD_NUMBER.search(url)
+    return None if match is None else int(match.group(1))
 
 
 def _whole(value: Any) -> int | None:

@@ -84,21 +84,21 @@ def list_inputs(
     for text in inputs:
         if output and source_of(text).rstrip("/") == source_of(output).rstrip("/"):
             raise InputError(f"{text}: is the input and the --output; name another folder for the tables")
-        for found in _expand(Place(text, options), audio_root, source_of(output) if output else "\0", listing):
-            if isinstance(found, Note):
-                listing.notes.append(found.text)
+        for result in _expand(Place(text, options), audio_root, source_of(output) if output else "\0", listing):
+            if isinstance(result, Note):
+                listing.notes.append(result.text)
                 continue
-            if isinstance(found, Supervision):
-                supervisions[readable(found.recording_id)].append(found)
+            if isinstance(result, Supervision):
+                supervisions[readable(result.recording_id)].append(result)
                 continue
-            found = _named_once(found, listing).as_text
-            key = bytes.fromhex(found._replace(source=real_path(found.source, real)).id)
+            result = _named_once(result, listing).as_text
+            key = bytes.fromhex(result._replace(source=real_path(result.source, real)).id)
             if key in seen:
                 listing.num_duplicates += 1
-                texts_apart += found.reference is not None and seen[key] != hash(found.reference)
+                texts_apart += result.reference is not None and seen[key] != hash(result.reference)
             else:
-                seen[key] = hash(found.reference)
-                listing.entries.append(found)
+                seen[key] = hash(result.reference)
+                listing.entries.append(result)
     if texts_apart:
         listing.notes.append(f"{texts_apart} named again with another text: the first text of each is taken")
     if supervisions:
@@ -196,35 +196,35 @@ def _file(place: Place, detail: dict[str, Any], audio_root: str | None, column: 
 
 def _texts_of(source: str, options: dict[str, Any]) -> dict[str, Any]:
     """Sizes of the texts of one recording, by name; its folder may be too large to be listed for it."""
-    found: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
     for kind in SIDECAR_SUFFIXES:
         text = Place(f"{stem(source)}.{kind}", options)
         try:
-            found[text.url] = retried(lambda text=text: text.fs.info(text.path)).get("size")  # type: ignore[misc]
+            texts[text.url] = retried(lambda text=text: text.fs.info(text.path)).get("size")  # type: ignore[misc]
         except OSError:
             continue
-    return found
+    return texts
 
 
 def _texts_beside(place: Place, paths: Iterable[str]) -> dict[str, Any]:
     """Sizes of the texts in the folders of files that a pattern names."""
-    found: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
     for folder in sorted({path.rpartition("/")[0] for path in paths}):
         try:
             each = retried(lambda folder=folder: place.fs.ls(folder, detail=True))  # type: ignore[misc]
         except OSError:
             continue  # a folder whose files may be read, but not listed
-        found |= {
+        texts |= {
             _url(place, str(one["name"])): one.get("size") for one in each if suffix(one["name"]) in SIDECAR_SUFFIXES
         }
-    return found
+    return texts
 
 
 def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, Any]]:
     """Files below a folder, with type and size; links to folders are followed, each folder once."""
     if not place.is_local:
         return dict(retried(lambda: place.fs.find(folder, detail=True)))
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     root = os.path.realpath(folder)
     seen, waiting, linked = {root}, [folder], list[str]()
     while waiting or linked:  # a folder keeps its own name, wherever links to it are
@@ -239,7 +239,7 @@ def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, A
             continue
         for child in children:
             if not _is_folder(child):
-                found[child.path] = _details(child)
+                results[child.path] = _details(child)
                 continue
             real = os.path.realpath(child.path)
             if real in seen or f"{root}/".startswith(f"{real}/"):
@@ -252,7 +252,7 @@ def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, A
         if not waiting:
             linked = [path for path in linked if os.path.realpath(path) not in seen]
             seen |= {os.path.realpath(path) for path in linked[:1]}
-    return found
+    return results
 
 
 def _is_folder(child: os.DirEntry[str]) -> bool:
@@ -265,22 +265,22 @@ def _is_folder(child: os.DirEntry[str]) -> bool:
 def _details(child: os.DirEntry[str]) -> dict[str, Any]:
     """As fsspec gives them. Size 0 for a link to nothing: reading it says so."""
     try:
-        found = child.stat()
+        result = child.stat()
     except OSError:
         return {"type": "file", "size": 0}
-    return {"type": "file", "size": found.st_size, "mtime": found.st_mtime}
+    return {"type": "file", "size": result.st_size, "mtime": result.st_mtime}
 
 
 def _folder(
     place: Place,
-    found: dict[str, dict[str, Any]],
+    result: dict[str, dict[str, Any]],
     output: str,
     listing: Listing,
     beside: Mapping[str, Any] | None = None,
 ) -> Iterator[Entry | Note]:
     """Audio files and shards below a folder, or what a glob matched; the rest is counted as ignored. `beside`: sizes of texts that
     the pattern left out."""
-    details = {_url(place, path): each for path, each in found.items() if each.get("type") != "directory"}
+    details = {_url(place, path): each for path, each in result.items() if each.get("type") != "directory"}
     sizes = {url: each.get("size") for url, each in details.items()}
     versions = {url: version_of(each) for url, each in details.items()}
     named = re.split(r"[*?\[]", place.path, maxsplit=1)  # the user's own words, whatever they name, hide nothing
@@ -340,8 +340,8 @@ def _metadata_rows(urls: list[str], options: dict[str, Any]) -> _Told:
 def _sidecars(url: str, sizes: Mapping[str, Any]) -> tuple[Sidecar, ...] | None:
     kinds = [each for kind in SIDECAR_SUFFIXES for each in (kind, kind.upper())]
     names = {kind: f"{stem(url)}.{kind}" for kind in kinds}
-    found = [Sidecar(kind, 0, int(sizes[name] or 0)) for kind, name in names.items() if name in sizes]
-    return tuple(sidecar for sidecar in found if sidecar.size <= MAX_SIDECAR_BYTES) or None
+    results = [Sidecar(kind, 0, int(sizes[name] or 0)) for kind, name in names.items() if name in sizes]
+    return tuple(sidecar for sidecar in results if sidecar.size <= MAX_SIDECAR_BYTES) or None
 
 
 def _url(place: Place, path: str) -> str:

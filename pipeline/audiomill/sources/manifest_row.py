@@ -54,9 +54,13 @@ def resolve(path: str, manifest: Place, audio_root: str | None) -> str:
     if remote or posixpath.isabs(local_path):
         if audio_root is None and manifest.is_local:
             return posixpath.normpath(local_path)
-        found = local_path if remote else posixpath.normpath(local_path)
-        if audio_root is not None and (found + "/").startswith(root.rstrip("/") + "/") and ".." not in found.split("/"):
-            return found
+        result = local_path if remote else posixpath.normpath(local_path)
+        if (
+            audio_root is not None
+            and (result + "/").startswith(root.rstrip("/") + "/")
+            and ".." not in result.split("/")
+        ):
+            return result
         raise BadRow(f"expected a path inside {root}, got {path}; see --audio-root", "path_outside_root")
     normal = posixpath.normpath(local_path)
     if normal == ".." or normal.startswith("../"):

@@ -79,10 +79,10 @@ def read_manifest(place: Place, audio_root: str | None) -> Iterator[Entry | Supe
 def _look(path: str) -> tuple[int | None, str | None]:
     """Size and version of a local file, so that a later run sees that it changed; reading it says that it is not there."""
     try:
-        found = os.stat(on_disk(path))
+        result = os.stat(on_disk(path))
     except (OSError, ValueError):
         return None, None
-    return found.st_size, version_of({"mtime": found.st_mtime})
+    return result.st_size, version_of({"mtime": result.st_mtime})
 
 
 def read_rows(place: Place) -> Iterator[tuple[int, dict[str, Any] | BadRow | Note]]:

@@ -58,9 +58,9 @@ class Joined(Generic[_Told]):
         in_folder = _last_names(recording["member"] or recording["source"])
         keys += [("name", in_folder), ("name", name), ("name", stem(name))]
         for key in keys:
-            found = self._by_key.get(key)
-            if found is not None and len(found) == 1:
-                return next(iter(found))
+            result = self._by_key.get(key)
+            if result is not None and len(result) == 1:
+                return next(iter(result))
         return None
 
     def text(self, number: int) -> _Told:
@@ -112,7 +112,7 @@ def read_joined(
     """
     if not place.exists():
         raise InputError(f"{option} {place.url}: no such file; check the path")
-    found = Joined[_Told]()
+    answers = Joined[_Told]()
     entries = _entries(place)
     for number, row in read_rows(place):
         if isinstance(row, Note):
@@ -128,17 +128,17 @@ def read_joined(
             keys["source"] = entry.source if entry is not None else source_of(path)
             keys["name"] = _last_names(path)
         if told is not None and keys:
-            found.add(told, keys)
-    if not len(found):
+            answers.add(told, keys)
+    if not len(answers):
         raise InputError(f"{option} {place.url}: expected rows with {expected} and an id, member or path column")
-    return found
+    return answers
 
 
 def _entries(place: Place) -> dict[int, Entry]:
     """Rows as recordings of a manifest, so that a span's id can be told. Rows that are none are left out."""
-    found: dict[int, Entry] = {}
+    entries: dict[int, Entry] = {}
     numbers = [number for number, _ in read_rows(place)]
     for number, entry in zip(numbers, read_manifest(place, None), strict=True):
         if isinstance(entry, Entry) and entry.reason is None:
-            found[number] = entry._replace(source=source_of(entry.source))
-    return found
+            entries[number] = entry._replace(source=source_of(entry.source))
+    return entries

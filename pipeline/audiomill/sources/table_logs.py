@@ -15,14 +15,14 @@ TABLE_MARKS = {"/_delta_log/": "Delta", ".metadata.json": "Iceberg", "/.hoodie/"
 def check_no_table(place: Place, urls: Iterable[str]) -> None:
     """Raises InputError for files of a Delta, Iceberg or Hudi table: its log says which of their rows hold."""
     names = list(urls)
-    found = next((name for name in names if any(mark in name for mark in TABLE_MARKS)), None)
-    folders = {folder_of(name) for name in names if name.endswith(".parquet")} if found is None else set()
+    result = next((name for name in names if any(mark in name for mark in TABLE_MARKS)), None)
+    folders = {folder_of(name) for name in names if name.endswith(".parquet")} if result is None else set()
     for folder in folders:
         if Place(f"{folder}/_delta_log", place.options).exists():
-            found = f"{folder}/_delta_log/"
-    if found is not None:
-        mark = next(mark for mark in TABLE_MARKS if mark in found)
+            result = f"{folder}/_delta_log/"
+    if result is not None:
+        mark = next(mark for mark in TABLE_MARKS if mark in result)
         raise InputError(
-            f"{found.partition(mark)[0]}: is a {TABLE_MARKS[mark]} table, whose log says which rows are withdrawn; "
+            f"{result.partition(mark)[0]}: is a {TABLE_MARKS[mark]} table, whose log says which rows are withdrawn; "
             "write its current version as plain Parquet and name that"
         )

@@ -74,9 +74,9 @@ def list_tar(place: Place, source: str, column: str | None = None) -> Iterator[E
         entry = Entry(source, name, kind, member.position, member.size)
         texts = beside.get(stem(member.name), [])
         if is_compressed:
-            found, notes = _texts(texts)
+            result, notes = _texts(texts)
             yield from notes
-            yield entry._replace(reference=found.get("txt"), metadata=found.get("json"))
+            yield entry._replace(reference=result.get("txt"), metadata=result.get("json"))
         else:
             beside_it = tuple(Sidecar(suffix(t.name), t.position, t.size) for t in texts) or None
             yield entry._replace(sidecars=beside_it, reference=lines.get(stem(member.name)))
@@ -87,7 +87,7 @@ def list_tar(place: Place, source: str, column: str | None = None) -> Iterator[E
 
 def _texts(members: list[_Member]) -> tuple[dict[str, str], list[Note]]:
     """Texts of a recording by kind, and what is said of those that are not UTF-8."""
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     notes = []
     for member in members:
         assert member.text is not None, "read with the compressed archive"
@@ -96,14 +96,14 @@ def _texts(members: list[_Member]) -> tuple[dict[str, str], list[Note]]:
         except UnknownEncoding as unknown:
             notes.append(Note(f"{member.name}: its text is left out: {unknown}"))
             continue
-        found[suffix(member.name)] = text.strip()
+        results[suffix(member.name)] = text.strip()
         notes += [Note(f"{member.name}: {note}")] if note else []
-    return found, notes
+    return results, notes
 
 
 def _transcripts(place: Place, members: list[_Member]) -> dict[str, str]:
     """LibriSpeech's texts by stem of the recording, from the `.trans.txt` of each folder in a tar."""
-    found: dict[str, str] = {}
+    transcripts: dict[str, str] = {}
     files = [each for each in members if each.name.endswith(TRANSCRIPTS) and each.size <= MAX_SIDECAR_BYTES]
     if files:
         with place.open(HEADER_BLOCK_BYTES) as handle:
@@ -112,8 +112,8 @@ def _transcripts(place: Place, members: list[_Member]) -> dict[str, str]:
                 folder = posixpath.dirname(each.name)
                 with contextlib.suppress(UnknownEncoding):
                     lines = transcript_lines(handle.read(each.size))
-                    found |= {posixpath.join(folder, name): text for name, text in lines.items()}
-    return found
+                    transcripts |= {posixpath.join(folder, name): text for name, text in lines.items()}
+    return transcripts
 
 
 def _members(handle: IO[bytes], is_compressed: bool) -> tuple[list[_Member], str | None]:
@@ -250,11 +250,11 @@ class _OpenTar:
         self._handle.seek(position - tarfile.BLOCKSIZE)
         header = self._handle.read(tarfile.BLOCKSIZE)
         try:
-            found = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").size
+            result = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").size
         except tarfile.HeaderError as error:
             raise OSError(f"no member at byte {position} ({error}): the tar has changed since it was listed") from error
-        if found != size and found != 0:  # a pax header may hold the size
-            raise OSError(f"{found} bytes at byte {position}, not {size}: the tar has changed since it was listed")
+        if result != size and result != 0:  # a pax header may hold the size
+            raise OSError(f"{result} bytes at byte {position}, not {size}: the tar has changed since it was listed")
 
     def sidecar(self, kind: str, sidecar: Sidecar) -> bytes:
         with self.member(kind, sidecar.position, sidecar.size) as handle:

@@ -41,7 +41,7 @@ def list_zip(place: Place, source: str, column: str | None = None) -> Iterator[E
             detail = "expected a plain member, got an encrypted one; unpack the archive with its password"
             yield Entry(source, name, KIND, reason="unreadable", detail=detail)
             continue
-        beside = tuple(found for kind in SIDECAR_SUFFIXES if (found := texts.get(f"{stem(each.filename)}.{kind}")))
+        beside = tuple(result for kind in SIDECAR_SUFFIXES if (result := texts.get(f"{stem(each.filename)}.{kind}")))
         yield Entry(source, name, KIND, number, each.file_size, sidecars=beside or None)
 
 

@@ -23,15 +23,15 @@ class Timeline:
 
     def shares(self, start_s: float, stop_s: float) -> dict[str, float]:
         """Seconds that each speaker speaks in between, where that is any."""
-        found: defaultdict[str, float] = defaultdict(float)
+        results: defaultdict[str, float] = defaultdict(float)
         for at in range(bisect_left(self._starts, start_s - self._longest), len(self._turns)):
             turn = self._turns[at]
             if turn["start_s"] >= stop_s:
                 break
             both = min(turn["stop_s"], stop_s) - max(turn["start_s"], start_s)
             if both > 0:
-                found[turn["speaker"]] += both
-        return dict(found)
+                results[turn["speaker"]] += both
+        return dict(results)
 
     def nearest(self, start_s: float, stop_s: float) -> str | None:
         """Whose turn is near enough."""

@@ -90,16 +90,16 @@ def clustered(
     sure = np.flatnonzero(seconds_N >= rule.sure_s)
     if len(sure) < (num_speakers or 1):
         sure = np.arange(len(unit_ND))
-    found = np.full(len(unit_ND), -1)
+    result = np.full(len(unit_ND), -1)
     near = [places[at] for at in sure.tolist()]
-    found[sure] = _in_blocks(unit_ND[sure], seconds_N[sure], near, rule, num_speakers, TIGHT)
+    result[sure] = _in_blocks(unit_ND[sure], seconds_N[sure], near, rule, num_speakers, TIGHT)
     if num_speakers is None:
-        found = _without_small(unit_ND, seconds_N, _joined_by_centre(unit_ND, seconds_N, places, found, rule), rule)
+        result = _without_small(unit_ND, seconds_N, _joined_by_centre(unit_ND, seconds_N, places, result, rule), rule)
     most = num_speakers or max_speakers
-    found = _given_to_nearest(
-        unit_ND, seconds_N, places, found if most is None else _at_most(unit_ND, seconds_N, found, most)
+    result = _given_to_nearest(
+        unit_ND, seconds_N, places, result if most is None else _at_most(unit_ND, seconds_N, result, most)
     )
-    _, first, numbers = np.unique(found, return_index=True, return_inverse=True)
+    _, first, numbers = np.unique(result, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
     named: NDArray[np.int64] = order[numbers]
     return named
@@ -108,8 +108,8 @@ def clustered(
 def unit(vectors_ND: NDArray[Any]) -> NDArray[np.float64]:
     """Vectors of length 1."""
     values = vectors_ND.astype(np.float64)
-    found: NDArray[np.float64] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-    return found
+    result: NDArray[np.float64] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+    return result
 
 
 def _in_blocks(
@@ -136,8 +136,8 @@ def _in_blocks(
     centres = _centres(unit_ND, seconds_N, inner_N)
     sizes = np.bincount(inner_N, seconds_N).astype(np.float64)
     outer = _in_blocks(centres, sizes, [NOWHERE] * len(centres), rule, num_speakers, tight)
-    found: NDArray[np.int64] = outer[inner_N]
-    return found
+    result: NDArray[np.int64] = outer[inner_N]
+    return result
 
 
 def _by_a_sample(
@@ -150,8 +150,8 @@ def _by_a_sample(
     """A block of vectors, evenly spread, is clustered, and the others are given to the nearest cluster."""
     chosen = np.linspace(0, len(unit_ND) - 1, BLOCK).astype(np.int64)
     some = _linked(unit_ND[chosen], seconds_N[chosen], [places[at] for at in chosen.tolist()], rule, num_speakers)
-    found: NDArray[np.int64] = (unit_ND @ _centres(unit_ND[chosen], seconds_N[chosen], some).T).argmax(1)
-    return found
+    result: NDArray[np.int64] = (unit_ND @ _centres(unit_ND[chosen], seconds_N[chosen], some).T).argmax(1)
+    return result
 
 
 def _linked(
@@ -168,9 +168,9 @@ def _linked(
         return _cut(tree, rule.distance)
     least = min(rule.least_s, LEAST_SHARE * float(seconds_N.sum()))
     for count in range(num_speakers, min(len(unit_ND), num_speakers + MOST_NOISE) + 1):
-        found = _cut(tree, count, "maxclust")
-        if (np.bincount(found, seconds_N) >= least).sum() >= num_speakers:
-            return found
+        cut = _cut(tree, count, "maxclust")
+        if (np.bincount(cut, seconds_N) >= least).sum() >= num_speakers:
+            return cut
     return _cut(tree, num_speakers, "maxclust")
 
 
@@ -184,8 +184,8 @@ def _tree(unit_ND: NDArray[np.float64], places: Sequence[Place]) -> NDArray[np.f
         raise UsageError("--speakers auto needs scipy: pip install 'audiomill[speakers]'") from error
     distances = np.clip(1.0 - unit_ND @ unit_ND.T, 0.0, APART)
     distances[_at_once(places)] = APART
-    found: NDArray[np.float64] = linkage(distances[np.triu_indices(len(unit_ND), 1)], "average")
-    return found
+    result: NDArray[np.float64] = linkage(distances[np.triu_indices(len(unit_ND), 1)], "average")
+    return result
 
 
 def _cut(tree: NDArray[np.float64], at: float, criterion: str = "distance") -> NDArray[np.int64]:
@@ -197,31 +197,31 @@ def _cut(tree: NDArray[np.float64], at: float, criterion: str = "distance") -> N
 
 
 def _at_most(
-    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], found: NDArray[np.int64], most: int
+    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], result: NDArray[np.int64], most: int
 ) -> NDArray[np.int64]:
     """The speakers who say most; what the others said is theirs afterwards."""
-    sizes = np.bincount(found[found >= 0], seconds_N[found >= 0])
+    sizes = np.bincount(result[result >= 0], seconds_N[result >= 0])
     if (sizes > 0).sum() <= most:
-        return found
+        return result
     kept = np.argsort(-sizes, kind="stable")[:most]
-    return np.where(np.isin(found, kept), found, -1)
+    return np.where(np.isin(result, kept), result, -1)
 
 
 def _at_once(places: Sequence[Place]) -> NDArray[np.bool_]:
     """is_NN: who speaks while another does."""
     channel, start, stop = np.array(places, np.int64).T
-    found: NDArray[np.bool_] = (channel[:, None] == channel) & (start[:, None] < stop) & (start < stop[:, None])
-    np.fill_diagonal(found, False)
-    return found
+    result: NDArray[np.bool_] = (channel[:, None] == channel) & (start[:, None] < stop) & (start < stop[:, None])
+    np.fill_diagonal(result, False)
+    return result
 
 
 def _centres(
-    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], found: NDArray[np.int64]
+    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], result: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """centre_KD of each cluster, of length 1, weighted by seconds; -1 belongs to none."""
-    sums = np.zeros((int(found.max()) + 1, unit_ND.shape[1]))
-    kept = found >= 0
-    np.add.at(sums, found[kept], unit_ND[kept] * seconds_N[kept, None])
+    sums = np.zeros((int(result.max()) + 1, unit_ND.shape[1]))
+    kept = result >= 0
+    np.add.at(sums, result[kept], unit_ND[kept] * seconds_N[kept, None])
     return unit(sums)
 
 
@@ -229,51 +229,51 @@ def _joined_by_centre(
     unit_ND: NDArray[np.float64],
     seconds_N: NDArray[np.float64],
     places: Sequence[Place],
-    found: NDArray[np.int64],
+    result: NDArray[np.int64],
     rule: Rule,
 ) -> NDArray[np.int64]:
     """Speakers whose means are near are one, unless they speak at once: noise drives single vectors apart, and their means less."""
-    found = found.copy()
+    result = result.copy()
     pairs = [(at, other) for at in range(len(places)) for other in _beside(places, at) if at < other]
     while True:
-        names = np.unique(found[found >= 0])
+        names = np.unique(result[result >= 0])
         if len(names) < 2:
-            return found
-        centres = _centres(unit_ND, seconds_N, found)[names]
+            return result
+        centres = _centres(unit_ND, seconds_N, result)[names]
         near_KK = np.triu(centres @ centres.T, 1)
         for pair in pairs:
-            ends = np.searchsorted(names, np.sort(found[list(pair)]))
-            if (found[list(pair)] >= 0).all():
+            ends = np.searchsorted(names, np.sort(result[list(pair)]))
+            if (result[list(pair)] >= 0).all():
                 near_KK[ends[0], ends[1]] = 0.0
         one, other = np.unravel_index(int(near_KK.argmax()), near_KK.shape)
         if 1.0 - near_KK[one, other] >= rule.centre_distance:
-            return found
-        found[found == names[other]] = names[one]
+            return result
+        result[result == names[other]] = names[one]
 
 
 def _without_small(
-    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], found: NDArray[np.int64], rule: Rule
+    unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], result: NDArray[np.int64], rule: Rule
 ) -> NDArray[np.int64]:
     """Speakers with too little to be one are dissolved, unless no larger one is there."""
-    kept = found >= 0
-    sizes = np.bincount(found[kept], seconds_N[kept])
+    kept = result >= 0
+    sizes = np.bincount(result[kept], seconds_N[kept])
     large = np.flatnonzero(sizes >= min(rule.least_s, LEAST_SHARE * float(seconds_N.sum())))
     if not len(large):
-        return np.where(kept, found, -1)
-    return np.where(np.isin(found, large), found, -1)
+        return np.where(kept, result, -1)
+    return np.where(np.isin(result, large), result, -1)
 
 
 def _given_to_nearest(
     unit_ND: NDArray[np.float64],
     seconds_N: NDArray[np.float64],
     places: Sequence[Place],
-    found: NDArray[np.int64],
+    result: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Who belongs to nobody yet is the nearest speaker who is not somebody else in the same window, longest first."""
-    kept = np.unique(found[found >= 0])
-    near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), found).T
-    settled = found.copy()
-    for at in sorted(np.flatnonzero(found < 0).tolist(), key=lambda at: (-seconds_N[at], at)):
+    kept = np.unique(result[result >= 0])
+    near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), result).T
+    settled = result.copy()
+    for at in sorted(np.flatnonzero(result < 0).tolist(), key=lambda at: (-seconds_N[at], at)):
         there = {int(settled[other]) for other in _beside(places, at)}
         free = [each for each in kept.tolist() if each not in there] or kept.tolist()
         settled[at] = max(free, key=lambda each: near_NK[at, each])
@@ -282,29 +282,29 @@ def _given_to_nearest(
 
 def _beside(places: Sequence[Place], at: int) -> list[int]:
     """Those that overlap one: places are in the order of their starts."""
-    mine, found = places[at], []
+    mine, result = places[at], []
     for step in (-1, 1):
         other = at + step
         while 0 <= other < len(places) and abs(places[other].start - mine.start) <= FARTHEST:
             each = places[other]
             if each.channel == mine.channel and each.start < mine.stop and mine.start < each.stop:
-                found.append(other)
+                result.append(other)
             other += step
-    return found
+    return result
 
 
 def speaker_posterior(
-    vectors_ND: NDArray[Any], seconds_N: NDArray[np.float64], found: NDArray[np.int64]
+    vectors_ND: NDArray[Any], seconds_N: NDArray[np.float64], result: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """How sure it is that each vector is its speaker's and not the next one's: 0.5 between the two, towards 1 beside its own."""
-    if not len(found):
+    if not len(result):
         return np.zeros(0)
     unit_ND = unit(vectors_ND)
-    near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), found).T
+    near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), result).T
     if near_NK.shape[1] == 1:
-        return np.ones(len(found))
-    own = near_NK[np.arange(len(found)), found]
-    near_NK[np.arange(len(found)), found] = -np.inf
+        return np.ones(len(result))
+    own = near_NK[np.arange(len(result)), result]
+    near_NK[np.arange(len(result)), result] = -np.inf
     found_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(own - near_NK.max(1)) / _MARGIN))
     return found_N
 

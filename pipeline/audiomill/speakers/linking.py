@@ -111,7 +111,7 @@ def linked(voices: Voices, speakers: Sequence[Heard], distance: float) -> list[L
         speakers: not linked before, those of a recording one after the other.
         distance: see `LINK_DISTANCE`.
     """
-    found: list[Link] = []
+    links: list[Link] = []
     taken: dict[str, set[str]] = {}
     for heard in speakers:
         there = taken.setdefault(heard.recording_id, set())
@@ -120,8 +120,8 @@ def linked(voices: Voices, speakers: Sequence[Heard], distance: float) -> list[L
             voice, near = voices.new_id(), 1.0
         voices.add(voice, heard)
         there.add(voice)
-        found.append(Link(heard.recording_id, heard.speaker, voice, round(near, 4)))
-    return found
+        links.append(Link(heard.recording_id, heard.speaker, voice, round(near, 4)))
+    return links
 
 
 def halves(vectors_ND: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -131,5 +131,5 @@ def halves(vectors_ND: NDArray[np.float32]) -> NDArray[np.bool_]:
     unit_ND = unit(vectors_ND)
     distances = np.clip(1.0 - unit_ND @ unit_ND.T, 0.0, 2.0)[np.triu_indices(len(unit_ND), 1)]
     groups = fcluster(linkage(distances, "average"), 2, "maxclust")
-    found: NDArray[np.bool_] = groups != groups[0]
-    return found
+    result: NDArray[np.bool_] = groups != groups[0]
+    return result

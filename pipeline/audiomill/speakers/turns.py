@@ -97,14 +97,14 @@ def _given_to_nearest(spans: Sequence[_Span]) -> list[_Span]:
         if span.speaker is not None:
             for key in (span.local, span.channel, "anywhere"):
                 known[key].append(span)
-    found = []
+    results = []
     for span in spans:
         others = known.get(span.local) or known.get(span.channel) or known.get("anywhere")
         if span.speaker is None and others:
             nearest = min(others, key=lambda each: max(each.start - span.stop, span.start - each.stop))
             span = span._replace(speaker=nearest.speaker)
-        found.append(span)
-    return found
+        results.append(span)
+    return results
 
 
 def _named(spans: Iterable[_Span]) -> list[_Span]:
@@ -151,7 +151,7 @@ def _mean_vector(spans: Sequence[_Span]) -> NDArray[np.float32] | None:
 
 def _with_overlap(turns: Sequence[Turn]) -> list[Turn]:
     """Counts the samples of each turn in which another speaker, on any channel, speaks too."""
-    found, first = [], 0
+    result, first = [], 0
     longest = max((turn.stop - turn.start for turn in turns), default=0)
     for turn in turns:
         while turns[first].start < turn.start - longest:
@@ -162,8 +162,8 @@ def _with_overlap(turns: Sequence[Turn]) -> list[Turn]:
                 break
             if other.speaker != turn.speaker and other.stop > turn.start:
                 both.append((max(turn.start, other.start), min(turn.stop, other.stop)))
-        found.append(turn._replace(overlap=_length(both)))
-    return found
+        result.append(turn._replace(overlap=_length(both)))
+    return result
 
 
 def _length(spans: Iterable[tuple[int, int]]) -> int:

@@ -45,10 +45,10 @@ class Idle(Generic[C]):
 
     def take(self, origin: object) -> C | None:
         """One of that origin; those of others are ended."""
-        while (found := self._popped()) is not None:
-            if found.origin == origin and found.is_alive():
-                return found
-            found.end()
+        while (result := self._popped()) is not None:
+            if result.origin == origin and result.is_alive():
+                return result
+            result.end()
         return None
 
     def leave(self, child: C) -> None:
@@ -56,8 +56,8 @@ class Idle(Generic[C]):
         self._waiting.append(child)
 
     def end_all(self) -> None:
-        while (found := self._popped()) is not None:
-            found.end()
+        while (result := self._popped()) is not None:
+            result.end()
 
     def _popped(self) -> C | None:
         with contextlib.suppress(IndexError):  # threads take them at once

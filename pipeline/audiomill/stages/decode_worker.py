@@ -50,8 +50,8 @@ def main() -> None:
         assert reader is not None, "settings come first"
         if question["ask"] in LOOKS:
             look, otherwise = LOOKS[question["ask"]]
-            found = [_looked_at(row, reader, decode.decode_timeout, look, otherwise) for row in question["rows"]]
-            _send(answers, {question["ask"]: found})
+            results = [_looked_at(row, reader, decode.decode_timeout, look, otherwise) for row in question["rows"]]
+            _send(answers, {question["ask"]: results})
         else:
             _serve(question["row"], reader, decode, segments, answers)
 

@@ -60,22 +60,22 @@ def infer_piece(
     tasks[0].model.on_progress = heard
     own = [_in_form(piece, cuts, utterances, tasks, task) for task in tasks]
     try:
-        found = _heard(cuts, own, tasks, wanted, canary, row["part"])
+        results = _heard(cuts, own, tasks, wanted, canary, row["part"])
     except RunFailed:
         raise
     except Exception as error:
-        found = _heard_apart(cuts, own, tasks, wanted, error, canary, row["part"])
-    _check_some_work(cuts, found)
+        results = _heard_apart(cuts, own, tasks, wanted, error, canary, row["part"])
+    _check_some_work(cuts, results)
     result = {
         **{name: row[name] for name in passed_on},
-        "segments": found.segments,
-        "lost": list(found.lost.items()),
-        "failures": [(name, told(error)) for name, error in found.errors.items()],
-        "seconds": list(_seconds(row["seconds"], before, found).items()),
+        "segments": results.segments,
+        "lost": list(results.lost.items()),
+        "failures": [(name, told(error)) for name, error in results.errors.items()],
+        "seconds": list(_seconds(row["seconds"], before, results).items()),
         "began": began,
-        "canary": None if found.difference is None else json.dumps(found.difference._asdict()),
+        "canary": None if results.difference is None else json.dumps(results.difference._asdict()),
     }
-    return pack(Result(result, found.frames))
+    return pack(Result(result, results.frames))
 
 
 _QUALITY = "quality"
@@ -125,28 +125,28 @@ def _heard(
         [[each[number] for number in own] for each in answers],
         [[each[number] for number in own] for each in said.by_task],
     )
-    found = _Heard(batched=batched, difference=difference, second_s=said.second_s)
+    result = _Heard(batched=batched, difference=difference, second_s=said.second_s)
     with _faults_are_ours("segments", seed):
-        found.segments = [
+        result.segments = [
             segment_row(cut, transcripts[n], _fingerprint(heard[0][n])) for cut, n in zip(given.cuts, own, strict=True)
         ]
     for output in OUTPUTS:
         if output.name in wanted.frames:
             with _faults_are_ours(output.name, seed):
-                found.frames[output.name] = output.rows(given, wanted.frames[output.name])
+                result.frames[output.name] = output.rows(given, wanted.frames[output.name])
     if who.rows is not None and who.batched is not None:
-        found.frames[HEARD] = who.rows
-        found.batched = [*batched, who.batched]
+        result.frames[HEARD] = who.rows
+        result.batched = [*batched, who.batched]
     if _QUALITY in wanted.frames:
-        found.frames[_QUALITY] = _quality(given, tasks, [heard[0][n] for n in own], wanted)
+        result.frames[_QUALITY] = _quality(given, tasks, [heard[0][n] for n in own], wanted)
     lost = [(before[index], error) for index, error in sorted(who.lost.items())]
     missing = sorted(set(range(len(cuts))) - set(good))
     errors = [next((each.errors[index] for each in batched if index in each.errors), None) for index in missing]
     for cut, error in [*lost, *zip([cuts[index] for index in missing], errors, strict=True)]:
-        found.lost[cut["recording_id"]] += cut["stop"] - cut["start"]
+        result.lost[cut["recording_id"]] += cut["stop"] - cut["start"]
         if error is not None:
-            found.errors.setdefault(cut["recording_id"], error)
-    return found
+            result.errors.setdefault(cut["recording_id"], error)
+    return result
 
 
 @contextlib.contextmanager
@@ -200,7 +200,7 @@ def _heard_apart(
 ) -> _Heard:
     """Recording by recording, after something failed for all together: what fails again alone is lost. The exactness check
     takes its segments from the first ones that do not."""
-    found = _Heard(frames={name: kind.empty_table() for name, kind in wanted.frames.items()})
+    result = _Heard(frames={name: kind.empty_table() for name, kind in wanted.frames.items()})
     names = list(dict.fromkeys(cut["recording_id"] for cut in cuts))
     for name in names:
         mine = [at for at, cut in enumerate(cuts) if cut["recording_id"] == name]
@@ -213,32 +213,32 @@ def _heard_apart(
         except RunFailed:
             raise
         except Exception as alone:
-            found.errors[name] = alone
-            found.lost[name] = sum(
+            result.errors[name] = alone
+            result.lost[name] = sum(
                 cuts[at]["stop"] - cuts[at]["start"] for at in mine if not cuts[at]["is_overlap_copy"]
             )
             continue
         if each.difference is not None:
             canary = max(0, canary - each.difference.num_segments)
-            found.difference = largest([*([found.difference] if found.difference else []), each.difference])
-        found.segments += each.segments
-        found.frames = {
-            key: pa.concat_tables([*([found.frames[key]] if key in found.frames else []), table])
+            result.difference = largest([*([result.difference] if result.difference else []), each.difference])
+        result.segments += each.segments
+        result.frames = {
+            key: pa.concat_tables([*([result.frames[key]] if key in result.frames else []), table])
             for key, table in each.frames.items()
         }
-        found.lost.update(each.lost)
-        found.errors |= each.errors
-        found.batched += each.batched
-        found.second_s += each.second_s
-    return found
+        result.lost.update(each.lost)
+        result.errors |= each.errors
+        result.batched += each.batched
+        result.second_s += each.second_s
+    return result
 
 
-def _check_some_work(cuts: Sequence[dict[str, Any]], found: _Heard) -> None:
+def _check_some_work(cuts: Sequence[dict[str, Any]], heard: _Heard) -> None:
     """Raises RunFailed where a model fails on everything in the same way."""
     names = {cut["recording_id"] for cut in cuts}
-    kinds = {type(error) for error in found.errors.values()}
-    if len(names) > 1 and not found.segments and found.errors.keys() == names and len(kinds) == 1:
-        raise RunFailed(f"the models fail on every recording: {told(next(iter(found.errors.values())))}")
+    kinds = {type(error) for error in heard.errors.values()}
+    if len(names) > 1 and not heard.segments and heard.errors.keys() == names and len(kinds) == 1:
+        raise RunFailed(f"the models fail on every recording: {told(next(iter(heard.errors.values())))}")
 
 
 def told(error: BaseException) -> str:
@@ -258,12 +258,12 @@ def _canary(
 ) -> Difference | None:
     if count == 0 or not compared[0][0]:
         return None
-    found = [compare(task.model, *each, count, seed) for task, each in zip(tasks, compared, strict=True)]
+    results = [compare(task.model, *each, count, seed) for task, each in zip(tasks, compared, strict=True)]
     for task, (utterances, _) in zip(tasks, compared, strict=True):
         task.parity = task.parity or beside_transformers(task.model, utterances)
         inputs, outputs, note = task.parity
-        found.append(Difference(inputs_apart=inputs, outputs_apart=outputs, not_compared=note))
-    return largest(found)._replace(num_segments=found[0].num_segments)
+        results.append(Difference(inputs_apart=inputs, outputs_apart=outputs, not_compared=note))
+    return largest(results)._replace(num_segments=results[0].num_segments)
 
 
 def _compared(
@@ -276,15 +276,15 @@ def _compared(
     return [given for given, _ in pairs], [answer for _, answer in pairs]
 
 
-def _seconds(before_infer: Sequence[tuple[str, float]], started: float, found: _Heard) -> dict[str, float]:
-    seconds, batched = dict(before_infer), found.batched
+def _seconds(before_infer: Sequence[tuple[str, float]], started: float, heard: _Heard) -> dict[str, float]:
+    seconds, batched = dict(before_infer), heard.batched
     seconds["infer"] = time.perf_counter() - started
     seconds["infer_real_audio"] = seconds_from_samples(sum(each.num_real for each in batched))
     seconds["infer_padded_audio"] = seconds_from_samples(sum(each.num_padded for each in batched))
     if any(each.num_halved for each in batched):
         seconds["infer_halved_batches"] = float(sum(each.num_halved for each in batched))
-    if found.second_s:
-        seconds["infer_second_model"] = found.second_s
+    if heard.second_s:
+        seconds["infer_second_model"] = heard.second_s
     return seconds
 
 
@@ -295,11 +295,11 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
     first, last = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + 2]
     buffer = chunk.buffers()[2]
     pcm = np.frombuffer(buffer, np.int16)[first // 2 : last // 2] if buffer is not None else np.zeros(0, np.int16)
-    found, at = [], 0
+    utterances, at = [], 0
     for cut in cuts:
         length = cut["left"] + cut["stop"] - cut["start"] + cut["right"]
         track = (cut["recording_id"], cut["channel"])
-        found.append(
+        utterances.append(
             Utterance(
                 pcm[at : at + length],
                 cut["left"],
@@ -313,7 +313,7 @@ def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
         )
         at += length
     assert at == len(pcm), "cuts cover the piece"
-    return found
+    return utterances
 
 
 def _in_form(

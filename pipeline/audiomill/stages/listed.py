@@ -67,7 +67,7 @@ def _with_every_track(entries: Entries, decoder: Decoder) -> Entries:
     asked = [e for e in entries if e.reason is None and suffix(e.member or e.source) in CONTAINERS]
     names = ("source", "kind", "position", "size")
     told = decoder.tracks([{name: getattr(entry, name) for name in names} for entry in asked])
-    counts = {entry.id: found for entry, found in zip(asked, told, strict=True)}
+    counts = {entry.id: result for entry, result in zip(asked, told, strict=True)}
     every = Entries()
     for entry in entries:
         count, default = counts.get(entry.id, (1, 1))

@@ -100,22 +100,22 @@ def planned_seconds(table: pa.Table, durations: Sequence[float | None]) -> list[
         durations: see `header_durations`.
     """
     names = ("source", "member", "kind", "size", "span_duration_s", "reason")
-    found: list[float] = []
+    results: list[float] = []
     for batch in table.select(names).to_batches(max_chunksize=CHUNK):
         rows = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
         for source, member, kind, size, span_s, reason in rows:
-            known = durations[len(found)] if span_s is None else span_s
+            known = durations[len(results)] if span_s is None else span_s
             if known is None and size is not None and kind in KNOWS_SIZE:
                 known = size / _BYTES_PER_SECOND.get(suffix(member or source), DEFAULT_BYTES_PER_SECOND)
             usual = DEFAULT_SECONDS if known is None else known
-            found.append(0.0 if reason is not None else max(MIN_PLANNED_S, usual))
-    return found
+            results.append(0.0 if reason is not None else max(MIN_PLANNED_S, usual))
+    return results
 
 
 def header_durations(entries: Iterable[Entry], storage_options: dict[str, Any]) -> list[float | None]:
     """Durations already known, or by header where that costs no request: local files and tar members."""
     table = Entries.of(entries).table
-    found: list[float | None] = table.column("duration_s").to_pylist()
+    result: list[float | None] = table.column("duration_s").to_pylist()
     is_open = pc.and_(pc.is_null(table.column("duration_s")), pc.is_null(table.column("reason")))
     is_cheap = pc.is_in(table.column("kind"), value_set=pa.array(sorted(HEADER_IS_CHEAP)))
     at = pc.indices_nonzero(pc.and_(is_open, is_cheap))
@@ -133,5 +133,5 @@ def header_durations(entries: Iterable[Entry], storage_options: dict[str, Any]) 
     with ThreadPoolExecutor(max(1, len(chunks))) as pool:
         durations = itertools.chain.from_iterable(pool.map(probe, chunks))
         for index, duration in zip(at.to_pylist(), durations, strict=True):
-            found[index] = duration
-    return found
+            result[index] = duration
+    return result

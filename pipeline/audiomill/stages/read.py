@@ -109,8 +109,8 @@ def _text_of(text: str) -> str | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    found = value.get("text") if isinstance(value, dict) else None
-    return found if isinstance(found, str) else None
+    result = value.get("text") if isinstance(value, dict) else None
+    return result if isinstance(result, str) else None
 
 
 def _named(error: Exception) -> Rejected:

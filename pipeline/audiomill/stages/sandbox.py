@@ -125,8 +125,8 @@ class Decoder:
 
     def rows(self, groups: Sequence[dict[str, Any]]) -> list[list[Row] | None]:
         """What the rows of each row group of Parquet shards say beside their audio; None where that cannot be told."""
-        found = self._asked_of_each("rows", groups, None)
-        return [None if rows is None else [Row(*row) for row in rows] for rows in found]
+        result = self._asked_of_each("rows", groups, None)
+        return [None if rows is None else [Row(*row) for row in rows] for rows in result]
 
     def _asked_of_each(self, what: str, rows: Sequence[dict[str, Any]], otherwise: Any) -> list[Any]:
         try:
@@ -139,19 +139,19 @@ class Decoder:
 
     def close(self) -> None:
         """The child process is kept for the next one who needs such a one."""
-        found, self._process = self._process, None
-        if found is None:
+        result, self._process = self._process, None
+        if result is None:
             return
-        if found.is_alive() and len(idle) < usable_cores():
-            idle.leave(found)
+        if result.is_alive() and len(idle) < usable_cores():
+            idle.leave(result)
         else:
-            found.end()
+            result.end()
 
     def _end(self, patience_s: float = 0.0) -> int:
         """Its exit status."""
         assert self._process is not None
-        found, self._process = self._process, None
-        return found.end(patience_s)
+        result, self._process = self._process, None
+        return result.end(patience_s)
 
     def _verdict(self, death: WorkerDied, num_deaths: int) -> Rejected:
         limits = {-signal.SIGPROF: "{:g} s of computing", -signal.SIGALRM: f"{WALL_FACTOR} times {{:g}} s"}

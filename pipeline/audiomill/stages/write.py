@@ -63,14 +63,14 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
         name = f"{piece:05d}{'-last' if last else ''}.arrow"
         try:
             folder.join(name).write(to_ipc(result))
-            found = _all_pieces(folder)
+            all_pieces = _all_pieces(folder)
         except FileNotFoundError:  # another run of the same output removes the pieces of a part that it has written
-            found = None
+            all_pieces = None
             if not ledger.is_done(output, part):
                 raise
-        if found is None or ledger.is_done(output, part):
+        if all_pieces is None or ledger.is_done(output, part):
             return _counts(part, {}, [])
-        results = found
+        results = all_pieces
     tables = assemble(results, wanted)
     planned = [name for each in results for name in each.row["planned"]]
     entry = write_part(output, part, planned, tables, results, wanted, digest, before)
@@ -90,13 +90,13 @@ def save_result(result: pa.Table, folder: Place) -> pa.Table:
 
 def saved_results(folder: Place) -> dict[int, list[Result]]:
     """Part number -> its results in order, for the parts of which every piece was saved."""
-    found: defaultdict[int, list[Result]] = defaultdict(list)
+    result: defaultdict[int, list[Result]] = defaultdict(list)
     for name in folder.names():
         if name.endswith(".arrow") and not name.startswith("."):
-            found[int(name[:6])].append(from_ipc(folder.join(name).read()))
+            result[int(name[:6])].append(from_ipc(folder.join(name).read()))
     return {
         part: results
-        for part, results in found.items()
+        for part, results in result.items()
         if results[-1].row["last"] and len(results) == results[-1].row["piece"] + 1
     }
 
@@ -147,8 +147,8 @@ def write_part(
     starts = [result.row["began"] for result in results if result.row["began"]]
     starts += [earlier["began"]] if earlier and earlier["began"] else []
     entry["began"] = min(starts, default=None)
-    found = [Difference(**json.loads(result.row["canary"])) for result in results if result.row["canary"]]
-    entry["canary"] = largest(found)._asdict() if found else None
+    outcome = [Difference(**json.loads(result.row["canary"])) for result in results if result.row["canary"]]
+    entry["canary"] = largest(outcome)._asdict() if outcome else None
     _commit(output, part, entry)
     return entry
 
@@ -160,9 +160,9 @@ def _commit(output: Place, part: int, entry: dict[str, Any]) -> None:
 
 def check_accounted(part: int, planned: Sequence[str], tables: Mapping[str, pa.Table]) -> None:
     """Law 1 for one part: raises RunFailed unless every planned recording is there once, and nothing else is."""
-    found = Counter(id for name in ("recordings", "rejections") for id in tables[name].column("id").to_pylist())
-    missing, foreign = sorted(set(planned) - found.keys()), sorted(found.keys() - set(planned))
-    twice = sorted(id for id, count in found.items() if count > 1)
+    counter = Counter(id for name in ("recordings", "rejections") for id in tables[name].column("id").to_pylist())
+    missing, foreign = sorted(set(planned) - counter.keys()), sorted(counter.keys() - set(planned))
+    twice = sorted(id for id, count in counter.items() if count > 1)
     for what, ids in (("missing", missing), ("there twice", twice), ("not planned", foreign)):
         if ids:
             raise RunFailed(

@@ -159,17 +159,17 @@ def _status(error: BaseException | None) -> int | None:
     while error is not None:
         response = getattr(error, "response", None)
         told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        for found in (told, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
-            if isinstance(found, int):
-                return found
+        for status in (told, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
+            if isinstance(status, int):
+                return status
         error = error.__cause__
     return None
 
 
 def version_of(detail: Mapping[str, Any]) -> str | None:
     """What a listing says that changes with a file's content: its ETag, or else its time."""
-    found = next((detail[name] for name in VERSIONS if detail.get(name)), None)
-    return None if found is None else str(found)
+    result = next((detail[name] for name in VERSIONS if detail.get(name)), None)
+    return None if result is None else str(result)
 
 
 def special_kind(place: Place) -> str | None:
@@ -268,6 +268,6 @@ def remove_stale_temporaries(root: Place) -> None:
         return
     marker = f".tmp-{socket.gethostname()}-"
     for path in Path(root.path).glob("**/.*.tmp-*"):
-        _, found, tail = path.name.partition(marker)
-        if found and not psutil.pid_exists(int(tail.split("-")[0])):
+        _, result, tail = path.name.partition(marker)
+        if result and not psutil.pid_exists(int(tail.split("-")[0])):
             path.unlink(missing_ok=True)

@@ -116,13 +116,13 @@ def load_plan(output: Place, names: list[str] | None = None) -> pa.Table | None:
 def split_by_part(plan: pa.Table) -> dict[int, pa.Table]:
     """Part number -> its rows, without copying; parts are contiguous in the plan."""
     numbers = plan.column("part").to_numpy()
-    found: dict[int, pa.Table] = {}
+    results: dict[int, pa.Table] = {}
     start = 0
     for at in range(1, len(numbers) + 1):
         if at == len(numbers) or numbers[at] != numbers[start]:
-            found[int(numbers[start])] = plan.slice(start, at - start)
+            results[int(numbers[start])] = plan.slice(start, at - start)
             start = at
-    return found
+    return results
 
 
 def add_to_plan(output: Place, addition: pa.Table, num_before: int) -> bool:
@@ -150,8 +150,8 @@ def rewrite_plan(output: Place, names: Sequence[str], plan: pa.Table) -> None:
 
 def done_parts(output: Place) -> set[int]:
     """Part numbers in the ledger: one listing."""
-    found = (re.fullmatch(r"part-(\d{6,})\.json", name) for name in output.join("ledger").names())
-    return {int(match.group(1)) for match in found if match}
+    result = (re.fullmatch(r"part-(\d{6,})\.json", name) for name in output.join("ledger").names())
+    return {int(match.group(1)) for match in result if match}
 
 
 def missing_shards(output: Place, count: int) -> list[int]:
@@ -166,8 +166,8 @@ def missing_shards(output: Place, count: int) -> list[int]:
     plan = load_plan(output)
     if plan is None:
         return list(range(count))
-    found = sorted({part % count for part in set(plan.column("part").to_pylist()) - done_parts(output)})
-    return found or ([] if output.join("_SUCCESS").exists() else [0])
+    results = sorted({part % count for part in set(plan.column("part").to_pylist()) - done_parts(output)})
+    return results or ([] if output.join("_SUCCESS").exists() else [0])
 
 
 def is_done(output: Place, part: int) -> bool:
@@ -211,13 +211,13 @@ def damaged(output: Place) -> dict[int, str]:
 
     Files may have been cut short by a full disk or a broken copy.
     """
-    found: dict[int, str] = {}
+    results: dict[int, str] = {}
     sizes: dict[str, dict[str, int | None]] = {}
     for part, place, content in _contents(output, sorted(done_parts(output))):
         try:
             entry = _entry(place, content)
         except RunFailed as error:
-            found[part] = str(error).split(";")[0]
+            results[part] = str(error).split(";")[0]
             continue
         for table, written in entry["bytes"].items():
             if table not in sizes:
@@ -226,8 +226,8 @@ def damaged(output: Place) -> dict[int, str]:
             there = sizes[table].get(name, -1)
             if there is not None and there != written:
                 what = "it is gone" if there < 0 else f"got {there}"
-                found[part] = f"{output.join(table, name).url}: expected {written} bytes, {what}"
-    return found
+                results[part] = f"{output.join(table, name).url}: expected {written} bytes, {what}"
+    return results
 
 
 def each_part(
@@ -245,8 +245,8 @@ def each_part(
     expected = _schema_of(table, columns)
 
     def load(part: int) -> pa.Table:
-        found = read_table(output.join(table, part_name(part) + ".parquet"), columns)
-        return found if expected is None else in_schema(found, expected)
+        result = read_table(output.join(table, part_name(part) + ".parquet"), columns)
+        return result if expected is None else in_schema(result, expected)
 
     waiting: deque[tuple[int, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -261,9 +261,9 @@ def each_part(
 
 def tables(output: Place, table: str, columns: list[str] | None = None, parts: Sequence[int] | None = None) -> pa.Table:
     """All that `each_part` gives, as one table."""
-    found = [rows for _, rows in each_part(output, table, columns, parts)]
-    if found:
-        return pa.concat_tables(found)
+    results = [rows for _, rows in each_part(output, table, columns, parts)]
+    if results:
+        return pa.concat_tables(results)
     expected = _schema_of(table, columns)
     return pa.table({name: [] for name in columns or ()}) if expected is None else expected.empty_table()
 

@@ -69,12 +69,12 @@ class ChunkedCtc:
         right = 0 if ends else min(self._right, have - stop)
         first = self._chunk - left - self._from
         shown_T = self._pcm_T[first : stop + right - self._from].copy()
-        found = Utterance(shown_T, left, right, (self._name, None), self._chunk, None)
+        utterance = Utterance(shown_T, left, right, (self._name, None), self._chunk, None)
         self._waiting.pop(0)
         self._chunk = stop
         dropped = max(0, self._chunk - self._left - self._from)
         self._pcm_T, self._from = self._pcm_T[dropped:], self._from + dropped
-        return found
+        return utterance
 
     def heard(self, utterance: Utterance, text: Any) -> Heard:
         self._seen.append((utterance, text))
@@ -97,15 +97,15 @@ class ChunkedCtc:
 
     def _words(self) -> list[tuple[str, int, int]]:
         """Of the windows that are kept, behind those that were told."""
-        found = []
+        words = []
         utterances = [utterance for utterance, _ in self._seen]
         texts = self._transcripts(utterances, [text for _, text in self._seen]) if self._seen else []
         for utterance, transcript in zip(utterances, texts, strict=True):
             for word in transcript.words or ():
                 start, stop = utterance.start + word.start, utterance.start + word.stop
                 if start >= self._told:
-                    found.append((word.text, start, stop))
-        return found
+                    words.append((word.text, start, stop))
+        return words
 
     def _forget(self, before: int) -> None:
         """Windows that hold nothing of a word which may still change."""

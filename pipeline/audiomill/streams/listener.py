@@ -125,17 +125,17 @@ class Listener:
             transcripts=TranscriptConfig(language=language),
             output=OutputConfig(output="-"),
         ).job()
-        (found,) = found_tasks(job)
-        self.has_frames = POSTERIORS in found.checkpoint.gives
-        if not self.has_frames and not found.checkpoint.family.times_words:
+        (result,) = found_tasks(job)
+        self.has_frames = POSTERIORS in result.checkpoint.gives
+        if not self.has_frames and not result.checkpoint.family.times_words:
             raise UsageError(
-                f"--model {model}: a {found.checkpoint.family.name} model tells no times of words; streams need a CTC model or a Whisper"
+                f"--model {model}: a {result.checkpoint.family.name} model tells no times of words; streams need a CTC model or a Whisper"
             )
         if not self.has_frames and chunks.chunk_seconds > MOST_CHUNK_S:
             raise UsageError(
                 f"--chunk-seconds {chunks.chunk_seconds:g}: {model} sees 30 s at a time, what is not final and the chunk; expected {MOST_CHUNK_S:g} at most"
             )
-        spec, _ = settle(job, [found], resolve_device(asked.device), cpu_features())
+        spec, _ = settle(job, [result], resolve_device(asked.device), cpu_features())
         (self._task,) = spec.tasks
         self._model: Any = load_model(self._task, options)
         self._language = language
@@ -181,8 +181,8 @@ class Listener:
 
     def finish(self, streams: Sequence[Stream]) -> list[list[StreamWord]]:
         """No more audio of these streams comes; the last words of each."""
-        found = self._listened([stream for stream in streams if not stream.is_finished], is_last=True)
-        by_stream = iter(found)
+        result = self._listened([stream for stream in streams if not stream.is_finished], is_last=True)
+        by_stream = iter(result)
         words: list[list[StreamWord]] = []
         for stream in streams:
             if stream.is_finished:
@@ -202,7 +202,7 @@ class Listener:
 
     def _due(self, streams: Sequence[Stream], is_last: bool) -> list[tuple[int, Utterance]]:
         """At most one look of each stream."""
-        found = []
+        results = []
         for number, stream in enumerate(streams):
             look = stream.ear.rest()
             while look is None and (chunk_T := stream.next_chunk(is_last)) is not None:
@@ -211,8 +211,8 @@ class Listener:
                 stream.has_ended = True
                 look = stream.ear.due(np.zeros(0, np.int16), True)
             if look is not None:
-                found.append((number, look))
-        return found
+                results.append((number, look))
+        return results
 
     def _heard(self, streams: Sequence[Stream], due: Sequence[tuple[int, Utterance]]) -> Iterable[tuple[int, Heard]]:
         looks = [look for _, look in due]

@@ -47,16 +47,16 @@ class Played:
     def lines(self) -> list[str]:
         """For people."""
         speed = self.seconds / max(self.computed_s, 1e-9)
-        found = [
+        results = [
             f"{self.seconds:.1f} s of audio, {len(self.words)} words, computed {speed:.1f}x as fast as it was spoken"
         ]
         if self.words:
             counted, alone = (np.percentile(each, [50, 95]) for each in (self.delays_s, self.waits_s))
-            found.append(
+            results.append(
                 f"end of a word to its final text: p50 {counted[0]:.2f} s, p95 {counted[1]:.2f} s; without computing "
                 f"{alone[0]:.2f} s and {alone[1]:.2f} s; {self.revisions / len(self.words):.2f} revisions a word"
             )
-        return found
+        return results
 
 
 def played(
@@ -72,34 +72,34 @@ def played(
             spoken, everything before it had been computed, and it had been computed itself.
         told: takes words as they come.
     """
-    found, free_at, began = Played(), 0.0, time.monotonic()
+    result, free_at, began = Played(), 0.0, time.monotonic()
     pending: list[StreamWord] = []
 
     def count(words: Sequence[StreamWord], came_s: float, computed_s: float) -> None:
         nonlocal free_at, pending
         free_at = time.monotonic() - began if in_real_time else max(came_s, free_at) + computed_s
-        found.computed_s += computed_s
+        result.computed_s += computed_s
         words = [word._replace(emitted_s=round(free_at, 3)) for word in words]
         final = [word for word in words if word.is_final]
-        found.words += final
-        found.delays_s += [free_at - word.stop_s for word in final]
-        found.waits_s += [came_s - word.stop_s for word in final]
+        result.words += final
+        result.delays_s += [free_at - word.stop_s for word in final]
+        result.waits_s += [came_s - word.stop_s for word in final]
         if words:
-            found.revisions += _revised(pending, words)
+            result.revisions += _revised(pending, words)
             partial = [word for word in words if not word.is_final]
             pending = partial or [word for word in pending if final and word.start_s >= final[-1].stop_s]
         told(words)
 
     for chunk_T in _in_chunks(audio, int(chunk_s * MODEL_SAMPLE_RATE)):
-        found.seconds += len(chunk_T) / MODEL_SAMPLE_RATE
+        result.seconds += len(chunk_T) / MODEL_SAMPLE_RATE
         if in_real_time:
-            time.sleep(max(0.0, found.seconds - (time.monotonic() - began)))
+            time.sleep(max(0.0, result.seconds - (time.monotonic() - began)))
         before = time.perf_counter()
         words = stream.insert(chunk_T)
-        count(words, found.seconds, time.perf_counter() - before)
+        count(words, result.seconds, time.perf_counter() - before)
     before = time.perf_counter()
-    count(stream.finish(), found.seconds, time.perf_counter() - before)
-    return found
+    count(stream.finish(), result.seconds, time.perf_counter() - before)
+    return result
 
 
 def _revised(before: Sequence[StreamWord], now: Sequence[StreamWord]) -> int:

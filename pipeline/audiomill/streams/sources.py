@@ -86,8 +86,8 @@ def _raw(file: IO[bytes], config: SourceConfig, name: str) -> Iterator[NDArray[n
 def _read(file: IO[bytes], size: int) -> bytes:
     """What is there now, up to `size` bytes: a pipe is not waited for until it has filled them."""
     read1 = getattr(file, "read1", None)
-    found: bytes = file.read(size) if read1 is None else read1(size)
-    return found
+    result: bytes = file.read(size) if read1 is None else read1(size)
+    return result
 
 
 def _mono(piece: bytes, config: SourceConfig) -> NDArray[np.float32]:

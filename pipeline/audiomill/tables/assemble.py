@@ -35,8 +35,8 @@ def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
         heard = [result.frames[HEARD] for result in results if HEARD in result.frames]
         tables = with_turns(tables, pa.concat_tables([OBSERVED.empty_table(), *heard]), wanted.speakers)
     for name, expected in wanted.frames.items():
-        found = [result.frames[name].cast(expected) for result in results if name in result.frames]
-        joined = pa.concat_tables(found) if found else expected.empty_table()
+        outcome = [result.frames[name].cast(expected) for result in results if name in result.frames]
+        joined = pa.concat_tables(outcome) if outcome else expected.empty_table()
         tables[name] = in_order_of(joined, "segment_id", tables["segments"].column("id"))
     if wanted.speakers is not None and TRANSCRIPTS.name in tables:
         tables[TRANSCRIPTS.name] = with_their_speakers(tables[TRANSCRIPTS.name], tables)

@@ -64,8 +64,8 @@ def with_texts(output: Place, part: int, table: str, rows: pa.Table, transcript:
     for row in read_table(output.join("segments", name), columns).to_pylist():
         said = {key: texts[row["id"]][key] for key in ("text", "language")}
         spoken.setdefault(row["recording_id"], []).append({**row, **said})
-    found = [_recording(row, spoken.get(row["id"], ())) for row in rows.to_pylist()]
-    return pa.Table.from_pylist(found, schema=schema.RECORDINGS)
+    results = [_recording(row, spoken.get(row["id"], ())) for row in rows.to_pylist()]
+    return pa.Table.from_pylist(results, schema=schema.RECORDINGS)
 
 
 def _recording(row: dict[str, Any], segments: Sequence[dict[str, Any]]) -> dict[str, Any]:

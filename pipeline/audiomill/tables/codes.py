@@ -62,8 +62,8 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
                     kept, lasting = run_lengths(codes_F) if want.deduplicate else (codes_F, None)
                     codes.append(kept)
                     durations.append(lasting)
-                    found = answers[number].readout.scales
-                    scales.append(np.array(found, np.float32) if found else None)
+                    result = answers[number].readout.scales
+                    scales.append(np.array(result, np.float32) if result else None)
     columns = plain_columns(rows, kind, ("codes", "durations", "scales"))
     columns["scales"] = lists(scales, np.float32)
     columns["codes"], columns["durations"] = lists(codes, np.uint16), lists(durations, np.uint16)
@@ -78,7 +78,7 @@ def run_lengths(codes_F: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArra
 
 def code_counts(codes: pa.Table) -> list[dict[str, Any]]:
     """How many frames each entry of each codebook has, for the ledger."""
-    found = []
+    results = []
     keys = ["model", "quantizer", "codebook", "num_entries"]
     for key in codes.group_by(keys, use_threads=False).aggregate([]).to_pylist():
         mask = np.logical_and.reduce([pc.equal(codes.column(name), key[name]).to_numpy() for name in keys])
@@ -86,8 +86,8 @@ def code_counts(codes: pa.Table) -> list[dict[str, Any]]:
         entries = mine.column("codes").combine_chunks().flatten().to_numpy()
         lasting = mine.column("durations").combine_chunks().flatten().to_numpy()
         weights = lasting if len(lasting) else None
-        found.append({**key, "counts": np.bincount(entries, weights, key["num_entries"]).astype(int).tolist()})
-    return found
+        results.append({**key, "counts": np.bincount(entries, weights, key["num_entries"]).astype(int).tolist()})
+    return results
 
 
 def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -101,11 +101,11 @@ def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
             key = (each["model"], each["quantizer"], each["codebook"])
             counts = np.asarray(each["counts"], np.int64)
             sums[key] = sums[key] + counts if key in sums else counts
-    found = []
+    results = []
     for (model, quantizer, codebook), counts in sorted(sums.items()):
         share = counts[counts > 0] / max(1, counts.sum())
         entropy = float(-(share * np.log(share)).sum())
-        found.append(
+        results.append(
             {
                 "model": model,
                 "quantizer": quantizer,
@@ -117,7 +117,7 @@ def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
                 "bits_a_frame": round(entropy / float(np.log(2)), 3),
             }
         )
-    return found
+    return results
 
 
 def _bytes_per_second(asked: Asked) -> float:
@@ -138,12 +138,12 @@ def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:
     stop, first = row, [column[row] for column in names]
     while stop < rows.num_rows and [column[stop] for column in names] == first:
         stop += 1
-    found = [np.array(rows.column("codes")[i].values) for i in range(row, stop)]
-    if len({len(codes) for codes in found}) > 1:
+    results = [np.array(rows.column("codes")[i].values) for i in range(row, stop)]
+    if len({len(codes) for codes in results}) > 1:
         raise InputError(
             "the codes were de-duplicated, so a segment's codebooks differ in length; choose one with codebook="
         )
-    return found[0] if len(found) == 1 else np.stack(found)
+    return results[0] if len(results) == 1 else np.stack(results)
 
 
 CODES = Output(

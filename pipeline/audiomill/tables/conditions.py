@@ -42,8 +42,8 @@ class Condition:
             if row.get("tags") is None:
                 return False
             label = self.column.removeprefix(TAG).strip().lower()
-            found = {each["label"].lower(): each["probability"] for each in row["tags"]}
-            return COMPARISONS[self.comparison](found.get(label, 0.0), self.value)
+            results = {each["label"].lower(): each["probability"] for each in row["tags"]}
+            return COMPARISONS[self.comparison](results.get(label, 0.0), self.value)
         value = row.get(self.column)
         return value is not None and COMPARISONS[self.comparison](value, self.value)
 
@@ -69,10 +69,10 @@ def conditions_of(text: str | None) -> list[Condition]:
 
 
 def _condition(text: str) -> Condition:
-    found = CONDITION.fullmatch(text)
-    if found is None:
+    match = CONDITION.fullmatch(text)
+    if match is None:
         raise UsageError(f"--where {text.strip()}: expected a comparison such as snr_db>=10 or tag:Music<0.3")
-    column, comparison, given = found.groups()
+    column, comparison, given = match.groups()
     column = column.strip()
     if not column.startswith(TAG) and column not in (*OF_SEGMENTS, *OF_QUALITY):
         known = ", ".join((*OF_QUALITY, "tag:LABEL", *OF_SEGMENTS))

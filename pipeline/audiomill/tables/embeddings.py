@@ -93,11 +93,11 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
     scales: list[NDArray[np.float32] | None] = []
     for number, cut in enumerate(answered.cuts):
         for task, answers in zip(answered.tasks, answered.answers, strict=True):
-            for want, found in zip(task.requested.vectors, answers[number].readout.vectors, strict=True):
-                named = {"layer": want.layer, "pool": _pool_name(want), "num_frames": found.num_frames}
+            for want, result in zip(task.requested.vectors, answers[number].readout.vectors, strict=True):
+                named = {"layer": want.layer, "pool": _pool_name(want), "num_frames": result.num_frames}
                 rows.append({**frame_row(cut, task, want.layer, want.stride), **named})
-                vectors.append(found.values_ND)
-                scales.append(found.scale_N)
+                vectors.append(result.values_ND)
+                scales.append(result.scale_N)
     columns = plain_columns(rows, kind, ("values", "scale"))
     columns["values"] = _values(vectors, kind.field("values").type)
     columns["scale"] = lists(scales, np.float32)
@@ -134,12 +134,12 @@ def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:
     values = rows.column("values")[row].values
     is_frames = pa.types.is_nested(values.type)
     flat = np.array(values.flatten() if is_frames else values)  # a copy: torch wants arrays that may be written to
-    found = flat.reshape(len(values), -1) if is_frames else flat
+    result = flat.reshape(len(values), -1) if is_frames else flat
     scale = rows.column("scale")[row].values
     if scale is None:
-        return found
+        return result
     scale_N = np.asarray(scale, np.float32)
-    scaled: NDArray[Any] = found.astype(np.float32) * (scale_N[:, None] if is_frames else scale_N)
+    scaled: NDArray[Any] = result.astype(np.float32) * (scale_N[:, None] if is_frames else scale_N)
     return scaled
 
 

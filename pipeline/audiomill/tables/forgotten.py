@@ -35,11 +35,11 @@ def forgotten_of(output: Place) -> dict[tuple[str, str], bool]:
     place = output.join("voices", "forgotten.json")
     if not place.exists():
         return {}
-    now, found = settings_of(output), dict[tuple[str, str], bool]()
+    now, result = settings_of(output), dict[tuple[str, str], bool]()
     for recording, speaker, words, settings in json.loads(place.read()):
         key = (recording, speaker if settings == now else EVERYBODY)
-        found[key] = found.get(key, False) or words
-    return found
+        result[key] = result.get(key, False) or words
+    return result
 
 
 def remember(output: Place, forgotten: Forgotten) -> None:
@@ -60,15 +60,15 @@ def without_forgotten(tables: dict[str, pa.Table], forgotten: Forgotten) -> dict
     mine = {key: words for key, words in forgotten.items() if key[0] in names}
     if not mine:
         return tables
-    found = dict(tables)
+    results = dict(tables)
     for name in ("speakers", "turns"):
         if name in tables:
             rows = [_without_vector(row, mine) for row in tables[name].to_pylist()]
-            found[name] = pa.Table.from_pylist(rows, schema=tables[name].schema)
+            results[name] = pa.Table.from_pylist(rows, schema=tables[name].schema)
     if EMBEDDINGS.name in tables:
-        found[EMBEDDINGS.name] = _without_their_vectors(tables, mine)
+        results[EMBEDDINGS.name] = _without_their_vectors(tables, mine)
     silent = {key: True for key, words in mine.items() if words}
-    return _without_words(found, silent) if silent else found
+    return _without_words(results, silent) if silent else results
 
 
 def _without_their_vectors(tables: dict[str, pa.Table], forgotten: Forgotten) -> pa.Table:
@@ -106,7 +106,7 @@ def _without_words(tables: dict[str, pa.Table], silent: Forgotten) -> dict[str, 
         else row
         for row in tables["recordings"].to_pylist()
     ]
-    found = {
+    results = {
         **tables,
         "segments": pa.Table.from_pylist(segments, schema=schema.SEGMENTS),
         "recordings": pa.Table.from_pylist(recordings, schema=schema.RECORDINGS),
@@ -116,8 +116,8 @@ def _without_words(tables: dict[str, pa.Table], silent: Forgotten) -> dict[str, 
         others = [
             _other_text(row, own.get(row["segment_id"], {}), silent) for row in tables[TRANSCRIPTS.name].to_pylist()
         ]
-        found[TRANSCRIPTS.name] = pa.Table.from_pylist(others, schema=tables[TRANSCRIPTS.name].schema)
-    return found
+        results[TRANSCRIPTS.name] = pa.Table.from_pylist(others, schema=tables[TRANSCRIPTS.name].schema)
+    return results
 
 
 def _other_text(row: dict[str, Any], segment: Mapping[str, Any], silent: Forgotten) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
         text = answer.text
         first = -(-cut["left"] // hop)
         stop = len(text.labels_F) if cut["right"] == 0 else -(-(cut["left"] + cut["stop"] - cut["start"]) // hop)
-        found = Emissions(text.top.tokens_FC[first:stop], text.top.logprobs_FC[first:stop])
-        top = narrowed(found, _num_kept(task.requested))
+        emissions = Emissions(text.top.tokens_FC[first:stop], text.top.logprobs_FC[first:stop])
+        top = narrowed(emissions, _num_kept(task.requested))
         rows.append(
             {
                 **frame_row(cut, task, None, 1),

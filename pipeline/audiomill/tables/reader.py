@@ -125,11 +125,11 @@ class OutputDataset(Dataset[_Sample]):
     @property
     def ids(self) -> list[str]:
         """Segment id of every sample, read from the files."""
-        found: list[str] = []
+        results: list[str] = []
         for (number, at), rows in zip(self._groups, self._rows, strict=True):
             group = self._file(number).read_row_group(at, columns=["segment_id"])
-            found += group.column("segment_id").take(pa.array(rows)).to_pylist()
-        return found
+            results += group.column("segment_id").take(pa.array(rows)).to_pylist()
+        return results
 
     @property
     def collate(self) -> Callable[[Sequence[_Sample]], Batch]:
@@ -229,12 +229,12 @@ class OutputDataset(Dataset[_Sample]):
         if others:
             table = read_table(self._place.join("recordings", name), list(dict.fromkeys(["id", *others])))
             recordings = {row["id"]: row for row in table.to_pylist()}
-        found = {}
+        columns = {}
         for row in segments.to_pylist():
             voice = by_speaker.get((row["recording_id"], row.get("speaker")), dict.fromkeys(VOICE))
             told = {**recordings.get(row["recording_id"], {}), **voice, **row}
-            found[row["id"]] = {column: told[column] for column in self._columns}
-        return found
+            columns[row["id"]] = {column: told[column] for column in self._columns}
+        return columns
 
 
 class _Collate:

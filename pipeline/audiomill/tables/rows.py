@@ -111,7 +111,7 @@ def _rounded(value: float | None) -> float | None:
 def metadata_of(recording: Mapping[str, Any]) -> dict[str, Any]:
     """What a manifest or a .json beside the audio told of a row of the recordings table; nothing where that is no mapping."""
     try:
-        found = json.loads(recording["metadata"] or "{}")
+        values = json.loads(recording["metadata"] or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}

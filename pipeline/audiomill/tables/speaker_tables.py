@@ -115,10 +115,10 @@ def with_turns(tables: dict[str, pa.Table], observed: pa.Table, want: SpeakersWa
     """
     segments = tables["segments"].to_pylist()
     names = tables["recordings"].column("id").to_pylist()
-    found = _by_channel(segments) if want.by_channel else _by_voice(observed, want)
+    result = _by_channel(segments) if want.by_channel else _by_voice(observed, want)
     turns, speakers = [], []
     for name in names:
-        own, voices = found.get(name, ([], []))
+        own, voices = result.get(name, ([], []))
         turns += [_turn_row(name, turn, want) for turn in own]
         speakers += list(_speaker_rows(name, own, voices, want))
     told = with_speakers(segments, turns)
@@ -138,8 +138,8 @@ def with_their_speakers(transcripts: pa.Table, tables: Mapping[str, pa.Table]) -
     timed = [{**segments[row["segment_id"]], "words": row["words"]} for row in rows]
     plain = [name for name in TURNS.names if name != "vector"]
     told = with_speakers(timed, tables["turns"].select(plain).to_pylist())
-    found = [row | {"words": each["words"]} for row, each in zip(rows, told, strict=True)]
-    return pa.Table.from_pylist(found, schema=transcripts.schema)
+    results = [row | {"words": each["words"]} for row, each in zip(rows, told, strict=True)]
+    return pa.Table.from_pylist(results, schema=transcripts.schema)
 
 
 _Found = dict[str, tuple[list[Turn], list[Voice]]]

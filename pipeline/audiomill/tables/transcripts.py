@@ -50,13 +50,13 @@ def agreement(one: str, other: str, language: str | None) -> float:
 def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
     """By segment, then by model."""
     main = next(n for n, task in enumerate(answered.tasks) if task.requested.is_main)
-    found = [
+    results = [
         _row(cut, task, answered.texts[number][at], answered.texts[main][at])
         for at, cut in enumerate(answered.cuts)
         for number, task in enumerate(answered.tasks)
         if task.requested.beside
     ]
-    return pa.Table.from_pylist(found, schema=kind)
+    return pa.Table.from_pylist(results, schema=kind)
 
 
 def _row(cut: Any, task: Any, text: Transcript | None, main: Transcript | None) -> dict[str, Any]:

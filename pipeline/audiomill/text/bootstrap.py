@@ -69,10 +69,10 @@ def _resampled(
     random: np.random.Generator,
 ) -> list[NDArray[np.float64]]:
     """Word error rates of both, of resampled test sets."""
-    found = []
+    results = []
     share = np.full(len(words), 1 / len(words))
     for at in range(0, num_samples, ROWS_AT_A_TIME):
         counts = random.multinomial(len(words), share, size=min(ROWS_AT_A_TIME, num_samples - at)).astype(np.float64)
         total = np.maximum(1.0, counts @ words)
-        found.append(np.stack([counts @ before / total, counts @ after / total]))
-    return found
+        results.append(np.stack([counts @ before / total, counts @ after / total]))
+    return results

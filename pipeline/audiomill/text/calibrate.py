@@ -53,8 +53,8 @@ class Calibration:
     def expected_wer(self, features_ND: Vector) -> Vector:
         """Between 0 and 1, of each text."""
         standard = (features_ND - self.mean_D) / self.scale_D
-        found: Vector = _sigmoid(np.column_stack([np.ones(len(standard)), standard]) @ self.weights_D)
-        return found
+        vector: Vector = _sigmoid(np.column_stack([np.ones(len(standard)), standard]) @ self.weights_D)
+        return vector
 
     def numbers(self) -> Numbers:
         """As plain values."""
@@ -79,11 +79,11 @@ def read(content: bytes) -> Numbers:
     Raises:
         ValueError: it is something else.
     """
-    found = json.loads(content)
-    if not isinstance(found, dict) or tuple(found.get("signs", ())) != SIGNS:
+    values = json.loads(content)
+    if not isinstance(values, dict) or tuple(values.get("signs", ())) != SIGNS:
         raise ValueError(f"expected the signs {', '.join(SIGNS)}")
     sizes = (("mean", len(SIGNS)), ("scale", len(SIGNS)), ("weights", len(SIGNS) + 1))
-    mean, scale, weights = (tuple(map(float, found[name])) for name, _ in sizes)
+    mean, scale, weights = (tuple(map(float, values[name])) for name, _ in sizes)
     if [len(each) for each in (mean, scale, weights)] != [size for _, size in sizes] or min(scale) <= 0:
         raise ValueError("expected a number for each sign")
     return mean, scale, weights
@@ -114,12 +114,12 @@ def fit(features_ND: Vector, wer_N: Vector) -> Calibration:
 def cross_fitted(features_ND: Vector, wer_N: Vector) -> Vector:
     """What is expected of each text by calibrations that did not see it: for honest figures."""
     folds = np.arange(len(wer_N)) % NUM_FOLDS
-    found = np.zeros(len(wer_N))
+    result = np.zeros(len(wer_N))
     for fold in range(NUM_FOLDS):
         own = folds == fold
         if own.any() and (~own).any():
-            found[own] = fit(features_ND[~own], wer_N[~own]).expected_wer(features_ND[own])
-    return found
+            result[own] = fit(features_ND[~own], wer_N[~own]).expected_wer(features_ND[own])
+    return result
 
 
 def reliability(expected_N: Vector, wer_N: Vector) -> tuple[list[tuple[float, float, int]], float]:

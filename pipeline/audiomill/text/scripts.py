@@ -65,8 +65,8 @@ def units(text: str) -> list[str]:
     >>> units("go to 東京 now")
     ['go', 'to', '東', '京', 'now']
     """
-    found: list[str] = _UNIT.findall(text)
-    return found
+    result: list[str] = _UNIT.findall(text)
+    return result
 
 
 def is_unspaced(text: str) -> bool:
@@ -88,17 +88,17 @@ def blanks_between(words: Sequence[str], text: str) -> list[str]:
         words: in the order of the text.
         text: that they are the words of.
     """
-    found, at = [], 0
+    result, at = [], 0
     for number, word in enumerate(words):
         place = text.find(word, at)
         if number == 0:
-            found.append("")
+            result.append("")
         elif place >= 0:
-            found.append(" " if any(each.isspace() for each in text[at:place]) else "")
+            result.append(" " if any(each.isspace() for each in text[at:place]) else "")
         else:
-            found.append("" if glues(words[number - 1], word) else " ")
+            result.append("" if glues(words[number - 1], word) else " ")
         at = at if place < 0 else place + len(word)
-    return found
+    return result
 
 
 def joined(words: Sequence[str]) -> str:
@@ -136,14 +136,14 @@ def with_plain_digits(text: str) -> str:
 
 def scripts_of(text: str) -> set[str]:
     """Scripts of the letters, by Unicode's names: `{"latin", "han"}`; other: one that is rare here."""
-    found = set()
+    scripts = set()
     for character in set(text):
         if character.isalpha():
             names = (name for name, pattern in _SCRIPTS.items() if pattern.match(character))
             name = next(names, None)
             if name is not None or not regex.match(r"[\p{Common}\p{Inherited}]", character):
-                found.add(name or "other")
-    return found
+                scripts.add(name or "other")
+    return scripts
 
 
 def width(text: str) -> int:

@@ -92,7 +92,7 @@ def _ms(seconds: float) -> int:
 
 def _filled(intervals: Iterable[_Interval], end: int) -> list[Written]:
     """With empty ones between them; what overlaps begins where the one before it ends. `end`: milliseconds."""
-    found: list[Written] = []
+    writtens: list[Written] = []
     at = 0
     for start_s, stop_s, text in sorted(intervals):
         start = max(_ms(start_s), at)
@@ -100,12 +100,12 @@ def _filled(intervals: Iterable[_Interval], end: int) -> list[Written]:
         if stop <= start:
             continue
         if start > at:
-            found.append((at, start, ""))
-        found.append((start, stop, text))
+            writtens.append((at, start, ""))
+        writtens.append((start, stop, text))
         at = stop
-    if at < end or not found:
-        found.append((at, end, ""))
-    return found
+    if at < end or not writtens:
+        writtens.append((at, end, ""))
+    return writtens
 
 
 def _tier(number: int, name: str, intervals: Sequence[Written], end: int) -> str:

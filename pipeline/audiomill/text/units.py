@@ -64,9 +64,9 @@ def unit_lines(
 
 def _frames(codes: pa.Table, row: int) -> NDArray[np.uint16]:
     """One code a frame."""
-    found: NDArray[np.uint16] = np.asarray(codes.column("codes")[row].values)
+    result: NDArray[np.uint16] = np.asarray(codes.column("codes")[row].values)
     durations = codes.column("durations")[row].values
-    return found if durations is None else np.repeat(found, np.asarray(durations))
+    return result if durations is None else np.repeat(result, np.asarray(durations))
 
 
 def _line(recording: str, frames_KF: NDArray[np.uint16], is_joined: bool, is_tagged: bool) -> UnitLine:

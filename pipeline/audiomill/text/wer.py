@@ -51,8 +51,8 @@ def score_pair(reference: str, hypothesis: str, language: str | None) -> tuple[E
 
 def word_edits(expected: Sequence[str], got: Sequence[str]) -> int:
     """Fewest substitutions, deletions and insertions that turn one list of words into the other."""
-    found = _errors(expected, got)
-    return found.substitutions + found.deletions + found.insertions
+    errors = _errors(expected, got)
+    return errors.substitutions + errors.deletions + errors.insertions
 
 
 def _errors(expected: Sequence[str], got: Sequence[str]) -> Errors:
@@ -96,8 +96,8 @@ def errors_by_piece(reference: str, pieces: Sequence[str], language: str | None)
     edits, against = [0] * len(parts), [list[str]() for _ in parts]
     if not expected or not owner:
         return [PieceErrors(num_edits=len(words), num_reference=0, reference="") for words in parts]
-    found = jiwer.process_words(" ".join(expected), " ".join(word for words in parts for word in words))
-    for chunk in found.alignments[0]:
+    result = jiwer.process_words(" ".join(expected), " ".join(word for words in parts for word in words))
+    for chunk in result.alignments[0]:
         mine = expected[chunk.ref_start_idx : chunk.ref_end_idx]
         owners = owner[chunk.hyp_start_idx : chunk.hyp_end_idx]
         owners = owners or [owner[min(chunk.hyp_start_idx, len(owner) - 1)]] * len(mine)

@@ -204,22 +204,22 @@ def drop_counts(dropped: Sequence[Dropped]) -> dict[str, int]:
 
 def _entries(source: Source, plan: PlanConfig, decode: DecodeConfig, folder: Path) -> dict[int | None, list[Entry]]:
     """Recordings or spans with their text, by the channel that is meant (None: as decoded)."""
-    found: defaultdict[int | None, list[Entry]] = defaultdict(list)
+    entries: defaultdict[int | None, list[Entry]] = defaultdict(list)
     plain = []
     for entry, channel in source.spans:
-        found[channel].append(entry)
+        entries[channel].append(entry)
     for name in source.inputs:
         place = Place(name, plan.storage_options)
         if is_selection(place):
             for entry, channel in read_selection(place):
-                found[channel].append(entry)
+                entries[channel].append(entry)
         else:
             plain.append(name)
     if plain:
         listing = listed(tuple(plain), plan, decode, str(folder))
         plan.storage_options.update(listing.options({}))  # whoever reads them later
-        found[None] += listing.entries
-    return found
+        entries[None] += listing.entries
+    return entries
 
 
 def _decoded(
@@ -260,14 +260,14 @@ def _decoded(
 
 def _mark(rows: pa.Table, options: dict[str, Any]) -> str:
     """What plan rows say of their files, and the texts beside local ones: whether decoding again could give something else."""
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for row in rows.drop_columns(["part", "planned_s", "duration_s"]).to_pylist():
-        found.update(repr(sorted(row.items())).encode("utf-8", "surrogatepass"))
+        result.update(repr(sorted(row.items())).encode("utf-8", "surrogatepass"))
         for sidecar in row["sidecars"] or () if row["kind"] == "file" else ():
             text = Place(f"{stem_of(row['source'])}.{sidecar['kind']}", options)
             if text.is_local and text.exists():
-                found.update(text.read())
-    return found.hexdigest()
+                result.update(text.read())
+    return result.hexdigest()
 
 
 def _sorted_out(

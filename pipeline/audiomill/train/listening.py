@@ -31,11 +31,11 @@ def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, 
     clips, _ = prepare([source], folder, DecodeConfig(), PlanConfig(storage_options=options), _MAX_CLIP_S, 0.0)
     heard = clips["listen"]
     number = {identity: at for at, identity in enumerate(heard.table.column("id").to_pylist())}
-    found = {}
+    results = {}
     for row, (entry, _) in zip(rows, spans, strict=True):
         if entry.id in number:
-            found[row["id"]] = player(heard.pcm(number[entry.id]), row["text"])
-    return found
+            results[row["id"]] = player(heard.pcm(number[entry.id]), row["text"])
+    return results
 
 
 def player(pcm_T: Any, text: str | None) -> Raw:

@@ -39,10 +39,10 @@ class _Index:
         Raises:
             UsageError: no such voice.
         """
-        found = [link for link in self.links if link.voice == voice]
-        if not found:
+        results = [link for link in self.links if link.voice == voice]
+        if not results:
             raise UsageError(f"{voice}: no such voice; `audiomill voices OUTPUT` lists them")
-        return found
+        return results
 
 
 def read_index(output: Place) -> _Index:
@@ -87,7 +87,7 @@ def speakers_of(output: Place) -> list[Heard]:
         raise InputError(
             f"{output.url}: knows no speakers; expected the --output of a run with --speakers auto --keep-voices"
         )
-    found: list[Heard] = []
+    heards: list[Heard] = []
     count = 0
     for _, rows in ledger.each_part(output, "speakers", ["recording_id", "speaker", "speech_s", "vector"]):
         count += rows.num_rows
@@ -95,10 +95,10 @@ def speakers_of(output: Place) -> list[Heard]:
         if kept.num_rows:
             flat = kept.column("vector").combine_chunks().flatten().to_numpy()
             told = [kept.column(each).to_pylist() for each in ("recording_id", "speaker", "speech_s")]
-            found += map(Heard, *told, flat.reshape(kept.num_rows, -1))
-    if count and not found and not forgotten_of(output):
+            heards += map(Heard, *told, flat.reshape(kept.num_rows, -1))
+    if count and not heards and not forgotten_of(output):
         raise InputError(f"{output.url}: no vectors were kept; run it again with --keep-voices, into another --output")
-    return found
+    return heards
 
 
 def updated(output: Place, distance: float = LINK_DISTANCE) -> _Index:
@@ -209,7 +209,7 @@ def rows_of(output: Place, index: _Index) -> list[dict[str, Any]]:
     members: defaultdict[str, list[Link]] = defaultdict(list)
     for link in index.links:
         members[link.voice].append(link)
-    found = [
+    results = [
         {
             "voice": voice,
             "name": index.names.get(voice),
@@ -218,4 +218,4 @@ def rows_of(output: Place, index: _Index) -> list[dict[str, Any]]:
         }
         for voice in index.voices.ids
     ]
-    return sorted(found, key=lambda row: (-row["speech_s"], row["voice"]))
+    return sorted(results, key=lambda row: (-row["speech_s"], row["voice"]))

@@ -45,8 +45,8 @@ class Follower:
         self.entries = {part: entry for part, entry in self.entries.items() if part in done}  # one may be withdrawn
         fresh = sorted(done - self.entries.keys())
         with ThreadPoolExecutor(16) as pool:
-            found = zip(fresh, pool.map(self._entry, fresh), strict=True)
-            self.entries |= {part: entry for part, entry in found if entry is not None}
+            result = zip(fresh, pool.map(self._entry, fresh), strict=True)
+            self.entries |= {part: entry for part, entry in result if entry is not None}
         rejections = sum((Counter(each.rejections) for each in self.entries.values()), Counter[str]())
         audio_s = sum(each.duration_s for each in self.entries.values())
         planned_s, done_s = sum(self.planned_s.values()), sum(self.planned_s.get(part, 0.0) for part in self.entries)

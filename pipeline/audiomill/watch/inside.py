@@ -19,16 +19,16 @@ class Inside(NamedTuple):
 
 def inside(output: Place) -> Inside:
     """What the workers of a run have written down; nothing where all pieces are quick."""
-    found = Inside()
+    result = Inside()
     for name in output.join("_pieces").names():
         if name.endswith(SUFFIX) and not name.startswith("."):
             try:
                 told = json.loads(output.join("_pieces", name).read())
             except (FileNotFoundError, ValueError):  # written and gone while we look
                 continue
-            found = Inside(
-                found.segments + told["segments"],
-                found.segments_done + told["segments_done"],
-                found.audio_done_s + told["audio_done_s"],
+            result = Inside(
+                result.segments + told["segments"],
+                result.segments_done + told["segments_done"],
+                result.audio_done_s + told["audio_done_s"],
             )
-    return found
+    return result

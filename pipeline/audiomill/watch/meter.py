@@ -64,12 +64,12 @@ class StageCounts:
     def waiting(self) -> dict[str, int]:
         """Parts before the decoders, pieces before the models and before the writers."""
         counts = self._counts
-        found = {
+        results = {
             "decode": self._num_parts - counts["decode", "in"],
             "infer": counts["decode", "out"] - counts["infer", "in"],
             "write": counts["infer", "out"] - counts["write", "in"],
         }
-        return {stage: max(0, count) for stage, count in found.items()}
+        return {stage: max(0, count) for stage, count in results.items()}
 
 
 @dataclass

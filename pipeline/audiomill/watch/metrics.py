@@ -31,11 +31,11 @@ class _Collector:
         values = list(self._meter.values())
         for name, kind, meaning, label in METRICS:
             family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-            found = family(name, meaning, labels=[label] if label else [])
+            result = family(name, meaning, labels=[label] if label else [])
             for each, where, value in values:
                 if each == name:
-                    found.add_metric([where] if label else [], value)
-            yield found
+                    result.add_metric([where] if label else [], value)
+            yield result
 
 
 @contextlib.contextmanager

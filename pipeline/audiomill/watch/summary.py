@@ -28,8 +28,8 @@ COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "sp
 
 def _only_language(spec: RunSpec) -> str | None:
     """The one language that the models of a run know, if they know one alone."""
-    found = [find_checkpoint(task.model, spec.storage_options) for task in spec.tasks if task.requested.transcripts]
-    return next((one for each in found if (one := each.family.only_language(Path(each.path)))), None)
+    results = [find_checkpoint(task.model, spec.storage_options) for task in spec.tasks if task.requested.transcripts]
+    return next((one for each in results if (one := each.family.only_language(Path(each.path)))), None)
 
 
 def _of_second_model(entries: Sequence[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:

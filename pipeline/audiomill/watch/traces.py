@@ -43,9 +43,9 @@ def tracer(endpoint: str | None, console: Console) -> Iterator[Callable[[Mapping
     class Exporter(OTLPSpanExporter):  # type: ignore[misc]
         def export(self, spans: Any) -> Any:
             nonlocal num_lost
-            found = super().export(spans)
-            num_lost += len(spans) * (found is not SpanExportResult.SUCCESS)
-            return found
+            result = super().export(spans)
+            num_lost += len(spans) * (result is not SpanExportResult.SUCCESS)
+            return result
 
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # one warning of ours instead
     provider = TracerProvider(resource=Resource.create({"service.name": "audiomill"}))

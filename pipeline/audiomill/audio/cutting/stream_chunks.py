@@ -42,9 +42,9 @@ class StreamChunks:
         return spans
 
     def _span(self, stop: int, right: int) -> Span:
-        found = Span(self._start, stop, min(self._left, self._start), right)
+        span = Span(self._start, stop, min(self._left, self._start), right)
         self._start = stop
-        return found
+        return span
 
 
 def in_steps(seconds: float, step: int) -> int:

@@ -165,8 +165,8 @@ def estimated_s(handle: IO[bytes], stated_end: int | None = None) -> float | Non
     """
     begin, end = tags_end(handle), handle.seek(0, io.SEEK_END)
     end = end if stated_end is None or stated_end <= begin else min(end, stated_end)
-    found = [each for at in _places(begin, end) if (each := _seconds_a_byte(handle, at)) is not None]
-    return None if not found else (end - begin) * sum(found) / len(found)
+    results = [each for at in _places(begin, end) if (each := _seconds_a_byte(handle, at)) is not None]
+    return None if not results else (end - begin) * sum(results) / len(results)
 
 
 def _places(begin: int, end: int) -> list[int]:

@@ -87,8 +87,8 @@ def _of_w64(handle: IO[bytes]) -> int | None:
 
 def _of_nist(handle: IO[bytes]) -> int | None:
     handle.seek(0)
-    found = NIST_COUNT.search(handle.read(1024))
-    return None if found is None else int(found.group(1)) or None
+    match = NIST_COUNT.search(handle.read(1024))
+    return None if match is None else int(match.group(1)) or None
 
 
 def _of_caf(handle: IO[bytes]) -> int | None:

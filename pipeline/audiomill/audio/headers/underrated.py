@@ -124,12 +124,12 @@ def _coded_number(header: bytes, at: int) -> tuple[int | None, int]:
 
 def _crc_8(content: bytes) -> int:
     """Polynomial 0x07."""
-    found = 0
+    result = 0
     for byte in content:
-        found ^= byte
+        result ^= byte
         for _ in range(8):
-            found = (found << 1 ^ 0x07 if found & 0x80 else found << 1) & 0xFF
-    return found
+            result = (result << 1 ^ 0x07 if result & 0x80 else result << 1) & 0xFF
+    return result
 
 
 def bytes_behind(handle: IO[bytes]) -> int:

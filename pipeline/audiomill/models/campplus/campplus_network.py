@@ -38,8 +38,8 @@ class FrontBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        found: Tensor = (inner + self.shortcut(x)).relu()
-        return found
+        out: Tensor = (inner + self.shortcut(x)).relu()
+        return out
 
 
 class FrontEnd(nn.Module):
@@ -56,8 +56,8 @@ class FrontEnd(nn.Module):
 
     def forward(self, mel_BMF: Tensor) -> Tensor:
         x = self.layer2(self.layer1(self.bn1(self.conv1(mel_BMF[:, None])).relu()))
-        found: Tensor = self.bn2(self.conv2(x)).relu().flatten(1, 2)
-        return found
+        out: Tensor = self.bn2(self.conv2(x)).relu().flatten(1, 2)
+        return out
 
 
 def normed(channels: int) -> nn.Sequential:
@@ -73,8 +73,8 @@ class FirstLayer(nn.Module):
         self.nonlinear = normed(FIRST_CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.nonlinear(self.linear(x))
-        return found
+        out: Tensor = self.nonlinear(self.linear(x))
+        return out
 
 
 class Pointwise(nn.Conv1d):
@@ -84,8 +84,8 @@ class Pointwise(nn.Conv1d):
         super().__init__(channels, width, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        found = self.weight[:, :, 0] @ x
-        return found if self.bias is None else found + self.bias[:, None]
+        result = self.weight[:, :, 0] @ x
+        return result if self.bias is None else result + self.bias[:, None]
 
 
 class ContextLayer(nn.Module):
@@ -102,8 +102,8 @@ class ContextLayer(nn.Module):
         context = x.mean(-1, keepdim=True) + means
         weight = self.linear2(self.linear1(context).relu()).sigmoid()  # the same for all frames of a stretch
         weight = weight.repeat_interleave(CONTEXT_FRAMES, -1)[..., : x.shape[-1]]
-        found: Tensor = self.linear_local(x) * weight
-        return found
+        out: Tensor = self.linear_local(x) * weight
+        return out
 
 
 class DenseLayer(nn.Module):
@@ -126,8 +126,8 @@ class Halving(nn.Module):
         self.nonlinear, self.linear = normed(channels), Pointwise(channels, channels // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.linear(self.nonlinear(x))
-        return found
+        out: Tensor = self.linear(self.nonlinear(x))
+        return out
 
 
 class Statistics(nn.Module):
@@ -146,8 +146,8 @@ class LastLayer(nn.Module):
         self.nonlinear = nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(width, affine=False)))
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.nonlinear(self.linear(x[..., None])[..., 0])
-        return found
+        out: Tensor = self.nonlinear(self.linear(x[..., None])[..., 0])
+        return out
 
 
 class CamPlusPlus(nn.Module):
@@ -174,5 +174,5 @@ class CamPlusPlus(nn.Module):
         self.xvector = nn.Sequential(layers)
 
     def forward(self, mel_BFM: Tensor) -> Tensor:
-        found: Tensor = self.xvector(self.head(mel_BFM.transpose(1, 2)))
-        return found
+        out: Tensor = self.xvector(self.head(mel_BFM.transpose(1, 2)))
+        return out

@@ -28,7 +28,7 @@ def load_campplus(path: Path, device: str, root: str) -> Embedder:
     def forward(pcm_BT: Tensor) -> Tensor:
         with one_thread():
             mel_BFM = fbank.log_mels(pcm_BT.double() / FULL_SCALE)
-        found: Tensor = network((mel_BFM - mel_BFM.mean(1, keepdim=True)).float())
-        return found
+        out: Tensor = network((mel_BFM - mel_BFM.mean(1, keepdim=True)).float())
+        return out
 
     return Embedder(forward, width, WINDOW_SAMPLES + (LEAST_FRAMES - 1) * HOP_SAMPLES, torch.device(device))

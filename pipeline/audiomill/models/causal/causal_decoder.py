@@ -78,10 +78,10 @@ def check_known(config: Any, name: str) -> None:
 
 def _layers(body: Any, turn: ApplyRotary, precision: str, frees: bool) -> Iterator[DecoderLayer]:
     for number in range(len(body.layers)):
-        found = _layer(body.layers[number], number, body.config, turn, precision)
+        layer = _layer(body.layers[number], number, body.config, turn, precision)
         if frees:
             body.layers[number] = torch.nn.Identity()
-        yield found
+        yield layer
 
 
 def _layer(layer: Any, number: int, config: Any, turn: ApplyRotary, precision: str) -> DecoderLayer:

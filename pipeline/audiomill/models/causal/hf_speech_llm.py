@@ -62,8 +62,8 @@ class Layout:
 def heard_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """heard_ND of a model that takes all features that its processor gives."""
     features = {name: each for name, each in inputs.items() if name.startswith("input_features")}
-    found: Tensor = model.get_audio_features(**features, return_dict=True).pooler_output
-    return found.reshape(-1, found.shape[-1])
+    out: Tensor = model.get_audio_features(**features, return_dict=True).pooler_output
+    return out.reshape(-1, out.shape[-1])
 
 
 class HfAudioPrefixEncoder:
@@ -100,9 +100,9 @@ class HfAudioPrefixEncoder:
         """What the model is given of one utterance."""
         wave = utterance.pcm_T.astype(np.float32) / 32768.0
         wave = np.pad(wave, (0, max(0, _MIN_SAMPLES - len(wave))))
-        found = self._layout.request(self._processor, wave, self._language(utterance))
+        request = self._layout.request(self._processor, wave, self._language(utterance))
         device, dtype = self._model.device, self._model.dtype
-        return {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in found.items()}
+        return {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in request.items()}
 
     @torch.inference_mode()
     def embedded(self, utterance: Utterance) -> Tensor:
@@ -201,18 +201,18 @@ def _processor(folder: Path, layout: Layout) -> Any:
     if layout.processor is not None:
         return layout.processor(folder)
     try:
-        found = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         needs = f"; it may need pip install '{layout.needs}'" if layout.needs else ""
         raise ModelError(
             f"{folder}: no processor ({reason}); expected processor_config.json and the tokenizer beside the weights{needs}"
         ) from error
-    if not hasattr(found, "tokenizer"):
+    if not hasattr(processor, "tokenizer"):
         raise ModelError(f"{folder}: a processor without a tokenizer; expected tokenizer.json beside the weights")
-    return found
+    return processor
 
 
-def tensors_of(found: Mapping[str, Any]) -> dict[str, Tensor]:
+def tensors_of(result: Mapping[str, Any]) -> dict[str, Tensor]:
     """Of a processor's answer."""
-    return {name: each for name, each in found.items() if isinstance(each, Tensor)}
+    return {name: each for name, each in result.items() if isinstance(each, Tensor)}

@@ -52,8 +52,8 @@ class LanguageModel:
     @property
     def embeddings_VD(self) -> Tensor:  # noqa: N802
         """Of its tokens."""
-        found: Tensor = self.body.embed_tokens.weight
-        return found
+        out: Tensor = self.body.embed_tokens.weight
+        return out
 
     def embedded(self, tokens: Sequence[int]) -> Tensor:
         """embedded_LD, as `inputs_embeds` takes them."""
@@ -61,29 +61,29 @@ class LanguageModel:
 
     def prefix(self, parts: Sequence[Tensor]) -> Tensor:
         """prefix_PD of embedded parts, as layers take it."""
-        found = torch.cat([part.to(self.body.dtype) for part in parts])
-        return found * getattr(self.body.config, "embedding_multiplier", 1.0)
+        result = torch.cat([part.to(self.body.dtype) for part in parts])
+        return result * getattr(self.body.config, "embedding_multiplier", 1.0)
 
     def weights(self, precision: str, frees: bool = False) -> DecoderWeights:
         """For writing; several tokens that end a text become one. `frees`: transformers' own layers are dropped."""
         device = self.embeddings_VD.device
-        found = causal_weights(
+        result = causal_weights(
             self.body, self.head, step_precision(precision, device), self.name, self.logits_scaling, frees
         )
         first = self.ends[0]
         if len(self.ends) == 1:
-            return found
+            return result
         rest = torch.tensor(
             self.ends[1:], device=device
         )  # here, because a recorded step may copy nothing to the device
 
         def vocabulary(x: Tensor) -> Tensor:
-            logits = found.vocabulary(x).float()
+            logits = result.vocabulary(x).float()
             likeliest = logits.index_select(-1, rest).amax(-1)
             logits[..., first] = torch.maximum(logits[..., first], likeliest)
             return logits.index_fill_(-1, rest, -torch.inf)
 
-        return dataclasses.replace(found, vocabulary=vocabulary)
+        return dataclasses.replace(result, vocabulary=vocabulary)
 
     def special_tokens(self) -> SpecialTokens:
         """It writes neither timestamps nor that nobody speaks."""

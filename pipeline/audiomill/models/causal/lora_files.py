@@ -67,9 +67,9 @@ def add_lora(folder: Path, body: Any) -> None:
     count = 0
     with safe_open(folder / WEIGHTS, "pt") as file:
         for name in file.keys():  # noqa: SIM118  (not a dict)
-            if (found := LAYER.search(name)) is None:
+            if (match := LAYER.search(name)) is None:
                 continue
-            own = weights.get(f"{found.group(1)}.weight")
+            own = weights.get(f"{match.group(1)}.weight")
             update = file.get_tensor(name.replace("lora_A", "lora_B")).float() @ file.get_tensor(name).float() * scale
             if own is None or own.shape != update.shape:
                 raise ModelError(

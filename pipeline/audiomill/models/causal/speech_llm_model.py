@@ -111,8 +111,8 @@ class SpeechLLM:
             named = "end" if token == writer.tokens.end else f"<{token}>"
             return text.replace(" ", "␣") or named
 
-        found = first_choices(writer.weights, prefix_PD, heard.tokens[:MOST_SHOWN], NUM_CHOICES, text_of)
-        return Way(self._listening.stages(utterance), found)
+        result = first_choices(writer.weights, prefix_PD, heard.tokens[:MOST_SHOWN], NUM_CHOICES, text_of)
+        return Way(self._listening.stages(utterance), result)
 
     def parity(self, utterance: Utterance) -> Parity:
         return self._parity(utterance)

@@ -95,8 +95,8 @@ class CodecModel(SpeechModel):
             self._overlaps.add(utterance, codes_KF.cpu().numpy())
         codes_BFK = codes_KF[:, :num_frames].T[None]
         core = CoreFrames([utterance], [codes_BFK.shape[1]], self._step, codes_BFK.device)
-        found = read_out(self._wants, {}, codes_BFK, {}, lambda layer: core)
-        return [Prediction(None, readout._replace(scales=scales)) for readout in found]
+        out = read_out(self._wants, {}, codes_BFK, {}, lambda layer: core)
+        return [Prediction(None, readout._replace(scales=scales)) for readout in out]
 
     def _heard(self, utterance: Utterance) -> NDArray[np.float32]:
         """wave_TK in the codec's form."""

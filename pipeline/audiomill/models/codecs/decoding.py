@@ -42,14 +42,14 @@ class CodecDecoder:
         if self._is_chunked:
             return _sound_of_chunks(self._model, codes, scales)
         per_window, margin = (round(seconds * self._frame_rate) for seconds in (WINDOW_S, MARGIN_S))
-        num_frames, found = codes.shape[-1], []
+        num_frames, result = codes.shape[-1], []
         for first in range(0, num_frames, per_window):
             last = min(first + per_window, num_frames)
             start, stop = max(0, first - margin), min(num_frames, last + margin)
             wave_TK = self._decoded(codes[..., start:stop])
             begin, end = self._sample(first - start), self._sample(last - start)
-            found.append(wave_TK[begin:] if last == num_frames else wave_TK[begin:end])
-        return np.concatenate(found)
+            result.append(wave_TK[begin:] if last == num_frames else wave_TK[begin:end])
+        return np.concatenate(result)
 
     def _sample(self, num_frames: int) -> int:
         """Where a frame begins; decoders of odd strides give a few samples less at the end than that says."""
@@ -77,8 +77,8 @@ def _sound_of_chunks(model: Any, codes_1KF: Tensor, scales: Sequence[float]) -> 
 
 
 def _channels_last(values: Tensor, num_channels: int) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = values.reshape(num_channels, -1).T.float().cpu().numpy()
-    return found
+    result: NDArray[np.float32] = values.reshape(num_channels, -1).T.float().cpu().numpy()
+    return result
 
 
 def load_decoder(path: Path, shape: Shape, device: str) -> CodecDecoder:

@@ -60,7 +60,7 @@ def mimi(model: Any, sound: Sound) -> Encoded:
     if len(windows) == 1:
         return in_one_piece(model, sound)
     past: dict[int, Any] = {}
-    cache, found = None, []
+    cache, result = None, []
     for first, last in windows:
         heartbeat()
         is_last = last == windows[-1][1]
@@ -69,8 +69,8 @@ def mimi(model: Any, sound: Sound) -> Encoded:
         cache, hidden = out.cache, out.last_hidden_state.transpose(1, 2)
         if encoder.downsample is not None:
             hidden = _onward(encoder.downsample, hidden, past, is_last)
-        found.append(model.quantizer.encode(hidden, None).transpose(0, 1)[0])
-    return Encoded(torch.cat(found, -1))
+        result.append(model.quantizer.encode(hidden, None).transpose(0, 1)[0])
+    return Encoded(torch.cat(result, -1))
 
 
 def encodec(model: Any, sound: Sound) -> Encoded:
@@ -81,43 +81,43 @@ def encodec(model: Any, sound: Sound) -> Encoded:
     if len(windows) == 1 or not config.use_causal_conv or config.normalize:
         return Encoded(model.encode(**sound.given(), bandwidth=bandwidth).audio_codes[0, 0])
     past: dict[int, Any] = {}
-    found = []
+    results = []
     for first, last in windows:
         heartbeat()
         hidden = _through(model.encoder.layers, sound.window(first, last), past, last == windows[-1][1])
-        found.append(model.quantizer.encode(hidden, bandwidth).transpose(0, 1)[0])
-    return Encoded(torch.cat(found, -1))
+        results.append(model.quantizer.encode(hidden, bandwidth).transpose(0, 1)[0])
+    return Encoded(torch.cat(results, -1))
 
 
 def encodec_chunks(model: Any, sound: Sound) -> Encoded:
     """Chunk by chunk, each with its own loudness, as the one of 48 kHz is defined. transformers' `encode` goes on to a last
     chunk that holds nothing but padding; it is left out. The mean that is its loudness has other last bits with another number
     of threads, so there is one."""
-    config, found = model.config, []
+    config, result = model.config, []
     scales: list[float] = []
     for first in range(0, len(sound.wave_TK), config.chunk_stride):
         heartbeat()
         frame = sound.window(first, first + config.chunk_length)
         with one_thread():
             out = model.encode(frame, bandwidth=config.target_bandwidths[-1])
-        found.append(out.audio_codes[0, 0])
+        result.append(out.audio_codes[0, 0])
         scales += [] if out.audio_scales[0] is None else out.audio_scales[0].reshape(-1).tolist()
-    return Encoded(torch.cat(found, -1), tuple(scales))
+    return Encoded(torch.cat(result, -1), tuple(scales))
 
 
 def dac(model: Any, sound: Sound) -> Encoded:
     """Windows overlap by what one frame sees; frames of the overlap are dropped."""
     config, hop = model.config, int(model.config.hop_length)
     length, margin = -(-len(sound.wave_TK) // hop) * hop, _margin(config)
-    found = []
+    results = []
     for first, last in _windows(length, config.sampling_rate, hop):
         heartbeat()
         start, stop = max(0, first - margin), min(length, last + margin)
         codes_KF = model.encode(sound.window(start, stop)).audio_codes[0]
         skipped = (first - start) // hop
         kept = None if last == length else (last - first) // hop
-        found.append(codes_KF[:, skipped:] if kept is None else codes_KF[:, skipped : skipped + kept])
-    return Encoded(torch.cat(found, -1))
+        results.append(codes_KF[:, skipped:] if kept is None else codes_KF[:, skipped : skipped + kept])
+    return Encoded(torch.cat(results, -1))
 
 
 def _margin(config: Any) -> int:
@@ -157,8 +157,8 @@ def _onward(layer: Any, hidden: Tensor, past: dict[int, Any], is_last: bool) -> 
         steps, past[id(layer)] = layer.lstm(hidden.permute(2, 0, 1), past.get(id(layer)))
         hidden = (steps + hidden.permute(2, 0, 1)).permute(1, 2, 0)
         return hidden
-    found: Tensor = layer(hidden)
-    return found
+    out: Tensor = layer(hidden)
+    return out
 
 
 def _convolved(layer: Any, hidden: Tensor, past: dict[int, Any], is_last: bool) -> Tensor:
@@ -168,5 +168,5 @@ def _convolved(layer: Any, hidden: Tensor, past: dict[int, Any], is_last: bool) 
     if before is not None:
         padded = torch.cat([before, padded], -1)
     past[id(layer)] = hidden[..., hidden.shape[-1] - reach :]
-    found: Tensor = layer.conv(padded)
-    return found
+    out: Tensor = layer.conv(padded)
+    return out

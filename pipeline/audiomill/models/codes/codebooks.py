@@ -105,14 +105,14 @@ def check_same_convolutions(ours: Path, theirs: Path) -> None:
 
 def read_tensors(folder: Path, parts: tuple[str, ...]) -> dict[str, Tensor]:
     """Tensors of a Hugging Face folder whose name holds one of `parts`, named from there on. No pickle but tensors."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as handle:
-            found |= dict(_picked(((name, handle.get_tensor(name)) for name in handle.keys()), parts))  # noqa: SIM118
-    if not found:
+            tensors |= dict(_picked(((name, handle.get_tensor(name)) for name in handle.keys()), parts))  # noqa: SIM118
+    if not tensors:
         for path in sorted(folder.glob("pytorch_model*.bin")):
-            found |= dict(_picked(iter(_pickled(path).items()), parts))
-    return found
+            tensors |= dict(_picked(iter(_pickled(path).items()), parts))
+    return tensors
 
 
 def _picked(tensors: Iterator[tuple[str, Tensor]], parts: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
@@ -128,8 +128,8 @@ def _names(path: Path) -> list[str]:
 
 
 def _pickled(path: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return found
+    result: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return result
 
 
 def write_codebook(place: Place, codebook: Codebook) -> None:
@@ -176,12 +176,12 @@ def read_codebook(place: Place, layer: int | None) -> Codebook:
         raise InputError(
             f"--codebook {place.url}: it is for layer {recorded}, not for {layer}; leave --codebook-layer out"
         )
-    found = layer if layer is not None else recorded
-    if found is None:
+    result = layer if layer is not None else recorded
+    if result is None:
         raise InputError(f"--codebook {place.url}: say which layer it is for: --codebook-layer N (codebook: --layer N)")
     return Codebook(
         centroids_VD=centroids.astype(np.float32),
-        layer=int(found),
+        layer=int(result),
         model=described.get("model") or "",
         fingerprint=described.get("fingerprint") or None,
     )
@@ -195,5 +195,5 @@ def codebook_fingerprint(codebook: Codebook) -> str:
 def _metadata(content: bytes) -> dict[str, Any]:
     size = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-    found: dict[str, Any] = json.loads(metadata.get(DESCRIPTION, "{}"))
-    return found
+    result: dict[str, Any] = json.loads(metadata.get(DESCRIPTION, "{}"))
+    return result

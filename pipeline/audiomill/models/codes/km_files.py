@@ -63,8 +63,8 @@ class _Machine:
 
     def since_mark(self) -> list[Any]:
         at = self.marks.pop()
-        found, self.stack[at:] = self.stack[at:], []
-        return found
+        result, self.stack[at:] = self.stack[at:], []
+        return result
 
 
 def centroids_of(content: bytes, name: str) -> NDArray[np.float32]:
@@ -79,12 +79,12 @@ def centroids_of(content: bytes, name: str) -> NDArray[np.float32]:
         raise InputError(f"{name}: cannot be read as a scikit-learn k-means model ({error})") from error
     state = root.state if isinstance(root, Record) else root
     centers = state.get("cluster_centers_") if isinstance(state, dict) else None
-    found = _array(centers)
-    if found is None or found.ndim != 2:
+    result = _array(centers)
+    if result is None or result.ndim != 2:
         raise InputError(
             f"{name}: expected a k-means model with cluster_centers_, got {getattr(root, 'name', type(root).__name__)}"
         )
-    return found.astype(np.float32)
+    return result.astype(np.float32)
 
 
 def _unpacked(content: bytes) -> bytes:
@@ -126,8 +126,8 @@ def _step(machine: _Machine, name: str, argument: Any) -> None:
         count = STACKED[name]
         stack[-count:] = [tuple(stack[-count:])]
     elif name in ("TUPLE", "LIST"):
-        found = machine.since_mark()
-        stack.append(tuple(found) if name == "TUPLE" else found)
+        result = machine.since_mark()
+        stack.append(tuple(result) if name == "TUPLE" else result)
     elif name in ("APPEND", "SETITEM", "APPENDS", "SETITEMS", "ADDITEMS", "DICT"):
         _fill(machine, name)
     elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE", "PUT"):
@@ -148,13 +148,13 @@ def _fill(machine: _Machine, name: str) -> None:
         stack.append({})
     if name in ("APPEND", "SETITEM"):
         count = 1 if name == "APPEND" else 2
-        found, stack[-count:] = stack[-count:], []
+        result, stack[-count:] = stack[-count:], []
     else:
-        found = machine.since_mark()
+        result = machine.since_mark()
     if name in ("SETITEM", "SETITEMS", "DICT"):
-        stack[-1].update(zip(found[::2], found[1::2], strict=True))
+        stack[-1].update(zip(result[::2], result[1::2], strict=True))
     else:
-        stack[-1].extend(found)
+        stack[-1].extend(result)
 
 
 def _raw_array(state: dict[str, Any], stream: IO[bytes]) -> NDArray[Any]:
@@ -188,7 +188,7 @@ def _array(value: Any) -> NDArray[Any] | None:
 def _dtype(record: Record) -> np.dtype[Any]:
     """A plain numeric dtype from `numpy.dtype('f4', ...)` with its byte order."""
     is_big = isinstance(record.state, tuple) and record.state[1] == ">"
-    found = np.dtype(str(record.arguments[0])).newbyteorder(">" if is_big else "<")
-    if found.kind not in "fiu":
-        raise ValueError(f"an array of {found}")
-    return found
+    dtype = np.dtype(str(record.arguments[0])).newbyteorder(">" if is_big else "<")
+    if dtype.kind not in "fiu":
+        raise ValueError(f"an array of {dtype}")
+    return dtype

@@ -152,11 +152,11 @@ def _assign(frames_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor, Te
     labels, distances = [], []
     sums_KD = torch.zeros_like(centroids_KD)
     for chunk_ND in torch.split(frames_ND, _CHUNK_FRAMES):
-        found = _distances(chunk_ND, centroids_KD).min(-1)
-        labels.append(found.indices)
-        distances.append(found.values)
+        result = _distances(chunk_ND, centroids_KD).min(-1)
+        labels.append(result.indices)
+        distances.append(result.values)
         chosen_NK = torch.zeros(len(chunk_ND), len(centroids_KD), device=chunk_ND.device)
-        chosen_NK.scatter_(1, found.indices[:, None], 1.0)
+        chosen_NK.scatter_(1, result.indices[:, None], 1.0)
         sums_KD += chosen_NK.T @ chunk_ND  # a product, because adding by index is not deterministic on CUDA
     return torch.cat(labels), sums_KD, torch.cat(distances)
 

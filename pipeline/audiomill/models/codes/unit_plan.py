@@ -36,5 +36,5 @@ class UnitPlan:
 
 def read_plan(folder: Path) -> UnitPlan:
     """From units.json."""
-    found = json.loads((folder / _PLAN).read_text())
-    return UnitPlan(**{**found, "settings": UnitSettings(**found["settings"])})
+    values = json.loads((folder / _PLAN).read_text())
+    return UnitPlan(**{**values, "settings": UnitSettings(**values["settings"])})

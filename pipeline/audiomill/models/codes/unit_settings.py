@@ -55,12 +55,12 @@ def unit_settings(folder: Path) -> UnitSettings:
     """
     place = folder / "config.json"
     try:
-        found = json.loads(place.read_text(encoding="utf-8")).get(KEY)
+        result = json.loads(place.read_text(encoding="utf-8")).get(KEY)
     except (OSError, ValueError) as error:
         raise ModelError(f"{place}: cannot be read ({error}); expected what `audiomill train-units` writes") from error
     kinds = {"str": str, "bool": bool, "int": int}
     for each in dataclasses.fields(UnitSettings):
-        value = found.get(each.name) if isinstance(found, dict) else None
+        value = result.get(each.name) if isinstance(result, dict) else None
         if type(value) is not kinds[str(each.type)]:
             raise ModelError(f"{place}: {KEY}.{each.name}: expected {each.type}, got {value!r}")
-    return UnitSettings(**{each.name: found[each.name] for each in dataclasses.fields(UnitSettings)})
+    return UnitSettings(**{each.name: result[each.name] for each in dataclasses.fields(UnitSettings)})

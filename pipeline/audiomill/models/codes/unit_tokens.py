@@ -22,10 +22,10 @@ Joint = NDArray[np.int64]
 
 def joined(codes_KF: NDArray[np.uint16], num_entries: int) -> Joint:
     """One number a frame: joint_F."""
-    found = np.zeros(codes_KF.shape[1], np.int64)
+    result = np.zeros(codes_KF.shape[1], np.int64)
     for codes_F in codes_KF:
-        found = found * num_entries + codes_F
-    return found
+        result = result * num_entries + codes_F
+    return result
 
 
 def without_repeats(joint_F: Joint) -> tuple[Joint, NDArray[np.int64]]:
@@ -64,10 +64,10 @@ class UnitVocabulary:
 
 
 def _joint_of(name: str, num_entries: int) -> int:
-    found = 0
+    joint = 0
     for code in name.split("-"):
-        found = found * num_entries + int(code)
-    return found
+        joint = joint * num_entries + int(code)
+    return joint
 
 
 class Counted(NamedTuple):
@@ -113,9 +113,9 @@ def read_vocabulary(folder: Path, num_codebooks: int, num_entries: int) -> UnitV
     """
     place = folder / VOCABULARY
     try:
-        found = {str(name): int(at) for name, at in json.loads(place.read_text(encoding="utf-8")).items()}
-        wrong = [name for name in SPECIAL if name not in found]
-        beyond = [name for name in found if name not in SPECIAL and max(map(int, name.split("-"))) >= num_entries]
+        results = {str(name): int(at) for name, at in json.loads(place.read_text(encoding="utf-8")).items()}
+        wrong = [name for name in SPECIAL if name not in results]
+        beyond = [name for name in results if name not in SPECIAL and max(map(int, name.split("-"))) >= num_entries]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelError(
             f"{place}: cannot be read ({error}); expected tokens such as 12-45 and their numbers"
@@ -123,4 +123,4 @@ def read_vocabulary(folder: Path, num_codebooks: int, num_entries: int) -> UnitV
     if wrong or beyond:
         told = f"lacks {wrong[0]}" if wrong else f"has {beyond[0]}, beyond the {num_entries} entries of a codebook"
         raise ModelError(f"{place}: {told}; expected the vocabulary that this checkpoint was trained with")
-    return UnitVocabulary(found, num_codebooks, num_entries)
+    return UnitVocabulary(results, num_codebooks, num_entries)

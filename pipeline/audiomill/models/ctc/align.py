@@ -118,8 +118,8 @@ def _pieces(word: str, number: dict[str, int], mark: str) -> list[int]:
                 known = best[stop]
                 if known is None or len(before) + 1 < len(known):
                     best[stop] = [*before, piece]
-        if (found := best[-1]) is not None:
-            return found
+        if (pieces := best[-1]) is not None:
+            return pieces
     return [WILDCARD]
 
 
@@ -137,8 +137,8 @@ def _letter(letter: str, number: dict[str, int]) -> int:
 def _emitted(states: NDArray[np.int64], logprobs_FV: NDArray[np.float32], blank: int) -> NDArray[np.float64]:
     """logprobs_FS: the wildcard is as probable as the best token that is no blank."""
     others = np.delete(logprobs_FV, blank, axis=1).max(1)
-    found: NDArray[np.float64] = np.where(states == WILDCARD, others[:, None], logprobs_FV[:, states]).astype(float)
-    return found
+    result: NDArray[np.float64] = np.where(states == WILDCARD, others[:, None], logprobs_FV[:, states]).astype(float)
+    return result
 
 
 def _best_path(emitted_FS: NDArray[np.float64], states: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -43,14 +43,14 @@ def search(rows: Sequence[Emissions], context: Context, beam_size: int, num_best
         beam_size: prefixes kept at each frame.
         num_best: texts to give.
     """
-    found: list[list[ScoredText]] = [[] for _ in rows]
+    results: list[list[ScoredText]] = [[] for _ in rows]
     order = sorted(range(len(rows)), key=lambda at: -len(rows[at].logprobs_FC))
     for start in range(0, len(order), BATCH):
         heartbeat()
         chosen = order[start : start + BATCH]
         for at, best in zip(chosen, _searched([rows[at] for at in chosen], context, beam_size), strict=True):
-            found[at] = best[:num_best]
-    return found
+            results[at] = best[:num_best]
+    return results
 
 
 def _searched(rows: Sequence[Emissions], context: Context, beam_size: int) -> list[list[ScoredText]]:
@@ -110,8 +110,8 @@ class _Beam:
         """Prefixes that grow into one that is in the beam already add to it instead."""
         is_parent_BKK = self._parent[rows][:, :, None] == self._hash[rows][:, None, :]
         at_B, child, parent = np.nonzero(is_parent_BKK)
-        found = is_last_BKC[at_B, child].any(-1)
-        at_B, child, parent = at_B[found], child[found], parent[found]
+        result = is_last_BKC[at_B, child].any(-1)
+        at_B, child, parent = at_B[result], child[result], parent[result]
         column = is_last_BKC[at_B, child].argmax(-1)
         grown = grown_BKC[at_B, parent, column]
         stay_other[at_B, child] = np.logaddexp(stay_other[at_B, child], grown)
@@ -168,14 +168,14 @@ class _Beam:
     def best(self, row: int) -> list[ScoredText]:
         """Whole texts, best first; each once."""
         acoustic = np.logaddexp(self._blank[row], self._other[row])
-        found: dict[tuple[int, ...], ScoredText] = {}
+        results: dict[tuple[int, ...], ScoredText] = {}
         for number in np.flatnonzero(acoustic > _NEVER).tolist():
             prefix, ends = self._context.ended(self._prefix[row][number])
             if ends == _NEVER:
                 continue
             score = float(acoustic[number] + self._worth[row, number] + ends)
             each = ScoredText(prefix, float(acoustic[number]), score)
-            known = found.get(prefix.tokens())
+            known = results.get(prefix.tokens())
             if known is None or known.score < score:
-                found[prefix.tokens()] = each
-        return sorted(found.values(), key=lambda each: (-each.score, each.prefix.tokens()))
+                results[prefix.tokens()] = each
+        return sorted(results.values(), key=lambda each: (-each.score, each.prefix.tokens()))

@@ -89,11 +89,11 @@ class BeamDecoder:
         runs = list(_runs(stretches))
         tops = [narrowed(joined([stretches[at].top for at in run]), self._config.beam_tokens) for run in runs]
         best = self._rescored(search(tops, self._context, self._config.beam_size, self._num_searched()))
-        found: dict[int, Transcript] = {}
+        results: dict[int, Transcript] = {}
         for run, top, candidates in zip(runs, tops, best, strict=True):
             for at, text in self._split(run, stretches, top, candidates, hop, language):
-                found[at] = text
-        return [found[at] for at in range(len(stretches))]
+                results[at] = text
+        return [results[at] for at in range(len(stretches))]
 
     def _num_searched(self) -> int:
         return self._config.beam_size if self._rescorer is not None else self._config.num_best
@@ -113,16 +113,16 @@ class BeamDecoder:
             ]
         return [candidates[: self._config.num_best] for candidates in listed]
 
-    def _candidate(self, found: ScoredText, rescored: float | None) -> Candidate:
-        prefix = found.prefix
+    def _candidate(self, scored_text: ScoredText, rescored: float | None) -> Candidate:
+        prefix = scored_text.prefix
         return Candidate(
             text=" ".join(self.words(prefix.tokens())),
-            acoustic=found.acoustic,
+            acoustic=scored_text.acoustic,
             lm=prefix.lm,
             num_words=prefix.num_words,
             hotwords=prefix.hotwords,
             rescored=rescored,
-            score=found.score + self._config.rescore_weight * (rescored or 0.0),
+            score=scored_text.score + self._config.rescore_weight * (rescored or 0.0),
         )
 
     def words(self, tokens: Sequence[int]) -> list[str]:
@@ -218,13 +218,13 @@ def decoder_prints(config: SearchConfig, options: dict[str, Any]) -> dict[str, s
     Raises:
         UsageError: one is not there.
     """
-    found = {
+    results = {
         name: file_fingerprint(local_file(Place(path, options), f"--{name}"))
         for name, path in (("lm", config.lm), ("lexicon", config.lexicon))
         if path is not None
     }
     if config.hotwords and config.hotwords.startswith("@"):
-        found["hotwords"] = file_fingerprint(local_file(Place(config.hotwords[1:], options), "--hotwords"))
+        results["hotwords"] = file_fingerprint(local_file(Place(config.hotwords[1:], options), "--hotwords"))
     if config.rescore_model:
         from audiomill.models.locate import local_path
 
@@ -232,5 +232,5 @@ def decoder_prints(config: SearchConfig, options: dict[str, Any]) -> dict[str, s
         weights = sorted(Path(folder).glob("*.safetensors"))
         if not weights:
             raise UsageError(f"--rescore-model {config.rescore_model}: expected a folder with *.safetensors")
-        found["rescore-model"] = "-".join(file_fingerprint(path) for path in weights)
-    return found
+        results["rescore-model"] = "-".join(file_fingerprint(path) for path in weights)
+    return results

@@ -49,12 +49,12 @@ class Prefix:
 
     @cached_property
     def _tokens(self) -> tuple[int, ...]:
-        found = []
+        results = []
         at: Prefix | None = self
         while at is not None and at.parent is not None:
-            found.append(at.token)
+            results.append(at.token)
             at = at.parent
-        return tuple(found[::-1])
+        return tuple(results[::-1])
 
 
 class Context:
@@ -139,8 +139,8 @@ class Context:
     def _is_at_start(self, states: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether a word starts behind a state of the hotwords."""
         assert self._hotwords is not None, "there are hotwords"
-        found: NDArray[np.bool_] = self._hotwords.last_token[states] == self._delimiter
-        return found
+        result: NDArray[np.bool_] = self._hotwords.last_token[states] == self._delimiter
+        return result
 
     def extended(self, prefix: Prefix, token: int, states: tuple[int, ...]) -> Prefix:
         """A prefix with one more token."""
@@ -206,28 +206,28 @@ class Context:
         """Score of a word behind a state, whether the model does not know it, and the state behind it."""
         if self._lm is None:
             return 0.0, False, 0
-        found = self._followed.get((state, word))
-        if found is None:
+        result = self._followed.get((state, word))
+        if result is None:
             written = self._vocabulary.written(word)
             score, following = self._lm.next(self._lm_states[state], written)
             number = self._state_numbers.setdefault(following, len(self._lm_states))
             if number == len(self._lm_states):
                 self._lm_states.append(following)
-            found = self._followed[(state, word)] = (score, written not in self._lm, number)
-        return found
+            result = self._followed[(state, word)] = (score, written not in self._lm, number)
+        return result
 
     def _worth_of_tokens(
         self, tokens_BC: NDArray[np.int64], prefixes: Sequence[Sequence[Prefix]]
     ) -> NDArray[np.float64]:
         """Where each token is a word."""
-        found = np.zeros((len(tokens_BC), len(prefixes[0]), tokens_BC.shape[1]))
+        result = np.zeros((len(tokens_BC), len(prefixes[0]), tokens_BC.shape[1]))
         for row, tokens in enumerate(tokens_BC.tolist()):
             for number, prefix in enumerate(prefixes[row]):
                 for column, token in enumerate(tokens[1:], 1):
-                    found[row, number, column] = (
+                    result[row, number, column] = (
                         self._worth(prefix.lm_state, self._tokens[token]) if token >= 0 else 0.0
                     )
-        return found
+        return result
 
 
 def _replaced(prefix: Prefix, **changes: Any) -> Prefix:

@@ -49,17 +49,17 @@ def narrowed(top: Emissions, count: int) -> Emissions:
 def quantized(logprobs: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Steps that are fine near certainty (0.0003 nats) and coarse where it does not matter (0.16)."""
     kept = np.clip(-logprobs.astype(np.float64), 0.0, MAX_NATS)
-    found: NDArray[np.uint8] = np.rint(np.sqrt(kept / MAX_NATS) * LEVELS).astype(np.uint8)
-    return found
+    result: NDArray[np.uint8] = np.rint(np.sqrt(kept / MAX_NATS) * LEVELS).astype(np.uint8)
+    return result
 
 
 def dequantized(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = (-MAX_NATS * np.square(levels.astype(np.float64) / LEVELS)).astype(np.float32)
-    return found
+    result: NDArray[np.float32] = (-MAX_NATS * np.square(levels.astype(np.float64) / LEVELS)).astype(np.float32)
+    return result
 
 
 def dense(top: Emissions, size: int) -> NDArray[np.float32]:
     """logprobs_FV, with the floor for tokens that are not known."""
-    found = np.full((len(top.tokens_FC), size), FLOOR, np.float32)
-    np.put_along_axis(found, top.tokens_FC.astype(np.int64), top.logprobs_FC, axis=1)
-    return found
+    result = np.full((len(top.tokens_FC), size), FLOOR, np.float32)
+    np.put_along_axis(result, top.tokens_FC.astype(np.int64), top.logprobs_FC, axis=1)
+    return result

@@ -93,7 +93,7 @@ def transcripts(
         hop: samples from one frame to the next.
         language: reported as given.
     """
-    found: dict[int, Transcript] = {}
+    results: dict[int, Transcript] = {}
     for run in contiguous(utterances):
         labels, logprobs, starts = _core_frames([utterances[i] for i in run], [frames[i] for i in run], hop)
         units = list(_units(labels, logprobs, starts, vocabulary, hop))
@@ -102,8 +102,8 @@ def transcripts(
         for number, index in enumerate(run):
             mine = [unit for unit, own in zip(units, owner, strict=True) if own == number]
             within = (starts >= utterances[index].start) & ((starts < edges[number]) if number < len(edges) else True)
-            found[index] = _transcript(mine, utterances[index].start, language, float(logprobs[within].sum()))
-    return [found[index] for index in range(len(utterances))]
+            results[index] = _transcript(mine, utterances[index].start, language, float(logprobs[within].sum()))
+    return [results[index] for index in range(len(utterances))]
 
 
 def without_special(transcript: Transcript, special: Sequence[str]) -> Transcript:

@@ -45,7 +45,7 @@ class LabelForm:
         if not symbols:
             return "empty_text"
         number = {token: index for index, token in enumerate(self.vocabulary.tokens)}
-        found = []
+        results = []
         if self.is_upper:  # one letter may have two capitals: ß
             capitals = [uppered(symbol, language) for symbol in symbols]
             symbols = capitals if self.by_token else list("".join(capitals))
@@ -53,8 +53,8 @@ class LabelForm:
             each = self.vocabulary.delimiter if symbol in (" ", DELIMITER) else symbol
             if each not in number:
                 return "unknown_characters"
-            found.append(number[each])
-        return found
+            results.append(number[each])
+        return results
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class PieceForm:
         form = written_form(text, self.keeps_form, language)
         if not any(character.isalnum() for character in form):
             return "empty_text"
-        found: list[int] = self.tokenizer(form, add_special_tokens=False)["input_ids"]
-        return "unknown_characters" if self.tokenizer.unk_token_id in found else found
+        result: list[int] = self.tokenizer(form, add_special_tokens=False)["input_ids"]
+        return "unknown_characters" if self.tokenizer.unk_token_id in result else result
 
 
 def piece_form(tokenizer: Any, keeps_form: bool) -> PieceForm:

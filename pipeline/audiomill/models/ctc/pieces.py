@@ -30,8 +30,8 @@ def written(pieces: str, mark: str) -> str:
     """
     if mark == BYTE_LEVEL:
         byte = _byte_of()
-        found = bytes(byte[character] for character in pieces if character in byte)
-        return found.decode("utf-8", UNKNOWN_BYTES).strip()
+        result = bytes(byte[character] for character in pieces if character in byte)
+        return result.decode("utf-8", UNKNOWN_BYTES).strip()
     if mark == PIECE:
         return ONE_BYTE.sub(_letters, pieces).replace(PIECE, " ").strip()
     return pieces

@@ -47,12 +47,12 @@ class Rescorer:
         """Natural log-probability of each text, its end not included."""
         ids = [[self._start, *self._tokenizer(text, add_special_tokens=False)["input_ids"]] for text in texts]
         order = sorted(range(len(ids)), key=lambda at: -len(ids[at]))
-        found = np.zeros(len(ids))
+        result = np.zeros(len(ids))
         while order:
             count = max(1, BATCH_TOKENS // len(ids[order[0]]))
             chosen, order = order[:count], order[count:]
-            found[chosen] = self._scored([ids[at] for at in chosen])
-        return [float(value) for value in found]
+            result[chosen] = self._scored([ids[at] for at in chosen])
+        return [float(value) for value in result]
 
     def _scored(self, ids: list[list[int]]) -> NDArray[np.float64]:
         import torch

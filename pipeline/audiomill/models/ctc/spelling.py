@@ -44,19 +44,19 @@ def spelled(phrase: str, vocabulary: CtcVocabulary, option: str) -> list[int] | 
     if vocabulary.mark:
         return _as_pieces_write(phrase, vocabulary, option)
     number = {token: at for at, token in enumerate(vocabulary.tokens)}
-    found: list[int] = []
+    results: list[int] = []
     for word in phrase.split():
-        if found and vocabulary.delimiter in number and not vocabulary.spaced:
-            found.append(number[vocabulary.delimiter])
+        if results and vocabulary.delimiter in number and not vocabulary.spaced:
+            results.append(number[vocabulary.delimiter])
         symbols = [word] if vocabulary.spaced else list(word)
         for symbol in symbols:
             token = next((number[each] for each in (symbol, symbol.upper(), symbol.lower()) if each in number), None)
             if token is None:
                 raise InputError(f"{option}: {phrase!r} has {symbol!r}, which the model's vocabulary lacks; respell it")
-            found.append(token)
-    if not found:
+            results.append(token)
+    if not results:
         raise InputError(f"{option}: expected words, got {phrase!r}")
-    return found
+    return results
 
 
 def _as_pieces_write(phrase: str, vocabulary: CtcVocabulary, option: str) -> str:
@@ -65,9 +65,9 @@ def _as_pieces_write(phrase: str, vocabulary: CtcVocabulary, option: str) -> str
         raise InputError(f"{option}: expected words, got {phrase!r}")
     known = {letter for token in pieces_of(vocabulary) or () for letter in token}
     for each in (words, [word.lower() for word in words], [word.upper() for word in words]):
-        found = spelling(each, vocabulary.mark)
-        if set(found) <= known:
-            return found
+        result = spelling(each, vocabulary.mark)
+        if set(result) <= known:
+            return result
     missing = next(
         letter
         for letter in phrase.replace(" ", "")

@@ -54,8 +54,8 @@ class TokenTrie:
             return np.full(states.shape, DEAD, np.int64)
         wanted = states * self._size + tokens
         at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        found: NDArray[np.int64] = np.where(self._keys[at] == wanted, self._behind[at], DEAD)
-        return found
+        result: NDArray[np.int64] = np.where(self._keys[at] == wanted, self._behind[at], DEAD)
+        return result
 
 
 def _steps(children: Mapping[tuple[int, Hashable], int], tokens: Mapping[str, int]) -> dict[tuple[int, int], int]:
@@ -64,10 +64,10 @@ def _steps(children: Mapping[tuple[int, Hashable], int], tokens: Mapping[str, in
     for (state, letter), following in children.items():
         below.setdefault(state, []).append((str(letter), following))
     longest = max(map(len, tokens), default=0)
-    found: dict[tuple[int, int], int] = {}
+    steps: dict[tuple[int, int], int] = {}
     for start in below:
         reached = [("", start)]
         for _ in range(longest):
             reached = [(text + letter, to) for text, at in reached for letter, to in below.get(at, ())]
-            found |= {(start, tokens[text]): to for text, to in reached if text in tokens}
-    return found
+            steps |= {(start, tokens[text]): to for text, to in reached if text in tokens}
+    return steps

@@ -69,5 +69,5 @@ def _learned(texts: Sequence[str], size: int) -> list[tuple[str, float]]:
         bos_piece=START, pad_piece=PAD, eos_piece=END, unk_piece=UNKNOWN,
         minloglevel=2,
     )  # fmt: skip
-    found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    return [(found.id_to_piece(at), found.get_score(at)) for at in range(found.get_piece_size())]
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return [(processor.id_to_piece(at), processor.get_score(at)) for at in range(processor.get_piece_size())]

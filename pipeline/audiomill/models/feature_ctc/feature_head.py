@@ -44,8 +44,8 @@ class FeatureHead(nn.Module):
         if self.recurrent is not None:
             packed = nn.utils.rnn.pack_padded_sequence(hidden, frames_B.cpu(), batch_first=True, enforce_sorted=False)
             hidden, _ = nn.utils.rnn.pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
-        found: Tensor = self.out(self.dropout(hidden))
-        return found
+        out: Tensor = self.out(self.dropout(hidden))
+        return out
 
 
 class FeatureFeed:

@@ -86,15 +86,15 @@ class FeatureLearner:
         """Token numbers, or a reason; audio must have a frame for each token at every speed that it is played at."""
         slowest = num_samples / (1 - self._config.speed_augment)
         frames = (num_samples / (1 + self._config.speed_augment)).astype(np.int64) // self._settings.hop - 1
-        found: list[list[int] | str] = []
+        results: list[list[int] | str] = []
         for (text, language), most, longest in zip(texts, frames.tolist(), slowest.tolist(), strict=True):
             if self._most is not None and longest > self._most:
-                found.append("longer_than_window")
+                results.append("longer_than_window")
                 continue
             tokens = self._form.tokens(text, language)
             is_short = not isinstance(tokens, str) and num_frames_needed(tokens) > most
-            found.append("audio_shorter_than_text" if is_short else tokens)
-        return found
+            results.append("audio_shorter_than_text" if is_short else tokens)
+        return results
 
     def set_trainable(self, update: int, num_updates: int) -> None:
         """The head learns from the start, and nothing else ever."""
@@ -188,7 +188,7 @@ def new_feature_learner(
         UsageError: it has no such hidden state, or the labels have no letters.
     """
     name = str(folder) if has_files(config.model) else config.model
-    found, shape = found_encoder(name, {})
+    result, shape = found_encoder(name, {})
     layer = shape.num_layers if config.encoder_layer is None else config.encoder_layer
     if not 0 <= layer <= shape.num_layers:
         raise UsageError(f"--encoder-layer {layer}: {config.model} has hidden states 0 to {shape.num_layers}")
@@ -200,7 +200,7 @@ def new_feature_learner(
     form = _new_form(texts, config)
     settings = FeatureSettings(
         encoder=name_of(config.model, ENCODER),
-        encoder_fingerprint=fingerprint(found),
+        encoder_fingerprint=fingerprint(result),
         layer=layer,
         encoder_width=shape.width_of(layer),
         hop=int(shape.hops.get(layer, shape.hop)),
@@ -211,7 +211,7 @@ def new_feature_learner(
     encoder = loaded_encoder(name, want_of(settings), settings.hop, _formats(config, device), {})
     head = FeatureHead(settings.encoder_width, settings.hidden, settings.vocab_size, config.dropout or 0.0)
     place = folder if has_files(config.model) else None
-    return FeatureLearner(encoder, head.to(device), settings, form, place, config, most_samples(found))
+    return FeatureLearner(encoder, head.to(device), settings, form, place, config, most_samples(result))
 
 
 def _new_form(texts: Sequence[Text], config: TrainConfig) -> LabelForm | PieceForm:

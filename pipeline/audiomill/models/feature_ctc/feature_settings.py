@@ -58,7 +58,7 @@ def feature_settings(folder: Path) -> FeatureSettings:
     """
     place = folder / "config.json"
     try:
-        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{place}: cannot be read ({error}); expected the config.json of a recogniser on features"
@@ -66,10 +66,10 @@ def feature_settings(folder: Path) -> FeatureSettings:
     texts, numbers = ("encoder", "encoder_fingerprint"), ("layer", "encoder_width", "hop", "hidden", "vocab_size")
     for names, kind in ((texts, str), (numbers, int)):
         for name in names:
-            if not isinstance(found.get(name), kind):
-                raise ModelError(f"{place}: {name}: expected {kind.__name__}, got {found.get(name)!r}")
-    mixture = found.get("mixture", [])
+            if not isinstance(result.get(name), kind):
+                raise ModelError(f"{place}: {name}: expected {kind.__name__}, got {result.get(name)!r}")
+    mixture = result.get("mixture", [])
     if not isinstance(mixture, list) or not all(isinstance(each, (int, float)) for each in mixture):
         raise ModelError(f"{place}: mixture: expected a list of numbers, got {mixture!r}")
-    values = {name: found[name] for name in (*texts, *numbers)}
+    values = {name: result[name] for name in (*texts, *numbers)}
     return FeatureSettings(**values, mixture=tuple(map(float, mixture)))

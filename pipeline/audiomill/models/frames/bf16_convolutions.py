@@ -62,8 +62,8 @@ class InBf16(nn.Module):
         self._module = module.to(torch.bfloat16)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self._module(x.bfloat16())
-        return found.to(x.dtype)
+        out: Tensor = self._module(x.bfloat16())
+        return out.to(x.dtype)
 
 
 class _Layer:
@@ -87,8 +87,8 @@ class _Layer:
     def finished(self, x_FC: Tensor) -> Tensor:
         """Norm over channels, where there is one, and activation, in bf16."""
         x_FC = x_FC.bfloat16()
-        found: Tensor = self._activation(x_FC if self._norm is None else self._norm(x_FC))
-        return found
+        out: Tensor = self._activation(x_FC if self._norm is None else self._norm(x_FC))
+        return out
 
 
 def _linear_in_two_parts(x_FK: Tensor, weight_CK: Tensor, bias_C: Tensor) -> Tensor:

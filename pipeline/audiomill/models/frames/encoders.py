@@ -139,12 +139,12 @@ def extractor_of(folder: Path, expected_rate: int = MODEL_SAMPLE_RATE) -> Any:
     Raises:
         ModelError: no file tells them.
     """
-    found = feature_extractor(folder, expected_rate)
-    if found is None:
+    extractor = feature_extractor(folder, expected_rate)
+    if extractor is None:
         raise ModelError(
             f"{folder}: nothing says how audio becomes features; expected {PREPROCESSOR} or {PROCESSOR} beside the weights"
         )
-    return found
+    return extractor
 
 
 def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, utterance: Utterance) -> Parity:
@@ -166,8 +166,8 @@ def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, u
     layer = _last_entered(kind.body(model))
     count = int(feed.frames_B(layer)[0])
     with torch.inference_mode():
-        found = [_heard(each, kind, given, layer)[:, :count] for each, given in ((model, ours), (plain, theirs))]
-    return Parity(inputs, relative(*found))
+        results = [_heard(each, kind, given, layer)[:, :count] for each, given in ((model, ours), (plain, theirs))]
+    return Parity(inputs, relative(*results))
 
 
 def _last_entered(body: Any) -> int | None:
@@ -180,11 +180,11 @@ def _heard(model: Any, kind: Encoder, inputs: Mapping[str, Tensor], layer: int |
     """A hidden state; None: the logits, or what leaves the encoder where there is no CTC head."""
     device, dtype = model.device, model.dtype
     given = {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in inputs.items()}
-    found: Tensor
+    out: Tensor
     if layer is not None:
-        found = kind.body(model)(**given, output_hidden_states=True).hidden_states[layer]
+        out = kind.body(model)(**given, output_hidden_states=True).hidden_states[layer]
     elif hasattr(model, "ctc_head"):
-        found = model(**given).logits
+        out = model(**given).logits
     else:
-        found = kind.body(model)(**given).last_hidden_state
-    return found
+        out = kind.body(model)(**given).last_hidden_state
+    return out

@@ -62,9 +62,9 @@ class EncodingModel:
     @torch.inference_mode()
     def parity(self, utterance: Utterance) -> Parity:
         """With transformers' own processor and forward pass."""
-        found = self._network.parity(utterance)
+        result = self._network.parity(utterance)
         self._taps.taken()
-        return found
+        return result
 
     def _encoded(self, batch: Sequence[Utterance]) -> Tensor:
         """hidden_BFD of the last layer.

@@ -67,5 +67,5 @@ class KaldiFbank:
         frames_BFW = frames_BFW - frames_BFW.mean(-1, keepdim=True)
         before = torch.cat([frames_BFW[..., :1], frames_BFW[..., :-1]], dim=-1)
         power = torch.fft.rfft((frames_BFW - PREEMPHASIS * before) * self._window, NUM_FFT).abs().square()
-        found: Tensor = (power @ self._filters).clamp(min=MEL_FLOOR).log()
-        return found
+        out: Tensor = (power @ self._filters).clamp(min=MEL_FLOOR).log()
+        return out

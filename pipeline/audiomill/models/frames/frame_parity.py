@@ -55,8 +55,8 @@ def parity_of(
 def _heard(model: Any, inputs: Any, running: Any) -> Tensor:
     """Logits, or the hidden states before the last layer that runs here."""
     if hasattr(model, "lm_head"):
-        found: Tensor = model(**inputs).logits
-        return found
+        out: Tensor = model(**inputs).logits
+        return out
     kept = len(running.base_model.encoder.layers) - 1
     states: Tensor = model(**inputs, output_hidden_states=True).hidden_states[kept]
     return states

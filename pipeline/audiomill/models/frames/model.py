@@ -85,11 +85,11 @@ class FrameModel(EncodingModel):
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""
         assert self._vocabulary is not None, "text is wanted"
-        found = self._transcripts(utterances, texts, self._vocabulary)
+        result = self._transcripts(utterances, texts, self._vocabulary)
         wanted = self._wants.transcripts
         if wanted is None or not wanted.drop_special_tokens:
-            return found
-        return [without_special(each, self._vocabulary.special) for each in found]
+            return result
+        return [without_special(each, self._vocabulary.special) for each in result]
 
     def _transcripts(
         self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels], vocabulary: CtcVocabulary
@@ -98,8 +98,8 @@ class FrameModel(EncodingModel):
             return transcripts(utterances, texts, vocabulary, self.text_hop, self._language)
         order = [(at, number > 0) for run in contiguous(utterances) for number, at in enumerate(run)]
         stretches = [stretch_of(utterances[at], texts[at].top, self.text_hop, joins) for at, joins in order]
-        found = self._beam.transcripts(stretches, self.text_hop, self._language)
-        by_number = {at: text for (at, _), text in zip(order, found, strict=True)}
+        result = self._beam.transcripts(stretches, self.text_hop, self._language)
+        by_number = {at: text for (at, _), text in zip(order, result, strict=True)}
         return [by_number[at] for at in range(len(utterances))]
 
     @property
@@ -112,24 +112,24 @@ class FrameModel(EncodingModel):
         """posteriors_FV of one utterance, and the tokens, for pictures."""
         assert self._vocabulary is not None, "text is wanted"
         inputs = self._feed([utterance.pcm_T])
-        found = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
+        result = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
         self._taps.taken()
-        return found, self._vocabulary.tokens
+        return result, self._vocabulary.tokens
 
     def _labels(self, logits_BFV: Tensor) -> list[FrameLabels]:
         logprobs_BFV = logits_BFV.float().log_softmax(-1)
         logprobs_BF, labels_BF = logprobs_BFV.max(-1)
         counts = self._feed.text_frames_B().tolist()
         labels, logprobs = labels_BF.int().cpu().numpy(), logprobs_BF.cpu().numpy()
-        found = [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
+        results = [FrameLabels(labels[row, :count], logprobs[row, :count]) for row, count in enumerate(counts)]
         if self._num_kept:
             tokens, values = self._most_probable(logprobs_BFV)
             tops = [Emissions(tokens[row, :count], values[row, :count]) for row, count in enumerate(counts)]
-            found = [each._replace(top=top) for each, top in zip(found, tops, strict=True)]
+            results = [each._replace(top=top) for each, top in zip(results, tops, strict=True)]
         if not self._wants.aligns:
-            return found
+            return results
         all_BFV = logprobs_BFV.cpu().numpy()
-        return [each._replace(emissions_FV=all_BFV[row, : counts[row]]) for row, each in enumerate(found)]
+        return [each._replace(emissions_FV=all_BFV[row, : counts[row]]) for row, each in enumerate(results)]
 
     def _most_probable(self, logprobs_BFV: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The blank and the most probable other tokens of each frame, with their log-probabilities."""
@@ -147,14 +147,14 @@ class FrameModel(EncodingModel):
     ) -> list[list[tuple[int, int]] | None]:
         """See `audiomill.models.base.Aligner`."""
         assert self._vocabulary is not None, "a model with a CTC head"
-        found: list[list[tuple[int, int]] | None] = []
+        results: list[list[tuple[int, int]] | None] = []
         for utterance, text, said in zip(utterances, texts, words, strict=True):
             heartbeat()
             assert text.emissions_FV is not None, "alignment was wanted"
             spans = word_frames(said, text.emissions_FV, self._vocabulary)
             hop, left = self.text_hop, utterance.left
-            found.append(spans and [(max(0, hop * a - left), max(0, hop * b - left)) for a, b in spans])
-        return found
+            results.append(spans and [(max(0, hop * a - left), max(0, hop * b - left)) for a, b in spans])
+        return results
 
     def _keep_conv(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self._taps.hidden[CONV] = args[0]

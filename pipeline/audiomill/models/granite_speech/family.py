@@ -32,15 +32,15 @@ def load(loading: Loading) -> SpeechModel:
     from audiomill.models.frames.encoders import Encoder, load_encoder
     from audiomill.models.granite_speech.stacked_mel import features
 
-    found = shape(loading.path)
+    result = shape(loading.path)
     kind = Encoder(
         features=features,
         frames_of=lambda lengths_B, config, layer: (
             lengths_B // (hops(config)[-1 if layer is None else layer] // hops(config)[0])
         ),
         body=lambda model: getattr(model, "encoder", model),
-        hop=found.hop,
-        hops=found.hops,
+        hop=result.hop,
+        hops=result.hops,
     )
     return load_encoder(loading, kind)
 

@@ -10,7 +10,7 @@ MEL_HOP, STACKED = 160, 2
 
 def hops(encoder: Any) -> list[int]:
     """Samples from one frame to the next in each hidden state: some layers halve the rate."""
-    found = [MEL_HOP * STACKED]
+    results = [MEL_HOP * STACKED]
     for layer in range(encoder.num_hidden_layers):
-        found.append(found[-1] * (2 if layer in encoder.subsample_layers else 1))
-    return found
+        results.append(results[-1] * (2 if layer in encoder.subsample_layers else 1))
+    return results

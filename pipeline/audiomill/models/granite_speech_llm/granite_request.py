@@ -79,8 +79,8 @@ class GraniteProcessor:
 
 def _heard(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """heard_ND; the projector fills the last window up."""
-    found: Tensor = model.get_audio_features(inputs["input_features"], return_dict=True).pooler_output
-    return found[0]
+    out: Tensor = model.get_audio_features(inputs["input_features"], return_dict=True).pooler_output
+    return out[0]
 
 
 LAYOUT = Layout(

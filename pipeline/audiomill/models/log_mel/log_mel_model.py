@@ -51,13 +51,13 @@ class LogMelModel:
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Vectors and codes, row by row."""
-        found = []
+        results = []
         for utterance in batch:
             hidden_1FM = self._spectrogram(utterance)
             core = CoreFrames([utterance], [hidden_1FM.shape[1]], HOP, hidden_1FM.device)
             (readout,) = read_out(self._wants, {0: hidden_1FM}, None, self._quantizers, lambda layer, core=core: core)  # type: ignore[misc]
-            found.append(Prediction(None, readout))
-        return found
+            results.append(Prediction(None, readout))
+        return results
 
     def _spectrogram(self, utterance: Utterance) -> Tensor:
         wave_1T = torch.from_numpy(utterance.pcm_T.copy())[None].float() / 32768.0

@@ -62,24 +62,24 @@ def _processor(folder: Path) -> Any:
     from transformers import AutoProcessor
 
     try:
-        found = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{folder}: no processor ({reason}); expected processor_config.json and tokenizer.json beside the weights"
         ) from error
-    if getattr(found, "chat_template", None) is None:
+    if getattr(processor, "chat_template", None) is None:
         raise ModelError(f"{folder}: nothing says how its prompt is written; expected chat_template.jinja")
-    return found
+    return processor
 
 
 def _prompt(processor: Any, spoken: str, written: str, punctuation: bool, folder: Path) -> list[int]:
     silence = np.zeros(MODEL_SAMPLE_RATE, np.float32)
     asked = {"source_language": spoken, "target_language": written, "punctuation": punctuation}
     try:
-        found = processor.apply_transcription_request(silence, **asked)
+        result = processor.apply_transcription_request(silence, **asked)
     except Exception as error:  # whatever a template does
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: its prompt for {spoken} cannot be written ({reason})") from error
-    tokens: list[int] = found["decoder_input_ids"][0].tolist()
+    tokens: list[int] = result["decoder_input_ids"][0].tolist()
     return tokens

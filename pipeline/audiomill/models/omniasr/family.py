@@ -33,8 +33,8 @@ def frames_of(lengths_B: Any, config: Any, layer: int | None) -> Any:
 
 def _body(model: Any) -> Any:
     """With a head, without, or the encoder alone."""
-    found = getattr(model, "model", model)
-    return getattr(found, "audio_tower", found)
+    result = getattr(model, "model", model)
+    return getattr(result, "audio_tower", result)
 
 
 def load(loading: Loading) -> SpeechModel:

@@ -66,8 +66,8 @@ class FilterBank(nn.Module):
         self.filterbank = SincFilters()
 
     def forward(self, wave_B1T: Tensor) -> Tensor:
-        found: Tensor = self.filterbank(wave_B1T)
-        return found
+        out: Tensor = self.filterbank(wave_B1T)
+        return out
 
 
 class SincNet(nn.Module):
@@ -84,8 +84,8 @@ class SincNet(nn.Module):
         for number, (conv, norm) in enumerate(zip(self.conv1d, self.norm1d, strict=True)):
             x = conv(x).abs() if number == 0 else conv(x)
             x = nn.functional.leaky_relu(norm(nn.functional.max_pool1d(x, POOL)))
-        found: Tensor = x
-        return found
+        out: Tensor = x
+        return out
 
 
 class PyanNet(nn.Module):
@@ -114,8 +114,8 @@ class PyanNet(nn.Module):
         x, _ = self.lstm(self.sincnet(wave_BT[:, None]).transpose(1, 2))
         for linear in self.linear:
             x = nn.functional.leaky_relu(linear(x))
-        found: Tensor = self.classifier(x).log_softmax(-1)
-        return found
+        out: Tensor = self.classifier(x).log_softmax(-1)
+        return out
 
     def activity(self, wave_BT: Tensor) -> tuple[Tensor, Tensor]:
         """probability_BFS of each speaker, and active_BFS: who is in the likeliest set."""

@@ -158,8 +158,8 @@ def cross_kv(weights: DecoderWeights, hidden_BFD: Tensor) -> CrossKV:
         value_BHFE = across_BHEF.transpose(-1, -2) if is_cpu else torch.empty_like(key_BHFE)
         assert layer.cross is not None, "a decoder that looks at an encoder"
         for at in range(0, batch, size):
-            found = layer.cross.kv(hidden_BFD[at : at + size]).view(shape).permute(2, 0, 3, 1, 4)
-            key_BHFE[at : at + size], value_BHFE[at : at + size] = found[0], found[1]
+            result = layer.cross.kv(hidden_BFD[at : at + size]).view(shape).permute(2, 0, 3, 1, 4)
+            key_BHFE[at : at + size], value_BHFE[at : at + size] = result[0], result[1]
         keys.append(key_BHFE)
         values.append(value_BHFE)
     return CrossKV(keys, values)

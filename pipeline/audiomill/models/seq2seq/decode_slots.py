@@ -74,8 +74,8 @@ def no_speech_of(logits_BV: Tensor, tokens: SpecialTokens) -> list[float]:
     """Probability that nobody speaks, by the logits behind the start; 0 where the vocabulary cannot say it."""
     if tokens.no_speech is None:
         return [0.0] * len(logits_BV)
-    found: list[float] = logits_BV.softmax(-1)[:, tokens.no_speech].tolist()
-    return found
+    result: list[float] = logits_BV.softmax(-1)[:, tokens.no_speech].tolist()
+    return result
 
 
 def prefill(
@@ -222,7 +222,7 @@ class DecodeSlots:
         """Names and results of the rows that are done; the others move together."""
         before = len(self)
         running = self._running_B[:before].tolist()
-        found = self._results([row for row, goes_on in enumerate(running) if not goes_on])
+        results = self._results([row for row, goes_on in enumerate(running) if not goes_on])
         kept = self._state.kept_order([row for row, goes_on in enumerate(running) if goes_on])
         moved = torch.tensor(kept, dtype=torch.long, device=self._weights.device)
         self._state.keep(kept)
@@ -237,12 +237,12 @@ class DecodeSlots:
         self._running_B[len(kept) : before] = False
         self._names = [self._names[row] for row in kept]
         self._no_speech = [self._no_speech[row] for row in kept]
-        return found
+        return results
 
     def _results(self, rows: Sequence[int]) -> list[tuple[int, DecodedTokens]]:
         counts = self._count_B[: len(self)].tolist()
         chosen, logprobs = self._chosen_BN[rows].tolist(), self._logprobs_BN[rows].tolist()
-        found = []
+        results = []
         for row, ids, sums in zip(rows, chosen, logprobs, strict=True):
             count = counts[row]
             is_finished = ids[count - 1] == self._search.tokens.end
@@ -250,5 +250,5 @@ class DecodeSlots:
             decoded = DecodedTokens(
                 ids[:stop], sums[:stop], sum(sums[:count]), count, self._no_speech[row], is_finished
             )
-            found.append((self._names[row], decoded))
-        return found
+            results.append((self._names[row], decoded))
+        return results

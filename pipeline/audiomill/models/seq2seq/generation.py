@@ -99,7 +99,7 @@ class Generator:
         writer, weights = self._writer, self._writer.weights
         languages = [writer.language(utterance) for utterance in batch]
         prompts = [writer.prompt(language) for language in languages]
-        found: dict[int, DecodedTokens] = {}
+        results: dict[int, DecodedTokens] = {}
         nbest: dict[int, tuple[Candidate, ...]] = {}
         waiting = deque(sorted(range(len(batch)), key=lambda row: -len(rows[row])))
 
@@ -117,7 +117,7 @@ class Generator:
         def done(name: int, decoded: DecodedTokens) -> None:
             if math.isnan(decoded.sum_logprob):
                 raise not_finite("the decoder's logits")
-            found[name] = decoded
+            results[name] = decoded
             if on_progress is not None:
                 on_progress(1, len(batch[name].pcm_T))
 
@@ -140,7 +140,7 @@ class Generator:
                 done(name, ranked[0].decoded)
         return [
             Hypothesis(
-                (DecodedChunk(0, found[row]),),
+                (DecodedChunk(0, results[row]),),
                 language,
                 None,
                 fallback_level=options.fallback_level,
@@ -193,14 +193,16 @@ class Generator:
         budget = self._memory_fraction * free_bytes(weights.device)
         return max(1, rows_that_fit(shapes, budget, frames, frames, MAX_ROWS[weights.device.type]) // self._halved)
 
-    def _texts(self, found: Sequence[Hypothesis]) -> list[tuple[str, str | None]]:
-        return [self._writer.told(text) for text in self._writer.decoded([heard.tokens for heard in found])]
+    def _texts(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[str, str | None]]:
+        return [self._writer.told(text) for text in self._writer.decoded([heard.tokens for heard in hypotheses])]
 
-    def metrics(self, utterances: Sequence[Utterance], found: Sequence[Hypothesis]) -> list[DecodingMetrics]:
+    def metrics(self, utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
-        return metrics_of(utterances, found, [text for text, _ in self._texts(found)], [0.0] * len(found))
+        return metrics_of(
+            utterances, hypotheses, [text for text, _ in self._texts(hypotheses)], [0.0] * len(hypotheses)
+        )
 
-    def transcripts(self, found: Sequence[Hypothesis]) -> list[Transcript]:
+    def transcripts(self, hypotheses: Sequence[Hypothesis]) -> list[Transcript]:
         """Texts; words have no times, because nothing says how well this decoder's attention tells them."""
         return [
             Transcript(
@@ -216,7 +218,7 @@ class Generator:
                 confidence=math.exp(mean_logprob(heard)),
                 nbest=heard.nbest,
             )
-            for heard, (text, language) in zip(found, self._texts(found), strict=True)
+            for heard, (text, language) in zip(hypotheses, self._texts(hypotheses), strict=True)
         ]
 
 

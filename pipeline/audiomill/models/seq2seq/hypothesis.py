@@ -85,13 +85,13 @@ def mean_logprob(heard: Hypothesis) -> float:
 
 
 def metrics_of(
-    utterances: Sequence[Utterance], found: Sequence[Hypothesis], texts: Sequence[str], overruns_s: Sequence[float]
+    utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis], texts: Sequence[str], overruns_s: Sequence[float]
 ) -> list[DecodingMetrics]:
     """What the decoder knows about each text.
 
     Args:
         utterances: that were heard.
-        found: tokens of each.
+        hypotheses: tokens of each.
         texts: as they are written, blanks around them and all.
         overruns_s: by how much each is said to begin behind the audio's end.
     """
@@ -106,7 +106,7 @@ def metrics_of(
             overrun_s=overrun_s,
             speech_s=None if utterance.speech is None else utterance.speech / MODEL_SAMPLE_RATE,
         )
-        for utterance, heard, text, overrun_s in zip(utterances, found, texts, overruns_s, strict=True)
+        for utterance, heard, text, overrun_s in zip(utterances, hypotheses, texts, overruns_s, strict=True)
     ]
 
 

@@ -145,10 +145,10 @@ class KVCache:
             keys[slots_B, :, positions_B], values[slots_B, :, positions_B] = k[:, :, 0], v[:, :, 0]
             # Heads that share keys and values are queries of one head.
             grouped = q.view(width, keys.shape[1], -1, q.shape[-1])
-            found = _attention(
+            result = _attention(
                 grouped, keys[:width, :, :longest], values[:width, :, :longest], seen_B11P, self._weights.scale
             )
-            return found.view(q.shape)
+            return result.view(q.shape)
 
         tokens_B1, places_B1 = tokens_B[:, None], positions_B[:, None]
         hidden = self._through(self._weights.embed(tokens_B1, places_B1), places_B1, attend, groups)
@@ -187,18 +187,18 @@ class KVCache:
             (group,), watched = groups, self._watched[number]
             scores = q[:, watched] @ group.keys[number][:, watched].transpose(-1, -2)
             self._scores.append(scores * q.shape[-1] ** -0.5)
-        found, at = [], 0
+        result, at = [], 0
         for group in groups:
             rows = q[at : at + len(group)]
-            found.append(_attention(rows, group.keys[number], group.values[number], None))
+            result.append(_attention(rows, group.keys[number], group.values[number], None))
             at += len(group)
-        out_BHLE = found[0] if len(found) == 1 else torch.cat(found)
+        out_BHLE = result[0] if len(result) == 1 else torch.cat(result)
         return cross.out(out_BHLE.transpose(1, 2).reshape(batch, length, width))
 
     def watched_scores(self) -> Tensor:
         """Cross-attention scores of the watched heads since the last call, before the softmax: scores_BHLF."""
-        found, self._scores = torch.cat(self._scores, dim=1), []
-        return found
+        result, self._scores = torch.cat(self._scores, dim=1), []
+        return result
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops all rows but these, an order that `kept_order` gave."""

@@ -100,17 +100,17 @@ class EncoderDecoder(EncodingModel):
 
     def _rows(self, batch: Sequence[Utterance]) -> list[tuple[Tensor, Readout]]:
         """hidden_FD of each row, and what is wanted of its hidden states."""
-        found: list[tuple[Tensor, Readout]] = []
-        while len(found) < len(batch):
+        rows: list[tuple[Tensor, Readout]] = []
+        while len(rows) < len(batch):
             heartbeat()
-            some = self._next(batch[len(found) :])
+            some = self._next(batch[len(rows) :])
             hidden_BFD = self._encoded(some)
             counts = self._feed.frames_B().tolist()
             readouts = self._read_out(some, hidden_BFD.device)
-            found += [(row[:count], out) for row, count, out in zip(hidden_BFD, counts, readouts, strict=True)]
+            rows += [(row[:count], out) for row, count, out in zip(hidden_BFD, counts, readouts, strict=True)]
             if self._writing is None and self.on_progress is not None:
                 self.on_progress(len(some), sum(len(utterance.pcm_T) for utterance in some))
-        return found
+        return rows
 
     def _next(self, waiting: Sequence[Utterance]) -> Sequence[Utterance]:
         """Utterances that are encoded together: on a CPU each alone, as a row's numbers then cannot depend on others."""

@@ -95,7 +95,7 @@ class TemperatureFallback:
         What two rungs agree on is left, and what is hopeless, unless another model may say something else.
         """
         is_second = self._second is not None and fallback_level == self.num_levels
-        found = []
+        results = []
         for index, metrics in enumerate(self._metrics(utterances, answers)):
             failed = failed_checks(metrics, self._text)
             if not (failed or is_unsure(metrics, fallback_level)) or is_silence(metrics, self._text):
@@ -103,8 +103,8 @@ class TemperatureFallback:
             if is_second or not (
                 answers[index].text.is_agreed or is_not_worth_retrying(metrics, failed, fallback_level)
             ):
-                found.append(index)
-        return found
+                results.append(index)
+        return results
 
     def smooth_language_id(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Utterance]:
         """See `languages.smooth_languages`: a segment that is hard to tell takes the language of those around it."""
@@ -112,12 +112,12 @@ class TemperatureFallback:
         for index, answer in enumerate(answers):
             if answer.text.languages is not None:
                 tracks[utterances[index].track].append(index)
-        found = list(utterances)
+        results = list(utterances)
         for rows in tracks.values():
             rows.sort(key=lambda index: utterances[index].start)
             for index, code in zip(rows, smooth_languages([answers[i].text.languages for i in rows]), strict=True):
-                found[index] = utterances[index]._replace(language=code)
-        return found
+                results[index] = utterances[index]._replace(language=code)
+        return results
 
     def needs_redecoding(self, utterance: Utterance, answer: Prediction) -> bool:
         return answer.text.languages is not None and utterance.language != answer.text.language
@@ -168,21 +168,21 @@ class TemperatureFallback:
 
     def find_deletions(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Any]:
         """See `audiomill.models.base.Ladder`; of texts that stand for nothing no more is asked."""
-        found: list[Any] = []
+        deletions: list[Any] = []
         if self._rereading is None:
-            return found
+            return deletions
         for row, metrics in enumerate(self._metrics(utterances, answers)):
             if not is_silence(metrics, self._text):
-                found += self._rereading.find_deletions(row, utterances[row], answers[row].text)
-        return found
+                deletions += self._rereading.find_deletions(row, utterances[row], answers[row].text)
+        return deletions
 
     def fill_deletions(
-        self, parts: Sequence[Any], found: Sequence[Prediction], answers: Sequence[Prediction]
+        self, parts: Sequence[Any], predictions: Sequence[Prediction], answers: Sequence[Prediction]
     ) -> list[Prediction]:
         """See `audiomill.models.base.Ladder`."""
         assert self._rereading is not None, "parts were found"
         of: defaultdict[int, list[tuple[Any, Hypothesis]]] = defaultdict(list)
-        for part, answer in zip(parts, found, strict=True):
+        for part, answer in zip(parts, predictions, strict=True):
             of[part.row].append((part, answer.text))
         texts = {index: self._rereading.fill_deletions(answers[index].text, pairs) for index, pairs in of.items()}
         return [
@@ -191,15 +191,15 @@ class TemperatureFallback:
 
     def finalize(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Hypothesis]:
         """Marks what passes no rung, and empties what is made of silence (or of doubt, by option)."""
-        found = []
+        results = []
         for heard, metrics in zip(texts, self._model.metrics(utterances, texts), strict=True):
             if is_silence(metrics, self._text):
-                found.append(_emptied(heard, (SILENCE,)) if any(s.decoded.tokens for s in heard.chunks) else heard)
+                results.append(_emptied(heard, (SILENCE,)) if any(s.decoded.tokens for s in heard.chunks) else heard)
                 continue
             failed = failed_checks(metrics, self._text)
             is_dropped = bool(failed) and self._text.low_confidence == "drop"
-            found.append(_emptied(heard, failed) if is_dropped else heard._replace(failed_checks=failed))
-        return found
+            results.append(_emptied(heard, failed) if is_dropped else heard._replace(failed_checks=failed))
+        return results
 
     def _metrics(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[DecodingMetrics]:
         return self._model.metrics(utterances, [answer.text for answer in answers])

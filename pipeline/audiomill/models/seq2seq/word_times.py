@@ -48,12 +48,12 @@ def ordered(words: Sequence[TimedText], num_samples: int) -> tuple[TimedText, ..
     """
     starts = np.clip(np.array([word.start for word in words], np.int64), 0, num_samples)
     starts = np.minimum.accumulate(starts[::-1])[::-1]  # what lies behind a later word was heard too late
-    found = []
+    results = []
     for at, (word, start) in enumerate(zip(words, starts.tolist(), strict=True)):
         limit = num_samples if at + 1 == len(words) else int(starts[at + 1])
         stop = min(max(word.stop, start), limit, start + _longest(word.text))
-        found.append(word._replace(start=start, stop=max(start, stop)))
-    return tuple(found)
+        results.append(word._replace(start=start, stop=max(start, stop)))
+    return tuple(results)
 
 
 def _longest(text: str) -> int:
@@ -88,10 +88,10 @@ def without_repeats(chunks: Sequence[DecodedChunk], end: int) -> tuple[DecodedCh
         chunks: of a segment, in order.
         end: the first token that is no text.
     """
-    found = list(chunks[:1])
+    results = list(chunks[:1])
     for before, each in pairwise(chunks):
-        found.append(_cut(each, _num_said_twice(found[-1] if found else before, each, end), end))
-    return tuple(found)
+        results.append(_cut(each, _num_said_twice(results[-1] if results else before, each, end), end))
+    return tuple(results)
 
 
 def _num_said_twice(before: DecodedChunk, after: DecodedChunk, end: int) -> int:

@@ -39,8 +39,8 @@ class Opinion(NamedTuple):
 def opinion(pcm_T: NDArray[np.int16]) -> Opinion:
     """Of a segment at 16 kHz."""
     wave_T = pcm_T.astype(np.float32) / _FULL_SCALE
-    found = np.mean([_window(each) for each in _windows(wave_T)], axis=0)
-    return Opinion(*(round(float(value), 3) for value in found))
+    result = np.mean([_window(each) for each in _windows(wave_T)], axis=0)
+    return Opinion(*(round(float(value), 3) for value in result))
 
 
 def _windows(wave_T: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -73,8 +73,8 @@ def _log_mels(wave_T: NDArray[np.float32]) -> NDArray[np.float32]:
     window = np.hanning(NUM_FFT + 1)[:-1]
     power = np.square(np.abs(np.fft.rfft(frames * window))) @ _filters()
     level = 10 * np.log10(np.maximum(power, 1e-10))
-    found: NDArray[np.float32] = ((np.maximum(level - level.max(), -80.0) + 40) / 40).astype(np.float32)
-    return found
+    log_mels: NDArray[np.float32] = ((np.maximum(level - level.max(), -80.0) + 40) / 40).astype(np.float32)
+    return log_mels
 
 
 @cache

@@ -107,18 +107,18 @@ class Diarizer(SpeechModel):
             )
         ]
         vectors = iter(self._embedder.vectors([voice for *_, voice in stretches if voice is not None]))
-        found: list[list[LocalSpeaker]] = [[] for _ in batch]
+        results: list[list[LocalSpeaker]] = [[] for _ in batch]
         for window, local, (start, stop, probability), voice in stretches:
             alone, vector = (0, None) if voice is None else (len(voice), next(vectors))
             span = (window.start + start, window.start + stop, probability)
-            found[window.row].append(LocalSpeaker(window.start, local, span, alone, vector))
-        return [Prediction(None, Readout(local=tuple(each))) for each in found]
+            results[window.row].append(LocalSpeaker(window.start, local, span, alone, vector))
+        return [Prediction(None, Readout(local=tuple(each))) for each in results]
 
     @torch.inference_mode()
     def _heard(self, windows: Sequence[_Window]) -> list[list[list[_Span]]]:
         """Spans of each local speaker of each window."""
         order = sorted(range(len(windows)), key=lambda at: self._filled(len(windows[at].pcm_T)))
-        found: list[list[list[_Span]]] = [[] for _ in windows]
+        results: list[list[list[_Span]]] = [[] for _ in windows]
         for length, alike in groupby(order, key=lambda at: self._filled(len(windows[at].pcm_T))):
             some, at_once = list(alike), max(1, _BATCH_SAMPLES // length)
             for first in range(0, len(some), at_once):
@@ -127,9 +127,9 @@ class Diarizer(SpeechModel):
                 wave_BT = torch.from_numpy(pcm_BT).to(self._classifier.device).float() / FULL_SCALE
                 probability_BFS, active_BFS = self._classifier.activity(wave_BT)
                 for at, *each in zip(batch, probability_BFS.cpu().numpy(), active_BFS.cpu().numpy(), strict=True):
-                    found[at] = self._spans(len(windows[at].pcm_T), *each)
+                    results[at] = self._spans(len(windows[at].pcm_T), *each)
                 heartbeat()
-        return found
+        return results
 
     def _spans(
         self, num_samples: int, probability_FS: NDArray[np.float32], active_FS: NDArray[np.bool_]
@@ -193,17 +193,17 @@ def stretch_edges(pcm_T: NDArray[np.int16]) -> list[int]:
     moments in what is still long."""
     level_F = _levels_db(pcm_T)
     edges = [0, *_pauses(level_F), len(pcm_T)]
-    found = [0]
+    results = [0]
     for first, last in pairwise(edges):
         count = max(1, round((last - first) / _STRETCH))
         for number in range(1, count):
             around = first + (last - first) * number // count
             nearest = slice(max(0, (around - SEARCH) // _LEVEL_STEP), (around + SEARCH) // _LEVEL_STEP)
             quietest = (nearest.start + int(level_F[nearest].argmin())) * _LEVEL_STEP
-            if quietest - found[-1] >= LEAST_OF_A_VOICE and last - quietest >= LEAST_OF_A_VOICE:
-                found.append(quietest)
-        found.append(last)
-    return found
+            if quietest - results[-1] >= LEAST_OF_A_VOICE and last - quietest >= LEAST_OF_A_VOICE:
+                results.append(quietest)
+        results.append(last)
+    return results
 
 
 def _levels_db(pcm_T: NDArray[np.int16]) -> NDArray[np.float64]:
@@ -211,8 +211,8 @@ def _levels_db(pcm_T: NDArray[np.int16]) -> NDArray[np.float64]:
     count = max(1, len(pcm_T) // _LEVEL_STEP)
     power = np.square(pcm_T[: count * _LEVEL_STEP].astype(np.float64)).reshape(count, -1).mean(1)
     smooth = np.convolve(power, np.full(3, 1 / 3), "same")
-    found: NDArray[np.float64] = 10 * np.log10(smooth + 1.0)
-    return found
+    levels_db: NDArray[np.float64] = 10 * np.log10(smooth + 1.0)
+    return levels_db
 
 
 def _pauses(level_F: NDArray[np.float64]) -> list[int]:
@@ -220,14 +220,14 @@ def _pauses(level_F: NDArray[np.float64]) -> list[int]:
     loud, floor = np.percentile(level_F, 90), np.percentile(level_F, 5)
     is_quiet = level_F < max(loud - QUIET_DB, min(floor + 6.0, loud - LEAST_QUIET_DB))
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_quiet, [False]]).astype(np.int8))).reshape(-1, 2)
-    found: list[int] = []
+    pauses: list[int] = []
     for first, last in edges.tolist():
         middle = (first + last) // 2 * _LEVEL_STEP
-        is_apart = middle - (found[-1] if found else 0) >= LEAST_OF_A_VOICE
+        is_apart = middle - (pauses[-1] if pauses else 0) >= LEAST_OF_A_VOICE
         is_inside = len(level_F) * _LEVEL_STEP - middle >= LEAST_OF_A_VOICE
         if (last - first) * _LEVEL_STEP >= SHORTEST_PAUSE and is_apart and is_inside:
-            found.append(middle)
-    return found
+            pauses.append(middle)
+    return pauses
 
 
 def _voice(pcm_T: NDArray[np.int16], is_alone_T: NDArray[np.bool_]) -> NDArray[np.int16] | None:

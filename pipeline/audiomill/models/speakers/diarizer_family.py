@@ -64,9 +64,9 @@ def embedder_of(name: str, device: str, storage_options: dict[str, Any]) -> Any:
     """
     from audiomill.models.checkpoint import find_checkpoint
 
-    found = find_checkpoint(ModelConfig(model=name), storage_options)
-    if VOICES not in found.gives or found.family.embedder is None:
+    checkpoint = find_checkpoint(ModelConfig(model=name), storage_options)
+    if VOICES not in checkpoint.gives or checkpoint.family.embedder is None:
         raise ModelError(
             f"--voice-model {name}: makes no vectors of voices; use campplus, resemblyzer or a folder of one"
         )
-    return found.family.embedder(Path(found.path), device)
+    return checkpoint.family.embedder(Path(checkpoint.path), device)

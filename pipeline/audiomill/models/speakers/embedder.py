@@ -48,8 +48,8 @@ class Embedder:
                     sums[number] += vector
                     counts[number] += 1
                 heartbeat()
-        found: NDArray[np.float32] = (sums / counts[:, None]).astype(np.float32)
-        return found
+        result: NDArray[np.float32] = (sums / counts[:, None]).astype(np.float32)
+        return result
 
     def _stretches(self, row_T: NDArray[np.int16]) -> list[NDArray[np.int16]]:
         if len(row_T) < self.least:

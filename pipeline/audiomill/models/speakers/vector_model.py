@@ -39,5 +39,5 @@ class VectorModel(SpeechModel):
         vectors_BD = torch.from_numpy(self._embedder.vectors([each.pcm_T for each in own]))
         longest = max(len(each.pcm_T) for each in own)
         core = CoreFrames(own, [1] * len(own), max(1, longest), vectors_BD.device)
-        found = read_out(self._wants, {0: vectors_BD[:, None]}, None, {}, lambda layer: core)
-        return [Prediction(None, readout) for readout in found]
+        out = read_out(self._wants, {0: vectors_BD[:, None]}, None, {}, lambda layer: core)
+        return [Prediction(None, readout) for readout in out]

@@ -31,13 +31,13 @@ def with_adapter(lm: LanguageModel, folder: Path, keeps_apart: bool) -> Language
     if not (place / "adapter_model.safetensors").is_file():
         raise ModelError(f"{place}: no adapter_model.safetensors; expected the LoRA weights that config.json tells of")
     try:
-        found = peft.PeftModel.from_pretrained(lm.model, str(place), is_trainable=keeps_apart)
+        result = peft.PeftModel.from_pretrained(lm.model, str(place), is_trainable=keeps_apart)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{place}: LoRA weights that do not fit the language model {lm.name} ({reason})") from error
     if keeps_apart:
-        return _wrapped(lm, found)
-    merged = found.merge_and_unload()
+        return _wrapped(lm, result)
+    merged = result.merge_and_unload()
     return dataclasses.replace(lm, model=merged, body=merged.model, head=merged.lm_head)
 
 

@@ -88,18 +88,18 @@ class ProjectorLearner:
 
     def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
         """Text tokens with the end, or the reason why there are none."""
-        found: list[list[int] | str] = []
+        results: list[list[int] | str] = []
         slowest = num_samples / (1 - self._config.speed_augment)
         for (text, _), count in zip(texts, slowest.tolist(), strict=True):
             if self._most is not None and count > self._most:
-                found.append("longer_than_window")
+                results.append("longer_than_window")
                 continue
             if not any(character.isalnum() for character in text):
-                found.append("empty_text")
+                results.append("empty_text")
                 continue
             tokens = self._parts.tokenizer(" ".join(text.split()), add_special_tokens=False).input_ids
-            found.append("text_too_long" if len(tokens) > _MAX_TEXT_TOKENS else [*tokens, self._parts.lm.ends[0]])
-        return found
+            results.append("text_too_long" if len(tokens) > _MAX_TEXT_TOKENS else [*tokens, self._parts.lm.ends[0]])
+        return results
 
     def set_trainable(self, update: int, num_updates: int) -> None:
         """The projector and LoRA weights learn from the start, and nothing else ever."""

@@ -37,8 +37,8 @@ class Projector(nn.Module):
         """steps_BSD: a last step that is not whole is filled up with zeros; nothing is dropped."""
         padded = F.pad(frames_BFE, (0, 0, 0, -frames_BFE.shape[1] % self._stack))
         stacked = padded.reshape(len(padded), -1, padded.shape[2] * self._stack)
-        found: Tensor = self.second_norm(self.second(F.gelu(self.first_norm(self.first(stacked)))))
-        return found
+        out: Tensor = self.second_norm(self.second(F.gelu(self.first_norm(self.first(stacked)))))
+        return out
 
     def num_steps(self, frames: int) -> int:
         """S of so many frames."""

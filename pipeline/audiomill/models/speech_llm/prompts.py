@@ -14,10 +14,10 @@ def prompt_for(tokenizer: Any) -> str:
         return DEFAULT_PROMPT
     said = [{"role": "user", "content": DEFAULT_REQUEST}]
     with on_a_fixed_day():
-        found: str = tokenizer.apply_chat_template(
+        prompt: str = tokenizer.apply_chat_template(
             said, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
-    return found
+    return prompt
 
 
 def prompt_tokens(tokenizer: Any, prompt: str) -> tuple[list[int], list[int]]:

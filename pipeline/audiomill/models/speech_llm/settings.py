@@ -72,15 +72,15 @@ def settings_of_folder(folder: Path) -> SpeechLlmSettings:
     """
     place = folder / "config.json"
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))
+        result = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{place}: cannot be read ({error}); expected the config.json of a speech LLM") from error
     values: dict[str, Any] = {}
     for field in dataclasses.fields(SpeechLlmSettings):
         kind = {"str": str, "int": int, "bool": bool}[str(field.type)]
-        value = found.get(field.name, field.default)
+        value = result.get(field.name, field.default)
         if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
-            raise ModelError(f"{place}: {field.name}: expected {kind.__name__}, got {found.get(field.name)!r}")
+            raise ModelError(f"{place}: {field.name}: expected {kind.__name__}, got {result.get(field.name)!r}")
         values[field.name] = value
     check_prompt(values["prompt"], str(place))
     if values["stack"] < 1 or values["hop"] < 1:

@@ -86,8 +86,8 @@ def load_parts(
 
     settings = settings_of_folder(folder)
     encoder_name, lm_name = place_of(folder, settings.encoder, ENCODER), place_of(folder, settings.lm, LM)
-    found = find_checkpoint(ModelConfig(model=encoder_name), storage_options)
-    check_same("encoder", encoder_name, fingerprint(found), settings.encoder_fingerprint)
+    checkpoint = find_checkpoint(ModelConfig(model=encoder_name), storage_options)
+    check_same("encoder", encoder_name, fingerprint(checkpoint), settings.encoder_fingerprint)
     lm_folder = local_path(lm_name, storage_options)
     check_same("language model", lm_name, weights_fingerprint(lm_folder), settings.lm_fingerprint)
     lm, tokenizer = load_language_model(lm_folder, lm_name, device, model.precision)

@@ -61,18 +61,18 @@ class Seq2SeqLearner:
 
     def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[list[int] | str]:
         """Numbers of pieces, or a reason."""
-        found: list[list[int] | str] = []
+        results: list[list[int] | str] = []
         unknown, most = self._tokenizer.unk_token_id, self.model.config.max_target_positions - ROOM
         for each in texts:
             form = _form(each, self._config)
             ids = self._tokenizer(form, add_special_tokens=False)["input_ids"] if form else []
             if not any(character.isalnum() for character in form):
-                found.append("empty_text")
+                results.append("empty_text")
             elif unknown in ids:
-                found.append("unknown_characters")
+                results.append("unknown_characters")
             else:
-                found.append(ids if len(ids) <= most else "text_too_long")
-        return found
+                results.append(ids if len(ids) <= most else "text_too_long")
+        return results
 
     def set_trainable(self, update: int, num_updates: int) -> None:
         """Everything learns from the start."""

@@ -43,10 +43,10 @@ class FilterBanks:
         mels = [self.mels(row) for row in rows]
         lengths_B = torch.tensor([len(each) for each in mels], device=self._device)
         features_BFM = nn.utils.rnn.pad_sequence(mels, batch_first=True)
-        found = {"input_features": features_BFM}
+        results = {"input_features": features_BFM}
         if len(set(lengths_B.tolist())) > 1:
-            found["attention_mask"] = frame_mask(lengths_B, features_BFM.shape[1]).long()
-        return found, lengths_B
+            results["attention_mask"] = frame_mask(lengths_B, features_BFM.shape[1]).long()
+        return results, lengths_B
 
     def mels(self, pcm_T: NDArray[np.int16]) -> Tensor:
         """mel_FM of one row, float32; at least one frame."""
@@ -61,9 +61,11 @@ class FilterBanks:
 
 def filter_banks(folder: Path, config: Any, device: torch.device) -> FilterBanks:
     """By the checkpoint's own feature extractor."""
-    found = extractor_of(folder)
-    does = bool(found.do_ceptral_normalize)
-    return FilterBanks(int(found.num_mel_bins), (does and found.normalize_means, does and found.normalize_vars), device)
+    extractor = extractor_of(folder)
+    does = bool(extractor.do_ceptral_normalize)
+    return FilterBanks(
+        int(extractor.num_mel_bins), (does and extractor.normalize_means, does and extractor.normalize_vars), device
+    )
 
 
 def frames_behind(lengths_B: Tensor, config: Any, layer: int | None) -> Tensor:

@@ -122,10 +122,10 @@ def _by_row(steps: list[_Step], num_rows: int, blank: int) -> list[Labels]:
         nothing = np.zeros(0, np.int32)
         return [Labels(nothing, nothing, nothing, nothing.astype(np.float32), 0.0)] * num_rows
     rows, tokens, frames, lasting, logprobs = (torch.cat(column).cpu().numpy() for column in zip(*steps, strict=True))
-    found = []
+    results = []
     for row in range(num_rows):
         mine = rows == row
         kept = mine & (tokens != blank)
         written, at, lasts = (each[kept].astype(np.int32) for each in (tokens, frames, lasting))
-        found.append(Labels(written, at, lasts, logprobs[kept], float(logprobs[mine].sum())))
-    return found
+        results.append(Labels(written, at, lasts, logprobs[kept], float(logprobs[mine].sum())))
+    return results

@@ -71,10 +71,10 @@ class TransducerModel(EncodingModel):
         """Words with times; what was said in the context of a segment is not its own."""
         vocabulary, wanted = self._vocabulary, self._wants.transcripts
         assert vocabulary is not None, "text is wanted"
-        found = [self._transcript(each, text, vocabulary) for each, text in zip(utterances, texts, strict=True)]
+        results = [self._transcript(each, text, vocabulary) for each, text in zip(utterances, texts, strict=True)]
         if wanted is None or not wanted.drop_special_tokens:
-            return found
-        return [without_special(each, vocabulary.special) for each in found]
+            return results
+        return [without_special(each, vocabulary.special) for each in results]
 
     def _transcript(self, utterance: Utterance, text: Labels, vocabulary: CtcVocabulary) -> Transcript:
         num_frames = 1 + int(max(text.frames_N, default=0))

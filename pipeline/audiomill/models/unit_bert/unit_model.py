@@ -87,7 +87,7 @@ class UnitModel:
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Vectors and codes, row by row."""
-        found = []
+        results = []
         for utterance, answer in zip(batch, self._encoder.forward(batch), strict=True):
             heartbeat()
             hidden = self._hidden(answer.readout.codes[0])
@@ -100,8 +100,8 @@ class UnitModel:
             frames, device = next(iter(hidden.values())).shape[1], self._body.device
             core = CoreFrames([inside], [frames], self._settings.hop, device)
             (readout,) = read_out(self._wants, hidden, None, self._quantizers, lambda layer, core=core: core)  # type: ignore[misc]
-            found.append(Prediction(None, readout))
-        return found
+            results.append(Prediction(None, readout))
+        return results
 
     def _hidden(self, codes_KF: NDArray[np.uint16]) -> dict[int, Tensor]:
         """hidden_1FD of each wanted layer."""
@@ -181,14 +181,14 @@ def load_coder(
         ModelError: it is not there, or another one is.
     """
     name = place_of(folder, settings.encoder, ENCODER)
-    found = find_checkpoint(ModelConfig(model=name), storage_options)
-    check_same("checkpoint that makes the codes", name, fingerprint(found), settings.encoder_fingerprint)
+    checkpoint = find_checkpoint(ModelConfig(model=name), storage_options)
+    check_same("checkpoint that makes the codes", name, fingerprint(checkpoint), settings.encoder_fingerprint)
     own = dataclasses.replace(model, model=name)
-    source, layer, shape = "", None, shape_of(found)
+    source, layer, shape = "", None, shape_of(checkpoint)
     if settings.has_codebook:
         source = str(folder / CODEBOOK)
         layer = int(read_codebook(Place(source, {}), None).layer)
-    elif not found.family.quantizes_itself:
+    elif not checkpoint.family.quantizes_itself:
         from audiomill.models.base import CONV
 
         layer = CONV

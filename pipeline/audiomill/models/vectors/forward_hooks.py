@@ -31,8 +31,8 @@ class LayerTaps:
 
     def taken(self) -> dict[int, Tensor]:
         """hidden_BFD by number of the last forward pass; gives them away."""
-        found, self.hidden = self.hidden, {}
-        return found
+        result, self.hidden = self.hidden, {}
+        return result
 
     def _keep_input(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self.hidden[0] = args[0]

@@ -65,14 +65,14 @@ def found_encoder(name: str, storage_options: dict[str, Any]) -> tuple[Checkpoin
     Raises:
         ModelError: it gives none.
     """
-    found = find_checkpoint(ModelConfig(model=name), storage_options)
-    shape = shape_of(found) if VECTORS in found.gives else None
+    checkpoint = find_checkpoint(ModelConfig(model=name), storage_options)
+    shape = shape_of(checkpoint) if VECTORS in checkpoint.gives else None
     if shape is None or shape.is_pooled or shape.form is not None:
         raise ModelError(
-            f"{name}: a {found.family.name} checkpoint gives no frames to learn on; expected Whisper, "
+            f"{name}: a {checkpoint.family.name} checkpoint gives no frames to learn on; expected Whisper, "
             "wav2vec2, HuBERT, WavLM, Parakeet or another encoder of speech"
         )
-    return found, shape
+    return checkpoint, shape
 
 
 def loaded_encoder(
@@ -99,15 +99,15 @@ class FeatureCache:
     def frames(self, rows: Sequence[NDArray[np.int16]]) -> list[Tensor]:
         """frames_FE of each row, float32."""
         keys = [hashlib.sha256(row.tobytes()).digest() for row in rows]
-        found = {key: self._cached[key] for key in keys if key in self._cached}
-        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in found}
+        results = {key: self._cached[key] for key in keys if key in self._cached}
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in results}
         if new:
             utterances = [Utterance(row, 0, 0, ("", None), 0, None) for row in new.values()]
             frames = [each.float() for each in self._encoder.frames(utterances)]
-            found |= zip(new, frames, strict=True)
+            results |= zip(new, frames, strict=True)
             for key, each in zip(new, frames, strict=True):
                 self._keep(key, each)
-        return [found[key] for key in keys]
+        return [results[key] for key in keys]
 
     def _keep(self, key: bytes, frames: Tensor) -> None:
         size = frames.numel() * frames.element_size()

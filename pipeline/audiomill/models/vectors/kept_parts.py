@@ -20,7 +20,7 @@ def name_of(part: str, inside: str) -> str:
     return f"{inside}/{path.name}" if path.is_file() else inside if path.exists() else part
 
 
-def check_same(what: str, name: str, found: str, expected: str) -> None:
+def check_same(what: str, name: str, result: str, expected: str) -> None:
     """Raises ModelError where a part's weights are not those that were trained with.
 
     Args:
@@ -28,9 +28,9 @@ def check_same(what: str, name: str, found: str, expected: str) -> None:
         name: where it was found.
         found, expected: fingerprints.
     """
-    if found != expected:
+    if result != expected:
         raise ModelError(
-            f"{name}: not the {what} that was trained with (its weights are {found}, expected {expected}); "
+            f"{name}: not the {what} that was trained with (its weights are {result}, expected {expected}); "
             "put the same weights there, or train anew"
         )
 

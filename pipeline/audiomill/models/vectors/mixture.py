@@ -28,30 +28,30 @@ def mixture_weights(
         UsageError: there is no such file, it holds something else, or hidden states cannot be added.
     """
     count = shape.num_layers + 1
-    found = [1.0 / count] * count if mixture == UNIFORM else _read(mixture, storage_options)
-    if len(found) != count:
+    result = [1.0 / count] * count if mixture == UNIFORM else _read(mixture, storage_options)
+    if len(result) != count:
         raise UsageError(
-            f"--mixture {mixture}: {len(found)} weights; {checkpoint} has {count} hidden states, 0 to {count - 1}"
+            f"--mixture {mixture}: {len(result)} weights; {checkpoint} has {count} hidden states, 0 to {count - 1}"
         )
-    used = [number for number, weight in enumerate(found) if weight]
+    used = [number for number, weight in enumerate(result) if weight]
     clocks = {(shape.width_of(number), shape.hops.get(number, shape.hop)) for number in used}
     if clocks != {(shape.width, shape.hop)}:
         raise UsageError(
             f"--mixture {mixture}: hidden states of {checkpoint} differ in width or frame rate, or no weight is above 0; "
             "give 0 to those that differ, or take --layers"
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def _read(mixture: str, storage_options: dict[str, object]) -> list[float]:
     expected = "expected uniform, or a JSON file with a weight for each hidden state"
     try:
         told = json.loads(Place(absolute(mixture), storage_options).read())
-        found = [float(weight) for weight in (told["weights"] if isinstance(told, dict) else told)]
+        results = [float(weight) for weight in (told["weights"] if isinstance(told, dict) else told)]
     except FileNotFoundError as error:
         raise UsageError(f"--mixture {mixture}: no such file; {expected}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"--mixture {mixture}: {expected}, got {type(error).__name__}: {error}") from error
-    if not all(map(math.isfinite, found)):
+    if not all(map(math.isfinite, results)):
         raise UsageError(f"--mixture {mixture}: {expected}, got a weight that is no number")
-    return found
+    return results

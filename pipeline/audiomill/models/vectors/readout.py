@@ -59,14 +59,14 @@ class CoreFrames:
 
     def with_speech(self) -> Tensor:
         """mask_BF of core frames with voice activity in their middle; all of a row that has none."""
-        found = np.zeros(self.mask_BF.shape, bool)
+        result = np.zeros(self.mask_BF.shape, bool)
         for row, (utterance, first, count) in enumerate(zip(self._utterances, self._first, self.counts, strict=True)):
             assert utterance.vad_mask is not None, "voice activity was marked where it is wanted"
             vad_mask = np.frombuffer(utterance.vad_mask, np.uint8).astype(bool)
             middle_F = ((first + np.arange(count) + 0.5) * float(self._hop)).astype(np.int64)
             spoken_F = vad_mask[np.minimum(middle_F // FRAME_SAMPLES, len(vad_mask) - 1)]
-            found[row, :count] = spoken_F if spoken_F.any() else True
-        return torch.from_numpy(found).to(self.mask_BF.device)
+            result[row, :count] = spoken_F if spoken_F.any() else True
+        return torch.from_numpy(result).to(self.mask_BF.device)
 
     def take(self, hidden_BFD: Tensor) -> Tensor:
         """Core frames moved to the front of their row, zeros behind; float32."""

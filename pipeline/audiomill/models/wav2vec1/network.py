@@ -161,13 +161,13 @@ class GumbelQuantizer(nn.Module):
     def logits(self, z_BCF: Tensor) -> Tensor:
         """logits_BFKV."""
         batch, _, frames = z_BCF.shape
-        found: Tensor = self.weight_proj(z_BCF.transpose(1, 2))
-        return found.view(batch, frames, self._groups, self._vars)
+        out: Tensor = self.weight_proj(z_BCF.transpose(1, 2))
+        return out.view(batch, frames, self._groups, self._vars)
 
     def chosen(self, weights_BFKV: Tensor) -> Tensor:
         """Sums of the entries of each group by their weights, side by side, q_BCF."""
-        found = torch.einsum("bfkv,kvc->bfkc", weights_BFKV, self._table())
-        return found.flatten(2).transpose(1, 2)
+        result = torch.einsum("bfkv,kvc->bfkc", weights_BFKV, self._table())
+        return result.flatten(2).transpose(1, 2)
 
     def _table(self) -> Tensor:
         """Entries of each group, (K, V, C / K)."""
@@ -251,9 +251,9 @@ def _activation(name: str) -> nn.Module:
 
 def num_frames(spec: Wav2VecSpec, num_samples: Sequence[int]) -> list[int]:
     """Frames that the encoder gives for each length."""
-    found = []
+    results = []
     for length in num_samples:
         for _, kernel, stride in spec.conv_feature_layers:
             length = (length - kernel) // stride + 1
-        found.append(length)
-    return found
+        results.append(length)
+    return results

@@ -34,8 +34,8 @@ class Predictor(nn.Module):
 
     def forward(self, c_BCF: Tensor) -> Tensor:
         """h_BCFK."""
-        found: Tensor = self.project_to_steps(c_BCF[..., None])
-        return found
+        out: Tensor = self.project_to_steps(c_BCF[..., None])
+        return out
 
 
 class _Told(NamedTuple):

@@ -72,10 +72,10 @@ class Wav2VecPretrainer:
         told: dict[str, float] = {}
         seen_BCF, extra = z_BCF, z_BCF.new_zeros(())
         if model.vector_quantizer is not None:
-            found = quantized(model.vector_quantizer, z_BCF, frames_B, self._heat)
-            seen_BCF, extra = found.q_BCF.to(z_BCF.dtype), found.loss
+            result = quantized(model.vector_quantizer, z_BCF, frames_B, self._heat)
+            seen_BCF, extra = result.q_BCF.to(z_BCF.dtype), result.loss
             few = _COLLAPSED * model.spec.vq_groups
-            told = {"perplexity": found.perplexity, "collapsed": float(found.perplexity < few)}
+            told = {"perplexity": result.perplexity, "collapsed": float(result.perplexity < few)}
         c_BCF = model.feature_aggregator(seen_BCF, frames_B)
         random = np.random.default_rng([seed, 5])
         negatives = torch.from_numpy(drawn_negatives(frames_B.tolist(), random)).to(device)

@@ -63,9 +63,9 @@ class ByLanguage(nn.Module):
     def forward(self, hidden_BFD: Tensor) -> Tensor:
         """hidden_BFD."""
         rows = rows_of(self._spoken.languages)
-        found = torch.cat([self.of[KEY + language](hidden_BFD[at]) for language, at in rows.items()])
+        result = torch.cat([self.of[KEY + language](hidden_BFD[at]) for language, at in rows.items()])
         order = [at for each in rows.values() for at in each]
-        return found[sorted(range(len(order)), key=order.__getitem__)]
+        return result[sorted(range(len(order)), key=order.__getitem__)]
 
 
 def rows_of(languages: Sequence[str]) -> dict[str, list[int]]:
@@ -182,6 +182,6 @@ def save_language_heads(model: Any, language_heads: Mapping[str, LanguageHead], 
 def _of_language(model: Any, state: Mapping[str, Tensor], language: str) -> dict[str, Tensor]:
     """Tensors of one language, as a model with that language alone names them."""
     mark = f".of.{KEY}{language}."
-    found = {name.replace(mark, "."): tensor for name, tensor in state.items() if mark in name}
+    results = {name.replace(mark, "."): tensor for name, tensor in state.items() if mark in name}
     head = f"{HEAD}.{KEY}{language}."
-    return found | {f"{HEAD}.{name[len(head) :]}": tensor for name, tensor in state.items() if name.startswith(head)}
+    return results | {f"{HEAD}.{name[len(head) :]}": tensor for name, tensor in state.items() if name.startswith(head)}

@@ -193,8 +193,8 @@ def save_preparation(source: Path, folder: Path) -> None:
     """How the checkpoint takes audio: as before, or normalised where it does not say."""
     from transformers import Wav2Vec2FeatureExtractor
 
-    found = feature_extractor(source) or Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
-    found.save_pretrained(folder)
+    result = feature_extractor(source) or Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    result.save_pretrained(folder)
 
 
 def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device) -> CtcLearner:

@@ -70,16 +70,16 @@ class Pretrainer:
             negatives = _sample_negative_indices(shape, self.model.config.num_negatives, mask_time_indices=mask_BF)
         device = self.model.device
         mask = torch.from_numpy(mask_BF).to(device)
-        found = self.model(
+        model = self.model(
             **inputs, mask_time_indices=mask, sampled_negative_indices=torch.from_numpy(negatives).to(device)
         )
-        perplexity = float(found.codevector_perplexity)
+        perplexity = float(model.codevector_perplexity)
         told = {
             "perplexity": perplexity,
-            "contrastive_loss": float(found.contrastive_loss) / max(1, int(mask_BF.sum())),
+            "contrastive_loss": float(model.contrastive_loss) / max(1, int(mask_BF.sum())),
             "collapsed": float(perplexity < _COLLAPSED * self.model.config.num_codevector_groups),
         }
-        return Loss(found.loss, float(mask_BF.sum()), told)
+        return Loss(model.loss, float(mask_BF.sum()), told)
 
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         raise AssertionError("pretraining has no texts")

@@ -108,7 +108,7 @@ def _runs(utterance: Utterance) -> list[tuple[int, int]]:
 
 def joined(heard: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
     """Texts of the parts, as one of the segment."""
-    chunks = [_moved(stretch, part.start) for part, found in parts for stretch in found.chunks]
+    chunks = [_moved(stretch, part.start) for part, result in parts for stretch in result.chunks]
     return heard._replace(chunks=tuple(chunks))
 
 

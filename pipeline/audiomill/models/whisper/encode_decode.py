@@ -228,8 +228,8 @@ class EncodeDecode:
             elif row not in self._languages:
                 unknown.append(at)
         if unknown:
-            found = detect_languages(self._weights.decoder, looked_at.take(unknown), tokens, task_options.among)
-            for at, probabilities in zip(unknown, found, strict=True):
+            result = detect_languages(self._weights.decoder, looked_at.take(unknown), tokens, task_options.among)
+            for at, probabilities in zip(unknown, result, strict=True):
                 best = max(probabilities, key=probabilities.__getitem__)
                 self._languages[rows[at]] = DetectedLanguage(tokens.languages[best], probabilities)
 
@@ -320,14 +320,14 @@ class EncodeDecode:
         edges: list[NDArray[np.int64]] = []
         for at in range(0, len(costs), WARPED_AT_ONCE):
             edges += token_frames(costs[at : at + WARPED_AT_ONCE])
-        found: dict[int, tuple[TimedToken, ...]] = {}
+        results: dict[int, tuple[TimedToken, ...]] = {}
         for name, edges_N in zip(order, edges, strict=True):
             stamps = (self._passes[name][1] + WHISPER_HOP * edges_N).tolist()
-            found[name] = tuple(
+            results[name] = tuple(
                 TimedToken(token, start, stop, math.exp(logprob))
                 for (token, logprob), start, stop in zip(texts[name], stamps[:-1], stamps[1:], strict=True)
             )
-        return found
+        return results
 
     def _num_frames(self, name: int) -> int:
         row, start = self._passes[name]

@@ -77,21 +77,21 @@ class WhisperLearner:
                 "--language is missing: multilingual Whisper learns by language; expected a language column in the manifest, or one "
                 f"for all clips of {', '.join(sorted(languages))}"
             )
-        found: list[Label | str] = []
+        results: list[Label | str] = []
         for (text, language), count in zip(texts, num_samples.tolist(), strict=True):
             code = self._tokens.code(language)
             if not any(character.isalnum() for character in text):
-                found.append("empty_text")
+                results.append("empty_text")
                 continue
             if languages and code is None:
-                found.append("unknown_language" if language else "no_language")
+                results.append("unknown_language" if language else "no_language")
                 continue
             ids = self._tokenizer.encode(" " + " ".join(text.split()), add_special_tokens=False).ids
             steps = round(count / MODEL_SAMPLE_RATE / TIMESTAMP_STEP_S)
-            found.append(
+            results.append(
                 "text_too_long" if len(ids) > _MAX_TEXT_TOKENS else Label(tuple(ids), steps, languages.get(code or ""))
             )
-        return found
+        return results
 
     def set_trainable(self, update: int, num_updates: int) -> None:
         """The decoder, and the encoder unless it is frozen."""
@@ -237,10 +237,10 @@ def encoded(encoder: Any, mel_BMF: Tensor) -> Tensor:
     hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
     for layer in encoder.layers:
         if encoder.gradient_checkpointing and encoder.training:
-            found = torch.utils.checkpoint.checkpoint(layer, hidden, None, use_reentrant=False)
+            checkpoint = torch.utils.checkpoint.checkpoint(layer, hidden, None, use_reentrant=False)
         else:
-            found = layer(hidden, None)
-        hidden = found[0] if isinstance(found, tuple) else found
+            checkpoint = layer(hidden, None)
+        hidden = checkpoint[0] if isinstance(checkpoint, tuple) else checkpoint
     normed: Tensor = encoder.layer_norm(hidden)
     return normed
 

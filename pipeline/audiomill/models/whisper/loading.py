@@ -59,7 +59,9 @@ def load_whisper(
     model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else dtype_of(precision)).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
     heads = heads_of(generation.get("alignment_heads"), *shape)
-    found = WhisperModel(model, tokenizer, tokens, requested, quantizers, heads, precision, memory_fraction, folder)
+    whisper_model = WhisperModel(
+        model, tokenizer, tokens, requested, quantizers, heads, precision, memory_fraction, folder
+    )
     if requested.transcripts is not None and requested.transcripts.retry:
-        found.fallback = TemperatureFallback(found, requested.transcripts, rereading=found)
-    return found
+        whisper_model.fallback = TemperatureFallback(whisper_model, requested.transcripts, rereading=whisper_model)
+    return whisper_model

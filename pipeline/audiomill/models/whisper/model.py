@@ -205,8 +205,8 @@ class WhisperModel:
             decode(table, encode_decode.next_entry, self._telling(encode_decode))
         else:
             while (entry := encode_decode.next_entry(max(1, self._capacity // options.num_beams))) is not None:
-                found = decode_with_beams(decoder, entry.begins, entry.prompts, search, options.num_beams)
-                for name, (best, *_) in zip(entry.names, found, strict=True):
+                result = decode_with_beams(decoder, entry.begins, entry.prompts, search, options.num_beams)
+                for name, (best, *_) in zip(entry.names, result, strict=True):
                     encode_decode.done(name, _numbers(best.decoded))
         return encode_decode.hypotheses(self._heads)
 
@@ -256,11 +256,11 @@ class WhisperModel:
 
     def fill_deletions(self, heard: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
         """The texts of the parts in place of the segment's, where they say more and every one of them is clear."""
-        found = self.metrics([part.utterance for part, _ in parts], [text for _, text in parts])
-        kept = [pair for pair, metrics in zip(parts, found, strict=True) if not is_silence(metrics, self._text)]
+        result = self.metrics([part.utterance for part, _ in parts], [text for _, text in parts])
+        kept = [pair for pair, metrics in zip(parts, result, strict=True) if not is_silence(metrics, self._text)]
         clear = all(
             metrics.avg_logprob >= MIN_LOGPROB and not failed_checks(metrics, self._text)
-            for metrics in found
+            for metrics in result
             if not is_silence(metrics, self._text)
         )
         before, after = (self._num_words(each.tokens) for each in (heard, joined(heard, kept)))

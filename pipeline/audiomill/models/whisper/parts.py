@@ -26,13 +26,13 @@ def whisper_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
         sizes, weights = ctranslate2.sizes_and_weights(folder)
         return _skeleton(folder, sizes, weights), ctranslate2.generation_settings(folder)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    found = None if settings.get("quantization_config") else _safetensors(folder)
-    if found is None:
+    result = None if settings.get("quantization_config") else _safetensors(folder)
+    if result is None:
         return transformers_parts(folder)
     told = folder / "generation_config.json"  # older checkpoints have all in one file
     generation: dict[str, Any] = json.loads(told.read_text(encoding="utf-8")) if told.exists() else settings
     try:
-        return Skeleton(Dimensions.of(settings), found), generation
+        return Skeleton(Dimensions.of(settings), result), generation
     except KeyError:  # other names, which transformers may know
         return transformers_parts(folder)
 

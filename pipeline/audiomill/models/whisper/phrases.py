@@ -14,13 +14,13 @@ STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 def last_beginning(heard: Hypothesis, tokens: WhisperTokens) -> float:
     """Seconds at which the last phrase with words is said to begin. Where it is said to end tells nothing: in a short
     context Whisper likes to close its phrases late."""
-    found = 0.0
+    result = 0.0
     for stretch in heard.chunks:
         for stamp, text in pairwise(stretch.decoded.tokens):
             if stamp >= tokens.first_timestamp and text < tokens.end:
                 at = stretch.start / MODEL_SAMPLE_RATE + (stamp - tokens.first_timestamp) * TIMESTAMP_STEP_S
-                found = max(found, at)
-    return found
+                result = max(result, at)
+    return result
 
 
 def phrase_tokens(heard: Hypothesis, tokens: WhisperTokens, num_samples: int) -> list[tuple[list[int], int, int]]:

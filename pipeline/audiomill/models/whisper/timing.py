@@ -136,5 +136,5 @@ def _walk_back(trace: NDArray[np.int8], token: int, frame: int) -> NDArray[np.in
 def _first_frames(path_S2: NDArray[np.int64], num_tokens: int) -> NDArray[np.int64]:
     """Where each token of the path begins."""
     first = np.searchsorted(path_S2[:, 0], np.arange(num_tokens), side="left")
-    found: NDArray[np.int64] = path_S2[np.minimum(first, len(path_S2) - 1), 1]
-    return np.maximum(found - LATE_FRAMES, 0)
+    result: NDArray[np.int64] = path_S2[np.minimum(first, len(path_S2) - 1), 1]
+    return np.maximum(result - LATE_FRAMES, 0)

@@ -57,16 +57,16 @@ def _word(text: str, members: Sequence[TimedToken], judge: Callable[[float], flo
 
 def _characters(tokens: Sequence[TimedToken], tokenizer: Any) -> list[tuple[str, list[TimedToken]]]:
     """Tokens joined until they make whole characters."""
-    found: list[tuple[str, list[TimedToken]]] = []
+    characters: list[tuple[str, list[TimedToken]]] = []
     waiting: list[TimedToken] = []
     singles = tokenizer.decode_batch([[each.token] for each in tokens])
     for single, each in zip(singles, tokens, strict=True):
         waiting.append(each)
         text = single if len(waiting) == 1 else tokenizer.decode([member.token for member in waiting])
         if BROKEN not in text:
-            found.append((text, waiting))
+            characters.append((text, waiting))
             waiting = []
-    return found
+    return characters
 
 
 def _is_punctuation(text: str) -> bool:

@@ -75,25 +75,25 @@ def trace(config: TraceConfig) -> Trace:
     """
     job = config.job(_asked(config))
     max_seconds = config.pictures.max_seconds
-    (found,) = found_tasks(job)
-    spec, _ = settle(job, [found], "cpu", cpu_features())
+    (result,) = found_tasks(job)
+    spec, _ = settle(job, [result], "cpu", cpu_features())
     (task,) = spec.tasks
     pcm, is_cut = _read(job.inputs[0], job, max_seconds)
     utterance = Utterance(pcm, 0, 0, ("trace", None), 0, None)
-    has_conv = found.checkpoint.family.shows_convolutions(Path(found.checkpoint.path))
+    has_conv = result.checkpoint.family.shows_convolutions(Path(result.checkpoint.path))
     if has_conv:
         requested = dataclasses.replace(task.requested, vectors=(VectorRequest(layer=CONV), *task.requested.vectors))
         task = dataclasses.replace(task, requested=requested)
     model: Any = load_model(task, job.plan.storage_options)
     (answer,) = model.forward([utterance])
     transcript = model.transcripts([utterance], [answer.text])[0] if answer.text is not None else None
-    steps = [Step("waveform", "wave", pcm.astype(np.float32) / 32768, MODEL_SAMPLE_RATE, _wave_words(found))]
-    steps.append(_mel_step(pcm, found))
-    steps += _vector_steps(answer, task, found)
+    steps = [Step("waveform", "wave", pcm.astype(np.float32) / 32768, MODEL_SAMPLE_RATE, _wave_words(result))]
+    steps.append(_mel_step(pcm, result))
+    steps += _vector_steps(answer, task, result)
     steps += _code_steps(answer, task)
-    if POSTERIORS in found.checkpoint.gives and transcript is not None:
+    if POSTERIORS in result.checkpoint.gives and transcript is not None:
         steps.append(_posterior_step(model, utterance, transcript, len(pcm)))
-    if found.checkpoint.family.shows_way:
+    if result.checkpoint.family.shows_way:
         steps += _way_steps(model.way(utterance, answer.text))
     text = transcript.text if transcript is not None else None
     return Trace(job.inputs[0], task.label, pcm, is_cut, text, tuple(steps))
@@ -142,18 +142,18 @@ def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int1
     return pcm[:limit], len(pcm) > limit
 
 
-def _wave_words(found: FoundTask) -> str:
-    form, step = found.shape.form, float(found.shape.step)
+def _wave_words(found_task: FoundTask) -> str:
+    form, step = found_task.shape.form, float(found_task.shape.step)
     own = "" if form is None else f" This one hears {form.rate / 1000:g} kHz, {form.num_channels} channel(s)."
     return (
         f"16 kHz, one channel, 16 bits: what most models are given.{own} {step:g} samples make one frame of this one."
     )
 
 
-def _mel_step(pcm: NDArray[np.int16], found: FoundTask) -> Step:
+def _mel_step(pcm: NDArray[np.int16], found_task: FoundTask) -> Step:
     from audiomill.models.mel import log_mel_MF
 
-    is_input = found.checkpoint.family.reads_log_mel
+    is_input = found_task.checkpoint.family.reads_log_mel
     what = "What this model sees." if is_input else "For the eye only: this model does not read it."
     return Step(
         "log-mel spectrogram",
@@ -164,7 +164,7 @@ def _mel_step(pcm: NDArray[np.int16], found: FoundTask) -> Step:
     )
 
 
-def _vector_steps(answer: Prediction, task: TaskSpec, found: FoundTask) -> Iterator[Step]:
+def _vector_steps(answer: Prediction, task: TaskSpec, found_task: FoundTask) -> Iterator[Step]:
     for want, vectors in zip(task.requested.vectors, answer.readout.vectors, strict=True):
         rate = task.frame_rate(want.layer)
         values_DF = _as_float(vectors).T
@@ -172,8 +172,8 @@ def _vector_steps(answer: Prediction, task: TaskSpec, found: FoundTask) -> Itera
             meaning = "What the convolutions make of the waveform: local, 25 ms a frame, before any attention."
             yield Step("convolutional features", "heat", values_DF, rate, meaning)
             continue
-        names = found.shape.layer_names
-        name = names[want.layer] if names else f"hidden state {want.layer} of {found.shape.num_layers}"
+        names = found_task.shape.layer_names
+        name = names[want.layer] if names else f"hidden state {want.layer} of {found_task.shape.num_layers}"
         meaning = (
             "What enters the first layer."
             if want.layer == 0 and not names

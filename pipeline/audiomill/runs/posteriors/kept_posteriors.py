@@ -70,8 +70,8 @@ def texts_of(
         range(len(segments)),
         key=lambda at: (segments[at]["recording_id"], segments[at]["channel"] or 0, stretches[at].start),
     )
-    found = decoder.transcripts([stretches[at] for at in order], hop, None)
-    by_number = dict(zip(order, found, strict=True))
+    transcripts = decoder.transcripts([stretches[at] for at in order], hop, None)
+    by_number = dict(zip(order, transcripts, strict=True))
     return [by_number[at] for at in range(len(segments))]
 
 

@@ -93,12 +93,12 @@ def _tuned(config: RespellConfig, decoder: SearchConfig, console: Console) -> Se
         tune=TuneConfig(trials=config.tuned.tune_trials),
         output=config.output,
     )
-    found = tuned(job, console)
-    weights = {name: getattr(found, name) for name in ("lm_weight", "word_score", "unknown_score", "rescore_weight")}
+    result = tuned(job, console)
+    weights = {name: getattr(result, name) for name in ("lm_weight", "word_score", "unknown_score", "rescore_weight")}
     told = ", ".join(f"{flag(name)} {value:g}" for name, value in weights.items() if value != getattr(decoder, name))
     if not config.output.quiet:
         console.print(f"weights: {told or 'as given'}", highlight=False)
-    return found
+    return result
 
 
 def _seconds(place: Place, part: int) -> float:

@@ -106,24 +106,26 @@ _SLICES = 4
 def _references(place: Place, config: TuneJobConfig, options: dict[str, Any]) -> dict[str, str]:
     """Reference text by recording id."""
     given = read_references(Place(config.tune.references, options)) if config.tune.references else None
-    found = {}
+    references = {}
     for row in ledger.tables(place, "recordings", ["id", "source", "member", "reference"]).to_pylist():
         text = reference_of(row, given)
         if text is not None:
-            found[row["id"]] = text
-    if not found:
+            references[row["id"]] = text
+    if not references:
         raise InputError(
             f"{place.url}: no recording has a reference; give --references FILE, or transcribe audio with texts"
         )
-    return found
+    return references
 
 
 def _tuned(config: SearchConfig) -> list[str]:
     """Weights that make a difference."""
-    found = ["word_score"]
+    results = ["word_score"]
     if config.lm:
-        found += ["lm_weight"] + ([] if config.lexicon else ["unknown_score"])
-    return found + (["hotword_score"] if config.hotwords else []) + (["rescore_weight"] if config.rescore_model else [])
+        results += ["lm_weight"] + ([] if config.lexicon else ["unknown_score"])
+    return (
+        results + (["hotword_score"] if config.hotwords else []) + (["rescore_weight"] if config.rescore_model else [])
+    )
 
 
 def _chosen(config: SearchConfig) -> dict[str, Any]:

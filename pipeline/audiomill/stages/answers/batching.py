@@ -50,9 +50,9 @@ def run_batches(
     while todo:
         rows = todo.popleft()
         batch = [utterances[i] for i in rows]
-        found: list[Prediction | None]
+        predictions: list[Prediction | None]
         try:
-            found = list(forward(batch))
+            predictions = list(forward(batch))
         except RunFailed:
             raise
         except Exception as failure:
@@ -61,12 +61,12 @@ def run_batches(
                 model.spare_memory()
                 todo = deque(half for each in (rows, *todo) for half in np.array_split(each, 2) if len(half))
                 continue
-            found, failed = _one_by_one(batch, forward)
+            predictions, failed = _one_by_one(batch, forward)
             errors |= {int(rows[at]): failure for at, failure in failed.items()}
         heartbeat()
-        assert len(found) == len(rows), "one answer per utterance"
+        assert len(predictions) == len(rows), "one answer per utterance"
         num_padded += int(padded[rows].sum()) if alone else int(padded[rows].max()) * len(rows)
-        for index, answer in zip(rows.tolist(), found, strict=True):
+        for index, answer in zip(rows.tolist(), predictions, strict=True):
             answers[index] = answer
         if model.on_progress is not None and not model.reports_progress:
             model.on_progress(len(rows), int(lengths[rows].sum()))

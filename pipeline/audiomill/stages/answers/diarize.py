@@ -129,7 +129,7 @@ def _parts(utterance: Utterance, edges: Sequence[int]) -> list[Utterance]:
     """Views of an utterance without context."""
     if len(edges) == 2:
         return [utterance]
-    found = []
+    parts = []
     wave_TK, vad_mask = utterance.wave_TK, utterance.vad_mask
     ratio = 0.0 if wave_TK is None else len(wave_TK) / len(utterance.pcm_T)
     for first, last in itertools.pairwise(edges):
@@ -138,5 +138,5 @@ def _parts(utterance: Utterance, edges: Sequence[int]) -> list[Utterance]:
             part = part._replace(wave_TK=wave_TK[round(first * ratio) : round(last * ratio)])
         if vad_mask is not None:
             part = part._replace(vad_mask=vad_mask[first // FRAME_SAMPLES : -(-last // FRAME_SAMPLES)])
-        found.append(part)
-    return found
+        parts.append(part)
+    return parts

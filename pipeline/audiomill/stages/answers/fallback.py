@@ -15,14 +15,14 @@ def run_model(utterances: Sequence[Utterance], model: SpeechModel, batch_samples
     if model.packer is None:
         return _run_in_batches(utterances, model, batch_samples)
     packs = model.packer.packed(utterances)
-    found = _run_in_batches([pack.utterance for pack in packs], model, batch_samples)
+    result = _run_in_batches([pack.utterance for pack in packs], model, batch_samples)
     answers: list[Prediction | None] = []
-    for each, answer in zip(packs, found.answers, strict=True):
+    for each, answer in zip(packs, result.answers, strict=True):
         lost = [None] * len(each.members)
         answers += lost if answer is None else model.packer.unpacked(each, answer, utterances)
-    windows = ([each.utterance for each in packs], found.answers)
-    errors = {member: error for number, error in found.errors.items() for member in packs[number].members}
-    return found._replace(answers=answers, windows=windows, errors=errors)
+    windows = ([each.utterance for each in packs], result.answers)
+    errors = {member: error for number, error in result.errors.items() for member in packs[number].members}
+    return result._replace(answers=answers, windows=windows, errors=errors)
 
 
 def _run_in_batches(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
@@ -34,36 +34,36 @@ def decode_with_fallback(
     task: LoadedTask, utterances: Sequence[Utterance], answers: Sequence[Prediction]
 ) -> list[Prediction]:
     """The answers, those that fail the model's own checks replaced by better ones from higher rungs of its fallback_policy."""
-    found, fallback_policy = list(answers), task.model.fallback
+    decode, fallback_policy = list(answers), task.model.fallback
     if fallback_policy is None:
-        return found
-    utterances = fallback_policy.smooth_language_id(utterances, found)
+        return decode
+    utterances = fallback_policy.smooth_language_id(utterances, decode)
     redecoded = [
         i
-        for i, (u, answer) in enumerate(zip(utterances, found, strict=True))
+        for i, (u, answer) in enumerate(zip(utterances, decode, strict=True))
         if fallback_policy.needs_redecoding(u, answer)
     ]
     for i, answer in _decode_again(utterances, redecoded, task, 0):
-        found[i] = fallback_policy.replace_text(found[i], answer)
+        decode[i] = fallback_policy.replace_text(decode[i], answer)
     for fallback_level in range(1, fallback_policy.num_levels + 1):
-        failing = fallback_policy.find_failed(utterances, found, fallback_level)
+        failing = fallback_policy.find_failed(utterances, decode, fallback_level)
         if not failing:  # a higher rung may still be for others
             continue
         pairs = _decode_again(utterances, failing, task, fallback_level)
         chosen = [i for i, _ in pairs]
         kept = fallback_policy.choose_better(
-            [utterances[i] for i in chosen], [found[i] for i in chosen], [a for _, a in pairs]
+            [utterances[i] for i in chosen], [decode[i] for i in chosen], [a for _, a in pairs]
         )
         for i, answer in zip(chosen, kept, strict=True):
-            found[i] = answer
-    parts = fallback_policy.find_deletions(utterances, found)
+            decode[i] = answer
+    parts = fallback_policy.find_deletions(utterances, decode)
     if parts:
         heard = _run_in_batches([part.utterance for part in parts], task.model, task.spec.batch_samples).answers
         lost = {part.row for part, answer in zip(parts, heard, strict=True) if answer is None}
         told = [(part, answer) for part, answer in zip(parts, heard, strict=True) if answer and part.row not in lost]
-        found = fallback_policy.fill_deletions([part for part, _ in told], [answer for _, answer in told], found)
-    texts = fallback_policy.finalize(utterances, [answer.text for answer in found])
-    return [answer._replace(text=text) for answer, text in zip(found, texts, strict=True)]
+        decode = fallback_policy.fill_deletions([part for part, _ in told], [answer for _, answer in told], decode)
+    texts = fallback_policy.finalize(utterances, [answer.text for answer in decode])
+    return [answer._replace(text=text) for answer, text in zip(decode, texts, strict=True)]
 
 
 def _decode_again(

@@ -73,15 +73,15 @@ def compare(
 
 def largest(differences: Iterable[Difference]) -> Difference:
     """Sums of the counts, maximum of the errors."""
-    found = list(differences)
+    results = list(differences)
     return Difference(
-        sum(each.num_segments for each in found),
-        max((each.relative_l2 for each in found), default=0.0),
-        sum(each.num_differing for each in found),
-        sum(each.num_compared for each in found),
-        max((each.inputs_apart for each in found), default=0.0),
-        max((each.outputs_apart for each in found), default=0.0),
-        next((each.not_compared for each in found if each.not_compared), ""),
+        sum(each.num_segments for each in results),
+        max((each.relative_l2 for each in results), default=0.0),
+        sum(each.num_differing for each in results),
+        sum(each.num_compared for each in results),
+        max((each.inputs_apart for each in results), default=0.0),
+        max((each.outputs_apart for each in results), default=0.0),
+        next((each.not_compared for each in results if each.not_compared), ""),
     )
 
 

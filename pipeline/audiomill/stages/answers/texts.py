@@ -52,12 +52,12 @@ def transcribe(
         first: their first answers.
         answers: their last ones.
     """
-    found: list[Texts] = []
+    results: list[Texts] = []
     second_s = 0.0
     for number, task in enumerate(tasks):
         wanted = task.spec.requested.transcripts
         if wanted is None:
-            found.append([None] * len(utterances))
+            results.append([None] * len(utterances))
             continue
         texts: Texts = task.model.transcripts(utterances, [answer.text for answer in answers[number]])
         assert len(texts) == len(utterances), "one transcript per utterance"
@@ -69,8 +69,8 @@ def transcribe(
         texts = _calibrated(task, utterances, texts)
         if task.spec.requested.is_main:
             texts, second_s = _redone(task, utterances, texts)
-        found.append(texts)
-    return Transcribed(found, second_s)
+        results.append(texts)
+    return Transcribed(results, second_s)
 
 
 def _calibrated(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> Texts:
@@ -109,12 +109,12 @@ def _redone(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> 
     heard = [again[at] for at in good]
     last = decode_with_fallback(second, heard, [answer for answer in answers if answer is not None])
     written = dict(zip(good, second.model.transcripts(heard, [answer.text for answer in last]), strict=True))
-    found = list(texts)
+    results = list(texts)
     for at, number in enumerate(doubtful):
         before = texts[number]
         assert before is not None, "it was doubtful"
-        found[number] = _instead(before, written.get(at))
-    return found, time.perf_counter() - began
+        results[number] = _instead(before, written.get(at))
+    return results, time.perf_counter() - began
 
 
 def _core(utterance: Utterance) -> Utterance:
@@ -132,16 +132,16 @@ def _instead(before: Transcript, after: Transcript | None) -> Transcript:
 
 
 def _with_first_texts(
-    task: LoadedTask, utterances: Sequence[Utterance], first: Sequence[Prediction], found: Texts
+    task: LoadedTask, utterances: Sequence[Utterance], first: Sequence[Prediction], texts: Texts
 ) -> Texts:
     """The transcripts, each with what the first attempt had written where another one's text, or none, was kept."""
-    changed = [n for n, text in enumerate(found) if text is not None and (text.fallback_level or text.failed_checks)]
+    changed = [n for n, text in enumerate(texts) if text is not None and (text.fallback_level or text.failed_checks)]
     if not changed:
-        return found
+        return texts
     before = task.model.transcripts([utterances[n] for n in changed], [first[n].text for n in changed])
-    settled = list(found)
+    settled = list(texts)
     for number, text in zip(changed, before, strict=True):
-        kept = found[number]
+        kept = texts[number]
         if kept is not None and kept.text != text.text:
             settled[number] = kept._replace(first_pass_text=text.text)
     return settled
@@ -152,10 +152,10 @@ def _heard_first(task: LoadedTask, utterances: Sequence[Utterance]) -> list[Tran
     answers = run_model(utterances, task.model, task.spec.batch_samples).answers
     good = [at for at, answer in enumerate(answers) if answer is not None]
     texts = [answer.text for answer in answers if answer is not None]
-    found: list[Transcript | None] = [None] * len(utterances)
+    transcripts: list[Transcript | None] = [None] * len(utterances)
     for at, text in zip(good, task.model.transcripts([utterances[at] for at in good], texts), strict=True):
-        found[at] = text
-    return found
+        transcripts[at] = text
+    return transcripts
 
 
 def _aligned(
@@ -167,7 +167,7 @@ def _aligned(
             texts = [text if text is None or text.words is not None else _in_words(text) for text in texts]
             words = [[word.text for word in text.words or ()] if text is not None else [] for text in texts]
             edges = task.model.aligner.edges(utterances, [answer.text for answer in each], words)
-            return [_retimed(text, found) for text, found in zip(texts, edges, strict=True)]
+            return [_retimed(text, result) for text, result in zip(texts, edges, strict=True)]
     return texts
 
 

@@ -103,18 +103,18 @@ class Mirror:
         fs, root = self.place.fs, self.place.path.rstrip("/")
         fs.invalidate_cache()
         try:
-            found = [str(each) for each in fs.find(root)]
+            results = [str(each) for each in fs.find(root)]
         except FileNotFoundError:
             return []
         bare = root.strip("/")
-        return sorted(each.strip("/")[len(bare) + 1 :] for each in found if each.strip("/").startswith(f"{bare}/"))
+        return sorted(each.strip("/")[len(bare) + 1 :] for each in results if each.strip("/").startswith(f"{bare}/"))
 
 
 def _newest(names: Iterable[str]) -> int:
     """Update of the newest state among some files; results come behind every state."""
     names = list(names)
-    found = [int(match.group(1)) for name in names if (match := STATE_NAME.fullmatch(name.split("/")[-1]))]
-    return max(found, default=-1) if "result.json" not in names else sys.maxsize
+    results = [int(match.group(1)) for name in names if (match := STATE_NAME.fullmatch(name.split("/")[-1]))]
+    return max(results, default=-1) if "result.json" not in names else sys.maxsize
 
 
 def mirror_of(output: str, options: dict[str, Any]) -> Mirror | None:

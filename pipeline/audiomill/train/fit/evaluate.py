@@ -34,11 +34,11 @@ def heard(learner: Learner, clips: Clips, budget: int, language: str | None) -> 
     """What a learner writes of each clip; `language`: of those that name none."""
     learner.model.eval()
     languages = [each.language for each in clips.said(language)]
-    found = [""] * len(clips)
+    result = [""] * len(clips)
     for picked in evaluation_batches(clips.num_samples, budget):
         texts = learner.transcripts(
             [clips.pcm(index) for index in picked.tolist()], [languages[index] for index in picked.tolist()]
         )
         for index, text in zip(picked.tolist(), texts, strict=True):
-            found[index] = text
-    return found
+            result[index] = text
+    return result

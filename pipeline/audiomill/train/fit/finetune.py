@@ -106,17 +106,17 @@ def _carried_out(
     with locked(output) if is_first else contextlib.nullcontext():
         with first_alone(worker):  # the others find everything decoded
             begin(output, mirror, is_first, config.overwrite)
-            found = prepare(output, quiet)
-            if isinstance(found, Prepared) and is_first:
-                check_same(output, found.training.train, found.training.dev)
+            result = prepare(output, quiet)
+            if isinstance(result, Prepared) and is_first:
+                check_same(output, result.training.train, result.training.dev)
             if mirror is not None and is_first:
                 mirror.push()  # before the others look there
-        if isinstance(found, dict):
-            return found if is_first else {}
-        launch(found.training, found.learner, worker)
+        if isinstance(result, dict):
+            return result if is_first else {}
+        launch(result.training, result.learner, worker)
         if not is_first:
             return {}
-        return {**ended(found.training, found.dropped, output, found.told), "is_new": True}
+        return {**ended(result.training, result.dropped, output, result.told), "is_new": True}
 
 
 def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | Prepared:
@@ -200,14 +200,14 @@ def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
     train, needs_text = config.train, objective not in WITHOUT_TEXT
     if train.dev and not needs_text:
         raise UsageError("--dev: pretraining writes no text that could be scored; leave it out")
-    found = [Source(role="train", inputs=config.inputs, needs_text=needs_text)]
+    sources = [Source(role="train", inputs=config.inputs, needs_text=needs_text)]
     if train.pseudo:
-        found.append(
+        sources.append(
             Source(role="pseudo", inputs=_several(train.pseudo), weight=train.pseudo_weight, needs_text=needs_text)
         )
     if train.dev and needs_text:
-        found.append(Source(role="dev", inputs=_several(train.dev)))
-    return found
+        sources.append(Source(role="dev", inputs=_several(train.dev)))
+    return sources
 
 
 def _several(text: str) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def _learnable(training: Training, learner: Learner) -> tuple[Training, list[Dro
     return dataclasses.replace(training, train=tables["train"], dev=tables["dev"]), dropped
 
 
-def _told(reason: str, found: str | None) -> str:
+def _told(reason: str, result: str | None) -> str:
     expected = {
         "empty_text": "expected letters in the text",
         "unknown_characters": "expected characters of the model's vocabulary (--vocabulary labels makes a new one)",
@@ -244,7 +244,7 @@ def _told(reason: str, found: str | None) -> str:
         "no_language": "expected a language in the manifest (or --language)",
         "unknown_language": "expected a language that the checkpoint knows, or the training clips have",
     }
-    return f"{expected[reason]}, got {found!r}"
+    return f"{expected[reason]}, got {result!r}"
 
 
 def _check_left(training: Training, dropped: Sequence[Dropped]) -> None:
@@ -291,10 +291,10 @@ def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Rep
 def _codebook_health(rows: Sequence[dict[str, Any]]) -> Report:
     """Of training without text: how many entries of the codebooks were in use at the end, how often the right one was told."""
     last: Report = next((row for row in reversed(rows) if "loss" in row), {})
-    found: Report = {"accuracy": last["accuracy"]} if "accuracy" in last else {}
+    report: Report = {"accuracy": last["accuracy"]} if "accuracy" in last else {}
     if "perplexity" in last:
-        found |= {"codebook_perplexity": last["perplexity"], "collapsed": bool(last["collapsed"])}
-    return found
+        report |= {"codebook_perplexity": last["perplexity"], "collapsed": bool(last["collapsed"])}
+    return report
 
 
 def report_lines(report: Report, output: str) -> list[str]:

@@ -82,13 +82,13 @@ class Recorder:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Rows of a run so far; a last line that a kill cut short is left out."""
     path = folder / METRICS_FILE
-    found = []
+    metrics = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            found.append(json.loads(line))
+            metrics.append(json.loads(line))
         except ValueError:
             break
-    return found
+    return metrics
 
 
 def nothing_learnt(rows: Sequence[Mapping[str, Any]]) -> str | None:

@@ -79,7 +79,7 @@ def _joining(
 ) -> None:
     """One process of a group."""
     torch.set_num_threads(threads)
-    found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in found.items()})
+    results = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in results.items()})
     with joined(device) as worker:
         function(training, worker)

@@ -46,11 +46,11 @@ def check_same(output: Path, train: pa.Table, dev: pa.Table | None) -> None:
 def _rows(table: pa.Table) -> list[tuple[str, str]]:
     """Id and digest of each row."""
     names = [name for name in table.column_names if name not in PLACED]
-    found = []
+    rows = []
     for number, row in enumerate(table.select(names).to_pylist()):
         digest = hashlib.sha256(repr(sorted(row.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        found.append((str(row.get("source") or row.get("id") or number), digest))
-    return found
+        rows.append((str(row.get("source") or row.get("id") or number), digest))
+    return rows
 
 
 def _first(old: list[tuple[str, str]], new: list[tuple[str, str]]) -> str:

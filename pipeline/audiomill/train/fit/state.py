@@ -47,12 +47,12 @@ class States:
 
     def newest(self) -> int | None:
         """Update of the newest state."""
-        found = [
+        results = [
             int(match.group(1))
             for each in self._folder.glob("update-*.pt")
             if (match := STATE_NAME.fullmatch(each.name))
         ]
-        return max(found, default=None)
+        return max(results, default=None)
 
     def latest(self) -> dict[str, Any] | None:
         number = self.newest()
@@ -97,9 +97,9 @@ class States:
 def _without_sharing(tensors: dict[str, Any]) -> dict[str, Any]:
     """Tied weights once: safetensors keeps no two names for one tensor; loading ties them again."""
     seen: set[int] = set()
-    found = {}
+    results = {}
     for name, value in tensors.items():
         if value.data_ptr() not in seen or value.numel() == 0:
             seen.add(value.data_ptr())
-            found[name] = value
-    return found
+            results[name] = value
+    return results

@@ -254,10 +254,10 @@ class _Run:
         """WER on the dev clips; the best weights so far are kept."""
         assert self._dev is not None, "there are dev clips"
         with self._averaged():
-            found = Evaluation(0.0, ())
+            evaluation = Evaluation(0.0, ())
             if self._worker.is_first:
-                found = evaluated(self._learner, self._dev, self._budget, self._config.language)
-            (wer,) = all_reduce_sum(self._worker, found.wer)
+                evaluation = evaluated(self._learner, self._dev, self._budget, self._config.language)
+            (wer,) = all_reduce_sum(self._worker, evaluation.wer)
             is_better = self.progress.best_wer is None or wer < self.progress.best_wer
             if is_better and self._worker.is_first:
                 self._states.keep_best(self._learner.model)
@@ -265,7 +265,12 @@ class _Run:
         if self._worker.is_first:
             number = update.number + 1
             self._told(
-                {"update": number, "epoch": number / self._an_epoch, "dev_wer": wer, "samples": list(found.samples)}
+                {
+                    "update": number,
+                    "epoch": number / self._an_epoch,
+                    "dev_wer": wer,
+                    "samples": list(evaluation.samples),
+                }
             )
 
     def has_stopped(self) -> bool:

@@ -43,12 +43,12 @@ def seen_inputs(inputs: Mapping[str, Sequence[str]], label: Labelling) -> dict[s
         inputs: by role.
         label: how audio is read.
     """
-    found = {}
+    results = {}
     for role, names in inputs.items():
         plain = tuple(name for name in names if not is_selection(Place(name, label.plan.storage_options)))
         entries = listed(plain, label.plan, label.decode, "").entries if plain else ()
-        found[role] = [_seen(entry, role, label) for entry in entries if entry.reason is None]
-    return found
+        results[role] = [_seen(entry, role, label) for entry in entries if entry.reason is None]
+    return results
 
 
 def _seen(entry: Entry, role: str, label: Labelling) -> Seen:
@@ -68,14 +68,14 @@ def _name(entry: Entry) -> str:
 
 
 def _content(source: str) -> str:
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     try:
         with open(on_disk(source), "rb") as handle:
             while block := handle.read(HASHED_BYTES):
-                found.update(block)
+                result.update(block)
     except OSError:
         return "unreadable"
-    return found.hexdigest()[:16]
+    return result.hexdigest()[:16]
 
 
 def check_inputs(seen: Mapping[str, Sequence[Seen]], needs_calibration: bool) -> None:
@@ -109,12 +109,12 @@ def _in_both(some: Sequence[Seen], others: Sequence[Seen]) -> list[tuple[str, st
     """Names of those that are the same recording, or the same bytes under another name."""
     by_id = {each.id: each.name for each in some}
     by_content = {each.mark.split()[0]: each.name for each in some if _is_hash(each)}
-    found = []
+    results = []
     for each in others:
         name = by_id.get(each.id) or (by_content.get(each.mark.split()[0]) if _is_hash(each) else None)
         if name is not None:
-            found.append((name, each.name))
-    return found
+            results.append((name, each.name))
+    return results
 
 
 def _is_hash(seen: Seen) -> bool:

@@ -103,13 +103,13 @@ def _worst(output: Path, options: dict[str, Any]) -> str:
     plan = ledger.load_plan(place)
     assert plan is not None, "a finished output has a plan"
     where = {row["id"]: row for row in plan.select(["id", "kind", "position", "size"]).to_pylist()}
-    found = []
+    results = []
     for row in ledger.tables(place, "recordings").to_pylist():
         if row["reference"] is not None:
             errors = score_pair(row["reference"], row["text"], row["language"])[0]
             if errors.rate > 0:
-                found.append((errors.rate, row))
-    found.sort(key=lambda each: (-each[0], each[1]["id"]))
+                results.append((errors.rate, row))
+    results.sort(key=lambda each: (-each[0], each[1]["id"]))
     chosen = [
         {
             **{name: row[name] for name in ("id", "source", "member", "text")},
@@ -118,7 +118,7 @@ def _worst(output: Path, options: dict[str, Any]) -> str:
             "offset": row["span_start_s"],
             "duration": row["duration_s"],
         }
-        for _, row in found[:NUM_WORST]
+        for _, row in results[:NUM_WORST]
     ]
     with tempfile.TemporaryDirectory() as folder:
         sounds = players(chosen, Path(folder), options)
@@ -130,6 +130,6 @@ def _worst(output: Path, options: dict[str, Any]) -> str:
             row["text"],
             100 * rate,
         )
-        for rate, row in found[:NUM_WORST]
+        for rate, row in results[:NUM_WORST]
     ]
     return table(["", "recording", "reference", "transcript", "WER %"], rows) if rows else "<p>none has an error</p>"

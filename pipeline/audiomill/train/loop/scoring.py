@@ -19,14 +19,14 @@ def scored(output: Path, options: dict[str, Any]) -> dict[str, Errors]:
         UsageError: none has one.
     """
     rows = ledger.tables(Place(str(output), options), "recordings").to_pylist()
-    found = {
+    results = {
         row["id"]: score_pair(row["reference"], row["text"], row["language"])[0]
         for row in rows
         if row["reference"] is not None
     }
-    if not found:
+    if not results:
         raise UsageError(f"{output}: no recording has a reference text; dev and test need audio with text")
-    return found
+    return results
 
 
 def decided(before: dict[str, Errors], after: dict[str, Errors], seed: int) -> Comparison:

@@ -231,8 +231,8 @@ def _tuned(folder: Path, teacher: _Metrics, config: SelfTraining, console: Conso
             output=RespellOutputConfig(output=str(folder / "tuning"), quiet=config.quiet),
         )
         done.write_text(json.dumps(dataclasses.asdict(tuned(job, console)), indent=1))
-    found = SearchConfig(**json.loads(done.read_text()))
-    return dataclasses.replace(label, transcripts=dataclasses.replace(label.transcripts, decoder=found))
+    search_config = SearchConfig(**json.loads(done.read_text()))
+    return dataclasses.replace(label, transcripts=dataclasses.replace(label.transcripts, decoder=search_config))
 
 
 def _transcribe(
@@ -272,8 +272,8 @@ def _select(folder: Path, teacher: _Metrics, config: SelfTraining, console: Cons
             output=str(folder / "selection"), overwrite=True, storage_options=config.label.plan.storage_options
         )
         select(SelectJobConfig(inputs=(str(folder / "labels"),), select=rules, output=output), console)
-    found: dict[str, Any] = json.loads(done.read_text())
-    return found
+    result: dict[str, Any] = json.loads(done.read_text())
+    return result
 
 
 def _folder_of(teacher: _Metrics, folder: Path) -> Path:
@@ -286,17 +286,17 @@ def _metrics(number: int, folder: Path, teacher: _Metrics | None, checkpoint: st
     options = config.label.plan.storage_options
     own = scored(folder / "test", options)
     before = own if teacher is None else scored(_folder_of(teacher, folder) / "test", options)
-    found = decided(before, own, config.loop.seed)
+    result = decided(before, own, config.loop.seed)
     weights = find_checkpoint(ModelConfig(model=checkpoint), options)
     return {
         "round": number,
-        "wer": found.after,
-        "interval": found.after_interval,
+        "wer": result.after,
+        "interval": result.after_interval,
         "teacher": None if teacher is None else teacher["round"],
-        "teacher_wer": found.before,
-        "probability": found.probability,
-        "promoted": teacher is None or takes_over(number, found, config.loop.level),
-        "gain": 0.0 if teacher is None else 1 - found.after / max(found.before, 1e-9),
+        "teacher_wer": result.before,
+        "probability": result.probability,
+        "promoted": teacher is None or takes_over(number, result, config.loop.level),
+        "gain": 0.0 if teacher is None else 1 - result.after / max(result.before, 1e-9),
         "fingerprint": fingerprint(weights),
         "level": config.loop.level,
     }

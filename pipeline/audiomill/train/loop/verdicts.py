@@ -32,9 +32,9 @@ def why_ended(rounds: list[_Metrics], loop: LoopConfig) -> str | None:
     return f"{loop.rounds} rounds done" if last["round"] >= loop.rounds else None
 
 
-def takes_over(number: int, found: Comparison, level: float) -> bool:
+def takes_over(number: int, comparison: Comparison, level: float) -> bool:
     """A student must be better by more than luck; the first teacher no worse than what it was made of."""
-    return found.after <= found.before if number == 0 else found.is_better(level)
+    return comparison.after <= comparison.before if number == 0 else comparison.is_better(level)
 
 
 def round_line(metrics: _Metrics) -> str:

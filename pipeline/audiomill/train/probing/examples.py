@@ -67,10 +67,10 @@ def read_examples(output: Place, config: ProbeConfig) -> Examples:
 
 
 def _pool(output: Place, wanted: str | None) -> str:
-    found: set[str] = set()
+    results: set[str] = set()
     for _, rows in ledger.each_part(output, "embeddings", ["pool"]):
-        found |= set(rows.column("pool").unique().to_pylist())
-    pooled = sorted(found - {"none"})
+        results |= set(rows.column("pool").unique().to_pylist())
+    pooled = sorted(results - {"none"})
     if not pooled:
         raise InputError(
             f"{output.url}: holds frames; a probe reads one vector a segment: `embed --layers all --pool mean`"
@@ -85,7 +85,7 @@ def _pool(output: Place, wanted: str | None) -> str:
 def _labels(output: Place, config: ProbeConfig) -> dict[str, tuple[str, str]]:
     """Label and group by recording id."""
     look = _by_manifest(config) if config.labels is None else _by_file(config, config.labels)
-    found: dict[str, tuple[str, str]] = {}
+    labels: dict[str, tuple[str, str]] = {}
     for _, rows in ledger.each_part(output, "recordings", ["id", "source", "member", "language", "metadata"]):
         for row in rows.to_pylist():
             told = look(row)
@@ -93,13 +93,13 @@ def _labels(output: Place, config: ProbeConfig) -> dict[str, tuple[str, str]]:
                 group = row["id"] if config.group is None else told.get(config.group)
                 if group is None:
                     raise UsageError(f"--group {config.group}: {row['source']} has no such column")
-                found[row["id"]] = (str(told[config.by]), str(group))
-    if not found:
+                labels[row["id"]] = (str(told[config.by]), str(group))
+    if not labels:
         where = "the manifest of its audio" if config.labels is None else config.labels
         raise InputError(
             f"--by {config.by}: no recording of {output.url} has such a label in {where}; labels are joined by id, path or file name"
         )
-    return found
+    return labels
 
 
 def _by_manifest(config: ProbeConfig) -> Callable[[_Row], _Row | None]:

@@ -55,7 +55,7 @@ def probe(config: ProbeJobConfig, console: Console) -> dict[str, Any]:
     weights = np.zeros(examples.layers[-1] + 1)
     shares = weights.copy()
     weights[examples.layers], shares[examples.layers] = whole.weights_L, whole.shares_L
-    found = {
+    results = {
         "by": asked.by,
         "classes": dict(Counter(examples.labels).most_common()),
         "segments": len(classes_N),
@@ -68,10 +68,10 @@ def probe(config: ProbeJobConfig, console: Console) -> dict[str, Any]:
         "shares": shares.tolist(),
     }
     to = Place(absolute(config.output.output), asked.storage_options)
-    to.join("weights.json").write(json.dumps({"weights": found["weights"]}).encode())
-    to.join("probe.json").write(json.dumps(found, indent=1, ensure_ascii=False).encode())
-    to.join("probe.html").write(_page(found).encode())
-    return found
+    to.join("weights.json").write(json.dumps({"weights": results["weights"]}).encode())
+    to.join("probe.json").write(json.dumps(results, indent=1, ensure_ascii=False).encode())
+    to.join("probe.html").write(_page(results).encode())
+    return results
 
 
 def _accuracy(
@@ -116,19 +116,19 @@ def _folds(examples: Examples, names: Sequence[str], count: int, seed: int) -> l
     return [number_N == part for part in range(count) if (number_N == part).any()]
 
 
-def _page(found: dict[str, Any]) -> str:
-    ways = list(found["accuracy"])
-    rows = [[way, f"{found['accuracy'][way]:.1%}", f"{found['spread'][way]:.1%}"] for way in ways]
-    layers = [f"layer {number}" for number in range(len(found["shares"]))]
+def _page(result: dict[str, Any]) -> str:
+    ways = list(result["accuracy"])
+    rows = [[way, f"{result['accuracy'][way]:.1%}", f"{result['spread'][way]:.1%}"] for way in ways]
+    layers = [f"layer {number}" for number in range(len(result["shares"]))]
     told = (
-        f"<p>{found['segments']:,} segments, {len(found['classes'])} classes of {html.escape(found['by'])}, "
-        f"{found['folds']} folds; the most frequent class alone is {found['majority']:.1%}.</p>"
+        f"<p>{result['segments']:,} segments, {len(result['classes'])} classes of {html.escape(result['by'])}, "
+        f"{result['folds']} folds; the most frequent class alone is {result['majority']:.1%}.</p>"
     )
     body = section(
         "Told right, mean over the classes",
         told
-        + bars("Accuracy", "share", ways, [found["accuracy"][way] for way in ways])
+        + bars("Accuracy", "share", ways, [result["accuracy"][way] for way in ways])
         + table(("", "accuracy", "spread over the folds"), rows),
     )
-    body += section("What the learned mixture hears", bars("Shares of the layers", "share", layers, found["shares"]))
+    body += section("What the learned mixture hears", bars("Shares of the layers", "share", layers, result["shares"]))
     return document("Probe", f'<main id="overview">{body}</main>')

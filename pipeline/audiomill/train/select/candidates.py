@@ -114,8 +114,8 @@ def _run_of(place: Place) -> str:
 def _plan(place: Place) -> list[dict[str, Any]]:
     plan = ledger.load_plan(place)
     assert plan is not None, "an output with rows has a plan"
-    found: list[dict[str, Any]] = plan.select(["id", "kind", "position", "size"]).to_pylist()
-    return found
+    result: list[dict[str, Any]] = plan.select(["id", "kind", "position", "size"]).to_pylist()
+    return result
 
 
 def _row(
@@ -233,7 +233,7 @@ def features_of(labels: Sequence[Label]) -> NDArray[np.float64]:
 
 
 def calibrated(
-    found: Candidates, config: SelectConfig, options: dict[str, Any]
+    candidates: Candidates, config: SelectConfig, options: dict[str, Any]
 ) -> tuple[Candidates, dict[str, Any], Calibration]:
     """The candidates with the errors to expect of them, learnt from labelled audio that the same model transcribed.
 
@@ -256,18 +256,22 @@ def calibrated(
     if config.second is not None:  # the labelled audio has no second opinion: it cannot be calibrated
         features[:, DISAGREEMENT] = 0.0
     wer = np.array([min(1.0, known.wer(at)) for at in numbers])
-    expected = fit(features, wer).expected_wer(_same_columns(features_of(found.labels), config))
+    expected = fit(features, wer).expected_wer(_same_columns(features_of(candidates.labels), config))
     bins, error = reliability(cross_fitted(features, wer), wer)
     labels = [
         dataclasses.replace(label, expected_wer=float(value))
-        for label, value in zip(found.labels, expected, strict=True)
+        for label, value in zip(candidates.labels, expected, strict=True)
     ]
-    rows = [{**row, "expected_wer": float(value)} for row, value in zip(found.rows, expected, strict=True)]
+    rows = [{**row, "expected_wer": float(value)} for row, value in zip(candidates.rows, expected, strict=True)]
     words = frozenset(
         word for at in numbers for word in units_of(known.rows[at]["reference"], known.rows[at]["language"])
     )
     told = {"num_segments": len(numbers), "wer": known.true_wer(numbers), "bins": bins, "error": error}
-    return dataclasses.replace(found, rows=rows, labels=labels, words=words), told, fit(features[:, : len(SIGNS)], wer)
+    return (
+        dataclasses.replace(candidates, rows=rows, labels=labels, words=words),
+        told,
+        fit(features[:, : len(SIGNS)], wer),
+    )
 
 
 def _same_columns(features_ND: NDArray[np.float64], config: SelectConfig) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ def exported(rows: Sequence[dict[str, Any]], output: Place) -> list[dict[str, An
     """
     spans = tuple((span_of(row), row["channel"]) for row in rows)
     source = Source(role="export", inputs=(), needs_text=False, spans=spans)
-    found = []
+    results = []
     with tempfile.TemporaryDirectory() as folder:
         plan = PlanConfig(storage_options=output.options)
         clips = prepare([source], Path(folder), DecodeConfig(), plan, _MAX_CLIP_S, 0.0)[0]["export"]
@@ -44,5 +44,5 @@ def exported(rows: Sequence[dict[str, Any]], output: Place) -> list[dict[str, An
             soundfile.write(sink, clips.pcm(by_name[entry.id]), MODEL_SAMPLE_RATE, format="FLAC")
             place = output.join("audio", f"{row['id']}.flac")
             place.write(sink.getvalue())
-            found.append({**row, "source": absolute(place.url), "member": "", "offset": 0.0, "channel": None})
-    return found
+            results.append({**row, "source": absolute(place.url), "member": "", "offset": 0.0, "channel": None})
+    return results

@@ -15,7 +15,7 @@ from audiomill.train.select.rules import KEPT, Verdict, ranked
 
 def selection_page(
     report: Mapping[str, Any],
-    found: Candidates,
+    candidates: Candidates,
     verdicts: Sequence[Verdict],
     listen: int,
     folder: Path,
@@ -25,14 +25,14 @@ def selection_page(
 
     Args:
         report: see `audiomill.train.select.selection`.
-        found: all candidates.
+        candidates: all candidates.
         verdicts: what became of them.
         listen: clips of each reason to play.
         folder: scratch.
         options: for fsspec.
     """
-    chosen = _chosen(found, verdicts, listen)
-    sounds = players([found.rows[at] for numbers in chosen.values() for at in numbers], folder, options)
+    chosen = _chosen(candidates, verdicts, listen)
+    sounds = players([candidates.rows[at] for numbers in chosen.values() for at in numbers], folder, options)
     body = section("Figures", table(["", ""], _figures(report)))
     body += section("Hours", hours_chart(report["hours_kept"], report["dropped"]))
     if report["calibration"]:
@@ -45,7 +45,7 @@ def selection_page(
         )
     for reason, numbers in chosen.items():
         title = "Kept, the surest" if not reason else f"Dropped: {reason.replace('_', ' ')}"
-        body += section(title, _listening(found, verdicts, numbers, sounds))
+        body += section(title, _listening(candidates, verdicts, numbers, sounds))
     return document("Selection of pseudo-labels", body)
 
 
@@ -55,10 +55,10 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [*shown, ("teacher", ", ".join(report["teacher"]))]
 
 
-def _chosen(found: Candidates, verdicts: Sequence[Verdict], listen: int) -> dict[str, list[int]]:
+def _chosen(candidates: Candidates, verdicts: Sequence[Verdict], listen: int) -> dict[str, list[int]]:
     """Numbers of the clips to play by reason: those that were nearest to being kept."""
     chosen: dict[str, list[int]] = {}
-    for at in ranked(found.labels):
+    for at in ranked(candidates.labels):
         numbers = chosen.setdefault(verdicts[at].reason, [])
         if len(numbers) < listen:
             numbers.append(at)
@@ -66,11 +66,11 @@ def _chosen(found: Candidates, verdicts: Sequence[Verdict], listen: int) -> dict
 
 
 def _listening(
-    found: Candidates, verdicts: Sequence[Verdict], numbers: Sequence[int], sounds: Mapping[str, Any]
+    candidates: Candidates, verdicts: Sequence[Verdict], numbers: Sequence[int], sounds: Mapping[str, Any]
 ) -> str:
     rows = []
     for at in numbers:
-        row, label = found.rows[at], found.labels[at]
+        row, label = candidates.rows[at], candidates.labels[at]
         name = f"{(row['member'] or row['source']).rsplit('/', 1)[-1]} {row['offset']:.2f} s"
         why = verdicts[at].detail if verdicts[at] is not KEPT else ""
         rows.append(

@@ -156,8 +156,8 @@ def same_texts(labels: Sequence[Label], kept: Sequence[bool], most: int) -> list
 
 def leaked_texts(labels: Sequence[Label], held_out: frozenset[str]) -> list[bool]:
     """True where a longer text is one of the held-out ones (plain, see `plain`)."""
-    found = [plain(label.text, label.language) for label in labels]
-    return [len(units(text)) >= MIN_LEAK_WORDS and text in held_out for text in found]
+    results = [plain(label.text, label.language) for label in labels]
+    return [len(units(text)) >= MIN_LEAK_WORDS and text in held_out for text in results]
 
 
 def ranked(labels: Sequence[Label]) -> list[int]:
@@ -204,7 +204,7 @@ def within_budget(
 
 def _sure_enough(labels: Sequence[Label], order: list[int], most: float, dropped: dict[int, Verdict]) -> list[int]:
     errors = words = 0.0
-    found = []
+    results = []
     for at in order:
         count = max(1, len(units(labels[at].text)))
         errors, words = errors + count * doubt(labels[at]), words + count
@@ -214,8 +214,8 @@ def _sure_enough(labels: Sequence[Label], order: list[int], most: float, dropped
             )
             errors, words = errors - count * doubt(labels[at]), words - count
         else:
-            found.append(at)
-    return found
+            results.append(at)
+    return results
 
 
 def _capped(
@@ -227,14 +227,14 @@ def _capped(
         seconds[groups[at]] += labels[at].seconds  # type: ignore[assignment]
     most = ratio * sum(seconds.values()) / max(1, len(seconds))
     taken: defaultdict[tuple[str, ...], float] = defaultdict(float)
-    found = []
+    results = []
     for at in order:
         if taken[groups[at]] + labels[at].seconds > most and taken[groups[at]] > 0:
             dropped[at] = Verdict("balance", f"expected at most {most:.1f} s of {' / '.join(groups[at])}")
         else:
             taken[groups[at]] += labels[at].seconds
-            found.append(at)
-    return found
+            results.append(at)
+    return results
 
 
 def _in_turns(labels: Sequence[Label], order: list[int], balance: Sequence[str]) -> list[int]:
@@ -245,14 +245,14 @@ def _in_turns(labels: Sequence[Label], order: list[int], balance: Sequence[str])
     for at in reversed(order):
         waiting[group_of(labels[at], balance)].append(at)
     heap = [(0.0, name) for name in sorted(waiting)]
-    found = []
+    results = []
     while heap:
         seconds, name = heapq.heappop(heap)
         at = waiting[name].pop()
-        found.append(at)
+        results.append(at)
         if waiting[name]:
             heapq.heappush(heap, (seconds + labels[at].seconds, name))
-    return found
+    return results
 
 
 def group_of(label: Label, balance: Sequence[str]) -> tuple[str, ...]:

@@ -93,20 +93,20 @@ def select(config: SelectJobConfig, console: Console) -> _Report:
     output = Place(config.output.output, options)
     if output.join("summary.json").exists() and not config.output.overwrite:
         raise UsageError(f"--output {config.output.output}: holds a selection; choose another folder or --overwrite it")
-    found = read_candidates(config.inputs, rules, options)
+    candidates = read_candidates(config.inputs, rules, options)
     calibration = None
     if rules.calibrate is not None:
-        found, calibration, own = calibrated(found, rules, options)
+        candidates, calibration, own = calibrated(candidates, rules, options)
         about = {name: calibration[name] for name in ("num_segments", "wer", "error")}
-        teachers = sorted({row["teacher"] for row in found.rows})
+        teachers = sorted({row["teacher"] for row in candidates.rows})
         output.join("calibration.json").write(written(own, {**about, "teacher": teachers}))
     held_out = read_held_out(rules.held_out, options) if rules.held_out else None
-    verdicts = verdicts_of(found, rules, held_out)
-    report = _report(found, verdicts, calibration)
-    report["teacher"] = sorted({row["teacher"] for row in found.rows})
-    _write(found, verdicts, output, rules.export_audio)
+    verdicts = verdicts_of(candidates, rules, held_out)
+    report = _report(candidates, verdicts, calibration)
+    report["teacher"] = sorted({row["teacher"] for row in candidates.rows})
+    _write(candidates, verdicts, output, rules.export_audio)
     with tempfile.TemporaryDirectory() as folder:
-        page = selection_page(report, found, verdicts, rules.listen, Path(folder), options)
+        page = selection_page(report, candidates, verdicts, rules.listen, Path(folder), options)
     output.join("report.html").write(page.encode())
     output.join("summary.json").write(json.dumps(report, indent=1).encode())
     if not report["num_kept"]:
@@ -117,28 +117,33 @@ def select(config: SelectJobConfig, console: Console) -> _Report:
     return report
 
 
-def verdicts_of(found: Candidates, config: SelectConfig, held_out: HeldOut | None) -> list[Verdict]:
+def verdicts_of(candidates: Candidates, config: SelectConfig, held_out: HeldOut | None) -> list[Verdict]:
     """What becomes of each candidate, in their order."""
-    rules = _rules(config, found)
-    verdicts = [judged(label, rules) for label in found.labels]
+    rules = _rules(config, candidates)
+    verdicts = [judged(label, rules) for label in candidates.labels]
     if held_out is not None:
-        _drop_leaks(found, verdicts, held_out)
+        _drop_leaks(candidates, verdicts, held_out)
     if not config.keep_same_audio:
-        _drop_same_audio(found, verdicts)
+        _drop_same_audio(candidates, verdicts)
     kept = [verdict is KEPT for verdict in verdicts]
-    for at, is_same in enumerate(same_texts(found.labels, kept, config.max_same_text)):
+    for at, is_same in enumerate(same_texts(candidates.labels, kept, config.max_same_text)):
         if is_same:
             verdicts[at] = Verdict("same_text", f"expected at most {config.max_same_text} of one text")
     kept = [verdict is KEPT for verdict in verdicts]
     beyond = within_budget(
-        found.labels, kept, config.budget_seconds(), config.max_expected_wer, config.balance_by, config.max_group_ratio
+        candidates.labels,
+        kept,
+        config.budget_seconds(),
+        config.max_expected_wer,
+        config.balance_by,
+        config.max_group_ratio,
     )
     for at, verdict in beyond.items():
         verdicts[at] = verdict
     return verdicts
 
 
-def _rules(config: SelectConfig, found: Candidates) -> Rules:
+def _rules(config: SelectConfig, candidates: Candidates) -> Rules:
     return Rules(
         min_confidence=config.min_confidence,
         min_agreement=config.min_agreement,
@@ -156,7 +161,7 @@ def _rules(config: SelectConfig, found: Candidates) -> Rules:
         languages=_names(config.languages),
         min_language_probability=config.min_language_probability,
         scripts=_names(config.script),
-        words=_words(config.vocabulary, found),
+        words=_words(config.vocabulary, candidates),
         max_unknown_words=config.max_unknown_words,
     )
 
@@ -165,11 +170,11 @@ def _names(text: str | None) -> frozenset[str] | None:
     return None if text is None else frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
-def _words(vocabulary: str | None, found: Candidates) -> frozenset[str] | None:
-    if vocabulary == "calibrate" and found.words is None:
+def _words(vocabulary: str | None, candidates: Candidates) -> frozenset[str] | None:
+    if vocabulary == "calibrate" and candidates.words is None:
         raise UsageError("--vocabulary calibrate needs --calibrate OUTPUT")
     if vocabulary is None or vocabulary == "calibrate":
-        return found.words if vocabulary else None
+        return candidates.words if vocabulary else None
     place = Place(vocabulary, {})
     if not place.exists():
         raise InputError(f"--vocabulary {vocabulary}: no such file; expected a word a line, or `calibrate`")
@@ -177,10 +182,10 @@ def _words(vocabulary: str | None, found: Candidates) -> frozenset[str] | None:
     return frozenset(word for line in lines for word in units_of(line, None))
 
 
-def _drop_leaks(found: Candidates, verdicts: list[Verdict], held_out: HeldOut) -> None:
-    by_text = leaked_texts(found.labels, held_out.texts)
-    same = same_sound(found.file_hashes, found.lengths, held_out.file_hashes, held_out.lengths)
-    for at, row in enumerate(found.rows):
+def _drop_leaks(candidates: Candidates, verdicts: list[Verdict], held_out: HeldOut) -> None:
+    by_text = leaked_texts(candidates.labels, held_out.texts)
+    same = same_sound(candidates.file_hashes, candidates.lengths, held_out.file_hashes, held_out.lengths)
+    for at, row in enumerate(candidates.rows):
         if (row["source"], row["member"]) in held_out.recordings:
             verdicts[at] = Verdict("held_out_recording", "expected a recording that is not held out")
         elif same[at] >= 0:
@@ -189,51 +194,51 @@ def _drop_leaks(found: Candidates, verdicts: list[Verdict], held_out: HeldOut) -
             verdicts[at] = Verdict("held_out_text", "expected another text than the held-out ones")
 
 
-def _drop_same_audio(found: Candidates, verdicts: list[Verdict]) -> None:
+def _drop_same_audio(candidates: Candidates, verdicts: list[Verdict]) -> None:
     """Of segments that sound the same the first one stays."""
     kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
-    file_hashes, lengths = found.file_hashes[kept], found.lengths[kept]
+    file_hashes, lengths = candidates.file_hashes[kept], candidates.lengths[kept]
     first = same_sound(file_hashes, lengths, file_hashes, lengths)
     for own, other in enumerate(first.tolist()):
         if 0 <= other < own:
-            twin = found.rows[kept[other]]["id"]
+            twin = candidates.rows[kept[other]]["id"]
             verdicts[kept[own]] = Verdict("same_audio", f"expected a sound of its own, got that of {twin}")
 
 
-def _report(found: Candidates, verdicts: Sequence[Verdict], calibration: _Report | None) -> _Report:
+def _report(candidates: Candidates, verdicts: Sequence[Verdict], calibration: _Report | None) -> _Report:
     """Counts and hours; where references came with the audio, the true errors of what is kept, which nothing used."""
     kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
-    words = [max(1, len(units(found.labels[at].text))) for at in kept]
-    doubts = [doubt(found.labels[at]) for at in kept]
+    words = [max(1, len(units(candidates.labels[at].text))) for at in kept]
+    doubts = [doubt(candidates.labels[at]) for at in kept]
     counts = Counter(verdict.reason for verdict in verdicts if verdict is not KEPT)
     hours: Counter[str] = Counter()
     for at, verdict in enumerate(verdicts):
-        hours[verdict.reason] += found.labels[at].seconds / 3600  # type: ignore[assignment]
+        hours[verdict.reason] += candidates.labels[at].seconds / 3600  # type: ignore[assignment]
     report: _Report = {
         "num_segments": len(verdicts),
         "num_kept": len(kept),
-        "hours": sum(label.seconds for label in found.labels) / 3600,
-        "hours_kept": sum(found.labels[at].seconds for at in kept) / 3600,
+        "hours": sum(label.seconds for label in candidates.labels) / 3600,
+        "hours_kept": sum(candidates.labels[at].seconds for at in kept) / 3600,
         "expected_wer": float(np.average(doubts, weights=words)) if kept else None,
-        "true_wer": found.true_wer(kept),
-        "true_wer_of_all": found.true_wer(range(len(verdicts))),
+        "true_wer": candidates.true_wer(kept),
+        "true_wer_of_all": candidates.true_wer(range(len(verdicts))),
         "dropped": {name: {"count": count, "hours": hours[name]} for name, count in counts.most_common()},
         "calibration": calibration,
     }
-    known = found.with_reference(range(len(verdicts)))
+    known = candidates.with_reference(range(len(verdicts)))
     if known:
         bins, error = reliability(
-            np.array([doubt(found.labels[at]) for at in known]), np.array([found.wer(at) for at in known])
+            np.array([doubt(candidates.labels[at]) for at in known]), np.array([candidates.wer(at) for at in known])
         )
         report["reliability"] = {"bins": bins, "error": error}
     return report
 
 
-def _write(found: Candidates, verdicts: Sequence[Verdict], output: Place, with_audio: bool) -> None:
-    kept = [row for row, verdict in zip(found.rows, verdicts, strict=True) if verdict is KEPT]
+def _write(candidates: Candidates, verdicts: Sequence[Verdict], output: Place, with_audio: bool) -> None:
+    kept = [row for row, verdict in zip(candidates.rows, verdicts, strict=True) if verdict is KEPT]
     lost = [
         {**row, "reason": verdict.reason, "detail": verdict.detail}
-        for row, verdict in zip(found.rows, verdicts, strict=True)
+        for row, verdict in zip(candidates.rows, verdicts, strict=True)
         if verdict is not KEPT
     ]
     output.join("selected.parquet").write(to_bytes(pa.Table.from_pylist(kept, SELECTED)))

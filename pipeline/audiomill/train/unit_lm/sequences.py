@@ -93,8 +93,8 @@ def kind_of(places: Sequence[Place], quantizer: str | None) -> Kind:
     for place in places:
         if not place.join("codes").names():
             raise InputError(f"{place.url}: no codes; expected the --output of an encode run")
-        found = ledger.tables(place, "codes", ["model", "quantizer", "codebook", "num_entries"])
-        for row in found.group_by(["model", "quantizer", "num_entries"]).aggregate([("codebook", "max")]).to_pylist():
+        tables = ledger.tables(place, "codes", ["model", "quantizer", "codebook", "num_entries"])
+        for row in tables.group_by(["model", "quantizer", "num_entries"]).aggregate([("codebook", "max")]).to_pylist():
             if quantizer in (None, row["quantizer"]):
                 kinds.setdefault((row["model"], row["quantizer"]), set()).add(
                     (row["codebook_max"] + 1, row["num_entries"])
@@ -138,24 +138,24 @@ def _frames(codes: pa.Table, row: int) -> NDArray[np.uint16]:
     Raises:
         InputError: a code beyond its codebook.
     """
-    found: NDArray[np.uint16] = np.asarray(codes.column("codes")[row].values)
+    result: NDArray[np.uint16] = np.asarray(codes.column("codes")[row].values)
     most = codes.column("num_entries")[row].as_py()
-    if len(found) and int(found.max()) >= most:
+    if len(result) and int(result.max()) >= most:
         raise InputError(
-            f"segment {codes.column('segment_id')[row].as_py()}: code {int(found.max())} in a codebook of {most} entries; expected "
+            f"segment {codes.column('segment_id')[row].as_py()}: code {int(result.max())} in a codebook of {most} entries; expected "
             "codes below it: encode this part again"
         )
     durations = codes.column("durations")[row].values
-    return found if durations is None else np.repeat(found, np.asarray(durations))
+    return result if durations is None else np.repeat(result, np.asarray(durations))
 
 
 def counted(places: Sequence[Place], kind: Kind) -> Counter[int]:
     """Frames of each joint code."""
-    found: Counter[int] = Counter()
+    result: Counter[int] = Counter()
     for joint_F in _segments(places, kind):
         values, counts = np.unique(joint_F, return_counts=True)
-        found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-    return found
+        result.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    return result
 
 
 def check_use(counts: Counter[int], kind: Kind) -> None:

@@ -100,13 +100,13 @@ def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpo
     """
     name = units.model or kind.model
     try:
-        found, shape = found_encoder(name, units.storage_options)
+        result, shape = found_encoder(name, units.storage_options)
     except UsageError as error:
         hint = "" if units.model else f"; the tables name {kind.model!r}: say where it is now with --model"
         raise UsageError(f"{error}{hint}") from error
-    if CODES not in found.gives:
+    if CODES not in result.gives:
         raise UsageError(f"--model {name}: gives no codes; expected the checkpoint that made them")
-    own = fingerprint(found)
+    own = fingerprint(result)
     for place in places:
         made_by = ledger.claim_of(place).get("results", {}).get("model")
         if isinstance(made_by, str) and made_by != own:
@@ -123,7 +123,7 @@ def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpo
             f"codes of {kind.quantizer}: codebooks of {kind.num_entries} entries, {name} has {shape.quantizer[1]}; expected the checkpoint "
             "that made them"
         )
-    return found, int(shape.hop)
+    return result, int(shape.hop)
 
 
 def _sequences(

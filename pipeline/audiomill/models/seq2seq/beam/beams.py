@@ -111,7 +111,7 @@ def decode_with_beams(
         rules.move(order)
         rules.advance(tokens_BK.flatten(), rows)
         logits = weights.logits(state.step(tokens_BK.flatten()))[:, 0]
-    return [_ranked(found, silence, most, fusion) for found, silence in zip(running.best(), no_speech, strict=True)]
+    return [_ranked(result, silence, most, fusion) for result, silence in zip(running.best(), no_speech, strict=True)]
 
 
 def _coverage(fusion: Fusion | None, weights: DecoderWeights, num_rows: int, num_beams: int) -> Coverage | None:
@@ -198,8 +198,8 @@ class _Running:
         ]
 
 
-def _ranked(found: Sequence[_Hypothesis], no_speech_prob: float, most: int, fusion: Fusion | None) -> list[Ranked]:
-    best = sorted(found, key=lambda hypothesis: -hypothesis.score)[:most]
+def _ranked(hypotheses: Sequence[_Hypothesis], no_speech_prob: float, most: int, fusion: Fusion | None) -> list[Ranked]:
+    best = sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)[:most]
     wholes = [None if fusion is None or each.prefix is None else fusion.whole(each.prefix) for each in best]
     return [
         Ranked(

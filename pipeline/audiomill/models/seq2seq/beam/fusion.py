@@ -61,9 +61,9 @@ class Fusion:
         """What each token adds to each beam, (B, K, V): a token that begins a word ends the one before it."""
         worth_BK = torch.tensor([[prefix.word_worth for prefix in row] for row in prefixes], dtype=torch.float64)
         ends_BK = torch.tensor([[self._context.ended(prefix)[1] for prefix in row] for row in prefixes])
-        found = worth_BK[..., None] * self._begins_V
-        found[..., end] = ends_BK.double()
-        return found.to(device)
+        result = worth_BK[..., None] * self._begins_V
+        result[..., end] = ends_BK.double()
+        return result.to(device)
 
     def extended(self, prefix: Prefix, token: int) -> Prefix:
         """With one more token."""
@@ -98,9 +98,9 @@ def with_ends_ruled(logprobs_BKV: Tensor, end: int) -> Tensor:
     others = logprobs_BKV.clone()
     others[..., end] = -torch.inf
     is_early = logprobs_BKV[..., end] <= END_FACTOR * others.amax(-1)
-    found = logprobs_BKV.clone()
-    found[..., end] = found[..., end].masked_fill(is_early, -torch.inf)
-    return found
+    result = logprobs_BKV.clone()
+    result[..., end] = result[..., end].masked_fill(is_early, -torch.inf)
+    return result
 
 
 class Coverage:

@@ -28,12 +28,12 @@ def encode(weights: EncoderWeights, mel_BMF: Tensor, kept: Collection[int] = ())
     x = F.gelu(weights.conv1(_three_frames(mel_BMF.transpose(1, 2), 1)))
     x = F.gelu(weights.conv2(_three_frames(x, 2)))
     x = x + weights.positions_FD[: x.shape[1]]
-    found = {0: x} if 0 in kept else {}
+    result = {0: x} if 0 in kept else {}
     for number, layer in enumerate(weights.layers, 1):
         x = _layer(weights, layer, x)
         if number in kept and number < len(weights.layers):
-            found[number] = x
-    return {**found, len(weights.layers): weights.norm(x)}
+            result[number] = x
+    return {**result, len(weights.layers): weights.norm(x)}
 
 
 def _three_frames(x_BFD: Tensor, step: int) -> Tensor:
