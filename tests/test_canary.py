@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomill.errors import RunFailed
-from audiomill.stages.answers.parity_check import Difference, largest, spread, verdict
+from audiomill.stages.answers.parity_check import Difference, choose_segments, largest, verdict
 from tests.jobs_by_hand import rows, run
 from tests.synth import encode, noise
 
@@ -52,7 +52,7 @@ def test_a_sound_model_passes_and_the_figure_is_kept(tmp_path: Path, corpus: Pat
 
 @given(st.integers(0, 40), st.integers(1, 20), st.text(max_size=4))
 def test_segments_are_spread_over_the_parts_and_none_is_forgotten(num_wanted: int, num_parts: int, seed: str) -> None:
-    chosen = spread(range(num_parts), num_wanted, seed)
+    chosen = choose_segments(range(num_parts), num_wanted, seed)
     found = [chosen.get(part, 0) for part in range(num_parts)]
     assert sum(found) == num_wanted and max(found) - min(found) <= 1
 

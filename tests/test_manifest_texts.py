@@ -273,7 +273,7 @@ def test_what_a_folder_leaves_out_is_counted_by_kind(tmp_path: Path) -> None:
         put(tmp_path / name, b"x")
     listing = listed(tmp_path)
     assert len(listing.entries) == 6
-    assert listing.told_ignored() == "ignored: 1 jpg, 1 pdf, 1 (none)"
+    assert listing.describe_ignored() == "ignored: 1 jpg, 1 pdf, 1 (none)"
 
 
 def test_a_name_may_hold_two_colons(tmp_path: Path) -> None:

@@ -185,12 +185,12 @@ def test_reliability_speed_and_throughput_of_known_cases() -> None:
             "duration_s": audio_s,
         }
 
-    side_by_side = [entry(600.0, 700, 50.0), entry(600.0, 700, 50.0), entry(650.0, 800, 75.0)]
-    assert busy_seconds(side_by_side) == 200.0, "shards that run at once share their time"
+    stack_rows = [entry(600.0, 700, 50.0), entry(600.0, 700, 50.0), entry(650.0, 800, 75.0)]
+    assert busy_seconds(stack_rows) == 200.0, "shards that run at once share their time"
     assert busy_seconds([entry(600.0, 700, 1.0), entry(900.0, 950, 1.0)]) == 150.0, (
         "the pause between two runs does not count"
     )
-    points = throughput(side_by_side)
+    points = throughput(stack_rows)
     assert len(points) >= 40 and sum(speed for _, speed in points) * 200 / 40 == pytest.approx(175.0, rel=0.05)
 
 

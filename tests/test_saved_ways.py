@@ -289,11 +289,11 @@ def test_special_tokens_are_told_and_can_be_dropped(tmp_path: Path) -> None:
 def test_the_canary_asks_transformers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     """What is wrong alone and in a batch alike is noticed beside transformers alone."""
     from audiomill.models.frames import wav2vec2_loading as frame_model
-    from audiomill.stages.answers.parity_check import Difference, beside_transformers, unlike_transformers
+    from audiomill.stages.answers.parity_check import Difference, parity_with_transformers, differs_from_transformers
 
     by_hand(tmp_path / "m", "wavlm", normalize=False)
     utterance = Utterance(QUIET, 0, 0, ("a", None), 0, None)
-    parity = beside_transformers(loaded(tmp_path / "m"), [utterance])
+    parity = parity_with_transformers(loaded(tmp_path / "m"), [utterance])
     assert parity.inputs < 1e-6 and parity.outputs < 1e-5 and parity.note == ""
     if wrong == "processor":
         monkeypatch.setattr(frame_model, "normalizes", lambda folder: True)
@@ -302,18 +302,18 @@ def test_the_canary_asks_transformers_too(tmp_path: Path, monkeypatch: pytest.Mo
         model = loaded(tmp_path / "m")
         with torch.no_grad():
             model._model.lm_head.weight[3] *= 1.5
-    inputs, outputs, _ = beside_transformers(model, [utterance])
-    told = unlike_transformers(Difference(inputs_apart=inputs, outputs_apart=outputs), "fp32")
+    inputs, outputs, _ = parity_with_transformers(model, [utterance])
+    told = differs_from_transformers(Difference(inputs_apart=inputs, outputs_apart=outputs), "fp32")
     assert told is not None and ("processor gives" if wrong == "processor" else "transformers' own") in told
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
-    from audiomill.stages.answers.parity_check import beside_transformers
+    from audiomill.stages.answers.parity_check import parity_with_transformers
 
     by_hand(tmp_path, "wav2vec2", normalize=True)
     (tmp_path / "preprocessor_config.json").unlink()
     utterance = Utterance(QUIET, 0, 0, ("a", None), 0, None)
-    assert "no preprocessor_config.json" in beside_transformers(loaded(tmp_path), [utterance]).note
+    assert "no preprocessor_config.json" in parity_with_transformers(loaded(tmp_path), [utterance]).note
 
 
 def test_a_beam_search_knows_tokens_that_the_head_lacks(tmp_path: Path) -> None:

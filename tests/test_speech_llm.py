@@ -193,9 +193,9 @@ def test_lora_weights_of_granite_speech_are_not_left_out(tmp_path: Path) -> None
 def test_the_language_that_qwen_names_is_told() -> None:
     from audiomill.models.qwen3_asr.qwen3_request import LAYOUT
 
-    assert LAYOUT.told("language German<asr_text>guten Tag") == ("guten Tag", "de")
-    assert LAYOUT.told("language None<asr_text>") == ("", None)
-    assert LAYOUT.told("guten Tag") == ("guten Tag", None)
+    assert LAYOUT.parse_reply("language German<asr_text>guten Tag") == ("guten Tag", "de")
+    assert LAYOUT.parse_reply("language None<asr_text>") == ("", None)
+    assert LAYOUT.parse_reply("guten Tag") == ("guten Tag", None)
 
 
 def test_granite_hears_with_a_spectrogram_that_stops_at_whole_pairs(tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_a_ctc_model_tells_when_its_words_were_said(tone_llm: Path, tone_model: 
     (tmp_path / "job.yaml").write_text(json.dumps(job))
     done = in_process(tmp_path, "run", "job.yaml", "--quiet")
     assert done.returncode == 0, done.stderr
-    told = [row for row in rows(tmp_path / "out", "segments") if row["text"]]
-    for row in told:
+    parse_reply = [row for row in rows(tmp_path / "out", "segments") if row["text"]]
+    for row in parse_reply:
         assert [word["word"] for word in row["words"]] == row["text"].split()
         starts = [word["start_s"] for word in row["words"]]
         assert starts == sorted(starts) and starts[-1] < row["stop_s"]

@@ -119,8 +119,8 @@ def test_a_padded_batch_is_worth_what_its_clips_are_worth_alone(student: Path) -
 
 def test_it_learns_and_its_curve_says_so(student: Path) -> None:
     report = json.loads((student.parent.parent / "report.json").read_text())
-    told = [json.loads(line) for line in (student.parent / "metrics.jsonl").open()]
-    losses = [row["loss"] for row in told if "loss" in row]
+    parse_reply = [json.loads(line) for line in (student.parent / "metrics.jsonl").open()]
+    losses = [row["loss"] for row in parse_reply if "loss" in row]
     assert len(losses) > 1 and losses[-1] < 0.8 * losses[0] and report["objective"] == "seq2seq"
 
 

@@ -22,7 +22,7 @@ from audiomill.errors import UsageError
 from audiomill.models.base import TimedText, Transcript, Utterance
 from audiomill.streams.listener import Listener
 from audiomill.streams.local_agreement import LocalAgreement, agreed, already
-from audiomill.streams.local_agreement import said as that_take_time
+from audiomill.streams.local_agreement import drop_timeless_repeats as that_take_time
 from audiomill.streams.simulated import played
 from audiomill.streams.stream_words import StreamWord
 from audiomill.text.wer import score_pair
@@ -58,7 +58,7 @@ def known(words: list[StreamWord]) -> Known:
     return [(word.text, word.start_s, word.stop_s, word.is_final) for word in words]
 
 
-def heard(listener: Listener, pcm: NDArray[np.int16], cuts: list[int]) -> Known:
+def accept(listener: Listener, pcm: NDArray[np.int16], cuts: list[int]) -> Known:
     """Words of a stream whose audio comes in pieces."""
     stream, found = listener.stream(), []
     for piece in np.split(pcm, sorted(cuts)):
@@ -72,7 +72,7 @@ def final(words: Known) -> str:
 
 def test_words_come_in_their_order_and_are_those_of_the_whole(tones: Listener, talk: Any) -> None:
     pcm, text = talk
-    words = heard(tones, pcm, [])
+    words = accept(tones, pcm, [])
     starts = [start for _, start, _, is_final in words if is_final]
     assert starts == sorted(starts)
     assert score_pair(text, final(words), None)[0].rate < 0.15
@@ -88,7 +88,7 @@ def test_the_last_chunk_is_heard_whole_or_not(tones: Listener, talk: Any, tone_m
     whole = loaded(tone_model / "model" / "checkpoint")
     utterance = Utterance(pcm, 0, 0, ("whole", None), 0, None)
     (transcript,) = whole.transcripts([utterance], [whole.forward([utterance])[0].text])
-    last, words = transcript.words[-1], heard(tones, pcm, list(range(8_000, count, 8_000)))
+    last, words = transcript.words[-1], accept(tones, pcm, list(range(8_000, count, 8_000)))
     ends = [(text, stop) for text, _, stop, is_final in words if is_final]
     assert ends[-1][0] == last.text and ends[-1][1] == pytest.approx(last.stop / RATE, abs=0.05)
 
@@ -109,7 +109,7 @@ def test_a_file_is_read_block_by_block_to_its_end(talk: Any, tmp_path: Path, mon
 @given(st.lists(st.integers(0, 300_000), max_size=12))
 def test_words_do_not_depend_on_how_audio_arrives(tones: Listener, talk: Any, cuts: list[int]) -> None:
     pcm = talk[0][:100_000]
-    assert heard(tones, pcm, [min(cut, len(pcm)) for cut in cuts]) == heard(tones, pcm, [])
+    assert accept(tones, pcm, [min(cut, len(pcm)) for cut in cuts]) == accept(tones, pcm, [])
 
 
 def test_many_streams_at_once_say_what_each_says_alone(tones: Listener, talk: Any) -> None:
@@ -125,7 +125,7 @@ def test_many_streams_at_once_say_what_each_says_alone(tones: Listener, talk: An
         together = [before + now for before, now in zip(together, told, strict=True)]
     last = tones.finish(streams)
     for clip, before, now in zip(clips, together, last, strict=True):
-        assert known(before + now) == heard(tones, clip, list(range(8_000, len(clip), 8_000)))
+        assert known(before + now) == accept(tones, clip, list(range(8_000, len(clip), 8_000)))
 
 
 def test_a_job_over_files_writes_the_words_of_the_stream(
@@ -141,7 +141,7 @@ def test_a_job_over_files_writes_the_words_of_the_stream(
     segments = [row for row in rows(tmp_path / "out", "segments") if row["recording_id"] == recordings["talk"]["id"]]
     assert [row["stop_s"] - row["start_s"] for row in segments[:-1]] == pytest.approx([0.5] * (len(segments) - 1))
     words = [(word["word"], word["start_s"]) for row in segments for word in row["words"]]
-    streamed = [(text, start) for text, start, _, is_final in heard(tones, talk[0], []) if is_final]
+    streamed = [(text, start) for text, start, _, is_final in accept(tones, talk[0], []) if is_final]
     assert [text for text, _ in words] == [text for text, _ in streamed]
     assert [start for _, start in words] == pytest.approx([start for _, start in streamed], abs=1e-3)
     assert " ".join(text for text, _ in words) == recordings["talk"]["text"]
@@ -200,7 +200,7 @@ def test_what_two_looks_agree_on_is_final(voices: Any) -> None:
     for at in range(3):
         look = ear.due(pcm[at * RATE : (at + 1) * RATE], False)
         assert look is not None and look.start >= 0
-        found.append(ear.heard(look._replace(start=0), None))
+        found.append(ear.accept(look._replace(start=0), None))
     assert [[word for word, _, _ in each.final] for each in found] == [[], ["a", "b."], ["c"]]
     assert [[word for word, _, _ in each.partial] for each in found] == [["A", "b"], ["C"], ["d"]]
     assert [word for word, _, _ in ear.finish().final] == ["d"]
@@ -248,16 +248,16 @@ def test_words_whose_times_move_are_neither_lost_nor_doubled(voices: Any) -> Non
     for at in range(3):
         look = ear.due(pcm[at * RATE : (at + 1) * RATE], False)
         assert look is not None
-        told += ear.heard(look._replace(start=0), None).final
+        told += ear.accept(look._replace(start=0), None).final
     assert [word for word, _, _ in (*told, *ear.finish().final)] == ["one", "two", "three", "four"]
 
 
 def test_a_pause_ends_what_was_said_and_silence_is_not_looked_at(voices: Any) -> None:
     ear = LocalAgreement("s", None, look_at("hello", "hello there"))
     first = ear.due(voices[0][0][: 2 * RATE], False)
-    assert first is not None and not ear.heard(first, None).final
+    assert first is not None and not ear.accept(first, None).final
     after = ear.due(np.zeros(RATE, np.int16), False)
-    assert after is not None and [word for word, _, _ in ear.heard(after, None).final] == ["hello", "there"]
+    assert after is not None and [word for word, _, _ in ear.accept(after, None).final] == ["hello", "there"]
     assert ear.due(np.zeros(RATE, np.int16), False) is None and ear.due(np.zeros(500, np.int16), True) is None
     assert ear.finish().final == ()
 
@@ -266,10 +266,10 @@ def test_whisper_streams_what_it_writes_of_the_whole(whisper: Path, voices: Any)
     listener = Listener(str(whisper), settings=ModelConfig(device="cpu"))
     pause = np.zeros(RATE, np.int16)
     pcm = np.concatenate([part for voice, _ in voices[:2] for part in (voice, pause)])
-    words = heard(listener, pcm, list(range(0, len(pcm), 5_000)))
+    words = accept(listener, pcm, list(range(0, len(pcm), 5_000)))
     reference = " ".join(text for _, text in voices[:2])
     assert score_pair(reference, final(words), "en")[0].rate < 0.35
-    assert heard(listener, np.zeros(3 * RATE, np.int16), []) == []
+    assert accept(listener, np.zeros(3 * RATE, np.int16), []) == []
 
 
 # What is told, and what is refused

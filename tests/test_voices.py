@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import audiomill
-from audiomill.speakers.linking import Heard, Voices, linked
+from audiomill.speakers.linking import RecordingSpeaker, Voices, linked
 from audiomill.storage.fs import Place
 from audiomill.voices.corpus_voices import read_index, updated
 from tests.command_line import in_process
@@ -30,10 +30,10 @@ def vector(who: int, random: np.random.Generator) -> NDArray[np.float32]:
     return (middle + 0.1 * random.normal(size=16)).astype(np.float32)
 
 
-def heard(recordings: list[list[int]]) -> list[Heard]:
+def heard(recordings: list[list[int]]) -> list[RecordingSpeaker]:
     random = np.random.default_rng(0)
     return [
-        Heard(f"r{number}", f"S{at}", 5.0, vector(who, random))
+        RecordingSpeaker(f"r{number}", f"S{at}", 5.0, vector(who, random))
         for number, people in enumerate(recordings)
         for at, who in enumerate(people, 1)
     ]
@@ -58,7 +58,13 @@ def test_what_is_added_later_gives_what_all_at_once_gives(recordings: list[list[
 def test_two_of_one_recording_are_never_one_voice() -> None:
     same = np.ones(16, np.float32)
     links = linked(
-        Voices({}), [Heard("r", "S1", 3.0, same), Heard("r", "S2", 3.0, same), Heard("q", "S1", 3.0, same)], 0.45
+        Voices({}),
+        [
+            RecordingSpeaker("r", "S1", 3.0, same),
+            RecordingSpeaker("r", "S2", 3.0, same),
+            RecordingSpeaker("q", "S1", 3.0, same),
+        ],
+        0.45,
     )
     assert links[0].voice != links[1].voice and links[2].voice == links[0].voice
 

@@ -95,10 +95,10 @@ def test_loading_whisper_imports_no_transformers(whisper: Path) -> None:
 
 
 def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) -> None:
-    from audiomill.models.base import side_by_side
+    from audiomill.models.base import stack_rows
 
     extractor = WhisperFeatureExtractor(feature_size=80)
-    pcm_BT = torch.from_numpy(side_by_side([utterance(c) for c in clips], 30 * 16_000))
+    pcm_BT = torch.from_numpy(stack_rows([utterance(c) for c in clips], 30 * 16_000))
     ours = tiny_en._weights.mel(pcm_BT.float() / 32768)
     for row, pcm in zip(ours, clips, strict=True):
         theirs = extractor(pcm.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt").input_features[0]

@@ -98,7 +98,7 @@ def command_line() -> None:
     """
 
 
-def _told(error: Exception) -> str | None:
+def describe_failure(error: Exception) -> str | None:
     """One line for what the machine, the network or the store denies; None for anything else."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return f"{error.filename or 'the disk'}: {error.strerror}; make room and run the same command again"
@@ -144,9 +144,9 @@ def main() -> None:
     except Exception as error:
         if "--verbose" in sys.argv:
             raise
-        told = _told(error)
-        if told is not None:
-            sys.exit(_fail(told, EXIT_FAILED, state))
+        message = describe_failure(error)
+        if message is not None:
+            sys.exit(_fail(message, EXIT_FAILED, state))
         code = _fail(
             f"{type(error).__name__}: {error} (run again with --verbose for the traceback)", EXIT_FAILED, state
         )

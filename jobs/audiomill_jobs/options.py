@@ -110,10 +110,10 @@ class JobCommand(WithExamples):
         self._headings, self._common = headings(config), common_names(config)
         rare = {field.name for field in flat_fields(config)} - self._common
         if rare:
-            told = f"Show {len(rare)} more options and exit."
+            message = f"Show {len(rare)} more options and exit."
             self.params.append(
                 click.Option(
-                    ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help=told
+                    ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help=message
                 )
             )
 

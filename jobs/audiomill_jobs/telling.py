@@ -24,7 +24,7 @@ def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
         return []
     if not is_of(result, config):
         return ["forecast: made for other inputs, models or options; not compared"]
-    rows = [f"{name} {said:,.4g} against {came:,.4g}" for name, said, came in compared(result, summary)]
+    rows = [f"{name} {forecast:,.4g} against {came:,.4g}" for name, forecast, came in compared(result, summary)]
     return [f"forecast against outcome: {'; '.join(rows)}"]
 
 
@@ -39,11 +39,11 @@ def report_of(output: str, clips: int, storage_options: dict[str, Any], quiet: b
     try:
         write_report(Place(absolute(output), storage_options), clips, storage_options)
     except Exception as error:
-        told = f"warning: no report ({type(error).__name__}: {error}); the tables are complete. Try again: audiomill report {output}"
-        console.print(told, highlight=False, soft_wrap=True)
+        warning = f"warning: no report ({type(error).__name__}: {error}); the tables are complete. Try again: audiomill report {output}"
+        console.print(warning, highlight=False, soft_wrap=True)
 
 
-def run_and_tell(config: JobConfig) -> int:
+def run_and_report(config: JobConfig) -> int:
     """Runs a job, prints its summary and returns the exit code."""
     from audiomill.runs.job import run_job
     from audiomill.watch.journal import console_for
@@ -56,8 +56,8 @@ def run_and_tell(config: JobConfig) -> int:
     with quiet_libraries(config.output.verbose):
         summary = run_job(config, console)
         if config.watch.report and not summary["num_parts_left"]:
-            options, told = config.plan.storage_options, config.output
-            report_of(told.output, config.watch.report_clips, options, told.quiet, console)
+            options, output = config.plan.storage_options, config.output
+            report_of(output.output, config.watch.report_clips, options, output.quiet, console)
     for line in [*summary_lines(summary), *_against_forecast(config, summary)]:
         click.echo(line)
     if summary["num_rejections"]:

@@ -32,7 +32,7 @@ Examples:
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
 def models(checkpoint: str | None, save: str | None, lists_new: bool, storage_options: dict[str, Any] | None) -> None:
     """Show the families of models that can be used, or what a checkpoint (hub id, folder or URL) is and gives."""
-    from audiomill.models.checkpoint import told
+    from audiomill.models.checkpoint import describe_checkpoint
     from audiomill.models.model_table import HEADINGS, model_rows
     from audiomill.models.new_models.named import new_models
 
@@ -50,7 +50,7 @@ def models(checkpoint: str | None, save: str | None, lists_new: bool, storage_op
         click.echo(f"{count} tensors in {save}/model.safetensors")
         return
     if checkpoint is not None:
-        click.echo(told(checkpoint, storage_options or {}))
+        click.echo(describe_checkpoint(checkpoint, storage_options or {}))
         return
     for row in model_rows():
         click.echo(row[0])

@@ -8,7 +8,7 @@ import click
 
 from audiomill.config.jobs import EmbedConfig
 from audiomill_jobs.options import JobCommand, config_from, with_options
-from audiomill_jobs.telling import run_and_tell
+from audiomill_jobs.telling import run_and_report
 
 EXAMPLES = """\
 Examples:
@@ -30,4 +30,4 @@ def embed(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> int
     A segment is a whole recording where the model can take it (up to 120 s; Whisper: 30 s). Longer ones are cut into
     windows that overlap; every frame comes once, and the rows of a recording, end to end, are its frames.
     """
-    return run_and_tell(config_from(EmbedConfig, inputs, config_file, flags).job())
+    return run_and_report(config_from(EmbedConfig, inputs, config_file, flags).job())

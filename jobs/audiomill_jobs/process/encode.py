@@ -8,7 +8,7 @@ import click
 
 from audiomill.config.jobs import EncodeConfig
 from audiomill_jobs.options import JobCommand, config_from, with_options
-from audiomill_jobs.telling import run_and_tell
+from audiomill_jobs.telling import run_and_report
 
 EXAMPLES = """\
 Examples:
@@ -28,4 +28,4 @@ def encode(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> in
     Gives OUTPUT/codes: one row a segment and codebook, a number for every frame. The codes come from the checkpoint's
     own quantizer (wav2vec 2.0 pretraining checkpoints, vq-wav2vec) or from a k-means codebook of any layer.
     """
-    return run_and_tell(config_from(EncodeConfig, inputs, config_file, flags).job())
+    return run_and_report(config_from(EncodeConfig, inputs, config_file, flags).job())

@@ -52,7 +52,7 @@ def listen(source: str, config_file: str | None, **flags: Any) -> None:
                 yield piece
 
         if simulate != "off":
-            result = played(stream, audio(), listener.chunk_s, simulate == "realtime", told)
+            result = played(stream, audio(), listener.chunk_s, simulate == "realtime", print_word)
             for line in result.lines():
                 click.echo(line, err=True)
             whole = np.concatenate(kept) if kept else np.zeros(1, np.int16)
@@ -74,15 +74,15 @@ def _live(stream: Any, audio: Iterable[Any]) -> None:
             break
         if piece is None:
             break
-        told(stream.insert(piece))
-    told(stream.finish())
+        print_word(stream.insert(piece))
+    print_word(stream.finish())
     if isinstance(error, AudiomillError):
         raise error
     if error is not None:
         raise RunFailed(f"the stream broke off after {stream.received_s:.1f} s ({error}); the words so far are told")
 
 
-def told(words: Sequence[Any]) -> None:
+def print_word(words: Sequence[Any]) -> None:
     """A JSON line a word, at once."""
     for word in words:
         line = {**word._asdict(), "start_s": round(word.start_s, 3), "stop_s": round(word.stop_s, 3)}

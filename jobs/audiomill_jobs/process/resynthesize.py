@@ -33,12 +33,12 @@ def resynthesize(inputs: tuple[str, ...], config_file: str | None, **flags: Any)
 
     config = config_from(ResynthesizeConfig, inputs, config_file, flags)
     result = resynthesize(config, Console(stderr=True))
-    told = [f"{counted(result['copies'], 'segment')} made again in {result['folder']}"]
+    lines = [f"{counted(result['copies'], 'segment')} made again in {result['folder']}"]
     if result["without"]:
-        told.append(f"{result['without']} without an original to compare with")
+        lines.append(f"{result['without']} without an original to compare with")
     for name, unit in (("si_sdr_db", "SI-SDR {:.1f} dB"), ("mel_distance_db", "log-mel distance {:.1f} dB")):
         if result[name] is not None:
-            told.append(unit.format(result[name]))
+            lines.append(unit.format(result[name]))
     if result["wer"] is not None:
-        told.append(f"WER of the copies {result['wer']:.1%}")
-    click.echo(", ".join(told))
+        lines.append(f"WER of the copies {result['wer']:.1%}")
+    click.echo(", ".join(lines))

@@ -14,7 +14,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill_jobs.options import JobCommand, checked_values, merged, with_options
-from audiomill_jobs.telling import run_and_tell
+from audiomill_jobs.telling import run_and_report
 from audiomill_jobs.yaml_files import joined, yaml_mapping
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Other options stand beside `inputs`, by the names of the flags; flags override t
 """
 
 
-def _asked_by_name() -> Sequence[Output]:
+def _tables_by_name() -> Sequence[Output]:
     """Tables that a YAML file asks for by their names."""
     from audiomill.tables.outputs import OUTPUTS
 
@@ -57,7 +57,7 @@ def run(job_file: str, inputs: tuple[str, ...], **flags: Any) -> int:
     models = values.pop("models", None)
     tasks = tasks_of(models, job_file)
     config = merged(RunConfig, checked_values(values, RunConfig, job_file), inputs, flags)
-    return run_and_tell(config.job(tasks))
+    return run_and_report(config.job(tasks))
 
 
 def tasks_of(models: Any, path: str) -> list[ModelTask]:
@@ -78,7 +78,7 @@ def _task(given: Any, path: str, where: str) -> ModelTask:
     values = {str(name).replace("-", "_"): value for name, value in given.items()}
     text, aligns = values.pop("transcripts", None), values.pop("align", None)
     text = True if text == {} else text  # wanted, with nothing said about it
-    wanted = {output.name: values.pop(output.name, None) for output in _asked_by_name()}
+    wanted = {output.name: values.pop(output.name, None) for output in _tables_by_name()}
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(ModelConfig)})
     if unknown:
         known = ["transcripts", "align", *wanted, *(field.name for field in dataclasses.fields(ModelConfig))]
@@ -94,7 +94,7 @@ def _task(given: Any, path: str, where: str) -> ModelTask:
             output.name: tuple(
                 _several(wanted[output.name], output.config, path, f"{where}{output.name}.", output.shorthand)
             )
-            for output in _asked_by_name()
+            for output in _tables_by_name()
             if output.config is not None
         },
         aligns=None if aligns is None else bool(aligns),

@@ -8,7 +8,7 @@ import click
 
 from audiomill.config.jobs import TranscribeConfig
 from audiomill_jobs.options import JobCommand, config_from, with_options
-from audiomill_jobs.telling import run_and_tell
+from audiomill_jobs.telling import run_and_report
 
 EXAMPLES = """\
 Examples:
@@ -29,4 +29,4 @@ def transcribe(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -
     .json, .csv, .tsv; NeMo, Lhotse, Hugging Face), local or at s3://, gs://, az://, http(s)://, hf://. Inputs
     may be mixed. Whatever cannot be used becomes a row of the rejections table, with the reason.
     """
-    return run_and_tell(config_from(TranscribeConfig, inputs, config_file, flags).job())
+    return run_and_report(config_from(TranscribeConfig, inputs, config_file, flags).job())

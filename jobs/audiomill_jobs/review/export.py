@@ -42,7 +42,7 @@ CSV_COLUMNS = (
     "recording_id", "source", "member", "channel", "speaker", "start_s", "stop_s", "language", "confidence", "text",
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-TOLD = [name for name in schema.RECORDINGS.names if name not in ("envelope", "envelope_s")]
+RECORDING_FIELDS = [name for name in schema.RECORDINGS.names if name not in ("envelope", "envelope_s")]
 """Columns of a recording that are text or numbers."""
 
 
@@ -152,14 +152,14 @@ def export(
     if kind in ONE_FILE_EACH:
         folder = Place(to, storage_options or {}) if to else place.join("export")
         check_told(place, kind)
-        for recording, segments, turns in _told(place, transcript, conditions, kind):
+        for recording, segments, turns in _speaker_recordings(place, transcript, conditions, kind):
             name = names[recording["id"]]
             text = file_of(kind, recording, segments, "_".join(name.split()), turns)
             folder.join(f"{name}.{kind}").write(text.encode())
         click.echo(f"{counted(len(names), 'file')} in {folder.url}")
         return
-    told = _told(place, transcript, conditions, kind)
-    lines = _jsonl(told) if kind == "jsonl" else _csv(told)
+    recordings = _speaker_recordings(place, transcript, conditions, kind)
+    lines = _jsonl(recordings) if kind == "jsonl" else _csv(recordings)
     _write(lines, Place(to, storage_options or {}) if to else None)
 
 
@@ -204,15 +204,18 @@ def _with_text(place: Place, kind: str) -> pa.Table:
     return recordings
 
 
-Told = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
+Recording = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
 """A recording, its segments, its turns."""
 
 
-def _told(place: Place, transcript: int, conditions: Sequence[Condition], kind: str) -> Iterator[Told]:
+def _speaker_recordings(
+    place: Place, transcript: int, conditions: Sequence[Condition], kind: str
+) -> Iterator[Recording]:
     """Recordings with what is known of them, part by part: a corpus may be larger than memory. Speakers with a name have it."""
     voices = voices_of(place)
     tables = (
-        parts_of(place, name, columns, transcript) for name, columns in (("recordings", TOLD), ("segments", None))
+        parts_of(place, name, columns, transcript)
+        for name, columns in (("recordings", RECORDING_FIELDS), ("segments", None))
     )
     for (_, recordings), (part, rows), turns in zip(*tables, each_turns(place, kind), strict=False):
         segments: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -264,8 +267,8 @@ def _export_samples(place: Place, kind: str, to: str | None, other: dict[str, An
     click.echo(", ".join(f"{name}: {counted(count, 'sample')}" for name, count in counts.items()) + f" in {to}")
 
 
-def _jsonl(told: Iterable[Told]) -> Iterator[str]:
-    for recording, segments, _ in told:
+def _jsonl(recordings: Iterable[Recording]) -> Iterator[str]:
+    for recording, segments, _ in recordings:
         yield json.dumps({**recording, "segments": segments}, ensure_ascii=False) + "\n"
 
 
@@ -274,11 +277,11 @@ def _unless_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
-def _csv(told: Iterable[Told]) -> Iterator[str]:
+def _csv(recordings: Iterable[Recording]) -> Iterator[str]:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for recording, segments, _ in told:
+    for recording, segments, _ in recordings:
         cells = [{**each, "source": recording["source"], "member": recording["member"]} for each in segments]
         writer.writerows({name: _unless_formula(value) for name, value in each.items()} for each in cells)
         yield sink.getvalue()

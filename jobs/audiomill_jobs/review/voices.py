@@ -72,11 +72,11 @@ def voices(
     if split is not None:
         click.echo(f"{split} is {split} and {steps.split(place, index, split)} now", err=True)
     for each in names:
-        told, is_given, who = each.partition("=")
-        if not (told.strip() and is_given and who.strip()):
+        voice_id, is_given, who = each.partition("=")
+        if not (voice_id.strip() and is_given and who.strip()):
             raise UsageError(f"--name {each}: expected NAME=ID or NAME=RECORDING, such as host=host.wav")
-        result = who if who in index.voices.ids else _heard_in(place, index, who, distance)
-        steps.name(place, index, result, told.strip())
+        result = who if who in index.voices.ids else _voices_in(place, index, who, distance)
+        steps.name(place, index, result, voice_id.strip())
     if forget is not None:
         count = steps.forget(place, index, forget, words)
         also = "; report.html and export/, which held its words, are removed" if words else ""
@@ -87,7 +87,7 @@ def voices(
         click.echo(json.dumps(row, ensure_ascii=False) if as_json else line)
 
 
-def _heard_in(place: Place, index: Any, clip: str, distance: float) -> str:
+def _voices_in(place: Place, index: Any, clip: str, distance: float) -> str:
     """The voice of a recording of one person.
 
     Raises:

@@ -33,6 +33,6 @@ def probe(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> Non
     result = probe(config, Console(stderr=True))
     for way, accuracy in result["accuracy"].items():
         click.echo(f"{way:20} {accuracy:6.1%} +- {result['spread'][way]:.1%}")
-    told = f"{result['segments']} segments, {len(result['classes'])} classes, most frequent {result['majority']:.1%}"
+    summary = f"{result['segments']} segments, {len(result['classes'])} classes, most frequent {result['majority']:.1%}"
     without = f"; {result['without_label']} without a label" if result["without_label"] else ""
-    click.echo(f"{told}{without}; weights in {config.output.output.rstrip('/')}/weights.json")
+    click.echo(f"{summary}{without}; weights in {config.output.output.rstrip('/')}/weights.json")

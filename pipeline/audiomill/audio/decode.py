@@ -257,8 +257,8 @@ def _frames_before_error(file: Any, block_TC: NDArray[np.float32], num_read: int
     untouched = np.flatnonzero(np.isnan(block_TC[:, 0]))
     filled = int(untouched[0]) if len(untouched) else len(block_TC)
     try:
-        told = int(file.tell())
-        return filled if told < 0 else max(0, min(filled, told - num_read))
+        position = int(file.tell())
+        return filled if position < 0 else max(0, min(filled, position - num_read))
     except (soundfile.LibsndfileError, RuntimeError):
         return filled
 

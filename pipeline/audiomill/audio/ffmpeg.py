@@ -73,7 +73,7 @@ def open_with_ffmpeg(
             raise Rejected(
                 "decode", "decode_failed", f"expected a known codec in {container.format.long_name}, got another"
             )
-        number, left_out = _told(container, stream)
+        number, left_out = _track_choice(container, stream)
         problems: list[str] = []
         clock = Clock(container, stream)
         is_sought = start_s > SEEK_MARGIN_S and _seek(container, stream, start_s - SEEK_MARGIN_S + clock.zero_s)
@@ -154,7 +154,7 @@ def container_duration_s(handle: IO[bytes]) -> float | None:
         return None
 
 
-def _told(container: Any, stream: Any) -> tuple[int | None, str | None]:
+def _track_choice(container: Any, stream: Any) -> tuple[int | None, str | None]:
     """Number of a track where there are several, and what is said of the others."""
     tracks = list(container.streams.audio)
     if len(tracks) == 1:

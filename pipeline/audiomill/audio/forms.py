@@ -97,11 +97,11 @@ class FormStream:
 
 def missing(forms: Sequence[Form], source_rate: int, num_channels: int, is_mixed: bool) -> list[str]:
     """What a source does not have that forms take, in words."""
-    told = [
+    problems = [
         f"{source_rate} Hz do not reach the {form.rate} Hz of a model: it hears nothing above {source_rate / 2:g} Hz"
         for form in forms
         if source_rate < form.rate
     ]
     if any(form.num_channels > 1 for form in forms) and not (is_mixed and num_channels == 2):
-        told.append("one channel for a model of two: it was given twice")
-    return told
+        problems.append("one channel for a model of two: it was given twice")
+    return problems

@@ -76,8 +76,8 @@ def mixing_of(
                     break
             mixing = mixing_by(gram_CC)
             if turns.are_two_people(gram_CC):
-                told = "the channels hold different speech, mixed into one: --channels split hears each alone"
-                mixing = replace(mixing, notes=told if mixing.notes is None else f"{mixing.notes}; {told}")
+                note = "the channels hold different speech, mixed into one: --channels split hears each alone"
+                mixing = replace(mixing, notes=note if mixing.notes is None else f"{mixing.notes}; {note}")
             return raised(mixing, peak) if raises else mixing
     except Rejected:  # told by the pass that follows
         return Mixing()
@@ -116,8 +116,8 @@ def raised(mixing: Mixing, peak: float) -> Mixing:
     if not NOTHING < peak < QUIET:
         return mixing
     gain = RAISED_TO / peak
-    told = f"very quiet (peak {20 * np.log10(peak):.0f} dB): raised by {20 * np.log10(gain):.0f} dB"
-    return replace(mixing, gain=gain, notes=told if mixing.notes is None else f"{mixing.notes}; {told}")
+    note = f"very quiet (peak {20 * np.log10(peak):.0f} dB): raised by {20 * np.log10(gain):.0f} dB"
+    return replace(mixing, gain=gain, notes=note if mixing.notes is None else f"{mixing.notes}; {note}")
 
 
 def mixing_by(gram_CC: NDArray[np.float64]) -> Mixing:

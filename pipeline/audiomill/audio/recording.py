@@ -267,8 +267,8 @@ class _Source:
         total = resampled_length(expected, rate) if is_cut_off else decoded
         lost = resampled_length(audio.num_lost, rate)
         speech, failed = min(speech_samples, decoded - lost), total - decoded + lost
-        said = audio.num_channels, audio.track, error
-        return Ending(origin, total, speech, failed, rate, *said, *envelope.finish(), self._notes())
+        details = audio.num_channels, audio.track, error
+        return Ending(origin, total, speech, failed, rate, *details, *envelope.finish(), self._notes())
 
 
 class _Track:

@@ -114,8 +114,8 @@ class TimeLine:
 
     def _until(self, frame: Any) -> Iterator[NDArray[np.float32]]:
         """What lies before a frame that does not begin where the one before it ended."""
-        told = self._clock.sample_of(frame) if self._clock.is_told and frame.sample_rate == self._rate else None
-        gap = 0 if told is None else told + self._shift - self._reached
+        stated = self._clock.sample_of(frame) if self._clock.is_told and frame.sample_rate == self._rate else None
+        gap = 0 if stated is None else stated + self._shift - self._reached
         if abs(gap) > MAX_GAP_S * self._rate:
             self._jump(gap)
             gap = 0

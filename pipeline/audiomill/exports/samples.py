@@ -50,10 +50,10 @@ def export_samples(output: Place, to: Place, wanted: Wanted) -> dict[str, int]:
     split_of = split_of_recordings(output, shares, wanted.by, wanted.seed)
 
     def samples() -> Iterator[Sample]:
-        for segment_id, array, told in data:
+        for segment_id, array, metadata in data:
             if kept is not None and segment_id not in kept:
                 continue
-            yield Sample(segment_id, np.atleast_2d(array).T if data.time_axis == -1 else array, told)
+            yield Sample(segment_id, np.atleast_2d(array).T if data.time_axis == -1 else array, metadata)
 
     return write_shards(samples(), wanted.kind, to, split_of, shares, wanted.shard_mb * MEGABYTE)
 

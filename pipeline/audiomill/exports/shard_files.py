@@ -61,8 +61,8 @@ def _tar(samples: Sequence[Sample]) -> Files:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
-            told = json.dumps({"segment_id": sample.segment_id, **sample.told}, ensure_ascii=False)
-            for suffix, content in ((".npy", _npy(sample.array)), (".json", told.encode())):
+            metadata = json.dumps({"segment_id": sample.segment_id, **sample.told}, ensure_ascii=False)
+            for suffix, content in ((".npy", _npy(sample.array)), (".json", metadata.encode())):
                 member = tarfile.TarInfo(re.sub(r"[^\w-]", "_", sample.segment_id) + suffix)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))

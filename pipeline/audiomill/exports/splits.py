@@ -92,10 +92,10 @@ def _group(row: Mapping[str, Any], by: str) -> str:
         return str(row["id"])
     if by in _NAMED:
         return str(row[by])
-    told = metadata_of(row)
-    if by not in told:
+    metadata = metadata_of(row)
+    if by not in metadata:
         raise UsageError(
             f"--split-by {by}: recording {row['source']} has no such column; expected {BY_RECORDING}, {', '.join(_NAMED)} or a "
-            f"column of its manifest ({', '.join(sorted(told)) or 'it brought none'})"
+            f"column of its manifest ({', '.join(sorted(metadata)) or 'it brought none'})"
         )
-    return str(told[by])
+    return str(metadata[by])

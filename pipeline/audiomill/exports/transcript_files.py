@@ -93,8 +93,8 @@ def _as_whisperx(recording: dict[str, Any], segments: list[dict[str, Any]]) -> d
         ]
         channel = None if segment["channel"] is None else f"CHANNEL_{segment['channel']}"
         speaker = _named(segment["speaker"] or channel)
-        told = {"start": segment["start_s"], "end": segment["stop_s"], "text": segment["text"]}
-        result.append({**told, **speaker, "words": words})
+        entry = {"start": segment["start_s"], "end": segment["stop_s"], "text": segment["text"]}
+        result.append({**entry, **speaker, "words": words})
         all_words += words
     return {"segments": result, "word_segments": all_words, "language": recording["language"]}
 

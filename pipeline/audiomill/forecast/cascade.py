@@ -61,7 +61,7 @@ def _wer(recordings: pa.Table, segments: list[dict[str, Any]]) -> float | None:
     return total.rate if total.num_reference else None
 
 
-def told(cascade: Cascade) -> str:
+def describe(cascade: Cascade) -> str:
     """In one sentence."""
     changed = f"{cascade.num_changed} of them get another text" if cascade.num_redone else "none of them"
     words = ""

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from audiomill.config.forecast import ForecastConfig, numbers, prices
-from audiomill.forecast.cascade import told
+from audiomill.forecast.cascade import describe
 from audiomill.forecast.measure import Measured
 from audiomill.forecast.rates import as_rows, seconds_for
 from audiomill.forecast.simulate import Cluster, Outcome, Work, simulate
@@ -81,7 +81,7 @@ def forecast(
     results["notes"] = _notes(measured, config)
     if measured.cascade is not None:
         results["second_model"] = measured.cascade._asdict()
-        results["notes"].append(told(measured.cascade))
+        results["notes"].append(describe(measured.cascade))
     return results
 
 
@@ -138,8 +138,8 @@ def _parts(plan: pa.Table, shares: Mapping[str, Any], measured: Measured) -> lis
         for each in shares.values()
         for identity in each["ids"]
     }
-    heard = sum(row["speech_s"] for row in measured.rows)
-    seen = measured.model_s / heard if heard else 0.0  # windows with context are longer than what they answer
+    speech_s = sum(row["speech_s"] for row in measured.rows)
+    seen = measured.model_s / speech_s if speech_s else 0.0  # windows with context are longer than what they answer
     decode_s = sum(measured.stage_s.get(stage, 0.0) for stage in BEFORE_INFER)
     parts = []
     for rows in split_by_part(plan).values():

@@ -120,10 +120,10 @@ def measure(
     deadline = time.monotonic() + wanted.limit_seconds
     entries = [_entry(each) for each in drawn]
     ran = _through_the_engine(config, drawn, entries, told, lambda: time.monotonic() > deadline)
-    heard = {id for name in ("recordings", "rejections") for id in ran.tables[name].column("id").to_pylist()}
-    is_cut = len(heard) < len(entries)
-    drawn = [each for each, entry in zip(drawn, entries, strict=True) if entry.id in heard]
-    entries = [entry for entry in entries if entry.id in heard]
+    measured_ids = {id for name in ("recordings", "rejections") for id in ran.tables[name].column("id").to_pylist()}
+    is_cut = len(measured_ids) < len(entries)
+    drawn = [each for each, entry in zip(drawn, entries, strict=True) if entry.id in measured_ids]
+    entries = [entry for entry in entries if entry.id in measured_ids]
     if is_cut:
         told(
             f"--limit-seconds {wanted.limit_seconds:g} is over: forecasting from {len(entries)} recordings of the sample"
@@ -161,12 +161,12 @@ def _through_the_engine(
     config: JobConfig,
     drawn: Sequence[Drawn],
     entries: Sequence[Entry],
-    told: Callable[[str], None],
+    log: Callable[[str], None],
     enough: Callable[[], bool],
 ) -> _Ran:
     """The job on the sample, in a folder that goes away."""
     total = sum(entry.span_duration_s or each.row["planned_s"] for entry, each in zip(entries, drawn, strict=True))
-    told(f"running {len(entries)} recordings, about {total / 60:.1f} min, through the engine")
+    log(f"running {len(entries)} recordings, about {total / 60:.1f} min, through the engine")
     with tempfile.TemporaryDirectory(prefix="audiomill-plan-") as folder, open(os.devnull, "w") as nowhere:
         output = Place(str(Path(folder) / "out"))
         sample = _for_sample(config, output.url, total)
@@ -177,18 +177,18 @@ def _through_the_engine(
 
 
 def _alone(
-    config: JobConfig, entries: Sequence[Entry], budget: Budget, do_search: bool, told: Callable[[str], None]
+    config: JobConfig, entries: Sequence[Entry], budget: Budget, do_search: bool, log: Callable[[str], None]
 ) -> _Timed:
     """Decoding, then the models, with nothing beside them."""
     engine = dataclasses.replace(config.engine, engine="local")
     with open_engine(dataclasses.replace(config, engine=engine)) as opened:
         spec, _ = settle(config, found_tasks(config), opened.device, opened.features)
-    told("loading the model")
+    log("loading the model")
     loaded = load_tasks(spec.tasks, config.plan.storage_options)
     piece, stage_s, opening_s = _decoded(entries, spec)
     has_audio = bool(piece.column("cuts")[0].as_py())
-    points = curve(piece, loaded, spec, budget, told) if has_audio else [Point(1.0, 0.0)]
-    tried = search(piece, loaded, spec, budget, told) if do_search and has_audio else []
+    points = curve(piece, loaded, spec, budget, log) if has_audio else [Point(1.0, 0.0)]
+    tried = search(piece, loaded, spec, budget, log) if do_search and has_audio else []
     default = seconds_from_samples(spec.tasks[0].batch_samples)
     return _Timed(spec, stage_s, opening_s, audio_of(piece), points, tried, default)
 

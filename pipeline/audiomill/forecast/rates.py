@@ -109,7 +109,7 @@ class Budget:
 
 
 def curve(
-    piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, budget: Budget, told: Callable[[str], None]
+    piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, budget: Budget, log: Callable[[str], None]
 ) -> list[Point]:
     """Times of shares of the sample, the smallest always."""
     points: list[Point] = []
@@ -117,7 +117,7 @@ def curve(
         chosen = shortened(piece, share)
         if points and (audio_of(chosen) <= points[-1].audio_s or not budget.allows(audio_of(chosen))):
             break
-        told(f"timing the models alone on {audio_of(chosen):.0f} s")
+        log(f"timing the models alone on {audio_of(chosen):.0f} s")
         points.append(budget.spent(timed(chosen, tasks, spec)))
     return points
 
@@ -135,7 +135,7 @@ def seconds_for(points: Sequence[Point], audio_s: float) -> float:
 
 
 def search(
-    piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, budget: Budget, told: Callable[[str], None]
+    piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, budget: Budget, log: Callable[[str], None]
 ) -> list[BatchSize]:
     """Tries batch sizes around the default, from small to large, while the budget lasts and memory is predicted to hold
     the next one. None where the audio fits one batch of any: they are all the same then."""
@@ -153,7 +153,7 @@ def search(
             continue
         if not budget.allows(audio_s):
             break
-        told(f"trying batches of {size:g} s on {audio_s:.0f} s")
+        log(f"trying batches of {size:g} s on {audio_s:.0f} s")
         resized = [_with_batch(task, size) for task in tasks]
         with _peak(spec.device) as peak:
             point = budget.spent(timed(piece, resized, spec))

@@ -117,10 +117,10 @@ def _unit(unit: str) -> str:
 def _figure(title: str, unit: str, height: int, body: str, rows: Sequence[tuple[str, float]]) -> str:
     """The chart with its heading and, folded, its numbers."""
     cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{shown(value)}</td></tr>" for name, value in rows)
-    told = "; ".join(f"{name}: {shown(value)}" for name, value in rows[:40])
+    alternative = "; ".join(f"{name}: {shown(value)}" for name, value in rows[:40])
     return (
         f"<figure><figcaption>{html.escape(title)} <small>{html.escape(unit)}</small></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(f"{title}, {unit}. {told}")}">'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(f"{title}, {unit}. {alternative}")}">'
         f"<title>{html.escape(title)}</title>{body}</svg>"
         f"<details><summary>as a table</summary><table>{cells}</table></details></figure>"
     )

@@ -28,8 +28,8 @@ def document(title: str, body: str, style: str = "", script: str = "", facts: Ma
     common = files("audiomill.html").joinpath("page.css").read_text()
     inside = ""
     if script:
-        told = json.dumps(facts or {}, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-        inside = f'<script type="application/json" id="facts">{told}</script><script>{script}</script>'
+        facts_json = json.dumps(facts or {}, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        inside = f'<script type="application/json" id="facts">{facts_json}</script><script>{script}</script>'
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'

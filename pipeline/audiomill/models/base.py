@@ -41,7 +41,7 @@ class Utterance(NamedTuple):
     vad_mask: bytes | None = None
 
 
-def side_by_side(batch: Sequence[Utterance], num_samples: int) -> NDArray[np.int16]:
+def stack_rows(batch: Sequence[Utterance], num_samples: int) -> NDArray[np.int16]:
     """pcm_BT of a batch, zeros behind each row up to `num_samples`."""
     pcm_BT = np.zeros((len(batch), num_samples), np.int16)
     for row, utterance in enumerate(batch):
@@ -230,8 +230,8 @@ class Prediction(NamedTuple):
         if self.readout.tags:
             likely = np.array([probability for _, probability in self.readout.tags])
             results.append((likely, np.full(len(likely), 1e-4)))
-        heard = [each.vector_D.astype(np.float64) for each in self.readout.local if each.vector_D is not None]
-        return results + [(vector, np.zeros_like(vector)) for vector in heard]
+        voice_vectors = [each.vector_D.astype(np.float64) for each in self.readout.local if each.vector_D is not None]
+        return results + [(vector, np.zeros_like(vector)) for vector in voice_vectors]
 
     def symbols(self) -> list[NDArray[Any]]:
         """What must be equal."""

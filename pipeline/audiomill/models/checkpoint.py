@@ -147,7 +147,7 @@ def shape_of(checkpoint: Checkpoint) -> Shape:
     return checkpoint.family.shape(Path(checkpoint.path))
 
 
-def told(model: str, storage_options: dict[str, Any]) -> str:
+def describe_checkpoint(model: str, storage_options: dict[str, Any]) -> str:
     """What a checkpoint is and gives, for people.
 
     Args:

@@ -78,11 +78,11 @@ def told_by_torch() -> frozenset[str]:
         "vnni": ("_is_vnni_supported", *FLAGS["vnni"]),
         "bf16": ("_is_avx512_bf16_supported", *FLAGS["bf16"]),
     }
-    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return frozenset(
         name
         for name, (function, *flags) in look.items()
-        if any(told.get(flag) for flag in flags) or getattr(torch.cpu, function, bool)()
+        if any(capabilities.get(flag) for flag in flags) or getattr(torch.cpu, function, bool)()
     )
 
 

@@ -40,8 +40,8 @@ def _print(path: Path) -> str:
     except ValueError:
         value = None
     if isinstance(value, dict):
-        told = {name: each for name, each in value.items() if name not in SAYS_NOTHING}
-        content = json.dumps(told, sort_keys=True).encode()
+        settings = {name: each for name, each in value.items() if name not in SAYS_NOTHING}
+        content = json.dumps(settings, sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()[:12]
 
 

@@ -100,9 +100,9 @@ def settled_codes(
     for config in configs:
         for source in [each.strip() for each in config.codebook.split(",") if each.strip()]:
             if source == QUANTIZER:
-                want, result = _own(checkpoint, shape), None
+                want, result = _own_quantizer(checkpoint, shape), None
             elif source.startswith(QUANTIZER + "="):
-                want, result = _borrowed(source.removeprefix(QUANTIZER + "="), checkpoint, storage_options)
+                want, result = _other_quantizer(source.removeprefix(QUANTIZER + "="), checkpoint, storage_options)
             else:
                 want, result = _codebook(source, config.codebook_layer, checkpoint, shape, storage_options)
             if config.codebooks is not None:
@@ -134,7 +134,7 @@ def _within(want: CodesRequest, kilobits: float, frame_rate: float) -> CodesRequ
     return replace(want, num_kept=number)
 
 
-def _own(checkpoint: Checkpoint, shape: Shape) -> CodesRequest:
+def _own_quantizer(checkpoint: Checkpoint, shape: Shape) -> CodesRequest:
     """Hugging Face's quantizers read the convolutions' output; those of vq-wav2vec are part of the model."""
     if shape.quantizer is None:
         raise _no_quantizer(checkpoint)
@@ -154,13 +154,13 @@ def _no_quantizer(checkpoint: Checkpoint) -> ModelError:
     )
 
 
-def _borrowed(name: str, checkpoint: Checkpoint, storage_options: dict[str, Any]) -> tuple[CodesRequest, str]:
+def _other_quantizer(name: str, checkpoint: Checkpoint, storage_options: dict[str, Any]) -> tuple[CodesRequest, str]:
     from audiomill.models.codes.codebooks import check_same_convolutions
 
     other = find_checkpoint(ModelConfig(model=name), storage_options)
     if not checkpoint.family.lends_quantizer:
         raise _no_quantizer(other)
-    want = _own(other, shape_of(other))
+    want = _own_quantizer(other, shape_of(other))
     check_same_convolutions(Path(checkpoint.path), Path(other.path))
     return replace(want, source=other.name), fingerprint(other)
 

@@ -168,7 +168,7 @@ def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_option
 
 def _clip(row: Mapping[str, Any], recording: _Row) -> _Row:
     wer = row.get("wer")
-    told = [
+    facts = [
         None if row["confidence"] is None else f"confidence {row['confidence']:.2f}",
         None if wer is None else f"WER {100 * wer:.0f}%",
         f"attempt {row['fallback_level']}" if row["fallback_level"] else None,
@@ -181,7 +181,7 @@ def _clip(row: Mapping[str, Any], recording: _Row) -> _Row:
         "recording": row["recording_id"],
         "part": row["part"],
         "name": name_of(recording),
-        "facts": ", ".join(text for text in told if text),
+        "facts": ", ".join(text for text in facts if text),
         "reference": row.get("reference") or None,
     }
 

@@ -168,8 +168,8 @@ def _score(gathered: Gathered, recording: _Row, segments: Sequence[_Row]) -> Non
     rated = [(row["confidence"], len(units(row["text"] or ""))) for row in segments if row["confidence"] is not None]
     num_words = sum(count for _, count in rated)
     if num_words:
-        said = sum(confidence * count for confidence, count in rated) / num_words
-        gathered.calibration.append((said, max(0.0, 1.0 - words.rate), num_words))
+        expected = sum(confidence * count for confidence, count in rated) / num_words
+        gathered.calibration.append((expected, max(0.0, 1.0 - words.rate), num_words))
 
 
 def reliability(calibration: Sequence[tuple[float, float, int]]) -> list[tuple[float, float]]:
@@ -181,7 +181,7 @@ def reliability(calibration: Sequence[tuple[float, float, int]]) -> list[tuple[f
         group = ordered[start : start + size]
         weight = sum(count for _, _, count in group)
         bins.append(tuple(sum(each[at] * each[2] for each in group) / weight for at in (0, 1)))
-    return [(said, true) for said, true in bins]
+    return [(expected, true) for expected, true in bins]
 
 
 def throughput(entries: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:

@@ -34,10 +34,10 @@ def copies_section(output: Place, num_clips: int, storage_options: dict[str, Any
         return ""
     worst = sorted(rows, key=lambda row: (-(row["wer"] or 0.0), -(row["mel_distance_db"] or 0.0)))[:num_clips]
     segments = _segments(output, {row["segment_id"] for row in worst})
-    told = soundfile.info(io.BytesIO(audio_of(folder, worst[0]["segment_id"]).read()))
-    originals = Originals(output, Form(told.samplerate, told.channels), storage_options)
+    info = soundfile.info(io.BytesIO(audio_of(folder, worst[0]["segment_id"]).read()))
+    originals = Originals(output, Form(info.samplerate, info.channels), storage_options)
     try:
-        lines = [_line(row, segments[row["segment_id"]], originals, folder, told.samplerate) for row in worst]
+        lines = [_line(row, segments[row["segment_id"]], originals, folder, info.samplerate) for row in worst]
     finally:
         originals.close()
     names = (

@@ -113,12 +113,12 @@ def audio_of(to: Place, segment_id: str) -> Place:
 def summary_of(to: Place) -> dict[str, Any]:
     """What all copies are like together."""
     rows = quality_of(to)
-    told = {name: pc.mean(rows.column(name)).as_py() for name in ("si_sdr_db", "mel_distance_db", "wer")}
+    means = {name: pc.mean(rows.column(name)).as_py() for name in ("si_sdr_db", "mel_distance_db", "wer")}
     return {
         "folder": to.url,
         "copies": rows.num_rows,
         "without": rows.num_rows - rows.column("error").null_count,
-    } | told
+    } | means
 
 
 def _read(place: Place) -> pa.Table:
@@ -137,8 +137,8 @@ def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> _Sourc
     codecs = {name: checkpoint for name in sorted(results) if (checkpoint := _codec(name, options)) is not None}
     known = ", ".join(codecs) or "none"
     if wanted is None and len(codecs) != 1:
-        told = "name one with --codec" if codecs else "codes of k-means and of wav2vec 2.0 have no way back to sound"
-        raise UsageError(f"{place.url}: codecs whose codes are there: {known}; {told}")
+        hint = "name one with --codec" if codecs else "codes of k-means and of wav2vec 2.0 have no way back to sound"
+        raise UsageError(f"{place.url}: codecs whose codes are there: {known}; {hint}")
     label = wanted or next(iter(codecs))
     if label not in codecs:
         raise UsageError(f"--codec {label}: {place.url} has codes of {known}")

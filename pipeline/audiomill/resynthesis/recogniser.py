@@ -72,9 +72,9 @@ class Recogniser:
         self, segment: Mapping[str, Any], original_T: NDArray[np.float32], copy_T: NDArray[np.float32], rate: int
     ) -> dict[str, Any]:
         """Columns of the quality table: both are heard in the same way."""
-        heard, again = (self._text(each, rate, segment["language"]) for each in (original_T, copy_T))
-        words, _ = score_pair(heard, again, segment["language"])
-        return {"text": heard, "copy_text": again, "wer": words.rate if words.num_reference else None}
+        original, again = (self._text(each, rate, segment["language"]) for each in (original_T, copy_T))
+        words, _ = score_pair(original, again, segment["language"])
+        return {"text": original, "copy_text": again, "wer": words.rate if words.num_reference else None}
 
     def _text(self, wave_T: NDArray[np.float32], rate: int, language: str | None) -> str:
         pcm = to_int16(soxr.resample(wave_T, rate, MODEL_SAMPLE_RATE, quality="HQ"))

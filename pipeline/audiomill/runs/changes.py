@@ -85,9 +85,9 @@ def _tell_gone(rows: pa.Table, config: JobConfig, console: Console) -> None:
         folder = f"{absolute(text).rstrip('/')}/"
         gone = rows.filter(pc.starts_with(rows.column("source"), folder))
         if gone.num_rows and not config.output.quiet:
-            told = f"note: {counted(gone.num_rows, 'planned recording')} no longer in {text}, the first "
-            told += f"{gone.column('source')[0].as_py()}; what was made of them stays"
-            console.print(told, highlight=False, soft_wrap=True)
+            message = f"note: {counted(gone.num_rows, 'planned recording')} no longer in {text}, the first "
+            message += f"{gone.column('source')[0].as_py()}; what was made of them stays"
+            console.print(message, highlight=False, soft_wrap=True)
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
@@ -110,12 +110,12 @@ def _other(
     before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], output: Place, spec: RunSpec, config: JobConfig
 ) -> Iterator[dict[str, Any]]:
     """The rows, of finished recordings, that no longer hold what was heard."""
-    heard: dict[str, int] = {}
+    reasons: dict[str, int] = {}
     for _, table in ledger.each_part(output, "recordings", ["id", "checksum"], sorted({row["part"] for row in after})):
-        heard |= zip(table.column("id").to_pylist(), table.column("checksum").to_pylist(), strict=True)
+        reasons |= zip(table.column("id").to_pylist(), table.column("checksum").to_pylist(), strict=True)
     open_rows = []
     for old, new in zip(before, after, strict=True):
-        if config.output.retry_rejected and new["id"] not in heard:
+        if config.output.retry_rejected and new["id"] not in reasons:
             continue  # it is about to be tried again
         sizes = (old["size"], new["size"])
         has_other_size = old["kind"] in KNOWS_SIZE and None not in sizes and sizes[0] != sizes[1]
@@ -134,7 +134,7 @@ def _other(
     shares = [open_rows[start : start + share] for start in range(0, len(open_rows), share)]
     with ThreadPoolExecutor(len(shares)) as pool:
         for rows, result in zip(shares, pool.map(checksums, shares), strict=True):
-            yield from (row for row, checksum in zip(rows, result, strict=True) if checksum != heard.get(row["id"]))
+            yield from (row for row, checksum in zip(rows, result, strict=True) if checksum != reasons.get(row["id"]))
 
 
 def _checksum(decoder: Decoder, row: dict[str, Any]) -> int | None:

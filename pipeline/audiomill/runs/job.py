@@ -27,7 +27,7 @@ from audiomill.runs.resolve_checkpoints import found_tasks
 from audiomill.runs.resolve_config import settle
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
-from audiomill.stages.answers.parity_check import Difference, spread, unlike_transformers, verdict
+from audiomill.stages.answers.parity_check import Difference, choose_segments, differs_from_transformers, verdict
 from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import declare_complete, write_result
@@ -163,7 +163,7 @@ def _run(
         forget_failures(spec.output, part)
     if done and not config.output.quiet:
         _tell_done(console, plan, done)
-    spec = dataclasses.replace(spec, canary=spread(list(todo), config.engine.canary, spec.digest))
+    spec = dataclasses.replace(spec, canary=choose_segments(list(todo), config.engine.canary, spec.digest))
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in todo.items()}
     meter = Meter(planned_s, {part: _bytes(rows) for part, rows in todo.items()}, spec.engine.num_actors)
     tell(
@@ -245,7 +245,7 @@ def _bytes(rows: pa.Table) -> int:
 def _check_canary(difference: Difference, spec: RunSpec) -> None:
     """Raises RunFailed when a batch gave something else than its segments give alone, or a model than transformers' own."""
     loosest = max(spec.precisions, key=lambda name: name != "fp32")
-    wrong, unlike = verdict(difference, loosest), unlike_transformers(difference, loosest)
+    wrong, unlike = verdict(difference, loosest), differs_from_transformers(difference, loosest)
     if wrong is None and unlike is None:
         return
     record_canary(spec.output, difference)

@@ -72,7 +72,7 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
         if kmeans.audio_hours is not None:
             plan = _first_hours(plan, kmeans.audio_hours)
         try:
-            frames, heard = _drawn(
+            frames, audio_report = _drawn(
                 plan,
                 spec,
                 engine,
@@ -84,12 +84,14 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
         finally:
             spec.output.remove(recursive=True)
     if len(frames) < 2 * kmeans.clusters:
-        rejected = ", ".join(f"{count} {reason}" for reason, count in heard["rejections"].items())
+        rejected = ", ".join(f"{count} {reason}" for reason, count in audio_report["rejections"].items())
         raise UsageError(
             f"--clusters {kmeans.clusters}: expected at least {2 * kmeans.clusters} frames to fit on, got {len(frames)}"
             f"{f' (rejected: {rejected})' if rejected else ''}; give more audio or fewer clusters"
         )
-    return _fit(frames, heard, task, spec, kmeans, place, console if not job.output.quiet else Console(quiet=True))
+    return _fit(
+        frames, audio_report, task, spec, kmeans, place, console if not job.output.quiet else Console(quiet=True)
+    )
 
 
 def _picked(entries: Entries, kmeans: KmeansConfig) -> Entries:
@@ -142,7 +144,7 @@ def _drawn(
 
 def _fit(
     frames: np.ndarray[Any, np.dtype[np.float32]],
-    heard: _Report,
+    audio_report: _Report,
     task: FoundTask,
     spec: RunSpec,
     kmeans: KmeansConfig,
@@ -182,7 +184,7 @@ def _fit(
         "width": frames.shape[1],
         "num_frames": len(frames),
         "seeds": list(seeds),
-        **heard,
+        **audio_report,
         **result,
     }
     Place(place.url.removesuffix(".safetensors") + ".json", place.options).write(json.dumps(report, indent=1).encode())

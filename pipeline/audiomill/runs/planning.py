@@ -97,7 +97,7 @@ def plan_of(
         if ledger.add_to_plan(output, addition, len(names)):
             _tell_left_out(console, listing)
             if not config.output.quiet:
-                _tell(console, listing, addition, plan)
+                _log_plan(console, listing, addition, plan)
                 _tell_sizes(console, addition, spec, config)
             output.join("_SUCCESS").remove()
             return addition if plan is None else pa.concat_tables([plan, addition])
@@ -106,12 +106,12 @@ def plan_of(
 
 def _tell_left_out(console: Console, listing: Listing) -> None:
     """Files that are left out, and what is unusual about those that are not: whoever wants quiet, must know that."""
-    ignored = listing.told_ignored()
+    ignored = listing.describe_ignored()
     for text in [*listing.notes, *([ignored] if ignored else [])]:
         console.print(f"note: {text}", highlight=False, soft_wrap=True)
 
 
-def _tell(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:
+def _log_plan(console: Console, listing: Listing, addition: pa.Table, before: pa.Table | None) -> None:
     hours = pc.sum(addition.column("planned_s")).as_py() / 3600
     parts = pc.count_distinct(addition.column("part")).as_py()
     what = "new recording" if before is not None else "recording"

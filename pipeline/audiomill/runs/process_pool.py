@@ -50,8 +50,8 @@ def most_processes(device: str) -> int:
     """Cores that may compute: fewer where OMP_NUM_THREADS says so; one for a GPU."""
     if device != "cpu":
         return 1
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(usable_cores(), int(told)) if told.isdigit() and int(told) else usable_cores()
+    omp_threads = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable_cores(), int(omp_threads)) if omp_threads.isdigit() and int(omp_threads) else usable_cores()
 
 
 class Processes:
@@ -93,7 +93,7 @@ class Processes:
             threads = self._share(self._num)
             self._changed.notify_all()
         with reported(piece.column("part")[0].as_py(), notes):
-            return process.infer(piece, canary_of(piece, self._spec), Heartbeat(notes, piece).heard, threads)
+            return process.infer(piece, canary_of(piece, self._spec), Heartbeat(notes, piece).add, threads)
 
     def close(self) -> None:
         """Whoever waits gets none, whoever computes fails."""

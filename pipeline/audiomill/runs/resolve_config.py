@@ -41,7 +41,7 @@ from audiomill.runs.second_model import (
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
-from audiomill.tables.output import Asked
+from audiomill.tables.output import ModelRequest
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.quality_table import QUALITY
 from audiomill.tables.result import Tables
@@ -92,7 +92,7 @@ def settle(
     segments = _segments(config, tasks)
     specs = [with_splits(spec, segments) for spec in specs]
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
-    asked = [Asked(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
+    asked = [ModelRequest(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
     per_second = bytes_per_second(asked)
     part_seconds = _part_seconds(config.plan.part_seconds or MOST_PART_S, sum(per_second.values()))
     run = RunSpec(
@@ -164,9 +164,9 @@ def _task_spec(
     results: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for output in OUTPUTS:
-        fields, told = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
+        fields, more = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
         results |= fields
-        others |= told
+        others |= more
     text, second = config.transcripts, None
     if text is not None and task.second is not None:
         is_last_rung = text.redo_below is None
@@ -326,7 +326,7 @@ def sound_bytes(segments: SegmentSpec) -> int:
     return PLAIN_BYTES + sum(Form(*each).bytes_per_second for each in segments.forms)
 
 
-def bytes_per_second(asked: Sequence[Asked]) -> dict[str, float]:
+def bytes_per_second(asked: Sequence[ModelRequest]) -> dict[str, float]:
     """Bytes of each table of frames for a second of audio that is kept."""
     sizes = {output.name: sum(output.bytes_per_second(each) for each in asked) for output in OUTPUTS}
     return {name: size for name, size in sizes.items() if size}
@@ -337,7 +337,7 @@ def _part_seconds(wanted: float, bytes_a_second: float) -> float:
     return min(wanted, max(MIN_PART_SECONDS, MAX_PART_BYTES / bytes_a_second)) if bytes_a_second else wanted
 
 
-def _tables(asked: Sequence[Asked], config: JobConfig) -> Tables:
+def _tables(asked: Sequence[ModelRequest], config: JobConfig) -> Tables:
     requested = [each.spec.requested for each in asked]
     frames = {output.name: output.schema(asked) for output in OUTPUTS if any(map(output.is_wanted, requested))}
     if config.quality.quality:

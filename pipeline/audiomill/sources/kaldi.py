@@ -55,9 +55,9 @@ def kaldi_rows(place: Place) -> _Rows:
         yield number, _row(name, by_id[recording][1], span | _side(sides.get(recording)), texts, speakers)
 
 
-def _side(told: str | None) -> dict[str, str]:
+def _side(content: str | None) -> dict[str, str]:
     """The channel by `reco2file_and_channel`: a file's name, and A, B or a number from 1."""
-    name = (told or "").split()[-1:]
+    name = (content or "").split()[-1:]
     return {"channel": str(int(name[0]) - 1) if name[0].isdigit() else name[0]} if name else {}
 
 
@@ -67,8 +67,8 @@ def _row(
     path = line.split(None, 1)[1].strip() if len(line.split(None, 1)) == 2 else ""
     if not path or path.endswith("|") or path.startswith("|"):
         return f"{NAME}: expected a path, got {path[:80]!r} (commands are never run)"
-    told = {"text": texts.get(name), "utterance_id": name, "speaker": speakers.get(name)}
-    return {"audio_filepath": path, **span, **{key: value for key, value in told.items() if value is not None}}
+    columns = {"text": texts.get(name), "utterance_id": name, "speaker": speakers.get(name)}
+    return {"audio_filepath": path, **span, **{key: value for key, value in columns.items() if value is not None}}
 
 
 def _lines(place: Place) -> Iterator[tuple[int, str]]:

@@ -29,8 +29,8 @@ def cut_entry(row: dict[str, Any], manifest: Place, audio_root: str | None) -> E
     if start is None or duration is None:
         raise BadRow("expected a cut with start and duration")
     channel = channel_of(row.get("channel")) if _num_channels(recording) > 1 else None
-    said = (s for s in row.get("supervisions") or [] if isinstance(s, dict))
-    supervisions = [s for s in said if _is_in(s, duration) and _is_of(s, channel)]
+    texts = (s for s in row.get("supervisions") or [] if isinstance(s, dict))
+    supervisions = [s for s in texts if _is_in(s, duration) and _is_of(s, channel)]
     text, language = said_in(supervisions)
     return Entry(
         _source(recording, manifest, audio_root),
@@ -70,10 +70,10 @@ def _only_track(row: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(tracks, list):
         return row
     cuts = [each.get("cut") if isinstance(each, dict) else None for each in tracks]
-    heard = [cut for cut in cuts if not (isinstance(cut, dict) and cut.get("type") == "PaddingCut")]
-    if len(heard) == 1 and isinstance(heard[0], dict):
-        return heard[0]
-    raise BadRow(f"expected a cut of one recording, got a mix of {len(heard)} tracks; save the mix as audio first")
+    audible = [cut for cut in cuts if not (isinstance(cut, dict) and cut.get("type") == "PaddingCut")]
+    if len(audible) == 1 and isinstance(audible[0], dict):
+        return audible[0]
+    raise BadRow(f"expected a cut of one recording, got a mix of {len(audible)} tracks; save the mix as audio first")
 
 
 def _num_channels(recording: dict[str, Any]) -> int:

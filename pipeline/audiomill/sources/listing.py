@@ -48,7 +48,7 @@ class Listing:
         """fsspec options with which every entry can be read."""
         return {**options, SIGNED: self.signed} if self.signed else options
 
-    def told_ignored(self) -> str | None:
+    def describe_ignored(self) -> str | None:
         """How many files of which kinds are left out of folders."""
         if not self.ignored:
             return None
@@ -122,8 +122,8 @@ def _named_once(entry: Entry, listing: Listing) -> Entry:
 
 
 def _with_reference(entry: Entry, supervisions: dict[str, list[Supervision]]) -> Entry:
-    said = sorted(supervisions.get(entry.key or "", []), key=lambda s: s.start)
-    return entry._replace(reference=" ".join(s.text for s in said)) if said else entry
+    in_order = sorted(supervisions.get(entry.key or "", []), key=lambda s: s.start)
+    return entry._replace(reference=" ".join(s.text for s in in_order)) if in_order else entry
 
 
 def _expand(place: Place, audio_root: str | None, output: str, listing: Listing) -> Iterator[_Found]:
@@ -290,11 +290,13 @@ def _folder(
     shown = [url for url in sorted(sizes) if not is_hidden(url.removeprefix(root))]
     shown = [url for url in shown if not url.startswith(output.rstrip("/") + "/")]
     check_no_table(place, details)
-    told = _metadata_rows([url for url in shown if url.rsplit("/", 1)[-1].lower() in METADATA_FILES], place.options)
+    metadata_rows = _metadata_rows(
+        [url for url in shown if url.rsplit("/", 1)[-1].lower() in METADATA_FILES], place.options
+    )
     listed = FolderTexts(shown, place.options)
     for url in shown:
         each = Place(url, place.options)
-        if url in told.files or url in listed.files:
+        if url in metadata_rows.files or url in listed.files:
             continue
         shard = shard_of(url)
         entries = None if shard is SINGLE else shard.entries(each, url, listing.column)
@@ -304,37 +306,37 @@ def _folder(
                     entry = listed.of_member(entry)._replace(version=versions[url])
                 yield entry
         elif suffix(url) in AUDIO_SUFFIXES:
-            for row in told.rows.pop(url, [Entry(url)]):
+            for row in metadata_rows.rows.pop(url, [Entry(url)]):
                 row = row._replace(size=sizes[url], version=versions[url], sidecars=_sidecars(url, texts))
                 yield listed.of_file(row)
         elif not (suffix(url) in SIDECAR_SUFFIXES and stem(url) in audio_stems):
             listing.ignored[suffix(url) or "(none)"] += 1
             listing.manifest = url if is_manifest(url) else listing.manifest
-    yield from itertools.chain.from_iterable(told.rows.values())
+    yield from itertools.chain.from_iterable(metadata_rows.rows.values())
     yield from map(Note, listed.notes)
 
 
-class _Told(NamedTuple):
+class _MetadataRows(NamedTuple):
     """What metadata files in a folder say, by the file that it is said of. `files`: their own names."""
 
     files: set[str]
     rows: dict[str, list[Entry]]
 
 
-def _metadata_rows(urls: list[str], options: dict[str, Any]) -> _Told:
+def _metadata_rows(urls: list[str], options: dict[str, Any]) -> _MetadataRows:
     """Rows of Hugging Face's audiofolder layout (huggingface.co/docs/datasets/audio_load): they tell of files beside
     them, and name those that should be there. Nobody asked for such a file, so it names nothing outside its folder. One
     that holds something else tells nothing."""
-    told = _Told(set(), {})
+    metadata_rows = _MetadataRows(set(), {})
     for url in urls:
         try:
             rows = [entry for entry in read_manifest(Place(url, options), folder_of(url)) if isinstance(entry, Entry)]
         except InputError:
             continue
-        told.files.add(url)
+        metadata_rows.files.add(url)
         for row in rows:
-            told.rows.setdefault(row.source, []).append(row)
-    return told
+            metadata_rows.rows.setdefault(row.source, []).append(row)
+    return metadata_rows
 
 
 def _sidecars(url: str, sizes: Mapping[str, Any]) -> tuple[Sidecar, ...] | None:

@@ -178,8 +178,8 @@ class OpenParquet:
         assert column is not None, "the listing has seen it"
         field = file.schema_arrow.field(column)
         has_path = pa.types.is_struct(field.type) and field.type.get_field_index("path") >= 0
-        told = [c.name for c in file.schema_arrow if c.name != column and _is_plain(c.type)]
-        wanted = told + ([f"{column}.path"] if has_path else [])
+        plain_columns = [c.name for c in file.schema_arrow if c.name != column and _is_plain(c.type)]
+        wanted = plain_columns + ([f"{column}.path"] if has_path else [])
         if not wanted:
             return [Row()] * file.metadata.row_group(position).num_rows
         names = _class_names(file.schema_arrow)
@@ -196,8 +196,8 @@ class OpenParquet:
 def _class_names(arrow: pa.Schema) -> dict[str, list[str]]:
     """Names of the classes of each column that holds their numbers. Source: `datasets.ClassLabel`, in the metadata of a shard."""
     try:
-        told = json.loads((arrow.metadata or {}).get(b"huggingface", b"{}"))
-        features = told["info"]["features"].items()
+        values = json.loads((arrow.metadata or {}).get(b"huggingface", b"{}"))
+        features = values["info"]["features"].items()
         return {name: list(each["names"]) for name, each in features if each.get("_type") == "ClassLabel"}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

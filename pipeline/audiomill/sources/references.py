@@ -14,21 +14,21 @@ from audiomill.sources.manifests import read_manifest, read_rows
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import source_of
 
-_Told = TypeVar("_Told")
+Value = TypeVar("Value")
 
 
-class Joined(Generic[_Told]):
+class Joined(Generic[Value]):
     """What a file tells by the keys that name a recording, strongest first: id, source and member, source, file name."""
 
     def __init__(self) -> None:
-        self._texts: list[_Told] = []
+        self._texts: list[Value] = []
         self._used: set[int] = set()
         self._by_key: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def add(self, text: _Told, keys: dict[str, str]) -> None:
+    def add(self, text: Value, keys: dict[str, str]) -> None:
         """Takes one text under every key that its row gives."""
         for kind, key in keys.items():
             self._by_key[kind, key].add(len(self._texts))
@@ -39,7 +39,7 @@ class Joined(Generic[_Told]):
         """Texts that `text_of` has not given out."""
         return len(self._texts) - len(self._used)
 
-    def text_of(self, recording: dict[str, Any]) -> _Told | None:
+    def text_of(self, recording: dict[str, Any]) -> Value | None:
         """The text for a row of the recordings table; None without one, or with several of equal standing."""
         number = self.find(recording)
         if number is None:
@@ -63,7 +63,7 @@ class Joined(Generic[_Told]):
                 return next(iter(result))
         return None
 
-    def text(self, number: int) -> _Told:
+    def text(self, number: int) -> Value:
         return self._texts[number]
 
 
@@ -97,14 +97,14 @@ def read_references(place: Place) -> References:
 
 
 def read_joined(
-    place: Place, option: str, told_by: Callable[[dict[str, Any]], _Told | None], expected: str
-) -> Joined[_Told]:
+    place: Place, option: str, value_of: Callable[[dict[str, Any]], Value | None], expected: str
+) -> Joined[Value]:
     """What the rows of a file tell.
 
     Args:
         place: JSON lines, CSV or TSV, with `id`, `member` or a path column.
         option: that names it.
-        told_by: of a row; None: nothing.
+        value_of: of a row; None: nothing.
         expected: the columns that tell it, in words.
 
     Raises:
@@ -112,14 +112,14 @@ def read_joined(
     """
     if not place.exists():
         raise InputError(f"{option} {place.url}: no such file; check the path")
-    answers = Joined[_Told]()
+    answers = Joined[Value]()
     entries = _entries(place)
     for number, row in read_rows(place):
         if isinstance(row, Note):
             continue
         if isinstance(row, BadRow):
             raise InputError(f"{option} {place.url}: row {number}: {row}")
-        told = told_by(row)
+        value = value_of(row)
         keys = {name: str(row[name]) for name in ("id", "member") if row.get(name)}
         path = next((row[name] for name in PATH_COLUMNS if isinstance(row.get(name), str)), None)
         if path is not None:
@@ -127,8 +127,8 @@ def read_joined(
             keys.setdefault("id", entry.id if entry is not None else source_of(path))
             keys["source"] = entry.source if entry is not None else source_of(path)
             keys["name"] = _last_names(path)
-        if told is not None and keys:
-            answers.add(told, keys)
+        if value is not None and keys:
+            answers.add(value, keys)
     if not len(answers):
         raise InputError(f"{option} {place.url}: expected rows with {expected} and an id, member or path column")
     return answers

@@ -57,10 +57,10 @@ def with_speakers(segments: Sequence[dict[str, Any]], turns: Sequence[Mapping[st
         of[(turn["recording_id"], turn["channel"])].append(turn)
     timelines = {key: Timeline(some) for key, some in of.items()}
     nobody = Timeline([])
-    return [_told(row, timelines.get((row["recording_id"], row["channel"]), nobody)) for row in segments]
+    return [_speaker_fields(row, timelines.get((row["recording_id"], row["channel"]), nobody)) for row in segments]
 
 
-def _told(segment: dict[str, Any], timeline: Timeline) -> dict[str, Any]:
+def _speaker_fields(segment: dict[str, Any], timeline: Timeline) -> dict[str, Any]:
     shares = timeline.shares(segment["start_s"], segment["stop_s"])
     most = _longest(shares)
     if segment["words"] is None:

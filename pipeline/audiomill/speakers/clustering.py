@@ -234,7 +234,7 @@ def _joined_by_centre(
 ) -> NDArray[np.int64]:
     """Speakers whose means are near are one, unless they speak at once: noise drives single vectors apart, and their means less."""
     result = result.copy()
-    pairs = [(at, other) for at in range(len(places)) for other in _beside(places, at) if at < other]
+    pairs = [(at, other) for at in range(len(places)) for other in _overlapping(places, at) if at < other]
     while True:
         names = np.unique(result[result >= 0])
         if len(names) < 2:
@@ -274,13 +274,13 @@ def _given_to_nearest(
     near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), result).T
     settled = result.copy()
     for at in sorted(np.flatnonzero(result < 0).tolist(), key=lambda at: (-seconds_N[at], at)):
-        there = {int(settled[other]) for other in _beside(places, at)}
+        there = {int(settled[other]) for other in _overlapping(places, at)}
         free = [each for each in kept.tolist() if each not in there] or kept.tolist()
         settled[at] = max(free, key=lambda each: near_NK[at, each])
     return settled
 
 
-def _beside(places: Sequence[Place], at: int) -> list[int]:
+def _overlapping(places: Sequence[Place], at: int) -> list[int]:
     """Those that overlap one: places are in the order of their starts."""
     mine, result = places[at], []
     for step in (-1, 1):

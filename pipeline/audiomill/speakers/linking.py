@@ -20,7 +20,7 @@ MOST_SECONDS = 60.0
 """Of one speaker that count: an hour of somebody shall not outweigh what others say of the same voice."""
 
 
-class Heard(NamedTuple):
+class RecordingSpeaker(NamedTuple):
     """A speaker of a recording."""
 
     recording_id: str
@@ -67,9 +67,9 @@ class Voices:
         at = int(near_V.argmax())
         return (self.ids[at], float(near_V[at])) if near_V[at] > -2.0 else (None, -1.0)
 
-    def add(self, voice: str, heard: Heard) -> None:
+    def add(self, voice: str, speaker: RecordingSpeaker) -> None:
         """Counts a speaker for a voice."""
-        self._add(voice, min(max(heard.seconds, 0.1), MOST_SECONDS) * unit(heard.vector_D[None])[0])
+        self._add(voice, min(max(speaker.seconds, 0.1), MOST_SECONDS) * unit(speaker.vector_D[None])[0])
 
     def join(self, voice: str, other: str) -> None:
         """Makes another voice a part of this one."""
@@ -103,7 +103,7 @@ class Voices:
         self._unit_VD[at] = unit(self._sums_VD[at][None])[0]
 
 
-def linked(voices: Voices, speakers: Sequence[Heard], distance: float) -> list[Link]:
+def linked(voices: Voices, speakers: Sequence[RecordingSpeaker], distance: float) -> list[Link]:
     """Links speakers, recording by recording; two of one recording are never the same voice.
 
     Args:
@@ -113,14 +113,14 @@ def linked(voices: Voices, speakers: Sequence[Heard], distance: float) -> list[L
     """
     links: list[Link] = []
     taken: dict[str, set[str]] = {}
-    for heard in speakers:
-        there = taken.setdefault(heard.recording_id, set())
-        voice, near = voices.nearest(heard.vector_D, there)
+    for speaker in speakers:
+        there = taken.setdefault(speaker.recording_id, set())
+        voice, near = voices.nearest(speaker.vector_D, there)
         if voice is None or 1.0 - near > distance:
             voice, near = voices.new_id(), 1.0
-        voices.add(voice, heard)
+        voices.add(voice, speaker)
         there.add(voice)
-        links.append(Link(heard.recording_id, heard.speaker, voice, round(near, 4)))
+        links.append(Link(speaker.recording_id, speaker.speaker, voice, round(near, 4)))
     return links
 
 

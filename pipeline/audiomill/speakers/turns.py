@@ -61,14 +61,14 @@ def turns_of(
         max_speakers: how many there may be.
     """
     rows = sorted(observed, key=lambda row: (row["start"], row["channel"] or 0, row["window"], row["number"]))
-    heard = [row for row in rows if row["vector"] is not None]
-    vectors = np.array([row["vector"] for row in heard], np.float32)
-    seconds = np.array([row["alone_s"] for row in heard], np.float64)
-    places = [Place(row["channel"] or 0, row["start"], row["stop"]) for row in heard]
+    with_vector = [row for row in rows if row["vector"] is not None]
+    vectors = np.array([row["vector"] for row in with_vector], np.float32)
+    seconds = np.array([row["alone_s"] for row in with_vector], np.float64)
+    places = [Place(row["channel"] or 0, row["start"], row["stop"]) for row in with_vector]
     numbers = clustered(vectors, seconds, places, rule, num_speakers, max_speakers)
     sure = speaker_posterior(vectors, seconds, numbers)
-    told = iter(zip(numbers.tolist(), sure.tolist(), strict=True))
-    spans = [_span(row, *((None, 0.5) if row["vector"] is None else next(told))) for row in rows]
+    numbered = iter(zip(numbers.tolist(), sure.tolist(), strict=True))
+    spans = [_span(row, *((None, 0.5) if row["vector"] is None else next(numbered))) for row in rows]
     return arranged(_named(_given_to_nearest(spans)))
 
 

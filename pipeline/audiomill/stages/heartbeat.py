@@ -47,13 +47,13 @@ class Heartbeat:
         self._segments_done = self._audio_done = 0
         self._written = time.monotonic()
 
-    def heard(self, num_segments: int, num_samples: int) -> None:
+    def add(self, num_segments: int, num_samples: int) -> None:
         """Some more segments have their first answer."""
         self._segments_done = min(self._segments, self._segments_done + num_segments)
         self._audio_done = min(self._audio, self._audio_done + num_samples)
         if time.monotonic() - self._written >= self._every_s:
             self._written = time.monotonic()
-            told = {
+            progress = {
                 "segments": self._segments,
                 "segments_done": self._segments_done,
                 "audio_s": seconds_from_samples(self._audio),
@@ -61,4 +61,4 @@ class Heartbeat:
                 "at": time.time(),
             }
             with contextlib.suppress(OSError):  # it is for people; the run's own files will tell that the disk is full
-                self._place.write(json.dumps(told).encode())
+                self._place.write(json.dumps(progress).encode())

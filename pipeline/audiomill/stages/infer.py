@@ -22,7 +22,7 @@ from audiomill.models.task import LoadedTask
 from audiomill.stages.answers.batching import Batched
 from audiomill.stages.answers.diarize import Diarized, diarize
 from audiomill.stages.answers.fallback import decode_with_fallback, run_model
-from audiomill.stages.answers.parity_check import Difference, beside_transformers, compare, largest
+from audiomill.stages.answers.parity_check import Difference, compare, largest, parity_with_transformers
 from audiomill.stages.answers.texts import transcribe
 from audiomill.tables.output import Predictions
 from audiomill.tables.outputs import OUTPUTS
@@ -33,7 +33,7 @@ from audiomill.tables.speaker_tables import HEARD
 
 
 def infer_piece(
-    piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int, heard: OnProgress | None = None
+    piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int, on_progress: OnProgress | None = None
 ) -> pa.Table:
     """Runs the models over one piece.
 
@@ -42,7 +42,7 @@ def infer_piece(
         tasks: the models and what is wanted of each.
         wanted: the tables of the run.
         canary: segments to compute again alone, see `audiomill.stages.answers.parity_check`.
-        heard: told how many segments and samples the first model has answered, as it goes.
+        on_progress: told how many segments and samples the first model has answered, as it goes.
 
     Returns:
         One packed row, see `audiomill.tables.result`; segments in plan order. A segment that one of the models failed on
@@ -57,14 +57,14 @@ def infer_piece(
     cuts, utterances = row["cuts"], _utterances(piece, row["cuts"])
     for task in tasks:
         task.model.on_progress = None
-    tasks[0].model.on_progress = heard
+    tasks[0].model.on_progress = on_progress
     own = [_in_form(piece, cuts, utterances, tasks, task) for task in tasks]
     try:
-        results = _heard(cuts, own, tasks, wanted, canary, row["part"])
+        results = _infer_segments(cuts, own, tasks, wanted, canary, row["part"])
     except RunFailed:
         raise
     except Exception as error:
-        results = _heard_apart(cuts, own, tasks, wanted, error, canary, row["part"])
+        results = _infer_by_recording(cuts, own, tasks, wanted, error, canary, row["part"])
     _check_some_work(cuts, results)
     result = {
         **{name: row[name] for name in passed_on},
@@ -82,7 +82,7 @@ _QUALITY = "quality"
 
 
 @dataclass
-class _Heard:
+class _Inferred:
     """What the models made of some segments. `lost`: samples by recording; `errors`: the first one of each; `second_s`:
     seconds of the second model."""
 
@@ -95,40 +95,41 @@ class _Heard:
     second_s: float = 0.0
 
 
-def _heard(
+def _infer_segments(
     cuts: Sequence[dict[str, Any]],
     utterances: Sequence[Sequence[Utterance]],
     tasks: Sequence[LoadedTask],
     wanted: Tables,
     canary: int,
     seed: int,
-) -> _Heard:
+) -> _Inferred:
     """What each task makes of its own `utterances`."""
     everyone, (who, tasks, at) = tasks, _diarize(cuts, utterances, tasks)
     before, cuts, utterances = cuts, who.cuts, who.utterances
     batched = [run_model(own, task.model, task.spec.batch_samples) for own, task in zip(utterances, tasks, strict=True)]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
-    heard = [[own[i] for i in good] for own in utterances]
+    good_utterances = [[own[i] for i in good] for own in utterances]
     tasks[0].model.on_progress = None  # what follows is heard again
-    compared = list(map(_compared, batched, heard, answers))
+    compared = list(map(_compared, batched, good_utterances, answers))
     if at is not None:
         compared.insert(at, who.heard)
     difference = _canary(everyone, compared, canary, seed)
-    first, answers = answers, list(map(decode_with_fallback, tasks, heard, answers))
-    said = transcribe(tasks, heard[0], first, answers)
-    transcripts = said.main(tasks)
+    first, answers = answers, list(map(decode_with_fallback, tasks, good_utterances, answers))
+    texts = transcribe(tasks, good_utterances[0], first, answers)
+    transcripts = texts.main(tasks)
     own = [number for number, i in enumerate(good) if not cuts[i]["is_overlap_copy"]]
     given = Predictions(
         [cuts[good[number]] for number in own],
         [task.spec for task in tasks],
         [[each[number] for number in own] for each in answers],
-        [[each[number] for number in own] for each in said.by_task],
+        [[each[number] for number in own] for each in texts.by_task],
     )
-    result = _Heard(batched=batched, difference=difference, second_s=said.second_s)
+    result = _Inferred(batched=batched, difference=difference, second_s=texts.second_s)
     with _faults_are_ours("segments", seed):
         result.segments = [
-            segment_row(cut, transcripts[n], _fingerprint(heard[0][n])) for cut, n in zip(given.cuts, own, strict=True)
+            segment_row(cut, transcripts[n], _fingerprint(good_utterances[0][n]))
+            for cut, n in zip(given.cuts, own, strict=True)
         ]
     for output in OUTPUTS:
         if output.name in wanted.frames:
@@ -138,7 +139,7 @@ def _heard(
         result.frames[HEARD] = who.rows
         result.batched = [*batched, who.batched]
     if _QUALITY in wanted.frames:
-        result.frames[_QUALITY] = _quality(given, tasks, [heard[0][n] for n in own], wanted)
+        result.frames[_QUALITY] = _quality(given, tasks, [good_utterances[0][n] for n in own], wanted)
     lost = [(before[index], error) for index, error in sorted(who.lost.items())]
     missing = sorted(set(range(len(cuts))) - set(good))
     errors = [next((each.errors[index] for each in batched if index in each.errors), None) for index in missing]
@@ -189,7 +190,7 @@ def _quality(
     return quality_rows(given.cuts, utterances, tags, wanted.has_dnsmos)
 
 
-def _heard_apart(
+def _infer_by_recording(
     cuts: Sequence[dict[str, Any]],
     utterances: Sequence[Sequence[Utterance]],
     tasks: Sequence[LoadedTask],
@@ -197,17 +198,17 @@ def _heard_apart(
     error: Exception,
     canary: int,
     seed: int,
-) -> _Heard:
+) -> _Inferred:
     """Recording by recording, after something failed for all together: what fails again alone is lost. The exactness check
     takes its segments from the first ones that do not."""
-    result = _Heard(frames={name: kind.empty_table() for name, kind in wanted.frames.items()})
+    result = _Inferred(frames={name: kind.empty_table() for name, kind in wanted.frames.items()})
     names = list(dict.fromkeys(cut["recording_id"] for cut in cuts))
     for name in names:
         mine = [at for at, cut in enumerate(cuts) if cut["recording_id"] == name]
         try:
             if len(names) == 1:
                 raise error
-            each = _heard(
+            each = _infer_segments(
                 [cuts[at] for at in mine], [[own[at] for at in mine] for own in utterances], tasks, wanted, canary, seed
             )
         except RunFailed:
@@ -233,12 +234,12 @@ def _heard_apart(
     return result
 
 
-def _check_some_work(cuts: Sequence[dict[str, Any]], heard: _Heard) -> None:
+def _check_some_work(cuts: Sequence[dict[str, Any]], inferred: _Inferred) -> None:
     """Raises RunFailed where a model fails on everything in the same way."""
     names = {cut["recording_id"] for cut in cuts}
-    kinds = {type(error) for error in heard.errors.values()}
-    if len(names) > 1 and not heard.segments and heard.errors.keys() == names and len(kinds) == 1:
-        raise RunFailed(f"the models fail on every recording: {told(next(iter(heard.errors.values())))}")
+    kinds = {type(error) for error in inferred.errors.values()}
+    if len(names) > 1 and not inferred.segments and inferred.errors.keys() == names and len(kinds) == 1:
+        raise RunFailed(f"the models fail on every recording: {told(next(iter(inferred.errors.values())))}")
 
 
 def told(error: BaseException) -> str:
@@ -260,7 +261,7 @@ def _canary(
         return None
     results = [compare(task.model, *each, count, seed) for task, each in zip(tasks, compared, strict=True)]
     for task, (utterances, _) in zip(tasks, compared, strict=True):
-        task.parity = task.parity or beside_transformers(task.model, utterances)
+        task.parity = task.parity or parity_with_transformers(task.model, utterances)
         inputs, outputs, note = task.parity
         results.append(Difference(inputs_apart=inputs, outputs_apart=outputs, not_compared=note))
     return largest(results)._replace(num_segments=results[0].num_segments)
@@ -276,15 +277,15 @@ def _compared(
     return [given for given, _ in pairs], [answer for _, answer in pairs]
 
 
-def _seconds(before_infer: Sequence[tuple[str, float]], started: float, heard: _Heard) -> dict[str, float]:
-    seconds, batched = dict(before_infer), heard.batched
+def _seconds(before_infer: Sequence[tuple[str, float]], started: float, inferred: _Inferred) -> dict[str, float]:
+    seconds, batched = dict(before_infer), inferred.batched
     seconds["infer"] = time.perf_counter() - started
     seconds["infer_real_audio"] = seconds_from_samples(sum(each.num_real for each in batched))
     seconds["infer_padded_audio"] = seconds_from_samples(sum(each.num_padded for each in batched))
     if any(each.num_halved for each in batched):
         seconds["infer_halved_batches"] = float(sum(each.num_halved for each in batched))
-    if heard.second_s:
-        seconds["infer_second_model"] = heard.second_s
+    if inferred.second_s:
+        seconds["infer_second_model"] = inferred.second_s
     return seconds
 
 

@@ -47,12 +47,12 @@ def _with_rows(entries: Entries, decoder: Decoder) -> Entries:
     every, waiting = Entries(), iter(entries)
     while chunk := list(islice(waiting, GROUPS_AT_ONCE)):
         asked = [{"source": e.source, "position": e.position} for e in chunk if e.kind == GROUP]
-        told = iter(decoder.rows(asked) if asked else ())
+        row_lists = iter(decoder.rows(asked) if asked else ())
         for entry in chunk:
             if entry.kind != GROUP:
                 every.append(entry)
                 continue
-            for row in rows_of(entry, next(told), seen[entry.source]):
+            for row in rows_of(entry, next(row_lists), seen[entry.source]):
                 every.append(row.as_text)
     return every
 
@@ -66,8 +66,8 @@ def _with_every_track(entries: Entries, decoder: Decoder) -> Entries:
     """
     asked = [e for e in entries if e.reason is None and suffix(e.member or e.source) in CONTAINERS]
     names = ("source", "kind", "position", "size")
-    told = decoder.tracks([{name: getattr(entry, name) for name in names} for entry in asked])
-    counts = {entry.id: result for entry, result in zip(asked, told, strict=True)}
+    track_lists = decoder.tracks([{name: getattr(entry, name) for name in names} for entry in asked])
+    counts = {entry.id: result for entry, result in zip(asked, track_lists, strict=True)}
     every = Entries()
     for entry in entries:
         count, default = counts.get(entry.id, (1, 1))

@@ -97,7 +97,7 @@ class ModelProcesses:
             self.close()
             raise
 
-    def infer(self, piece: pa.Table, canary: int, heard: OnProgress, threads: int | None = None) -> pa.Table:
+    def infer(self, piece: pa.Table, canary: int, on_progress: OnProgress, threads: int | None = None) -> pa.Table:
         """See `audiomill.stages.infer.infer_piece`; `threads`: that compute this piece, None: as before.
 
         Raises:
@@ -108,13 +108,13 @@ class ModelProcesses:
         process = self._loaded()
         cores = threads or self._threads or usable_cores()
         limit = _Limit(process.child.pid, self._spec.engine.model_timeout, cores)
-        self._say(("infer", to_ipc(piece), self._spec.tables, canary, threads))
+        self._send(("infer", to_ipc(piece), self._spec.tables, canary, threads))
         while True:
-            kind, *told = self._answer(limit)
+            kind, *payload = self._answer(limit)
             if kind == "result":
-                return stream_table(told[0])
+                return stream_table(payload[0])
             limit.restart()
-            heard(*told)
+            on_progress(*payload)
 
     def memory(self) -> int:
         """Bytes that its process holds; 0 where there is none."""
@@ -141,11 +141,11 @@ class ModelProcesses:
             self._process = _taken(self._spec.verbose)
             spec = self._spec
             wanted = spec.digest, spec.tasks, spec.storage_options, self._threads
-            self._say(("load", os.getcwd(), dict(os.environ), *wanted))
+            self._send(("load", os.getcwd(), dict(os.environ), *wanted))
             self._answer(None)
         return self._process
 
-    def _say(self, message: tuple[Any, ...]) -> None:
+    def _send(self, message: tuple[Any, ...]) -> None:
         assert self._process is not None
         self._is_busy = True
         try:

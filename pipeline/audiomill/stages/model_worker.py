@@ -2,7 +2,7 @@
 
 Protocol: Python values over a socket between a process and its own child, so pickle meets nothing foreign; Arrow tables
 travel as bytes of an Arrow stream. Told `import` or `rest` it says nothing. Asked `load` it answers `loaded`; asked
-`infer` it answers `heard` (how far it is, and that it lives) any number of times and then `result`. `failed` tells an error.
+`infer` it answers `update_progress` (how far it is, and that it lives) any number of times and then `result`. `failed` tells an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     requests: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(channel, requests), daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(channel, requests), daemon=True).start()
     tasks: list[LoadedTask] = []
     what: object = None
     while True:
@@ -60,7 +60,7 @@ def main() -> None:
             channel.send(("failed", type(error).__name__, str(error), traceback.format_exc()))
 
 
-def _listen(channel: Any, requests: queue.SimpleQueue[tuple[Any, ...]]) -> None:
+def _watch_parent(channel: Any, requests: queue.SimpleQueue[tuple[Any, ...]]) -> None:
     """Ends this process with its parent, whatever it computes."""
     try:
         while True:
@@ -79,16 +79,16 @@ def _move(folder: str, environment: dict[str, str]) -> None:
 def _inferred(
     channel: Any, tasks: list[LoadedTask], piece: bytes, tables: Any, canary: int, threads: int | None
 ) -> bytes:
-    told, sent = [0, 0], time.monotonic()
+    pending, sent = [0, 0], time.monotonic()
     if threads is not None and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 
-    def heard(num_segments: int, num_samples: int) -> None:
+    def update_progress(num_segments: int, num_samples: int) -> None:
         nonlocal sent
-        told[:] = told[0] + num_segments, told[1] + num_samples
+        pending[:] = pending[0] + num_segments, pending[1] + num_samples
         if time.monotonic() - sent >= BEAT_EVERY_S:
-            channel.send(("heard", *told))
-            told[:], sent = (0, 0), time.monotonic()
+            channel.send(("heard", *pending))
+            pending[:], sent = (0, 0), time.monotonic()
 
-    with on_heartbeat(lambda: heard(0, 0)):
-        return to_ipc(infer_piece(stream_table(piece), tasks, tables, canary, heard))
+    with on_heartbeat(lambda: update_progress(0, 0)):
+        return to_ipc(infer_piece(stream_table(piece), tasks, tables, canary, update_progress))

@@ -79,14 +79,14 @@ def _read_once(
         clock.on_progress()
         for event in cut_recording(handle, spec, segments, clock):
             if isinstance(event, Ending):
-                reference, metadata, notes = _beside(row, reader)
-                told = "; ".join([*([event.notes] if event.notes else []), *notes]) or None
-                yield Finished(event._replace(notes=told), reference, metadata, dict(clock.seconds))
+                reference, metadata, notes = _sidecar_texts(row, reader)
+                note = "; ".join([*([event.notes] if event.notes else []), *notes]) or None
+                yield Finished(event._replace(notes=note), reference, metadata, dict(clock.seconds))
             else:
                 yield event
 
 
-def _beside(row: dict[str, Any], reader: ShardReader) -> tuple[str | None, str | None, list[str]]:
+def _sidecar_texts(row: dict[str, Any], reader: ShardReader) -> tuple[str | None, str | None, list[str]]:
     """Reference text and metadata, from the plan, or else from the .txt and .json beside the audio; and notes on these."""
     reference, metadata = row["reference"], row["metadata"]
     notes = []

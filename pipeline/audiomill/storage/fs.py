@@ -158,8 +158,8 @@ def _status(error: BaseException | None) -> int | None:
     """HTTP status of an error, or of what caused it, as the drivers carry it."""
     while error is not None:
         response = getattr(error, "response", None)
-        told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        for status in (told, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
+        message = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+        for status in (message, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
             if isinstance(status, int):
                 return status
         error = error.__cause__

@@ -32,5 +32,5 @@ def once_per_content(look: Callable[[Path], _Found]) -> Callable[[Path], _Found]
 
 def _state(file: Path) -> tuple[object, ...]:
     """Changes with every write: the time of the last change of a file (ctime) cannot be set back."""
-    told = file.stat()
-    return file.name, told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns
+    stat = file.stat()
+    return file.name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Transcript, Utterance
-from audiomill.streams.stream_words import Heard
+from audiomill.streams.stream_words import StreamLook
 
 PAUSE = int(0.4 * MODEL_SAMPLE_RATE)
 """Behind a word this long without a letter, it is over."""
@@ -76,7 +76,7 @@ class ChunkedCtc:
         self._pcm_T, self._from = self._pcm_T[dropped:], self._from + dropped
         return utterance
 
-    def heard(self, utterance: Utterance, text: Any) -> Heard:
+    def accept(self, utterance: Utterance, text: Any) -> StreamLook:
         self._seen.append((utterance, text))
         stop = utterance.start + len(utterance.pcm_T) - utterance.left - utterance.right
         # What stands behind the chunk tells whether its last word is over.
@@ -89,11 +89,11 @@ class ChunkedCtc:
         if final:
             self._told = final[-1][2]
         self._forget(rest[0][1] if rest else stop)
-        return Heard(tuple(final), tuple(rest))
+        return StreamLook(tuple(final), tuple(rest))
 
-    def finish(self) -> Heard:
+    def finish(self) -> StreamLook:
         final, self._seen = tuple(self._words()), []
-        return Heard(final)
+        return StreamLook(final)
 
     def _words(self) -> list[tuple[str, int, int]]:
         """Of the windows that are kept, behind those that were told."""

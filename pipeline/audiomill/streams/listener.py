@@ -29,7 +29,7 @@ from audiomill.runs.resolve_checkpoints import found_tasks
 from audiomill.runs.resolve_config import settle
 from audiomill.streams.chunked_ctc import ChunkedCtc
 from audiomill.streams.local_agreement import MOST_CHUNK_S, LocalAgreement
-from audiomill.streams.stream_words import Heard, StreamingPolicy, StreamWord
+from audiomill.streams.stream_words import StreamingPolicy, StreamLook, StreamWord
 
 
 class Stream:
@@ -76,13 +76,13 @@ class Stream:
         """Whether all that came was looked at."""
         return not self._num_pcm
 
-    def told(self, heard: Heard, computed_s: float) -> list[StreamWord]:
+    def words_to_emit(self, look: StreamLook, computed_s: float) -> list[StreamWord]:
         """Words to tell: those that are final, and those that may change, where they have changed."""
         emitted_s = self.received_s + computed_s
-        words = [_word(each, True, emitted_s) for each in heard.final]
-        if heard.partial != self._pending:
-            words += [_word(each, False, emitted_s) for each in heard.partial]
-            self._pending = heard.partial
+        words = [_word(each, True, emitted_s) for each in look.final]
+        if look.partial != self._pending:
+            words += [_word(each, False, emitted_s) for each in look.partial]
+            self._pending = look.partial
         return words
 
 
@@ -177,11 +177,11 @@ class Listener:
                     f"a stream takes int16 at 16 kHz, one channel (T,), got {pcm_T.dtype} {pcm_T.shape}; of floats: (pcm * 32767).astype('int16')"
                 )
             stream.take(pcm_T)
-        return self._listened([stream for stream, _ in audio], is_last=False)
+        return self._process_chunks([stream for stream, _ in audio], is_last=False)
 
     def finish(self, streams: Sequence[Stream]) -> list[list[StreamWord]]:
         """No more audio of these streams comes; the last words of each."""
-        result = self._listened([stream for stream in streams if not stream.is_finished], is_last=True)
+        result = self._process_chunks([stream for stream in streams if not stream.is_finished], is_last=True)
         by_stream = iter(result)
         words: list[list[StreamWord]] = []
         for stream in streams:
@@ -189,15 +189,15 @@ class Listener:
                 words.append([])
                 continue
             stream.is_finished = True
-            words.append([*next(by_stream), *stream.told(stream.ear.finish(), 0.0)])
+            words.append([*next(by_stream), *stream.words_to_emit(stream.ear.finish(), 0.0)])
         return words
 
-    def _listened(self, streams: Sequence[Stream], is_last: bool) -> list[list[StreamWord]]:
+    def _process_chunks(self, streams: Sequence[Stream], is_last: bool) -> list[list[StreamWord]]:
         began = time.perf_counter()
         words: list[list[StreamWord]] = [[] for _ in streams]
         while due := self._due(streams, is_last):
-            for number, heard in self._heard(streams, due):
-                words[number] += streams[number].told(heard, time.perf_counter() - began)
+            for number, look in self._read_predictions(streams, due):
+                words[number] += streams[number].words_to_emit(look, time.perf_counter() - began)
         return words
 
     def _due(self, streams: Sequence[Stream], is_last: bool) -> list[tuple[int, Utterance]]:
@@ -214,13 +214,15 @@ class Listener:
                 results.append((number, look))
         return results
 
-    def _heard(self, streams: Sequence[Stream], due: Sequence[tuple[int, Utterance]]) -> Iterable[tuple[int, Heard]]:
+    def _read_predictions(
+        self, streams: Sequence[Stream], due: Sequence[tuple[int, Utterance]]
+    ) -> Iterable[tuple[int, StreamLook]]:
         looks = [look for _, look in due]
         texts = [answer.text for answer in self._model.forward(looks)]
         if isinstance(self._model.fallback, TemperatureFallback):  # what is made of silence is no text
             texts = self._model.fallback.finalize(looks, texts)
         for (number, look), text in zip(due, texts, strict=True):
-            yield number, streams[number].ear.heard(look, text)
+            yield number, streams[number].ear.accept(look, text)
 
 
 def listener_by_name(model: str, language: str | None, options: dict[str, Any]) -> Listener:

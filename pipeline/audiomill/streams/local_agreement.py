@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
 from audiomill.models.base import Transcript, Utterance
-from audiomill.streams.stream_words import Heard
+from audiomill.streams.stream_words import StreamLook
 
 PAUSE, SILENCE = int(0.6 * MODEL_SAMPLE_RATE), 2 * MODEL_SAMPLE_RATE
 """So much without speech ends what was said; after so much of it the model begins afresh."""
@@ -84,10 +84,10 @@ class LocalAgreement:
         speech = sum(self._voiced[self._from // FRAME_SAMPLES :]) * FRAME_SAMPLES
         return Utterance(self._pcm_T.copy(), 0, 0, (self._name, None), self._from, self._language, speech=speech)
 
-    def heard(self, utterance: Utterance, text: Any) -> Heard:
+    def accept(self, utterance: Utterance, text: Any) -> StreamLook:
         (transcript,) = self._transcripts([utterance], [text])
         at = utterance.start
-        every = said([(word.text, at + word.start, at + word.stop) for word in transcript.words or ()])
+        every = drop_timeless_repeats([(word.text, at + word.start, at + word.stop) for word in transcript.words or ()])
         words = every[already(self._final, every, self._told) :]
         end = self._from + len(self._pcm_T)
         is_over = self._is_pause(end) or len(self._pcm_T) > LONGEST
@@ -100,7 +100,7 @@ class LocalAgreement:
             self._told = max(self._told, final[-1][2])
         if len(self._pcm_T) > TRIMMED:
             self._drop(self._where_to_cut())
-        return Heard(tuple(final), tuple(self._before))
+        return StreamLook(tuple(final), tuple(self._before))
 
     def _where_to_cut(self) -> int:
         """Behind the last final word, or the last sentence where one ends in the second half."""
@@ -108,9 +108,9 @@ class LocalAgreement:
         late = [stop for stop in ends if stop > self._from + len(self._pcm_T) // 2]
         return late[-1] if late else self._told
 
-    def finish(self) -> Heard:
+    def finish(self) -> StreamLook:
         final, self._before = tuple(self._before), []
-        return Heard(final)
+        return StreamLook(final)
 
     def _is_pause(self, end: int) -> bool:
         """Whether nobody has spoken for a while before `end`."""
@@ -132,7 +132,7 @@ class LocalAgreement:
         self._final = [word for word in self._final if word[2] > self._from]
 
 
-def said(words: Sequence[Timed]) -> list[Timed]:
+def drop_timeless_repeats(words: Sequence[Timed]) -> list[Timed]:
     """Without runs of words that take no time: the decoder went on repeating itself where the sound had ended."""
     kept, run = list[Timed](), list[Timed]()
     for word in words:
@@ -145,7 +145,7 @@ def said(words: Sequence[Timed]) -> list[Timed]:
     return kept
 
 
-def already(final: Sequence[Timed], now: Sequence[Timed], told: int) -> int:
+def already(final: Sequence[Timed], now: Sequence[Timed], num_emitted: int) -> int:
     """How many words of a look are those that are final already: as many as differ from them in fewest places, and of several
     such numbers the one whose next word begins nearest to what is told. Times alone would not do: they move by a tenth of
     a second from look to look."""
@@ -155,8 +155,8 @@ def already(final: Sequence[Timed], now: Sequence[Timed], told: int) -> int:
         for at, new in enumerate(now, 1):
             change = before[at - 1] + (_bare(old[0]) != _bare(new[0]))
             costs.append(min(change, before[at] + 1, costs[at - 1] + 1))
-    starts = [*(start for _, start, _ in now), told]
-    return min(range(len(now) + 1), key=lambda count: (costs[count], abs(starts[count] - told)))
+    starts = [*(start for _, start, _ in now), num_emitted]
+    return min(range(len(now) + 1), key=lambda count: (costs[count], abs(starts[count] - num_emitted)))
 
 
 def agreed(before: Sequence[Timed], now: Sequence[Timed]) -> int:

@@ -60,7 +60,7 @@ class Played:
 
 
 def played(
-    stream: Stream, audio: Iterable[NDArray[np.int16]], chunk_s: float, in_real_time: bool, told: _Told
+    stream: Stream, audio: Iterable[NDArray[np.int16]], chunk_s: float, in_real_time: bool, on_words: _Told
 ) -> Played:
     """Plays audio to a stream chunk by chunk.
 
@@ -70,7 +70,7 @@ def played(
         chunk_s: what is inserted at a time.
         in_real_time: waits until each chunk would have been spoken. Without it, a chunk's words count as told when it had been
             spoken, everything before it had been computed, and it had been computed itself.
-        told: takes words as they come.
+        on_words: takes words as they come.
     """
     result, free_at, began = Played(), 0.0, time.monotonic()
     pending: list[StreamWord] = []
@@ -88,7 +88,7 @@ def played(
             result.revisions += _revised(pending, words)
             partial = [word for word in words if not word.is_final]
             pending = partial or [word for word in pending if final and word.start_s >= final[-1].stop_s]
-        told(words)
+        on_words(words)
 
     for chunk_T in _in_chunks(audio, int(chunk_s * MODEL_SAMPLE_RATE)):
         result.seconds += len(chunk_T) / MODEL_SAMPLE_RATE

@@ -25,7 +25,7 @@ class StreamWord(NamedTuple):
     emitted_s: float
 
 
-class Heard(NamedTuple):
+class StreamLook(NamedTuple):
     """Words of a look, in samples on the stream's clock: those that are final now, and those that may change."""
 
     final: tuple[tuple[str, int, int], ...] = ()
@@ -43,11 +43,11 @@ class StreamingPolicy(Protocol):
         """What is left to look at once the last chunk was taken."""
         ...
 
-    def heard(self, utterance: Utterance, text: Any) -> Heard:
+    def accept(self, utterance: Utterance, text: Any) -> StreamLook:
         """Takes what the model made of what was due."""
         ...
 
-    def finish(self) -> Heard:
+    def finish(self) -> StreamLook:
         """No more audio comes: all words are final."""
         ...
 

@@ -32,8 +32,8 @@ def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
     """
     tables = _accounts([result.row for result in results], wanted.has_text)
     if wanted.speakers is not None:
-        heard = [result.frames[HEARD] for result in results if HEARD in result.frames]
-        tables = with_turns(tables, pa.concat_tables([OBSERVED.empty_table(), *heard]), wanted.speakers)
+        speaker_rows = [result.frames[HEARD] for result in results if HEARD in result.frames]
+        tables = with_turns(tables, pa.concat_tables([OBSERVED.empty_table(), *speaker_rows]), wanted.speakers)
     for name, expected in wanted.frames.items():
         outcome = [result.frames[name].cast(expected) for result in results if name in result.frames]
         joined = pa.concat_tables(outcome) if outcome else expected.empty_table()

@@ -62,8 +62,8 @@ def with_texts(output: Place, part: int, table: str, rows: pa.Table, transcript:
     spoken: dict[str, list[dict[str, Any]]] = {}
     columns = ["id", "recording_id", "start_s", "stop_s", "channel"]
     for row in read_table(output.join("segments", name), columns).to_pylist():
-        said = {key: texts[row["id"]][key] for key in ("text", "language")}
-        spoken.setdefault(row["recording_id"], []).append({**row, **said})
+        text = {key: texts[row["id"]][key] for key in ("text", "language")}
+        spoken.setdefault(row["recording_id"], []).append({**row, **text})
     results = [_recording(row, spoken.get(row["id"], ())) for row in rows.to_pylist()]
     return pa.Table.from_pylist(results, schema=schema.RECORDINGS)
 

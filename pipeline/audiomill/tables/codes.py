@@ -17,7 +17,7 @@ from audiomill.models.requested_outputs import settled_codes
 from audiomill.models.shape import Shape
 from audiomill.schema import column
 from audiomill.tables.frames import CLOCK, NAMED, frame_row, lists, plain_columns
-from audiomill.tables.output import Asked, Output, Predictions, Reading
+from audiomill.tables.output import ModelRequest, Output, Predictions, Reading
 
 BYTES_PER_CODE = 2
 
@@ -120,7 +120,7 @@ def usage(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     return results
 
 
-def _bytes_per_second(asked: Asked) -> float:
+def _bytes_per_second(asked: ModelRequest) -> float:
     return BYTES_PER_CODE * sum(
         want.num_kept * asked.spec.frame_rate(want.layer) for want in asked.spec.requested.codes
     )

@@ -30,8 +30,8 @@ def collated(samples: Sequence[Any], time_axis: int | None) -> Batch:
         time_axis: along which arrays differ in length; None: they do not.
     """
     ids, arrays = [sample[0] for sample in samples], [sample[1] for sample in samples]
-    told = [sample[2] if len(sample) > 2 else {} for sample in samples]
-    columns = {name: [each[name] for each in told] for name in told[0]} if told else {}
+    metadata = [sample[2] if len(sample) > 2 else {} for sample in samples]
+    columns = {name: [each[name] for each in metadata] for name in metadata[0]} if metadata else {}
     if time_axis is None:
         return Batch(ids, torch.from_numpy(_stackable(np.stack(arrays))), None, columns)
     lengths = [array.shape[time_axis] for array in arrays]

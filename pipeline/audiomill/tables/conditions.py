@@ -123,11 +123,11 @@ def meeting(
     """The segments of a part that meet all conditions."""
     if not conditions:
         return list(segments)
-    told = with_quality(output, part, segments, conditions)
+    with_columns = with_quality(output, part, segments, conditions)
     voices = voices_of(output) if any(each.column == SPEAKER for each in conditions) else {}
     return [
         row
-        for row, known in zip(segments, told, strict=True)
+        for row, known in zip(segments, with_columns, strict=True)
         if all(_holds(each, known, with_names(known, voices)) for each in conditions)
     ]
 

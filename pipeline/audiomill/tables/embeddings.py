@@ -18,7 +18,7 @@ from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
 from audiomill.schema import column
 from audiomill.tables.frames import CLOCK, NAMED, frame_row, lists, offsets, plain_columns
-from audiomill.tables.output import Asked, Output, Predictions, Reading
+from audiomill.tables.output import ModelRequest, Output, Predictions, Reading
 
 VALUE_TYPES = {"fp16": pa.float16(), "fp32": pa.float32(), "int8": pa.int8()}
 BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}
@@ -81,7 +81,7 @@ def _pool_name(want: VectorRequest) -> str:
     return f"{want.pool}/speech" if want.over_speech else want.pool
 
 
-def _schema(asked: Sequence[Asked]) -> pa.Schema:
+def _schema(asked: Sequence[ModelRequest]) -> pa.Schema:
     requested = [(each.shape.width_of(want.layer), want) for each in asked for want in each.spec.requested.vectors]
     return schema_of(values_type(requested))
 
@@ -104,7 +104,7 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
     return pa.table([columns[name] for name in kind.names], schema=kind)
 
 
-def _bytes_per_second(asked: Asked) -> float:
+def _bytes_per_second(asked: ModelRequest) -> float:
     total = 0.0
     for want in asked.spec.requested.vectors:
         rate = asked.spec.frame_rate(want.layer)

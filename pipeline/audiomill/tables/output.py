@@ -17,7 +17,7 @@ from audiomill.models.shape import Shape
 from audiomill.models.task import TaskSpec
 
 
-class Asked(NamedTuple):
+class ModelRequest(NamedTuple):
     """A task with the shape of its checkpoint."""
 
     spec: TaskSpec
@@ -86,8 +86,8 @@ class Output:
     check: Callable[[Sequence[Any]], None] = lambda configs: None
     told_apart: Callable[[TaskSpec], Sequence[tuple[Any, ...]]] = lambda spec: ()
     is_wanted: Callable[[RequestedOutputs], bool]
-    schema: Callable[[Sequence[Asked]], pa.Schema]
+    schema: Callable[[Sequence[ModelRequest]], pa.Schema]
     rows: Callable[[Predictions, pa.Schema], pa.Table]
-    bytes_per_second: Callable[[Asked], float]
+    bytes_per_second: Callable[[ModelRequest], float]
     counted: Callable[[pa.Table], dict[str, Any]] = lambda table: {}
     reading: Reading | None = None

@@ -9,7 +9,7 @@ from audiomill.models.base import RequestedOutputs
 from audiomill.models.ctc.emissions import Emissions, narrowed, quantized
 from audiomill.schema import column
 from audiomill.tables.frames import CLOCK, NAMED, frame_row
-from audiomill.tables.output import Asked, Output, Predictions
+from audiomill.tables.output import ModelRequest, Output, Predictions
 
 BYTES_PER_CANDIDATE = 3
 
@@ -56,7 +56,7 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=kind)
 
 
-def _bytes_per_second(asked: Asked) -> float:
+def _bytes_per_second(asked: ModelRequest) -> float:
     kept = _num_kept(asked.spec.requested)
     return MODEL_SAMPLE_RATE / max(1, asked.spec.text_hop) * BYTES_PER_CANDIDATE * (kept + 1) if kept else 0.0
 

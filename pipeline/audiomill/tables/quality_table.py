@@ -63,8 +63,8 @@ def quality_rows(
         named = {"segment_id": segment_id(cut), "recording_id": cut["recording_id"]}
         # Marks count from the first sample of the context; a part of a frame is nearly always the same as the whole.
         signal: Signal = measured(pcm_T, utterance.vad_mask[left // 512 :])
-        told = None if tags is None else [{"label": a, "probability": p} for a, p in tags[number].readout.tags]
-        rows.append({**named, **asdict(signal), **_opinion(pcm_T, with_dnsmos), "tags": told})
+        tag_rows = None if tags is None else [{"label": a, "probability": p} for a, p in tags[number].readout.tags]
+        rows.append({**named, **asdict(signal), **_opinion(pcm_T, with_dnsmos), "tags": tag_rows})
     return pa.Table.from_pylist(rows, schema=QUALITY)
 
 

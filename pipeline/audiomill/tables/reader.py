@@ -207,8 +207,8 @@ class OutputDataset(Dataset[_Sample]):
         arrays = [self._typed(self._reading.values(rows, row, self._only)) for row in numbers.tolist()]
         if not self._columns:
             return list(zip(ids, arrays, strict=True))
-        told = self._told(number)
-        return [(name, array, told[name]) for name, array in zip(ids, arrays, strict=True)]
+        metadata = self._told(number)
+        return [(name, array, metadata[name]) for name, array in zip(ids, arrays, strict=True)]
 
     def _typed(self, array: NDArray[Any]) -> NDArray[Any]:
         is_float = np.issubdtype(array.dtype, np.floating)
@@ -232,8 +232,8 @@ class OutputDataset(Dataset[_Sample]):
         columns = {}
         for row in segments.to_pylist():
             voice = by_speaker.get((row["recording_id"], row.get("speaker")), dict.fromkeys(VOICE))
-            told = {**recordings.get(row["recording_id"], {}), **voice, **row}
-            columns[row["id"]] = {column: told[column] for column in self._columns}
+            messages = {**recordings.get(row["recording_id"], {}), **voice, **row}
+            columns[row["id"]] = {column: messages[column] for column in self._columns}
         return columns
 
 

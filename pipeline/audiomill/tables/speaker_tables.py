@@ -121,10 +121,10 @@ def with_turns(tables: dict[str, pa.Table], observed: pa.Table, want: SpeakersWa
         own, voices = result.get(name, ([], []))
         turns += [_turn_row(name, turn, want) for turn in own]
         speakers += list(_speaker_rows(name, own, voices, want))
-    told = with_speakers(segments, turns)
+    with_speaker = with_speakers(segments, turns)
     return {
         **tables,
-        "segments": pa.Table.from_pylist(told, schema=schema.SEGMENTS),
+        "segments": pa.Table.from_pylist(with_speaker, schema=schema.SEGMENTS),
         "turns": pa.Table.from_pylist(turns, schema=TURNS),
         "speakers": pa.Table.from_pylist(speakers, schema=_SPEAKERS),
     }
@@ -137,8 +137,8 @@ def with_their_speakers(transcripts: pa.Table, tables: Mapping[str, pa.Table]) -
     rows = transcripts.to_pylist()
     timed = [{**segments[row["segment_id"]], "words": row["words"]} for row in rows]
     plain = [name for name in TURNS.names if name != "vector"]
-    told = with_speakers(timed, tables["turns"].select(plain).to_pylist())
-    results = [row | {"words": each["words"]} for row, each in zip(rows, told, strict=True)]
+    with_speaker = with_speakers(timed, tables["turns"].select(plain).to_pylist())
+    results = [row | {"words": each["words"]} for row, each in zip(rows, with_speaker, strict=True)]
     return pa.Table.from_pylist(results, schema=transcripts.schema)
 
 

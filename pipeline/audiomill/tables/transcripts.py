@@ -10,7 +10,7 @@ import pyarrow as pa
 from audiomill.models.base import RequestedOutputs, Transcript
 from audiomill.schema import WORD, column
 from audiomill.tables.frames import segment_id
-from audiomill.tables.output import Asked, Output, Predictions
+from audiomill.tables.output import ModelRequest, Output, Predictions
 from audiomill.tables.rows import text_columns
 from audiomill.text.wer import score_pair
 
@@ -61,14 +61,14 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
 
 def _row(cut: Any, task: Any, text: Transcript | None, main: Transcript | None) -> dict[str, Any]:
     assert text is not None and task.requested.transcripts is not None, "the model transcribes"
-    told = text_columns(text, cut["start"], cut["stop"])
+    columns = text_columns(text, cut["start"], cut["stop"])
     return {
         "segment_id": segment_id(cut),
         "recording_id": cut["recording_id"],
         "transcript": task.requested.beside,
         "model": task.label,
         "task": task.requested.transcripts.task,
-        **{name: told[name] for name in ("language", "text", "confidence", "words")},
+        **{name: columns[name] for name in ("language", "text", "confidence", "words")},
         "agreement": agreement(main.text if main is not None else "", text.text, text.language),
     }
 
@@ -77,7 +77,7 @@ def _is_wanted(requested: RequestedOutputs) -> bool:
     return bool(requested.beside)
 
 
-def _schema(asked: Sequence[Asked]) -> pa.Schema:
+def _schema(asked: Sequence[ModelRequest]) -> pa.Schema:
     return _SCHEMA
 
 

@@ -67,5 +67,5 @@ def with_names(
     if not voices or row["speaker"] is None:
         return row
     words = row.get("words")
-    told = {} if words is None else {"words": [word | {"speaker": named(word["speaker"])} for word in words]}
-    return row | {"speaker": named(row["speaker"])} | told
+    renamed_words = {} if words is None else {"words": [word | {"speaker": named(word["speaker"])} for word in words]}
+    return row | {"speaker": named(row["speaker"])} | renamed_words

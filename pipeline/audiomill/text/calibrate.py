@@ -128,9 +128,9 @@ def reliability(expected_N: Vector, wer_N: Vector) -> tuple[list[tuple[float, fl
     total = 0.0
     for rows in np.array_split(np.argsort(expected_N, kind="stable"), NUM_BINS):
         if len(rows):
-            said, true = float(expected_N[rows].mean()), float(np.clip(wer_N[rows], 0, 1).mean())
-            bins.append((said, true, len(rows)))
-            total += len(rows) * abs(said - true)
+            expected, true = float(expected_N[rows].mean()), float(np.clip(wer_N[rows], 0, 1).mean())
+            bins.append((expected, true, len(rows)))
+            total += len(rows) * abs(expected - true)
     return bins, total / max(1, len(expected_N))
 
 

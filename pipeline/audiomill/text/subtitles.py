@@ -85,7 +85,7 @@ def in_lines(text: str) -> str:
 def srt(cues: Iterable[Cue]) -> str:
     """One SubRip file."""
     blocks = [
-        f"{number}\n{_stamp(cue.start_s, ',')} --> {_stamp(cue.stop_s, ',')}\n{in_lines(_said(cue))}\n"
+        f"{number}\n{_stamp(cue.start_s, ',')} --> {_stamp(cue.stop_s, ',')}\n{in_lines(_speaker_prefix(cue))}\n"
         for number, cue in enumerate(cues, 1)
     ]
     return "\n".join(blocks)
@@ -100,7 +100,7 @@ def vtt(cues: Iterable[Cue]) -> str:
     return "\n".join(["WEBVTT\n", *blocks])
 
 
-def _said(cue: Cue) -> str:
+def _speaker_prefix(cue: Cue) -> str:
     """SubRip has no place for a name but the text."""
     return cue.text if cue.speaker is None else f"{cue.speaker}: {cue.text}"
 

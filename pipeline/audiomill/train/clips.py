@@ -115,7 +115,7 @@ class Clips:
         """As manifests name them."""
         return [each and str(each) for each in self.table.column("language").to_pylist()]
 
-    def said(self, language: str | None) -> list[Text]:
+    def labelled_texts(self, language: str | None) -> list[Text]:
         """Texts and their languages; `language`: of those that name none."""
         return [Text(text, own or language) for text, own in zip(self.texts, self.languages, strict=True)]
 

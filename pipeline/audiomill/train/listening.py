@@ -29,12 +29,12 @@ def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, 
     spans = [(span_of(row), row["channel"]) for row in rows]
     source = Source(role="listen", inputs=(), needs_text=False, spans=tuple(spans))
     clips, _ = prepare([source], folder, DecodeConfig(), PlanConfig(storage_options=options), _MAX_CLIP_S, 0.0)
-    heard = clips["listen"]
-    number = {identity: at for at, identity in enumerate(heard.table.column("id").to_pylist())}
+    clip_rows = clips["listen"]
+    number = {identity: at for at, identity in enumerate(clip_rows.table.column("id").to_pylist())}
     results = {}
     for row, (entry, _) in zip(rows, spans, strict=True):
         if entry.id in number:
-            results[row["id"]] = player(heard.pcm(number[entry.id]), row["text"])
+            results[row["id"]] = player(clip_rows.pcm(number[entry.id]), row["text"])
     return results
 
 

@@ -22,7 +22,7 @@ CURVES = (
 
 def reliability_chart(bins: Bins, title: str) -> str:
     """Expected against true word error rate, a dot for each bin; on the line it is as said."""
-    points = [(said, true) for said, true, _ in bins]
+    points = [(expected, true) for expected, true, _ in bins]
     return line(title, "expected word error rate", "true word error rate", points, diagonal=True) if points else ""
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiomill.errors import InputError, UsageError
-from audiomill.speakers.linking import LINK_DISTANCE, Heard, Link, Voices, halves, linked
+from audiomill.speakers.linking import LINK_DISTANCE, Link, RecordingSpeaker, Voices, halves, linked
 from audiomill.stages.write import rewrite_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -61,13 +61,13 @@ def read_index(output: Place) -> _Index:
 
 def write_index(output: Place, index: _Index) -> None:
     """Replaces both files."""
-    told = {"last": index.voices.last, "settings": settings_of(output)}
+    header = {"last": index.voices.last, "settings": settings_of(output)}
     rows = [
-        {"voice": voice, "name": index.names.get(voice), "sum": each.tolist(), **told}
+        {"voice": voice, "name": index.names.get(voice), "sum": each.tolist(), **header}
         for voice, each in index.voices.sums.items()
     ]
     # An empty id keeps the latest number where everybody was forgotten.
-    rows = rows or [{"voice": "", "name": None, "sum": [], **told}]
+    rows = rows or [{"voice": "", "name": None, "sum": [], **header}]
     # Voices first: a link to a voice that is gone is nothing, a voice without links could not be named to be forgotten.
     write_table(output.join(FOLDER, "voices.parquet"), pa.Table.from_pylist(rows, schema=VOICES), VOICES)
     write_table(output.join(FOLDER, "links.parquet"), _links_table(index.links), LINKS)
@@ -77,7 +77,7 @@ def _links_table(links: Sequence[Link]) -> pa.Table:
     return pa.Table.from_pylist([link._asdict() for link in links], schema=LINKS)
 
 
-def speakers_of(output: Place) -> list[Heard]:
+def speakers_of(output: Place) -> list[RecordingSpeaker]:
     """Speakers with a vector, in the order of the plan.
 
     Raises:
@@ -87,15 +87,15 @@ def speakers_of(output: Place) -> list[Heard]:
         raise InputError(
             f"{output.url}: knows no speakers; expected the --output of a run with --speakers auto --keep-voices"
         )
-    heards: list[Heard] = []
+    heards: list[RecordingSpeaker] = []
     count = 0
     for _, rows in ledger.each_part(output, "speakers", ["recording_id", "speaker", "speech_s", "vector"]):
         count += rows.num_rows
         kept = rows.filter(pc.is_valid(rows.column("vector")))
         if kept.num_rows:
             flat = kept.column("vector").combine_chunks().flatten().to_numpy()
-            told = [kept.column(each).to_pylist() for each in ("recording_id", "speaker", "speech_s")]
-            heards += map(Heard, *told, flat.reshape(kept.num_rows, -1))
+            columns = [kept.column(each).to_pylist() for each in ("recording_id", "speaker", "speech_s")]
+            heards += map(RecordingSpeaker, *columns, flat.reshape(kept.num_rows, -1))
     if count and not heards and not forgotten_of(output):
         raise InputError(f"{output.url}: no vectors were kept; run it again with --keep-voices, into another --output")
     return heards
@@ -106,10 +106,10 @@ def updated(output: Place, distance: float = LINK_DISTANCE) -> _Index:
     index = read_index(output)
     known, forgotten = {(link.recording_id, link.speaker) for link in index.links}, forgotten_of(output)
     fresh = [
-        heard
-        for heard in speakers_of(output)
-        if (heard.recording_id, heard.speaker) not in known
-        and not is_forgotten(forgotten, heard.recording_id, heard.speaker)
+        new_speakers
+        for new_speakers in speakers_of(output)
+        if (new_speakers.recording_id, new_speakers.speaker) not in known
+        and not is_forgotten(forgotten, new_speakers.recording_id, new_speakers.speaker)
     ]
     if fresh:
         index.links += linked(index.voices, fresh, distance)
@@ -137,25 +137,25 @@ def split(output: Place, index: _Index, voice: str) -> str:
         UsageError: it has one speaker only.
     """
     members = {(link.recording_id, link.speaker) for link in index.members(voice)}
-    mine = [heard for heard in speakers_of(output) if (heard.recording_id, heard.speaker) in members]
+    mine = [speaker for speaker in speakers_of(output) if (speaker.recording_id, speaker.speaker) in members]
     if len(mine) < 2:
         raise UsageError(f"{voice}: has one speaker of one recording, which cannot be parted")
-    is_second = halves(np.stack([heard.vector_D for heard in mine]))
+    is_second = halves(np.stack([speaker.vector_D for speaker in mine]))
     index.voices.drop(voice)
     new = index.voices.new_id()
     moved = set()
-    for heard, is_new in zip(mine, is_second.tolist(), strict=True):
-        index.voices.add(new if is_new else voice, heard)
-        moved |= {(heard.recording_id, heard.speaker)} if is_new else set()
+    for speaker, is_new in zip(mine, is_second.tolist(), strict=True):
+        index.voices.add(new if is_new else voice, speaker)
+        moved |= {(speaker.recording_id, speaker.speaker)} if is_new else set()
     index.links = [link._replace(voice=new) if link[:2] in moved else link for link in index.links]
     write_index(output, index)
     return new
 
 
-def name(output: Place, index: _Index, voice: str, told: str) -> None:
+def name(output: Place, index: _Index, voice: str, label: str) -> None:
     """Gives a name, which no other voice keeps."""
     index.members(voice)
-    index.names = {each: other for each, other in index.names.items() if other != told} | {voice: told}
+    index.names = {each: other for each, other in index.names.items() if other != label} | {voice: label}
     write_index(output, index)
 
 
@@ -205,7 +205,7 @@ def _rewrite(output: Place, recordings: set[str], forgotten: dict[tuple[str, str
 
 def rows_of(output: Place, index: _Index) -> list[dict[str, Any]]:
     """For people: every voice with its name, recordings and seconds, who speaks most first."""
-    seconds = {(heard.recording_id, heard.speaker): heard.seconds for heard in speakers_of(output)}
+    seconds = {(speaker.recording_id, speaker.speaker): speaker.seconds for speaker in speakers_of(output)}
     members: defaultdict[str, list[Link]] = defaultdict(list)
     for link in index.links:
         members[link.voice].append(link)

@@ -23,12 +23,12 @@ def inside(output: Place) -> Inside:
     for name in output.join("_pieces").names():
         if name.endswith(SUFFIX) and not name.startswith("."):
             try:
-                told = json.loads(output.join("_pieces", name).read())
+                values = json.loads(output.join("_pieces", name).read())
             except (FileNotFoundError, ValueError):  # written and gone while we look
                 continue
             result = Inside(
-                result.segments + told["segments"],
-                result.segments_done + told["segments_done"],
-                result.audio_done_s + told["audio_done_s"],
+                result.segments + values["segments"],
+                result.segments_done + values["segments_done"],
+                result.audio_done_s + values["audio_done_s"],
             )
     return result

@@ -81,8 +81,8 @@ def tell_part(console: Console, entry: Mapping[str, Any], rejected: Sequence[Map
     names = ("part", "num_recordings", "num_segments", "num_rejections", "duration_s", "speech_s", "seconds", "bytes")
     tell(console, "part_done", **{name: entry[name] for name in names})
     for each in rejected:
-        told = {"part": entry["part"], "recording": each["id"], "stage": each["stage"], "reason": each["reason"]}
-        tell(console, "rejected", level="warning", **told)
+        event = {"part": entry["part"], "recording": each["id"], "stage": each["stage"], "reason": each["reason"]}
+        tell(console, "rejected", level="warning", **event)
     omitted = entry["num_rejections"] - len(rejected)
     if omitted > 0:
         tell(console, "rejected_more", level="warning", part=entry["part"], count=omitted)

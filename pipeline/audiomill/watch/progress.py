@@ -159,9 +159,9 @@ def speed_text(summary: dict[str, Any]) -> str:
     return f"{summary['x_real_time']:.1f}x real time"
 
 
-def _beside_transformers(canary: Mapping[str, Any]) -> str:
-    told = f"beside transformers: input {canary['inputs_apart']:.1e}, output {canary['outputs_apart']:.1e} apart"
-    return f"{told}; not compared: {canary['not_compared']}" if canary["not_compared"] else told
+def _parity_line(canary: Mapping[str, Any]) -> str:
+    line = f"beside transformers: input {canary['inputs_apart']:.1e}, output {canary['outputs_apart']:.1e} apart"
+    return f"{line}; not compared: {canary['not_compared']}" if canary["not_compared"] else line
 
 
 def _this_run(summary: dict[str, Any]) -> list[str]:
@@ -226,7 +226,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             f"canary: {counted(canary['num_segments'], 'segment')} computed again alone, largest difference {canary['relative_l2']:.1e}, "
             f"{canary['num_differing']} of {canary['num_compared']} codes or tokens differ"
         )
-        lines.append(_beside_transformers(canary))
+        lines.append(_parity_line(canary))
     if summary["num_halved_batches"]:
         lines.append(
             "memory: a batch did not fit and was halved; lower --batch-seconds (Whisper: --memory-fraction) to avoid that"

@@ -19,7 +19,7 @@ def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
     return settings.get("model_type") == "audio-spectrogram-transformer"
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TAGS,))
 
 
@@ -39,7 +39,7 @@ FAMILY = Family(
         licence="BSD-3-Clause",
     ),
     recognises=_recognises,
-    gives=_gives,
+    gives=_provides,
     shape=lambda path: Shape(width=0, num_layers=-1, hop=160),
     load=_load,
     whole_s=lambda settings: _LONGEST_S,

@@ -72,10 +72,10 @@ class Tagger(SpeechModel):
                 counts[row] += 1
             heartbeat()
         return [
-            Prediction(None, Readout(tags=self._told(each / count))) for each, count in zip(sums, counts, strict=True)
+            Prediction(None, Readout(tags=self._tags(each / count))) for each, count in zip(sums, counts, strict=True)
         ]
 
-    def _told(self, probability_L: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
+    def _tags(self, probability_L: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
         names = self._model.config.id2label
         order = np.argsort(-probability_L, kind="stable")[: self._num_tags].tolist()
         return tuple((str(names[at]), round(float(probability_L[at]), 4)) for at in order)

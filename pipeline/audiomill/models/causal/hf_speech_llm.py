@@ -43,8 +43,8 @@ class Layout:
     Attributes:
         kind: class of transformers.
         request: processor, waveform and language -> what the model is given of one segment.
-        heard: model and what it is given -> heard_ND, audio as the language model reads it.
-        told: text as it is written -> text, and the language that it names.
+        audio_features: model and what it is given -> heard_ND, audio as the language model reads it.
+        parse_reply: text as it is written -> text, and the language that it names.
         processor: from a folder; None: transformers' own.
         languages: codes that may be told; others, from manifests, are left to the model. None: none is told.
         needs: what to install where its tokenizer cannot be loaded otherwise.
@@ -52,14 +52,14 @@ class Layout:
 
     kind: str
     request: Callable[[Any, Wave, str | None], Mapping[str, Tensor]]
-    heard: Callable[[Any, Mapping[str, Tensor]], Tensor]
-    told: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
+    audio_features: Callable[[Any, Mapping[str, Tensor]], Tensor]
+    parse_reply: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
     languages: Callable[[], frozenset[str]] | None = None
     processor: Callable[[Path], Any] | None = None
     needs: str = ""
 
 
-def heard_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+def audio_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """heard_ND of a model that takes all features that its processor gives."""
     features = {name: each for name, each in inputs.items() if name.startswith("input_features")}
     out: Tensor = model.get_audio_features(**features, return_dict=True).pooler_output
@@ -109,7 +109,7 @@ class HfAudioPrefixEncoder:
         """embedded_PD: tokens of the request, audio in its places."""
         inputs = self.inputs(utterance)
         tokens_L = inputs["input_ids"][0]
-        heard_ND = self._layout.heard(self._model, inputs)
+        heard_ND = self._layout.audio_features(self._model, inputs)
         is_audio_L = tokens_L == self._model.config.audio_token_id
         embedded_LD = self._lm.embeddings_VD.detach()[torch.where(is_audio_L, 0, tokens_L)].clone()
         if int(is_audio_L.sum()) != len(heard_ND):
@@ -160,7 +160,7 @@ def load_borrowed(loading: Loading, layout: Layout) -> SpeechModel:
         decoded=lambda rows: [processor.tokenizer.decode(row, skip_special_tokens=True) for row in rows],
         language=lambda utterance: utterance.language or wanted.language,
         prompt=lambda language: [],
-        told=layout.told,
+        parse_reply=layout.parse_reply,
     )
     return SpeechLLM(
         listening,

@@ -61,7 +61,7 @@ def borrowed_family(
         checkpoints=checkpoints,
         facts=Facts(examples=examples, offers=_OFFERS, exact=EXACT, licence=licence, transformers=transformers),
         recognises=lambda path, settings: settings.get("model_type") == model_type,
-        gives=_gives,
+        gives=_provides,
         shape=shape,
         check=check,
         load=load,
@@ -74,5 +74,5 @@ def borrowed_family(
     )
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TEXT,))

@@ -60,9 +60,9 @@ def add_lora(folder: Path, body: Any) -> None:
     """
     if not (folder / WEIGHTS).is_file():
         return
-    told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    rank, alpha = int(told["r"]), float(told["lora_alpha"])
-    scale = alpha / (math.sqrt(rank) if told.get("use_rslora") else rank)
+    values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    rank, alpha = int(values["r"]), float(values["lora_alpha"])
+    scale = alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
     weights = dict(body.named_parameters())
     count = 0
     with safe_open(folder / WEIGHTS, "pt") as file:

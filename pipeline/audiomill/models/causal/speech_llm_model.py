@@ -83,7 +83,7 @@ class SpeechLLM:
 
     def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Tokens. A segment's context is not looked at."""
-        return [Prediction(heard) for heard in self.decode(batch, self._first)]
+        return [Prediction(hypothesis) for hypothesis in self.decode(batch, self._first)]
 
     @torch.inference_mode()
     def decode(self, batch: Sequence[Utterance], options: DecodingOptions) -> list[Hypothesis]:
@@ -101,7 +101,7 @@ class SpeechLLM:
         return self._writing.transcripts(texts)
 
     @torch.inference_mode()
-    def way(self, utterance: Utterance, heard: Hypothesis) -> Way:
+    def way(self, utterance: Utterance, hypothesis: Hypothesis) -> Way:
         """From the encoder's frames to the tokens that were written, for pictures."""
         utterance, writer = core(utterance), self._writer
         (prefix_PD,) = self._listening.prefixes([utterance])
@@ -111,7 +111,7 @@ class SpeechLLM:
             named = "end" if token == writer.tokens.end else f"<{token}>"
             return text.replace(" ", "␣") or named
 
-        result = first_choices(writer.weights, prefix_PD, heard.tokens[:MOST_SHOWN], NUM_CHOICES, text_of)
+        result = first_choices(writer.weights, prefix_PD, hypothesis.tokens[:MOST_SHOWN], NUM_CHOICES, text_of)
         return Way(self._listening.stages(utterance), result)
 
     def parity(self, utterance: Utterance) -> Parity:

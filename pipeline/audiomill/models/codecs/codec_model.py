@@ -85,7 +85,7 @@ class CodecModel(SpeechModel):
 
     def _alone(self, utterance: Utterance) -> list[Prediction]:
         heartbeat()
-        wave_TK = self._heard(utterance)
+        wave_TK = self._features(utterance)
         missing = max(0, self._least - len(wave_TK))  # convolutions take no less than a frame
         given_TK = np.pad(wave_TK, ((0, missing), (0, 0))) if missing else wave_TK
         sound = Sound(given_TK, partial(self._input, given_TK), self._model.device)
@@ -98,7 +98,7 @@ class CodecModel(SpeechModel):
         out = read_out(self._wants, {}, codes_BFK, {}, lambda layer: core)
         return [Prediction(None, readout._replace(scales=scales)) for readout in out]
 
-    def _heard(self, utterance: Utterance) -> NDArray[np.float32]:
+    def _features(self, utterance: Utterance) -> NDArray[np.float32]:
         """wave_TK in the codec's form."""
         if utterance.wave_TK is not None:
             return utterance.wave_TK

@@ -18,7 +18,7 @@ WHOLE_S = {"dac": 10_800.0, "encodec": 10_800.0, "mimi": 10_800.0}
 _MODEL_TYPES = ("dac", "encodec", "mimi", "neucodec", "xcodec", "xcodec2")
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((CODES,))
 
 
@@ -88,7 +88,7 @@ FAMILY = Family(
         transformers=(5, 24),
     ),
     recognises=lambda path, settings: settings.get("model_type") in _MODEL_TYPES,
-    gives=_gives,
+    gives=_provides,
     shape=_shape,
     load=_load,
     batch_seconds=FRAMES_BATCH_S,

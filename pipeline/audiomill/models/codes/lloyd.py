@@ -47,7 +47,7 @@ def best_fit(
     seeds: Sequence[int],
     max_steps: int,
     device: str,
-    told: _Told = lambda number, step, inertia: None,
+    on_step: _Told = lambda number, step, inertia: None,
 ) -> tuple[Fit, dict[str, Any]]:
     """Fits from each seed; the one with the lowest inertia, and a report.
 
@@ -61,7 +61,7 @@ def best_fit(
     fits = []
     for number, seed in enumerate(seeds):
         start_KD = plus_plus(centred_ND, num_clusters, np.random.default_rng(seed))
-        fits.append(lloyd(centred_ND, start_KD, max_steps, told=partial(told, number)))
+        fits.append(lloyd(centred_ND, start_KD, max_steps, on_step=partial(on_step, number)))
     best = min(fits, key=lambda fit: fit.inertia)
     pairs = [
         adjusted_rand(a.labels_N[:AGREEMENT_FRAMES], b.labels_N[:AGREEMENT_FRAMES]) for a, b in combinations(fits, 2)
@@ -107,7 +107,7 @@ def lloyd(
     start_KD: Tensor,
     max_steps: int,
     tolerance: float = TOLERANCE,
-    told: Callable[[int, float], None] = lambda step, inertia: None,
+    on_step: Callable[[int, float], None] = lambda step, inertia: None,
 ) -> Fit:
     """Lloyd's algorithm. An empty cluster moves to the frame that is farthest from its centre.
 
@@ -116,7 +116,7 @@ def lloyd(
         start_KD: centres to start from.
         max_steps: at most.
         tolerance: see `TOLERANCE`.
-        told: called after each step.
+        on_step: called after each step.
     """
     centroids_KD = start_KD
     limit = tolerance * float(frames_ND.var(0, correction=0).mean())
@@ -129,7 +129,7 @@ def lloyd(
         shift = float((moved_KD - centroids_KD).square().sum())
         before_N, centroids_KD = labels_N, moved_KD
         labels_N, sums_KD, distance_N = _assign(frames_ND, centroids_KD)
-        told(steps, float(distance_N.double().mean()))
+        on_step(steps, float(distance_N.double().mean()))
         has_converged = shift <= limit or bool((labels_N == before_N).all())
     inertia = float(distance_N.double().mean())
     return Fit(centroids_KD.cpu().numpy(), labels_N.cpu().numpy(), inertia, steps, has_converged)

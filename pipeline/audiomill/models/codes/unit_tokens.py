@@ -121,6 +121,6 @@ def read_vocabulary(folder: Path, num_codebooks: int, num_entries: int) -> UnitV
             f"{place}: cannot be read ({error}); expected tokens such as 12-45 and their numbers"
         ) from error
     if wrong or beyond:
-        told = f"lacks {wrong[0]}" if wrong else f"has {beyond[0]}, beyond the {num_entries} entries of a codebook"
-        raise ModelError(f"{place}: {told}; expected the vocabulary that this checkpoint was trained with")
+        message = f"lacks {wrong[0]}" if wrong else f"has {beyond[0]}, beyond the {num_entries} entries of a codebook"
+        raise ModelError(f"{place}: {message}; expected the vocabulary that this checkpoint was trained with")
     return UnitVocabulary(results, num_codebooks, num_entries)

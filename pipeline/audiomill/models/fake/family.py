@@ -14,7 +14,7 @@ from audiomill.models.family import CODES, TEXT, VECTORS, Family, Loading
 _SCHEME = "fake://"
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TEXT, VECTORS, CODES))
 
 
@@ -26,7 +26,7 @@ FAMILY = Family(
     name="fake",
     checkpoints="",
     recognises=lambda path, settings: False,
-    gives=_gives,
+    gives=_provides,
     shape=lambda path: FAKE_SHAPE,
     load=_load,
     window_s=WINDOW_S,

@@ -14,7 +14,7 @@ from audiomill.models.shape import Shape
 from audiomill.text.spoken_text import Text
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TEXT, ALIGNMENT, POSTERIORS))
 
 
@@ -51,7 +51,7 @@ FAMILY = Family(
         licence="that of its encoder",
     ),
     recognises=lambda path, settings: settings.get("model_type") == MODEL_TYPE,
-    gives=_gives,
+    gives=_provides,
     shape=_shape,
     load=_load,
     window_s=WINDOW_S,

@@ -166,7 +166,9 @@ def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, u
     layer = _last_entered(kind.body(model))
     count = int(feed.frames_B(layer)[0])
     with torch.inference_mode():
-        results = [_heard(each, kind, given, layer)[:, :count] for each, given in ((model, ours), (plain, theirs))]
+        results = [
+            _hidden_state(each, kind, given, layer)[:, :count] for each, given in ((model, ours), (plain, theirs))
+        ]
     return Parity(inputs, relative(*results))
 
 
@@ -176,7 +178,7 @@ def _last_entered(body: Any) -> int | None:
     return len(body.layers) - 1 if len(body.layers) < whole else None
 
 
-def _heard(model: Any, kind: Encoder, inputs: Mapping[str, Tensor], layer: int | None) -> Tensor:
+def _hidden_state(model: Any, kind: Encoder, inputs: Mapping[str, Tensor], layer: int | None) -> Tensor:
     """A hidden state; None: the logits, or what leaves the encoder where there is no CTC head."""
     device, dtype = model.device, model.dtype
     given = {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in inputs.items()}

@@ -40,7 +40,7 @@ def frame_family(
         name=name,
         checkpoints=checkpoints,
         recognises=lambda path, settings: settings.get("model_type") in model_types,
-        gives=_gives,
+        gives=_provides,
         shape=shape,
         load=load,
         facts=facts,
@@ -50,7 +50,7 @@ def frame_family(
     )
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     """Text, alignment and posteriors with a CTC head only."""
     has_head = any(str(each).endswith("ForCTC") for each in settings.get("architectures") or ())
     return frozenset((VECTORS, CODES, *((TEXT, ALIGNMENT, POSTERIORS) if has_head else ())))

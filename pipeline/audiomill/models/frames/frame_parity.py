@@ -47,12 +47,12 @@ def parity_of(
     )
     if language:
         plain.load_adapter(language)
-    expected = _heard(plain, theirs, model)
+    expected = _hidden_state(plain, theirs, model)
     own = inputs.text_frames_B() if hasattr(model, "lm_head") else inputs.frames_B()  # the rest is padding
-    return Parity(apart, relative(_heard(model, ours, model)[:, : int(own[0])], expected))
+    return Parity(apart, relative(_hidden_state(model, ours, model)[:, : int(own[0])], expected))
 
 
-def _heard(model: Any, inputs: Any, running: Any) -> Tensor:
+def _hidden_state(model: Any, inputs: Any, running: Any) -> Tensor:
     """Logits, or the hidden states before the last layer that runs here."""
     if hasattr(model, "lm_head"):
         out: Tensor = model(**inputs).logits

@@ -148,10 +148,10 @@ class FrameModel(EncodingModel):
         """See `audiomill.models.base.Aligner`."""
         assert self._vocabulary is not None, "a model with a CTC head"
         results: list[list[tuple[int, int]] | None] = []
-        for utterance, text, said in zip(utterances, texts, words, strict=True):
+        for utterance, text, spoken_words in zip(utterances, texts, words, strict=True):
             heartbeat()
             assert text.emissions_FV is not None, "alignment was wanted"
-            spans = word_frames(said, text.emissions_FV, self._vocabulary)
+            spans = word_frames(spoken_words, text.emissions_FV, self._vocabulary)
             hop, left = self.text_hop, utterance.left
             results.append(spans and [(max(0, hop * a - left), max(0, hop * b - left)) for a, b in spans])
         return results

@@ -55,9 +55,9 @@ class GraniteProcessor:
         self._window = centred_window(torch.hann_window(WINDOW, dtype=torch.float64), NUM_FFT)
         self._asked = ASKED
         if self.tokenizer.chat_template:
-            said = [{"role": "user", "content": ASKED}]
+            chat = [{"role": "user", "content": ASKED}]
             with on_a_fixed_day():
-                self._asked = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+                self._asked = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
     def __call__(self, wave: Wave) -> dict[str, Tensor]:
         """What the model is given of one segment."""
@@ -77,7 +77,7 @@ class GraniteProcessor:
         return log_BFM[:, :whole].reshape(1, -1, STACKED * log_BFM.shape[-1]).float()
 
 
-def _heard(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+def _audio_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """heard_ND; the projector fills the last window up."""
     out: Tensor = model.get_audio_features(inputs["input_features"], return_dict=True).pooler_output
     return out[0]
@@ -87,5 +87,5 @@ LAYOUT = Layout(
     kind="GraniteSpeechForConditionalGeneration",
     processor=GraniteProcessor,
     request=lambda processor, wave, language: processor(wave),
-    heard=_heard,
+    audio_features=_audio_features,
 )

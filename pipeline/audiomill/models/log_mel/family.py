@@ -15,7 +15,7 @@ from audiomill.models.shape import Shape
 _SCHEME = "log-mel://"
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((VECTORS, CODES))
 
 
@@ -35,7 +35,7 @@ FAMILY = Family(
         licence="nothing to license",
     ),
     recognises=lambda path, settings: False,
-    gives=_gives,
+    gives=_provides,
     shape=lambda path: Shape(width=MELS, num_layers=0, hop=HOP),
     load=_load,
     batch_seconds=FRAMES_BATCH_S,

@@ -24,7 +24,7 @@ def _shape(path: Path) -> Shape:
     return Shape(width=config.hidden_size, num_layers=config.encoder_num_hidden_layers, hop=HOP)
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TEXT, VECTORS, CODES))
 
 
@@ -50,7 +50,7 @@ FAMILY = Family(
         licence="MIT for English; the checkpoint's own for other languages",
     ),
     recognises=lambda path, settings: settings.get("model_type") == "moonshine",
-    gives=_gives,
+    gives=_provides,
     shape=_shape,
     check=_check,
     load=_load,

@@ -20,7 +20,7 @@ _WINDOW_S = 40.0
 """What it was trained on; beyond that its texts break off."""
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TEXT, TRANSLATION, PUNCTUATION, VECTORS, CODES))
 
 
@@ -53,7 +53,7 @@ FAMILY = Family(
         transformers=(5, 24),
     ),
     recognises=lambda path, settings: settings.get("model_type") == "canary",
-    gives=_gives,
+    gives=_provides,
     shape=shape,
     check=_check,
     load=_load,

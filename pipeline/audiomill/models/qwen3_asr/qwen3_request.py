@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from audiomill.models.causal.hf_speech_llm import Layout, Wave, heard_features, tensors_of
+from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, tensors_of
 
 MARK = "<asr_text>"
 """Between the language and the text."""
@@ -18,7 +18,7 @@ def _request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, T
     return tensors_of(processor.apply_transcription_request(wave, language=language, return_tensors="pt"))
 
 
-def _told(text: str) -> tuple[str, str | None]:
+def _parse_reply(text: str) -> tuple[str, str | None]:
     """`language English<asr_text>hello` -> `hello`, `en`; without the mark all is text, as where the language was told."""
     from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
@@ -37,5 +37,9 @@ def languages() -> frozenset[str]:
 
 
 LAYOUT = Layout(
-    languages=languages, kind="Qwen3ASRForConditionalGeneration", request=_request, heard=heard_features, told=_told
+    languages=languages,
+    kind="Qwen3ASRForConditionalGeneration",
+    request=_request,
+    audio_features=audio_features,
+    parse_reply=_parse_reply,
 )

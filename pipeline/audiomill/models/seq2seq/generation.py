@@ -51,7 +51,7 @@ class DecoderAdapter:
         prompt: by that language -> tokens that the decoder is started with, equally many for all; none where rows begin with
             them already.
         pieces: every token as its vocabulary spells it, where words can be told while they are written; None: they cannot.
-        told: a text as it is written -> the text, and the language that it names; by default it names none.
+        parse_reply: a text as it is written -> the text, and the language that it names; by default it names none.
     """
 
     weights: DecoderWeights
@@ -60,7 +60,7 @@ class DecoderAdapter:
     language: Callable[[Utterance], str | None]
     prompt: Callable[[str | None], list[int]]
     pieces: Sequence[str] | None = None
-    told: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
+    parse_reply: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
 
 
 class Generator:
@@ -194,7 +194,10 @@ class Generator:
         return max(1, rows_that_fit(shapes, budget, frames, frames, MAX_ROWS[weights.device.type]) // self._halved)
 
     def _texts(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[str, str | None]]:
-        return [self._writer.told(text) for text in self._writer.decoded([heard.tokens for heard in hypotheses])]
+        return [
+            self._writer.parse_reply(text)
+            for text in self._writer.decoded([hypothesis.tokens for hypothesis in hypotheses])
+        ]
 
     def metrics(self, utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
@@ -207,18 +210,18 @@ class Generator:
         return [
             Transcript(
                 text=" ".join(text.split()),
-                language=heard.language or language,
+                language=hypothesis.language or language,
                 language_probability=None,
-                avg_logprob=mean_logprob(heard),
+                avg_logprob=mean_logprob(hypothesis),
                 no_speech_prob=None,
                 words=None,
                 phrases=None,
-                fallback_level=heard.fallback_level,
-                failed_checks=heard.failed_checks,
-                confidence=math.exp(mean_logprob(heard)),
-                nbest=heard.nbest,
+                fallback_level=hypothesis.fallback_level,
+                failed_checks=hypothesis.failed_checks,
+                confidence=math.exp(mean_logprob(hypothesis)),
+                nbest=hypothesis.nbest,
             )
-            for heard, (text, language) in zip(hypotheses, self._texts(hypotheses), strict=True)
+            for hypothesis, (text, language) in zip(hypotheses, self._texts(hypotheses), strict=True)
         ]
 
 

@@ -79,8 +79,8 @@ class Hypothesis(NamedTuple):
         return np.asarray([np.exp(total / max(1, count)) for total, count in pairs])
 
 
-def mean_logprob(heard: Hypothesis) -> float:
-    decoded = [stretch.decoded for stretch in heard.chunks]
+def mean_logprob(hypothesis: Hypothesis) -> float:
+    decoded = [stretch.decoded for stretch in hypothesis.chunks]
     return sum(each.sum_logprob for each in decoded) / max(1, sum(each.num_chosen for each in decoded))
 
 
@@ -97,16 +97,16 @@ def metrics_of(
     """
     return [
         DecodingMetrics(
-            avg_logprob=mean_logprob(heard),
-            no_speech_prob=heard.chunks[0].decoded.no_speech_prob,
+            avg_logprob=mean_logprob(hypothesis),
+            no_speech_prob=hypothesis.chunks[0].decoded.no_speech_prob,
             compression_ratio=compression_ratio(text.strip()),
             num_repeats=num_repeats(units(text.lower())),
             chars_per_second=chars_per_second(text.strip(), seconds_without_context(utterance)),
-            is_finished=all(stretch.decoded.is_finished for stretch in heard.chunks),
+            is_finished=all(stretch.decoded.is_finished for stretch in hypothesis.chunks),
             overrun_s=overrun_s,
             speech_s=None if utterance.speech is None else utterance.speech / MODEL_SAMPLE_RATE,
         )
-        for utterance, heard, text, overrun_s in zip(utterances, hypotheses, texts, overruns_s, strict=True)
+        for utterance, hypothesis, text, overrun_s in zip(utterances, hypotheses, texts, overruns_s, strict=True)
     ]
 
 

@@ -55,11 +55,11 @@ class FallbackDecoder(Protocol):
 class DeletionRecovery(Protocol):
     """What knows where speech is that a text says nothing of."""
 
-    def find_deletions(self, row: int, utterance: Utterance, heard: Hypothesis) -> list[Any]:
+    def find_deletions(self, row: int, utterance: Utterance, hypothesis: Hypothesis) -> list[Any]:
         """See `audiomill.models.base.Ladder`."""
         ...
 
-    def fill_deletions(self, heard: Hypothesis, parts: Sequence[tuple[Any, Hypothesis]]) -> Hypothesis:
+    def fill_deletions(self, hypothesis: Hypothesis, parts: Sequence[tuple[Any, Hypothesis]]) -> Hypothesis:
         """What was found in the parts of a segment in place of its text, where that says more."""
         ...
 
@@ -141,15 +141,17 @@ class TemperatureFallback:
         """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
         if fallback_level > len(_FALLBACK_LEVELS):
             assert self._second is not None, "rungs end with those of one model otherwise"
-            return [Prediction(heard) for heard in self._second.decode(batch, SECOND_PASS)]
+            return [Prediction(redecoded) for redecoded in self._second.decode(batch, SECOND_PASS)]
         if fallback_level > 1:
-            return [Prediction(heard) for heard in self._model.decode(batch, _FALLBACK_LEVELS[fallback_level - 1])]
+            return [
+                Prediction(redecoded) for redecoded in self._model.decode(batch, _FALLBACK_LEVELS[fallback_level - 1])
+            ]
         window = self._model.context(0, _FALLBACK_LEVELS[0])
         # Long segments were shown the full window at once: the first answer was this one.
         is_fresh = [self._model.padded_length(len(utterance.pcm_T)) < window for utterance in batch]
         fresh = [utterance for utterance, wanted in zip(batch, is_fresh, strict=True) if wanted]
-        heard = iter(self._model.decode(fresh, _FALLBACK_LEVELS[0]) if fresh else ())
-        return [Prediction(next(heard) if wanted else None) for wanted in is_fresh]
+        redecoded = iter(self._model.decode(fresh, _FALLBACK_LEVELS[0]) if fresh else ())
+        return [Prediction(next(redecoded) if wanted else None) for wanted in is_fresh]
 
     def choose_better(
         self, utterances: Sequence[Utterance], before: Sequence[Prediction], after: Sequence[Prediction]
@@ -192,20 +194,24 @@ class TemperatureFallback:
     def finalize(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Hypothesis]:
         """Marks what passes no rung, and empties what is made of silence (or of doubt, by option)."""
         results = []
-        for heard, metrics in zip(texts, self._model.metrics(utterances, texts), strict=True):
+        for hypothesis, metrics in zip(texts, self._model.metrics(utterances, texts), strict=True):
             if is_silence(metrics, self._text):
-                results.append(_emptied(heard, (SILENCE,)) if any(s.decoded.tokens for s in heard.chunks) else heard)
+                results.append(
+                    _emptied(hypothesis, (SILENCE,)) if any(s.decoded.tokens for s in hypothesis.chunks) else hypothesis
+                )
                 continue
             failed = failed_checks(metrics, self._text)
             is_dropped = bool(failed) and self._text.low_confidence == "drop"
-            results.append(_emptied(heard, failed) if is_dropped else heard._replace(failed_checks=failed))
+            results.append(_emptied(hypothesis, failed) if is_dropped else hypothesis._replace(failed_checks=failed))
         return results
 
     def _metrics(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[DecodingMetrics]:
         return self._model.metrics(utterances, [answer.text for answer in answers])
 
 
-def _emptied(heard: Hypothesis, failed_checks: tuple[str, ...]) -> Hypothesis:
+def _emptied(hypothesis: Hypothesis, failed_checks: tuple[str, ...]) -> Hypothesis:
     """Without its words; what was known about them stays."""
-    chunks = tuple(s._replace(decoded=s.decoded._replace(tokens=[], logprobs=[]), timed=None) for s in heard.chunks)
-    return heard._replace(chunks=chunks, failed_checks=failed_checks)
+    chunks = tuple(
+        s._replace(decoded=s.decoded._replace(tokens=[], logprobs=[]), timed=None) for s in hypothesis.chunks
+    )
+    return hypothesis._replace(chunks=chunks, failed_checks=failed_checks)

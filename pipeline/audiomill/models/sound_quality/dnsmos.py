@@ -62,8 +62,8 @@ def _window(wave_T: NDArray[np.float32]) -> tuple[float, float, float, float]:
     mel = _log_mels(wave_T[:-160])[None]
     listener = p808.run(None, {"input_1": mel})[0][0][0]
     pairs = ((SIGNAL, signal), (BACKGROUND, background), (OVERALL, overall))
-    told = [float(np.polyval(polynomial, value)) for polynomial, value in pairs]
-    return told[0], told[1], told[2], float(listener)
+    scores = [float(np.polyval(polynomial, value)) for polynomial, value in pairs]
+    return scores[0], scores[1], scores[2], float(listener)
 
 
 def _log_mels(wave_T: NDArray[np.float32]) -> NDArray[np.float32]:

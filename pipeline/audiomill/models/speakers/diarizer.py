@@ -92,15 +92,17 @@ class Diarizer(SpeechModel):
         return -(-max(num_samples, self._classifier.least) // step) * step
 
     def parity(self, utterance: Utterance) -> Parity:
-        return self._classifier.parity(_own(utterance))
+        return self._classifier.parity(_without_context(utterance))
 
     def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Local speakers of each row."""
         longest = self._classifier.window
-        windows = [window for row, each in enumerate(batch) for window in _windows(row, _own(each), longest)]
+        windows = [
+            window for row, each in enumerate(batch) for window in _windows(row, _without_context(each), longest)
+        ]
         stretches = [
             (window, local, *stretch)
-            for window, spans in zip(windows, self._heard(windows), strict=True)
+            for window, spans in zip(windows, self._local_spans(windows), strict=True)
             for local, own in enumerate(spans)
             for stretch in _stretches(
                 window.pcm_T, own, [span for other in spans if other is not own for span in other]
@@ -115,7 +117,7 @@ class Diarizer(SpeechModel):
         return [Prediction(None, Readout(local=tuple(each))) for each in results]
 
     @torch.inference_mode()
-    def _heard(self, windows: Sequence[_Window]) -> list[list[list[_Span]]]:
+    def _local_spans(self, windows: Sequence[_Window]) -> list[list[list[_Span]]]:
         """Spans of each local speaker of each window."""
         order = sorted(range(len(windows)), key=lambda at: self._filled(len(windows[at].pcm_T)))
         results: list[list[list[_Span]]] = [[] for _ in windows]
@@ -146,7 +148,7 @@ class Diarizer(SpeechModel):
         ]
 
 
-def _own(utterance: Utterance) -> NDArray[np.int16]:
+def _without_context(utterance: Utterance) -> NDArray[np.int16]:
     """Without its context."""
     return utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]
 

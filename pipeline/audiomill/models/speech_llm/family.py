@@ -18,7 +18,7 @@ from audiomill.models.speech_llm.settings import MODEL_TYPE, settings_of_folder
 from audiomill.text.spoken_text import Text
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TEXT,))
 
 
@@ -62,7 +62,7 @@ FAMILY = Family(
         licence="those of its encoder and its language model",
     ),
     recognises=lambda path, settings: settings.get("model_type") == MODEL_TYPE,
-    gives=_gives,
+    gives=_provides,
     shape=_shape,
     check=_check,
     load=_load,

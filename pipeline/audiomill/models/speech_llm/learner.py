@@ -110,7 +110,9 @@ class ProjectorLearner:
         random = np.random.default_rng([seed, 5])
         is_empty = random.random(len(rows)) < self._config.no_speech_share
         pairs = zip(rows, labels, is_empty.tolist(), strict=True)
-        shown = [(nothing_said(len(row), random), label[-1:]) if empty else (row, label) for row, label, empty in pairs]
+        shown = [
+            (no_speech_clip(len(row), random), label[-1:]) if empty else (row, label) for row, label, empty in pairs
+        ]
         prefixes = self._prefixes([row for row, _ in shown], is_empty, random)
         texts = [label for _, label in shown]
         logprobs = self._logprobs(prefixes, texts)
@@ -120,10 +122,10 @@ class ProjectorLearner:
 
     def _prefixes(self, rows: Rows, is_empty: NDArray[np.bool_], random: np.random.Generator) -> list[Tensor]:
         """prefix_PD of each row, as `inputs_embeds` take them; some frames are hidden. Noise never comes again."""
-        said = iter(self._remembered.frames([row for row, empty in zip(rows, is_empty, strict=True) if not empty]))
+        text = iter(self._remembered.frames([row for row, empty in zip(rows, is_empty, strict=True) if not empty]))
         noise = [Utterance(row, 0, 0, ("", None), 0, None) for row, empty in zip(rows, is_empty, strict=True) if empty]
         unsaid = iter(self._parts.encoder.frames(noise) if noise else ())
-        frames = [self._hidden((next(unsaid) if empty else next(said)).float(), random) for empty in is_empty]
+        frames = [self._hidden((next(unsaid) if empty else next(text)).float(), random) for empty in is_empty]
         counts = [self._parts.projector.num_steps(len(each)) for each in frames]
         steps_BSD = self._parts.projector(nn.utils.rnn.pad_sequence(frames, batch_first=True))
         before, after = (self._parts.lm.embedded(tokens) for tokens in self._prompt)
@@ -212,7 +214,7 @@ class CachedFrames:
         return self._projected.stages(utterance)
 
 
-def nothing_said(num_samples: int, random: np.random.Generator) -> NDArray[np.int16]:
+def no_speech_clip(num_samples: int, random: np.random.Generator) -> NDArray[np.int16]:
     """pcm_T of silence, or of noise of some loudness."""
     if random.random() < 0.5:
         return np.zeros(num_samples, np.int16)

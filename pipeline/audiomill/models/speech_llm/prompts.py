@@ -12,10 +12,10 @@ def prompt_for(tokenizer: Any) -> str:
     """The prompt of a language model that nobody gave one: by its chat template, where it has one."""
     if not getattr(tokenizer, "chat_template", None):
         return DEFAULT_PROMPT
-    said = [{"role": "user", "content": DEFAULT_REQUEST}]
+    chat = [{"role": "user", "content": DEFAULT_REQUEST}]
     with on_a_fixed_day():
         prompt: str = tokenizer.apply_chat_template(
-            said, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            chat, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
     return prompt
 

@@ -26,7 +26,7 @@ def _shape(path: Path) -> Shape:
     return Shape(width=config.d_model, num_layers=config.encoder_layers, hop=HOP)
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TEXT, VECTORS, CODES, BEAMS))
 
 
@@ -58,7 +58,7 @@ FAMILY = Family(
         licence="MIT",
     ),
     recognises=lambda path, settings: settings.get("model_type") == "speech_to_text",
-    gives=_gives,
+    gives=_provides,
     shape=_shape,
     check=_check,
     load=_load,

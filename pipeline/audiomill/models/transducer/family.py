@@ -15,7 +15,7 @@ from audiomill.models.frames.frame_families import PRECISIONS
 _MODEL_TYPES = ("parakeet_tdt", "parakeet_rnnt")
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((TEXT, VECTORS, CODES))
 
 
@@ -36,7 +36,7 @@ FAMILY = Family(
         transformers=(5, 13),
     ),
     recognises=lambda path, settings: settings.get("model_type") in _MODEL_TYPES,
-    gives=_gives,
+    gives=_provides,
     shape=shape,
     load=_load,
     reads_alone=True,

@@ -13,7 +13,7 @@ from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
 from audiomill.models.shape import Shape
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((VECTORS, CODES))
 
 
@@ -46,7 +46,7 @@ FAMILY = Family(
         licence="that of the checkpoint that makes its codes",
     ),
     recognises=lambda path, settings: KEY in settings,
-    gives=_gives,
+    gives=_provides,
     shape=_shape,
     load=_load,
     batch_seconds=FRAMES_BATCH_S,

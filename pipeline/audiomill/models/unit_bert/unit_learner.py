@@ -68,7 +68,7 @@ class UnitLearner:
         logits_NV = self.model.lm_head(states_BLD[masked_BL]).float()
         targets_N = target_BL[masked_BL]
         total = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
-        return Loss(total, float(len(targets_N)), _told(logits_NV, targets_N, total))
+        return Loss(total, float(len(targets_N)), _metrics(logits_NV, targets_N, total))
 
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         raise AssertionError("a language model over codes has no texts")
@@ -86,7 +86,7 @@ class UnitLearner:
             (folder / CODEBOOK).write_bytes(Path(self._plan.codebook).read_bytes())
 
 
-def _told(logits_NV: Tensor, targets_N: Tensor, total: Tensor) -> dict[str, float]:
+def _metrics(logits_NV: Tensor, targets_N: Tensor, total: Tensor) -> dict[str, float]:
     right = (logits_NV.detach().argmax(-1) == targets_N).float().mean()
     mean = min(float(total.detach()) / max(1, len(targets_N)), 30.0)
     return {"accuracy": float(right), "token_perplexity": math.exp(mean)}

@@ -46,8 +46,8 @@ def mixture_weights(
 def _read(mixture: str, storage_options: dict[str, object]) -> list[float]:
     expected = "expected uniform, or a JSON file with a weight for each hidden state"
     try:
-        told = json.loads(Place(absolute(mixture), storage_options).read())
-        results = [float(weight) for weight in (told["weights"] if isinstance(told, dict) else told)]
+        values = json.loads(Place(absolute(mixture), storage_options).read())
+        results = [float(weight) for weight in (values["weights"] if isinstance(values, dict) else values)]
     except FileNotFoundError as error:
         raise UsageError(f"--mixture {mixture}: no such file; {expected}") from error
     except (ValueError, TypeError, KeyError) as error:

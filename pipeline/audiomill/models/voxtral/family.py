@@ -21,7 +21,7 @@ def _languages() -> frozenset[str]:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.hf_speech_llm import Layout, Wave, heard_features, load_borrowed, tensors_of
+    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, load_borrowed, tensors_of
 
     def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
         asked = {
@@ -38,7 +38,7 @@ def _load(loading: Loading) -> SpeechModel:
         Layout(
             kind="VoxtralForConditionalGeneration",
             request=request,
-            heard=heard_features,
+            audio_features=audio_features,
             languages=_languages,
             needs=_NEEDS,
         ),

@@ -13,7 +13,7 @@ from audiomill.models.shape import Shape
 from audiomill.text.spoken_text import Text
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((VECTORS, CODES))
 
 
@@ -51,7 +51,7 @@ FAMILY = Family(
         licence="MIT",
     ),
     recognises=lambda path, settings: path.suffix == ".pt" or settings.get("model_type") == "audiomill_wav2vec",
-    gives=_gives,
+    gives=_provides,
     shape=_shape,
     load=_load,
     batch_seconds=FRAMES_BATCH_S,

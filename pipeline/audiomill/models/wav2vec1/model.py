@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance, side_by_side
+from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance, stack_rows
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wav2vec1.network import Wav2Vec, num_frames
 
@@ -40,7 +40,7 @@ class Wav2VecModel(SpeechModel):
         """Vectors and codes."""
         spec, device = self._model.spec, self._parameter.device
         lengths = [max(spec.receptive_field, len(u.pcm_T)) for u in batch]
-        pcm_BT = side_by_side(batch, max(lengths))
+        pcm_BT = stack_rows(batch, max(lengths))
         waveform_BT = (torch.from_numpy(pcm_BT).to(device).float() / 32768.0).to(self._parameter.dtype)
         z_BFC, c_BFC, codes_BFK, _ = self._model(
             waveform_BT, torch.tensor(lengths, device=device), 1 in self._wants.layers

@@ -38,7 +38,7 @@ class Predictor(nn.Module):
         return out
 
 
-class _Told(NamedTuple):
+class PredictionLoss(NamedTuple):
     """Sums over a batch: loss (nats), pairs of a frame and a step, and how many of them were told from all negatives."""
 
     loss: Tensor
@@ -60,7 +60,7 @@ def drawn_negatives(num_frames: Sequence[int], random: np.random.Generator) -> N
     return index_BFN
 
 
-def contrastive(h_BCFK: Tensor, z_BCF: Tensor, frames_B: Tensor, negatives_BFN: Tensor) -> _Told:
+def contrastive(h_BCFK: Tensor, z_BCF: Tensor, frames_B: Tensor, negatives_BFN: Tensor) -> PredictionLoss:
     """Binary cross-entropy of z_{i+k} against its negatives, given h_k(c_i), for every i and k that a row has.
 
     Args:
@@ -83,4 +83,4 @@ def contrastive(h_BCFK: Tensor, z_BCF: Tensor, frames_B: Tensor, negatives_BFN: 
         loss = loss + loss_BF.masked_fill(~is_there_BF, 0.0).sum()
         pairs += int(is_there_BF.sum())
         right += int(((true_BF > false_BFN.amax(-1)) & is_there_BF).sum())
-    return _Told(loss, pairs, right)
+    return PredictionLoss(loss, pairs, right)

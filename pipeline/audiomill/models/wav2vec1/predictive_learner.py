@@ -69,19 +69,19 @@ class Wav2VecPretrainer:
         model, device = self.model, self.model.device
         lengths = [len(row) for row in rows]
         z_BCF, frames_B = model.feature_extractor(_waveform(rows, device), torch.tensor(lengths, device=device))
-        told: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         seen_BCF, extra = z_BCF, z_BCF.new_zeros(())
         if model.vector_quantizer is not None:
             result = quantized(model.vector_quantizer, z_BCF, frames_B, self._heat)
             seen_BCF, extra = result.q_BCF.to(z_BCF.dtype), result.loss
             few = _COLLAPSED * model.spec.vq_groups
-            told = {"perplexity": result.perplexity, "collapsed": float(result.perplexity < few)}
+            metrics = {"perplexity": result.perplexity, "collapsed": float(result.perplexity < few)}
         c_BCF = model.feature_aggregator(seen_BCF, frames_B)
         random = np.random.default_rng([seed, 5])
         negatives = torch.from_numpy(drawn_negatives(frames_B.tolist(), random)).to(device)
         pairs = contrastive(model.wav2vec_predictions(c_BCF), seen_BCF, frames_B, negatives)
-        told["accuracy"] = pairs.num_right / max(1, pairs.num_pairs)
-        return Loss(pairs.loss + extra * pairs.num_pairs, float(pairs.num_pairs), told)
+        metrics["accuracy"] = pairs.num_right / max(1, pairs.num_pairs)
+        return Loss(pairs.loss + extra * pairs.num_pairs, float(pairs.num_pairs), metrics)
 
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         raise AssertionError("pretraining has no texts")

@@ -240,10 +240,10 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
     learner = CtcLearner(model.to(device), folder, form, config, not is_own, language_heads, row_languages)
     if config.by_language:
         counts = Counter(each.language for each in texts)
-        told = ", ".join(
+        missing_names = ", ".join(
             f"{name} ({counts[name]} clips, {len(form.vocabulary.tokens)} tokens)" for name, form in forms.items()
         )
-        learner.notes = (f"languages: {told}",)
+        learner.notes = (f"languages: {missing_names}",)
     elif _has_head(settings) and not is_own and not config.from_scratch:
         learner.notes = (
             f"the checkpoint's head of {num_before} tokens is replaced by a new one of {len(vocabulary.tokens)}, made of the "

@@ -74,12 +74,12 @@ class Pretrainer:
             **inputs, mask_time_indices=mask, sampled_negative_indices=torch.from_numpy(negatives).to(device)
         )
         perplexity = float(model.codevector_perplexity)
-        told = {
+        metrics = {
             "perplexity": perplexity,
             "contrastive_loss": float(model.contrastive_loss) / max(1, int(mask_BF.sum())),
             "collapsed": float(perplexity < _COLLAPSED * self.model.config.num_codevector_groups),
         }
-        return Loss(model.loss, float(mask_BF.sum()), told)
+        return Loss(model.loss, float(mask_BF.sum()), metrics)
 
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         raise AssertionError("pretraining has no texts")

@@ -38,17 +38,17 @@ class Part(NamedTuple):
 
 
 def parts_of(
-    row: int, utterance: Utterance, heard: Hypothesis, sizes: Callable[[Sequence[int]], list[int]]
+    row: int, utterance: Utterance, hypothesis: Hypothesis, sizes: Callable[[Sequence[int]], list[int]]
 ) -> list[Part]:
     """The parts of a segment some of whose speech has too few words, or none.
 
     Args:
         row: of the segment.
         utterance: without context.
-        heard: with times of tokens.
+        hypothesis: with times of tokens.
         sizes: bytes of each of some tokens.
     """
-    timed = [token for stretch in heard.chunks for token in stretch.timed or ()]
+    timed = [token for stretch in hypothesis.chunks for token in stretch.timed or ()]
     if not timed or not any(_is_spoken(utterance.pcm_T[start:stop]) for start, stop in _lulls(timed, utterance.pcm_T)):
         return []
     runs = _runs(utterance)
@@ -71,7 +71,7 @@ def parts_of(
             utterance._replace(
                 pcm_T=utterance.pcm_T[start:stop],
                 start=utterance.start + start,
-                language=heard.language,
+                language=hypothesis.language,
                 speech=sum(max(0, min(b, stop) - max(a, start)) for a, b in runs),
                 vad_mask=utterance.vad_mask and utterance.vad_mask[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)],
             ),
@@ -106,10 +106,10 @@ def _runs(utterance: Utterance) -> list[tuple[int, int]]:
     return joined
 
 
-def joined(heard: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
+def joined(hypothesis: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
     """Texts of the parts, as one of the segment."""
     chunks = [_moved(stretch, part.start) for part, result in parts for stretch in result.chunks]
-    return heard._replace(chunks=tuple(chunks))
+    return hypothesis._replace(chunks=tuple(chunks))
 
 
 def _moved(stretch: DecodedChunk, by: int) -> DecodedChunk:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.base import Utterance, side_by_side
+from audiomill.models.base import Utterance, stack_rows
 from audiomill.models.mel import HOP_SAMPLES, LogMel
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest
@@ -157,10 +157,12 @@ class EncodeDecode:
         if self._task_options.keeps_hidden:
             self._hidden |= dict(zip(names, hidden_BFD, strict=True))
         prompts = [[*self._task_options.before, *self._prompt(row, self._task_options.timestamps)] for row in rows]
-        said = None if self._options.is_short_context else [self._said(*self._passes[name]) for name in names]
-        return DecodeRequest(looked_at, prompts, names, [self._seed(name) for name in names], said=said)
+        max_tokens = (
+            None if self._options.is_short_context else [self._max_tokens(*self._passes[name]) for name in names]
+        )
+        return DecodeRequest(looked_at, prompts, names, [self._seed(name) for name in names], said=max_tokens)
 
-    def _said(self, row: int, start: int) -> int:
+    def _max_tokens(self, row: int, start: int) -> int:
         """Tokens that somebody may say behind a sample."""
         return int(SAID_A_SECOND * (len(self._utterances[row].pcm_T) - start) / MODEL_SAMPLE_RATE) + SAID_AT_ONCE
 
@@ -206,7 +208,7 @@ class EncodeDecode:
         heartbeat()
         passes = [self._passes[name] for name in names]
         context, device = self._contexts[passes[0][0]], self._weights.decoder.device
-        pcm_BT = torch.from_numpy(side_by_side([self._utterances[row] for row, _ in passes], context))
+        pcm_BT = torch.from_numpy(stack_rows([self._utterances[row] for row, _ in passes], context))
         if device.type == "cuda":
             pcm_BT = pcm_BT.pin_memory().to(device, non_blocking=True)
         mel_BMF = self._weights.mel(pcm_BT.float() / 32768.0).to(self._weights.encoder.dtype)

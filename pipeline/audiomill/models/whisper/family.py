@@ -27,7 +27,7 @@ def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
     return settings.get("model_type") == "whisper" or ctranslate2.is_ctranslate2(path)
 
 
-def _gives(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     try:
         is_english = vocabulary_size(path) == ENGLISH_VOCABULARY
     except ModelError:  # what is missing is told where it is needed
@@ -96,7 +96,7 @@ FAMILY = Family(
         licence="MIT; the checkpoint's own where others trained it",
     ),
     recognises=_recognises,
-    gives=_gives,
+    gives=_provides,
     shape=_shape,
     check=_check,
     load=_load,

@@ -240,21 +240,24 @@ class WhisperModel:
 
     def metrics(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
-        whole = [[token for token in heard.tokens if token < self._tokens.end] for heard in texts]
+        whole = [[token for token in hypothesis.tokens if token < self._tokens.end] for hypothesis in texts]
         pairs = zip(utterances, texts, strict=True)
         overruns_s = [
-            last_beginning(heard, self._tokens) - seconds_without_context(utterance) for utterance, heard in pairs
+            last_beginning(hypothesis, self._tokens) - seconds_without_context(utterance)
+            for utterance, hypothesis in pairs
         ]
         return metrics_of(utterances, texts, self._tokenizer.decode_batch(whole), overruns_s)
 
-    def find_deletions(self, row: int, utterance: Utterance, heard: Hypothesis) -> list[Part]:
+    def find_deletions(self, row: int, utterance: Utterance, hypothesis: Hypothesis) -> list[Part]:
         """The parts of a segment some of whose speech has too few words; they are told by times of words."""
-        return parts_of(row, _core(utterance), heard, lambda ids: [len(each.encode()) for each in self._singles(ids)])
+        return parts_of(
+            row, _core(utterance), hypothesis, lambda ids: [len(each.encode()) for each in self._singles(ids)]
+        )
 
     def _singles(self, ids: Sequence[int]) -> list[str]:
         return list(self._tokenizer.decode_batch([[each] for each in ids]))
 
-    def fill_deletions(self, heard: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
+    def fill_deletions(self, hypothesis: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
         """The texts of the parts in place of the segment's, where they say more and every one of them is clear."""
         result = self.metrics([part.utterance for part, _ in parts], [text for _, text in parts])
         kept = [pair for pair, metrics in zip(parts, result, strict=True) if not is_silence(metrics, self._text)]
@@ -263,52 +266,57 @@ class WhisperModel:
             for metrics in result
             if not is_silence(metrics, self._text)
         )
-        before, after = (self._num_words(each.tokens) for each in (heard, joined(heard, kept)))
-        return joined(heard, kept) if clear and after >= before + MIN_MORE_WORDS else heard
+        before, after = (self._num_words(each.tokens) for each in (hypothesis, joined(hypothesis, kept)))
+        return joined(hypothesis, kept) if clear and after >= before + MIN_MORE_WORDS else hypothesis
 
     def _num_words(self, tokens: Sequence[int]) -> int:
         return len(units(self._tokenizer.decode([token for token in tokens if token < self._tokens.end])))
 
-    def _words(self, heard: Hypothesis, utterance: Utterance) -> tuple[TimedText, ...]:
+    def _words(self, hypothesis: Hypothesis, utterance: Utterance) -> tuple[TimedText, ...]:
         """Words with their confidence; without times where none were asked for."""
-        end, avg_logprob = self._tokens.end, mean_logprob(heard)
+        end, avg_logprob = self._tokens.end, mean_logprob(hypothesis)
         timed: list[TimedToken] = []
-        for stretch in heard.chunks:
+        for stretch in hypothesis.chunks:
             pairs = zip(stretch.decoded.tokens, stretch.decoded.logprobs, strict=True)
             untimed = [TimedToken(token, 0, 0, math.exp(logprob)) for token, logprob in pairs if token < end]
             timed += untimed if stretch.timed is None else stretch.timed
 
         def judge(probability: float) -> float:
-            return word_confidence(Evidence(probability, avg_logprob, heard.fallback_level))
+            return word_confidence(Evidence(probability, avg_logprob, hypothesis.fallback_level))
 
-        words = words_of(timed, self._tokenizer, heard.language, judge)
+        words = words_of(timed, self._tokenizer, hypothesis.language, judge)
         return words if self._heads is None else settled(words, _core(utterance).pcm_T)
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
-        spans = [phrase_tokens(heard, self._tokens, len(u.pcm_T)) for u, heard in zip(utterances, texts, strict=True)]
-        whole = [[t for t in heard.tokens if t < self._tokens.end] for heard in texts]
+        spans = [
+            phrase_tokens(hypothesis, self._tokens, len(u.pcm_T))
+            for u, hypothesis in zip(utterances, texts, strict=True)
+        ]
+        whole = [[t for t in hypothesis.tokens if t < self._tokens.end] for hypothesis in texts]
         decoded_texts = self._tokenizer.decode_batch(
             [*whole, *(ids for row in spans for ids, _, _ in row)], skip_special_tokens=True
         )
         pieces = iter(decoded_texts[len(whole) :])
         transcripts = []
-        for utterance, heard, text, row in zip(utterances, texts, decoded_texts, spans, strict=False):
-            words, no_speech_prob = self._words(heard, utterance), heard.chunks[0].decoded.no_speech_prob
+        for utterance, hypothesis, text, row in zip(utterances, texts, decoded_texts, spans, strict=False):
+            words, no_speech_prob = self._words(hypothesis, utterance), hypothesis.chunks[0].decoded.no_speech_prob
             phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
             transcripts.append(
                 Transcript(
                     text=text.strip(),
-                    language=heard.language,
-                    language_probability=heard.language_probability,
-                    avg_logprob=mean_logprob(heard),
+                    language=hypothesis.language,
+                    language_probability=hypothesis.language_probability,
+                    avg_logprob=mean_logprob(hypothesis),
                     no_speech_prob=no_speech_prob,
                     words=words if self._heads is not None else None,
                     phrases=tuple(p for p in phrases if p.text) if self._asked.timestamps else None,
-                    fallback_level=heard.fallback_level,
-                    failed_checks=heard.failed_checks,
+                    fallback_level=hypothesis.fallback_level,
+                    failed_checks=hypothesis.failed_checks,
                     confidence=segment_confidence(
-                        [word.confidence or 0.0 for word in words], no_speech_prob, has_failed=bool(heard.failed_checks)
+                        [word.confidence or 0.0 for word in words],
+                        no_speech_prob,
+                        has_failed=bool(hypothesis.failed_checks),
                     ),
                 )
             )

@@ -62,18 +62,18 @@ class Packer:
         """An answer for each member."""
         if len(pack.members) == 1:
             return [answer]
-        heard: Hypothesis = answer.text
-        timed = [token for stretch in heard.chunks for token in stretch.timed or ()]
+        hypothesis: Hypothesis = answer.text
+        timed = [token for stretch in hypothesis.chunks for token in stretch.timed or ()]
         # A word belongs to the member whose share of the window (half of the gaps with it) its middle lies in.
         ends = [start + len(utterances[i].pcm_T) for start, i in zip(pack.starts, pack.members, strict=True)]
         edges = [(end + start) // 2 for end, start in zip(ends[:-1], pack.starts[1:], strict=True)]
         own: list[list[TimedToken]] = [[] for _ in pack.members]
-        for _, members in word_groups(timed, self._tokenizer, heard.language):
+        for _, members in word_groups(timed, self._tokenizer, hypothesis.language):
             middle = (members[0].start + members[-1].stop) // 2
             own[int(np.searchsorted(edges, middle, side="right"))] += members
         lengths = [end - start for start, end in zip(pack.starts, ends, strict=True)]
         return [
-            Prediction(_part(heard, tokens, start, length))
+            Prediction(_part(hypothesis, tokens, start, length))
             for tokens, start, length in zip(own, pack.starts, lengths, strict=True)
         ]
 
@@ -93,11 +93,11 @@ def _most_tokens(num_samples: int) -> float:
     return TOKENS_FREE + TOKENS_PER_SECOND * num_samples / MODEL_SAMPLE_RATE
 
 
-def _part(heard: Hypothesis, timed: Sequence[TimedToken], start: int, length: int) -> Hypothesis:
+def _part(hypothesis: Hypothesis, timed: Sequence[TimedToken], start: int, length: int) -> Hypothesis:
     """What was heard between two samples, on the clock of its own. With more words than anybody says in that time some are
     others' or invented: it counts as not finished, and is heard again alone."""
     logprobs = [float(np.log(token.probability)) for token in timed]
-    whole = [stretch.decoded for stretch in heard.chunks]
+    whole = [stretch.decoded for stretch in hypothesis.chunks]
     decoded = DecodedTokens(
         tokens=[token.token for token in timed],
         logprobs=logprobs,
@@ -110,4 +110,4 @@ def _part(heard: Hypothesis, timed: Sequence[TimedToken], start: int, length: in
         token._replace(start=min(max(token.start - start, 0), length), stop=min(max(token.stop - start, 0), length))
         for token in timed
     ]
-    return heard._replace(chunks=(DecodedChunk(0, decoded, tuple(own)),))
+    return hypothesis._replace(chunks=(DecodedChunk(0, decoded, tuple(own)),))

@@ -29,8 +29,10 @@ def whisper_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
     result = None if settings.get("quantization_config") else _safetensors(folder)
     if result is None:
         return transformers_parts(folder)
-    told = folder / "generation_config.json"  # older checkpoints have all in one file
-    generation: dict[str, Any] = json.loads(told.read_text(encoding="utf-8")) if told.exists() else settings
+    generation_file = folder / "generation_config.json"  # older checkpoints have all in one file
+    generation: dict[str, Any] = (
+        json.loads(generation_file.read_text(encoding="utf-8")) if generation_file.exists() else settings
+    )
     try:
         return Skeleton(Dimensions.of(settings), result), generation
     except KeyError:  # other names, which transformers may know
@@ -54,10 +56,10 @@ def transformers_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
         model.load_state_dict(_skeleton(folder, sizes, weights).state_dict(), assign=True)
         model.tie_weights()
         return model.requires_grad_(True).eval(), ctranslate2.generation_settings(folder)
-    model, told = WhisperForConditionalGeneration.from_pretrained(
+    model, loading_info = WhisperForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
     )
-    if missing := sorted(set(told["missing_keys"]) - TIED.keys()):
+    if missing := sorted(set(loading_info["missing_keys"]) - TIED.keys()):
         raise ModelError(
             f"{folder}: the weights lack {len(missing)} tensors, the first is {missing[0]}; expected a whole checkpoint"
         )
@@ -80,8 +82,8 @@ def _safetensors(folder: Path) -> dict[str, torch.Tensor] | None:
 
     try:
         index = folder / "model.safetensors.index.json"
-        told = json.loads(index.read_text())["weight_map"].values() if index.exists() else ["model.safetensors"]
-        files = [load_file(folder / Path(name).name) for name in sorted(set(told))]
+        file_names = json.loads(index.read_text())["weight_map"].values() if index.exists() else ["model.safetensors"]
+        files = [load_file(folder / Path(name).name) for name in sorted(set(file_names))]
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
     return {name: weight.float() for each in files for name, weight in each.items()}

@@ -11,11 +11,11 @@ from audiomill.models.whisper.tokens import TIMESTAMP_STEP_S, WhisperTokens
 STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 
 
-def last_beginning(heard: Hypothesis, tokens: WhisperTokens) -> float:
+def last_beginning(hypothesis: Hypothesis, tokens: WhisperTokens) -> float:
     """Seconds at which the last phrase with words is said to begin. Where it is said to end tells nothing: in a short
     context Whisper likes to close its phrases late."""
     result = 0.0
-    for stretch in heard.chunks:
+    for stretch in hypothesis.chunks:
         for stamp, text in pairwise(stretch.decoded.tokens):
             if stamp >= tokens.first_timestamp and text < tokens.end:
                 at = stretch.start / MODEL_SAMPLE_RATE + (stamp - tokens.first_timestamp) * TIMESTAMP_STEP_S
@@ -23,14 +23,14 @@ def last_beginning(heard: Hypothesis, tokens: WhisperTokens) -> float:
     return result
 
 
-def phrase_tokens(heard: Hypothesis, tokens: WhisperTokens, num_samples: int) -> list[tuple[list[int], int, int]]:
+def phrase_tokens(hypothesis: Hypothesis, tokens: WhisperTokens, num_samples: int) -> list[tuple[list[int], int, int]]:
     """Text tokens between timestamp tokens, with the samples that the stamps stand for.
 
     A last phrase without end stamp ends with its stretch.
     """
     phrases: list[tuple[list[int], int, int]] = []
-    stops = [*(stretch.start for stretch in heard.chunks[1:]), num_samples]
-    for stretch, stop in zip(heard.chunks, stops, strict=True):
+    stops = [*(stretch.start for stretch in hypothesis.chunks[1:]), num_samples]
+    for stretch, stop in zip(hypothesis.chunks, stops, strict=True):
         start, text = stretch.start, list[int]()
         for token in stretch.decoded.tokens:
             if token < tokens.end:

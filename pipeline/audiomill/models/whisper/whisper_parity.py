@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.base import Parity, Utterance, side_by_side
+from audiomill.models.base import Parity, Utterance, stack_rows
 from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, feature_extractor, relative
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.whisper import ctranslate2
@@ -34,7 +34,7 @@ def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) 
     extractor = feature_extractor(folder) or WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
     waveform = utterance.pcm_T[:_WINDOW_SAMPLES].astype(np.float32) / 32768.0
     theirs = extractor(waveform, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt").input_features
-    pcm_BT = torch.from_numpy(side_by_side([utterance], _WINDOW_SAMPLES)).to(model.device)
+    pcm_BT = torch.from_numpy(stack_rows([utterance], _WINDOW_SAMPLES)).to(model.device)
     ours = weights.mel(pcm_BT.float() / 32768.0)
     apart = relative(ours, theirs)
     if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:

@@ -73,7 +73,7 @@ def trace(config: TraceConfig) -> Trace:
         UsageError: the model or an option cannot be used.
         InputError: the file cannot be read as audio.
     """
-    job = config.job(_asked(config))
+    job = config.job(_task_for(config))
     max_seconds = config.pictures.max_seconds
     (result,) = found_tasks(job)
     spec, _ = settle(job, [result], "cpu", cpu_features())
@@ -99,7 +99,7 @@ def trace(config: TraceConfig) -> Trace:
     return Trace(job.inputs[0], task.label, pcm, is_cut, text, tuple(steps))
 
 
-def _asked(config: TraceConfig) -> ModelTask:
+def _task_for(config: TraceConfig) -> ModelTask:
     """Everything that this checkpoint can give."""
     checkpoint = find_checkpoint(config.model, config.plan.storage_options)
     shape, pictures = shape_of(checkpoint), config.pictures

@@ -95,9 +95,11 @@ def _tuned(config: RespellConfig, decoder: SearchConfig, console: Console) -> Se
     )
     result = tuned(job, console)
     weights = {name: getattr(result, name) for name in ("lm_weight", "word_score", "unknown_score", "rescore_weight")}
-    told = ", ".join(f"{flag(name)} {value:g}" for name, value in weights.items() if value != getattr(decoder, name))
+    changed_weights = ", ".join(
+        f"{flag(name)} {value:g}" for name, value in weights.items() if value != getattr(decoder, name)
+    )
     if not config.output.quiet:
-        console.print(f"weights: {told or 'as given'}", highlight=False)
+        console.print(f"weights: {changed_weights or 'as given'}", highlight=False)
     return result
 
 

@@ -39,8 +39,8 @@ def with_agreement(
     """
     scores = np.zeros((times, len(utterances)))
     for number, change in enumerate(CHANGES[:times]):
-        heard = hear([_changed(utterance, change) for utterance in utterances])
-        for at, (text, other) in enumerate(zip(texts, heard, strict=True)):
+        perturbed = hear([_changed(utterance, change) for utterance in utterances])
+        for at, (text, other) in enumerate(zip(texts, perturbed, strict=True)):
             if text is not None and other is not None:
                 words = units(text.text)
                 edits = word_edits(words, units(other.text))

@@ -61,7 +61,7 @@ def diarize(
     batched = run_model(own, diarizer.model, diarizer.spec.batch_samples)
     good = [number for number, answer in enumerate(batched.answers) if answer is not None]
     answers = [answer for answer in batched.answers if answer is not None]
-    heard = ([own[number] for number in good], answers)
+    diarized = ([own[number] for number in good], answers)
     kept = [cuts[number] for number in good]
     rows = observed_rows(kept, answers)
     lost = {number: batched.errors.get(number) for number in set(range(len(cuts))) - set(good)}
@@ -71,13 +71,13 @@ def diarize(
     if requested.splits:
         edges = [
             _edges(cut, utterance.pcm_T, answer.readout.local)
-            for cut, utterance, answer in zip(kept, heard[0], answers, strict=True)
+            for cut, utterance, answer in zip(kept, diarized[0], answers, strict=True)
         ]
         utterances = [
             [part for u, at in zip(each, edges, strict=True) for part in _parts(u, at)] for each in utterances
         ]
         kept = [part for cut, at in zip(kept, edges, strict=True) for part in _cut_parts(cut, at)]
-    return Diarized(kept, utterances, rows, batched, heard, lost)
+    return Diarized(kept, utterances, rows, batched, diarized, lost)
 
 
 def _edges(cut: Mapping[str, Any], pcm_T: NDArray[np.int16], local: Sequence[LocalSpeaker]) -> list[int]:

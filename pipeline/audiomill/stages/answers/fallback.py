@@ -58,10 +58,18 @@ def decode_with_fallback(
             decode[i] = answer
     parts = fallback_policy.find_deletions(utterances, decode)
     if parts:
-        heard = _run_in_batches([part.utterance for part in parts], task.model, task.spec.batch_samples).answers
-        lost = {part.row for part, answer in zip(parts, heard, strict=True) if answer is None}
-        told = [(part, answer) for part, answer in zip(parts, heard, strict=True) if answer and part.row not in lost]
-        decode = fallback_policy.fill_deletions([part for part, _ in told], [answer for _, answer in told], decode)
+        part_predictions = _run_in_batches(
+            [part.utterance for part in parts], task.model, task.spec.batch_samples
+        ).answers
+        lost = {part.row for part, answer in zip(parts, part_predictions, strict=True) if answer is None}
+        messages = [
+            (part, answer)
+            for part, answer in zip(parts, part_predictions, strict=True)
+            if answer and part.row not in lost
+        ]
+        decode = fallback_policy.fill_deletions(
+            [part for part, _ in messages], [answer for _, answer in messages], decode
+        )
     texts = fallback_policy.finalize(utterances, [answer.text for answer in decode])
     return [answer._replace(text=text) for answer, text in zip(decode, texts, strict=True)]
 

@@ -41,7 +41,7 @@ class Difference(NamedTuple):
     not_compared: str = ""
 
 
-def spread(parts: Sequence[int], num_wanted: int, seed: str) -> dict[int, int]:
+def choose_segments(parts: Sequence[int], num_wanted: int, seed: str) -> dict[int, int]:
     """How many segments of each part are compared; parts without any are left out.
 
     Args:
@@ -85,7 +85,7 @@ def largest(differences: Iterable[Difference]) -> Difference:
     )
 
 
-def beside_transformers(model: SpeechModel, utterances: Sequence[Utterance]) -> Parity:
+def parity_with_transformers(model: SpeechModel, utterances: Sequence[Utterance]) -> Parity:
     """One of the utterances through transformers' own processor and model: the shortest of those of a second or more."""
     long = [each for each in utterances if len(each.pcm_T) >= MODEL_SAMPLE_RATE] or list(utterances)
     try:
@@ -95,7 +95,7 @@ def beside_transformers(model: SpeechModel, utterances: Sequence[Utterance]) -> 
         return Parity(note=f"transformers raised {reason}")
 
 
-def unlike_transformers(difference: Difference, precision: str) -> str | None:
+def differs_from_transformers(difference: Difference, precision: str) -> str | None:
     """What is wrong beside transformers, or None."""
     if not difference.inputs_apart <= MAX_INPUTS_APART:
         return f"what the model is given is {difference.inputs_apart:.1e} from what transformers' processor gives"

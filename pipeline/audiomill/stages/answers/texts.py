@@ -83,9 +83,9 @@ def _calibrated(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts)
             text.agreement,
             text.fallback_level,
             text.text,
-            seconds_from_samples(len(_core(heard).pcm_T)),
+            seconds_from_samples(len(_core(utterance).pcm_T)),
         )
-        for heard, text in zip(utterances, texts, strict=True)
+        for utterance, text in zip(utterances, texts, strict=True)
         if text is not None
     ]
     expected = calibration_of(task.spec.calibration).expected_wer(np.array(signs).reshape(len(signs), len(SIGNS)))
@@ -106,9 +106,9 @@ def _redone(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> 
     again = [_core(utterances[n]) for n in doubtful]
     answers = run_model(again, second.model, second.spec.batch_samples).answers
     good = [at for at, answer in enumerate(answers) if answer is not None]
-    heard = [again[at] for at in good]
-    last = decode_with_fallback(second, heard, [answer for answer in answers if answer is not None])
-    written = dict(zip(good, second.model.transcripts(heard, [answer.text for answer in last]), strict=True))
+    second_pass = [again[at] for at in good]
+    last = decode_with_fallback(second, second_pass, [answer for answer in answers if answer is not None])
+    written = dict(zip(good, second.model.transcripts(second_pass, [answer.text for answer in last]), strict=True))
     results = list(texts)
     for at, number in enumerate(doubtful):
         before = texts[number]

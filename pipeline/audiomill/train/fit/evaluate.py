@@ -22,18 +22,18 @@ class Evaluation(NamedTuple):
 def evaluated(learner: Learner, clips: Clips, budget: int, language: str | None) -> Evaluation:
     """How well a learner writes clips with text."""
     errors = NO_ERRORS
-    said = clips.said(language)
-    texts = heard(learner, clips, budget, language)
-    for reference, hypothesis in zip(said, texts, strict=True):
+    references = clips.labelled_texts(language)
+    texts = transcribe_clips(learner, clips, budget, language)
+    for reference, hypothesis in zip(references, texts, strict=True):
         errors += score_pair(reference.text, hypothesis, reference.language)[0]
     shown = range(0, len(texts), max(1, -(-len(texts) // _MOST_SAMPLES)))
     return Evaluation(errors.rate, tuple((clips.texts[at], texts[at]) for at in shown))
 
 
-def heard(learner: Learner, clips: Clips, budget: int, language: str | None) -> list[str]:
+def transcribe_clips(learner: Learner, clips: Clips, budget: int, language: str | None) -> list[str]:
     """What a learner writes of each clip; `language`: of those that name none."""
     learner.model.eval()
-    languages = [each.language for each in clips.said(language)]
+    languages = [each.language for each in clips.labelled_texts(language)]
     result = [""] * len(clips)
     for picked in evaluation_batches(clips.num_samples, budget):
         texts = learner.transcripts(

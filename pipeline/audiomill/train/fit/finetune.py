@@ -59,7 +59,7 @@ def finetune(config: FinetuneConfig, console: Console) -> Report:
     )
 
 
-class Prepared(NamedTuple):
+class PreparedTraining(NamedTuple):
     """What is to be trained. `told`: of it, for the report."""
 
     training: Training
@@ -73,7 +73,7 @@ def carried_out(
     options: dict[str, Any],
     device: str,
     console: Console,
-    prepare: Callable[[Path, Console], Report | Prepared],
+    prepare: Callable[[Path, Console], Report | PreparedTraining],
 ) -> Report:
     """A job that trains, from its output's place to its report; in one process, or as one of those that torchrun started.
 
@@ -96,7 +96,7 @@ def _carried_out(
     config: TrainOutputConfig,
     options: dict[str, Any],
     console: Console,
-    prepare: Callable[[Path, Console], Report | Prepared],
+    prepare: Callable[[Path, Console], Report | PreparedTraining],
     worker: Worker | None,
 ) -> Report:
     """`worker`: which of the processes that torchrun started this is, None otherwise."""
@@ -107,7 +107,7 @@ def _carried_out(
         with first_alone(worker):  # the others find everything decoded
             begin(output, mirror, is_first, config.overwrite)
             result = prepare(output, quiet)
-            if isinstance(result, Prepared) and is_first:
+            if isinstance(result, PreparedTraining) and is_first:
                 check_same(output, result.training.train, result.training.dev)
             if mirror is not None and is_first:
                 mirror.push()  # before the others look there
@@ -119,7 +119,7 @@ def _carried_out(
         return {**ended(result.training, result.dropped, output, result.told), "is_new": True}
 
 
-def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | Prepared:
+def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | PreparedTraining:
     """What is to be trained, or the report of a run that is done."""
     train = dataclasses.replace(config.train, from_scratch=config.train.from_scratch or is_new(config.train.model))
     resolve_device(train.device)  # tells what is missing before anything is decoded
@@ -155,7 +155,7 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
         quiet.print(f"note: {note}", highlight=False, soft_wrap=True)
     pq.write_table(training.train, output / "clips.parquet")
     quiet.print(_heard_line(training, dropped), highlight=False, soft_wrap=True)
-    return Prepared(training, learner, dropped, {})
+    return PreparedTraining(training, learner, dropped, {})
 
 
 @contextlib.contextmanager
@@ -223,17 +223,17 @@ def _learnable(training: Training, learner: Learner) -> tuple[Training, list[Dro
             tables[role] = None
             continue
         clips = Clips(Path(training.folder), table)
-        labels = learner.labels(clips.said(training.config.language), clips.num_samples)
+        labels = learner.labels(clips.labelled_texts(training.config.language), clips.num_samples)
         for row, label in zip(table.to_pylist(), labels, strict=True):
             if isinstance(label, str) and (role == "train" or label in UNSCORED):
-                told = _told(label, row["language"] if label.endswith("_language") else row["text"])
-                dropped.append(Dropped(row["id"], row["source"], row["member"], row["role"], label, told))
+                detail = _outcome(label, row["language"] if label.endswith("_language") else row["text"])
+                dropped.append(Dropped(row["id"], row["source"], row["member"], row["role"], label, detail))
         keeps = [not isinstance(label, str) or (role == "dev" and label not in UNSCORED) for label in labels]
         tables[role] = clips.only(keeps).table
     return dataclasses.replace(training, train=tables["train"], dev=tables["dev"]), dropped
 
 
-def _told(reason: str, result: str | None) -> str:
+def _outcome(reason: str, result: str | None) -> str:
     expected = {
         "empty_text": "expected letters in the text",
         "unknown_characters": "expected characters of the model's vocabulary (--vocabulary labels makes a new one)",

@@ -66,7 +66,7 @@ def load_learner(training: Training, device: str) -> Learner:
         return load(Path(training.folder), config, place)
     family = family_of(path, settings_of(path), config.model)
     return learners_of(family)[training.objective](
-        path, config, Clips(Path(training.folder), training.heard).said(config.language), place
+        path, config, Clips(Path(training.folder), training.heard).labelled_texts(config.language), place
     )
 
 
@@ -105,7 +105,7 @@ def train_on(training: Training, learner: Learner | None, worker: Worker) -> Non
     """Trains and, on the first worker, saves the checkpoint."""
     learner = learner or load_learner(training, str(worker.device))
     clips = training.examples(training.train)
-    labelled = Labelled(clips, learner.labels(clips.said(training.config.language), clips.num_samples))
+    labelled = Labelled(clips, learner.labels(clips.labelled_texts(training.config.language), clips.num_samples))
     dev = None if training.dev is None else Clips(Path(training.folder), training.dev)
     output = Path(training.output)
     mirror = training.mirror()

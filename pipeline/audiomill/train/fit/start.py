@@ -41,7 +41,7 @@ def _check_flags(train: TrainConfig) -> None:
         )
 
 
-def _said(objective: str) -> str:
+def _objective_flag(objective: str) -> str:
     """How an objective is asked for."""
     return f"--{objective}" if objective in (PROJECTOR, FEATURES) else f"--objective {objective}"
 
@@ -52,7 +52,7 @@ def _check_read(train: TrainConfig, objective: str) -> None:
     for name, readers in _READ_BY.items():
         if objective not in readers and getattr(train, name) != getattr(plain, name):
             raise UsageError(
-                f"--{flag(name)}: read by {' and '.join(map(_said, readers))} alone; add it, or leave the option out"
+                f"--{flag(name)}: read by {' and '.join(map(_objective_flag, readers))} alone; add it, or leave the option out"
             )
     if train.from_scratch and objective in (PROJECTOR, FEATURES):
         raise UsageError(f"--from-scratch: what is trained by --{objective} is new, its encoder is not; leave it out")

@@ -58,7 +58,7 @@ def fit(
     states: States,
     config: TrainConfig,
     worker: Worker,
-    told: _Told,
+    report_progress: _Told,
 ) -> Progress:
     """Trains to the end; leaves the weights to keep (the best on `dev`, else the last) in the learner.
 
@@ -69,7 +69,7 @@ def fit(
         states: where it goes on from, and where it is saved.
         config: how.
         worker: which of the processes this is.
-        told: takes a row of numbers now and then.
+        report_progress: takes a row of numbers now and then.
 
     Returns:
         Where it ended.
@@ -77,7 +77,7 @@ def fit(
     Raises:
         RunFailed: the loss is not a number any more.
     """
-    run = _Run(learner, train, dev, states, config, worker, told)
+    run = _Run(learner, train, dev, states, config, worker, report_progress)
     run.restore()
     for update in run.remaining():
         run.step(update)
@@ -101,10 +101,10 @@ class _Run:
         states: States,
         config: TrainConfig,
         worker: Worker,
-        told: _Told,
+        report_progress: _Told,
     ) -> None:
         self._learner, self._train, self._dev, self._states = learner, train, dev, states
-        self._config, self._worker, self._told = config, worker, told
+        self._config, self._worker, self._told = config, worker, report_progress
         self._budget = int(config.batch_seconds * MODEL_SAMPLE_RATE)
         self._batches_an_update = config.accumulate * worker.size
         lengths = train.clips.num_samples

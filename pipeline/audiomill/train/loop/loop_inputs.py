@@ -141,18 +141,20 @@ def changed_inputs(root: Path, seen: Mapping[str, Sequence[Seen]]) -> list[str]:
         for row in pq.read_table(place).to_pylist():
             before[row["role"]][row["id"]] = row["name"], row["mark"]
         for role in now:
-            told = _difference(before[role], now[role])
-            if told is not None and role == "unlabelled":
-                notes.append(f"{role} changed since the loop began ({told}): rounds to come label what is there now")
-            elif told is not None:
+            difference = _difference(before[role], now[role])
+            if difference is not None and role == "unlabelled":
+                notes.append(
+                    f"{role} changed since the loop began ({difference}): rounds to come label what is there now"
+                )
+            elif difference is not None:
                 raise UsageError(
-                    f"{role} changed since the loop began ({told}): finished rounds learnt from, or were measured on, other clips. "
+                    f"{role} changed since the loop began ({difference}): finished rounds learnt from, or were measured on, other clips. "
                     "Bring them back, or take another output"
                 )
     rows = [
-        {"role": role, "id": name, "name": told[0], "mark": told[1]}
+        {"role": role, "id": name, "name": difference[0], "mark": difference[1]}
         for role, each in now.items()
-        for name, told in each.items()
+        for name, difference in each.items()
     ]
     pq.write_table(pa.Table.from_pylist(rows), place)
     return notes
@@ -167,5 +169,5 @@ def _difference(before: Mapping[str, tuple[str, str]], now: Mapping[str, tuple[s
             "with other sound or text",
         ),
     ]
-    told = [f"{len(names)} {what}, the first {names[0]}" for names, what in parts if names]
-    return "; ".join(told) or None
+    differences = [f"{len(names)} {what}, the first {names[0]}" for names, what in parts if names]
+    return "; ".join(differences) or None

@@ -41,8 +41,8 @@ def read_examples(output: Place, config: ProbeConfig) -> Examples:
     if not output.join("embeddings").names():
         raise InputError(f"{output.url}: no vectors; expected the --output of `embed --layers all --pool mean`")
     pool = _pool(output, config.pool)
-    told = _labels(output, config)
-    names = _labelled_segments(output, told)
+    labels = _labels(output, config)
+    names = _labelled_segments(output, labels)
     step = max(1, -(-len(names) // config.max_segments))
     chosen = set(names[::step])
     vectors: dict[str, dict[int, NDArray[np.float32]]] = {}
@@ -62,7 +62,7 @@ def read_examples(output: Place, config: ProbeConfig) -> Examples:
     if layers[0] < 0:
         raise InputError(f"{output.url}: holds a mixture; expected single layers: `embed --layers all --pool mean`")
     features = np.stack([np.stack([vectors[name][layer] for layer in layers]) for name in order])
-    pairs = [told[recording_of[name]] for name in order]
+    pairs = [labels[recording_of[name]] for name in order]
     return Examples(features, [label for label, _ in pairs], [group for _, group in pairs], layers, total - len(names))
 
 
@@ -88,12 +88,12 @@ def _labels(output: Place, config: ProbeConfig) -> dict[str, tuple[str, str]]:
     labels: dict[str, tuple[str, str]] = {}
     for _, rows in ledger.each_part(output, "recordings", ["id", "source", "member", "language", "metadata"]):
         for row in rows.to_pylist():
-            told = look(row)
-            if told is not None and told.get(config.by) is not None:
-                group = row["id"] if config.group is None else told.get(config.group)
+            label = look(row)
+            if label is not None and label.get(config.by) is not None:
+                group = row["id"] if config.group is None else label.get(config.group)
                 if group is None:
                     raise UsageError(f"--group {config.group}: {row['source']} has no such column")
-                labels[row["id"]] = (str(told[config.by]), str(group))
+                labels[row["id"]] = (str(label[config.by]), str(group))
     if not labels:
         where = "the manifest of its audio" if config.labels is None else config.labels
         raise InputError(
@@ -117,8 +117,8 @@ def _by_file(config: ProbeConfig, labels: str) -> Callable[[_Row], _Row | None]:
     return read_joined(place, "--labels", told_by, f"a column {config.by}").text_of
 
 
-def _labelled_segments(output: Place, told: dict[str, tuple[str, str]]) -> list[str]:
+def _labelled_segments(output: Place, labels: dict[str, tuple[str, str]]) -> list[str]:
     names: list[str] = []
     for _, rows in ledger.each_part(output, "segments", ["id", "recording_id"]):
-        names += [row["id"] for row in rows.to_pylist() if row["recording_id"] in told]
+        names += [row["id"] for row in rows.to_pylist() if row["recording_id"] in labels]
     return sorted(names)

@@ -120,13 +120,13 @@ def _page(result: dict[str, Any]) -> str:
     ways = list(result["accuracy"])
     rows = [[way, f"{result['accuracy'][way]:.1%}", f"{result['spread'][way]:.1%}"] for way in ways]
     layers = [f"layer {number}" for number in range(len(result["shares"]))]
-    told = (
+    summary = (
         f"<p>{result['segments']:,} segments, {len(result['classes'])} classes of {html.escape(result['by'])}, "
         f"{result['folds']} folds; the most frequent class alone is {result['majority']:.1%}.</p>"
     )
     body = section(
         "Told right, mean over the classes",
-        told
+        summary
         + bars("Accuracy", "share", ways, [result["accuracy"][way] for way in ways])
         + table(("", "accuracy", "spread over the folds"), rows),
     )

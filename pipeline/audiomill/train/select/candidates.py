@@ -266,10 +266,10 @@ def calibrated(
     words = frozenset(
         word for at in numbers for word in units_of(known.rows[at]["reference"], known.rows[at]["language"])
     )
-    told = {"num_segments": len(numbers), "wer": known.true_wer(numbers), "bins": bins, "error": error}
+    report = {"num_segments": len(numbers), "wer": known.true_wer(numbers), "bins": bins, "error": error}
     return (
         dataclasses.replace(candidates, rows=rows, labels=labels, words=words),
-        told,
+        report,
         fit(features[:, : len(SIGNS)], wer),
     )
 

@@ -36,12 +36,12 @@ def selection_page(
     body = section("Figures", table(["", ""], _figures(report)))
     body += section("Hours", hours_chart(report["hours_kept"], report["dropped"]))
     if report["calibration"]:
-        said = report["calibration"]
+        calibration = report["calibration"]
         body += section(
             "Calibration",
-            f"<p>Fitted on {said['num_segments']} labelled segments with {100 * said['wer']:.1f}% WER; expected calibration error "
-            f"{said['error']:.3f} on segments that it was not fitted to.</p>"
-            + reliability_chart(said["bins"], "labelled audio, cross-fitted"),
+            f"<p>Fitted on {calibration['num_segments']} labelled segments with {100 * calibration['wer']:.1f}% WER; expected calibration error "
+            f"{calibration['error']:.3f} on segments that it was not fitted to.</p>"
+            + reliability_chart(calibration["bins"], "labelled audio, cross-fitted"),
         )
     for reason, numbers in chosen.items():
         title = "Kept, the surest" if not reason else f"Dropped: {reason.replace('_', ' ')}"

@@ -60,7 +60,7 @@ class Sequences:
     def weights(self) -> NDArray[np.float32]:
         return np.ones(len(self), np.float32)
 
-    def said(self, language: str | None) -> list[Text]:
+    def labelled_texts(self, language: str | None) -> list[Text]:
         """Nothing: codes are their own labels."""
         return [Text("", None)] * len(self)
 
@@ -102,12 +102,16 @@ def kind_of(places: Sequence[Place], quantizer: str | None) -> Kind:
     if not kinds:
         raise InputError(f"{', '.join(place.url for place in places)}: no codes of {quantizer or 'any quantizer'}")
     if len(kinds) > 1:
-        told = ", ".join(f"{name} of {model}" for model, name in sorted(kinds))
-        raise InputError(f"codes of {len(kinds)} quantizers: {told}; choose with --quantizer, or give fewer inputs")
+        kinds_text = ", ".join(f"{name} of {model}" for model, name in sorted(kinds))
+        raise InputError(
+            f"codes of {len(kinds)} quantizers: {kinds_text}; choose with --quantizer, or give fewer inputs"
+        )
     (((model, name), sizes),) = kinds.items()
     if len(sizes) > 1:
-        told = " and ".join(f"{books} x {entries}" for books, entries in sorted(sizes))
-        raise InputError(f"codes of {name}: codebooks of {told} entries; expected one size, give inputs of one run")
+        kinds_text = " and ".join(f"{books} x {entries}" for books, entries in sorted(sizes))
+        raise InputError(
+            f"codes of {name}: codebooks of {kinds_text} entries; expected one size, give inputs of one run"
+        )
     ((num_codebooks, num_entries),) = sizes
     if num_codebooks * np.log2(num_entries) > MAX_JOINT_BITS:
         raise InputError(

@@ -25,7 +25,7 @@ from audiomill.models.vectors.kept_parts import name_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
-from audiomill.train.fit.finetune import Prepared, Report, carried_out, given_back
+from audiomill.train.fit.finetune import PreparedTraining, Report, carried_out, given_back
 from audiomill.train.fit.launch import Training, load_learner
 from audiomill.train.fit.output_lock import claim
 from audiomill.train.unit_lm.sequences import Kind, Sequences, check_use, counted, kept, kind_of, written
@@ -53,7 +53,7 @@ def train_units(config: TrainUnitsConfig, console: Console) -> Report:
     return carried_out(config.output, units.storage_options, units.device, console, partial(_prepared, config))
 
 
-def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report | Prepared:
+def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report | PreparedTraining:
     """What is to be trained, or the report of a run that is done."""
     units = config.units
     resolve_device(units.device)
@@ -71,9 +71,9 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
         return {**json.loads((output / "result.json").read_text()), "is_new": False}
     folder = output / "clips"
     with given_back(output, is_new_folder):
-        sequences, told = _sequences(units, kind, coder, hop, places, folder, quiet)
+        sequences, message = _sequences(units, kind, coder, hop, places, folder, quiet)
     quiet.print(
-        f"training on {len(sequences)} sequences, {sequences.seconds / 3600:.2f} h of codes, {told['vocabulary_size']} tokens",
+        f"training on {len(sequences)} sequences, {sequences.seconds / 3600:.2f} h of codes, {message['vocabulary_size']} tokens",
         highlight=False,
     )
     training = Training(
@@ -89,7 +89,7 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
         config.output.quiet,
         config.output.output,
     )
-    return Prepared(training, load_learner(training, resolve_device(units.device)), [], told)
+    return PreparedTraining(training, load_learner(training, resolve_device(units.device)), [], message)
 
 
 def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpoint, int]:
@@ -166,14 +166,14 @@ def _sequences(
     )
     if not len(sequences):
         raise UsageError(f"nothing to train on: {short} segments, each of fewer than {MIN_TOKENS} tokens")
-    told = {
+    messages = {
         "vocabulary_size": len(made.vocabulary),
         "unknown_share": made.unknown_frames / sum(counts.values()),
         "num_tokens": int(sequences.table.column("num_tokens").to_numpy().sum()),
         "too_short": short,
     }
-    note.write_text(json.dumps(told))
-    return sequences, told
+    note.write_text(json.dumps(messages))
+    return sequences, messages
 
 
 def _codebook_print(units: UnitsConfig, kind: Kind, places: list[Place]) -> str | None:

@@ -142,8 +142,8 @@ class _Running:
         """One token further: the beam that each beam goes on from, and its token, both (B, K)."""
         num_beams, num_tokens = logprobs_BKV.shape[1:]
         best = self._totals(logprobs_BKV, looked_BK).flatten(1).topk(2 * num_beams, dim=-1)
-        said = logprobs_BKV.flatten(1).gather(1, best.indices)
-        listed = (best.values, said, best.indices // num_tokens, best.indices % num_tokens)
+        chosen_logprobs = logprobs_BKV.flatten(1).gather(1, best.indices)
+        listed = (best.values, chosen_logprobs, best.indices // num_tokens, best.indices % num_tokens)
         picks = [
             self._row(row, list(zip(*each, strict=True)))
             for row, each in enumerate(zip(*(each.tolist() for each in listed), strict=True))
