@@ -15,15 +15,15 @@ def quiet_libraries(verbose: bool) -> Iterator[None]:
         yield
         return
     sys.stderr.flush()
-    kept, ours = os.dup(2), sys.stderr
+    saved_stderr, ours = os.dup(2), sys.stderr
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)
     os.close(silent)
-    sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1)
+    sys.stderr = os.fdopen(os.dup(saved_stderr), "w", buffering=1)
     try:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved_stderr, 2)
+        os.close(saved_stderr)
         sys.stderr = ours

@@ -43,19 +43,19 @@ def listen(source: str, config_file: str | None, **flags: Any) -> None:
         raise UsageError("--simulate: plays a file; name one, or leave it out for standard input")
     with quiet_libraries(config.source.verbose):
         listener = Listener(config.model.model, language, config.chunks, config.model, config.source.storage_options)
-        stream, kept = listener.stream(), []
+        stream, chunks = listener.stream(), []
 
         def audio() -> Iterator[Any]:
             for piece in audio_of(source, config.source):
                 if simulate != "off":
-                    kept.append(piece)
+                    chunks.append(piece)
                 yield piece
 
         if simulate != "off":
             result = played(stream, audio(), listener.chunk_s, simulate == "realtime", print_word)
             for line in result.lines():
                 click.echo(line, err=True)
-            whole = np.concatenate(kept) if kept else np.zeros(1, np.int16)
+            whole = np.concatenate(chunks) if chunks else np.zeros(1, np.int16)
             expected = text_of_whole(whole, config.model, language, listener.segment, config.source.storage_options)
             click.echo(beside_whole(result.text, expected, language), err=True)
             return

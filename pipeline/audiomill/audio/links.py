@@ -89,13 +89,13 @@ def next_link(handle: IO[bytes], head: bytes, start: int) -> int | None:
                 return tag.end
             start = max(start, _mp3_header_end(handle))
         handle.seek(start)
-        at, kept = start, b""
+        at, carry = start, b""
         while block := handle.read(_SCAN_BYTES):
-            content = kept + block
+            content = carry + block
             match = pattern.search(content)
             if match is not None:
-                return at - len(kept) + match.start()
-            kept, at = content[-64:], at + len(block)
+                return at - len(carry) + match.start()
+            carry, at = content[-64:], at + len(block)
         return None
     finally:
         handle.seek(position)
@@ -105,8 +105,8 @@ def _mp3_header_end(handle: IO[bytes]) -> int:
     """Behind the first piece's own tags and its frame with the length."""
     at = mpeg.tags_end(handle)
     handle.seek(at)
-    own = MP3_START.search(handle.read(MP3_HEADER_BYTES))
-    return at + (own.end() if own is not None and own.start() < MP3_PADDING_BYTES else 1)
+    match = MP3_START.search(handle.read(MP3_HEADER_BYTES))
+    return at + (match.end() if match is not None and match.start() < MP3_PADDING_BYTES else 1)
 
 
 def as_the_first(audio: Audio, sample_rate: int, num_channels: int) -> Iterator[NDArray[np.float32]]:

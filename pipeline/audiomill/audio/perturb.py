@@ -30,8 +30,8 @@ def in_noise(pcm_T: NDArray[np.int16], snr_db: float, random: np.random.Generato
     spectrum /= np.maximum(1, np.arange(len(spectrum))) ** random.uniform(0, 1)
     noise_T = np.fft.irfft(spectrum, len(pcm_T))
     wave_T = pcm_T.astype(np.float64)
-    power, own = float(np.square(wave_T).mean()), float(np.square(noise_T).mean())
-    return _as_int16(wave_T + np.sqrt(power / max(own, 1e-12) / 10 ** (snr_db / 10)) * noise_T)
+    power, noise_power = float(np.square(wave_T).mean()), float(np.square(noise_T).mean())
+    return _as_int16(wave_T + np.sqrt(power / max(noise_power, 1e-12) / 10 ** (snr_db / 10)) * noise_T)
 
 
 def _as_int16(wave_T: NDArray[np.floating]) -> NDArray[np.int16]:

@@ -148,15 +148,15 @@ class TimeLine:
 
     def _silent(self, count: int, is_lost: bool) -> Iterator[NDArray[np.float32]]:
         for each in silence(count, self._layout.nb_channels):
-            kept = self._placed(each)
-            self._audio.num_lost += len(kept) if is_lost else 0
-            yield kept
+            placed = self._placed(each)
+            self._audio.num_lost += len(placed) if is_lost else 0
+            yield placed
 
     def _placed(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        kept = block[max(0, min(len(block), self._position - self._reached)) :]
+        rest = block[max(0, min(len(block), self._position - self._reached)) :]
         self._reached += len(block)
         self._position = max(self._position, self._reached)
-        return kept
+        return rest
 
 
 def _kind(frame: Any) -> tuple[int, str, str]:

@@ -41,5 +41,5 @@ def _unless_shared(names: list[str], longer: list[str]) -> list[str]:
 
 def _safe(name: str) -> str:
     """Blanks and marks stay: players look for the very name."""
-    kept = "".join("_" if c in UNSAFE or not c.isprintable() else c for c in name).lstrip(".")
-    return kept or "recording"
+    safe = "".join("_" if c in UNSAFE or not c.isprintable() else c for c in name).lstrip(".")
+    return safe or "recording"

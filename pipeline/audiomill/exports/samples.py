@@ -43,7 +43,7 @@ def export_samples(output: Place, to: Place, wanted: Wanted) -> dict[str, int]:
         raise UsageError(f"--to {to.url}: is not empty; name a new folder, or empty it")
     shares = shares_of(wanted.split)
     columns = list(dict.fromkeys(["recording_id", *wanted.columns]))
-    kept = _kept_ids(output, wanted.where)
+    kept_ids = _kept_ids(output, wanted.where)
     data = opened(
         output.url, wanted.table, columns=columns, dtype=wanted.dtype, storage_options=output.options, only=wanted.only
     )
@@ -51,7 +51,7 @@ def export_samples(output: Place, to: Place, wanted: Wanted) -> dict[str, int]:
 
     def samples() -> Iterator[Sample]:
         for segment_id, array, metadata in data:
-            if kept is not None and segment_id not in kept:
+            if kept_ids is not None and segment_id not in kept_ids:
                 continue
             yield Sample(segment_id, np.atleast_2d(array).T if data.time_axis == -1 else array, metadata)
 

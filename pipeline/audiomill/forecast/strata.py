@@ -41,9 +41,9 @@ def strata_of(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
     if len(results) <= MAX_STRATA:
         return dict(results)
     ordered = sorted(results, key=lambda name: (-sum(row["planned_s"] for row in results[name]), name))
-    kept = {name: results[name] for name in ordered[: MAX_STRATA - 1]}
-    kept["others"] = [row for name in ordered[MAX_STRATA - 1 :] for row in results[name]]
-    return kept
+    largest = {name: results[name] for name in ordered[: MAX_STRATA - 1]}
+    largest["others"] = [row for name in ordered[MAX_STRATA - 1 :] for row in results[name]]
+    return largest
 
 
 def _name(row: _Row) -> str:

@@ -236,9 +236,9 @@ def loaded_into(network: Any, tensors: dict[str, Any], path: Path) -> Any:
     Raises:
         ModelError: one is missing, or has another shape.
     """
-    own = network.state_dict()
+    state_dict = network.state_dict()
     try:
-        network.load_state_dict({name: tensor for name, tensor in tensors.items() if name in own})
+        network.load_state_dict({name: tensor for name, tensor in tensors.items() if name in state_dict})
     except RuntimeError as error:
         raise ModelError(f"{path}: tensors do not fit ({' '.join(str(error).split())[:200]})") from error
     return network.eval()

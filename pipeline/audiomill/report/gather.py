@@ -126,8 +126,8 @@ def gather(
             if part in detailed:
                 gathered.num_detailed += 1
                 details.append((recording, mine))
-        kept = {row["recording_id"] for kind in gathered.worst.counts for row in gathered.worst.rows(kind)}
-        gathered.recordings |= {recording["id"]: recording for recording in recordings if recording["id"] in kept}
+        worst_ids = {row["recording_id"] for kind in gathered.worst.counts for row in gathered.worst.rows(kind)}
+        gathered.recordings |= {recording["id"]: recording for recording in recordings if recording["id"] in worst_ids}
         yield part, details
 
 

@@ -76,8 +76,10 @@ def resynthesize(config: ResynthesizeConfig, console: Console) -> dict[str, Any]
     source = _source(Place(absolute(config.only_input()), options), asked.codec, options)
     to = source.place.join(FOLDER) if config.output.output is None else Place(absolute(config.output.output), options)
     if asked.codebooks is not None and asked.codebooks > source.num_codebooks:
-        kept = source.num_codebooks
-        raise UsageError(f"--codebooks {asked.codebooks}: the output kept {kept}; ask for 1 to {kept}")
+        num_codebooks = source.num_codebooks
+        raise UsageError(
+            f"--codebooks {asked.codebooks}: the output kept {num_codebooks}; ask for 1 to {num_codebooks}"
+        )
     device = resolve_device(asked.device)
     assert source.checkpoint.family.resynthesizer is not None
     decoder = source.checkpoint.family.resynthesizer(Path(source.checkpoint.path), device)
@@ -132,8 +134,8 @@ def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> _Sourc
     record = json.loads(run.read())
     results: dict[str, int] = {}
     for _, rows in ledger.each_part(place, "codes", ["model", "quantizer", "codebook"]):
-        own = rows.filter(pc.equal(rows.column("quantizer"), OWN)).group_by("model").aggregate([("codebook", "max")])
-        results |= {row["model"]: row["codebook_max"] + 1 for row in own.to_pylist()}
+        counts = rows.filter(pc.equal(rows.column("quantizer"), OWN)).group_by("model").aggregate([("codebook", "max")])
+        results |= {row["model"]: row["codebook_max"] + 1 for row in counts.to_pylist()}
     codecs = {name: checkpoint for name in sorted(results) if (checkpoint := _codec(name, options)) is not None}
     known = ", ".join(codecs) or "none"
     if wanted is None and len(codecs) != 1:

@@ -21,10 +21,10 @@ def si_sdr_db(original_T: NDArray[np.float32], copy_T: NDArray[np.float32]) -> f
     if not power or not float(copy @ copy):
         return None
     target = (float(original @ copy) / power) * original
-    kept, lost = float(target @ target), float(np.square(copy - target).sum())
-    if not kept or not lost:
-        return MOST_DB if kept else -MOST_DB
-    return float(np.clip(10 * np.log10(kept / lost), -MOST_DB, MOST_DB))
+    signal_power, lost = float(target @ target), float(np.square(copy - target).sum())
+    if not signal_power or not lost:
+        return MOST_DB if signal_power else -MOST_DB
+    return float(np.clip(10 * np.log10(signal_power / lost), -MOST_DB, MOST_DB))
 
 
 def mel_distance_db(original_T: NDArray[np.float32], copy_T: NDArray[np.float32], rate: int) -> float:

@@ -29,17 +29,17 @@ def without_aliases(fresh: pa.Table, plan: pa.Table) -> tuple[list[int], list[st
     planned = plan.column("source").unique().to_pylist()
     names = set(planned)
     by_real = {real_path(source, real): source for source in planned if source.startswith("/")}
-    kept, notes, aliases = [], [], []
+    entries_left, notes, aliases = [], [], []
     for number, source in enumerate(sources):
         known = by_real.get(real_path(source, real)) if source not in names else None
         if known is None:
-            kept.append(number)
+            entries_left.append(number)
         else:
             aliases.append((source, known))
     if aliases:
         first, known = aliases[0]
         notes.append(f"{counted(len(aliases), 'recording')} planned under another name already: {first} is {known}")
-    return kept, notes + _moved(fresh.take(pa.array(kept, pa.int64())), plan, names)
+    return entries_left, notes + _moved(fresh.take(pa.array(entries_left, pa.int64())), plan, names)
 
 
 def _moved(fresh: pa.Table, plan: pa.Table, names: set[str]) -> list[str]:

@@ -47,12 +47,12 @@ def with_part_seconds(
     Returns:
         The job, and the durations of the listed recordings where they had to be looked at for it.
     """
-    kept = claim.get("part_seconds")
+    kept_value = claim.get("part_seconds")
     durations: list[float | None] | None = None
-    if config.plan.part_seconds is None and kept is None:
+    if config.plan.part_seconds is None and kept_value is None:
         durations = header_durations(listing.entries, config.plan.storage_options)
-        kept = part_seconds_for(listing.entries, durations, device)
-    chosen = config.plan.part_seconds or kept
+        kept_value = part_seconds_for(listing.entries, durations, device)
+    chosen = config.plan.part_seconds or kept_value
     return dataclasses.replace(config, plan=dataclasses.replace(config.plan, part_seconds=chosen)), durations
 
 

@@ -60,8 +60,8 @@ def _is_in(supervision: dict[str, Any], duration: float) -> bool:
 
 def _is_of(supervision: dict[str, Any], channel: int | None) -> bool:
     """Whether it is said on the one channel that is meant."""
-    own = supervision.get("channel")
-    return channel is None or own is None or channel in (own if isinstance(own, list) else [own])
+    channels = supervision.get("channel")
+    return channel is None or channels is None or channel in (channels if isinstance(channels, list) else [channels])
 
 
 def _only_track(row: dict[str, Any]) -> dict[str, Any]:

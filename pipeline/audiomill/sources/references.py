@@ -78,8 +78,8 @@ References = Joined[str]
 
 def reference_of(recording: dict[str, Any], given: References | None) -> str | None:
     """The text given for a recording; where none are given, the one that came with the audio."""
-    own: str | None = recording["reference"]
-    return own if given is None else given.text_of(recording)
+    reference: str | None = recording["reference"]
+    return reference if given is None else given.text_of(recording)
 
 
 def read_references(place: Place) -> References:

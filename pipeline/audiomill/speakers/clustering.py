@@ -203,8 +203,8 @@ def _at_most(
     sizes = np.bincount(result[result >= 0], seconds_N[result >= 0])
     if (sizes > 0).sum() <= most:
         return result
-    kept = np.argsort(-sizes, kind="stable")[:most]
-    return np.where(np.isin(result, kept), result, -1)
+    largest = np.argsort(-sizes, kind="stable")[:most]
+    return np.where(np.isin(result, largest), result, -1)
 
 
 def _at_once(places: Sequence[Place]) -> NDArray[np.bool_]:
@@ -220,8 +220,8 @@ def _centres(
 ) -> NDArray[np.float64]:
     """centre_KD of each cluster, of length 1, weighted by seconds; -1 belongs to none."""
     sums = np.zeros((int(result.max()) + 1, unit_ND.shape[1]))
-    kept = result >= 0
-    np.add.at(sums, result[kept], unit_ND[kept] * seconds_N[kept, None])
+    is_assigned = result >= 0
+    np.add.at(sums, result[is_assigned], unit_ND[is_assigned] * seconds_N[is_assigned, None])
     return unit(sums)
 
 
@@ -255,11 +255,11 @@ def _without_small(
     unit_ND: NDArray[np.float64], seconds_N: NDArray[np.float64], result: NDArray[np.int64], rule: Rule
 ) -> NDArray[np.int64]:
     """Speakers with too little to be one are dissolved, unless no larger one is there."""
-    kept = result >= 0
-    sizes = np.bincount(result[kept], seconds_N[kept])
+    is_assigned = result >= 0
+    sizes = np.bincount(result[is_assigned], seconds_N[is_assigned])
     large = np.flatnonzero(sizes >= min(rule.least_s, LEAST_SHARE * float(seconds_N.sum())))
     if not len(large):
-        return np.where(kept, result, -1)
+        return np.where(is_assigned, result, -1)
     return np.where(np.isin(result, large), result, -1)
 
 
@@ -270,12 +270,12 @@ def _given_to_nearest(
     result: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Who belongs to nobody yet is the nearest speaker who is not somebody else in the same window, longest first."""
-    kept = np.unique(result[result >= 0])
+    speakers = np.unique(result[result >= 0])
     near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), result).T
     settled = result.copy()
     for at in sorted(np.flatnonzero(result < 0).tolist(), key=lambda at: (-seconds_N[at], at)):
         there = {int(settled[other]) for other in _overlapping(places, at)}
-        free = [each for each in kept.tolist() if each not in there] or kept.tolist()
+        free = [each for each in speakers.tolist() if each not in there] or speakers.tolist()
         settled[at] = max(free, key=lambda each: near_NK[at, each])
     return settled
 
@@ -303,9 +303,9 @@ def speaker_posterior(
     near_NK = unit_ND @ _centres(unit_ND, np.maximum(seconds_N, 1e-3), result).T
     if near_NK.shape[1] == 1:
         return np.ones(len(result))
-    own = near_NK[np.arange(len(result)), result]
+    own_similarity = near_NK[np.arange(len(result)), result]
     near_NK[np.arange(len(result)), result] = -np.inf
-    found_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(own - near_NK.max(1)) / _MARGIN))
+    found_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(own_similarity - near_NK.max(1)) / _MARGIN))
     return found_N
 
 

@@ -58,13 +58,13 @@ def infer_piece(
     for task in tasks:
         task.model.on_progress = None
     tasks[0].model.on_progress = on_progress
-    own = [_in_form(piece, cuts, utterances, tasks, task) for task in tasks]
+    by_task = [_in_form(piece, cuts, utterances, tasks, task) for task in tasks]
     try:
-        results = _infer_segments(cuts, own, tasks, wanted, canary, row["part"])
+        results = _infer_segments(cuts, by_task, tasks, wanted, canary, row["part"])
     except RunFailed:
         raise
     except Exception as error:
-        results = _infer_by_recording(cuts, own, tasks, wanted, error, canary, row["part"])
+        results = _infer_by_recording(cuts, by_task, tasks, wanted, error, canary, row["part"])
     _check_some_work(cuts, results)
     result = {
         **{name: row[name] for name in passed_on},
@@ -106,10 +106,13 @@ def _infer_segments(
     """What each task makes of its own `utterances`."""
     everyone, (who, tasks, at) = tasks, _diarize(cuts, utterances, tasks)
     before, cuts, utterances = cuts, who.cuts, who.utterances
-    batched = [run_model(own, task.model, task.spec.batch_samples) for own, task in zip(utterances, tasks, strict=True)]
+    batched = [
+        run_model(core_numbers, task.model, task.spec.batch_samples)
+        for core_numbers, task in zip(utterances, tasks, strict=True)
+    ]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
-    good_utterances = [[own[i] for i in good] for own in utterances]
+    good_utterances = [[core_numbers[i] for i in good] for core_numbers in utterances]
     tasks[0].model.on_progress = None  # what follows is heard again
     compared = list(map(_compared, batched, good_utterances, answers))
     if at is not None:
@@ -118,18 +121,18 @@ def _infer_segments(
     first, answers = answers, list(map(decode_with_fallback, tasks, good_utterances, answers))
     texts = transcribe(tasks, good_utterances[0], first, answers)
     transcripts = texts.main(tasks)
-    own = [number for number, i in enumerate(good) if not cuts[i]["is_overlap_copy"]]
+    core_numbers = [number for number, i in enumerate(good) if not cuts[i]["is_overlap_copy"]]
     given = Predictions(
-        [cuts[good[number]] for number in own],
+        [cuts[good[number]] for number in core_numbers],
         [task.spec for task in tasks],
-        [[each[number] for number in own] for each in answers],
-        [[each[number] for number in own] for each in texts.by_task],
+        [[each[number] for number in core_numbers] for each in answers],
+        [[each[number] for number in core_numbers] for each in texts.by_task],
     )
     result = _Inferred(batched=batched, difference=difference, second_s=texts.second_s)
     with _faults_are_ours("segments", seed):
         result.segments = [
             segment_row(cut, transcripts[n], _fingerprint(good_utterances[0][n]))
-            for cut, n in zip(given.cuts, own, strict=True)
+            for cut, n in zip(given.cuts, core_numbers, strict=True)
         ]
     for output in OUTPUTS:
         if output.name in wanted.frames:
@@ -139,7 +142,7 @@ def _infer_segments(
         result.frames[HEARD] = who.rows
         result.batched = [*batched, who.batched]
     if _QUALITY in wanted.frames:
-        result.frames[_QUALITY] = _quality(given, tasks, [good_utterances[0][n] for n in own], wanted)
+        result.frames[_QUALITY] = _quality(given, tasks, [good_utterances[0][n] for n in core_numbers], wanted)
     lost = [(before[index], error) for index, error in sorted(who.lost.items())]
     missing = sorted(set(range(len(cuts))) - set(good))
     errors = [next((each.errors[index] for each in batched if index in each.errors), None) for index in missing]
@@ -209,7 +212,12 @@ def _infer_by_recording(
             if len(names) == 1:
                 raise error
             each = _infer_segments(
-                [cuts[at] for at in mine], [[own[at] for at in mine] for own in utterances], tasks, wanted, canary, seed
+                [cuts[at] for at in mine],
+                [[task_utterances[at] for at in mine] for task_utterances in utterances],
+                tasks,
+                wanted,
+                canary,
+                seed,
             )
         except RunFailed:
             raise

@@ -30,9 +30,9 @@ def sample_of(result: pa.Table, seed: int, below: float) -> pa.Table:
         vectors_ND = _vectors(table, number)
         key = int.from_bytes(hashlib.sha256(f"{seed}-{name}".encode()).digest()[:8], "little")
         priority_N = np.random.default_rng(key).random(len(vectors_ND))
-        kept = priority_N < below
-        priorities.append(priority_N[kept])
-        values.append(vectors_ND[kept].reshape(-1))
+        is_drawn = priority_N < below
+        priorities.append(priority_N[is_drawn])
+        values.append(vectors_ND[is_drawn].reshape(-1))
     return pa.table(
         {
             "part": pa.array([row["part"]], pa.int32()),

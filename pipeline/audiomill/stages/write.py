@@ -267,8 +267,8 @@ def replace_recordings(
     for name, expected in wanted.schemas.items():
         key = "id" if name in ("recordings", "rejections") else "recording_id"
         old = in_schema(read_table(output.join(name, part_name(part) + ".parquet")), expected)
-        kept = old.filter(pc.invert(pc.is_in(old.column(key), value_set=retried)))
-        merged[name] = in_order_of(pa.concat_tables([kept, fresh[name]]), key, pa.array(order))
+        others = old.filter(pc.invert(pc.is_in(old.column(key), value_set=retried)))
+        merged[name] = in_order_of(pa.concat_tables([others, fresh[name]]), key, pa.array(order))
     before = next(ledger.entries(output, [part]))
     ledger.withdraw(output, part)
     return write_part(output, part, order, merged, results, wanted, digest, time.perf_counter(), before)
@@ -277,8 +277,8 @@ def replace_recordings(
 def _counts(part: int, entry: dict[str, Any], rejected: list[dict[str, Any]]) -> pa.Table:
     """One row of `_COUNTS`; without an entry the part is not done yet."""
     named = [{name: row[name] for name in ("id", "stage", "reason")} for row in rejected]
-    kept = {name: value for name, value in entry.items() if name != "codes_usage"}
-    row = {"part": part, "is_done": bool(entry), "entry": json.dumps(kept), "rejected": json.dumps(named)}
+    plain = {name: value for name, value in entry.items() if name != "codes_usage"}
+    row = {"part": part, "is_done": bool(entry), "entry": json.dumps(plain), "rejected": json.dumps(named)}
     return pa.Table.from_pylist([row], schema=_COUNTS)
 
 

@@ -55,12 +55,12 @@ def source_of(url: str) -> str:
     fields = [field for field in parts.query.split("&") if field]
     names = [field.partition("=")[0] for field in fields]
     signs = AZURE_SIGNATURE if "sig" in names else frozenset()
-    kept = [
+    query = [
         field
         for field, name in zip(fields, names, strict=True)
         if not SIGNATURE.match(name) and name.lower() not in signs
     ]
-    return urlunsplit((scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "&".join(kept), ""))
+    return urlunsplit((scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "&".join(query), ""))
 
 
 def path_of(url: str) -> str:

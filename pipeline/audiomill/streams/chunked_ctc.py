@@ -109,9 +109,9 @@ class ChunkedCtc:
 
     def _forget(self, before: int) -> None:
         """Windows that hold nothing of a word which may still change."""
-        kept = [
+        remaining = [
             (utterance, text)
             for utterance, text in self._seen
             if utterance.start + len(utterance.pcm_T) - utterance.left - utterance.right > before
         ]
-        self._seen = kept
+        self._seen = remaining

@@ -134,15 +134,15 @@ class LocalAgreement:
 
 def drop_timeless_repeats(words: Sequence[Timed]) -> list[Timed]:
     """Without runs of words that take no time: the decoder went on repeating itself where the sound had ended."""
-    kept, run = list[Timed](), list[Timed]()
+    remaining, run = list[Timed](), list[Timed]()
     for word in words:
         if run and word[2] - run[0][1] >= LEAST_WORD * (len(run) + 1):
-            kept += run if len(run) < MIN_UNSAID else []
+            remaining += run if len(run) < MIN_UNSAID else []
             run = []
         run.append(word)
     if run and (len(run) < MIN_UNSAID or run[-1][2] - run[0][1] >= LEAST_WORD * len(run)):
-        kept += run
-    return kept
+        remaining += run
+    return remaining
 
 
 def already(final: Sequence[Timed], now: Sequence[Timed], num_emitted: int) -> int:

@@ -46,10 +46,10 @@ def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
 def in_order_of(table: pa.Table, column: str, order: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Rows whose `column` is in `order`, arranged like it; equal ones keep their order, others are left out."""
     at = pc.index_in(table.column(column), value_set=order)
-    kept, at = table.filter(pc.is_valid(at)), pc.drop_null(at)
+    known, at = table.filter(pc.is_valid(at)), pc.drop_null(at)
     if at.to_numpy().size < 2 or (at.to_numpy()[1:] >= at.to_numpy()[:-1]).all():
-        return kept  # the usual case, without a copy
-    return kept.take(pa.array(at.to_numpy().argsort(kind="stable")))
+        return known  # the usual case, without a copy
+    return known.take(pa.array(at.to_numpy().argsort(kind="stable")))
 
 
 def _accounts(results: Sequence[dict[str, Any]], has_text: bool) -> dict[str, pa.Table]:
@@ -62,7 +62,7 @@ def _accounts(results: Sequence[dict[str, Any]], has_text: bool) -> dict[str, pa
             segments_of[segment["recording_id"]].append(segment)
         for recording_id, samples in result["lost"]:
             lost[recording_id] += samples
-    recordings, kept, rejections = [], [], [r for result in results for r in result["rejections"]]
+    recordings, kept_value, rejections = [], [], [r for result in results for r in result["rejections"]]
     for ending in (ending for result in results for ending in result["endings"]):
         segments = in_time_order(segments_of[ending["id"]])
         if lost[ending["id"]] and not segments:
@@ -72,8 +72,8 @@ def _accounts(results: Sequence[dict[str, Any]], has_text: bool) -> dict[str, pa
             rejections.append({**named, "stage": "infer", "reason": "model_failed", "detail": detail})
             continue
         recordings.append(_recording_row(ending, segments, lost[ending["id"]], has_text))
-        kept += segments
-    rows = {"recordings": recordings, "segments": kept, "rejections": rejections}
+        kept_value += segments
+    rows = {"recordings": recordings, "segments": kept_value, "rejections": rejections}
     return {name: pa.Table.from_pylist(rows[name], schema=schema.TABLES[name]) for name in rows}
 
 

@@ -59,8 +59,8 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
                 for codebook, codes_F in enumerate(codes_KF[: want.num_kept]):
                     named = {"quantizer": want.name, "codebook": codebook, "num_entries": want.num_entries}
                     rows.append({**frame_row(cut, task, want.layer, 1), **named})
-                    kept, lasting = run_lengths(codes_F) if want.deduplicate else (codes_F, None)
-                    codes.append(kept)
+                    kept_value, lasting = run_lengths(codes_F) if want.deduplicate else (codes_F, None)
+                    codes.append(kept_value)
                     durations.append(lasting)
                     result = answers[number].readout.scales
                     scales.append(np.array(result, np.float32) if result else None)

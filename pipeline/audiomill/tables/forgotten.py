@@ -112,9 +112,9 @@ def _without_words(tables: dict[str, pa.Table], silent: Forgotten) -> dict[str, 
         "recordings": pa.Table.from_pylist(recordings, schema=schema.RECORDINGS),
     }
     if TRANSCRIPTS.name in tables:
-        own = {row["id"]: row for row in segments}
+        by_id = {row["id"]: row for row in segments}
         others = [
-            _other_text(row, own.get(row["segment_id"], {}), silent) for row in tables[TRANSCRIPTS.name].to_pylist()
+            _other_text(row, by_id.get(row["segment_id"], {}), silent) for row in tables[TRANSCRIPTS.name].to_pylist()
         ]
         results[TRANSCRIPTS.name] = pa.Table.from_pylist(others, schema=tables[TRANSCRIPTS.name].schema)
     return results
@@ -122,10 +122,10 @@ def _without_words(tables: dict[str, pa.Table], silent: Forgotten) -> dict[str, 
 
 def _other_text(row: dict[str, Any], segment: Mapping[str, Any], silent: Forgotten) -> dict[str, Any]:
     """Another model's text of a segment, without the words of a speaker; all of it where words have no times."""
-    kept = None if row["words"] is None else _said_by_others(row["recording_id"], row["words"], silent)
-    if row["words"] is not None and kept is not None:
-        is_whole = len(kept) == len(row["words"])
-        return row if is_whole else row | {"words": kept, "text": _text_of(kept)}
+    other_words = None if row["words"] is None else _said_by_others(row["recording_id"], row["words"], silent)
+    if row["words"] is not None and other_words is not None:
+        is_whole = len(other_words) == len(row["words"])
+        return row if is_whole else row | {"words": other_words, "text": _text_of(other_words)}
     is_theirs = (
         any(is_forgotten(silent, row["recording_id"], who) for who in _speakers_in(segment)) if segment else True
     )
@@ -137,10 +137,10 @@ def _silenced(row: dict[str, Any], silent: Forgotten) -> dict[str, Any]:
     gone = {"phrases": None, "first_pass_text": None, "nbest": None}
     if row["words"] is None:
         return row | {"text": "", **gone} if is_forgotten(silent, row["recording_id"], row["speaker"]) else row
-    kept = _said_by_others(row["recording_id"], row["words"], silent)
-    if len(kept) == len(row["words"]):
+    other_words = _said_by_others(row["recording_id"], row["words"], silent)
+    if len(other_words) == len(row["words"]):
         return row
-    return row | {"words": kept, "text": _text_of(kept), **gone}
+    return row | {"words": other_words, "text": _text_of(other_words), **gone}
 
 
 def _said_by_others(recording: str, words: Sequence[dict[str, Any]], silent: Forgotten) -> list[dict[str, Any]]:

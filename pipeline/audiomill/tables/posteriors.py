@@ -57,8 +57,10 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
 
 
 def _bytes_per_second(asked: ModelRequest) -> float:
-    kept = _num_kept(asked.spec.requested)
-    return MODEL_SAMPLE_RATE / max(1, asked.spec.text_hop) * BYTES_PER_CANDIDATE * (kept + 1) if kept else 0.0
+    num_tokens = _num_kept(asked.spec.requested)
+    return (
+        MODEL_SAMPLE_RATE / max(1, asked.spec.text_hop) * BYTES_PER_CANDIDATE * (num_tokens + 1) if num_tokens else 0.0
+    )
 
 
 POSTERIORS = Output(

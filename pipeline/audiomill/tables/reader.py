@@ -217,10 +217,10 @@ class OutputDataset(Dataset[_Sample]):
     def _columns_of(self, number: int) -> Mapping[str, dict[str, Any]]:
         """The asked columns by segment id, for one part: of segments where they are there, else of recordings."""
         name = part_name(self._parts[number]) + ".parquet"
-        own = [column for column in self._columns if column in schema.SEGMENTS.names]
-        others = [column for column in self._columns if column not in (*own, *VOICE)]
+        segment_columns = [column for column in self._columns if column in schema.SEGMENTS.names]
+        others = [column for column in self._columns if column not in (*segment_columns, *VOICE)]
         by_speaker = self._voices() if set(VOICE) & set(self._columns) else {}
-        wanted = list(dict.fromkeys(["id", "recording_id", *own, *(["speaker"] if by_speaker else [])]))
+        wanted = list(dict.fromkeys(["id", "recording_id", *segment_columns, *(["speaker"] if by_speaker else [])]))
         segments = in_schema(
             read_table(self._place.join("segments", name), wanted),
             pa.schema([schema.SEGMENTS.field(each) for each in wanted]),

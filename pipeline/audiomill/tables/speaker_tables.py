@@ -118,9 +118,9 @@ def with_turns(tables: dict[str, pa.Table], observed: pa.Table, want: SpeakersWa
     result = _by_channel(segments) if want.by_channel else _by_voice(observed, want)
     turns, speakers = [], []
     for name in names:
-        own, voices = result.get(name, ([], []))
-        turns += [_turn_row(name, turn, want) for turn in own]
-        speakers += list(_speaker_rows(name, own, voices, want))
+        turns_here, voices = result.get(name, ([], []))
+        turns += [_turn_row(name, turn, want) for turn in turns_here]
+        speakers += list(_speaker_rows(name, turns_here, voices, want))
     with_speaker = with_speakers(segments, turns)
     return {
         **tables,

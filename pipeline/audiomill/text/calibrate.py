@@ -116,9 +116,9 @@ def cross_fitted(features_ND: Vector, wer_N: Vector) -> Vector:
     folds = np.arange(len(wer_N)) % NUM_FOLDS
     result = np.zeros(len(wer_N))
     for fold in range(NUM_FOLDS):
-        own = folds == fold
-        if own.any() and (~own).any():
-            result[own] = fit(features_ND[~own], wer_N[~own]).expected_wer(features_ND[own])
+        in_fold = folds == fold
+        if in_fold.any() and (~in_fold).any():
+            result[in_fold] = fit(features_ND[~in_fold], wer_N[~in_fold]).expected_wer(features_ND[in_fold])
     return result
 
 

@@ -117,7 +117,10 @@ class Clips:
 
     def labelled_texts(self, language: str | None) -> list[Text]:
         """Texts and their languages; `language`: of those that name none."""
-        return [Text(text, own or language) for text, own in zip(self.texts, self.languages, strict=True)]
+        return [
+            Text(text, clip_language or language)
+            for text, clip_language in zip(self.texts, self.languages, strict=True)
+        ]
 
     @cached_property
     def weights(self) -> NDArray[np.float32]:
@@ -190,8 +193,8 @@ def prepare(
             parts = split_by_part(table)
             first_part += len(parts)
             with ThreadPoolExecutor(usable_cores()) as pool:
-                for kept, lost in pool.map(decoded, parts.keys(), parts.values()):
-                    tables.append(kept)
+                for usable, lost in pool.map(decoded, parts.keys(), parts.values()):
+                    tables.append(usable)
                     dropped += [Dropped(**row) for row in lost.to_pylist()]
         clips[source.role] = Clips(folder, pa.concat_tables(tables))
     return clips, dropped
@@ -246,16 +249,16 @@ def _decoded(
     finally:
         decoder.close()
     assert len(pieces) == 1, "a part is one piece"
-    kept, dropped, pcm = _sorted_out(pieces[0], rows.to_pylist(), source, channel, min_samples, part)
+    usable, dropped, pcm = _sorted_out(pieces[0], rows.to_pylist(), source, channel, min_samples, part)
     temporary = folder / f"{stem}.{os.getpid()}.tmp"  # processes of several machines may decode the same
     temporary.write_bytes(pcm.data)  # `tofile` does not say why it fails
     os.replace(temporary, folder / f"{stem}.pcm")
-    for place, table in zip(places, (kept, dropped), strict=True):
+    for place, table in zip(places, (usable, dropped), strict=True):
         pq.write_table(table, temporary)
         os.replace(temporary, place)
     temporary.write_text(mark)
     os.replace(temporary, made_of)
-    return kept, dropped
+    return usable, dropped
 
 
 def _mark(rows: pa.Table, options: dict[str, Any]) -> str:
@@ -289,7 +292,7 @@ def _sorted_out(
             cuts_of.setdefault(cut["recording_id"], []).append(number)
     ended = {ending["id"]: ending for ending in endings}
     rejected = {row["id"]: row for row in rejections}
-    kept: list[dict[str, Any]] = []
+    usable: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     chosen: list[NDArray[np.int16]] = []
     offset = 0
@@ -303,7 +306,7 @@ def _sorted_out(
             continue
         (number,) = cuts_of[row["id"]]
         chosen.append(samples[starts[number] : starts[number + 1]])
-        kept.append(
+        usable.append(
             {
                 **named,
                 "start_s": seconds_from_samples(cuts[number]["start"]),
@@ -318,7 +321,7 @@ def _sorted_out(
         )
         offset += lengths[number]
     pcm = np.concatenate(chosen) if chosen else np.zeros(0, np.int16)
-    return pa.Table.from_pylist(kept, CLIP), pa.Table.from_pylist(dropped, DROPPED), pcm
+    return pa.Table.from_pylist(usable, CLIP), pa.Table.from_pylist(dropped, DROPPED), pcm
 
 
 def _why_not(

@@ -26,9 +26,9 @@ def reliability_chart(bins: Bins, title: str) -> str:
     return line(title, "expected word error rate", "true word error rate", points, diagonal=True) if points else ""
 
 
-def hours_chart(kept: float, dropped: Mapping[str, Mapping[str, Any]]) -> str:
+def hours_chart(kept_hours: float, dropped: Mapping[str, Mapping[str, Any]]) -> str:
     """Hours kept and dropped by reason."""
-    hours = [kept, *(float(each["hours"]) for each in dropped.values())]
+    hours = [kept_hours, *(float(each["hours"]) for each in dropped.values())]
     return bars("Kept and dropped", "hours of audio", ["kept", *dropped], hours)
 
 

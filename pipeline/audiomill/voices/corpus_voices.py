@@ -91,11 +91,11 @@ def speakers_of(output: Place) -> list[RecordingSpeaker]:
     count = 0
     for _, rows in ledger.each_part(output, "speakers", ["recording_id", "speaker", "speech_s", "vector"]):
         count += rows.num_rows
-        kept = rows.filter(pc.is_valid(rows.column("vector")))
-        if kept.num_rows:
-            flat = kept.column("vector").combine_chunks().flatten().to_numpy()
-            columns = [kept.column(each).to_pylist() for each in ("recording_id", "speaker", "speech_s")]
-            heards += map(RecordingSpeaker, *columns, flat.reshape(kept.num_rows, -1))
+        with_vector = rows.filter(pc.is_valid(rows.column("vector")))
+        if with_vector.num_rows:
+            flat = with_vector.column("vector").combine_chunks().flatten().to_numpy()
+            columns = [with_vector.column(each).to_pylist() for each in ("recording_id", "speaker", "speech_s")]
+            heards += map(RecordingSpeaker, *columns, flat.reshape(with_vector.num_rows, -1))
     if count and not heards and not forgotten_of(output):
         raise InputError(f"{output.url}: no vectors were kept; run it again with --keep-voices, into another --output")
     return heards

@@ -85,16 +85,16 @@ def _layers(body: Any, turn: ApplyRotary, precision: str, frees: bool) -> Iterat
 
 
 def _layer(layer: Any, number: int, config: Any, turn: ApplyRotary, precision: str) -> DecoderLayer:
-    own, embedding_multiplier = layer.self_attn, getattr(config, "residual_multiplier", 1.0)
+    self_attention, embedding_multiplier = layer.self_attn, getattr(config, "residual_multiplier", 1.0)
     turns = getattr(config, "no_rope_layers", None)
     has_turn = turns is None or bool(turns[number])
     return DecoderLayer(
         attention_norm=layer.input_layernorm,
-        qkv=_fused([own.q_proj, own.k_proj, own.v_proj], precision),
-        out=_times(_fused([own.o_proj], precision), embedding_multiplier),
+        qkv=_fused([self_attention.q_proj, self_attention.k_proj, self_attention.v_proj], precision),
+        out=_times(_fused([self_attention.o_proj], precision), embedding_multiplier),
         norm=layer.post_attention_layernorm,
         feed_forward=_times(_gated(layer.mlp, precision), embedding_multiplier),
-        apply_rotary=_rotary_embedding(own, turn if has_turn else None),
+        apply_rotary=_rotary_embedding(self_attention, turn if has_turn else None),
     )
 
 

@@ -69,13 +69,13 @@ def add_lora(folder: Path, body: Any) -> None:
         for name in file.keys():  # noqa: SIM118  (not a dict)
             if (match := LAYER.search(name)) is None:
                 continue
-            own = weights.get(f"{match.group(1)}.weight")
+            base_weight = weights.get(f"{match.group(1)}.weight")
             update = file.get_tensor(name.replace("lora_A", "lora_B")).float() @ file.get_tensor(name).float() * scale
-            if own is None or own.shape != update.shape:
+            if base_weight is None or base_weight.shape != update.shape:
                 raise ModelError(
                     f"{folder / WEIGHTS}: {name} fits no layer of the language model; expected those of the same checkpoint"
                 )
-            own += update.to(own)
+            base_weight += update.to(base_weight)
             count += 1
     if not count:
         raise ModelError(f"{folder / WEIGHTS}: no LoRA weights of layers in it; expected names with lora_A and lora_B")

@@ -115,8 +115,8 @@ def dac(model: Any, sound: Sound) -> Encoded:
         start, stop = max(0, first - margin), min(length, last + margin)
         codes_KF = model.encode(sound.window(start, stop)).audio_codes[0]
         skipped = (first - start) // hop
-        kept = None if last == length else (last - first) // hop
-        results.append(codes_KF[:, skipped:] if kept is None else codes_KF[:, skipped : skipped + kept])
+        num_frames = None if last == length else (last - first) // hop
+        results.append(codes_KF[:, skipped:] if num_frames is None else codes_KF[:, skipped : skipped + num_frames])
     return Encoded(torch.cat(results, -1))
 
 

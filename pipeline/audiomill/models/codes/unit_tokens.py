@@ -90,11 +90,11 @@ def vocabulary_of(
         max_vocabulary: most tokens, special ones not counted.
     """
     often = sorted(counts, key=lambda joint: (-counts[joint], joint))
-    kept = sorted(joint for joint in often[:max_vocabulary] if counts[joint] >= min_count)
-    names = [*SPECIAL, *(_name(joint, num_codebooks, num_entries) for joint in kept)]
+    frequent = sorted(joint for joint in often[:max_vocabulary] if counts[joint] >= min_count)
+    names = [*SPECIAL, *(_name(joint, num_codebooks, num_entries) for joint in frequent)]
     vocabulary = UnitVocabulary({name: at for at, name in enumerate(names)}, num_codebooks, num_entries)
-    left = sum(counts.values()) - sum(counts[joint] for joint in kept)
-    return Counted(vocabulary, left, len(counts) - len(kept))
+    left = sum(counts.values()) - sum(counts[joint] for joint in frequent)
+    return Counted(vocabulary, left, len(counts) - len(frequent))
 
 
 def _name(joint: int, num_codebooks: int, num_entries: int) -> str:

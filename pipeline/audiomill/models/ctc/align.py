@@ -75,8 +75,8 @@ def token_spans(
     along_F = emitted_FS[np.arange(len(path_F)), path_F]
     spans = []
     for word in range(max(owner) + 1):
-        own = [2 * at + 1 for at, each in enumerate(owner) if each == word]
-        at = np.flatnonzero((path_F >= own[0]) & (path_F <= own[-1]))
+        own_items = [2 * at + 1 for at, each in enumerate(owner) if each == word]
+        at = np.flatnonzero((path_F >= own_items[0]) & (path_F <= own_items[-1]))
         spoken = at[path_F[at] % 2 == 1]
         spans.append(WordSpan(int(at[0]), int(at[-1]) + 1, float(along_F[spoken].mean())))
     return spans
@@ -97,8 +97,8 @@ def _tokens(words: Sequence[str], vocabulary: CtcVocabulary) -> tuple[list[int],
             tokens.append(number[vocabulary.delimiter])
             owner.append(-1)
         symbols = [word] if vocabulary.spaced else [c for c in word if unicodedata.category(c)[0] not in "PZ"]
-        own = [_letter(symbol, number) for symbol in symbols]
-        joined = [t for at, t in enumerate(own) if t != WILDCARD or at == 0 or own[at - 1] != WILDCARD]
+        letters = [_letter(symbol, number) for symbol in symbols]
+        joined = [t for at, t in enumerate(letters) if t != WILDCARD or at == 0 or letters[at - 1] != WILDCARD]
         tokens += joined or [WILDCARD]
         owner += [index] * (len(joined) or 1)
     return tokens, owner

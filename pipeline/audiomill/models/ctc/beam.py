@@ -62,9 +62,9 @@ def _searched(rows: Sequence[Emissions], context: Context, beam_size: int) -> li
         tokens_BC = np.full((count, width), -1, np.int64)
         logprobs_BC = np.full((count, width), _NEVER)
         for at in range(count):
-            own = rows[at]
-            tokens_BC[at, : own.tokens_FC.shape[1]] = own.tokens_FC[frame]
-            logprobs_BC[at, : own.logprobs_FC.shape[1]] = own.logprobs_FC[frame]
+            own_item = rows[at]
+            tokens_BC[at, : own_item.tokens_FC.shape[1]] = own_item.tokens_FC[frame]
+            logprobs_BC[at, : own_item.logprobs_FC.shape[1]] = own_item.logprobs_FC[frame]
         beam.step(tokens_BC, logprobs_BC)
     return [beam.best(at) for at in range(len(rows))]
 

@@ -48,8 +48,8 @@ def narrowed(top: Emissions, count: int) -> Emissions:
 
 def quantized(logprobs: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Steps that are fine near certainty (0.0003 nats) and coarse where it does not matter (0.16)."""
-    kept = np.clip(-logprobs.astype(np.float64), 0.0, MAX_NATS)
-    result: NDArray[np.uint8] = np.rint(np.sqrt(kept / MAX_NATS) * LEVELS).astype(np.uint8)
+    clipped = np.clip(-logprobs.astype(np.float64), 0.0, MAX_NATS)
+    result: NDArray[np.uint8] = np.rint(np.sqrt(clipped / MAX_NATS) * LEVELS).astype(np.uint8)
     return result
 
 

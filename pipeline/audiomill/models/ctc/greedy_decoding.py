@@ -100,7 +100,7 @@ def transcripts(
         edges = [utterances[i].start for i in run[1:]]
         owner = np.searchsorted(edges, [unit.start for unit in units], side="right")
         for number, index in enumerate(run):
-            mine = [unit for unit, own in zip(units, owner, strict=True) if own == number]
+            mine = [unit for unit, row in zip(units, owner, strict=True) if row == number]
             within = (starts >= utterances[index].start) & ((starts < edges[number]) if number < len(edges) else True)
             results[index] = _transcript(mine, utterances[index].start, language, float(logprobs[within].sum()))
     return [results[index] for index in range(len(utterances))]
@@ -115,8 +115,8 @@ def without_special(transcript: Transcript, special: Sequence[str]) -> Transcrip
         return " ".join(text.split())
 
     words = [word._replace(text=cleaned(word.text)) for word in transcript.words or ()]
-    kept = tuple(word for word in words if word.text)
-    return transcript._replace(text=cleaned(transcript.text), words=None if transcript.words is None else kept)
+    spoken = tuple(word for word in words if word.text)
+    return transcript._replace(text=cleaned(transcript.text), words=None if transcript.words is None else spoken)
 
 
 def contiguous(utterances: Sequence[Utterance]) -> Iterator[list[int]]:

@@ -102,14 +102,14 @@ def plain_letters(text: str, language: str | None = None) -> str:
     "it's ten o'clock zoë"
     """
     text = lowered(unicodedata.normalize("NFC", text), language)
-    kept = []
+    letters = []
     for at, character in enumerate(text):
         inside = 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum()
         if character in _APOSTROPHES and inside:
-            kept.append("'")
+            letters.append("'")
         else:
-            kept.append(" " if unicodedata.category(character)[0] in "PSCZ" else character)
-    return " ".join("".join(kept).split())
+            letters.append(" " if unicodedata.category(character)[0] in "PSCZ" else character)
+    return " ".join("".join(letters).split())
 
 
 def vocabulary_of(texts: Iterable[Text], by_token: bool, keeps_form: bool) -> CtcVocabulary:
@@ -163,8 +163,8 @@ def num_frames_needed(tokens: Sequence[int]) -> int:
 
 def best_path(labels_F: NDArray[Any], vocabulary: CtcVocabulary) -> str:
     """Text of the best label of every frame."""
-    kept = labels_F[np.flatnonzero(np.diff(labels_F, prepend=-1))]
-    tokens = [vocabulary.tokens[label] for label in kept.tolist() if label != vocabulary.blank]
+    path_F = labels_F[np.flatnonzero(np.diff(labels_F, prepend=-1))]
+    tokens = [vocabulary.tokens[label] for label in path_F.tolist() if label != vocabulary.blank]
     if vocabulary.mark:
         return vocabulary.written("".join(token for token in tokens if token not in vocabulary.special))
     between = " " if vocabulary.spaced else ""

@@ -48,8 +48,8 @@ def parity_of(
     if language:
         plain.load_adapter(language)
     expected = _hidden_state(plain, theirs, model)
-    own = inputs.text_frames_B() if hasattr(model, "lm_head") else inputs.frames_B()  # the rest is padding
-    return Parity(apart, relative(_hidden_state(model, ours, model)[:, : int(own[0])], expected))
+    num_frames_B = inputs.text_frames_B() if hasattr(model, "lm_head") else inputs.frames_B()  # the rest is padding
+    return Parity(apart, relative(_hidden_state(model, ours, model)[:, : int(num_frames_B[0])], expected))
 
 
 def _hidden_state(model: Any, inputs: Any, running: Any) -> Tensor:
@@ -57,6 +57,6 @@ def _hidden_state(model: Any, inputs: Any, running: Any) -> Tensor:
     if hasattr(model, "lm_head"):
         out: Tensor = model(**inputs).logits
         return out
-    kept = len(running.base_model.encoder.layers) - 1
-    states: Tensor = model(**inputs, output_hidden_states=True).hidden_states[kept]
+    num_layers = len(running.base_model.encoder.layers) - 1
+    states: Tensor = model(**inputs, output_hidden_states=True).hidden_states[num_layers]
     return states

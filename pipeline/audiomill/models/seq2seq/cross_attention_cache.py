@@ -52,10 +52,10 @@ class DynamicCrossCache:
         """Drops all rows but these, which move together in their order."""
         groups, first = [], 0
         for group in self._groups:
-            own = [row - first for row in rows if first <= row < first + len(group)]
+            group_rows = [row - first for row in rows if first <= row < first + len(group)]
             first += len(group)
-            if own:
-                groups.append(group.take(own))
+            if group_rows:
+                groups.append(group.take(group_rows))
         self._groups = groups
 
     def kept_order(self, rows: Sequence[int]) -> list[int]:

@@ -223,9 +223,9 @@ class DecodeSlots:
         before = len(self)
         running = self._running_B[:before].tolist()
         results = self._results([row for row, goes_on in enumerate(running) if not goes_on])
-        kept = self._state.kept_order([row for row, goes_on in enumerate(running) if goes_on])
-        moved = torch.tensor(kept, dtype=torch.long, device=self._weights.device)
-        self._state.keep(kept)
+        order = self._state.kept_order([row for row, goes_on in enumerate(running) if goes_on])
+        moved = torch.tensor(order, dtype=torch.long, device=self._weights.device)
+        self._state.keep(order)
         for holder in (self._rules, self._repetition, self._sampler):
             if holder is not None:
                 holder.move(moved)
@@ -233,10 +233,10 @@ class DecodeSlots:
             self._chosen_BN, self._logprobs_BN, self._count_B, self._limit_B, self._said_B, self._running_B, self._latest_B,
         )  # fmt: skip
         for each in per_row:
-            each[: len(kept)] = each[moved]
-        self._running_B[len(kept) : before] = False
-        self._names = [self._names[row] for row in kept]
-        self._no_speech = [self._no_speech[row] for row in kept]
+            each[: len(order)] = each[moved]
+        self._running_B[len(order) : before] = False
+        self._names = [self._names[row] for row in order]
+        self._no_speech = [self._no_speech[row] for row in order]
         return results
 
     def _results(self, rows: Sequence[int]) -> list[tuple[int, DecodedTokens]]:

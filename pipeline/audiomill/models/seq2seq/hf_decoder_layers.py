@@ -29,11 +29,11 @@ def decoder_layer(
     layer: Any, precision: str, feed_forward: FeedForward, apply_rotary: ApplyRotary | None = None
 ) -> DecoderLayer:
     """Of a layer with `self_attn`, `encoder_attn` and `mlp`, as Moonshine and Canary have them."""
-    own, cross = layer.self_attn, layer.encoder_attn
+    self_attention, cross = layer.self_attn, layer.encoder_attn
     return DecoderLayer(
         attention_norm=layer.input_layernorm,
-        qkv=fused([own.q_proj, own.k_proj, own.v_proj], precision),
-        out=fused([own.o_proj], precision),
+        qkv=fused([self_attention.q_proj, self_attention.k_proj, self_attention.v_proj], precision),
+        out=fused([self_attention.o_proj], precision),
         norm=layer.final_layernorm,
         feed_forward=feed_forward(layer.mlp, precision),
         cross=CrossAttention(

@@ -117,5 +117,5 @@ def seconds_without_context(utterance: Utterance) -> float:
 
 def seed_of(utterance: Utterance, start: int, fallback_level: int) -> int:
     """Random numbers of a segment's own, whatever is decoded beside it. `start`: in samples of the segment."""
-    own = f"{utterance.track}-{utterance.start + start}-{fallback_level}"
-    return int.from_bytes(hashlib.sha256(own.encode()).digest()[:6], "little")
+    seed_text = f"{utterance.track}-{utterance.start + start}-{fallback_level}"
+    return int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:6], "little")

@@ -162,10 +162,10 @@ class TemperatureFallback:
         news = zip(before, after, agreed, strict=True)
         again = [old if is_agreed or new.text is None else new for old, new, is_agreed in news]
         pairs = zip(before, again, self._metrics(utterances, before), self._metrics(utterances, again), strict=True)
-        kept = [self.replace_text(old, new) if is_better(b, a, self._text) else old for old, new, a, b in pairs]
+        better = [self.replace_text(old, new) if is_better(b, a, self._text) else old for old, new, a, b in pairs]
         return [
             answer._replace(text=answer.text._replace(is_agreed=is_agreed))
-            for answer, is_agreed in zip(kept, agreed, strict=True)
+            for answer, is_agreed in zip(better, agreed, strict=True)
         ]
 
     def find_deletions(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Any]:

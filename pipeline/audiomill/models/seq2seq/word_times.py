@@ -74,10 +74,10 @@ def _without_pause(word: TimedText, pcm_T: NDArray[np.int16]) -> TimedText:
     loud = np.flatnonzero(level > QUIET * level.max())
     if not len(loud):
         return word
-    least, kept = round(MIN_QUIET_S * 100), round(KEPT_S * 100)
+    least, margin = round(MIN_QUIET_S * 100), round(KEPT_S * 100)
     before, behind = int(loud[0]), count - 1 - int(loud[-1])
-    start = word.start + (before - kept) * LEVEL_SAMPLES if before >= least else word.start
-    stop = word.start + (int(loud[-1]) + 1 + kept) * LEVEL_SAMPLES if behind >= least else word.stop
+    start = word.start + (before - margin) * LEVEL_SAMPLES if before >= least else word.start
+    stop = word.start + (int(loud[-1]) + 1 + margin) * LEVEL_SAMPLES if behind >= least else word.stop
     return word._replace(start=start, stop=stop)
 
 
@@ -111,10 +111,10 @@ def _cut(stretch: DecodedChunk, count: int, end: int) -> DecodedChunk:
         return stretch
     decoded, timed = stretch.decoded, stretch.timed
     is_text = np.cumsum([token < end for token in decoded.tokens])
-    kept = [at for at, token in enumerate(decoded.tokens) if token >= end or is_text[at] > count]
+    positions = [at for at, token in enumerate(decoded.tokens) if token >= end or is_text[at] > count]
     return stretch._replace(
         decoded=decoded._replace(
-            tokens=[decoded.tokens[at] for at in kept], logprobs=[decoded.logprobs[at] for at in kept]
+            tokens=[decoded.tokens[at] for at in positions], logprobs=[decoded.logprobs[at] for at in positions]
         ),
         timed=None if timed is None else timed[count:],
     )

@@ -103,9 +103,9 @@ class Diarizer(SpeechModel):
         stretches = [
             (window, local, *stretch)
             for window, spans in zip(windows, self._local_spans(windows), strict=True)
-            for local, own in enumerate(spans)
+            for local, local_spans in enumerate(spans)
             for stretch in _stretches(
-                window.pcm_T, own, [span for other in spans if other is not own for span in other]
+                window.pcm_T, local_spans, [span for other in spans if other is not local_spans for span in other]
             )
         ]
         vectors = iter(self._embedder.vectors([voice for *_, voice in stretches if voice is not None]))
@@ -177,14 +177,14 @@ def spans_of(active_F: NDArray[np.bool_], probability_F: NDArray[np.float32], ed
 
 
 def _stretches(
-    pcm_T: NDArray[np.int16], own: Sequence[_Span], others: Sequence[_Span]
+    pcm_T: NDArray[np.int16], spans: Sequence[_Span], others: Sequence[_Span]
 ) -> Iterator[tuple[_Span, NDArray[np.int16] | None]]:
     """Spans of a local speaker, the long ones in several stretches, each with what its vector is made of: a network that takes two
     people for one is found out by their voices."""
     is_alone = np.ones(len(pcm_T), bool)
     for start, stop, _ in others:
         is_alone[start:stop] = False
-    for start, stop, probability in own:
+    for start, stop, probability in spans:
         for first, last in pairwise(stretch_edges(pcm_T[start:stop])):
             first, last = start + first, start + last
             yield (first, last, probability), _voice(pcm_T[first:last], is_alone[first:last])

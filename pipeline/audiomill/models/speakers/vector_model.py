@@ -34,10 +34,10 @@ class VectorModel(SpeechModel):
 
     def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """The vector of each row, its context left out."""
-        own = [each._replace(pcm_T=each.pcm_T[each.left : len(each.pcm_T) - each.right]) for each in batch]
-        own = [each._replace(left=0, right=0) for each in own]
-        vectors_BD = torch.from_numpy(self._embedder.vectors([each.pcm_T for each in own]))
-        longest = max(len(each.pcm_T) for each in own)
-        core = CoreFrames(own, [1] * len(own), max(1, longest), vectors_BD.device)
+        without_context = [each._replace(pcm_T=each.pcm_T[each.left : len(each.pcm_T) - each.right]) for each in batch]
+        without_context = [each._replace(left=0, right=0) for each in without_context]
+        vectors_BD = torch.from_numpy(self._embedder.vectors([each.pcm_T for each in without_context]))
+        longest = max(len(each.pcm_T) for each in without_context)
+        core = CoreFrames(without_context, [1] * len(without_context), max(1, longest), vectors_BD.device)
         out = read_out(self._wants, {0: vectors_BD[:, None]}, None, {}, lambda layer: core)
         return [Prediction(None, readout) for readout in out]

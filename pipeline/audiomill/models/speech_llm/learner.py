@@ -116,9 +116,9 @@ class ProjectorLearner:
         prefixes = self._prefixes([row for row, _ in shown], is_empty, random)
         texts = [label for _, label in shown]
         logprobs = self._logprobs(prefixes, texts)
-        own = [total * float(weight) for total, weight in zip(logprobs, weights, strict=True)]
+        weighted = [total * float(weight) for total, weight in zip(logprobs, weights, strict=True)]
         size = sum(len(text) * float(weight) for text, weight in zip(texts, weights, strict=True))
-        return Loss(-torch.stack(own).sum(), size, {})
+        return Loss(-torch.stack(weighted).sum(), size, {})
 
     def _prefixes(self, rows: Rows, is_empty: NDArray[np.bool_], random: np.random.Generator) -> list[Tensor]:
         """prefix_PD of each row, as `inputs_embeds` take them; some frames are hidden. Noise never comes again."""

@@ -180,14 +180,14 @@ def load_seq2seq_learner(
         raise ModelError(f"{folder}: no configuration to train from ({error}); expected config.json") from error
     if config.from_scratch:
         tokenizer = learned_pieces([_form(text, config) for text in texts], config.word_pieces)
-        own = {
+        own_items = {
             "vocab_size": len(tokenizer),
             "bos_token_id": 0,
             "pad_token_id": 1,
             "eos_token_id": 2,
             "decoder_start_token_id": 2,
         }
-        settings.update(own)
+        settings.update(own_items)
         model = Speech2TextForConditionalGeneration(settings)
         features = FilterBanks(settings.input_feat_per_channel, (True, True), device)
     else:

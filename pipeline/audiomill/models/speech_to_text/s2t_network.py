@@ -129,12 +129,12 @@ def decoder_weights(model: Any, folder: Path, precision: str) -> DecoderWeights:
 
 
 def _layer(layer: Any, precision: str) -> DecoderLayer:
-    own, cross = layer.self_attn, layer.encoder_attn
+    self_attention, cross = layer.self_attn, layer.encoder_attn
     fc1, fc2, act = fused([layer.fc1], precision), fused([layer.fc2], precision), layer.activation_fn
     return DecoderLayer(
         attention_norm=layer.self_attn_layer_norm,
-        qkv=fused([own.q_proj, own.k_proj, own.v_proj], precision),
-        out=fused([own.out_proj], precision),
+        qkv=fused([self_attention.q_proj, self_attention.k_proj, self_attention.v_proj], precision),
+        out=fused([self_attention.out_proj], precision),
         norm=layer.final_layer_norm,
         feed_forward=lambda x_BLD: fc2(act(fc1(x_BLD))),
         cross=CrossAttention(

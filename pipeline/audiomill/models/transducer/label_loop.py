@@ -125,7 +125,7 @@ def _by_row(steps: list[_Step], num_rows: int, blank: int) -> list[Labels]:
     results = []
     for row in range(num_rows):
         mine = rows == row
-        kept = mine & (tokens != blank)
-        written, at, lasts = (each[kept].astype(np.int32) for each in (tokens, frames, lasting))
-        results.append(Labels(written, at, lasts, logprobs[kept], float(logprobs[mine].sum())))
+        emitted = mine & (tokens != blank)
+        written, at, lasts = (each[emitted].astype(np.int32) for each in (tokens, frames, lasting))
+        results.append(Labels(written, at, lasts, logprobs[emitted], float(logprobs[mine].sum())))
     return results

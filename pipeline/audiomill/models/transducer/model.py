@@ -79,15 +79,15 @@ class TransducerModel(EncodingModel):
     def _transcript(self, utterance: Utterance, text: Labels, vocabulary: CtcVocabulary) -> Transcript:
         num_frames = 1 + int(max(text.frames_N, default=0))
         _, is_core_F = core_frames(utterance, num_frames, self._feed.text_hop)
-        own = [n for n, frame in enumerate(text.frames_N.tolist()) if is_core_F[frame]]
-        words = tuple(_words(list(self._pieces(utterance, text, own, vocabulary)), vocabulary))
-        written, logprobs = " ".join(word.text for word in words), text.logprobs_N[own]
+        core_numbers = [n for n, frame in enumerate(text.frames_N.tolist()) if is_core_F[frame]]
+        words = tuple(_words(list(self._pieces(utterance, text, core_numbers, vocabulary)), vocabulary))
+        written, logprobs = " ".join(word.text for word in words), text.logprobs_N[core_numbers]
         doubt = text.path_logprob / max(1, len("".join(vocabulary.tokens[t] for t in text.tokens_N.tolist())))
         return Transcript(
             text=written,
             language=self._language,
             language_probability=None,
-            avg_logprob=float(logprobs.mean()) if len(own) else None,
+            avg_logprob=float(logprobs.mean()) if len(core_numbers) else None,
             no_speech_prob=None,
             words=words,
             phrases=None,
@@ -95,10 +95,10 @@ class TransducerModel(EncodingModel):
         )
 
     def _pieces(
-        self, utterance: Utterance, text: Labels, own: Sequence[int], vocabulary: CtcVocabulary
+        self, utterance: Utterance, text: Labels, core_numbers: Sequence[int], vocabulary: CtcVocabulary
     ) -> Iterator[_Piece]:
         hop = self._feed.text_hop
-        for n in own:
+        for n in core_numbers:
             start = int(text.frames_N[n]) * hop - utterance.left
             name, lasting = vocabulary.tokens[int(text.tokens_N[n])], int(text.lasting_N[n])
             yield _Piece(name, max(0, start), max(0, start + lasting * hop), float(text.logprobs_N[n]))

@@ -183,7 +183,7 @@ def load_coder(
     name = place_of(folder, settings.encoder, ENCODER)
     checkpoint = find_checkpoint(ModelConfig(model=name), storage_options)
     check_same("checkpoint that makes the codes", name, fingerprint(checkpoint), settings.encoder_fingerprint)
-    own = dataclasses.replace(model, model=name)
+    coder_config = dataclasses.replace(model, model=name)
     source, layer, shape = "", None, shape_of(checkpoint)
     if settings.has_codebook:
         source = str(folder / CODEBOOK)
@@ -202,5 +202,7 @@ def load_coder(
         num_entries=settings.num_entries,
         num_kept=settings.num_codebooks,
     )
-    task = TaskSpec(label=name, model=own, requested=RequestedOutputs(codes=(want,)), hop=shape.hop, batch_samples=0)
+    task = TaskSpec(
+        label=name, model=coder_config, requested=RequestedOutputs(codes=(want,)), hop=shape.hop, batch_samples=0
+    )
     return load_model(task, storage_options)

@@ -79,8 +79,10 @@ def loaded_encoder(
     name: str, want: VectorRequest, hop: int, model: ModelConfig, storage_options: dict[str, Any]
 ) -> FrozenEncoder:
     """An encoder on the device of `model`, in its number format, that gives one kind of frames."""
-    own = dataclasses.replace(model, model=name)
-    task = TaskSpec(label=name, model=own, requested=RequestedOutputs(vectors=(want,)), hop=hop, batch_samples=0)
+    encoder_config = dataclasses.replace(model, model=name)
+    task = TaskSpec(
+        label=name, model=encoder_config, requested=RequestedOutputs(vectors=(want,)), hop=hop, batch_samples=0
+    )
     return FrozenEncoder(load_model(task, storage_options), torch.device(resolve_device(model.device)))
 
 

@@ -70,7 +70,7 @@ class ByLanguage(nn.Module):
 
 def rows_of(languages: Sequence[str]) -> dict[str, list[int]]:
     """Rows of each language, by name."""
-    return {name: [at for at, own in enumerate(languages) if own == name] for name in sorted(set(languages))}
+    return {name: [at for at, language in enumerate(languages) if language == name] for name in sorted(set(languages))}
 
 
 def forms_of(folder: Path, config: TrainConfig, texts: Sequence[Text]) -> dict[str, LabelForm]:
@@ -91,8 +91,8 @@ def forms_of(folder: Path, config: TrainConfig, texts: Sequence[Text]) -> dict[s
         if language in known:
             vocabulary = ctc_vocabulary(ctc_tokenizer(folder, language, config.trust_remote_code), None, None)
         else:
-            own = [each for each in texts if each.language == language]
-            vocabulary = vocabulary_of(own, config.units == "tokens", keeps_form)
+            same_language = [each for each in texts if each.language == language]
+            vocabulary = vocabulary_of(same_language, config.units == "tokens", keeps_form)
         forms[language] = form_of(vocabulary, keeps_form)
     return forms
 
@@ -122,15 +122,15 @@ def add_language_heads(
     for language, form in forms.items():
         if language in known:
             load_adapter(model, language, folder)
-            own = [copy.deepcopy(layer.adapter_layer) for layer in layers]
+            own_items = [copy.deepcopy(layer.adapter_layer) for layer in layers]
         else:
-            own = copy.deepcopy(new)
+            own_items = copy.deepcopy(new)
         head = copy.deepcopy(model.lm_head) if language in known else _new_head(model, len(form.vocabulary.tokens))
-        adapters.append(own)
+        adapters.append(own_items)
         language_heads[language] = LanguageHead(form, head)
     for at, layer in enumerate(layers):
         layer.adapter_layer = ByLanguage(
-            {name: own[at] for name, own in zip(forms, adapters, strict=True)}, row_languages
+            {name: own_items[at] for name, own_items in zip(forms, adapters, strict=True)}, row_languages
         )
     model.lm_head = by_key({language: language_head.head for language, language_head in language_heads.items()})
     return language_heads
@@ -158,7 +158,7 @@ def language_of(language: str | None, language_heads: Mapping[str, LanguageHead]
 def save_language_heads(model: Any, language_heads: Mapping[str, LanguageHead], folder: Path) -> None:
     """Weights with the first language in place, and a file for each language."""
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    own = {language: _of_language(model, state, language) for language in language_heads}
+    by_language = {language: _of_language(model, state, language) for language in language_heads}
     shared = {
         name: tensor
         for name, tensor in state.items()
@@ -166,8 +166,8 @@ def save_language_heads(model: Any, language_heads: Mapping[str, LanguageHead], 
     }
     first = next(iter(language_heads))
     model.config.vocab_size = len(language_heads[first].form.vocabulary.tokens)
-    model.save_pretrained(folder, state_dict={**shared, **own[first]}, safe_serialization=True)
-    for language, tensors in own.items():
+    model.save_pretrained(folder, state_dict={**shared, **by_language[first]}, safe_serialization=True)
+    for language, tensors in by_language.items():
         save_file(tensors, folder / f"adapter.{language}.safetensors", {"format": "pt"})
     save_tokenizer(language_heads[first].form.vocabulary, folder)
     vocabularies = {

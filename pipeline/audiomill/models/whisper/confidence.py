@@ -52,5 +52,5 @@ def segment_confidence(words: Sequence[float], no_speech_prob: float, has_failed
 
 
 def _log_odds(probability: float) -> float:
-    kept = min(max(probability, 1e-4), 1 - 1e-4)
-    return math.log(kept / (1 - kept))
+    clipped = min(max(probability, 1e-4), 1 - 1e-4)
+    return math.log(clipped / (1 - clipped))

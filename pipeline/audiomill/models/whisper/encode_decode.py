@@ -108,12 +108,12 @@ class EncodeDecode:
         utterances: Sequence[Utterance],
         contexts: Sequence[int],
         options: DecodingOptions,
-        kept: Collection[int] = (),
+        hidden_states: Collection[int] = (),
         on_encoded: Callable[[list[int], dict[int, Tensor]], None] | None = None,
     ) -> None:
         self._weights, self._task_options, self._options = weights, task_options, options
         self._utterances, self._contexts = utterances, contexts
-        self._kept, self._on_encoded = kept, on_encoded
+        self._kept, self._on_encoded = hidden_states, on_encoded
         order = sorted(range(len(utterances)), key=lambda row: -contexts[row])
         self._passes: list[tuple[int, int]] = []  # utterance and first sample
         self._waiting: deque[int] = deque()
@@ -245,8 +245,8 @@ class EncodeDecode:
     def done(self, name: int, decoded: DecodedTokens) -> None:
         """Takes one result; what the decoder left out waits for its own turn."""
         row, start = self._passes[name]
-        kept, rest_from = self._until_rest(decoded, self._utterances[row], start)
-        self._found[name] = kept
+        decoded_part, rest_from = self._until_rest(decoded, self._utterances[row], start)
+        self._found[name] = decoded_part
         if rest_from is not None:
             self._wait(row, start + rest_from)
 

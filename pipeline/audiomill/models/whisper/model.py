@@ -188,8 +188,8 @@ class WhisperModel:
 
     def _encode_decode(self, batch: Sequence[Utterance], options: DecodingOptions, on_encoded: Any) -> EncodeDecode:
         contexts = [self.context(len(utterance.pcm_T), options) for utterance in batch]
-        kept = self._wants.layers if on_encoded is not None else set()
-        return EncodeDecode(self._weights, self._asked, batch, contexts, options, kept, on_encoded)
+        hidden_states = self._wants.layers if on_encoded is not None else set()
+        return EncodeDecode(self._weights, self._asked, batch, contexts, options, hidden_states, on_encoded)
 
     def _decoded(self, encode_decode: EncodeDecode, options: DecodingOptions) -> list[Hypothesis]:
         search = Search(
@@ -260,14 +260,14 @@ class WhisperModel:
     def fill_deletions(self, hypothesis: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
         """The texts of the parts in place of the segment's, where they say more and every one of them is clear."""
         result = self.metrics([part.utterance for part, _ in parts], [text for _, text in parts])
-        kept = [pair for pair, metrics in zip(parts, result, strict=True) if not is_silence(metrics, self._text)]
+        with_speech = [pair for pair, metrics in zip(parts, result, strict=True) if not is_silence(metrics, self._text)]
         clear = all(
             metrics.avg_logprob >= MIN_LOGPROB and not failed_checks(metrics, self._text)
             for metrics in result
             if not is_silence(metrics, self._text)
         )
-        before, after = (self._num_words(each.tokens) for each in (hypothesis, joined(hypothesis, kept)))
-        return joined(hypothesis, kept) if clear and after >= before + MIN_MORE_WORDS else hypothesis
+        before, after = (self._num_words(each.tokens) for each in (hypothesis, joined(hypothesis, with_speech)))
+        return joined(hypothesis, with_speech) if clear and after >= before + MIN_MORE_WORDS else hypothesis
 
     def _num_words(self, tokens: Sequence[int]) -> int:
         return len(units(self._tokenizer.decode([token for token in tokens if token < self._tokens.end])))

@@ -67,14 +67,14 @@ class Packer:
         # A word belongs to the member whose share of the window (half of the gaps with it) its middle lies in.
         ends = [start + len(utterances[i].pcm_T) for start, i in zip(pack.starts, pack.members, strict=True)]
         edges = [(end + start) // 2 for end, start in zip(ends[:-1], pack.starts[1:], strict=True)]
-        own: list[list[TimedToken]] = [[] for _ in pack.members]
+        by_member: list[list[TimedToken]] = [[] for _ in pack.members]
         for _, members in word_groups(timed, self._tokenizer, hypothesis.language):
             middle = (members[0].start + members[-1].stop) // 2
-            own[int(np.searchsorted(edges, middle, side="right"))] += members
+            by_member[int(np.searchsorted(edges, middle, side="right"))] += members
         lengths = [end - start for start, end in zip(pack.starts, ends, strict=True)]
         return [
             Prediction(_part(hypothesis, tokens, start, length))
-            for tokens, start, length in zip(own, pack.starts, lengths, strict=True)
+            for tokens, start, length in zip(by_member, pack.starts, lengths, strict=True)
         ]
 
 
@@ -106,8 +106,8 @@ def _part(hypothesis: Hypothesis, timed: Sequence[TimedToken], start: int, lengt
         no_speech_prob=whole[0].no_speech_prob,
         is_finished=len(timed) <= _most_tokens(length) and all(each.is_finished for each in whole),
     )
-    own = [
+    shifted = [
         token._replace(start=min(max(token.start - start, 0), length), stop=min(max(token.stop - start, 0), length))
         for token in timed
     ]
-    return hypothesis._replace(chunks=(DecodedChunk(0, decoded, tuple(own)),))
+    return hypothesis._replace(chunks=(DecodedChunk(0, decoded, tuple(shifted)),))

@@ -71,9 +71,9 @@ def token_costs(
     costs = []
     for row, (text, frames) in enumerate(zip(texts, num_frames, strict=True)):
         # The scores at a token are those that chose the next one: what stands before a token tells where it is.
-        own = scores_BHNF[row, :, : before + len(text) + 1, :frames].float().softmax(-1)
-        spread, mean = torch.std_mean(own, dim=-2, keepdim=True, unbiased=False)
-        normed = _median((own - mean) / spread.clamp(min=1e-8)).mean(0)
+        softmax = scores_BHNF[row, :, : before + len(text) + 1, :frames].float().softmax(-1)
+        spread, mean = torch.std_mean(softmax, dim=-2, keepdim=True, unbiased=False)
+        normed = _median((softmax - mean) / spread.clamp(min=1e-8)).mean(0)
         costs.append(-normed[before - 1 : -1])
     return costs
 

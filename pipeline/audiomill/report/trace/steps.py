@@ -144,10 +144,8 @@ def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int1
 
 def _wave_words(found_task: FoundTask) -> str:
     form, step = found_task.shape.form, float(found_task.shape.step)
-    own = "" if form is None else f" This one hears {form.rate / 1000:g} kHz, {form.num_channels} channel(s)."
-    return (
-        f"16 kHz, one channel, 16 bits: what most models are given.{own} {step:g} samples make one frame of this one."
-    )
+    form_note = "" if form is None else f" This one hears {form.rate / 1000:g} kHz, {form.num_channels} channel(s)."
+    return f"16 kHz, one channel, 16 bits: what most models are given.{form_note} {step:g} samples make one frame of this one."
 
 
 def _mel_step(pcm: NDArray[np.int16], found_task: FoundTask) -> Step:

@@ -128,17 +128,17 @@ def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, 
         rows = with_speakers(
             rows, turns["turns"].select(["recording_id", "channel", "speaker", "start_s", "stop_s"]).to_pylist()
         )
-    kept = {
+    columns = {
         name: in_schema(read_table(place.join(name, part_name(part) + ".parquet")), schema.TABLES[name])
         for name in ("recordings", "rejections")
     }
     tables = {
-        **kept,
-        "recordings": pa.Table.from_pylist(_with_texts(kept["recordings"].to_pylist(), rows), schema.RECORDINGS),
+        **columns,
+        "recordings": pa.Table.from_pylist(_with_texts(columns["recordings"].to_pylist(), rows), schema.RECORDINGS),
         "segments": pa.Table.from_pylist(rows, schema=schema.SEGMENTS),
         **turns,
     }
-    planned = [id for table in kept.values() for id in table.column("id").to_pylist()]
+    planned = [id for table in columns.values() for id in table.column("id").to_pylist()]
     result = Result({"seconds": [("respell", time.perf_counter() - started)], "began": None, "canary": None}, {})
     wanted = Tables(True, {name: table.schema for name, table in turns.items()})
     entry = write_part(output, part, planned, tables, [result], wanted, key, time.perf_counter())

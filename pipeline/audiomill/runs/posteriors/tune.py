@@ -173,13 +173,13 @@ def _errors(
         at::_SLICES
     ]
     chosen = [number for number, segment in enumerate(segments) if segment["recording_id"] in set(ids)]
-    own = [segments[number] for number in chosen]
-    texts = texts_of(own, [stretches[number] for number in chosen], hop, decoder_of(config, source))
+    chosen_segments = [segments[number] for number in chosen]
+    texts = texts_of(chosen_segments, [stretches[number] for number in chosen], hop, decoder_of(config, source))
     of: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
-    for segment, text in zip(own, texts, strict=True):
+    for segment, text in zip(chosen_segments, texts, strict=True):
         of[segment["recording_id"]].append((segment["start_s"], text.text))
     errors = NO_ERRORS
     for name in ids:
         hypothesis = " ".join(text for _, text in sorted(of[name]) if text)
-        errors += score_pair(references[name], hypothesis, language or own[0]["language"])[0]
+        errors += score_pair(references[name], hypothesis, language or chosen_segments[0]["language"])[0]
     return errors

@@ -46,7 +46,7 @@ class Diarized:
 
 def diarize(
     cuts: Sequence[dict[str, Any]],
-    own: Sequence[Utterance],
+    diarizer_utterances: Sequence[Utterance],
     others: Sequence[Sequence[Utterance]],
     diarizer: LoadedTask,
 ) -> Diarized:
@@ -54,16 +54,16 @@ def diarize(
 
     Args:
         cuts: the segments.
-        own: the same as the diarizer hears them.
+        diarizer_utterances: the same as the diarizer hears them.
         others: and as each other task does.
         diarizer: tells local speakers.
     """
-    batched = run_model(own, diarizer.model, diarizer.spec.batch_samples)
+    batched = run_model(diarizer_utterances, diarizer.model, diarizer.spec.batch_samples)
     good = [number for number, answer in enumerate(batched.answers) if answer is not None]
     answers = [answer for answer in batched.answers if answer is not None]
-    diarized = ([own[number] for number in good], answers)
-    kept = [cuts[number] for number in good]
-    rows = observed_rows(kept, answers)
+    diarized = ([diarizer_utterances[number] for number in good], answers)
+    good_cuts = [cuts[number] for number in good]
+    rows = observed_rows(good_cuts, answers)
     lost = {number: batched.errors.get(number) for number in set(range(len(cuts))) - set(good)}
     requested = diarizer.spec.requested.turns
     assert requested is not None, "the task is a diarizer"
@@ -71,13 +71,13 @@ def diarize(
     if requested.splits:
         edges = [
             _edges(cut, utterance.pcm_T, answer.readout.local)
-            for cut, utterance, answer in zip(kept, diarized[0], answers, strict=True)
+            for cut, utterance, answer in zip(good_cuts, diarized[0], answers, strict=True)
         ]
         utterances = [
             [part for u, at in zip(each, edges, strict=True) for part in _parts(u, at)] for each in utterances
         ]
-        kept = [part for cut, at in zip(kept, edges, strict=True) for part in _cut_parts(cut, at)]
-    return Diarized(kept, utterances, rows, batched, diarized, lost)
+        good_cuts = [part for cut, at in zip(good_cuts, edges, strict=True) for part in _cut_parts(cut, at)]
+    return Diarized(good_cuts, utterances, rows, batched, diarized, lost)
 
 
 def _edges(cut: Mapping[str, Any], pcm_T: NDArray[np.int16], local: Sequence[LocalSpeaker]) -> list[int]:

@@ -51,10 +51,10 @@ def decode_with_fallback(
             continue
         pairs = _decode_again(utterances, failing, task, fallback_level)
         chosen = [i for i, _ in pairs]
-        kept = fallback_policy.choose_better(
+        better = fallback_policy.choose_better(
             [utterances[i] for i in chosen], [decode[i] for i in chosen], [a for _, a in pairs]
         )
-        for i, answer in zip(chosen, kept, strict=True):
+        for i, answer in zip(chosen, better, strict=True):
             decode[i] = answer
     parts = fallback_policy.find_deletions(utterances, decode)
     if parts:

@@ -141,9 +141,9 @@ def _with_first_texts(
     before = task.model.transcripts([utterances[n] for n in changed], [first[n].text for n in changed])
     settled = list(texts)
     for number, text in zip(changed, before, strict=True):
-        kept = texts[number]
-        if kept is not None and kept.text != text.text:
-            settled[number] = kept._replace(first_pass_text=text.text)
+        kept_value = texts[number]
+        if kept_value is not None and kept_value.text != text.text:
+            settled[number] = kept_value._replace(first_pass_text=text.text)
     return settled
 
 

@@ -38,8 +38,10 @@ class Mirror:
             UsageError: it holds what no training wrote.
         """
         names, here = self._own_names(), self._here()
-        own = self.folder / "run.json"
-        if own.exists() and ("run.json" not in names or self.place.join("run.json").read() != own.read_bytes()):
+        local_record = self.folder / "run.json"
+        if local_record.exists() and (
+            "run.json" not in names or self.place.join("run.json").read() != local_record.read_bytes()
+        ):
             clear(self.folder)  # of another run, which is no more at the place
             here = set()
         if is_first and _newest(here) > _newest(names):

@@ -35,8 +35,8 @@ class Recorder:
         from tensorboardX import SummaryWriter
 
         self._path, self._console, self._first = folder / METRICS_FILE, console, first
-        kept = [row for row in read_metrics(folder) if row["update"] <= first]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        earlier_rows = [row for row in read_metrics(folder) if row["update"] <= first]
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in earlier_rows))
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1 if first else None)
         self._started, self._spoken = time.monotonic(), 0.0
 

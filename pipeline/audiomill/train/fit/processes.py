@@ -23,9 +23,9 @@ TIMEOUT = datetime.timedelta(minutes=30)
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Worker]:
     """This process as one of a group that the environment describes (torchrun, Ray Train)."""
-    own = resolve_device(device)
+    local_device = resolve_device(device)
     local = int(os.environ.get("LOCAL_RANK", 0))
-    place = torch.device(f"cuda:{local}" if own.startswith("cuda") else own)
+    place = torch.device(f"cuda:{local}" if local_device.startswith("cuda") else local_device)
     started = not dist.is_initialized()
     if place.type == "cuda":
         torch.cuda.set_device(place)

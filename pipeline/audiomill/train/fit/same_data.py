@@ -27,9 +27,9 @@ def check_same(output: Path, train: pa.Table, dev: pa.Table | None) -> None:
     """
     state = output / "state"
     now = {"train": _rows(train), **({} if dev is None else {"dev": _rows(dev)})}
-    kept = state / LEARNT
-    if kept.exists() and any(state.glob("update-*.pt")):
-        before = pq.read_table(kept).to_pylist()
+    record = state / LEARNT
+    if record.exists() and any(state.glob("update-*.pt")):
+        before = pq.read_table(record).to_pylist()
         for role in sorted({row["role"] for row in before} | now.keys()):
             old = [(row["id"], row["digest"]) for row in before if row["role"] == role]
             if old != now.get(role, []):
@@ -40,7 +40,7 @@ def check_same(output: Path, train: pa.Table, dev: pa.Table | None) -> None:
         return
     state.mkdir(parents=True, exist_ok=True)
     table = [{"role": role, "id": name, "digest": digest} for role, rows in now.items() for name, digest in rows]
-    pq.write_table(pa.Table.from_pylist(table), kept)
+    pq.write_table(pa.Table.from_pylist(table), record)
 
 
 def _rows(table: pa.Table) -> list[tuple[str, str]]:

@@ -61,9 +61,9 @@ class States:
         state: dict[str, Any] = torch.load(
             self._folder / f"update-{number}.pt", map_location=self._device, weights_only=True
         )
-        kept = self._folder / f"best-{number}.safetensors"
-        if kept.exists():
-            shutil.copyfile(kept, self._folder / "best.safetensors")
+        best = self._folder / f"best-{number}.safetensors"
+        if best.exists():
+            shutil.copyfile(best, self._folder / "best.safetensors")
         else:
             (self._folder / "best.safetensors").unlink(missing_ok=True)
         return state

@@ -134,11 +134,11 @@ class _Run:
             RunFailed: the workers have different ones, on disks of their own.
         """
         state = self._states.latest()
-        own = float(0 if state is None else state["progress"]["num_updates"])
-        (together,) = all_reduce_sum(self._worker, own)
-        if together != own * self._worker.size:
+        num_updates = float(0 if state is None else state["progress"]["num_updates"])
+        (together,) = all_reduce_sum(self._worker, num_updates)
+        if together != num_updates * self._worker.size:
             raise RunFailed(
-                f"worker {self._worker.rank} would go on from update {own:g}, others from another one; expected one --output that all see"
+                f"worker {self._worker.rank} would go on from update {num_updates:g}, others from another one; expected one --output that all see"
             )
         if state is None:
             return
@@ -314,12 +314,12 @@ class _Run:
         if self._average is None:
             yield
             return
-        own = {name: value.detach().clone() for name, value in self._learner.model.state_dict().items()}
+        current = {name: value.detach().clone() for name, value in self._learner.model.state_dict().items()}
         self._average.give_to(self._learner.model)
         try:
             yield
         finally:
-            self._learner.model.load_state_dict(own)
+            self._learner.model.load_state_dict(current)
 
     def _log(
         self,

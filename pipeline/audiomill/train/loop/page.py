@@ -46,7 +46,7 @@ _HEADER = (
 
 
 def _row(metrics: _Metrics) -> list[Any]:
-    kept = metrics["selection"]
+    selection = metrics["selection"]
     low, high = (100 * each for each in metrics["interval"])
     return [
         metrics["round"],
@@ -55,10 +55,10 @@ def _row(metrics: _Metrics) -> list[Any]:
         _taught_by(metrics),
         "" if metrics["teacher"] is None else metrics["probability"],
         "promoted" if metrics["promoted"] else "rolled back",
-        kept.get("num_kept", ""),
-        kept.get("hours_kept", ""),
-        "" if kept.get("expected_wer") is None else 100 * kept["expected_wer"],
-        "" if kept.get("true_wer") is None else 100 * kept["true_wer"],
+        selection.get("num_kept", ""),
+        selection.get("hours_kept", ""),
+        "" if selection.get("expected_wer") is None else 100 * selection["expected_wer"],
+        "" if selection.get("true_wer") is None else 100 * selection["true_wer"],
     ]
 
 
@@ -69,11 +69,11 @@ def _taught_by(metrics: _Metrics) -> str:
 
 
 def _round_section(root: Path, before: _Metrics, after: _Metrics, options: dict[str, Any]) -> str:
-    number, kept = after["round"], after["selection"]
-    body = "<h3>Hours kept and dropped</h3>" + hours_chart(kept["hours_kept"], kept["dropped"])
-    if kept["calibration"]:
+    number, selection = after["round"], after["selection"]
+    body = "<h3>Hours kept and dropped</h3>" + hours_chart(selection["hours_kept"], selection["dropped"])
+    if selection["calibration"]:
         body += "<h3>Calibration on the dev set</h3>" + reliability_chart(
-            kept["calibration"]["bins"], "expected and true WER"
+            selection["calibration"]["bins"], "expected and true WER"
         )
     previous = root / f"round-{before['round']}" / "labels"
     if previous.exists():

@@ -207,8 +207,8 @@ def _train_config(number: int, folder: Path, teacher: _Metrics | None, config: S
     train = dataclasses.replace(train, pseudo=str(folder / "selection"))
     if config.loop.start == "pretrained":
         return train
-    own = {name: getattr(TrainConfig(), name) for name in OF_NEW_ONES}  # the teacher has its own
-    return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto", **own)
+    defaults = {name: getattr(TrainConfig(), name) for name in OF_NEW_ONES}  # the teacher has its own
+    return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto", **defaults)
 
 
 def _tuned(folder: Path, teacher: _Metrics, config: SelfTraining, console: Console) -> Labelling:
@@ -218,13 +218,13 @@ def _tuned(folder: Path, teacher: _Metrics, config: SelfTraining, console: Conso
     checkpoint = find_checkpoint(ModelConfig(model=teacher["checkpoint"]), label.plan.storage_options)
     if not config.loop.tune_trials or search.beam_size == 1 or POSTERIORS not in checkpoint.gives:
         return label
-    done, kept = folder / "tuning" / "decoder.json", folder / "tuning" / "dev"
+    done, dev_folder = folder / "tuning" / "decoder.json", folder / "tuning" / "dev"
     if not done.exists():
         plain = SearchConfig(keep_posteriors=max(POSTERIORS_KEPT, search.beam_tokens))
         whole = dataclasses.replace(label, transcripts=dataclasses.replace(label.transcripts, decoder=plain))
-        _transcribe(config.dev, kept, teacher["checkpoint"], config, console, whole)
+        _transcribe(config.dev, dev_folder, teacher["checkpoint"], config, console, whole)
         job = TuneJobConfig(
-            inputs=(str(kept),),
+            inputs=(str(dev_folder),),
             decoder=search,
             storage=RespellEngineConfig(storage_options=label.plan.storage_options),
             tune=TuneConfig(trials=config.loop.tune_trials, language=label.transcripts.language),
@@ -284,9 +284,9 @@ def _folder_of(teacher: _Metrics, folder: Path) -> Path:
 def _metrics(number: int, folder: Path, teacher: _Metrics | None, checkpoint: str, config: SelfTraining) -> _Metrics:
     """What the test set says, and whether the student takes over."""
     options = config.label.plan.storage_options
-    own = scored(folder / "test", options)
-    before = own if teacher is None else scored(_folder_of(teacher, folder) / "test", options)
-    result = decided(before, own, config.loop.seed)
+    test_errors = scored(folder / "test", options)
+    before = test_errors if teacher is None else scored(_folder_of(teacher, folder) / "test", options)
+    result = decided(before, test_errors, config.loop.seed)
     weights = find_checkpoint(ModelConfig(model=checkpoint), options)
     return {
         "round": number,

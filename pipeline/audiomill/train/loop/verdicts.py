@@ -45,9 +45,9 @@ def round_line(metrics: _Metrics) -> str:
     if metrics["round"] == 0:
         verdict = "promoted" if metrics["promoted"] else "worse than the model as it is: rolled back"
         return f"{text}, trained on the labels alone; the model as it is {100 * metrics['teacher_wer']:.2f}%; {verdict}"
-    kept = metrics["selection"]
+    selection = metrics["selection"]
     decision = "promoted" if metrics["promoted"] else "rolled back"
     return (
-        f"{text}, teacher {100 * metrics['teacher_wer']:.2f}%; kept {kept['num_kept']} of {kept['num_segments']} labels; "
+        f"{text}, teacher {100 * metrics['teacher_wer']:.2f}%; kept {selection['num_kept']} of {selection['num_segments']} labels; "
         f"{decision} (p = {metrics['probability']:.4f}, level {metrics['level']:g})"
     )

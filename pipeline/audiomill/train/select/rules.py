@@ -143,12 +143,12 @@ def _range(low: float | None, high: float | None) -> str:
     return f"at least {low:g}" if high is None or high >= 1e9 else f"{low:g} to {high:g}"
 
 
-def same_texts(labels: Sequence[Label], kept: Sequence[bool], most: int) -> list[bool]:
+def same_texts(labels: Sequence[Label], is_kept: Sequence[bool], most: int) -> list[bool]:
     """True for those to drop: more than `most` of the same longer text; the surest ones stay."""
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for at in ranked(labels):
         text = plain(labels[at].text, labels[at].language)
-        if kept[at] and len(units(text)) >= MIN_SAME_WORDS:
+        if is_kept[at] and len(units(text)) >= MIN_SAME_WORDS:
             groups[text].append(at)
     dropped = {at for group in groups.values() for at in group[most:]}
     return [at in dropped for at in range(len(labels))]
@@ -174,7 +174,7 @@ def doubt(label: Label) -> float:
 
 def within_budget(
     labels: Sequence[Label],
-    kept: Sequence[bool],
+    is_kept: Sequence[bool],
     max_seconds: float | None,
     max_expected_wer: float | None,
     balance: Sequence[str],
@@ -185,7 +185,7 @@ def within_budget(
     The surest come first; with `balance` and a budget the groups take turns, each with its surest, the group that has
     least audio next. The expected word error rate is that of all words taken.
     """
-    order = [at for at in ranked(labels) if kept[at]]
+    order = [at for at in ranked(labels) if is_kept[at]]
     dropped: dict[int, Verdict] = {}
     if balance and max_seconds is None:
         order = _capped(labels, order, balance, max_group_ratio, dropped)

@@ -96,10 +96,10 @@ def select(config: SelectJobConfig, console: Console) -> _Report:
     candidates = read_candidates(config.inputs, rules, options)
     calibration = None
     if rules.calibrate is not None:
-        candidates, calibration, own = calibrated(candidates, rules, options)
+        candidates, calibration, fitted = calibrated(candidates, rules, options)
         about = {name: calibration[name] for name in ("num_segments", "wer", "error")}
         teachers = sorted({row["teacher"] for row in candidates.rows})
-        output.join("calibration.json").write(written(own, {**about, "teacher": teachers}))
+        output.join("calibration.json").write(written(fitted, {**about, "teacher": teachers}))
     held_out = read_held_out(rules.held_out, options) if rules.held_out else None
     verdicts = verdicts_of(candidates, rules, held_out)
     report = _report(candidates, verdicts, calibration)
@@ -125,14 +125,14 @@ def verdicts_of(candidates: Candidates, config: SelectConfig, held_out: HeldOut 
         _drop_leaks(candidates, verdicts, held_out)
     if not config.keep_same_audio:
         _drop_same_audio(candidates, verdicts)
-    kept = [verdict is KEPT for verdict in verdicts]
-    for at, is_same in enumerate(same_texts(candidates.labels, kept, config.max_same_text)):
+    is_kept = [verdict is KEPT for verdict in verdicts]
+    for at, is_same in enumerate(same_texts(candidates.labels, is_kept, config.max_same_text)):
         if is_same:
             verdicts[at] = Verdict("same_text", f"expected at most {config.max_same_text} of one text")
-    kept = [verdict is KEPT for verdict in verdicts]
+    is_kept = [verdict is KEPT for verdict in verdicts]
     beyond = within_budget(
         candidates.labels,
-        kept,
+        is_kept,
         config.budget_seconds(),
         config.max_expected_wer,
         config.balance_by,
@@ -196,31 +196,31 @@ def _drop_leaks(candidates: Candidates, verdicts: list[Verdict], held_out: HeldO
 
 def _drop_same_audio(candidates: Candidates, verdicts: list[Verdict]) -> None:
     """Of segments that sound the same the first one stays."""
-    kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
-    file_hashes, lengths = candidates.file_hashes[kept], candidates.lengths[kept]
+    survivors = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
+    file_hashes, lengths = candidates.file_hashes[survivors], candidates.lengths[survivors]
     first = same_sound(file_hashes, lengths, file_hashes, lengths)
-    for own, other in enumerate(first.tolist()):
-        if 0 <= other < own:
-            twin = candidates.rows[kept[other]]["id"]
-            verdicts[kept[own]] = Verdict("same_audio", f"expected a sound of its own, got that of {twin}")
+    for number, other in enumerate(first.tolist()):
+        if 0 <= other < number:
+            twin = candidates.rows[survivors[other]]["id"]
+            verdicts[survivors[number]] = Verdict("same_audio", f"expected a sound of its own, got that of {twin}")
 
 
 def _report(candidates: Candidates, verdicts: Sequence[Verdict], calibration: _Report | None) -> _Report:
     """Counts and hours; where references came with the audio, the true errors of what is kept, which nothing used."""
-    kept = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
-    words = [max(1, len(units(candidates.labels[at].text))) for at in kept]
-    doubts = [doubt(candidates.labels[at]) for at in kept]
+    survivors = [at for at, verdict in enumerate(verdicts) if verdict is KEPT]
+    words = [max(1, len(units(candidates.labels[at].text))) for at in survivors]
+    doubts = [doubt(candidates.labels[at]) for at in survivors]
     counts = Counter(verdict.reason for verdict in verdicts if verdict is not KEPT)
     hours: Counter[str] = Counter()
     for at, verdict in enumerate(verdicts):
         hours[verdict.reason] += candidates.labels[at].seconds / 3600  # type: ignore[assignment]
     report: _Report = {
         "num_segments": len(verdicts),
-        "num_kept": len(kept),
+        "num_kept": len(survivors),
         "hours": sum(label.seconds for label in candidates.labels) / 3600,
-        "hours_kept": sum(candidates.labels[at].seconds for at in kept) / 3600,
-        "expected_wer": float(np.average(doubts, weights=words)) if kept else None,
-        "true_wer": candidates.true_wer(kept),
+        "hours_kept": sum(candidates.labels[at].seconds for at in survivors) / 3600,
+        "expected_wer": float(np.average(doubts, weights=words)) if survivors else None,
+        "true_wer": candidates.true_wer(survivors),
         "true_wer_of_all": candidates.true_wer(range(len(verdicts))),
         "dropped": {name: {"count": count, "hours": hours[name]} for name, count in counts.most_common()},
         "calibration": calibration,
@@ -235,15 +235,15 @@ def _report(candidates: Candidates, verdicts: Sequence[Verdict], calibration: _R
 
 
 def _write(candidates: Candidates, verdicts: Sequence[Verdict], output: Place, with_audio: bool) -> None:
-    kept = [row for row, verdict in zip(candidates.rows, verdicts, strict=True) if verdict is KEPT]
+    survivors = [row for row, verdict in zip(candidates.rows, verdicts, strict=True) if verdict is KEPT]
     lost = [
         {**row, "reason": verdict.reason, "detail": verdict.detail}
         for row, verdict in zip(candidates.rows, verdicts, strict=True)
         if verdict is not KEPT
     ]
-    output.join("selected.parquet").write(to_bytes(pa.Table.from_pylist(kept, SELECTED)))
+    output.join("selected.parquet").write(to_bytes(pa.Table.from_pylist(survivors, SELECTED)))
     output.join("dropped.parquet").write(to_bytes(pa.Table.from_pylist(lost, _DROPPED)))
-    named = exported(kept, output) if with_audio else kept
+    named = exported(survivors, output) if with_audio else survivors
     output.join("manifest.jsonl").write(manifest_lines(named))
     output.join("cuts.jsonl.gz").write(lhotse_cuts(named))
 

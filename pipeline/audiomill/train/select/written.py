@@ -20,14 +20,14 @@ def manifest_lines(rows: Sequence[dict[str, Any]]) -> bytes:
     """One object a line: audio_filepath, offset, duration, text, lang and more."""
     lines = []
     for row in rows:
-        kept = {name: row[name] for name in PASSED_ON if row.get(name) not in (None, "")}
+        passed_on = {name: row[name] for name in PASSED_ON if row.get(name) not in (None, "")}
         named = {
             "audio_filepath": audio_path(row),
             "offset": row["offset"],
             "duration": row["duration"],
             "text": row["text"],
         }
-        lines.append(json.dumps({**named, "lang": row["language"], **kept}, ensure_ascii=False))
+        lines.append(json.dumps({**named, "lang": row["language"], **passed_on}, ensure_ascii=False))
     return "".join(line + "\n" for line in lines).encode()
 
 

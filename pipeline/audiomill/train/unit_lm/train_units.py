@@ -106,12 +106,12 @@ def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpo
         raise UsageError(f"{error}{hint}") from error
     if CODES not in result.gives:
         raise UsageError(f"--model {name}: gives no codes; expected the checkpoint that made them")
-    own = fingerprint(result)
+    coder_hash = fingerprint(result)
     for place in places:
         made_by = ledger.claim_of(place).get("results", {}).get("model")
-        if isinstance(made_by, str) and made_by != own:
+        if isinstance(made_by, str) and made_by != coder_hash:
             raise UsageError(
-                f"{place.url}: its codes were made by weights {made_by}, {name} has {own}; expected the checkpoint that made them, "
+                f"{place.url}: its codes were made by weights {made_by}, {name} has {coder_hash}; expected the checkpoint that made them, "
                 "name it with --model"
             )
     if units.codebook is None and (shape.quantizer is None or kind.quantizer != "quantizer"):
@@ -156,11 +156,11 @@ def _sequences(
         hop=hop,
         deduplicate=units.deduplicate,
     )
-    own = {
+    own_items = {
         name: getattr(units, name)
         for name in ("width", "depth", "heads", "max_positions", "dropout", "mask_start", "mask_span")
     }
-    UnitPlan(settings=settings, encoder_files=files, codebook=codebook, **own).save(folder)
+    UnitPlan(settings=settings, encoder_files=files, codebook=codebook, **own_items).save(folder)
     sequences, short = written(
         places, kind, made.vocabulary, folder, hop, units.deduplicate, units.max_positions - _EDGES, MIN_TOKENS
     )
@@ -187,19 +187,19 @@ def _codebook_print(units: UnitsConfig, kind: Kind, places: list[Place]) -> str 
     from audiomill.models.codes.codebooks import codebook_fingerprint, read_codebook
 
     codebook = read_codebook(Place(absolute(units.codebook), units.storage_options), None)
-    entries, own = len(codebook.centroids_VD), codebook_fingerprint(codebook)
+    entries, own_print = len(codebook.centroids_VD), codebook_fingerprint(codebook)
     if entries != kind.num_entries:
         raise UsageError(
             f"--codebook {units.codebook}: {entries} entries, the codes are of {kind.num_entries}; expected the file that made them"
         )
     for place in places:
         made_by = ledger.claim_of(place).get("results", {}).get("codebook")
-        if made_by is not None and own not in json.dumps(made_by):
+        if made_by is not None and own_print not in json.dumps(made_by):
             raise UsageError(
-                f"--codebook {units.codebook}: has fingerprint {own}, the codes of {place.url} were made by {made_by}; expected the "
+                f"--codebook {units.codebook}: has fingerprint {own_print}, the codes of {place.url} were made by {made_by}; expected the "
                 "file that made them"
             )
-    return own
+    return own_print
 
 
 def _codebook(units: UnitsConfig, folder: Path) -> str | None:

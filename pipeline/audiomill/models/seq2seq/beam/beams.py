@@ -173,22 +173,22 @@ class _Running:
             listed: total, log-probability, parent and token, best first.
         """
         num_beams, new = len(self._beams[row]), []
-        kept: list[tuple[int, int]] = []
+        survivors: list[tuple[int, int]] = []
         for total, logprob, parent, token in listed:
             before = self._beams[row][parent]
-            own = before.sum_logprob + logprob
+            sum_logprob = before.sum_logprob + logprob
             if token == self._end:
                 if total > -math.inf and not self._done[row]:
-                    ended = [*self._finished[row], _Hypothesis(before.history, own, total, before.prefix, True)]
+                    ended = [*self._finished[row], _Hypothesis(before.history, sum_logprob, total, before.prefix, True)]
                     self._finished[row] = sorted(ended, key=lambda each: -each.score)[:num_beams]
-            elif len(kept) < num_beams:
-                kept.append((parent, token))
+            elif len(survivors) < num_beams:
+                survivors.append((parent, token))
                 prefix = before.prefix
                 if self._fusion is not None and prefix is not None:
                     prefix = self._fusion.extended(prefix, token)
-                new.append(_Beam([*before.history, (token, own)], total, prefix))
+                new.append(_Beam([*before.history, (token, sum_logprob)], total, prefix))
         self._beams[row] = new
-        return kept
+        return survivors
 
     def best(self) -> list[list[_Hypothesis]]:
         """What has ended of each row, else what runs."""

@@ -14,13 +14,13 @@ SCORES_IN_CACHE, FRAMES_IN_CACHE = 1_000_000, 250
 """What is computed at once on CPU, so that it stays in the caches: attention scores, frames of the wide layers."""
 
 
-def encode(weights: EncoderWeights, mel_BMF: Tensor, kept: Collection[int] = ()) -> dict[int, Tensor]:
+def encode(weights: EncoderWeights, mel_BMF: Tensor, hidden_states: Collection[int] = ()) -> dict[int, Tensor]:
     """Hidden states with half as many frames as `mel_BMF`.
 
     Args:
         weights: the encoder's.
         mel_BMF: log-mel, any even number of frames up to the window.
-        kept: hidden states wanted beside the last one, numbered as Hugging Face's `hidden_states`.
+        hidden_states: hidden states wanted beside the last one, numbered as Hugging Face's `hidden_states`.
 
     Returns:
         hidden_BFD by number; the last one is behind the final norm.
@@ -28,10 +28,10 @@ def encode(weights: EncoderWeights, mel_BMF: Tensor, kept: Collection[int] = ())
     x = F.gelu(weights.conv1(_three_frames(mel_BMF.transpose(1, 2), 1)))
     x = F.gelu(weights.conv2(_three_frames(x, 2)))
     x = x + weights.positions_FD[: x.shape[1]]
-    result = {0: x} if 0 in kept else {}
+    result = {0: x} if 0 in hidden_states else {}
     for number, layer in enumerate(weights.layers, 1):
         x = _layer(weights, layer, x)
-        if number in kept and number < len(weights.layers):
+        if number in hidden_states and number < len(weights.layers):
             result[number] = x
     return {**result, len(weights.layers): weights.norm(x)}
 
