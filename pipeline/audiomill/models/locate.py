@@ -87,7 +87,7 @@ def _files_below(place: Any) -> list[str]:
         results = [str(each).lstrip("/") for each in place.fs.find(place.path)]
     except FileNotFoundError:
         return []
-    return sorted(each[len(root) + 1 :] for each in results if each.startswith(f"{root}/"))
+    return sorted(result[len(root) + 1 :] for result in results if result.startswith(f"{root}/"))
 
 
 @cache

@@ -200,5 +200,5 @@ def fused(linears: Sequence[Any], precision: str) -> Projection:
     weight = torch.cat([each.weight for each in linears])
     if all(each.bias is None for each in linears):
         return projection(weight, None, precision)
-    zeros = [torch.zeros_like(each.weight[:, 0]) if each.bias is None else each.bias for each in linears]
+    zeros = [torch.zeros_like(linear.weight[:, 0]) if linear.bias is None else linear.bias for linear in linears]
     return projection(weight, torch.cat(zeros), precision)

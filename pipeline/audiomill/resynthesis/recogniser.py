@@ -80,7 +80,7 @@ class Recogniser:
         pcm = to_int16(soxr.resample(wave_T, rate, MODEL_SAMPLE_RATE, quality="HQ"))
         size = len(pcm) if self._window_s is None else int(self._window_s * MODEL_SAMPLE_RATE)
         windows = [pcm[first : first + size] for first in range(0, max(1, len(pcm)), max(1, size))]
-        given = [Utterance(each, 0, 0, ("copy", None), 0, language) for each in windows]
+        given = [Utterance(window, 0, 0, ("copy", None), 0, language) for window in windows]
         answers = [answer for each in given for answer in self._model.forward([each])]
         texts = self._model.transcripts(given, [answer.text for answer in answers])
         return " ".join(text.text for text in texts if text.text)

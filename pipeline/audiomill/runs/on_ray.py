@@ -100,6 +100,10 @@ def _check_reachable(address: str) -> None:
 
 def _no_cluster(address: str, error: Exception) -> UsageError:
     reason = f"{str(error).splitlines()[0]}{'; set TMPDIR=/tmp' if 'AF_UNIX' in str(error) else ''}"
+    if isinstance(error, PermissionError):  # its token lies there
+        return UsageError(
+            f"Ray cannot start ({reason}): set HOME to a folder that can be written, or use --engine local"
+        )
     hint = "start a cluster with `ray start --head`, or use --engine local"
     return UsageError(f"--ray-address {address}: cannot connect ({reason}); {hint}")
 
@@ -114,7 +118,7 @@ def features_of_nodes() -> frozenset[str]:
     asked = ray.remote(num_cpus=0)(cpu_features)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     strategies = [ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
-    result = ray.get([asked.options(scheduling_strategy=each).remote() for each in strategies])
+    result = ray.get([asked.options(scheduling_strategy=strategy).remote() for strategy in strategies])
     return frozenset.intersection(*result)
 
 

@@ -142,9 +142,9 @@ def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
     rows = [
         (output.name, spec.label, *each) for output in OUTPUTS for spec in specs for each in output.told_apart(spec)
     ]
-    for each in rows:
-        if rows.count(each) > 1:
-            raise UsageError(f"{each[0]} of {each[1]} are asked for twice in the same form ({each[2]}); leave one out")
+    for row in rows:
+        if rows.count(row) > 1:
+            raise UsageError(f"{row[0]} of {row[1]} are asked for twice in the same form ({row[2]}); leave one out")
 
 
 def _task_spec(
@@ -311,7 +311,7 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask], marks_speech
 
 def _longest_whole(tasks: Sequence[FoundTask], window_s: float) -> float:
     """Seconds of a recording that all models take as one."""
-    return min(each.checkpoint.whole_s or WHOLE_RECORDING_FACTOR * window_s for each in tasks)
+    return min(task.checkpoint.whole_s or WHOLE_RECORDING_FACTOR * window_s for task in tasks)
 
 
 def _needs_windows(task: FoundTask) -> bool:
@@ -323,7 +323,7 @@ def _needs_windows(task: FoundTask) -> bool:
 
 def sound_bytes(segments: SegmentSpec) -> int:
     """Of a second of audio as it travels between the stages: plain, and in each form beside it."""
-    return PLAIN_BYTES + sum(Form(*each).bytes_per_second for each in segments.forms)
+    return PLAIN_BYTES + sum(Form(*form).bytes_per_second for form in segments.forms)
 
 
 def bytes_per_second(asked: Sequence[ModelRequest]) -> dict[str, float]:

@@ -78,7 +78,7 @@ class Entries(Sequence[Entry]):
         if self._waiting:
             columns = {name: [getattr(entry, name) for entry in self._waiting] for name in LISTED.names}
             columns["sidecars"] = [
-                [each._asdict() for each in entry.sidecars] if entry.sidecars else None for entry in self._waiting
+                [sidecar._asdict() for sidecar in entry.sidecars] if entry.sidecars else None for entry in self._waiting
             ]
             arrays = [pa.array(columns[field.name], field.type) for field in LISTED]
             self._tables.append(pa.Table.from_arrays(arrays, schema=LISTED))
@@ -89,4 +89,4 @@ def _entry(row: dict[str, object]) -> Entry:
     sidecars = row.pop("sidecars")
     row.pop("id")
     assert sidecars is None or isinstance(sidecars, list)
-    return Entry(**row, sidecars=tuple(Sidecar(**each) for each in sidecars) if sidecars else None)  # type: ignore[arg-type]
+    return Entry(**row, sidecars=tuple(Sidecar(**sidecar) for sidecar in sidecars) if sidecars else None)  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def _only_track(row: dict[str, Any]) -> dict[str, Any]:
     tracks = row.get("tracks")
     if not isinstance(tracks, list):
         return row
-    cuts = [each.get("cut") if isinstance(each, dict) else None for each in tracks]
+    cuts = [track.get("cut") if isinstance(track, dict) else None for track in tracks]
     audible = [cut for cut in cuts if not (isinstance(cut, dict) and cut.get("type") == "PaddingCut")]
     if len(audible) == 1 and isinstance(audible[0], dict):
         return audible[0]
@@ -86,7 +86,10 @@ def _num_channels(recording: dict[str, Any]) -> int:
 def _source(recording: dict[str, Any], manifest: Place, audio_root: str | None) -> str:
     transforms = recording.get("transforms")
     if transforms:  # its times are those of sound that is nowhere
-        names = [str(each.get("name", each)) if isinstance(each, dict) else str(each) for each in transforms]
+        names = [
+            str(transform.get("name", transform)) if isinstance(transform, dict) else str(transform)
+            for transform in transforms
+        ]
         raise BadRow(f"expected a recording as it is, got transforms {', '.join(names)}; save the cuts' audio first")
     sources = recording.get("sources")
     if not isinstance(sources, list) or len(sources) != 1 or not isinstance(sources[0], dict):

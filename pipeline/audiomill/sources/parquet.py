@@ -227,7 +227,7 @@ def _row(values: dict[str, Any], column: str) -> Row:
         name=posixpath.basename(path) if path else None,
         reference=next((str(text) for text in texts if text is not None), None),
         language=next((str(language) for language in languages if language), None),
-        duration_s=next((float(each) for each in durations if isinstance(each, (int, float))), None),
+        duration_s=next((float(duration) for duration in durations if isinstance(duration, (int, float))), None),
         metadata=json.dumps(extra, ensure_ascii=False) if extra else None,
     )
 

@@ -104,14 +104,14 @@ def _texts(members: list[_Member]) -> tuple[dict[str, str], list[Note]]:
 def _transcripts(place: Place, members: list[_Member]) -> dict[str, str]:
     """LibriSpeech's texts by stem of the recording, from the `.trans.txt` of each folder in a tar."""
     transcripts: dict[str, str] = {}
-    files = [each for each in members if each.name.endswith(TRANSCRIPTS) and each.size <= MAX_SIDECAR_BYTES]
+    files = [member for member in members if member.name.endswith(TRANSCRIPTS) and member.size <= MAX_SIDECAR_BYTES]
     if files:
         with place.open(HEADER_BLOCK_BYTES) as handle:
-            for each in files:
-                handle.seek(each.position)
-                folder = posixpath.dirname(each.name)
+            for file in files:
+                handle.seek(file.position)
+                folder = posixpath.dirname(file.name)
                 with contextlib.suppress(UnknownEncoding):
-                    lines = transcript_lines(handle.read(each.size))
+                    lines = transcript_lines(handle.read(file.size))
                     transcripts |= {posixpath.join(folder, name): text for name, text in lines.items()}
     return transcripts
 

@@ -94,7 +94,7 @@ class Voices:
             if len(self.ids) == len(self._sums_VD):  # room for as many again
                 room = np.zeros((max(16, len(self.ids)), len(sum_D)))
                 tables = self._sums_VD.reshape(-1, len(sum_D)), self._unit_VD.reshape(-1, len(sum_D))
-                self._sums_VD, self._unit_VD = (np.concatenate([each, room]) for each in tables)
+                self._sums_VD, self._unit_VD = (np.concatenate([table, room]) for table in tables)
             self._at[voice] = len(self.ids)
             self.ids.append(voice)
             self._sums_VD[len(self.ids) - 1] = 0.0

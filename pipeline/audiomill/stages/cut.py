@@ -106,7 +106,7 @@ class _PieceBuilder:
             "left": cut.left,
             "right": cut.right,
         }
-        fields |= {"speech": cut.speech, "forms": [len(each) for each in cut.forms], "vad_mask": cut.vad_mask}
+        fields |= {"speech": cut.speech, "forms": [len(form) for form in cut.forms], "vad_mask": cut.vad_mask}
         self._cuts.append(
             {"recording_id": row["id"], **fields, "is_overlap_copy": is_overlap_copy, "language": row["language"]}
         )
@@ -156,7 +156,7 @@ class _PieceBuilder:
 
 def _end_to_end(streams: Sequence[Sequence[NDArray[Any]]]) -> pa.Array:
     """The bytes of each stream, without a copy more than joining takes."""
-    joined = [np.concatenate(each) if len(each) != 1 else each[0] for each in streams if each]
+    joined = [np.concatenate(stream) if len(stream) != 1 else stream[0] for stream in streams if stream]
     sizes = [each.nbytes for each in joined] or [0] * len(streams)
     offsets = pa.py_buffer(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
     flat = [np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in joined]

@@ -121,7 +121,7 @@ def _serve(
 def _answer(event: Cut | Finished, answers: IO[bytes]) -> None:
     if isinstance(event, Cut):
         sounds: list[NDArray[Any]] = [event.pcm_T, *event.forms]
-        shapes, num_bytes = [each.shape for each in event.forms], sum(each.nbytes for each in sounds)
+        shapes, num_bytes = [form.shape for form in event.forms], sum(sound.nbytes for sound in sounds)
         header = {
             "kind": "cut",
             "fields": event[:6],

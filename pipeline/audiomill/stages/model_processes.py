@@ -214,5 +214,5 @@ def _raised(name: str, message: str, trace: str) -> Exception:
     if isinstance(kind, type) and issubclass(kind, (UsageError, RunFailed)):
         return kind(message)
     error = RunFailed(f"the model process failed: {name}: {message}")
-    error.add_note(trace)
+    error.__cause__ = RuntimeError(f"in the model process:\n{trace}")  # for --verbose; `add_note` is Python 3.11's
     return error

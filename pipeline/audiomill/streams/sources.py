@@ -131,7 +131,7 @@ def _file(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
             pcm_T = np.concatenate([np.zeros(0, np.int16), *(each.pcm_T for each in events if isinstance(each, Cut))])
             yield pcm_T[: samples_from_seconds(BLOCK_S)]
             if len(pcm_T) < samples_from_seconds(BLOCK_S):
-                errors = [each.ending.error for each in events if isinstance(each, Finished) and each.ending.error]
+                errors = [event.ending.error for event in events if isinstance(event, Finished) and event.ending.error]
                 if errors:
                     raise InputError(f"{source}: {errors[0]}; the words so far are told")
                 return

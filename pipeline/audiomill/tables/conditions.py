@@ -94,7 +94,7 @@ def _condition(text: str) -> Condition:
 
 def check_measured(output: Place, conditions: Sequence[Condition]) -> None:
     """Raises InputError for conditions on what the output did not measure."""
-    missing = [each for each in conditions if each.is_of_quality]
+    missing = [condition for condition in conditions if condition.is_of_quality]
     if not missing:
         return
     names = output.join("quality").names()
@@ -110,7 +110,7 @@ def with_quality(
 ) -> Iterator[dict[str, Any]]:
     """Rows of segments with the columns of their quality, where a condition needs them."""
     sound: dict[str, dict[str, Any]] = {}
-    if any(each.is_of_quality for each in conditions):
+    if any(condition.is_of_quality for condition in conditions):
         rows = read_table(output.join("quality", part_name(part) + ".parquet")).to_pylist()
         sound = {row["segment_id"]: row for row in rows}
     for row in segments:
@@ -124,7 +124,7 @@ def meeting(
     if not conditions:
         return list(segments)
     with_columns = with_quality(output, part, segments, conditions)
-    voices = voices_of(output) if any(each.column == SPEAKER for each in conditions) else {}
+    voices = voices_of(output) if any(condition.column == SPEAKER for condition in conditions) else {}
     return [
         row
         for row, known in zip(segments, with_columns, strict=True)

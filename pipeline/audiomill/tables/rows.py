@@ -89,12 +89,12 @@ def _timed(texts: tuple[TimedText, ...] | None, start: int, stop: int, name: str
         return None
     return [
         {
-            name: each.text,
-            "start_s": seconds_from_samples(min(start + each.start, stop)),
-            "stop_s": seconds_from_samples(min(start + each.stop, stop)),
-            **(_confidence(each) | {"speaker": None} if name == "word" else {}),
+            name: text.text,
+            "start_s": seconds_from_samples(min(start + text.start, stop)),
+            "stop_s": seconds_from_samples(min(start + text.stop, stop)),
+            **(_confidence(text) | {"speaker": None} if name == "word" else {}),
         }
-        for each in texts
+        for text in texts
     ]
 
 

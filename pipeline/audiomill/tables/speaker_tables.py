@@ -157,8 +157,8 @@ def _by_channel(segments: Sequence[Mapping[str, Any]]) -> _Found:
     of: defaultdict[str, list[Any]] = defaultdict(list)
     for segment in segments:
         spans = [segment] if segment["words"] is None else segment["words"]
-        edges = [(samples_from_seconds(each["start_s"]), samples_from_seconds(each["stop_s"])) for each in spans]
-        of[segment["recording_id"]] += [channel_span(segment["channel"], *each) for each in edges]
+        edges = [(samples_from_seconds(span["start_s"]), samples_from_seconds(span["stop_s"])) for span in spans]
+        of[segment["recording_id"]] += [channel_span(segment["channel"], *edge) for edge in edges]
     return {name: arranged(spans, LONGEST_PAUSE_OF_A_CHANNEL) for name, spans in of.items()}
 
 

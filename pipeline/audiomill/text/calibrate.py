@@ -64,7 +64,7 @@ class Calibration:
 
 def calibration_of(numbers: Numbers) -> Calibration:
     """From plain values."""
-    return Calibration(*(np.array(each, np.float64) for each in numbers))
+    return Calibration(*(np.array(number, np.float64) for number in numbers))
 
 
 def written(calibration: Calibration, about: Mapping[str, Any]) -> bytes:

@@ -113,7 +113,7 @@ class Clips:
     @cached_property
     def languages(self) -> list[str | None]:
         """As manifests name them."""
-        return [each and str(each) for each in self.table.column("language").to_pylist()]
+        return [row and str(row) for row in self.table.column("language").to_pylist()]
 
     def labelled_texts(self, language: str | None) -> list[Text]:
         """Texts and their languages; `language`: of those that name none."""

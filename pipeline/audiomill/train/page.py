@@ -37,5 +37,5 @@ def _samples(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     chosen = sorted({0, (len(rows) - 1) // 2, len(rows) - 1})
     texts = zip(*(rows[at]["samples"] for at in chosen), strict=True)
-    lines = [(each[0][0], *(written for _, written in each)) for each in texts]
+    lines = [(text[0][0], *(written for _, written in text)) for text in texts]
     return section("Dev clips", table(["reference", *(f"update {rows[at]['update']}" for at in chosen)], lines))

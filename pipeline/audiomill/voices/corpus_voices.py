@@ -180,7 +180,7 @@ def forget(output: Place, index: _Index, voice: str, with_words: bool) -> int:
     write_index(output, index)
     shown = ["export"]  # which has the name
     if with_words:
-        shown += ["report.html", "report", *(each for each in output.names() if each.startswith("scores."))]
+        shown += ["report.html", "report", *(name for name in output.names() if name.startswith("scores."))]
     for each in shown:
         output.join(each).remove(recursive=True)
     return len(members)
@@ -198,7 +198,7 @@ def _rewrite(output: Place, recordings: set[str], forgotten: dict[tuple[str, str
             for each in ("recordings", "segments", "turns", "speakers", "transcripts", "embeddings")
             if output.join(each, file).exists()
         ]
-        before = {each: read_table(output.join(each, file)) for each in names}
+        before = {name: read_table(output.join(name, file)) for name in names}
         after = without_forgotten(before, forgotten)
         rewrite_part(output, part, {each: after[each] for each in names if after[each] is not before[each]})
 

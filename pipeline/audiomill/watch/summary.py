@@ -29,7 +29,7 @@ COUNTED = ("num_recordings", "num_segments", "num_rejections", "duration_s", "sp
 def _only_language(spec: RunSpec) -> str | None:
     """The one language that the models of a run know, if they know one alone."""
     results = [find_checkpoint(task.model, spec.storage_options) for task in spec.tasks if task.requested.transcripts]
-    return next((one for each in results if (one := each.family.only_language(Path(each.path)))), None)
+    return next((one for result in results if (one := result.family.only_language(Path(result.path)))), None)
 
 
 def _of_second_model(entries: Sequence[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:

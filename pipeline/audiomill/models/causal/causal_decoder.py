@@ -100,7 +100,7 @@ def _layer(layer: Any, number: int, config: Any, turn: ApplyRotary, precision: s
 
 def _fused(linears: Sequence[Any], precision: str) -> Projection:
     """One product of several linear layers; LoRA weights are added to a copy, never to the weights themselves."""
-    return fused([_with_lora(each) for each in linears], precision)
+    return fused([_with_lora(linear) for linear in linears], precision)
 
 
 def _with_lora(linear: Any) -> Any:

@@ -173,7 +173,7 @@ def load_borrowed(loading: Loading, layout: Layout) -> SpeechModel:
 
 def _is_large(model: Any) -> bool:
     """Too large to compare with, and to be in memory twice."""
-    return bool(sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS)
+    return bool(sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS)
 
 
 def _parity(listening: HfAudioPrefixEncoder, lm: LanguageModel, utterance: Utterance) -> Parity:

@@ -59,8 +59,8 @@ def unit_settings(folder: Path) -> UnitSettings:
     except (OSError, ValueError) as error:
         raise ModelError(f"{place}: cannot be read ({error}); expected what `audiomill train-units` writes") from error
     kinds = {"str": str, "bool": bool, "int": int}
-    for each in dataclasses.fields(UnitSettings):
-        value = result.get(each.name) if isinstance(result, dict) else None
-        if type(value) is not kinds[str(each.type)]:
-            raise ModelError(f"{place}: {KEY}.{each.name}: expected {each.type}, got {value!r}")
+    for field in dataclasses.fields(UnitSettings):
+        value = result.get(field.name) if isinstance(result, dict) else None
+        if type(value) is not kinds[str(field.type)]:
+            raise ModelError(f"{place}: {KEY}.{field.name}: expected {field.type}, got {value!r}")
     return UnitSettings(**{each.name: result[each.name] for each in dataclasses.fields(UnitSettings)})

@@ -152,7 +152,7 @@ def save_tokenizer(vocabulary: CtcVocabulary, folder: Path) -> None:
 def form_of(vocabulary: CtcVocabulary, keeps_form: bool) -> LabelForm:
     """How texts are written with a vocabulary: in capitals, where it has no small letters."""
     letters = [token for token in vocabulary.tokens if len(token) == 1 and token.isalpha()]
-    is_upper = any(each.isupper() for each in letters) and not any(each.islower() for each in letters)
+    is_upper = any(letter.isupper() for letter in letters) and not any(each.islower() for each in letters)
     return LabelForm(vocabulary, vocabulary.spaced, keeps_form, is_upper)
 
 

@@ -133,7 +133,7 @@ class FakeModel(SpeechModel):
         bits_N = (values_ND[:, :4] > 0) @ (1 << np.arange(4))
         vectors = [values_ND if want.pool == "none" else values_ND.mean(0)[None] for want in self._wants.vectors]
         codes = [np.stack([bits_N] * want.num_codebooks).astype(np.uint16) for want in self._wants.codes]
-        return Readout(tuple(Vectors(each, None, len(values_ND)) for each in vectors), tuple(codes))
+        return Readout(tuple(Vectors(vector, None, len(values_ND)) for vector in vectors), tuple(codes))
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Digest]) -> list[Transcript]:
         """Four words and a log-probability from each hash."""

@@ -69,7 +69,7 @@ class FeatureFeed:
         """frames_BFE of a batch, and how many each row has."""
         frames = self._encoder.frames([Utterance(row, 0, 0, ("", None), 0, None) for row in rows])
         some = [
-            each if len(each) else each.new_zeros(1, each.shape[1]) for each in frames
+            frame if len(frame) else frame.new_zeros(1, frame.shape[1]) for frame in frames
         ]  # a row too short for a frame
         self._frames_B = torch.tensor([len(each) for each in some], device=self._device)
         frames_BFE = nn.utils.rnn.pad_sequence([each.float() for each in some], batch_first=True).to(self._device)

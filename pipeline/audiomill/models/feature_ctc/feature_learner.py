@@ -122,7 +122,7 @@ class FeatureLearner:
 
     def _features(self, rows: Rows) -> tuple[Tensor, Tensor]:
         frames = self._encoder.frames(rows)
-        frames_B = torch.tensor([len(each) for each in frames], device=self._device)
+        frames_B = torch.tensor([len(frame) for frame in frames], device=self._device)
         return nn.utils.rnn.pad_sequence(frames, batch_first=True).to(self._device), frames_B
 
     @torch.inference_mode()

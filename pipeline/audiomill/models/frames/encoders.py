@@ -160,7 +160,7 @@ def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, u
     name = next(name for name, each in ours.items() if each.is_floating_point())
     steps = min(ours[name].shape[1], theirs[name].shape[1]) if ours[name].ndim == theirs[name].ndim else None
     inputs = relative(ours[name][:, :steps], theirs[name][:, :steps])
-    if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:
+    if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:
         return Parity(inputs, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
     plain = type(model).from_pretrained(folder, dtype=torch.float32).eval()
     layer = _last_entered(kind.body(model))

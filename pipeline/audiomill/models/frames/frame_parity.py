@@ -38,7 +38,7 @@ def parity_of(
     name = "input_features" if "input_features" in ours else "input_values"
     frames = min(ours[name].shape[1], theirs[name].shape[1])  # theirs drops an odd mel frame
     apart = relative(ours[name][:, :frames], theirs[name][:, :frames])
-    if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:
+    if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:
         return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
     plain = (
         type(model)

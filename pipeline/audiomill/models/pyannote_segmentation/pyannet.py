@@ -104,7 +104,9 @@ class PyanNet(nn.Module):
         self.sincnet = SincNet()
         self.lstm = nn.LSTM(60, width, num_layers, bidirectional=True, batch_first=True)
         self.linear = nn.ModuleList([nn.Linear(2 * width, 128), nn.Linear(128, 128)])
-        sets = [each for size in range(most_at_once + 1) for each in combinations(range(num_speakers), size)]
+        sets = [
+            combination for size in range(most_at_once + 1) for combination in combinations(range(num_speakers), size)
+        ]
         self.classifier = nn.Linear(128, len(sets))
         members = torch.tensor([[float(speaker in each) for speaker in range(num_speakers)] for each in sets])
         self.register_buffer("members_PS", members, persistent=False)

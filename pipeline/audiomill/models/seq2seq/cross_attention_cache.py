@@ -26,7 +26,7 @@ class CrossKV(NamedTuple):
     def take(self, rows: Sequence[int]) -> CrossKV:
         if list(rows) == list(range(len(self))):
             return self
-        return CrossKV([each[rows] for each in self.keys], [each[rows] for each in self.values])
+        return CrossKV([key[rows] for key in self.keys], [value[rows] for value in self.values])
 
 
 class DynamicCrossCache:

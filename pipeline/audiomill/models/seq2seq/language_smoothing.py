@@ -24,7 +24,7 @@ def smooth_languages(probabilities: Sequence[Mapping[str, float]]) -> list[str]:
     Returns:
         A language for each segment.
     """
-    codes = sorted({code for each in probabilities for code in each})
+    codes = sorted({code for probability in probabilities for code in probability})
     emitted_SK = np.log([[max(each.get(code, 0.0), LEAST) for code in codes] for each in probabilities])
     # The number of languages does not make a switch dearer: what counts is how probable this one is.
     step_KK = np.full((len(codes), len(codes)), np.log(SWITCH))

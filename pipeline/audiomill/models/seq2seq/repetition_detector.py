@@ -32,7 +32,7 @@ class Sampler:
     def choose(self, logits_BV: Tensor, rows: slice) -> Tensor:
         """The Gumbel maximum of each row is a draw from its softmax."""
         generators = self._generators[rows]
-        uniform_BV = torch.stack([torch.rand(logits_BV.shape[1], generator=each) for each in generators])
+        uniform_BV = torch.stack([torch.rand(logits_BV.shape[1], generator=generator) for generator in generators])
         gumbel_BV = -(-uniform_BV.clamp(min=1e-20).log()).log()
         return (logits_BV / self._temperature + gumbel_BV.to(logits_BV.device)).argmax(-1)
 

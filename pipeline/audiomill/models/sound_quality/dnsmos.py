@@ -39,7 +39,7 @@ class Opinion(NamedTuple):
 def opinion(pcm_T: NDArray[np.int16]) -> Opinion:
     """Of a segment at 16 kHz."""
     wave_T = pcm_T.astype(np.float32) / _FULL_SCALE
-    result = np.mean([_window(each) for each in _windows(wave_T)], axis=0)
+    result = np.mean([_window(window) for window in _windows(wave_T)], axis=0)
     return Opinion(*(round(float(value), 3) for value in result))
 
 

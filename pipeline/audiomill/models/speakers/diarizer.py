@@ -114,7 +114,7 @@ class Diarizer(SpeechModel):
             alone, vector = (0, None) if voice is None else (len(voice), next(vectors))
             span = (window.start + start, window.start + stop, probability)
             results[window.row].append(LocalSpeaker(window.start, local, span, alone, vector))
-        return [Prediction(None, Readout(local=tuple(each))) for each in results]
+        return [Prediction(None, Readout(local=tuple(result))) for result in results]
 
     @torch.inference_mode()
     def _local_spans(self, windows: Sequence[_Window]) -> list[list[list[_Span]]]:

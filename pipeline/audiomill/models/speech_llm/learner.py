@@ -126,11 +126,11 @@ class ProjectorLearner:
         noise = [Utterance(row, 0, 0, ("", None), 0, None) for row, empty in zip(rows, is_empty, strict=True) if empty]
         unsaid = iter(self._parts.encoder.frames(noise) if noise else ())
         frames = [self._hidden((next(unsaid) if empty else next(text)).float(), random) for empty in is_empty]
-        counts = [self._parts.projector.num_steps(len(each)) for each in frames]
+        counts = [self._parts.projector.num_steps(len(frame)) for frame in frames]
         steps_BSD = self._parts.projector(nn.utils.rnn.pad_sequence(frames, batch_first=True))
         before, after = (self._parts.lm.embedded(tokens) for tokens in self._prompt)
         steps = [row[:count].to(before.dtype) for row, count in zip(steps_BSD, counts, strict=True)]
-        return [torch.cat([before, each, after]) for each in steps]
+        return [torch.cat([before, step, after]) for step in steps]
 
     def _hidden(self, frames_FE: Tensor, random: np.random.Generator) -> Tensor:
         kept_F1 = torch.from_numpy(random.random((len(frames_FE), 1)) >= self._config.frame_dropout)
@@ -172,7 +172,7 @@ class ProjectorLearner:
         )
         model = SpeechLLM(listening, writer, text, 0.5, parts.encoder.parity)
         answers = model.forward(utterances)
-        return [each.text for each in model.transcripts(utterances, [answer.text for answer in answers])]
+        return [transcript.text for transcript in model.transcripts(utterances, [answer.text for answer in answers])]
 
     @torch.inference_mode()
     def remembered_prefixes(self, projected: Projected, rows: Rows) -> list[Tensor]:

@@ -63,8 +63,8 @@ class Seq2SeqLearner:
         """Numbers of pieces, or a reason."""
         results: list[list[int] | str] = []
         unknown, most = self._tokenizer.unk_token_id, self.model.config.max_target_positions - ROOM
-        for each in texts:
-            form = _form(each, self._config)
+        for text in texts:
+            form = _form(text, self._config)
             ids = self._tokenizer(form, add_special_tokens=False)["input_ids"] if form else []
             if not any(character.isalnum() for character in form):
                 results.append("empty_text")
@@ -120,8 +120,8 @@ class Seq2SeqLearner:
         hidden = [self.model.model.encoder(**self._features([row])[0]).last_hidden_state[0] for row in rows]
         utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
         return [
-            each.text
-            for each in writing.transcripts(
+            transcript.text
+            for transcript in writing.transcripts(
                 writing.written(utterances, hidden, DecodingOptions(stops_repetition=True), None)
             )
         ]

@@ -41,7 +41,7 @@ class FilterBanks:
     def __call__(self, rows: Sequence[NDArray[np.int16]]) -> tuple[dict[str, Tensor], Tensor]:
         """Features, with a mask where rows differ in length, and the mel frames of each row."""
         mels = [self.mels(row) for row in rows]
-        lengths_B = torch.tensor([len(each) for each in mels], device=self._device)
+        lengths_B = torch.tensor([len(mel) for mel in mels], device=self._device)
         features_BFM = nn.utils.rnn.pad_sequence(mels, batch_first=True)
         results = {"input_features": features_BFM}
         if len(set(lengths_B.tolist())) > 1:

@@ -74,7 +74,7 @@ class TransducerModel(EncodingModel):
         results = [self._transcript(each, text, vocabulary) for each, text in zip(utterances, texts, strict=True)]
         if wanted is None or not wanted.drop_special_tokens:
             return results
-        return [without_special(each, vocabulary.special) for each in results]
+        return [without_special(result, vocabulary.special) for result in results]
 
     def _transcript(self, utterance: Utterance, text: Labels, vocabulary: CtcVocabulary) -> Transcript:
         num_frames = 1 + int(max(text.frames_N, default=0))

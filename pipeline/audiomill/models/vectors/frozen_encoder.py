@@ -43,7 +43,7 @@ class FrozenEncoder:
         depend on its rows, and a training that goes on after a kill has others beside them."""
         alone = self._device.type == "cpu"
         calls = [[utterance] for utterance in batch] if alone else [batch]
-        answers = [answer for each in calls for answer in self._model.forward(each)]
+        answers = [answer for call in calls for answer in self._model.forward(call)]
         return [torch.from_numpy(answer.readout.vectors[0].values_ND).to(self._device) for answer in answers]
 
     def padded_length(self, num_samples: int) -> int:
@@ -105,7 +105,7 @@ class FeatureCache:
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in results}
         if new:
             utterances = [Utterance(row, 0, 0, ("", None), 0, None) for row in new.values()]
-            frames = [each.float() for each in self._encoder.frames(utterances)]
+            frames = [frame.float() for frame in self._encoder.frames(utterances)]
             results |= zip(new, frames, strict=True)
             for key, each in zip(new, frames, strict=True):
                 self._keep(key, each)

@@ -160,7 +160,7 @@ def _listed(node: ast.expr) -> Any:
         left, right = _listed(node.left), _listed(node.right)
         return left + right if isinstance(node.op, ast.Add) else left * right
     if isinstance(node, (ast.List, ast.Tuple)):
-        return [_listed(each) for each in node.elts]
+        return [_listed(elt) for elt in node.elts]
     if isinstance(node, ast.Constant) and isinstance(node.value, int) and abs(node.value) < 100_000:
         return node.value
     raise ValueError(f"unexpected {type(node).__name__}")

@@ -64,7 +64,7 @@ class ByLanguage(nn.Module):
         """hidden_BFD."""
         rows = rows_of(self._spoken.languages)
         result = torch.cat([self.of[KEY + language](hidden_BFD[at]) for language, at in rows.items()])
-        order = [at for each in rows.values() for at in each]
+        order = [at for row in rows.values() for at in row]
         return result[sorted(range(len(order)), key=order.__getitem__)]
 
 
@@ -79,7 +79,7 @@ def forms_of(folder: Path, config: TrainConfig, texts: Sequence[Text]) -> dict[s
     Raises:
         UsageError: no text says its language, one says what is no code (files are named by it), or some language's texts have no letters.
     """
-    languages = sorted({each.language for each in texts if each.language})
+    languages = sorted({text.language for text in texts if text.language})
     if not languages:
         raise UsageError("--by-language: no clip says its language; expected a language column in the manifest")
     strange = [each for each in languages if not LANGUAGE.fullmatch(each)]

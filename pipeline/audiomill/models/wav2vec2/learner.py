@@ -156,8 +156,8 @@ class CtcLearner:
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Best labels, collapsed."""
         language_heads = [
-            (language_of(each, self._tongues) if self._by_language else ALL) or next(iter(self._tongues))
-            for each in languages
+            (language_of(language, self._tongues) if self._by_language else ALL) or next(iter(self._tongues))
+            for language in languages
         ]
         self._spoken.languages = language_heads
         hidden_BFD = self.model.base_model(**self._inputs(rows))[0]
@@ -239,7 +239,7 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
     form = next(iter(forms.values()))
     learner = CtcLearner(model.to(device), folder, form, config, not is_own, language_heads, row_languages)
     if config.by_language:
-        counts = Counter(each.language for each in texts)
+        counts = Counter(text.language for text in texts)
         missing_names = ", ".join(
             f"{name} ({counts[name]} clips, {len(form.vocabulary.tokens)} tokens)" for name, form in forms.items()
         )

@@ -185,7 +185,7 @@ class WhisperLearner:
             for at, (row, language) in enumerate(zip(rows, languages, strict=True))
         ]
         answers = model.forward(utterances)
-        return [each.text for each in model.transcripts(utterances, [answer.text for answer in answers])]
+        return [transcript.text for transcript in model.transcripts(utterances, [answer.text for answer in answers])]
 
     def save(self, folder: Path) -> None:
         """As Hugging Face has it, whatever it came from."""

@@ -251,7 +251,7 @@ class WhisperModel:
     def find_deletions(self, row: int, utterance: Utterance, hypothesis: Hypothesis) -> list[Part]:
         """The parts of a segment some of whose speech has too few words; they are told by times of words."""
         return parts_of(
-            row, _core(utterance), hypothesis, lambda ids: [len(each.encode()) for each in self._singles(ids)]
+            row, _core(utterance), hypothesis, lambda ids: [len(single.encode()) for single in self._singles(ids)]
         )
 
     def _singles(self, ids: Sequence[int]) -> list[str]:

@@ -86,4 +86,4 @@ def _safetensors(folder: Path) -> dict[str, torch.Tensor] | None:
         files = [load_file(folder / Path(name).name) for name in sorted(set(file_names))]
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
-    return {name: weight.float() for each in files for name, weight in each.items()}
+    return {name: weight.float() for file in files for name, weight in file.items()}

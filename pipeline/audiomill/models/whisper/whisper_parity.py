@@ -37,7 +37,7 @@ def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) 
     pcm_BT = torch.from_numpy(stack_rows([utterance], _WINDOW_SAMPLES)).to(model.device)
     ours = weights.mel(pcm_BT.float() / 32768.0)
     apart = relative(ours, theirs)
-    if sum(each.numel() for each in model.parameters()) > MAX_COMPARED_PARAMETERS:
+    if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:
         return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
     hidden = encode(weights.encoder, ours.to(weights.encoder.dtype))[len(weights.encoder.layers)]
     beside, _ = transformers_parts(folder)

@@ -59,7 +59,7 @@ def _characters(tokens: Sequence[TimedToken], tokenizer: Any) -> list[tuple[str,
     """Tokens joined until they make whole characters."""
     characters: list[tuple[str, list[TimedToken]]] = []
     waiting: list[TimedToken] = []
-    singles = tokenizer.decode_batch([[each.token] for each in tokens])
+    singles = tokenizer.decode_batch([[token.token] for token in tokens])
     for single, each in zip(singles, tokens, strict=True):
         waiting.append(each)
         text = single if len(waiting) == 1 else tokenizer.decode([member.token for member in waiting])

@@ -67,7 +67,7 @@ def diarize(
     lost = {number: batched.errors.get(number) for number in set(range(len(cuts))) - set(good)}
     requested = diarizer.spec.requested.turns
     assert requested is not None, "the task is a diarizer"
-    utterances = [[each[number] for number in good] for each in others]
+    utterances = [[other[number] for number in good] for other in others]
     if requested.splits:
         edges = [
             _edges(cut, utterance.pcm_T, answer.readout.local)

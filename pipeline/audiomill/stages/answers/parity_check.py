@@ -75,7 +75,7 @@ def largest(differences: Iterable[Difference]) -> Difference:
     """Sums of the counts, maximum of the errors."""
     results = list(differences)
     return Difference(
-        sum(each.num_segments for each in results),
+        sum(result.num_segments for result in results),
         max((each.relative_l2 for each in results), default=0.0),
         sum(each.num_differing for each in results),
         sum(each.num_compared for each in results),
@@ -87,7 +87,7 @@ def largest(differences: Iterable[Difference]) -> Difference:
 
 def parity_with_transformers(model: SpeechModel, utterances: Sequence[Utterance]) -> Parity:
     """One of the utterances through transformers' own processor and model: the shortest of those of a second or more."""
-    long = [each for each in utterances if len(each.pcm_T) >= MODEL_SAMPLE_RATE] or list(utterances)
+    long = [utterance for utterance in utterances if len(utterance.pcm_T) >= MODEL_SAMPLE_RATE] or list(utterances)
     try:
         return model.parity(min(long, key=lambda each: (len(each.pcm_T), str(each.track), each.start)))
     except Exception as error:  # theirs may raise anything; the run does not depend on it

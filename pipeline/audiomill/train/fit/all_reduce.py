@@ -24,7 +24,7 @@ def sum_gradients(worker: Worker, parameters: Sequence[Any]) -> None:
     """Sums gradients over the workers in one go. Plain all-reduce instead of DistributedDataParallel: weights that are frozen for a
     while, and rows that not every worker has, need no special care. A weight that no worker's rows touched has no gradient, as in one
     process."""
-    touched = all_reduce_sum(worker, *(float(each.grad is not None) for each in parameters))
+    touched = all_reduce_sum(worker, *(float(parameter.grad is not None) for parameter in parameters))
     chosen = [each for each, by in zip(parameters, touched, strict=True) if by]
     flat = torch.cat([(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in chosen])
     dist.all_reduce(flat)

@@ -109,7 +109,9 @@ class Mirror:
         except FileNotFoundError:
             return []
         bare = root.strip("/")
-        return sorted(each.strip("/")[len(bare) + 1 :] for each in results if each.strip("/").startswith(f"{bare}/"))
+        return sorted(
+            result.strip("/")[len(bare) + 1 :] for result in results if result.strip("/").startswith(f"{bare}/")
+        )
 
 
 def _newest(names: Iterable[str]) -> int:

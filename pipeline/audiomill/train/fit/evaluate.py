@@ -33,7 +33,7 @@ def evaluated(learner: Learner, clips: Clips, budget: int, language: str | None)
 def transcribe_clips(learner: Learner, clips: Clips, budget: int, language: str | None) -> list[str]:
     """What a learner writes of each clip; `language`: of those that name none."""
     learner.model.eval()
-    languages = [each.language for each in clips.labelled_texts(language)]
+    languages = [labelled_text.language for labelled_text in clips.labelled_texts(language)]
     result = [""] * len(clips)
     for picked in evaluation_batches(clips.num_samples, budget):
         texts = learner.transcripts(

@@ -115,7 +115,7 @@ class _Run:
         self._warmup = min(warmup, config.max_warmup_updates or warmup)
         assert config.learning_rate is not None and config.weight_decay is not None, "the recipe says them"
         self._highest = config.learning_rate
-        parameters = [each for each in learner.model.parameters()]
+        parameters = [parameter for parameter in learner.model.parameters()]
         self._optimizer = torch.optim.AdamW(
             parameters, lr=self._highest, betas=BETAS, eps=EPSILON, weight_decay=config.weight_decay
         )
@@ -211,8 +211,8 @@ class _Run:
             sum_gradients(self._worker, [each for each in self._learner.model.parameters() if each.requires_grad])
         self._scaler.unscale_(self._optimizer)
         parameters = [each for each in self._learner.model.parameters() if each.grad is not None]
-        for each in parameters:
-            each.grad.div_(count)
+        for parameter in parameters:
+            parameter.grad.div_(count)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._config.max_gradient))
         has_stepped = took_step(self._scaler, self._optimizer, number)
         self._optimizer.zero_grad(set_to_none=True)

@@ -110,10 +110,10 @@ def _in_both(some: Sequence[Seen], others: Sequence[Seen]) -> list[tuple[str, st
     by_id = {each.id: each.name for each in some}
     by_content = {each.mark.split()[0]: each.name for each in some if _is_hash(each)}
     results = []
-    for each in others:
-        name = by_id.get(each.id) or (by_content.get(each.mark.split()[0]) if _is_hash(each) else None)
+    for other in others:
+        name = by_id.get(other.id) or (by_content.get(other.mark.split()[0]) if _is_hash(other) else None)
         if name is not None:
-            results.append((name, each.name))
+            results.append((name, other.name))
     return results
 
 

@@ -90,7 +90,7 @@ def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[s
             row = _row(segment, recording, plan[segment["recording_id"]], run, segment["recording_id"] in alone)
             row["speaker"] = _speaker(recording, segment, voices)
             label = _label(segment, row, model, second)
-            unmet = next((str(each) for each in conditions if not each.holds(segment)), None)
+            unmet = next((str(condition) for condition in conditions if not condition.holds(segment)), None)
             label = dataclasses.replace(label, unmet=unmet)
             row |= {"disagreement": label.disagreement, "lm_score": label.lm_score}
             rows.append(row)
