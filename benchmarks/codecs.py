@@ -147,7 +147,13 @@ def one_job(source: Path, folder: Path) -> dict[str, float]:
         tasks.append(ModelTask(model=ModelConfig(model=str(codec)), tables={"codes": (CodesConfig(),)}))
 
     def seconds(name: str, chosen: Sequence[ModelTask]) -> float:
-        values = {"inputs": (str(source),), "output": str(folder / name), "quiet": True, "engine": "local", "canary": 0}
+        values = {
+            "inputs": (str(source),),
+            "output": str(folder / name),
+            "quiet": True,
+            "engine": "local",
+            "verify_segments": 0,
+        }
         config: JobConfig = build(RunConfig, {**values, "report": False}).job(chosen)
         summary = run_job(config, Console(quiet=True))
         return float(summary["seconds"]["infer"])

@@ -4,7 +4,7 @@ Half of the clips (other voices or recordings) fit the weights of pipeline/audio
 reliable they are: expected calibration error, and what share of words is wrong among those kept above a confidence.
 
 pip install espeakng-loader scikit-learn matplotlib
-python -m benchmarks.confidence --speech FOLDER [--second-model FOLDER]
+python -m benchmarks.confidence --speech FOLDER [--second-pass-model FOLDER]
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech", type=Path, help="folder of real recordings, see benchmarks/speech.py")
     parser.add_argument("--model", default=str(whisper_folder()))
-    parser.add_argument("--second-model", help="another Whisper, fitted and judged together with the first")
+    parser.add_argument("--second-pass-model", help="another Whisper, fitted and judged together with the first")
     args = parser.parse_args()
     clips = short_clips(args.speech)
     clips += [(each.pcm_T / np.float32(32768), " ".join(word for word, _ in each.words)) for each in synthesised()]
@@ -144,7 +144,7 @@ def main() -> None:
         work, found = Path(folder), {}
         for half, chosen in (("fit", clips[::2]), ("test", clips[1::2])):
             texts = write_noisy(work / half, chosen)
-            models = [args.model, *([args.second_model] if args.second_model else [])]
+            models = [args.model, *([args.second_pass_model] if args.second_pass_model else [])]
             found[half] = [word for model in models for word in words_of(work / half, texts, model, work)]
     weights = fitted(found["fit"])
     print(f"weights fitted on {len(found['fit'])} words: {weights}; in use: {confidence.WEIGHTS}")
@@ -163,7 +163,7 @@ def main() -> None:
     for name in ("words_by_raw_probability", "words", "segments"):
         print(f"{name:<26} ECE {result[name]['ece']:.3f}   wrong among the surest: {result[name]['risk_at_coverage']}")
     _draw(result)
-    save("confidence", "python -m benchmarks.confidence --speech FOLDER --second-model FOLDER", result)
+    save("confidence", "python -m benchmarks.confidence --speech FOLDER --second-pass-model FOLDER", result)
 
 
 def _draw(result: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def student_of(digits: Path, work: Path, updates: int) -> Path:
     (work / "shape").mkdir(exist_ok=True)
     (work / "shape" / "config.json").write_text(json.dumps(SHAPE))
     how = ("--model", work / "shape", "--from-scratch", "--max-updates", updates, "--evaluate-every", 500)
-    more = ("--batch-seconds", 8, "--learning-rate", 1e-3, "--mask-time", 0.01)
+    more = ("--batch-seconds", 8, "--learning-rate", 1e-3, "--mask-time-prob", 0.01)
     command("finetune", work / "labelled", *how, *more, "--dev", work / "dev", "--output", work / "training")
     return work / "training" / "checkpoint"
 

@@ -31,7 +31,7 @@ from audiomill.models.ctc.labels import best_path, form_of, vocabulary_of
 from audiomill.models.device import usable_cores
 from audiomill.models.feature_ctc.feature_head import FeatureHead
 from audiomill.models.vectors.frozen_encoder import found_encoder, loaded_encoder
-from audiomill.models.vectors.mixture import UNIFORM, mixture_weights
+from audiomill.models.vectors.layer_weights import UNIFORM, mixture_weights
 from audiomill.text.spoken_text import Text
 from audiomill.text.wer import score_pair
 from benchmarks.real_speech import CLIP_S, read_corpus

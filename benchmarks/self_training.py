@@ -110,7 +110,7 @@ def loop_config(root: Path, rounds: int, seed: int, updates: int, seconds: float
         {**values, **inputs},
         {
             "loop": {"rounds": rounds, "seed": seed},
-            "label": {"segment": "none", "agreement": 3, "engine": "local", "canary": 0},
+            "label": {"segment": "none", "consistency_samples": 3, "engine": "local", "verify_segments": 0},
             "select": {"max_expected_wer": 0.1, "budget": f"{0.75 * seconds:.0f}s", "vocabulary": "calibrate"},
             "train": {
                 "model": str(root / "shape"),
@@ -119,7 +119,7 @@ def loop_config(root: Path, rounds: int, seed: int, updates: int, seconds: float
                 "evaluate_every": 200,
                 "batch_seconds": 8.0,
                 "learning_rate": 1e-3,
-                "mask_time": 0.01,
+                "mask_time_prob": 0.01,
             },
         },
     )

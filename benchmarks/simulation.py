@@ -62,7 +62,7 @@ def real(nodes: int, corpus: Path, output: Path) -> dict[str, Any]:
         str(nodes),
         "--part-seconds",
         "40",
-        "--canary",
+        "--verify-segments",
         "0",
     ]
     command = [

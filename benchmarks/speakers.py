@@ -33,7 +33,7 @@ from audiomill.runs.job import run_job
 from audiomill.speakers.clustering import unit
 from audiomill.storage.fs import Place
 from audiomill.text.normalize import units_of
-from audiomill.voices.corpus_voices import updated
+from audiomill.voices.speaker_linking import updated
 from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.talk_mixes import Said, voices_of, write_mixes
@@ -48,9 +48,9 @@ def ours(files: Sequence[Path], output: Path, model: str = "fake://") -> float:
         "output": str(output),
         "model": model,
         "speakers": "auto",
-        "keep_voices": True,
+        "save_speaker_embeddings": True,
     }
-    values |= {"engine": "local", "overwrite": True, "report": False, "quiet": True, "canary": 0}
+    values |= {"engine": "local", "overwrite": True, "report": False, "quiet": True, "verify_segments": 0}
     began = time.perf_counter()
     run_job(build(TranscribeConfig, values).job(), Console(quiet=True))
     return time.perf_counter() - began

@@ -219,7 +219,7 @@ def main() -> None:
     lm_loss = train_language_model(root / "lm", arguments.seed)
     lm_s = time.monotonic() - started
     options = {
-        "model": arguments.model, "lm": str(root / "lm"), "projector": True, "stack": 5, "max_updates": arguments.updates,
+        "model": arguments.model, "lm": str(root / "lm"), "projector": True, "frame_stacking": 5, "max_updates": arguments.updates,
         "seed": arguments.seed, "lm_prompt": "<audio>\n", "projector_width": 256,
     }  # fmt: skip
     report, train_s = trained(root, "train", options)
@@ -227,9 +227,9 @@ def main() -> None:
     checkpoint = root / "trained-train" / "checkpoint"
     result = {
         "wer": {
-            "projector": word_error_rate(root, str(checkpoint), retry=False),
+            "projector": word_error_rate(root, str(checkpoint), temperature_fallback=False),
             "projector, texts shuffled in training": word_error_rate(
-                root, str(root / "trained-shuffled" / "checkpoint"), retry=False
+                root, str(root / "trained-shuffled" / "checkpoint"), temperature_fallback=False
             ),
             "ctc head on the same frames": ctc_head(root, checkpoint, arguments.updates, arguments.seed),
             "whisper itself": word_error_rate(root, arguments.model, language="en", word_times=False),

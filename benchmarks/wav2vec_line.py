@@ -30,9 +30,20 @@ from benchmarks.self_training import recordings
 from benchmarks.speech_llm import RATE, TEST_SPEAKER, wave_of
 
 LABELLED, DEV_SHARE = 0.2, 0.15
-LOCAL = ("--engine", "local", "--segment", "none", "--canary", "0", "--no-report", "--quiet", "--device", "cpu")
+LOCAL = (
+    "--engine",
+    "local",
+    "--segment",
+    "none",
+    "--verify-segments",
+    "0",
+    "--no-report",
+    "--quiet",
+    "--device",
+    "cpu",
+)
 TRAIN = ("--quiet", "--device", "cpu")
-HEAD = ("--features", "--head-width", "48", "--batch-seconds", "8", "--mask-time", "0")
+HEAD = ("--features", "--head-width", "48", "--batch-seconds", "8", "--mask-time-prob", "0")
 UPDATES = {
     "wav2vec": 400, "vq-wav2vec": 350, "units": 800, "head": 1000, "pretrain": 500, "ctc": 700, "seq2seq": 700,
 }  # fmt: skip
@@ -122,7 +133,7 @@ class Line:
 
     def _newer_line(self) -> None:
         start = self._pretrained("wav2vec2", "new://wav2vec2-small", "pretrain", rate="5e-4")
-        ctc = ("--batch-seconds", "8", "--mask-time", "0", "--vocabulary", "labels")
+        ctc = ("--batch-seconds", "8", "--mask-time-prob", "0", "--vocabulary", "labels")
         self._finetuned(
             "wav2vec 2.0 from nothing, CTC", "--model", "new://wav2vec2-small", "--objective", "ctc", *ctc,
             updates=UPDATES["ctc"], rate="5e-4",
@@ -131,15 +142,15 @@ class Line:
             "wav2vec 2.0 pre-trained, CTC", "--model", start, "--no-freeze-feature-encoder", *ctc,
             updates=UPDATES["ctc"], rate="5e-4",
         )  # fmt: skip
-        self._run("transcribe", "dev", *LOCAL, "--agreement", "2", "--model", teacher, output="dev-texts")
-        self._run("transcribe", "unlabelled", *LOCAL, "--agreement", "2", "--model", teacher, output="texts")
+        self._run("transcribe", "dev", *LOCAL, "--consistency_samples", "2", "--model", teacher, output="dev-texts")
+        self._run("transcribe", "unlabelled", *LOCAL, "--consistency_samples", "2", "--model", teacher, output="texts")
         self._run(
             "select", "texts", "--calibrate", str(self._root / "dev-texts"), "--max-expected-wer", "0.15",
             "--held-out", str(self._root / "dev"), output="selected",
         )  # fmt: skip
         student = (
-            "--model", "new://seq2seq-small", "--objective", "seq2seq", "--word-pieces", "40", "--batch-seconds", "15",
-            "--mask-time", "0",
+            "--model", "new://seq2seq-small", "--objective", "seq2seq", "--vocab-size", "40", "--batch-seconds", "15",
+            "--mask-time-prob", "0",
         )  # fmt: skip
         self._finetuned("seq2seq on labels alone", *student, updates=UPDATES["seq2seq"], rate="1e-3")
         self._finetuned(
@@ -158,7 +169,7 @@ class Line:
 
     def _units(self, output: str, updates: int, rate: str) -> str:
         self._run(
-            "train-units", "codes", *TRAIN, "--width", "128", "--depth", "4", "--heads", "4", "--max-updates", self._updates(updates),
+            "train-unit-lm", "codes", *TRAIN, "--width", "128", "--depth", "4", "--heads", "4", "--max-updates", self._updates(updates),
             "--learning-rate", rate, "--batch-seconds", "30", "--seed", str(self._seed), output=output,
         )  # fmt: skip
         return str(self._root / output / "checkpoint")

@@ -47,10 +47,10 @@ def loop_config(root: Path, model: str) -> Any:
             "loop": {"rounds": 1},
             "label": {
                 "segment": "none",
-                "agreement": 0,
+                "consistency_samples": 0,
                 "engine": "local",
                 "word_times": False,
-                "retry": False,
+                "temperature_fallback": False,
                 "max_new_tokens": 12,
                 "language": "en",
                 "precision": "fp32",

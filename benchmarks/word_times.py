@@ -117,7 +117,10 @@ def main() -> None:
     spoken = synthesised()
     config = ModelConfig(model=args.model, device="cpu", precision="fp32")
     results = {}
-    for name, text in (("short context", TranscriptConfig()), ("full window", TranscriptConfig(retry=False))):
+    for name, text in (
+        ("short context", TranscriptConfig()),
+        ("full window", TranscriptConfig(temperature_fallback=False)),
+    ):
         task = TaskSpec(label="m", model=config, requested=RequestedOutputs(transcripts=text), hop=320, batch_samples=0)
         model = load_model(task, {})
         errors, num_words = [], sum(len(each.words) for each in spoken)

@@ -19,7 +19,7 @@ REASONS = {
     "header.wav": "no_samples",
     "nan.wav": "nan_samples",
     "click.wav": "too_short",
-    "absurd.wav": "absurd_header",
+    "absurd.wav": "invalid_header",
     "noise.bin.flac": "not_audio",
     "letter.mp3": "not_audio",
 }

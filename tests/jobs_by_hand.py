@@ -31,7 +31,13 @@ KINDS = {"transcribe": TranscribeConfig, "embed": EmbedConfig, "encode": EncodeC
 def job(inputs: Any, output: Any, kind: str = "transcribe", **options: Any) -> JobConfig:
     """A job's configuration by flat option names; quiet, local engine, fake model and no canary (two seconds a run with
     real weights) by default."""
-    values = {"engine": "local", "model": "fake://", "quiet": True, "canary": 0, "output": str(output)} | options
+    values = {
+        "engine": "local",
+        "model": "fake://",
+        "quiet": True,
+        "verify_segments": 0,
+        "output": str(output),
+    } | options
     values = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     names = (str(inputs),) if isinstance(inputs, (str, Path)) else tuple(map(str, inputs))
     config: Any = build(KINDS[kind], {"inputs": names, **values})

@@ -19,7 +19,7 @@ from audiomill.audio.decode import open_audio, planned_duration_s
 from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
 from audiomill.audio.resample import resample
 from audiomill.audio.vad import SpeechProbabilities
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 from tests.synth import RATE, cutting, encode, encode_with_ffmpeg, tone
 
 SPEC = cutting("vad")
@@ -188,7 +188,7 @@ def test_a_streamed_wav_without_sizes_is_complete() -> None:
     ],
 )
 def test_bad_bytes_are_named(content: bytes, reason: str) -> None:
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(RecordingRejected) as caught:
         cut(content)
     assert caught.value.reason == reason
 
@@ -204,7 +204,7 @@ def test_a_video_without_sound_is_named() -> None:
         for _ in range(5):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
         out.mux(stream.encode(None))
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(RecordingRejected) as caught:
         cut(sink.getvalue())
     assert caught.value.reason == "no_audio_stream"
 
@@ -215,7 +215,7 @@ def test_playlists_cannot_open_other_files(tmp_path: Path) -> None:
         f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/secret.wav\n",
         f"ffconcat version 1.0\nfile {tmp_path}/secret.wav\n",
     ):
-        with pytest.raises(Rejected):
+        with pytest.raises(RecordingRejected):
             cut(playlist.encode())
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.stages.answers.parity_check import Difference, choose_segments, largest, verdict
 from tests.jobs_by_hand import rows, run
 from tests.synth import encode, noise
@@ -26,28 +26,28 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["embed", "encode"])
 def test_a_leak_of_padding_fails_the_run_and_is_recorded(tmp_path: Path, corpus: Path, kind: str) -> None:
-    with pytest.raises(RunFailed, match="canary: segments give something else in a batch than alone"):
-        run(corpus, tmp_path / "out", kind, model="fake://leaky", canary=8)
-    found = json.loads((tmp_path / "out" / "run.json").read_text())["canary"]
+    with pytest.raises(RunError, match="verification: segments give something else in a batch than alone"):
+        run(corpus, tmp_path / "out", kind, model="fake://leaky", verify_segments=8)
+    found = json.loads((tmp_path / "out" / "run.json").read_text())["verification"]
     assert found["relative_l2"] > 1e-4 or found["num_differing"] > 0
     assert not (tmp_path / "out" / "_SUCCESS").exists()
-    with pytest.raises(RunFailed, match="canary"):  # the same command again does not wave it through
-        run(corpus, tmp_path / "out", kind, model="fake://leaky", canary=8)
+    with pytest.raises(RunError, match="verification"):  # the same command again does not wave it through
+        run(corpus, tmp_path / "out", kind, model="fake://leaky", verify_segments=8)
 
 
 def test_the_canary_can_be_turned_off(tmp_path: Path, corpus: Path) -> None:
-    summary = run(corpus, tmp_path / "out", "embed", model="fake://leaky", canary=0)
-    assert summary["canary"]["num_segments"] == 0 and len(rows(tmp_path / "out", "embeddings")) == 8
-    assert "canary" not in json.loads((tmp_path / "out" / "run.json").read_text())
+    summary = run(corpus, tmp_path / "out", "embed", model="fake://leaky", verify_segments=0)
+    assert summary["verification"]["num_segments"] == 0 and len(rows(tmp_path / "out", "embeddings")) == 8
+    assert "verification" not in json.loads((tmp_path / "out" / "run.json").read_text())
 
 
 def test_a_sound_model_passes_and_the_figure_is_kept(tmp_path: Path, corpus: Path) -> None:
-    summary = run(corpus, tmp_path / "out", "embed", canary=5, part_seconds=0.5)
+    summary = run(corpus, tmp_path / "out", "embed", verify_segments=5, part_seconds=0.5)
     beside = {"inputs_apart": 0.0, "outputs_apart": 0.0, "not_compared": ""}
-    assert summary["canary"] == {
+    assert summary["verification"] == {
         "num_segments": 5, "relative_l2": 0.0, "num_differing": 0, "num_compared": 0, **beside,
     }  # fmt: skip
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["canary"] == summary["canary"]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["verification"] == summary["verification"]
 
 
 @given(st.integers(0, 40), st.integers(1, 20), st.text(max_size=4))

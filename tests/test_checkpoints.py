@@ -20,7 +20,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForCondi
 
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.errors import ModelError, RunFailed
+from audiomill.errors import ModelError, RunError
 from audiomill.models.base import Utterance
 from audiomill.models.checkpoint import check_options, find_checkpoint, fingerprint
 from audiomill.models.whisper import ctranslate2
@@ -135,7 +135,7 @@ def test_logits_that_are_not_finite_are_no_text(multilingual: Path, tmp_path: Pa
     name = f"model.{part}.layers.1.fc1.weight"
     weights[name] = torch.full_like(weights[name], 1e30)
     save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(RunFailed, match="not finite, first at the decoder's logits"):
+    with pytest.raises(RunError, match="not finite, first at the decoder's logits"):
         load(tmp_path / "m").decode(utterances(["de", "en"]))
 
 

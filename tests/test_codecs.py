@@ -151,7 +151,7 @@ def test_a_run_hears_files_at_their_own_rate_channels_and_depth(
     """Codes of files of 24 bits are those of transformers, whatever the parts."""
     folder = folders[name]
     whole = {name: alone(folder, wave) for name, wave in written(tmp_path / "in", folder).items()}
-    run(tmp_path / "in", tmp_path / "all", "encode", model=folder, canary=2)
+    run(tmp_path / "in", tmp_path / "all", "encode", model=folder, verify_segments=2)
     check_accounts(tmp_path / "all")
     found = rows(tmp_path / "all", "codes")
     source_of = {row["id"]: row["source"].rsplit("/", 1)[-1] for row in rows(tmp_path / "all", "recordings")}
@@ -170,7 +170,7 @@ def test_codecs_that_hear_everything_say_what_their_windows_change(folders: dict
     """Counted by hand: frames that two windows share, each window encoded alone by transformers."""
     wave_TK = sound(folders["xcodec"], 9.0, 0)
     soundfile.write(tmp_path / "a.wav", wave_TK, RATE, subtype="FLOAT")
-    windows_of = {"segment": "fixed", "max_segment_seconds": 4.0, "context_seconds": 0.64, "canary": 1}
+    windows_of = {"segment": "fixed", "max_segment_seconds": 4.0, "chunk_overlap_seconds": 0.64, "verification": 1}
     run(tmp_path / "a.wav", tmp_path / "out", "encode", model=folders["xcodec"], **windows_of)
     edges = [(row["start_s"], row["stop_s"]) for row in rows(tmp_path / "out", "segments")]
     spans = [(max(0.0, a - 0.64), min(9.0, b + 0.64)) for a, b in edges]
@@ -180,7 +180,7 @@ def test_codecs_that_hear_everything_say_what_their_windows_change(folders: dict
         size, at = round((b - c) * 50), round((c - a) * 50)
         compared += first[:, at : at + size].size
         differing += int((first[:, at : at + size] != second[:, :size]).sum())
-    told = json.loads((tmp_path / "out" / "run.json").read_text())["canary"]["not_compared"]
+    told = json.loads((tmp_path / "out" / "run.json").read_text())["verification"]["not_compared"]
     assert 0 < differing < compared
     assert f"two windows gave to the same frames {differing / compared:.1%} differ" in told
 

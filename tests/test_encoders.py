@@ -210,7 +210,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_gives_words_with_times_posteriors_vectors_and_codes(folder: Path, corpus: Path, tmp_path: Path) -> None:
     """Windows that overlap, of a recording beyond any limit of the model, are read as one."""
-    run(corpus, tmp_path / "out", model=folder, segment="fixed", keep_posteriors=5, canary=1, part_seconds=40)
+    run(corpus, tmp_path / "out", model=folder, segment="fixed", save_posteriors=5, verify_segments=1, part_seconds=40)
     check_accounts(tmp_path / "out")
     segments = rows(tmp_path / "out", "segments")
     assert len({row["recording_id"] for row in segments}) == 2 and sum(row["stop_s"] > 60 for row in segments) == 1

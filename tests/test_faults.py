@@ -14,13 +14,13 @@ import numpy as np
 import psutil
 import pytest
 
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from tests.jobs_by_hand import check_accounts, rows, run
 from tests.synth import RATE, encode, noise
 
 POISONS = {
     "infer-killed": (12_345, "worker_crashed"),
-    "infer-computes": (12_346, "hung"),
+    "infer-computes": (12_346, "model_timeout"),
     "infer-error": (12_348, "model_failed"),
     "infer-memory": (12_349, "model_failed"),
 }
@@ -116,7 +116,7 @@ def test_a_model_that_waits_for_ever_is_ended_by_the_wall_clock(tmp_path: Path) 
     (tmp_path / "only.wav").write_bytes(poisoned(12_347))
     run(tmp_path / "only.wav", tmp_path / "out", model="fake://poison", **PATIENCE)
     (row,) = rows(tmp_path / "out", "rejections")
-    assert row["reason"] == "hung" and "10 times 1 s" in row["detail"]
+    assert row["reason"] == "model_timeout" and "10 times 1 s" in row["detail"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_model_that_harms_every_recording_of_a_part_is_no_recordings_fault(
 ) -> None:
     for number in range(2):
         (tmp_path / f"{number}.wav").write_bytes(poisoned(POISONS[name][0]))
-    with pytest.raises(RunFailed, match=told):
+    with pytest.raises(RunError, match=told):
         run(tmp_path / "*.wav", tmp_path / "out", model="fake://poison", **PATIENCE)
 
 

@@ -57,13 +57,13 @@ def test_a_head_learns_to_read_and_does_what_ctc_models_do(
     report = json.loads((tone_features.parent / "result.json").read_text())
     assert report["objective"] == "features" and report["best_dev_wer"] < 0.2
     options: dict[str, Any] = {"model": tone_features, "segment": "none"}
-    run(tone_model / "dev", tmp_path / "out", keep_posteriors=4, **options)
+    run(tone_model / "dev", tmp_path / "out", save_posteriors=4, **options)
     run(tone_model / "dev", tmp_path / "other", batch_seconds=2.0, part_seconds=3.0, beam_size=1, **options)
     found, other = ({row["id"]: row["text"] for row in rows(tmp_path / each, "segments")} for each in ("out", "other"))
     assert found == other and sum(map(bool, found.values())) >= 15
     words = [word for row in rows(tmp_path / "out", "segments") for word in row["words"]]
     assert all(word["stop_s"] > word["start_s"] for word in words)
-    assert in_process(tmp_path, "respell", "out", "--beam-size", "4", "--output", "again").returncode == 0
+    assert in_process(tmp_path, "redecode", "out", "--beam-size", "4", "--output", "again").returncode == 0
 
 
 def test_rows_go_through_a_head_alone_whatever_is_beside_them(tone_features: Path) -> None:
@@ -79,7 +79,7 @@ def test_rows_go_through_a_head_alone_whatever_is_beside_them(tone_features: Pat
 @pytest.mark.parametrize("width", [0, 8])
 def test_the_loss_is_torch_s_own_of_each_clip_alone(wav2vec2_folder: Path, width: int) -> None:
     torch.manual_seed(0)
-    options = {"model": str(wav2vec2_folder), "device": "cpu", "mask_time": 0.0, "head_width": width}
+    options = {"model": str(wav2vec2_folder), "device": "cpu", "mask_time_prob": 0.0, "head_width": width}
     learner = new_feature_learner(wav2vec2_folder, build(TrainConfig, options), said("ab c"), torch.device("cpu"))
     clips, texts = [noise(n, seed=n) for n in (8_000, 20_000, 5_000)], ["a b", "cab", "b"]
     labels = learner.labels(said(*texts), np.array([len(clip) for clip in clips]))
@@ -99,7 +99,7 @@ def test_the_loss_is_torch_s_own_of_each_clip_alone(wav2vec2_folder: Path, width
 
 def test_a_mixture_is_what_embed_gives_of_it(wav2vec2_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.json").write_text(json.dumps({"weights": [0.2, 0.0, 0.8]}))
-    options = {"model": str(wav2vec2_folder), "device": "cpu", "mixture": str(tmp_path / "weights.json")}
+    options = {"model": str(wav2vec2_folder), "device": "cpu", "layer_weights": str(tmp_path / "weights.json")}
     learner = new_feature_learner(wav2vec2_folder, build(TrainConfig, options), ["ab"], torch.device("cpu"))
     (frames,) = learner._encoder.frames([noise(16_000)])
     want = VectorRequest(layer=-1, weights=(0.2, 0.0, 0.8), dtype="fp32")
@@ -148,10 +148,12 @@ def test_what_does_not_go_together_is_told_in_a_line(
     assert "has hidden states 0 to 2" in refusal(tmp_path, "--model", encoder, "--encoder-layer", "7")
     assert "take one" in refusal(tmp_path, "--model", encoder, "--projector")
     assert "two things to learn by" in refusal(tmp_path, "--model", encoder, "--objective", "ctc")
-    assert "--stack: read by --projector alone" in refusal(tmp_path, "--model", encoder, "--stack", "3")
+    assert "--frame-stacking: read by --projector alone" in refusal(
+        tmp_path, "--model", encoder, "--frame-stacking", "3"
+    )
     assert "is new, its encoder is not" in refusal(tmp_path, "--model", encoder, "--from-scratch")
     (tmp_path / "three.json").write_text("[1, 1, 1, 1]")
-    assert "4 weights" in refusal(tmp_path, "--model", encoder, "--mixture", str(tmp_path / "three.json"))
+    assert "4 weights" in refusal(tmp_path, "--model", encoder, "--layer-weights", str(tmp_path / "three.json"))
     assert "has its own already" in refusal(tmp_path, "--model", str(tone_features), "--head-width", "4")
     whole = shutil.copytree(tone_features, tmp_path / "whole")
     shutil.rmtree(whole / "encoder")
@@ -167,7 +169,7 @@ def test_a_head_may_write_pieces_of_words_and_plain_transformers_knows_them(
 
     corpus = write_corpus(tmp_path / "in", range(6))
     trained(
-        corpus, tmp_path / "out", model=str(wav2vec2_folder), from_scratch=False, features=True, units="pieces", word_pieces=12,
+        corpus, tmp_path / "out", model=str(wav2vec2_folder), from_scratch=False, features=True, tokenizer="pieces", vocab_size=12,
         max_updates=2,
     )  # fmt: skip
     checkpoint = tmp_path / "out" / "checkpoint"

@@ -128,7 +128,7 @@ def test_pooling_over_speech_leaves_silence_out(
         "dtype": "fp32",
         "segment": segment,
         "max_segment_seconds": 4.0,
-        "context_seconds": 0.5,
+        "chunk_overlap_seconds": 0.5,
     }
     frames = {row["segment_id"]: row for row in embed(tmp_path / "in", tmp_path / "frames", wav2vec2_folder, **options)}
     pooled = embed(tmp_path / "in", tmp_path / "pooled", wav2vec2_folder, pool="mean", pool_speech=True, **options)
@@ -167,7 +167,7 @@ def test_long_recordings_are_stitched_so_that_every_frame_comes_once(
     (tmp_path / "in" / "long.wav").write_bytes(encode(noise(16_000 * 70 + 123)))
     run(
         tmp_path / "in", tmp_path / "out", "embed", model=wav2vec2_folder, frame_stride=stride,
-        max_segment_seconds=12, context_seconds=2, part_seconds=20,
+        max_segment_seconds=12, chunk_overlap_seconds=2, part_seconds=20,
     )  # fmt: skip
     check_accounts(tmp_path / "out")
     found = rows(tmp_path / "out", "embeddings")
@@ -382,7 +382,7 @@ def test_the_size_of_frames_is_forecast_and_warned_of(tmp_path: Path, wav2vec2_f
     size = (tmp_path / "out" / "embeddings" / "part-000000.parquet").stat().st_size
     assert 576_000 < size < 640_000 and "canary: 1 segment computed" in done.stdout
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["canary"]["num_segments"] == 1 and record["canary"]["relative_l2"] < 1e-4
+    assert record["verification"]["num_segments"] == 1 and record["verification"]["relative_l2"] < 1e-4
 
 
 def test_each_codes_entry_decides_for_itself_whether_runs_are_joined(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_a_mixture_is_the_weighted_sum_of_hugging_face_s_hidden_states(
     if told != "uniform":
         (tmp_path / "weights.json").write_text(json.dumps(told))
         mixture, weights = str(tmp_path / "weights.json"), told["weights"] if isinstance(told, dict) else told
-    run(corpus, tmp_path / "out", "embed", model=wav2vec2_folder, mixture=mixture, dtype="fp32")
+    run(corpus, tmp_path / "out", "embed", model=wav2vec2_folder, layer_weights=mixture, dtype="fp32")
     found = rows(tmp_path / "out", "embeddings")
     assert len(found) == len(theirs) and {row["layer"] for row in found} == {-1}
     for row, states in zip(found, theirs, strict=True):
@@ -438,13 +438,13 @@ def test_a_mixture_that_does_not_fit_is_one_line(corpus: Path, wav2vec2_folder: 
         if content is not None:
             (tmp_path / "w.json").write_text(content)
         with pytest.raises(UsageError, match=told):
-            run(corpus, tmp_path / "out", "embed", model=wav2vec2_folder, mixture=tmp_path / "w.json")
+            run(corpus, tmp_path / "out", "embed", model=wav2vec2_folder, layer_weights=tmp_path / "w.json")
 
 
 def test_another_mixture_is_another_run(corpus: Path, wav2vec2_folder: Path, tmp_path: Path) -> None:
     """The file's name stays: what it says is compared."""
     (tmp_path / "w.json").write_text("[1, 0, 0]")
-    options: dict[str, Any] = {"model": wav2vec2_folder, "mixture": tmp_path / "w.json"}
+    options: dict[str, Any] = {"model": wav2vec2_folder, "layer_weights": tmp_path / "w.json"}
     run(corpus, tmp_path / "out", "embed", **options)
     (tmp_path / "w.json").write_text("[0, 1, 0]")
     with pytest.raises(UsageError, match="mixture"):

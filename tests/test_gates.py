@@ -81,7 +81,14 @@ def test_doubtful_texts_climb_and_keep_the_best(tmp_path: Path, whisper: Path, v
         "max_new_tokens": 12,
     }
     run(tmp_path / "in", tmp_path / "out", **strict)
-    run(tmp_path / "in", tmp_path / "plain", model=whisper, segment="fixed", retry=False, max_new_tokens=12)
+    run(
+        tmp_path / "in",
+        tmp_path / "plain",
+        model=whisper,
+        segment="fixed",
+        temperature_fallback=False,
+        max_new_tokens=12,
+    )
     kept, plain = rows(tmp_path / "out", "segments"), rows(tmp_path / "plain", "segments")
     assert {row["fallback_level"] for row in plain} == {0} and {row["failed_checks"] is None for row in plain} == {True}
     assert max(row["fallback_level"] for row in kept) > 0
@@ -230,12 +237,14 @@ def test_a_short_context_is_a_function_of_the_segment(whisper: Path) -> None:
     lengths = [model.padded_length(n) / RATE for n in (400, 9 * RATE, 9 * RATE + 1, 13 * RATE, 28 * RATE, 30 * RATE)]
     assert lengths == sorted(lengths) and lengths[-1] == 30 and lengths[0] < 30
     assert all(n <= model.padded_length(n) for n in range(400, 30 * RATE, 7_777))
-    full = loaded(whisper, transcripts=TranscriptConfig(retry=False))
+    full = loaded(whisper, transcripts=TranscriptConfig(temperature_fallback=False))
     assert {full.padded_length(n) for n in (400, 9 * RATE)} == {30 * RATE}
 
 
 def test_a_second_model_is_the_last_rung(whisper: Path, clips: list[Utterance], wav2vec2_folder: Path) -> None:
-    text = TranscriptConfig(second_model=str(whisper), min_avg_logprob=0.0, max_no_speech_prob=1.0, max_new_tokens=16)
+    text = TranscriptConfig(
+        second_pass_model=str(whisper), min_avg_logprob=0.0, max_no_speech_prob=1.0, max_new_tokens=16
+    )
     model = loaded(whisper, transcripts=text)
     assert model.fallback.num_levels == 5 and loaded(whisper).fallback.num_levels == 4
     again = model.fallback.forward(clips[:2], 5)
@@ -253,9 +262,9 @@ def test_a_second_model_that_cannot_be_asked_is_said_at_once(
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").write_bytes(encode(noise(RATE)))
     with pytest.raises(UsageError, match="expected a Whisper behind a Whisper"):
-        run(tmp_path / "in", tmp_path / "out", model=whisper, second_model=wav2vec2_folder)
-    with pytest.raises(UsageError, match="without --no-retry"):
-        run(tmp_path / "in", tmp_path / "out", model=whisper, second_model=whisper, retry=False)
+        run(tmp_path / "in", tmp_path / "out", model=whisper, second_pass_model=wav2vec2_folder)
+    with pytest.raises(UsageError, match="without --no-temperature-fallback"):
+        run(tmp_path / "in", tmp_path / "out", model=whisper, second_pass_model=whisper, temperature_fallback=False)
 
 
 def test_a_text_that_no_attempt_got_past_its_checks_is_doubtful_however_sure_its_words_are() -> None:

@@ -124,7 +124,7 @@ def test_ctc_text_is_the_same_whatever_the_batch_and_the_part(tmp_path: Path, fe
             model=str(ctc_folder),
             segment="fixed",
             max_segment_seconds=10,
-            context_seconds=2,
+            chunk_overlap_seconds=2,
             **options,
         )
         texts.append({s["id"]: s["text"] for s in rows(tmp_path / str(number), "segments")})
@@ -139,7 +139,7 @@ def test_a_recording_in_pieces_has_the_words_of_one_in_a_single_piece(tmp_path: 
         "segment": "fixed",
         "channels": "split",
         "max_segment_seconds": 8,
-        "context_seconds": 2,
+        "chunk_overlap_seconds": 2,
     }
     run(tmp_path / "in", tmp_path / "whole", **options)
     run(tmp_path / "in", tmp_path / "pieces", part_seconds=11, **options)

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from audiomill.audio.decode import open_audio, planned_duration_s
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 
 RATE, SECONDS = 16_000, 60
 VBR = {"compression_level": "5", "global_quality": str(4 * 118), "flags": "+qscale"}
@@ -120,6 +120,6 @@ def test_flac_of_unknown_length_is_whole_and_a_span_behind_its_end_is_outside() 
     content[info + 14 : info + 18] = bytes(4)
     assert seconds_of(bytes(content)) == (11.0, [], [])
     assert seconds_of(bytes(content), 5.0) == (6.0, [], [])
-    with pytest.raises(Rejected, match="span_outside"):
+    with pytest.raises(RecordingRejected, match="offset_out_of_range"):
         seconds_of(bytes(content), 15.0)
     assert seconds_of(bytes(content[: len(content) * 2 // 3]))[1], "cut in the middle of a frame"

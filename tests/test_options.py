@@ -23,7 +23,7 @@ from audiomill.config.jobs import (
     TraceConfig,
     TranscribeConfig,
 )
-from audiomill.config.respell import RespellConfig, TuneJobConfig
+from audiomill.config.redecode import RedecodeConfig, TuneJobConfig
 from audiomill.config.select import SelectJobConfig
 from audiomill.config.train import FinetuneConfig
 from audiomill.models.load import load_tasks
@@ -48,7 +48,7 @@ SHOWN = {
     "kmeans": KmeansJobConfig,
     "trace": TraceConfig,
     "plan": PlanJobConfig,
-    "respell": RespellConfig,
+    "redecode": RedecodeConfig,
     "tune-decoder": TuneJobConfig,
     "select": SelectJobConfig,
     "finetune": FinetuneConfig,
@@ -98,11 +98,11 @@ def unread(kind: type, found: set[str]) -> set[str]:
     return missing
 
 
-WITH_LM = {"word_score", "unknown_score"}
+WITH_LM = {"word_insertion_score", "unk_score"}
 """Read where `--lm` names a model: tests/test_beam.py."""
 TOLD_ALONE = {"punctuation", "num_tags"}
 """Read where a model is told, and where sound is tagged: tests/test_encoder_decoders.py, tests/test_sound_quality.py."""
-OF_STREAMS = {"chunk_seconds", "left_seconds", "right_seconds"}
+OF_STREAMS = {"chunk_seconds", "left_context_seconds", "look_ahead_seconds"}
 """Read with `--segment stream`: tests/test_streams.py."""
 RUN_ELSEWHERE = {"ray_address", "ship_code", "gpus_per_actor", "cpus_per_actor", "no_progress_timeout"}
 """Read by the Ray engine, which tests/cluster runs."""
@@ -141,7 +141,7 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
     settings = [
         {"model": "fake://", "report": False, "speakers": "auto", "quality": True},
         {"model": str(whisper), "report": False, "prompt": "fox"},
-        {"model": str(wav2vec2_folder), "beam_size": 2, "hotwords": "fox", "keep_posteriors": 2, "segment": "fixed"},
+        {"model": str(wav2vec2_folder), "beam_size": 2, "hotwords": "fox", "save_posteriors": 2, "segment": "fixed"},
     ]
     found = run_all(TranscribeConfig, settings, clip, tmp_path / "out", run_here)
     # --low-confidence is looked at where a text passes no rung: tests/test_gates.py.
@@ -199,17 +199,17 @@ def test_trace_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wa
 
 
 OF_CTC = {
-    "beam_tokens",
+    "beam_size_token",
     "chunk_seconds",
-    "context_seconds",
+    "chunk_overlap_seconds",
     "coverage_score",
     "drop_special_tokens",
     "hotword_score",
-    "left_seconds",
+    "left_context_seconds",
     "lm_weight",
     "num_best",
     "rescore_weight",
-    "right_seconds",
+    "look_ahead_seconds",
     "trust_remote_code",
 }
 

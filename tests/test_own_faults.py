@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from audiomill.audio.mixing import mixing_of
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.models.base import Transcript, Utterance
 from audiomill.models.fake.model import FakeModel
 from audiomill.models.load import load_tasks
@@ -49,7 +49,7 @@ def test_an_error_while_rows_are_made_ends_the_run_and_names_the_place(tmp_path:
     tasks = load_tasks(spec.tasks, {})
     infer_piece(piece, tasks, spec.tables, 0)
     tasks[0].model.__class__ = Mumbling
-    with pytest.raises(RunFailed, match=r"part 0: the rows of segments could not be made \(TypeError.*rows.py:"):
+    with pytest.raises(RunError, match=r"part 0: the rows of segments could not be made \(TypeError.*rows.py:"):
         infer_piece(piece, tasks, spec.tables, 0)
 
 
@@ -58,9 +58,11 @@ def test_after_an_error_of_a_model_the_others_are_still_checked(tmp_path: Path) 
     soundfile.write(tmp_path / "poisoned.wav", poisoned, RATE, subtype="PCM_16")
     for at in range(3):
         (tmp_path / f"{at}.wav").write_bytes(encode(noise(RATE + at)))
-    summary = run(tmp_path, tmp_path / "out", model="fake://poison", segment="none", part_seconds=600.0, canary=3)
+    summary = run(
+        tmp_path, tmp_path / "out", model="fake://poison", segment="none", part_seconds=600.0, verify_segments=3
+    )
     assert [row["reason"] for row in rows(tmp_path / "out", "rejections")] == ["model_failed"]
-    assert summary["canary"]["num_segments"] == 3 and summary["canary"]["num_differing"] == 0
+    assert summary["verification"]["num_segments"] == 3 and summary["verification"]["num_differing"] == 0
 
 
 def conversation(kind: str) -> np.ndarray:

@@ -75,7 +75,7 @@ def test_labels_are_told_and_the_weights_make_a_mixture(
         tmp_path / "mixed",
         "embed",
         model=wav2vec2_folder,
-        mixture=tmp_path / "probe" / "weights.json",
+        layer_weights=tmp_path / "probe" / "weights.json",
         pool="mean",
     )
     (mixed,) = rows(tmp_path / "mixed", "embeddings")

@@ -1,4 +1,4 @@
-"""Beam search in a run, kept posteriors decoded again, tuned weights, agreement under perturbation."""
+"""Beam search in a run, kept posteriors decoded again, tuned weights, self_consistency under perturbation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import soundfile
 from rich.console import Console
 
 from audiomill.config.fields import build
-from audiomill.config.respell import RespellConfig, RespellOutputConfig, TunedConfig, TuneJobConfig
+from audiomill.config.redecode import RedecodeConfig, RedecodeOutputConfig, TunedConfig, TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.errors import InputError, ModelError, OutputMismatch, UsageError
+from audiomill.errors import ConfigMismatchError, InputError, ModelError, UsageError
 from audiomill.models.base import Utterance
 from audiomill.models.ctc.rescore import Rescorer
-from audiomill.runs.posteriors.respell import respell
+from audiomill.runs.posteriors.redecode import redecode
 from audiomill.runs.posteriors.tune import tune
 from audiomill.text.wer import NO_ERRORS, score_pair
 from tests.jobs_by_hand import check_accounts, loaded, part_files, rows, run
@@ -50,17 +50,17 @@ def reader(tone_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def kept(reader: Path) -> Path:
     """Greedy texts with posteriors."""
-    run(reader / "clips", reader / "kept", model=reader / "model" / "checkpoint", segment="none", keep_posteriors=5)
+    run(reader / "clips", reader / "kept", model=reader / "model" / "checkpoint", segment="none", save_posteriors=5)
     return reader / "kept"
 
 
 def decoded(source: Path, output: Path, **options: Any) -> dict[str, Any]:
-    config = RespellConfig(
+    config = RedecodeConfig(
         inputs=(str(source),),
         decoder=build(SearchConfig, {"beam_size": 16, **options}),
-        output=RespellOutputConfig(output=str(output), quiet=True),
+        output=RedecodeOutputConfig(output=str(output), quiet=True),
     )
-    return respell(config, Console(quiet=True))
+    return redecode(config, Console(quiet=True))
 
 
 def wer(output: Path) -> float:
@@ -106,20 +106,20 @@ def test_a_restart_and_other_settings(reader: Path, kept: Path, tmp_path: Path) 
     (tmp_path / "out" / "segments" / "part-000000.parquet").unlink()
     decoded(kept, tmp_path / "out")
     assert part_files(tmp_path / "out") == before
-    with pytest.raises(OutputMismatch, match="--lm was None"):
+    with pytest.raises(ConfigMismatchError, match="--lm was None"):
         decoded(kept, tmp_path / "out", lm=str(reader / "words.arpa"))
     with pytest.raises(UsageError, match="another folder"):
         decoded(kept, kept)
     run(reader / "labelled", tmp_path / "none", model=reader / "model" / "checkpoint", segment="none")
-    with pytest.raises(InputError, match=r"holds no posteriors; expected .*--keep-posteriors"):
+    with pytest.raises(InputError, match=r"holds no posteriors; expected .*--save-posteriors"):
         decoded(tmp_path / "none", tmp_path / "x")
 
 
 def test_tuning_is_no_worse_than_the_weights_as_given(reader: Path, kept: Path, tmp_path: Path, audiomill: Any) -> None:
     config = TuneJobConfig(
         inputs=(str(kept),),
-        decoder=SearchConfig(beam_size=8, lm=str(reader / "words.arpa"), lm_weight=2.5, word_score=-3.0),
-        output=RespellOutputConfig(output=str(tmp_path / "tuned"), quiet=True),
+        decoder=SearchConfig(beam_size=8, lm=str(reader / "words.arpa"), lm_weight=2.5, word_insertion_score=-3.0),
+        output=RedecodeOutputConfig(output=str(tmp_path / "tuned"), quiet=True),
         tune=build(type(TuneJobConfig.__dataclass_fields__["tune"].default), {"trials": 4}),
     )
     found = tune(config, Console(quiet=True))
@@ -130,13 +130,13 @@ def test_tuning_is_no_worse_than_the_weights_as_given(reader: Path, kept: Path, 
     assert done.returncode == 0, done.stderr
     assert wer(tmp_path / "out") == pytest.approx(found["best"]["wer"], abs=1e-9)
     assert len(json.loads((tmp_path / "tuned" / "trials.json").read_text())) == 4
-    at_once = RespellConfig(
+    at_once = RedecodeConfig(
         inputs=(str(kept),),
         decoder=config.decoder,
         tuned=TunedConfig(tune_on=str(kept), tune_trials=4),
-        output=RespellOutputConfig(output=str(tmp_path / "at-once"), quiet=True),
+        output=RedecodeOutputConfig(output=str(tmp_path / "at-once"), quiet=True),
     )
-    respell(at_once, Console(quiet=True))
+    redecode(at_once, Console(quiet=True))
     assert wer(tmp_path / "at-once") == wer(tmp_path / "out"), "--tune-on finds the same weights"
 
 
@@ -151,9 +151,9 @@ def test_windows_that_overlap_are_read_as_one(reader: Path, tmp_path: Path) -> N
         "model": reader / "model" / "checkpoint",
         "segment": "fixed",
         "max_segment_seconds": 12.0,
-        "context_seconds": 2.0,
+        "chunk_overlap_seconds": 2.0,
     }
-    run(tmp_path / "long.wav", tmp_path / "greedy", keep_posteriors=4, **options)
+    run(tmp_path / "long.wav", tmp_path / "greedy", save_posteriors=4, **options)
     run(tmp_path / "long.wav", tmp_path / "beam", beam_size=8, **options)
     decoded(tmp_path / "greedy", tmp_path / "again", beam_size=8)
     found = {name: rows(tmp_path / name, "recordings")[0]["text"] for name in ("greedy", "beam", "again")}
@@ -190,9 +190,9 @@ def test_agreement_is_high_where_the_sound_is_clear(reader: Path, tmp_path: Path
             tmp_path / f"{name}-out",
             model=reader / "model" / "checkpoint",
             segment="none",
-            agreement=3,
+            consistency_samples=3,
         )
-        found = [row["agreement"] for row in rows(tmp_path / f"{name}-out", "segments")]
+        found = [row["self_consistency"] for row in rows(tmp_path / f"{name}-out", "segments")]
         assert all(0 <= each <= 1 for each in found)
         means[name] = np.mean(found)
     assert means["clear"] > means["noisy"] + 0.1
@@ -234,8 +234,8 @@ def test_what_needs_a_ctc_model_or_a_beam_says_so(whisper: Path, tmp_path: Path)
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE, np.int16), RATE)
     with pytest.raises(ModelError, match=r"--beam-size: .* is no CTC model"):
         run(tmp_path / "a.wav", tmp_path / "out", model=whisper, beam_size=4)
-    with pytest.raises(ModelError, match="--keep-posteriors"):
-        run(tmp_path / "a.wav", tmp_path / "out", keep_posteriors=4)
+    with pytest.raises(ModelError, match="--save-posteriors"):
+        run(tmp_path / "a.wav", tmp_path / "out", save_posteriors=4)
     with pytest.raises(UsageError, match="--lm needs a beam search"):
         SearchConfig(lm="x.arpa")
     shutil.rmtree(tmp_path / "out", ignore_errors=True)

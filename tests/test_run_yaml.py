@@ -47,9 +47,9 @@ def test_two_models_share_one_decode_and_their_segments(
     place: Path, audiomill: Any, whisper: Path, wav2vec2_folder: Path
 ) -> None:
     (place / "job.yaml").write_text(JOB.format(whisper=whisper, ctc=wav2vec2_folder))
-    done = audiomill("run", "job.yaml", "--canary", "4")
+    done = audiomill("run", "job.yaml", "--verify-segments", "4")
     assert done.returncode == 0, done.stderr
-    assert f"canary: {daily(2, 3)} segments" in done.stdout and "codes of km" in done.stdout
+    assert f"verification: {daily(2, 3)} segments" in done.stdout and "codes of km" in done.stdout
     check_accounts(place / "out")
     segments = rows(place / "out", "segments")
     embeddings, codes = rows(place / "out", "embeddings"), rows(place / "out", "codes")
@@ -137,7 +137,7 @@ def test_text_vectors_and_codes_of_one_model_equal_those_of_three_runs(
         ("models: [{model: 'fake://', embeddings: [1, '1,2']}]", "asked for twice"),
         ("models: [{model: 'fake://', embeddings: {pool: sum}}]", "pool: 'sum' is not one of"),
         (
-            "models: [{model: 'fake://', transcripts: true}, {model: 'fake://', transcripts: {agreement: 1}}]",
+            "models: [{model: 'fake://', transcripts: true}, {model: 'fake://', transcripts: {consistency_samples: 1}}]",
             "are for the first model that transcribes",
         ),
         ("models: [{model: 'fake://', embeddings: [{dtype: fp16}, {dtype: fp32}]}]", "one dtype"),

@@ -17,7 +17,7 @@ import pytest
 
 from audiomill.audio.recording import Cut
 from audiomill.config.stages import DecodeConfig
-from audiomill.errors import InputError, Rejected
+from audiomill.errors import InputError, RecordingRejected
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
@@ -72,7 +72,7 @@ def test_a_hanging_read_is_killed_and_named_and_the_next_recording_is_read(impat
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us when somebody wants the file
     with (tmp_path / "x.wav").open("r+b") as leased:  # opening it blocks until we give the lease back
         fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        with pytest.raises(Rejected, match=r"within 10 times 0\.3 s") as caught:
+        with pytest.raises(RecordingRejected, match=r"within 10 times 0\.3 s") as caught:
             list(impatient.read(row(tmp_path / "x.wav")))
     assert caught.value.reason == "time_limit"
     assert len(list(impatient.read(row(tmp_path / "ok.wav")))) == 2
@@ -81,7 +81,7 @@ def test_a_hanging_read_is_killed_and_named_and_the_next_recording_is_read(impat
 @pytest.mark.timeout(20)
 def test_a_pipe_is_named_and_not_waited_for(decoder: Decoder, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(Rejected, match="a pipe; write its audio to a file") as caught:
+    with pytest.raises(RecordingRejected, match="a pipe; write its audio to a file") as caught:
         list(decoder.read(row(tmp_path / "pipe.wav")))
     assert caught.value.reason == "unreadable"
     with pytest.raises(InputError, match="got a pipe"):
@@ -111,7 +111,7 @@ def test_a_machine_that_is_busy_with_something_else_rejects_nothing(impatient: D
 
 def test_too_little_memory_is_a_rejection(recording: Path) -> None:
     decoder = Decoder(DecodeConfig(decode_memory_gb=0.05), SPEC, {})
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(RecordingRejected) as caught:
         list(decoder.read(row(recording)))
     assert caught.value.reason in ("memory_limit", "decoder_crashed")
     decoder.close()
@@ -143,7 +143,7 @@ def test_a_decoder_that_always_dies_rejects_its_recording(decoder: Decoder, reco
     thread = threading.Thread(target=assassin)
     thread.start()
     try:
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(RecordingRejected) as caught:
             list(decoder.read(row(recording)))
     finally:
         stop.set()
@@ -164,6 +164,6 @@ def test_a_reader_that_stops_listening_does_not_confuse_the_next_answer(
 @pytest.mark.parametrize(("name", "reason"), [("missing.wav", "not_found"), ("folder.wav", "unreadable")])
 def test_what_cannot_be_opened_is_named(decoder: Decoder, tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "folder.wav").mkdir()
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(RecordingRejected) as caught:
         list(decoder.read(row(tmp_path / name)))
     assert (caught.value.stage, caught.value.reason) == ("read", reason)

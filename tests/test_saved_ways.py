@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from audiomill.errors import ModelError, OutputMismatch, RunFailed
+from audiomill.errors import ConfigMismatchError, ModelError, RunError
 from audiomill.models.base import Utterance
 from tests.jobs_by_hand import loaded, rows, run
 from tests.synth import RATE, TINY, encode, noise
@@ -174,7 +174,9 @@ def test_what_lies_beside_the_weights_belongs_to_the_output(tmp_path: Path) -> N
     run(tmp_path / "a.wav", tmp_path / "out", model=tmp_path / "m")  # says the same
     settings["e"], settings["t"] = settings["t"], settings["e"]
     (tmp_path / "m" / "vocab.json").write_text(json.dumps(settings))
-    with pytest.raises(OutputMismatch, match=r"--model-files was \{'vocab.json': '\w+'\}, now \{'vocab.json': '\w+'\}"):
+    with pytest.raises(
+        ConfigMismatchError, match=r"--model-files was \{'vocab.json': '\w+'\}, now \{'vocab.json': '\w+'\}"
+    ):
         run(tmp_path / "a.wav", tmp_path / "out", model=tmp_path / "m")
 
 
@@ -213,7 +215,7 @@ def test_outputs_that_are_not_finite_stop_the_job_with_their_name(
     width = json.loads((tmp_path / "m" / "config.json").read_text())["hidden_size"]
     np.save(tmp_path / "book.npy", np.eye(4, width, dtype=np.float32))
     options = {name: tmp_path / value if name == "codebook" else value for name, value in options.items()}
-    with pytest.raises(RunFailed, match=r"not finite, first at .*(layers\.1\.|layer 2)"):
+    with pytest.raises(RunError, match=r"not finite, first at .*(layers\.1\.|layer 2)"):
         run([tmp_path / "a.wav", tmp_path / "b.wav"], tmp_path / "out", kind, model=tmp_path / "m", **options)
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from audiomill.audio.fingerprint import fingerprint, same_sound
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
-from audiomill.errors import InputError, OutputMismatch, UsageError
+from audiomill.errors import ConfigMismatchError, InputError, UsageError
 from audiomill.models.ctc.ngram import NgramModel
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
@@ -87,7 +87,7 @@ labels_drawn = st.lists(
         ("script", {"scripts": frozenset({"latin"})}, {"text": "some слова"}),
         ("vocabulary", {"words": frozenset({"some", "words"})}, {}),
         ("confidence", {"min_confidence": 0.95}, {}),
-        ("agreement", {"min_agreement": 0.5}, {}),
+        ("self_consistency", {"min_self_consistency": 0.5}, {}),
         ("disagreement", {"max_disagreement": 0.3}, {"disagreement": 0.5}),
         ("lm_score", {"min_lm_score": -5.0}, {"lm_score": -7.0}),
         ("segment_wer", {"max_segment_wer": 0.2}, {"expected_wer": 0.3}),
@@ -236,7 +236,7 @@ def transcripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     again = (root / "unlabelled" / "0003.wav").read_bytes()
     (root / "unlabelled" / "twin.wav").write_bytes(again)
     (root / "unlabelled" / "leak.wav").write_bytes((root / "test" / "0101.wav").read_bytes())
-    run(root / "unlabelled", root / "out", segment="none", agreement=2)
+    run(root / "unlabelled", root / "out", segment="none", consistency_samples=2)
     run(root / "test", root / "test-out", segment="none")
     return root
 
@@ -308,7 +308,11 @@ def test_clips_of_a_shard_are_exported_for_tools_that_read_files_only(transcript
 
 def test_a_second_model_a_vocabulary_and_a_budget_decide(transcripts: Path) -> None:
     agreed, _ = selected(
-        transcripts, "second", second=str(transcripts / "out"), max_disagreement=0.0, max_chars_per_second=1000.0
+        transcripts,
+        "compare_with",
+        compare_with=str(transcripts / "out"),
+        max_disagreement=0.0,
+        max_chars_per_second=1000.0,
     )
     assert agreed["num_kept"] == 31
     (transcripts / "words.txt").write_text("alpha\nbravo\n")
@@ -368,7 +372,7 @@ def test_a_calibration_is_kept_and_makes_confidences_of_later_transcripts_honest
         true = [1 - min(1.0, score_pair(row["reference"], row["text"], None)[0].rate) for row in found]
         wrong[name] = abs(np.mean([by_id[row["id"]] for row in found]) - np.mean(true))
     assert wrong["calibrated"] < wrong["new-texts"] and wrong["calibrated"] < 0.15
-    with pytest.raises(OutputMismatch, match="--calibration"):
+    with pytest.raises(ConfigMismatchError, match="--calibration"):
         run(tmp_path / "new", tmp_path / "calibrated", **common)
     (tmp_path / "other.json").write_text("{}")
     for name, words in (("none.json", "no such file"), ("other.json", "expected calibration.json")):

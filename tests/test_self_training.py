@@ -32,14 +32,14 @@ INPUTS = ("labelled", "unlabelled", "dev", "test")
 ROUNDS = daily(1, 2)
 SECTIONS: dict[str, dict[str, Any]] = {
     "loop": {"rounds": ROUNDS, "start": "teacher", "patience": 3},
-    "label": {"segment": "none", "agreement": 2, "engine": "local", "canary": 0},
+    "label": {"segment": "none", "consistency_samples": 2, "engine": "local", "verify_segments": 0},
     "select": {"max_expected_wer": 0.3},
     "train": {
         "max_updates": daily(30, 80),
         "evaluate_every": daily(15, 40),
         "batch_seconds": 4.0,
         "learning_rate": 1e-3,
-        "mask_time": 0.0,
+        "mask_time_prob": 0.0,
         "save_minutes": 0.01,
     },
 }
@@ -169,7 +169,7 @@ def test_a_student_of_shuffled_labels_is_refused(corpus: Path, whole: Path, tmp_
     )
     train = TrainConfig(
         model=best["checkpoint"], pseudo=str(tmp_path / "selection"), pseudo_weight=3.0, max_updates=60, batch_seconds=4.0,
-        learning_rate=2e-3, mask_time=0.0, device="cpu",
+        learning_rate=2e-3, mask_time_prob=0.0, device="cpu",
     )  # fmt: skip
     output = TrainOutputConfig(output=str(tmp_path / "student"), quiet=True)
     finetune(FinetuneConfig(inputs=(str(corpus / "labelled"),), train=train, output=output), Console(quiet=True))
@@ -242,7 +242,7 @@ def test_the_last_student_may_be_a_sequence_model_and_its_teacher_s_weights_are_
     )
     student = {
         "objective": "seq2seq",
-        "word_pieces": 14,
+        "vocab_size": 14,
         "max_updates": 30,
         "evaluate_every": 30,
         "batch_seconds": 20.0,

@@ -14,7 +14,7 @@ import audiomill
 from audiomill.config.fields import defaults_of, differing
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.run import EngineConfig
-from audiomill.errors import OutputMismatch, UsageError
+from audiomill.errors import ConfigMismatchError, UsageError
 from audiomill.runs import engine
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -78,7 +78,7 @@ def test_what_python_gives_is_checked_by_name(
 
 def test_lists_paths_and_numbers_are_taken_as_they_are_meant(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(encode(tone(1.0)))
-    options: dict[str, Any] = {"model": "fake://", "engine": "local", "report": False, "canary": 0}
+    options: dict[str, Any] = {"model": "fake://", "engine": "local", "report": False, "verify_segments": 0}
     done = audiomill.run("embed", [tmp_path / "a.wav"], output=tmp_path / "out", layers=[1, 2], **options)
     assert done["num_recordings"] == 1
     found = {name for name, _ in audiomill.open_output(str(tmp_path / "out"), layer=2)}
@@ -94,7 +94,7 @@ def test_an_option_that_did_not_exist_is_at_its_default_no_other_setting(tmp_pat
     place = Place(str(tmp_path / "out"))
     ledger.guard(place, {"language": "en"}, {}, defaults)
     ledger.guard(place, {"language": "en", "punctuation": True}, {}, defaults)
-    with pytest.raises(OutputMismatch, match="punctuation"):
+    with pytest.raises(ConfigMismatchError, match="punctuation"):
         ledger.guard(place, {"language": "en", "punctuation": False}, {}, defaults)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["results"] == {"language": "en"}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from audiomill.errors import InputError, UsageError
-from audiomill.tables.transcripts import agreement
+from audiomill.tables.transcripts import model_agreement
 from tests.command_line import in_process
 from tests.encoder_checkpoints import save_parakeet
 from tests.jobs_by_hand import check_accounts, part_files, rows, run
@@ -85,7 +85,9 @@ def test_two_models_write_into_one_output_what_each_writes_alone(
     assert {row["segment_id"]: (row["text"], row["words"]) for row in others} == alone[2]
     main = {row["id"]: row["text"] for row in segments}
     for row in others:
-        assert row["agreement"] == pytest.approx(agreement(main[row["segment_id"]], row["text"], "en"), abs=1e-3)
+        assert row["model_agreement"] == pytest.approx(
+            model_agreement(main[row["segment_id"]], row["text"], "en"), abs=1e-3
+        )
 
 
 def test_scores_exports_and_reports_choose_a_text(place: Path, both: Path) -> None:
@@ -111,7 +113,9 @@ def test_scores_exports_and_reports_choose_a_text(place: Path, both: Path) -> No
 @pytest.mark.nightly  # daily: two models; what a model is told changes its texts in tests/test_whisper.py
 def test_one_model_may_write_several_texts(place: Path, whisper: Path) -> None:
     assert ran(place, "prompts", (whisper, "true"), (whisper, "{prompt: Fox}")).returncode == 0
-    assert all(row["agreement"] > 0.6 and row["transcript"] == 2 for row in rows(place / "prompts", "transcripts"))
+    assert all(
+        row["model_agreement"] > 0.6 and row["transcript"] == 2 for row in rows(place / "prompts", "transcripts")
+    )
 
 
 def test_only_the_first_text_can_be_asked_for_more(place: Path) -> None:
@@ -120,16 +124,20 @@ def test_only_the_first_text_can_be_asked_for_more(place: Path) -> None:
 
 
 def test_agreement_of_two_texts() -> None:
-    assert agreement("", " ", None) == 1.0 and agreement("a b", "", None) == 0.0
-    assert agreement("the quick fox", "the quick", "en") == agreement("the quick", "the quick fox", "en") == 0.6667
+    assert model_agreement("", " ", None) == 1.0 and model_agreement("a b", "", None) == 0.0
+    assert (
+        model_agreement("the quick fox", "the quick", "en")
+        == model_agreement("the quick", "the quick fox", "en")
+        == 0.6667
+    )
 
 
 def test_doubtful_segments_are_written_again_by_another_model_of_any_family(
     place: Path, whisper: Path, parakeet: Path, alone: dict[int, dict[str, tuple[str, Any]]]
 ) -> None:
-    common: dict[str, Any] = {"segment": "vad", "model": parakeet, "second_model": whisper}
+    common: dict[str, Any] = {"segment": "vad", "model": parakeet, "second_pass_model": whisper}
     for name in ("all", "again"):
-        run(place / "in", place / name, **common, redo_below=1.0)
+        run(place / "in", place / name, **common, second_pass_threshold=1.0)
     check_accounts(place / "all")
     assert part_files(place / "all") == part_files(place / "again")
     for row in rows(place / "all", "segments"):
@@ -137,7 +145,7 @@ def test_doubtful_segments_are_written_again_by_another_model_of_any_family(
         assert row["fallback_level"] == 5 and row["text"] == second
         assert row["first_pass_text"] == (first if first != second else None)
         assert all(row["start_s"] <= word["start_s"] <= word["stop_s"] <= row["stop_s"] for word in row["words"])
-    summary = run(place / "in", place / "none", **common, redo_below=1e-9)
+    summary = run(place / "in", place / "none", **common, second_pass_threshold=1e-9)
     assert {row["fallback_level"] for row in rows(place / "none", "segments")} == {0} and summary["num_redone"] == 0
     settled = json.loads((place / "all" / "run.json").read_text())["results"]
     assert settled["second-precision"] and settled["second-model"]
@@ -145,16 +153,34 @@ def test_doubtful_segments_are_written_again_by_another_model_of_any_family(
 
 def test_what_cannot_be_a_second_model_is_told(place: Path, whisper: Path, parakeet: Path) -> None:
     for options, words in (
-        ({"redo_below": 0.5}, "--redo-below needs the model that writes again: add --second-model"),
-        ({"redo_below": 1.5, "second_model": whisper}, "--redo-below 1.5: expected a confidence above 0, up to 1"),
-        ({"second_model": parakeet}, "for any other two models say which texts it writes again: --redo-below 0.6"),
+        (
+            {"second_pass_threshold": 0.5},
+            "--second-pass-threshold needs the model that writes again: add --second-pass-model",
+        ),
+        (
+            {"second_pass_threshold": 1.5, "second_pass_model": whisper},
+            "--second-pass-threshold 1.5: expected a confidence above 0, up to 1",
+        ),
+        (
+            {"second_pass_model": parakeet},
+            "for any other two models say which texts it writes again: --second-pass-threshold 0.6",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             run(place / "in", place / "out", model=whisper, **options)
 
 
 def test_the_plan_tells_share_cost_and_gain(place: Path, whisper: Path, parakeet: Path) -> None:
-    options = ["--segment", "vad", "--second-model", str(whisper), "--redo-below", "1.0", "--engine", "local"]
+    options = [
+        "--segment",
+        "vad",
+        "--second-pass-model",
+        str(whisper),
+        "--second-pass-threshold",
+        "1.0",
+        "--engine",
+        "local",
+    ]
     done = in_process(place, "plan", "in", "--model", str(parakeet), *options, "--limit-seconds", "60")
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stdout.split())

@@ -49,7 +49,12 @@ def workers() -> set[int]:
     return found
 
 
-OPTIONS: dict[str, Any] = {"segment": "fixed", "max_segment_seconds": 3.0, "context_seconds": 0.5, "part_seconds": 4.0}
+OPTIONS: dict[str, Any] = {
+    "segment": "fixed",
+    "max_segment_seconds": 3.0,
+    "chunk_overlap_seconds": 0.5,
+    "part_seconds": 4.0,
+}
 
 
 def test_several_processes_give_the_bytes_of_one(

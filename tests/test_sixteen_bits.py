@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.train.fit.loss_scaling import took_step
 from tests.jobs_by_hand import run
 from tests.test_speech_to_text import CONFIG as SEQ2SEQ
@@ -38,7 +38,7 @@ def learnt(tones: Path, root: Path, objective: str, precision: str) -> Path:
         trained(tones, output, model="log-mel://", features=True, head_width=8, from_scratch=False, **options)
     else:
         settings = {"wav2vec": SMALL, "vq-wav2vec": VQ, "seq2seq": SEQ2SEQ}[objective]
-        pieces = {"word_pieces": 14} if objective == "seq2seq" else {}
+        pieces = {"vocab_size": 14} if objective == "seq2seq" else {}
         model = folder_of(root / f"{output.name}-config", settings)
         trained(tones, output, model=model, objective=objective, **pieces, **options)
     return output
@@ -74,6 +74,6 @@ def test_a_step_that_overflows_is_told_and_one_that_no_scale_mends_ends_the_run(
 
     assert [stepped(2.0**14) for _ in range(4)] == [False, False, True, True]
     assert weight.tolist() == [-2.0, -2.0], "the two steps that were taken"
-    with pytest.raises(RunFailed, match="update 7: gradients are no numbers in fp16; use --precision bf16 or fp32"):
+    with pytest.raises(RunError, match="update 7: gradients are no numbers in fp16; use --precision bf16 or fp32"):
         while True:
             assert not stepped(0.0)

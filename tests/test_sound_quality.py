@@ -143,7 +143,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory, tagger: Path) -> Path:
     for name, level in (("clean", 0.0), ("noisy", 0.05)):
         wave = clean() + np.random.default_rng(1).normal(0, level, len(clean()))
         (root / "in" / f"{name}.wav").write_bytes(encode(np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int16)))
-    run(root / "in", root / "out", quality=True, tagger=str(tagger), num_tags=2, canary=1)
+    run(root / "in", root / "out", quality=True, tagger=str(tagger), num_tags=2, verify_segments=1)
     return root / "out"
 
 

@@ -295,7 +295,15 @@ def talks(tmp_path_factory: pytest.TempPathFactory, whisper: Path) -> dict[str, 
         (root / "in" / f"{name}.wav").write_bytes(encode(wave))
     (root / "in" / "tiny.wav").write_bytes(encode(clips_of("en")[0][:600]))
     (root / "in" / "silence.wav").write_bytes(encode(np.zeros(16_000, np.int16)))
-    run(root / "in", root / "out", model=str(whisper), speakers="auto", keep_voices=True, canary=2, part_seconds=600)
+    run(
+        root / "in",
+        root / "out",
+        model=str(whisper),
+        speakers="auto",
+        save_speaker_embeddings=True,
+        verify_segments=2,
+        part_seconds=600,
+    )
     return {"root": root, "said": said, "out": root / "out"}
 
 
@@ -366,7 +374,14 @@ def known(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_parts_do_not_matter_to_who_speaks(talks: dict[str, Any], tmp_path: Path, whisper: Path) -> None:
-    run(talks["root"] / "in", tmp_path / "out", model=str(whisper), speakers="auto", keep_voices=True, part_seconds=8)
+    run(
+        talks["root"] / "in",
+        tmp_path / "out",
+        model=str(whisper),
+        speakers="auto",
+        save_speaker_embeddings=True,
+        part_seconds=8,
+    )
     for table in ("turns", "speakers", "segments"):
         key = "recording_id"
         one = sorted(
@@ -390,7 +405,7 @@ def test_the_number_of_threads_does_not_matter_to_a_bit(
             talks["root"] / "in" / "two.wav",
             tmp_path / threads,
             speakers="auto",
-            keep_voices=True,
+            save_speaker_embeddings=True,
             quality=True,
             dnsmos=False,
         )
@@ -464,8 +479,8 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
         (["--speakers", "auto", "--num-speakers", "2", "--max-speakers", "3"], "exclude each other"),
         (["--speakers", "auto", "--num-speakers", "0"], "above 0"),
         (["--speakers", "auto", "--diarizer", VOICES], "tells no speakers"),
-        (["--speakers", "auto", "--voice-model", SEGMENTATION], "makes no vectors of voices"),
-        (["--keep-voices"], "add --speakers auto"),
+        (["--speakers", "auto", "--speaker-model", SEGMENTATION], "makes no vectors of voices"),
+        (["--save-speaker-embeddings"], "add --speakers auto"),
     ):
         found = in_process(tmp_path, *base, *more)
         assert found.returncode in (1, 2) and told in found.stderr and len(found.stderr.strip().splitlines()) == 1, more
@@ -479,7 +494,7 @@ def test_weights_are_kept_as_safetensors(tmp_path: Path) -> None:
         assert done.returncode == 0 and (tmp_path / f"kept-{name}" / "model.safetensors").exists(), done.stderr
     wave, _ = conversation("en fr en fr", pause_s=0.4)
     (tmp_path / "a.wav").write_bytes(encode(wave))
-    kept = {"diarizer": tmp_path / f"kept-{SEGMENTATION}", "voice_model": tmp_path / f"kept-{VOICES}"}
+    kept = {"diarizer": tmp_path / f"kept-{SEGMENTATION}", "speaker_model": tmp_path / f"kept-{VOICES}"}
     run(tmp_path / "a.wav", tmp_path / "kept", speakers="auto", **kept)
     run(tmp_path / "a.wav", tmp_path / "own", speakers="auto")
     assert rows(tmp_path / "kept", "turns") == rows(tmp_path / "own", "turns")

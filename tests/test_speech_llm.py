@@ -40,7 +40,7 @@ CHAT = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor
 
 
 def wanted(**options: Any) -> TranscriptConfig:
-    return TranscriptConfig(**{"retry": False, "max_new_tokens": MAX_NEW, **options})
+    return TranscriptConfig(**{"temperature_fallback": False, "max_new_tokens": MAX_NEW, **options})
 
 
 def utterances(lengths: list[int]) -> list[Utterance]:
@@ -214,7 +214,7 @@ def test_a_run_keeps_the_laws(llm: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for at, count in enumerate((30_000, 9_000, 64_000, 16_000, 2_000)):
         (tmp_path / "in" / f"{at}.wav").write_bytes(encode(noise(count, seed=at) if at else np.zeros(count, np.int16)))
-    options: dict[str, Any] = {"model": llm, "segment": "none", "max_new_tokens": 12, "retry": False}
+    options: dict[str, Any] = {"model": llm, "segment": "none", "max_new_tokens": 12, "temperature_fallback": False}
     run(tmp_path / "in", tmp_path / "out", **options)
     run(tmp_path / "in", tmp_path / "other", part_seconds=3.0, batch_seconds=5.0, **options)
     check_accounts(tmp_path / "out")
@@ -233,7 +233,7 @@ def tone_llm(tone_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             "model": str(tone_model / "model" / "checkpoint"),
             "lm": str(root / "lm"),
             "projector": True,
-            "stack": 4,
+            "frame_stacking": 4,
         }
         trained(
             root / "clips",
@@ -255,7 +255,13 @@ def test_a_projector_learns_to_read_and_its_checkpoint_transcribes(
 ) -> None:
     report = json.loads((tone_llm / "training" / "result.json").read_text())
     assert report["objective"] == "projector" and report["best_dev_wer"] < 0.5
-    run(tone_model / "dev", tmp_path / "out", model=tone_llm / "training" / "checkpoint", segment="none", retry=False)
+    run(
+        tone_model / "dev",
+        tmp_path / "out",
+        model=tone_llm / "training" / "checkpoint",
+        segment="none",
+        temperature_fallback=False,
+    )
     written = {Path(row["source"]).stem: row["text"] for row in rows(tmp_path / "out", "recordings")}
     right = sum(text == (tone_model / "dev" / f"{name}.txt").read_text() for name, text in written.items())
     assert right >= 5
@@ -286,7 +292,7 @@ def test_a_ctc_model_tells_when_its_words_were_said(tone_llm: Path, tone_model: 
 @pytest.mark.nightly  # daily: a training of a projector, above, and the loop with another student, in tests/test_self_training.py
 def test_the_loop_trains_projectors_as_students(tone_llm: Path, tone_model: Path, tmp_path: Path) -> None:
     train = {
-        "model": str(tone_model / "model" / "checkpoint"), "projector": True, "lm": str(tone_llm / "lm"), "stack": 4, "max_updates": 30,
+        "model": str(tone_model / "model" / "checkpoint"), "projector": True, "lm": str(tone_llm / "lm"), "frame_stacking": 4, "max_updates": 30,
         "batch_seconds": 20,
     }  # fmt: skip
     for start in ("pretrained", "teacher"):
@@ -297,7 +303,7 @@ def test_the_loop_trains_projectors_as_students(tone_llm: Path, tone_model: Path
             "dev": [str(tone_model / "dev")],
             "test": [str(tone_model / "dev")],
             "loop": {"rounds": 1, "start": start},
-            "label": {"segment": "none", "retry": False, "engine": "local"},
+            "label": {"segment": "none", "temperature_fallback": False, "engine": "local"},
             "select": {"max_expected_wer": 1.0},
             "train": train,
         }
@@ -315,7 +321,9 @@ def test_silence_stays_wordless_behind_a_trained_projector(tone_llm: Path, tmp_p
     options: dict[str, Any] = {"model": tone_llm / "training" / "checkpoint", "segment": "none"}
     run(tmp_path / "in", tmp_path / "out", **options)
     assert [row["text"] for row in rows(tmp_path / "out", "recordings")] == ["", ""]
-    run(tmp_path / "in", tmp_path / "plain", retry=False, **options)  # what the projector has learnt of it
+    run(
+        tmp_path / "in", tmp_path / "plain", temperature_fallback=False, **options
+    )  # what the projector has learnt of it
     written = {Path(row["source"]).stem: row["text"] for row in rows(tmp_path / "plain", "recordings")}
     assert written["zeros"] == ""
 
@@ -337,14 +345,14 @@ def test_a_trace_shows_the_way_from_frames_to_choices(tone_llm: Path, tone_model
 
 def learner_of(encoder: Path, lm: Path, **options: Any) -> ProjectorLearner:
     torch.manual_seed(0)
-    config = build(TrainConfig, {"model": str(encoder), "lm": str(lm), "device": "cpu", "stack": 4, **options})
+    config = build(TrainConfig, {"model": str(encoder), "lm": str(lm), "device": "cpu", "frame_stacking": 4, **options})
     return new_projector_learner(encoder, config, torch.device("cpu"))
 
 
 def test_the_loss_is_that_of_the_language_model_row_by_row(wav2vec2_folder: Path, tmp_path: Path) -> None:
     """Each clip alone through transformers' `labels`, which are averaged over the tokens of a text."""
     lm = save_language_model(tmp_path / "lm", "granite")
-    learner = learner_of(wav2vec2_folder, lm, frame_dropout=0.0, no_speech_share=0.0)
+    learner = learner_of(wav2vec2_folder, lm, frame_dropout=0.0, no_speech_augment_prob=0.0)
     theirs = AutoModelForCausalLM.from_pretrained(lm).eval()
     clips, texts = [noise(n, seed=n) for n in (8_000, 20_000, 5_000)], ["ab c", "a longer text", "hm"]
     labels = learner.labels(said(*texts), np.array([len(clip) for clip in clips]))
@@ -388,7 +396,7 @@ def test_what_a_chat_is_told_of_the_day_is_always_the_same(tmp_path: Path) -> No
 
 
 def test_a_clip_in_which_nobody_speaks_is_learnt_as_an_end(wav2vec2_folder: Path, llm: Path) -> None:
-    learner = learner_of(wav2vec2_folder, llm / "lm", no_speech_share=0.999999)
+    learner = learner_of(wav2vec2_folder, llm / "lm", no_speech_augment_prob=0.999999)
     labels = learner.labels(said("some words", "and more"), np.array([9_000, 9_000]))
     assert learner.loss([noise(9_000)] * 2, labels, np.ones(2, np.float32), 3).size == 2.0
 
@@ -400,7 +408,7 @@ def test_a_training_that_goes_on_after_a_stop_ends_with_the_same_bytes(
     from audiomill.train.fit import updating
 
     options: dict[str, Any] = {
-        "model": str(tone_model / "model" / "checkpoint"), "lm": str(tone_llm / "lm"), "projector": True, "stack": 4,
+        "model": str(tone_model / "model" / "checkpoint"), "lm": str(tone_llm / "lm"), "projector": True, "frame_stacking": 4,
         "from_scratch": False, "max_updates": 12, "batch_seconds": 10.0, "learning_rate": None, "save_minutes": 1e-9,
     }  # fmt: skip
     trained(tone_model / "labelled", tmp_path / "whole", **options)
@@ -427,7 +435,7 @@ def test_a_training_that_goes_on_after_a_stop_ends_with_the_same_bytes(
 def test_lora_weights_learn_are_kept_and_change_what_is_written(
     wav2vec2_folder: Path, llm: Path, tmp_path: Path
 ) -> None:
-    learner = learner_of(wav2vec2_folder, llm / "lm", lora_rank=2, no_speech_share=0.0)
+    learner = learner_of(wav2vec2_folder, llm / "lm", lora_rank=2, no_speech_augment_prob=0.0)
     assert len(learner.model.lora) == 3 * 4 * 2  # layers, projections, A and B
     labels = learner.labels(said("abc"), np.array([16_000]))
     learner.set_trainable(0, 1)
@@ -479,8 +487,10 @@ def test_what_does_not_go_together_is_told_in_a_line(wav2vec2_folder: Path, llm:
         tmp_path, "--model", encoder, "--projector", "--lm", lm, "--encoder-layer", "9"
     )
     assert "has its own already" in finetuned(tmp_path, "--model", str(llm), "--lm", lm)
-    assert "has its own already" in finetuned(tmp_path, "--model", str(llm), "--stack", "4")
-    assert "--stack: read by --projector alone" in finetuned(tmp_path, "--model", encoder, "--stack", "4")
+    assert "has its own already" in finetuned(tmp_path, "--model", str(llm), "--frame-stacking", "4")
+    assert "--frame-stacking: read by --projector alone" in finetuned(
+        tmp_path, "--model", encoder, "--frame-stacking", "4"
+    )
     twice = finetuned(tmp_path, "--model", encoder, "--projector", "--lm", lm, "--objective", "ctc")
     assert "two things to learn by" in twice
 

@@ -42,7 +42,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_corpus(root / "labelled", range(48))
     report = trained(
         write_corpus(root / "dev", range(300, 308)).parent / "labelled", root / "out", model=str(root / "config"), objective="seq2seq",
-        word_pieces=14, max_updates=daily(60, 700), batch_seconds=30.0, learning_rate=3e-3, mask_time=0.0,
+        vocab_size=14, max_updates=daily(60, 700), batch_seconds=30.0, learning_rate=3e-3, mask_time_prob=0.0,
     )  # fmt: skip
     (root / "report.json").write_text(json.dumps(report))
     return root / "out" / "checkpoint"
@@ -73,7 +73,9 @@ def generated(folder: Path, pcm: Any, num_beams: int) -> str:
 
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_texts_of_a_batch_are_those_of_generate_alone(student: Path, num_beams: int) -> None:
-    wanted = TranscriptConfig(retry=False, max_new_tokens=MAX_NEW, decoder=SearchConfig(beam_size=num_beams))
+    wanted = TranscriptConfig(
+        temperature_fallback=False, max_new_tokens=MAX_NEW, decoder=SearchConfig(beam_size=num_beams)
+    )
     model, batch = loaded(student, transcripts=wanted), utterances(LENGTHS)
     texts = model.transcripts(batch, [answer.text for answer in model.forward(batch)])
     assert [each.text for each in texts] == [generated(student, u.pcm_T, num_beams) for u in batch]
@@ -99,7 +101,7 @@ def test_a_padded_batch_is_worth_what_its_clips_are_worth_alone(student: Path) -
     from audiomill.models.speech_to_text.s2t_learner import load_seq2seq_learner
     from tests.training import said
 
-    config = TrainConfig(mask_time=0.0, label_smoothing=0.0)
+    config = TrainConfig(mask_time_prob=0.0, label_smoothing=0.0)
     learner = load_seq2seq_learner(student, config, said("ab"), torch.device("cpu"))
     clips, texts = [each.pcm_T for each in utterances(LENGTHS[:3])], ("ab ca", "c", "bca")
     labels = learner.labels(said(*texts, "zoo", "..."), np.full(5, RATE))
@@ -126,8 +128,8 @@ def test_it_learns_and_its_curve_says_so(student: Path) -> None:
 
 def test_too_few_pieces_for_the_letters_are_told(student: Path, tmp_path: Path) -> None:
     root = student.parent.parent
-    with pytest.raises(UsageError, match="--word-pieces 5: the labels have 3 kinds of letters; expected at least 8"):
-        trained(root / "labelled", tmp_path / "o", model=str(root / "config"), objective="seq2seq", word_pieces=5)
+    with pytest.raises(UsageError, match="--vocab-size 5: the labels have 3 kinds of letters; expected at least 8"):
+        trained(root / "labelled", tmp_path / "o", model=str(root / "config"), objective="seq2seq", vocab_size=5)
 
 
 PIECES = ("<s>", "</s>", "▁see", "▁sea", "s", "▁the")
@@ -154,7 +156,7 @@ def fusion(tmp_path: Path, **weights: Any) -> Fusion:
     from audiomill.models.ctc.ngram import NgramModel
 
     (tmp_path / "lm.arpa").write_text(ARPA)
-    config = SearchConfig(**{"beam_size": 4, "lm": "x", "lm_weight": 1.0, "word_score": 0.5, **weights})
+    config = SearchConfig(**{"beam_size": 4, "lm": "x", "lm_weight": 1.0, "word_insertion_score": 0.5, **weights})
     return Fusion(PIECES, config, NgramModel(tmp_path / "lm.arpa"), None)
 
 
@@ -196,18 +198,23 @@ def test_the_scores_of_an_n_best_list_are_what_the_guide_says(student: Path, tmp
         "segment": "none",
         "beam_size": 4,
         "num_best": 3,
-        "retry": False,
+        "temperature_fallback": False,
         "max_new_tokens": MAX_NEW,
     }
     run(tmp_path / "a.wav", tmp_path / "plain", **options)
-    run(tmp_path / "a.wav", tmp_path / "lm", lm=str(tmp_path / "lm.arpa"), lm_weight=0.3, word_score=1.5, **options)
+    run(
+        tmp_path / "a.wav",
+        tmp_path / "lm",
+        lm=str(tmp_path / "lm.arpa"),
+        lm_weight=0.3,
+        word_insertion_score=1.5,
+        **options,
+    )
     (plain,), (fused,) = (rows(tmp_path / name, "segments") for name in ("plain", "lm"))
     assert len(plain["nbest"]) == len(fused["nbest"]) == 3 and plain["nbest"][0]["text"] == plain["text"]
     for each in fused["nbest"]:
         unknown = sum(word not in words for word in each["text"].split())
-        expected = (
-            each["acoustic"] + 0.3 * each["lm"] + 1.5 * each["num_words"] + SearchConfig().unknown_score * unknown
-        )
+        expected = each["acoustic"] + 0.3 * each["lm"] + 1.5 * each["num_words"] + SearchConfig().unk_score * unknown
         assert each["score"] == pytest.approx(expected, abs=1e-3) and each["num_words"] == len(each["text"].split())
     scores = [each["score"] for each in fused["nbest"]]
     assert scores == sorted(scores, reverse=True)
@@ -219,11 +226,11 @@ def test_two_workers_learn_as_one_does(student: Path, tmp_path: Path) -> None:
     options = {
         "model": str(root / "config"),
         "objective": "seq2seq",
-        "word_pieces": 14,
+        "vocab_size": 14,
         "max_updates": 4,
-        "mask_time": 0.01,
+        "mask_time_prob": 0.01,
     }
-    trained(root / "labelled", tmp_path / "one", accumulate=2, **options)
+    trained(root / "labelled", tmp_path / "one", gradient_accumulation_steps=2, **options)
     trained(root / "labelled", tmp_path / "two", workers=2, **options)
     one, two = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("one", "two"))
     assert max(float((one[each] - two[each]).abs().max()) for each in one) < 2e-4

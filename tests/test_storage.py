@@ -15,7 +15,7 @@ import pytest
 
 from audiomill import schema
 from audiomill.config.stages import DecodeConfig, PlanConfig
-from audiomill.errors import InputError, OutputMismatch, UsageError
+from audiomill.errors import ConfigMismatchError, InputError, UsageError
 from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
 from audiomill.sources.shards import ShardReader
@@ -248,7 +248,7 @@ def test_the_guard_names_what_differs(tmp_path: Path) -> None:
     output = Place(str(tmp_path / "out"))
     ledger.guard(output, {"model": "a", "segment": "vad"}, {})
     ledger.guard(output, {"model": "a", "segment": "vad"}, {})
-    with pytest.raises(OutputMismatch, match=r"--segment was 'vad', now 'fixed'.*--overwrite"):
+    with pytest.raises(ConfigMismatchError, match=r"--segment was 'vad', now 'fixed'.*--overwrite"):
         ledger.guard(output, {"model": "a", "segment": "fixed"}, {})
 
 

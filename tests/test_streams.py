@@ -34,7 +34,7 @@ from tests.synth import encode, noise
 from tests.tone_language import RATE, sentence, spoken
 
 CPU = ModelConfig(device="cpu", precision="fp32")
-FEW = ChunksConfig(chunk_seconds=0.5, left_seconds=2.0, right_seconds=0.3)
+FEW = ChunksConfig(chunk_seconds=0.5, left_context_seconds=2.0, look_ahead_seconds=0.3)
 Known = list[tuple[str, float, float, bool]]
 
 
@@ -134,7 +134,7 @@ def test_a_job_over_files_writes_the_words_of_the_stream(
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "talk.wav", talk[0], RATE)
     soundfile.write(tmp_path / "in" / "one.wav", talk[0][:3_000], RATE)
-    options = {"chunk_seconds": 0.5, "left_seconds": 2.0, "right_seconds": 0.3, "precision": "fp32"}
+    options = {"chunk_seconds": 0.5, "left_context_seconds": 2.0, "look_ahead_seconds": 0.3, "precision": "fp32"}
     run(tmp_path / "in", tmp_path / "out", model=tone_model / "model" / "checkpoint", segment="stream", **options)
     check_accounts(tmp_path / "out")
     recordings = {Path(row["source"]).stem: row for row in rows(tmp_path / "out", "recordings")}
@@ -345,8 +345,8 @@ def test_a_stream_that_breaks_off_keeps_its_words(tone_model: Path, talk: Any, t
 def test_what_cannot_be_streamed_is_told(whisper: Path, tmp_path: Path, tones: Listener) -> None:
     with pytest.raises(UsageError, match="tells no times of words"):
         Listener(str(save_moonshine(tmp_path / "moonshine")))
-    with pytest.raises(UsageError, match="--left-seconds 0"):
-        ChunksConfig(left_seconds=0.0)
+    with pytest.raises(UsageError, match="--left-context-seconds 0"):
+        ChunksConfig(left_context_seconds=0.0)
     with pytest.raises(UsageError, match="expected 5 at most"):
         Listener(str(whisper), chunks=ChunksConfig(chunk_seconds=8.0), settings=CPU)
     with pytest.raises(UsageError, match="takes int16"):

@@ -41,7 +41,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from audiomill.models.wav2vec2.learner import load_ctc
 
     root = tmp_path_factory.mktemp("tongues")
-    config = TrainConfig(from_scratch=True, by_language=True, adapter_width=4)
+    config = TrainConfig(from_scratch=True, language_adapters=True, adapter_width=4)
     texts = [Text("abc cab", "to"), Text("xyz zxy", "sv-SE")]
     torch.manual_seed(0)
     learner = load_ctc(save_config(root / "config"), config, texts, torch.device("cpu"))
@@ -85,7 +85,7 @@ def test_two_languages_learn_at_once_and_clips_of_a_third_are_named(tmp_path: Pa
         tmp_path / "out",
         model=str(save_config(tmp_path / "config")),
         dev=str(manifest(tmp_path / "dev", range(300, 306), ("aa", "sv-SE", "fi"))),
-        by_language=True,
+        language_adapters=True,
         adapter_width=4,
         max_updates=500,
         evaluate_every=500,
@@ -99,7 +99,7 @@ def test_two_languages_learn_at_once_and_clips_of_a_third_are_named(tmp_path: Pa
 def test_a_mixed_batch_is_worth_the_sum_of_its_clips_and_frozen_weights_stay(several: Path) -> None:
     from audiomill.models.wav2vec2.learner import load_ctc
 
-    config = TrainConfig(by_language=True, mask_time=0.0, dropout=0.0, freeze_encoder=True)
+    config = TrainConfig(language_adapters=True, mask_time_prob=0.0, dropout=0.0, freeze_encoder=True)
     texts = [Text("ab ca", "to"), Text("xy", "sv-SE"), Text("b", "to"), Text("ab", "de"), Text("ab", None)]
     learner = load_ctc(several, config, texts[:3], torch.device("cpu"))
     clips = [spoken(text, at) for at, text in enumerate(("ab ca", "ab", "b", "ab", "ab"))]
@@ -121,9 +121,9 @@ def test_languages_that_cannot_be_kept_apart_are_refused(tmp_path: Path) -> None
         none.mkdir()
         soundfile.write(none / "a.wav", spoken("ab", 1), RATE)
         (none / "a.txt").write_text("ab")
-        trained(none, tmp_path / "o1", model=config, by_language=True)
+        trained(none, tmp_path / "o1", model=config, language_adapters=True)
     with pytest.raises(UsageError, match=r"language is '\.\./aa'; expected a code"):
-        trained(manifest(tmp_path / "m", range(2), ("../aa",)), tmp_path / "o2", model=config, by_language=True)
+        trained(manifest(tmp_path / "m", range(2), ("../aa",)), tmp_path / "o2", model=config, language_adapters=True)
     assert not (tmp_path / "o2").exists() or not any((tmp_path / "o2").rglob("*.safetensors"))
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from audiomill.audio.perturb import at_speed, in_noise
 from audiomill.config.train import TrainConfig
-from audiomill.errors import ModelError, RunFailed, UsageError
+from audiomill.errors import ModelError, RunError, UsageError
 from audiomill.models.ctc.labels import form_of, num_frames_needed, plain_letters, save_tokenizer, vocabulary_of
 from audiomill.models.frames.masks import span_mask
 from audiomill.train.fit.batches import epoch_batches, updates
@@ -172,7 +172,7 @@ def long_training(tones: Path, output: Path) -> None:
     """With all that leaves a state behind."""
     trained(
         tones / "labelled", output, model=str(tones / "config"), dev=str(tones / "dev"), max_updates=12, evaluate_every=3,
-        save_minutes=0.002, average_decay=0.9, speed_augment=0.1, noise_snr=10.0, mask_time=0.01, patience=50,
+        save_minutes=0.002, ema_decay=0.9, speed_augment=0.1, noise_snr=10.0, mask_time_prob=0.01, patience=50,
     )  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def test_another_seed_gives_other_weights_and_the_same_the_same(tones: Path, tmp
 @pytest.mark.nightly
 def test_two_workers_take_the_steps_of_one_with_batches_twice_as_many(tones: Path, tmp_path: Path) -> None:
     options = {"model": str(tones / "config"), "max_updates": daily(2, 6), "dropout": 0.0}
-    trained(tones / "labelled", tmp_path / "one", accumulate=2, **options)
+    trained(tones / "labelled", tmp_path / "one", gradient_accumulation_steps=2, **options)
     trained(tones / "labelled", tmp_path / "two", workers=2, **options)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 2e-4
@@ -232,7 +232,7 @@ def test_the_loss_of_a_padded_batch_is_the_sum_of_hugging_face_s_own(tmp_path: P
     from audiomill.models.wav2vec2.learner import load_ctc
 
     folder = save_ctc_checkpoint(tmp_path, "wav2vec2-group", **NO_DROPOUT)
-    learner = load_ctc(folder, TrainConfig(mask_time=0.0), said("ab"), torch.device("cpu"))
+    learner = load_ctc(folder, TrainConfig(mask_time_prob=0.0), said("ab"), torch.device("cpu"))
     clips = [spoken(sentence(seed), seed) for seed in range(3)]
     labels = learner.labels(said("ab ba", "cab", "hello"), np.array([len(clip) for clip in clips]))
     learner.model.train()
@@ -256,8 +256,8 @@ def test_the_head_learns_first_and_the_convolutions_stay(tones: Path, tmp_path: 
     folder = save_ctc_checkpoint(tmp_path / "start", "wav2vec2-layer")
     before = load_file(folder / "model.safetensors")
     options = {"from_scratch": False, "model": str(folder), "vocabulary": "labels", "max_updates": 2}
-    trained(tones / "labelled", tmp_path / "frozen", freeze_updates=2, **options)
-    trained(tones / "labelled", tmp_path / "thawed", freeze_updates=1, gradient_checkpointing=True, **options)
+    trained(tones / "labelled", tmp_path / "frozen", freeze_encoder_updates=2, **options)
+    trained(tones / "labelled", tmp_path / "thawed", freeze_encoder_updates=1, gradient_checkpointing=True, **options)
     frozen, thawed = weights(tmp_path / "frozen"), weights(tmp_path / "thawed")
     conv = next(name for name in before if "feature_extractor" in name)
     layer = next(name for name in before if "layers.0.feed_forward.intermediate_dense.weight" in name)
@@ -314,8 +314,8 @@ def test_nothing_left_no_such_model_and_a_loss_that_is_no_number_are_told(tones:
         trained(tones / "labelled", tmp_path / "o3", model=str(tmp_path))
     with pytest.raises(UsageError, match="is a wav2vec2 checkpoint, which learns by ctc, pretrain"):
         trained(tones / "labelled", tmp_path / "o4", model=str(tones / "config"), objective="whisper")
-    with pytest.raises(RunFailed, match=r"update \d+: the loss is (nan|inf).*Lower --learning-rate"):
-        trained(tones / "labelled", tmp_path / "o5", model=str(tones / "config"), learning_rate=1e30, warmup_share=0.0, max_gradient=1e30, max_updates=20)  # fmt: skip
+    with pytest.raises(RunError, match=r"update \d+: the loss is (nan|inf).*Lower --learning-rate"):
+        trained(tones / "labelled", tmp_path / "o5", model=str(tones / "config"), learning_rate=1e30, warmup_ratio=0.0, max_grad_norm=1e30, max_updates=20)  # fmt: skip
 
 
 def test_pretraining_learns_what_is_hidden_and_its_codes_stay_alive(tones: Path, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_pretraining_learns_what_is_hidden_and_its_codes_stay_alive(tones: Path,
 def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: list[Any], tmp_path: Path) -> None:
     from audiomill.models.whisper.learner import encoded, load_whisper_learner
 
-    learner = load_whisper_learner(whisper, TrainConfig(mask_time=0.0), torch.device("cpu"))
+    learner = load_whisper_learner(whisper, TrainConfig(mask_time_prob=0.0), torch.device("cpu"))
     model, clips = learner.model, [pcm for pcm, _ in voices[:2]]
     mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -369,7 +369,7 @@ def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: l
         (corpus / f"{number}.txt").write_text(text.upper())
     report = trained(
         corpus, tmp_path / "out", from_scratch=False, model=str(whisper), dev=str(corpus), freeze_encoder=True, max_updates=daily(2, 4),
-        learning_rate=2e-4, evaluate_every=1, batch_seconds=60.0, warmup_share=0.0,
+        learning_rate=2e-4, evaluate_every=1, batch_seconds=60.0, warmup_ratio=0.0,
     )  # fmt: skip
     assert report["objective"] == "whisper" and report["best_dev_wer"] < 0.2
     told = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").open()]

@@ -90,7 +90,7 @@ def trained_whisper(tmp_path_factory: pytest.TempPathFactory, whisper: Path, voi
         (root / "in" / f"{number}.txt").write_text(text.upper())
     trained(
         root / "in", root / "out", model=str(whisper), from_scratch=False, freeze_encoder=True, max_updates=8,
-        learning_rate=1e-4, warmup_share=0.0,
+        learning_rate=1e-4, warmup_ratio=0.0,
     )  # fmt: skip
     return root
 

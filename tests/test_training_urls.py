@@ -77,7 +77,7 @@ def test_a_killed_training_goes_on_from_its_bucket_on_another_machine(tmp_path: 
         assert report["num_updates"] == UPDATES
         trained(
             tmp_path / "in", tmp_path / "whole", model=str(tmp_path / "config"), max_updates=UPDATES, batch_seconds=8.0,
-            learning_rate=None, mask_time=0.05,
+            learning_rate=None, mask_time_prob=0.05,
         )  # fmt: skip
         one = weights(place.join("checkpoint", "model.safetensors").read())
         other = weights((tmp_path / "whole" / "checkpoint" / "model.safetensors").read_bytes())

@@ -150,7 +150,7 @@ def test_a_run_gives_words_vectors_and_the_same_bytes_again(folder: Path, tmp_pa
         (tmp_path / "in" / f"{number}.wav").write_bytes(encode(noise(RATE * seconds, number)))
     (tmp_path / "in" / "broken.wav").write_bytes(b"no audio")
     for name in ("once", "again"):
-        run(tmp_path / "in", tmp_path / name, model=folder, segment="fixed", canary=1)
+        run(tmp_path / "in", tmp_path / name, model=folder, segment="fixed", verify_segments=1)
     check_accounts(tmp_path / "once")
     assert part_files(tmp_path / "once") == part_files(tmp_path / "again")
     segments = rows(tmp_path / "once", "segments")

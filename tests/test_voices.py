@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import audiomill
 from audiomill.speakers.linking import RecordingSpeaker, Voices, linked
 from audiomill.storage.fs import Place
-from audiomill.voices.corpus_voices import read_index, updated
+from audiomill.voices.speaker_linking import read_index, updated
 from tests.command_line import in_process
 from tests.jobs_by_hand import rows, run
 from tests.synth import encode
@@ -80,7 +80,7 @@ def shows(tmp_path_factory: pytest.TempPathFactory, wav2vec2_folder: Path) -> Pa
     return root
 
 
-OPTIONS: dict[str, Any] = {"speakers": "auto", "keep_voices": True, "part_seconds": 12, "segment": "vad"}
+OPTIONS: dict[str, Any] = {"speakers": "auto", "save_speaker_embeddings": True, "part_seconds": 12, "segment": "vad"}
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def output(shows: Path, tmp_path: Path) -> Path:
 
 
 def listed(output: Path, *more: str) -> list[dict[str, Any]]:
-    found = in_process(output.parent, "voices", str(output), "--json", *more)
+    found = in_process(output.parent, "link-speakers", str(output), "--json", *more)
     assert found.returncode == 0, found.stderr
     return [json.loads(line) for line in found.stdout.splitlines()]
 
@@ -111,7 +111,7 @@ def test_a_person_is_one_voice_in_all_recordings_and_gets_a_name(output: Path) -
     assert len(set(voices.values())) == 3
     assert {row["name"]: row["num_recordings"] for row in listed(output)} == {"en": 3, "fr": 2, "it": 1}
     (output.parent / "zh.wav").write_bytes(encode(clips_of("zh")[0]))
-    told = in_process(output.parent, "voices", str(output), "--name", "zh=zh.wav")
+    told = in_process(output.parent, "link-speakers", str(output), "--name", "zh=zh.wav")
     assert told.returncode == 2 and "nobody" in told.stderr and len(told.stderr.splitlines()) == 1
     cues = in_process(output.parent, "export", str(output), "--format", "rttm", "--to", str(output.parent / "rttm"))
     assert cues.returncode == 0
@@ -147,7 +147,7 @@ def test_voices_are_merged_and_split_and_stay_so(output: Path) -> None:
     assert len(again) == 3 and second not in {row["voice"] for row in again}, "an id is never given twice"
     assert listed(output) == again
     for wrong in (["--merge", first], ["--split", "v999999"], ["--forget", "v999999"], ["--words"], ["--name", "x"]):
-        told = in_process(output.parent, "voices", str(output), *wrong)
+        told = in_process(output.parent, "link-speakers", str(output), *wrong)
         assert told.returncode == 2 and len(told.stderr.splitlines()) == 1, wrong
 
 
@@ -184,8 +184,10 @@ def test_names_and_forgetting_do_not_pass_to_others_under_other_settings(
         not row["text"] for row in rows(output, "segments") if row["recording_id"] in recordings and row["speaker"]
     )
     assert {row["name"] for row in listed(output)} == {None} and gone not in {row["voice"] for row in listed(output)}
-    run(shows / "in", output, model=wav2vec2_folder, overwrite=True, **{**OPTIONS, "keep_voices": False})
-    assert not (output / "voices" / "voices.parquet").exists(), "without --keep-voices nothing of a voice is kept"
+    run(shows / "in", output, model=wav2vec2_folder, overwrite=True, **{**OPTIONS, "save_speaker_embeddings": False})
+    assert not (output / "voices" / "voices.parquet").exists(), (
+        "without --save-speaker-embeddings nothing of a voice is kept"
+    )
 
 
 def test_vectors_of_segments_are_forgotten_too(shows: Path, tmp_path: Path) -> None:
@@ -221,6 +223,6 @@ def test_words_go_only_where_that_is_asked(output: Path, shows: Path, wav2vec2_f
 def test_an_output_without_vectors_is_told(shows: Path, tmp_path: Path) -> None:
     run(shows / "in" / "a.wav", tmp_path / "out", speakers="auto")
     run(shows / "in" / "a.wav", tmp_path / "plain")
-    for name, told in (("out", "--keep-voices"), ("plain", "--speakers auto")):
-        found = in_process(tmp_path, "voices", name)
+    for name, told in (("out", "--save-speaker-embeddings"), ("plain", "--speakers auto")):
+        found = in_process(tmp_path, "link-speakers", name)
         assert found.returncode != 0 and told in found.stderr and len(found.stderr.splitlines()) == 1

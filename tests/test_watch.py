@@ -21,7 +21,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from audiomill.config.run import metrics_target, shard_of
+from audiomill.config.run import array_task_of, metrics_target
 from audiomill.errors import UsageError
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -82,16 +82,16 @@ def test_processes_at_once_make_one_output_and_missing_shards_are_found(folder: 
         str(tmp_path / "out"),
         "--quiet",
     ]
-    assert ledger.missing_shards(Place(str(tmp_path / "out")), SHARDS) == list(range(SHARDS))
-    first = started(*common, "--shard", f"0/{SHARDS}")
+    assert ledger.missing_array_tasks(Place(str(tmp_path / "out")), SHARDS) == list(range(SHARDS))
+    first = started(*common, "--array-task", f"0/{SHARDS}")
     assert first.wait(120) == 0, first.communicate()
     assert not (tmp_path / "out" / "_SUCCESS").exists()
-    assert ledger.missing_shards(Place(str(tmp_path / "out")), SHARDS) == list(range(1, SHARDS))
-    every = [started(*common, "--shard", f"{number}/{SHARDS}") for number in range(SHARDS)]
+    assert ledger.missing_array_tasks(Place(str(tmp_path / "out")), SHARDS) == list(range(1, SHARDS))
+    every = [started(*common, "--array-task", f"{number}/{SHARDS}") for number in range(SHARDS)]
     for process in every:
         assert process.wait(120) == 0, process.communicate()
     assert (tmp_path / "out" / "_SUCCESS").exists() and (tmp_path / "out" / "report.html").exists()
-    assert ledger.missing_shards(Place(str(tmp_path / "out")), SHARDS) == []
+    assert ledger.missing_array_tasks(Place(str(tmp_path / "out")), SHARDS) == []
     run(folder, tmp_path / "one", part_seconds=10)
     assert part_files(tmp_path / "out") == part_files(tmp_path / "one")
 
@@ -111,7 +111,7 @@ def test_a_shard_that_dies_leaves_its_parts_to_its_next_run(folder: Path, tmp_pa
         "--output",
         str(out),
         "--quiet",
-        "--shard",
+        "--array-task",
     ]
     process = started(*common, "1/2")
     while len(list(out.glob("ledger/part-*.json"))) < 2 and process.poll() is None:
@@ -127,12 +127,12 @@ def test_a_shard_that_dies_leaves_its_parts_to_its_next_run(folder: Path, tmp_pa
 
 
 def test_shards_that_are_no_share_are_refused() -> None:
-    assert shard_of("3/8") == (3, 8)
+    assert array_task_of("3/8") == (3, 8)
     for wrong in ("8/8", "a/b", "1", "-1/4", "1/0"):
-        with pytest.raises(UsageError, match="--shard"):
-            shard_of(wrong)
+        with pytest.raises(UsageError, match="--array-task"):
+            array_task_of(wrong)
     with pytest.raises(UsageError, match="touch every shard"):
-        run("x", "y", shard="0/2", overwrite=True)
+        run("x", "y", array_task="0/2", overwrite=True)
 
 
 def test_a_live_run_is_scraped_and_every_documented_metric_is_there(folder: Path, tmp_path: Path) -> None:
@@ -372,10 +372,10 @@ def test_an_output_that_nobody_closed_is_given_to_a_shard(folder: Path, tmp_path
     place = Place(str(tmp_path / "out"))
     run(folder, place.url, part_seconds=20)
     place.join("_SUCCESS").remove()
-    assert ledger.missing_shards(place, 4) == [0]
+    assert ledger.missing_array_tasks(place, 4) == [0]
     assert "unfinished" in audiomill("inspect", "out").stdout
-    run(folder, place.url, part_seconds=20, shard="0/4")
-    assert place.join("_SUCCESS").exists() and ledger.missing_shards(place, 4) == []
+    run(folder, place.url, part_seconds=20, array_task="0/4")
+    assert place.join("_SUCCESS").exists() and ledger.missing_array_tasks(place, 4) == []
 
 
 def test_a_shard_does_not_declare_done_what_another_has_planned_since(
@@ -398,17 +398,17 @@ def test_a_shard_does_not_declare_done_what_another_has_planned_since(
             late.append(1)
             for number in range(4, 8):
                 (source / f"r{number}.wav").write_bytes(encode(voices[number % 2][0]))
-            run(source, tmp_path / "out", part_seconds=3, shard="1/2")
+            run(source, tmp_path / "out", part_seconds=3, array_task="1/2")
         return plan
 
     run_of_a_job.plan_of = plan_and_wait
     try:
-        summary = run(source, tmp_path / "out", part_seconds=3, shard="0/2")
+        summary = run(source, tmp_path / "out", part_seconds=3, array_task="0/2")
     finally:
         run_of_a_job.plan_of = planned
     assert summary["num_parts_left"] > 0 and not (tmp_path / "out" / "_SUCCESS").exists()
-    assert ledger.missing_shards(Place(str(tmp_path / "out")), 2) == [0]
-    run(source, tmp_path / "out", part_seconds=3, shard="0/2")
+    assert ledger.missing_array_tasks(Place(str(tmp_path / "out")), 2) == [0]
+    run(source, tmp_path / "out", part_seconds=3, array_task="0/2")
     assert (tmp_path / "out" / "_SUCCESS").exists() and len(rows(tmp_path / "out", "recordings")) == 8
 
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from audiomill.config.train import TrainOutputConfig
-from audiomill.config.train_units import TrainUnitsConfig, UnitsConfig
+from audiomill.config.train_unit_lm import TrainUnitsConfig, UnitsConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.models.wav2vec1.network import KmeansQuantizer
 from audiomill.models.wav2vec1.predicting import contrastive, drawn_negatives
 from audiomill.models.wav2vec1.quantizing import quantized, temperature
-from audiomill.train.unit_lm.train_units import train_units
+from audiomill.train.unit_lm.train_unit_lm import train_unit_lm
 from tests.jobs_by_hand import rows, run
 from tests.scale import daily
 from tests.tone_language import write_corpus
@@ -139,7 +139,7 @@ def test_two_workers_learn_wav2vec_as_one_does(tones: Path, tmp_path: Path) -> N
     for name, settings, objective in (("w", SMALL, "wav2vec"), ("v", VQ, "vq-wav2vec")):
         model = folder_of(tmp_path / f"{name}-config", settings)
         options = {"model": model, "objective": objective, "max_updates": 4, "batch_seconds": 6.0}
-        trained(tones, tmp_path / f"{name}1", accumulate=2, **options)
+        trained(tones, tmp_path / f"{name}1", gradient_accumulation_steps=2, **options)
         trained(tones, tmp_path / f"{name}2", workers=2, **options)
         one, two = (load_file(tmp_path / f"{name}{n}" / "checkpoint" / "model.safetensors") for n in (1, 2))
         assert max(float((one[each] - two[each]).abs().max()) for each in one) < 2e-4
@@ -152,7 +152,7 @@ def units(inputs: Any, output: Path, **options: Any) -> dict[str, Any]:
         units=UnitsConfig(**{**settings, **options}),
         output=TrainOutputConfig(output=str(output), quiet=True),
     )
-    return train_units(config, Console(quiet=True))
+    return train_unit_lm(config, Console(quiet=True))
 
 
 @pytest.mark.parametrize("deduplicate", [pytest.param(False, marks=pytest.mark.nightly), True])
@@ -184,7 +184,7 @@ def test_a_bert_over_codes_is_plain_roberta_and_embed_reads_audio_through_it(
 
 @pytest.mark.nightly
 def test_two_workers_learn_units_as_one_does(vq: Path, tmp_path: Path) -> None:
-    units(vq / "codes", tmp_path / "one", accumulate=2, batch_seconds=8.0)
+    units(vq / "codes", tmp_path / "one", gradient_accumulation_steps=2, batch_seconds=8.0)
     units(vq / "codes", tmp_path / "two", workers=2, batch_seconds=8.0)
     one, two = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("one", "two"))
     assert max(float((one[each] - two[each]).abs().max()) for each in one) < 2e-4

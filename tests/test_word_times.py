@@ -60,9 +60,11 @@ def spoken(voices: Any) -> list[Utterance]:
     return [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
 
 
-@pytest.mark.parametrize("retry", [True, pytest.param(False, marks=pytest.mark.nightly)])
-def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Utterance], retry: bool) -> None:
-    model = loaded(whisper, transcripts=TranscriptConfig(retry=retry))
+@pytest.mark.parametrize("temperature_fallback", [True, pytest.param(False, marks=pytest.mark.nightly)])
+def test_words_are_whole_in_order_and_inside(
+    whisper: Path, spoken: list[Utterance], temperature_fallback: bool
+) -> None:
+    model = loaded(whisper, transcripts=TranscriptConfig(temperature_fallback=temperature_fallback))
     answers = [model.forward([utterance])[0].text for utterance in spoken]
     for utterance, transcript in zip(spoken, model.transcripts(spoken, answers), strict=True):
         assert [word.text for word in transcript.words] == transcript.text.split()
@@ -76,7 +78,7 @@ def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Utteran
 
 
 def test_word_times_do_not_depend_on_the_batch(whisper: Path, spoken: list[Utterance]) -> None:
-    model = loaded(whisper, transcripts=TranscriptConfig(retry=False))
+    model = loaded(whisper, transcripts=TranscriptConfig(temperature_fallback=False))
     spoken = spoken[: daily(3, 99)]
     together = model.transcripts(spoken, [answer.text for answer in model.forward(spoken)])
     for utterance, ours in zip(spoken, together, strict=True):

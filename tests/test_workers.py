@@ -24,7 +24,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("workers")
     write_corpus(root / "labelled", range(24))
     save_config(root / "config")
-    trained(root / "labelled", root / "one", model=str(root / "config"), accumulate=2, **OPTIONS)
+    trained(root / "labelled", root / "one", model=str(root / "config"), gradient_accumulation_steps=2, **OPTIONS)
     return root
 
 
@@ -62,7 +62,7 @@ def test_torchrun_s_workers_take_the_steps_of_one(alone: Path) -> None:
         "8",
         "--learning-rate",
         "4e-3",
-        "--mask-time",
+        "--mask-time-prob",
         "0",
         "--device",
         "cpu",

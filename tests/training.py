@@ -13,7 +13,7 @@ from audiomill.config.train import FinetuneConfig, TrainConfig, TrainOutputConfi
 from audiomill.text.spoken_text import Text
 from audiomill.train.fit.finetune import finetune
 
-QUICK = {"from_scratch": True, "batch_seconds": 8.0, "learning_rate": 4e-3, "mask_time": 0.0, "device": "cpu"}
+QUICK = {"from_scratch": True, "batch_seconds": 8.0, "learning_rate": 4e-3, "mask_time_prob": 0.0, "device": "cpu"}
 
 
 def trained(inputs: Any, output: Path, **options: Any) -> dict[str, Any]:

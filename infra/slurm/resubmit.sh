@@ -5,7 +5,7 @@ export SHARDS=$1
 INPUT=$2
 OUTPUT=$3
 shift 3
-MISSING=$(audiomill inspect "$OUTPUT" --missing-shards "$SHARDS")
+MISSING=$(audiomill inspect "$OUTPUT" --missing-array-tasks "$SHARDS")
 if [ -z "$MISSING" ]; then
     echo "all $SHARDS shards are done"
 else

@@ -13,6 +13,7 @@ from itertools import pairwise
 import click
 
 from audiomill import __version__
+from audiomill.config import renamed
 from audiomill.errors import AudiomillError, UsageError
 
 SAID_OF_NO_ROOM = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc")
@@ -32,14 +33,14 @@ JOBS = {
         "encode": "Audio to discrete codes",
         "run": "Several models behind one decode",
         "listen": "Words while the audio comes",
-        "respell": "New texts from kept posteriors",
+        "redecode": "New texts from saved posteriors",
         "resynthesize": "Codes back to sound, and how good it is",
     },
     "Review": {
         "watch": "Follow a running job",
         "inspect": "Counts, rejections, the least sure texts",
         "report": "The page with charts and clips",
-        "voices": "The same person in all recordings",
+        "link-speakers": "The same person in all recordings",
         "score": "WER and CER against references",
         "export": "Subtitles, text, CSV, units, training data",
         "trace": "One recording, every step as a picture",
@@ -50,7 +51,7 @@ JOBS = {
         "codebook": "Convert other people's codebooks",
         "tune-decoder": "Weights of the beam search",
         "select": "Transcripts to labels that can be trusted",
-        "train-units": "A BERT over codes",
+        "train-unit-lm": "A masked language model over codes",
         "finetune": "Train a model on labelled audio",
         "self-train": "Label, select, train, promote, in rounds",
     },
@@ -63,8 +64,6 @@ JOBS = {
 }
 """Every job in the order in which a user meets it: heading -> name -> what it does, in 45 characters at most. A job's
 command is the function of its name in the file of its name, in the folder that the heading names."""
-ALIASES = {"decode": "respell"}
-"""Earlier names, which still work."""
 
 
 class Jobs(click.Group):
@@ -74,7 +73,7 @@ class Jobs(click.Group):
         return [name for jobs in JOBS.values() for name in jobs]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        name = ALIASES.get(cmd_name, cmd_name)
+        name = renamed.JOBS.get(cmd_name, cmd_name)
         if name not in self.list_commands(ctx):
             return None
         folder = next(heading for heading, jobs in JOBS.items() if name in jobs).lower()

@@ -12,6 +12,7 @@ import click
 
 from audiomill.config.defaults import FIRST
 from audiomill.config.fields import T, build, common_names, flag, flat_fields
+from audiomill.config.renamed import OPTIONS, with_new_names
 from audiomill.errors import UsageError
 from audiomill_jobs.yaml_files import joined, switched, yaml_mapping
 
@@ -36,8 +37,8 @@ GROUPS = {
     "SelectConfig": "Rules",
     "SelectOutputConfig": "Output",
     "SearchConfig": "Text",
-    "RespellEngineConfig": "Engine",
-    "RespellOutputConfig": "Output",
+    "RedecodeEngineConfig": "Engine",
+    "RedecodeOutputConfig": "Output",
     "TuneConfig": "Search",
     "TunedConfig": "Text",
     "ProbeConfig": "Probe",
@@ -70,7 +71,15 @@ class JsonMapping(click.ParamType[dict[str, Any]]):
 
 
 class WithExamples(click.Command):
-    """Help with its examples before the options, line by line as they are written."""
+    """Help with its examples before the options, line by line as they are written; options of version 0.1 by their new names."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        names = {
+            option.removeprefix("--")
+            for param in self.get_params(ctx)
+            for option in (*param.opts, *param.secondary_opts)
+        }
+        return super().parse_args(ctx, [_today(argument, names) for argument in args])
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_usage(ctx, formatter)
@@ -79,6 +88,22 @@ class WithExamples(click.Command):
             formatter.write_paragraph()
             formatter.write(self.epilog.rstrip() + "\n")
         self.format_options(ctx, formatter)
+
+
+def _today(argument: str, names: set[str]) -> str:
+    """An argument, with the option's new name where it is an old one that the command does not have any more."""
+    name, separator, value = argument.removeprefix("--").partition("=")
+    negation = "no-" if name.startswith("no-") else ""
+    new = OPTIONS.get(name.removeprefix("no-").replace("-", "_"))
+    if not argument.startswith("--") or name in names or new is None or negation + flag(new) not in names:
+        return argument
+    note_renamed(f"--{name}", f"--{negation}{flag(new)}")
+    return f"--{negation}{flag(new)}{separator}{value}"
+
+
+def note_renamed(old: str, new: str) -> None:
+    """Says on stderr what an old name is called now."""
+    click.echo(f"note: {old} is called {new} now; the old name works in this version", err=True)
 
 
 transcript_option = click.option(
@@ -196,6 +221,9 @@ def checked_values(values: dict[str, Any], kind: type, path: str, where: str = "
         UsageError: a name that is no option, or a value of another type.
     """
     hints = {field.name: field for field in flat_fields(kind)}
+    for name in [name for name in values if name not in hints and OPTIONS.get(name) in hints]:
+        note_renamed(f"{path}: {where}{name}", OPTIONS[name])
+        values = with_new_names(values, {name: OPTIONS[name]})
     for name in values:
         if name not in hints and name != "inputs":
             raise UsageError(f"{path}: {where}{name} is no option here; expected one of {', '.join(sorted(hints))}")

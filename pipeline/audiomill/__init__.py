@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["listener", "open_output", "run"]
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def listener(model: str, *, language: str | None = None, **options: Any) -> List
     Args:
         model: a CTC model or a Whisper: hub id, local folder, URL.
         language: code, for multilingual Whisper.
-        options: `chunk_seconds`, `left_seconds`, `right_seconds`, `device`, `precision`.
+        options: `chunk_seconds`, `left_context_seconds`, `look_ahead_seconds`, `device`, `precision`.
 
     Raises:
         audiomill.errors.UsageError: the model writes no text or tells no times of words, or an option is unknown.

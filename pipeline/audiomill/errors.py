@@ -28,15 +28,15 @@ class ModelError(UsageError):
     """A checkpoint cannot be found, read or is of an unsupported kind."""
 
 
-class OutputMismatch(UsageError):
+class ConfigMismatchError(UsageError):
     """The output was written with a configuration that gives other results."""
 
 
-class RunFailed(AudiomillError):
+class RunError(AudiomillError):
     """The run ended with unfinished parts. Exit code 1; the same command continues it."""
 
 
-class Rejected(AudiomillError):
+class RecordingRejected(AudiomillError):
     """One recording cannot be used; it leaves as one row of the rejections table.
 
     Args:
@@ -52,7 +52,7 @@ class Rejected(AudiomillError):
         self.detail = detail
 
 
-class WorkerDied(AudiomillError):
+class WorkerDiedError(AudiomillError):
     """A decode or model process ended without an answer (signal, crash).
 
     Args:
@@ -64,7 +64,7 @@ class WorkerDied(AudiomillError):
         self.returncode = returncode
 
 
-class WorkerHung(WorkerDied):
+class WorkerTimeoutError(WorkerDiedError):
     """A model process was killed, because it gave no sign of life for too long.
 
     Args:

@@ -164,7 +164,11 @@ SEGMENTS = pa.schema(
             nullable=True,
         ),
         column(
-            "agreement", pa.float32(), "share of words that stay when the segment is heard again, changed", "0..1", True
+            "self_consistency",
+            pa.float32(),
+            "share of words that stay when the segment is heard again, changed",
+            "0..1",
+            True,
         ),
         column("nbest", pa.list_(CANDIDATE), "best texts first, with their scores; null: no beam search", "nat", True),
         column("fingerprint", pa.int64(), "of the sound: a few bits differ for the same in another encoding"),
@@ -196,16 +200,16 @@ REASONS = {
     "no_audio_stream": "a container without an audio stream",
     "decode_failed": "recognised, but nothing could be decoded",
     "no_samples": "a valid header with no audio behind it",
-    "absurd_header": "sample rate, channels or duration outside what audio can be",
+    "invalid_header": "sample rate, channels or duration outside what audio can be",
     "nan_samples": "samples that are not finite numbers",
     "too_short": "shorter than --min-recording-seconds",
     "too_long": "longer than --max-recording-hours",
-    "span_outside": "the manifest's span starts after the end of the audio",
+    "offset_out_of_range": "the manifest's span starts after the end of the audio",
     "time_limit": "decoding made no progress for --decode-timeout seconds",
     "memory_limit": "decoding needed more than --decode-memory-gb",
     "decoder_crashed": "the decoder brought its process down",
     "worker_crashed": "the recording brought model workers down repeatedly",
-    "hung": "the model gave no sign of life for --model-timeout seconds, also on this recording alone",
+    "model_timeout": "the model gave no sign of life for --model-timeout seconds, also on this recording alone",
     "model_failed": "the model raised an error on this recording alone",
 }
 """Every value of `rejections.reason` with its meaning."""
@@ -282,7 +286,7 @@ RESULT = pa.schema(
         ("planned", pa.list_(pa.string())),
         ("seconds", pa.map_(pa.string(), pa.float64())),
         ("began", pa.float64()),
-        ("canary", pa.string()),
+        ("verification", pa.string()),
     ]
 )
 """One row: what the models made of a piece; `pipeline/audiomill/tables/result.py` adds a column for each table of frames. `lost`:

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from audiomill.config.stream import ListenConfig
-from audiomill.errors import AudiomillError, RunFailed, UsageError
+from audiomill.errors import AudiomillError, RunError, UsageError
 from audiomill_jobs.options import JobCommand, config_from, with_options
 from audiomill_jobs.quiet import quiet_libraries
 
@@ -79,7 +79,7 @@ def _live(stream: Any, audio: Iterable[Any]) -> None:
     if isinstance(error, AudiomillError):
         raise error
     if error is not None:
-        raise RunFailed(f"the stream broke off after {stream.received_s:.1f} s ({error}); the words so far are told")
+        raise RunError(f"the stream broke off after {stream.received_s:.1f} s ({error}); the words so far are told")
 
 
 def print_word(words: Sequence[Any]) -> None:

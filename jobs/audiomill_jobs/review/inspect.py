@@ -28,7 +28,7 @@ NUM_REJECTIONS = 20
 EXAMPLES = """\
 Examples:
   audiomill inspect out/ --all
-  audiomill inspect s3://results/run1 --missing-shards 64    which of 64 shards to start again
+  audiomill inspect s3://results/run1 --missing-array-tasks 64    which of 64 shards to start again
 """
 
 
@@ -41,17 +41,19 @@ Examples:
     help=f"List every rejection and damaged recording, not only the first {NUM_REJECTIONS}.",
 )
 @click.option(
-    "--missing-shards",
+    "--missing-array-tasks",
     type=int,
     metavar="N",
-    help="Print the shard numbers of --shard I/N that have parts to do, by comma, and nothing else.",
+    help="Print the shard numbers of --array-task I/N that have parts to do, by comma, and nothing else.",
 )
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
-def inspect(output: str, show_all: bool, missing_shards: int | None, storage_options: dict[str, Any] | None) -> None:
+def inspect(
+    output: str, show_all: bool, missing_array_tasks: int | None, storage_options: dict[str, Any] | None
+) -> None:
     """Show counts, hours, rejections by reason, languages, least confident segments, throughput."""
     place = Place(output, storage_options or {})
-    if missing_shards is not None:
-        click.echo(",".join(map(str, ledger.missing_shards(place, missing_shards))))
+    if missing_array_tasks is not None:
+        click.echo(",".join(map(str, ledger.missing_array_tasks(place, missing_array_tasks))))
         return
     plan = ledger.load_plan(place)
     if plan is None:

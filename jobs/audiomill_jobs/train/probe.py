@@ -14,7 +14,7 @@ EXAMPLES = """\
 Examples:
   audiomill embed calls/ --model facebook/hubert-base-ls960 --layers all --pool mean --output vectors/
   audiomill probe vectors/ --labels labels.csv --by speaker --output probe/
-  audiomill embed calls/ --model facebook/hubert-base-ls960 --mixture probe/weights.json --output mixed/
+  audiomill embed calls/ --model facebook/hubert-base-ls960 --layer-weights probe/weights.json --output mixed/
 """
 
 

@@ -14,7 +14,7 @@ EXAMPLES = """\
 Examples:
   audiomill select transcripts/ --min-confidence 0.9 --output selected/
   audiomill select transcripts/ --calibrate labelled-transcripts/ --max-expected-wer 0.1 --budget 50h --output selected/
-  audiomill select transcripts/ --second other-model/ --max-disagreement 0.1 --lm news.arpa --min-lm-score -8 \\
+  audiomill select transcripts/ --compare-with other-model/ --max-disagreement 0.1 --lm news.arpa --min-lm-score -8 \\
       --held-out test.jsonl --balance source,duration --budget 500h --output selected/
 """
 

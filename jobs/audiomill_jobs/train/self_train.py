@@ -23,7 +23,7 @@ Example of a job.yaml:
   dev: [dev.jsonl]                 # stops trainings, calibrates what is expected of a label
   test: [test.jsonl]               # frozen: decides on promotions, never trained on
   loop: {rounds: 3, level: 0.05}
-  label: {agreement: 3, beam_size: 16, lm: news.arpa}
+  label: {consistency_samples: 3, beam_size: 16, lm: news.arpa}
   select: {max_expected_wer: 0.1, budget: 500h}
   train: {model: facebook/wav2vec2-base, epochs: 30, batch_seconds: 200}
 With `student: seq2seq` students are Transformers on log-mels; `student: {objective: seq2seq, model: new://seq2seq-small, epochs: 60}`

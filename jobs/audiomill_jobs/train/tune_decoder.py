@@ -7,12 +7,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from audiomill.config.respell import TuneJobConfig
+from audiomill.config.redecode import TuneJobConfig
 from audiomill_jobs.options import JobCommand, config_from, with_options
 
 EXAMPLES = """\
 Examples:
-  audiomill transcribe dev.jsonl --model facebook/wav2vec2-base-960h --keep-posteriors 32 --output dev/
+  audiomill transcribe dev.jsonl --model facebook/wav2vec2-base-960h --save-posteriors 32 --output dev/
   audiomill tune-decoder dev/ --lm news.arpa --output tuned/
   audiomill transcribe calls/ --model facebook/wav2vec2-base-960h --config tuned/decoder.yaml --output out/
 """
@@ -24,8 +24,8 @@ Examples:
 def tune_decoder(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> None:
     """Find the decoder's weights on a dev set.
 
-    OUTPUT is the --output of `transcribe --keep-posteriors` on audio with reference texts. Writes OUTPUT/decoder.yaml, which
-    `transcribe` and `respell` take with --config, and every trial.
+    OUTPUT is the --output of `transcribe --save-posteriors` on audio with reference texts. Writes OUTPUT/decoder.yaml, which
+    `transcribe` and `redecode` take with --config, and every trial.
     """
     from audiomill.runs.posteriors.tune import tune
 

@@ -22,7 +22,7 @@ from audiomill.audio.headers.underrated import UNTOLD_LENGTH, bytes_behind, seco
 from audiomill.audio.links import Window, as_the_first, next_link, with_channels
 from audiomill.audio.opened import BLOCK_FRAMES, Audio, check_header
 from audiomill.audio.timeline import silence
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 
 SNDFILE_HEADERS = (b"RIFF", b"fLaC", b"FORM", b"RF64", b".snd")
 """Of formats that state their length in a few bytes."""
@@ -48,12 +48,12 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
         Audio with float32 (samples, channels) blocks in [-1, 1] from `start_s` on.
 
     Raises:
-        Rejected: empty, not audio, without audio stream, or with an absurd header.
+        RecordingRejected: empty, not audio, without audio stream, or with an absurd header.
     """
     head = handle.read(64)
     handle.seek(0)
     if not head:
-        raise Rejected("read", "empty", "expected encoded audio, got 0 bytes")
+        raise RecordingRejected("read", "empty", "expected encoded audio, got 0 bytes")
     doubt, why, file = why_not_believed(handle, head), "", None
     if doubt is None:
         try:
@@ -70,9 +70,9 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
         first = int(start_s * file.samplerate + 0.5)
         if first:
             if first >= file.frames and next_link(handle, head, 1) is None:
-                raise Rejected(
+                raise RecordingRejected(
                     "decode",
-                    "span_outside",
+                    "offset_out_of_range",
                     f"expected a span inside {file.frames / file.samplerate:.3f} s, got start {start_s} s",
                 )
             first = min(first, file.frames)
@@ -193,7 +193,7 @@ def _behind_the_damage(
         for block in rest():
             yield block[:result]
             result -= min(result, len(block))
-    except Rejected:
+    except RecordingRejected:
         return  # nothing more is there
     finally:
         handle.seek(at)
@@ -214,7 +214,7 @@ def _link_blocks(handle: IO[bytes], begin: int, audio: Audio) -> Iterator[NDArra
             blocks = as_the_first(link, audio.sample_rate, audio.num_channels)
             yield from blocks
             audio.problems += [problem for problem in link.problems if problem not in audio.problems]
-    except Rejected as rejected:
+    except RecordingRejected as rejected:
         audio.problems.append(f"from byte {begin}: {rejected.detail}")
 
 
@@ -222,13 +222,15 @@ def _skip_frames(file: Any, count: int, start_s: float) -> None:
     """Seeks where the format can, else reads on.
 
     Raises:
-        Rejected: a file that does not state its length ends before.
+        RecordingRejected: a file that does not state its length ends before.
     """
     if file.seekable():
         try:
             file.seek(count)
         except (soundfile.LibsndfileError, RuntimeError):
-            raise Rejected("decode", "span_outside", f"expected audio from {start_s} s on, got none") from None
+            raise RecordingRejected(
+                "decode", "offset_out_of_range", f"expected audio from {start_s} s on, got none"
+            ) from None
         return
     while count > 0 and (num_read := len(file.read(min(count, BLOCK_FRAMES), dtype="float32"))):
         count -= num_read

@@ -14,7 +14,7 @@ import av.stream
 
 from audiomill.audio.opened import Audio, check_header
 from audiomill.audio.timeline import MAX_GAP_S, Clock, Lost, TimeLine
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 
 SEEK_MARGIN_S = 1.0
 MAX_PROBLEMS = 3
@@ -63,14 +63,14 @@ def open_with_ffmpeg(
     av.logging.set_level(av.logging.ERROR)
     with container, av.logging.Capture() as complaints:
         if not container.streams.audio:
-            raise Rejected(
+            raise RecordingRejected(
                 "decode",
                 "no_audio_stream",
                 f"expected an audio stream, got a {container.format.long_name} file without one",
             )
         stream = _chosen(container, track)
         if stream.codec_context is None:
-            raise Rejected(
+            raise RecordingRejected(
                 "decode", "decode_failed", f"expected a known codec in {container.format.long_name}, got another"
             )
         number, left_out = _track_choice(container, stream)
@@ -86,7 +86,7 @@ def open_with_ffmpeg(
         while isinstance(first, Lost):
             lost_s, first = lost_s + first.seconds, next(frames, None)
         if first is None:
-            raise Rejected(
+            raise RecordingRejected(
                 "decode",
                 "decode_failed",
                 f"expected {stream.codec.name} audio, got: {'; '.join(problems) or 'no frames'}",
@@ -108,7 +108,7 @@ def _container(handle: IO[bytes], why_not_sndfile: str) -> Any:
             _Nameless(handle), mode="r", metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
         )
     except (av.FFmpegError, ValueError, UnicodeDecodeError) as error:
-        raise Rejected(
+        raise RecordingRejected(
             "decode", "not_audio", f"libsndfile: {why_not_sndfile}; FFmpeg: {getattr(error, 'strerror', None) or error}"
         ) from error
 
@@ -150,7 +150,7 @@ def container_duration_s(handle: IO[bytes]) -> float | None:
                 known = float(stream.duration * stream.time_base)
             num_bytes = handle.seek(0, io.SEEK_END)
             return known if 0 < known < num_bytes / LEAST_BYTES_PER_SECOND else None
-    except (av.FFmpegError, ValueError, UnicodeDecodeError, Rejected):
+    except (av.FFmpegError, ValueError, UnicodeDecodeError, RecordingRejected):
         return None
 
 
@@ -171,7 +171,7 @@ def _chosen(container: Any, track: str) -> Any:
     """The audio track that is asked for.
 
     Raises:
-        Rejected: there is none of that number or language.
+        RecordingRejected: there is none of that number or language.
     """
     tracks = list(container.streams.audio)
     if track == "default":
@@ -185,7 +185,7 @@ def _chosen(container: Any, track: str) -> Any:
         chosen = next((each for each in tracks if (each.language or "").lower() == track.lower()), None)
     if chosen is None:
         names = ", ".join(_name(number, each) for number, each in enumerate(tracks, 1))
-        raise Rejected("decode", "no_audio_stream", f"expected audio track {track}, got {names}")
+        raise RecordingRejected("decode", "no_audio_stream", f"expected audio track {track}, got {names}")
     return chosen
 
 

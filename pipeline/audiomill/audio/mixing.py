@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.decode import open_audio
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 
 SILENT = 1e-4
 """A channel with less of the loudest one's energy (-40 dB) is silent."""
@@ -79,7 +79,7 @@ def mixing_of(
                 note = "the channels hold different speech, mixed into one: --channels split hears each alone"
                 mixing = replace(mixing, notes=note if mixing.notes is None else f"{mixing.notes}; {note}")
             return raised(mixing, peak) if raises else mixing
-    except Rejected:  # told by the pass that follows
+    except RecordingRejected:  # told by the pass that follows
         return Mixing()
     finally:
         handle.seek(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 
 BLOCK_FRAMES = 1 << 16
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE, MAX_CHANNELS = 1_000, 768_000, 256
@@ -39,8 +39,8 @@ class Audio:
 def check_header(sample_rate: int, num_channels: int) -> None:
     """Raises Rejected when a header is outside what audio can be."""
     if not (MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE and 1 <= num_channels <= MAX_CHANNELS):
-        raise Rejected(
+        raise RecordingRejected(
             "decode",
-            "absurd_header",
+            "invalid_header",
             f"expected {MIN_SAMPLE_RATE}..{MAX_SAMPLE_RATE} Hz and 1..{MAX_CHANNELS} channels, got {sample_rate} Hz and {num_channels}",
         )

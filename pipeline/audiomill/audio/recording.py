@@ -22,7 +22,7 @@ from audiomill.audio.mixing import Mixing, mixing_of
 from audiomill.audio.opened import Audio
 from audiomill.audio.resample import resample
 from audiomill.audio.vad import speech_samples, voiced_frames
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 
 MIN_MISSING_S = 0.1
 """A decoded length this close to the announced one is complete: encoders pad and trim by some frames."""
@@ -113,7 +113,7 @@ def cut_recording(
         clock: where stage times are added.
 
     Raises:
-        Rejected: nothing of it can be used. Segments yielded before that do not count.
+        RecordingRejected: nothing of it can be used. Segments yielded before that do not count.
     """
     start_s = spec.start_s or 0.0
     longest_s = spec.max_s if spec.duration_s is None else min(spec.max_s, spec.duration_s)
@@ -185,7 +185,7 @@ class _Source:
                 break
             if not np.isfinite(block).all():
                 at = self.num_decoded + int(np.argmin(np.isfinite(block).all(axis=1)))
-                raise Rejected(
+                raise RecordingRejected(
                     "decode",
                     "nan_samples",
                     f"expected finite samples, got NaN or infinity at {at / self._audio.sample_rate:.3f} s",
@@ -230,9 +230,11 @@ class _Source:
         audio, spec = self._audio, self._spec
         if self.num_decoded == 0:
             if spec.start_s and not audio.problems:
-                raise Rejected("decode", "span_outside", f"expected audio from {spec.start_s} s on, got none")
+                raise RecordingRejected(
+                    "decode", "offset_out_of_range", f"expected audio from {spec.start_s} s on, got none"
+                )
             reason = "decode_failed" if audio.num_announced or audio.problems else "no_samples"
-            raise Rejected(
+            raise RecordingRejected(
                 "decode", reason, f"expected {audio.num_announced or 'some'} samples, got 0{_because(audio)}"
             )
         if self.num_decoded < spec.min_s * audio.sample_rate and (
@@ -241,7 +243,7 @@ class _Source:
             self._too_short()
 
     def _too_short(self) -> None:
-        raise Rejected(
+        raise RecordingRejected(
             "decode",
             "too_short",
             f"expected at least {self._spec.min_s} s, got {self.num_decoded / self._audio.sample_rate:.4f} s",
@@ -320,13 +322,13 @@ class _Track:
 def _check_length(num_samples: int, audio: Audio, spec: RecordingSpec, only_longest: bool = False) -> None:
     seconds = num_samples / audio.sample_rate
     if seconds > spec.max_s:
-        raise Rejected(
+        raise RecordingRejected(
             "decode",
             "too_long",
             f"expected at most {spec.max_s / 3600:g} h, got {seconds / 3600:.1f} h by header or decoding",
         )
     if not only_longest and 0 < seconds < spec.min_s:
-        raise Rejected("decode", "too_short", f"expected at least {spec.min_s} s, got {seconds:.4f} s")
+        raise RecordingRejected("decode", "too_short", f"expected at least {spec.min_s} s, got {seconds:.4f} s")
 
 
 def to_int16(block: NDArray[np.float32]) -> NDArray[np.int16]:

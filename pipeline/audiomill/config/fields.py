@@ -8,10 +8,12 @@ import hashlib
 import json
 import numbers
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar, TypeVar
 
+from audiomill.config.renamed import OPTIONS, with_new_names
 from audiomill.errors import UsageError
 
 T = TypeVar("T")
@@ -159,6 +161,11 @@ def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: a name that is no option, or a value of another type.
     """
     fields = {field.name: field for field in flat_fields(kind)}
+    for name in [name for name in values if name not in fields and OPTIONS.get(name) in fields]:
+        warnings.warn(
+            f"{name} is called {OPTIONS[name]} now; the old name works in this version", FutureWarning, stacklevel=4
+        )
+        values = with_new_names(values, {name: OPTIONS[name]})
     for name in values:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1, 0.6)

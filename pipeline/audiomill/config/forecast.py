@@ -74,7 +74,7 @@ class PlanJobConfig(Stages):
     """`audiomill plan`: what a job would take. `tasks` replace model and transcripts where a YAML file lists models."""
 
     LEFT_OUT = frozenset((
-        "canary", "max_output_bytes", "metrics", "overwrite", "report", "report_clips", "retry_rejected", "shard",
+        "verify_segments", "max_output_bytes", "metrics", "overwrite", "report", "report_clips", "retry_rejected", "array_task",
         "strict", "traces",
     ))  # fmt: skip
 

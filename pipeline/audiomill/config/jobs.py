@@ -19,7 +19,7 @@ class ModelTask:
     """One model and what is wanted of it, all from one forward pass.
 
     `tables`: options by table, see `audiomill.tables.outputs`; `aligns`: a CTC model finds when the words were said that another model of the job wrote;
-    None: where it has nothing to write itself; `voice_model`: it tells who speaks, with this model of voices;
+    None: where it has nothing to write itself; `speaker_model`: it tells who speaks, with this model of voices;
     `num_tags`: it tags sound.
     """
 
@@ -27,7 +27,7 @@ class ModelTask:
     transcripts: TranscriptConfig | None = None
     tables: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     aligns: bool | None = None
-    voice_model: str | None = None
+    speaker_model: str | None = None
     num_tags: int = 0
 
 
@@ -105,7 +105,7 @@ class KmeansJobConfig(Stages):
     """`audiomill kmeans`: audio to a codebook."""
 
     LEFT_OUT = frozenset((
-        *LISTENING, "canary", "log_format", "max_output_bytes", "metrics", "report", "report_clips", "retry_rejected", "shard",
+        *LISTENING, "verify_segments", "log_format", "max_output_bytes", "metrics", "report", "report_clips", "retry_rejected", "array_task",
         "strict", "traces",
     ))  # fmt: skip
 
@@ -123,11 +123,12 @@ class TraceConfig(Stages):
 
     LEFT_OUT = frozenset((
         *LISTENING, "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
-        "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "context_seconds", "chunk_seconds", "left_seconds", "right_seconds", "device", "batch_seconds",
+        "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "chunk_overlap_seconds", "chunk_seconds",
+        "left_context_seconds", "look_ahead_seconds", "device", "batch_seconds",
         "engine", "ray_address", "ship_code", "actors", "gpus_per_actor", "cpus_per_actor", "decode_workers",
-        "canary", "shard", "model_timeout", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",
-        "quiet", "metrics", "log_format", "traces", "report", "report_clips", "second_model", "min_avg_logprob",
-        "max_compression_ratio", "max_no_speech_prob", "low_confidence", "redo_below", "calibration", "agreement", "keep_posteriors", "num_best",
+        "verify_segments", "array_task", "model_timeout", "no_progress_timeout", "overwrite", "retry_rejected", "max_output_bytes", "strict",
+        "quiet", "metrics", "log_format", "traces", "report", "report_clips", "second_pass_model", "min_avg_logprob",
+        "max_compression_ratio", "max_no_speech_prob", "low_confidence", "second_pass_threshold", "calibration", "consistency_samples", "save_posteriors", "num_best",
     ))  # fmt: skip
 
     model: ModelConfig = ModelConfig()

@@ -39,7 +39,7 @@ class ProbeConfig(Validated):
 class ProbeOutputConfig(Validated):
     """Where the results go."""
 
-    output: str = option("", "Folder for weights.json (for `embed --mixture`), probe.json and probe.html.")
+    output: str = option("", "Folder for weights.json (for `embed --layer-weights`), probe.json and probe.html.")
     quiet: bool = option(False, "No progress, only the final summary.")
 
     def check(self) -> None:

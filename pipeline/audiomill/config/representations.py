@@ -18,7 +18,7 @@ class EmbeddingsConfig(Validated):
         "wav2vec (v1): 0 or z, 1 or c.",
         results=True,
     )
-    mixture: str | None = option(
+    layer_weights: str | None = option(
         None,
         "One weighted sum of all hidden states in place of --layers: uniform, or a JSON file with a weight for each.",
         results=True,

@@ -21,7 +21,7 @@ _UNITS = {
 class EngineConfig(Validated):
     """Where the stages run."""
 
-    COMMON = ("engine", "ray_address", "actors", "shard")
+    COMMON = ("engine", "ray_address", "actors", "array_task")
 
     engine: str = option(
         "auto",
@@ -43,13 +43,13 @@ class EngineConfig(Validated):
     decode_workers: int | None = option(
         None, "Decode processes of the local engine.", otherwise="cores - 1, at least 1"
     )
-    canary: int = option(
+    verify_segments: int = option(
         3, "Random segments a run that are run again alone and compared with what their batch gave; 0: off."
     )
-    shard: str | None = option(
+    array_task: str | None = option(
         None,
         "I/N: of N processes that share one output, this is number I (from 0) and works parts I, I + N, I + 2N ... No Ray needed "
-        "between them; `inspect --missing-shards N` names the numbers to start again.",
+        "between them; `inspect --missing-array-tasks N` names the numbers to start again.",
     )
     model_timeout: float = option(
         300.0,
@@ -67,21 +67,21 @@ class EngineConfig(Validated):
 
     def check(self) -> None:
         self.require_positive("actors", "gpus_per_actor", "decode_workers", "model_timeout", "no_progress_timeout")
-        if self.canary < 0:
-            raise UsageError(f"--canary {self.canary}: expected 0 (off) or a number of segments")
-        if self.shard is not None:
-            shard_of(self.shard)
+        if self.verify_segments < 0:
+            raise UsageError(f"--verify-segments {self.verify_segments}: expected 0 (off) or a number of segments")
+        if self.array_task is not None:
+            array_task_of(self.array_task)
 
 
-def is_mine(part: int, shard: str | None) -> bool:
-    """Whether this process works the part: all of them without `--shard`."""
-    if shard is None:
+def is_mine(part: int, array_task: str | None) -> bool:
+    """Whether this process works the part: all of them without `--array-task`."""
+    if array_task is None:
         return True
-    number, of = shard_of(shard)
+    number, of = array_task_of(array_task)
     return part % of == number
 
 
-def shard_of(text: str) -> tuple[int, int]:
+def array_task_of(text: str) -> tuple[int, int]:
     """`2/8` -> (2, 8).
 
     Raises:
@@ -89,7 +89,7 @@ def shard_of(text: str) -> tuple[int, int]:
     """
     match = SHARD.fullmatch(text)
     if match is None or not int(match.group(1)) < int(match.group(2)):
-        raise UsageError(f"--shard {text}: expected I/N with I from 0 to N - 1, e.g. 0/4")
+        raise UsageError(f"--array-task {text}: expected I/N with I from 0 to N - 1, e.g. 0/4")
     return int(match.group(1)), int(match.group(2))
 
 

@@ -14,9 +14,9 @@ class SearchConfig(Validated):
 
     COMMON = ("beam_size", "lm", "hotwords")
 
-    agreement: int = option(
+    consistency_samples: int = option(
         0,
-        "Hear each segment again so many times (5 at most), faster, slower and in noise; `agreement` tells how much stays.",
+        "Hear each segment again so many times (5 at most), faster, slower and in noise; `consistency_samples` tells how much stays.",
         results=True,
     )
     beam_size: int = option(
@@ -24,16 +24,16 @@ class SearchConfig(Validated):
         "CTC, seq2seq: texts kept while searching; 1: the best label of every frame (or token), without any of the options below.",
         results=True,
     )
-    beam_tokens: int = option(16, "CTC: most probable tokens of a frame that are tried.", results=True)
+    beam_size_token: int = option(16, "CTC: most probable tokens of a frame that are tried.", results=True)
     num_best: int = option(1, "CTC, seq2seq: texts kept in `nbest`.", results=True)
     lm: str | None = option(
         None, "CTC, seq2seq: n-gram language model, KenLM binary or ARPA (.arpa, .arpa.gz); path or URL."
     )
     lm_weight: float = option(0.5, "CTC, seq2seq: weight of the language model's natural logarithms.", results=True)
-    word_score: float = option(
+    word_insertion_score: float = option(
         1.0, "CTC, seq2seq: with --lm, added for each word, against its liking for few.", results=True
     )
-    unknown_score: float = option(
+    unk_score: float = option(
         -10.0, "CTC, seq2seq: added for each word that the language model does not know.", results=True
     )
     coverage_score: float = option(
@@ -50,18 +50,18 @@ class SearchConfig(Validated):
         None, "CTC, seq2seq: causal language model that weighs the best texts again; hub id, folder or URL."
     )
     rescore_weight: float = option(0.3, "CTC, seq2seq: weight of its natural logarithms.", results=True)
-    keep_posteriors: int = option(
+    save_posteriors: int = option(
         0,
-        "CTC: keep so many tokens a frame in OUTPUT/posteriors, for `audiomill respell` with other settings; 0: none.",
+        "CTC: keep so many tokens a frame in OUTPUT/posteriors, for `audiomill redecode` with other settings; 0: none.",
         results=True,
     )
 
     def check(self) -> None:
-        self.require_positive("beam_size", "beam_tokens", "num_best")
-        if not 0 <= self.agreement <= 5:
-            raise UsageError(f"--agreement {self.agreement}: expected 0 (off) to 5")
-        if not 0 <= self.keep_posteriors <= 255:
-            raise UsageError(f"--keep-posteriors {self.keep_posteriors}: expected 0 (none) to 255 tokens a frame")
+        self.require_positive("beam_size", "beam_size_token", "num_best")
+        if not 0 <= self.consistency_samples <= 5:
+            raise UsageError(f"--consistency_samples {self.consistency_samples}: expected 0 (off) to 5")
+        if not 0 <= self.save_posteriors <= 255:
+            raise UsageError(f"--save-posteriors {self.save_posteriors}: expected 0 (none) to 255 tokens a frame")
         needs_beam = [
             name for name in ("lm", "lexicon", "hotwords", "rescore_model", "coverage_score") if getattr(self, name)
         ]

@@ -21,9 +21,9 @@ class SelectConfig(Validated):
 
     COMMON = (
         "min_confidence",
-        "min_agreement",
+        "min_self_consistency",
         "where",
-        "second",
+        "compare_with",
         "calibrate",
         "max_expected_wer",
         "budget",
@@ -33,11 +33,13 @@ class SelectConfig(Validated):
     )
 
     min_confidence: float | None = option(None, "Confidence of the segment, as the transcripts have it.", results=True)
-    min_agreement: float | None = option(
-        None, "Share of words that stay when the segment is heard again (needs transcribe --agreement).", results=True
+    min_self_consistency: float | None = option(
+        None,
+        "Share of words that stay when the segment is heard again (needs transcribe --consistency-samples).",
+        results=True,
     )
-    second: str | None = option(None, "Output of another model on the same audio, to compare texts with.")
-    max_disagreement: float = option(0.3, "With --second: word error rate between the two texts.", results=True)
+    compare_with: str | None = option(None, "Output of another model on the same audio, to compare texts with.")
+    max_disagreement: float = option(0.3, "With --compare-with: word error rate between the two texts.", results=True)
     lm: str | None = option(None, "n-gram language model (KenLM binary or ARPA) that scores the texts.")
     min_lm_score: float | None = option(None, "With --lm: mean natural log-probability a word, e.g. -9.", results=True)
     calibrate: str | None = option(

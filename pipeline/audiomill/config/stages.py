@@ -113,7 +113,7 @@ class SegmentConfig(Validated):
     min_silence_seconds: float = option(0.3, "Shorter pauses do not end speech.", results=True)
     speech_pad_seconds: float = option(0.2, "Kept before and after speech.", results=True)
     max_gap_seconds: float = option(2.0, "Speech separated by less is put in one segment while it fits.", results=True)
-    context_seconds: float = option(
+    chunk_overlap_seconds: float = option(
         4.0, "Windows of models with frames: extra audio on both sides whose frames are dropped.", results=True
     )
 
@@ -122,9 +122,9 @@ class SegmentConfig(Validated):
         if not 0 < self.vad_threshold < 1:
             raise UsageError(f"--vad-threshold {self.vad_threshold}: expected a probability between 0 and 1")
         longest = self.max_segment_seconds or WINDOW_S
-        if longest <= 2 * self.context_seconds + 1:
+        if longest <= 2 * self.chunk_overlap_seconds + 1:
             raise UsageError(
-                f"--context-seconds {self.context_seconds}: twice that must leave at least 1 s of --max-segment-seconds {longest:g}"
+                f"--chunk-overlap-seconds {self.chunk_overlap_seconds}: twice that must leave at least 1 s of --max-segment-seconds {longest:g}"
             )
 
 
@@ -135,21 +135,21 @@ class ChunksConfig(Validated):
     chunk_seconds: float = option(
         1.0, "Streams: audio that is heard at a time: shorter is sooner, and less sure.", results=True
     )
-    left_seconds: float = option(
+    left_context_seconds: float = option(
         8.0, "Streams of models with frames: audio before a chunk that is shown again.", results=True
     )
-    right_seconds: float = option(
+    look_ahead_seconds: float = option(
         0.5, "Streams of models with frames: audio behind a chunk that is waited for.", results=True
     )
 
     def check(self) -> None:
-        self.require_positive("chunk_seconds", "left_seconds")
-        if self.right_seconds < 0:
-            raise UsageError(f"--right-seconds {self.right_seconds:g}: expected 0 or more")
-        if self.chunk_seconds + self.left_seconds + self.right_seconds > WINDOW_S:
+        self.require_positive("chunk_seconds", "left_context_seconds")
+        if self.look_ahead_seconds < 0:
+            raise UsageError(f"--look-ahead-seconds {self.look_ahead_seconds:g}: expected 0 or more")
+        if self.chunk_seconds + self.left_context_seconds + self.look_ahead_seconds > WINDOW_S:
             raise UsageError(
-                f"--chunk-seconds, --left-seconds and --right-seconds: expected {WINDOW_S:g} s together at most, "
-                f"got {self.chunk_seconds + self.left_seconds + self.right_seconds:g}"
+                f"--chunk-seconds, --left-context-seconds and --look-ahead-seconds: expected {WINDOW_S:g} s together at most, "
+                f"got {self.chunk_seconds + self.left_context_seconds + self.look_ahead_seconds:g}"
             )
 
 

@@ -14,7 +14,7 @@ from audiomill.errors import UsageError
 class TranscriptConfig(Validated):
     """What text is wanted."""
 
-    COMMON = ("language", "task", "word_times", "second_model", "redo_below")
+    COMMON = ("language", "task", "word_times", "second_pass_model", "second_pass_threshold")
 
     language: str | None = option(
         None, "Language code such as en.", otherwise="detected per segment; .en models: en", results=True
@@ -51,20 +51,20 @@ class TranscriptConfig(Validated):
         results=True,
     )
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
-    retry: bool = option(
+    temperature_fallback: bool = option(
         True,
         "Whisper: check what the decoder knows about each text, and decode again (full window, sampling, beam search) what "
         "does not pass; off: greedy text as it comes.",
         results=True,
     )
-    second_model: str | None = option(
+    second_pass_model: str | None = option(
         None,
-        "A larger checkpoint for doubtful segments; hub id, folder or URL. With --redo-below any model; without, a Whisper of the "
+        "A larger checkpoint for doubtful segments; hub id, folder or URL. With --second-pass-threshold any model; without, a Whisper of the "
         "same vocabulary behind a Whisper, for what passes no rung.",
     )
-    redo_below: float | None = option(
+    second_pass_threshold: float | None = option(
         None,
-        "Texts less sure than this (`confidence`, 0 to 1) are written again by --second-model, in the same run.",
+        "Texts less sure than this (`confidence`, 0 to 1) are written again by --second-pass-model, in the same run.",
         results=True,
     )
     calibration: str | None = option(
@@ -93,9 +93,11 @@ class TranscriptConfig(Validated):
         self.require_positive("max_new_tokens")
         if self.pack and not self.word_times:
             raise UsageError("--pack needs word times to tell whose a word is: drop --no-word-times")
-        if self.redo_below is not None and not 0 < self.redo_below <= 1:
-            raise UsageError(f"--redo-below {self.redo_below:g}: expected a confidence above 0, up to 1")
-        if self.redo_below is not None and self.second_model is None:
-            raise UsageError("--redo-below needs the model that writes again: add --second-model")
+        if self.second_pass_threshold is not None and not 0 < self.second_pass_threshold <= 1:
+            raise UsageError(
+                f"--second-pass-threshold {self.second_pass_threshold:g}: expected a confidence above 0, up to 1"
+            )
+        if self.second_pass_threshold is not None and self.second_pass_model is None:
+            raise UsageError("--second-pass-threshold needs the model that writes again: add --second-pass-model")
         if self.language is not None and self.languages is not None:
             raise UsageError("--language and --languages exclude each other: drop one of them")

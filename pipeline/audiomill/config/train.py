@@ -12,7 +12,7 @@ from audiomill.errors import UsageError
 
 PROJECTOR, FEATURES, SEQ2SEQ = "projector", "features", "seq2seq"
 UNITS = "units"
-"""Objective of `train-units`, see `audiomill.config.train_units`."""
+"""Objective of `train-unit-lm`, see `audiomill.config.train_unit_lm`."""
 WITHOUT_TEXT = ("pretrain", "wav2vec", "vq-wav2vec")
 """Objectives that learn from audio alone."""
 RECIPES: dict[str, dict[str, Any]] = {
@@ -28,12 +28,12 @@ OF_NEW_ONES = (
     "lm",
     "lm_prompt",
     "encoder_layer",
-    "stack",
+    "frame_stacking",
     "projector_width",
     "lora_rank",
     "head_width",
-    "mixture",
-    "units",
+    "layer_weights",
+    "tokenizer",
 )
 """Options that only a new head or projector reads: one that learns on has its own."""
 
@@ -84,7 +84,7 @@ class TrainConfig(Validated):
     head_width: int = option(
         0, "--features: width of two recurrent layers under the head, in each direction; 0: none.", results=True
     )
-    mixture: str | None = option(
+    layer_weights: str | None = option(
         None,
         "--features: a weighted sum of all hidden states in place of one: uniform, or a JSON file as `audiomill probe` writes it.",
         results=True,
@@ -109,12 +109,12 @@ class TrainConfig(Validated):
     encoder_layer: int | None = option(
         None, "--features, --projector: hidden state of the encoder that is read.", otherwise="the last", results=True
     )
-    stack: int = option(5, "--projector: frames of the encoder that become one step.", results=True)
+    frame_stacking: int = option(5, "--projector: frames of the encoder that become one step.", results=True)
     projector_width: int | None = option(
         None, "--projector: width inside.", otherwise="the language model's", results=True
     )
     frame_dropout: float = option(0.1, "--projector: share of frames that are hidden in training.", results=True)
-    no_speech_share: float = option(
+    no_speech_augment_prob: float = option(
         0.05, "--projector: share of clips that become noise or silence, with no text to write.", results=True
     )
     lora_rank: int = option(
@@ -134,18 +134,18 @@ class TrainConfig(Validated):
         choices=("auto", "labels", "checkpoint"),
         results=True,
     )
-    units: str = option(
+    tokenizer: str = option(
         "characters",
         "CTC tokens of new vocabularies. characters: of any script; tokens: what blanks separate, such as phonemes; pieces: of words, "
         "learnt from the labels (--features).",
         choices=("characters", "tokens", "pieces"),
         results=True,
     )
-    word_pieces: int = option(
-        1000, "seq2seq, --units pieces: most word pieces that are learnt from the labels.", results=True
+    vocab_size: int = option(
+        1000, "seq2seq, --tokenizer pieces: most word pieces that are learnt from the labels.", results=True
     )
     label_smoothing: float = option(0.1, "seq2seq: share of a label that all tokens have together.", results=True)
-    text_form: str = option(
+    text_normalization: str = option(
         "letters",
         "letters: labels without punctuation and in one case, as CTC models write; as-is: as they are (Whisper and projectors always).",
         choices=("letters", "as-is"),
@@ -156,13 +156,15 @@ class TrainConfig(Validated):
         "Language code of labels that name none in the manifest's language column; multilingual Whisper needs one or the other.",
         results=True,
     )
-    by_language: bool = option(
+    language_adapters: bool = option(
         False,
         "ctc: each language of the labels has tokens and a head of its own, and adapters in networks with room for them (MMS, "
         "wav2vec2-large-lv60); `transcribe --language` says which one is heard.",
         results=True,
     )
-    adapter_width: int = option(16, "--by-language: width inside adapters of a checkpoint that has none.", results=True)
+    adapter_width: int = option(
+        16, "--language-adapters: width inside adapters of a checkpoint that has none.", results=True
+    )
     epochs: float = option(10.0, "Passes over the training clips.", results=True)
     max_updates: int | None = option(None, "Steps of the optimiser, instead of --epochs.", results=True)
     learning_rate: float | None = option(
@@ -177,17 +179,17 @@ class TrainConfig(Validated):
         choices=("tri-stage", "cosine", "constant"),
         results=True,
     )
-    warmup_share: float = option(0.1, "Share of the updates in which the learning rate rises.", results=True)
+    warmup_ratio: float = option(0.1, "Share of the updates in which the learning rate rises.", results=True)
     max_warmup_updates: int | None = option(
         None, "Most updates in which it rises.", otherwise="no limit; for a projector 500", results=True
     )
-    hold_share: float = option(0.4, "tri-stage: share in which it stays.", results=True)
+    hold_ratio: float = option(0.4, "tri-stage: share in which it stays.", results=True)
     weight_decay: float | None = option(
         None, "AdamW's.", otherwise="0.01; for a projector or on features 0", results=True
     )
-    max_gradient: float = option(1.0, "Gradients are scaled down to this norm.", results=True)
+    max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm.", results=True)
     batch_seconds: float = option(100.0, "Padded audio seconds a batch; clips of like length share one.", results=True)
-    accumulate: int = option(1, "Batches an update, on each worker.", results=True)
+    gradient_accumulation_steps: int = option(1, "Batches an update, on each worker.", results=True)
     min_clip_seconds: float = option(0.1, "Shorter clips are dropped.", results=True)
     max_clip_seconds: float = option(30.0, "Longer clips are dropped.", results=True)
     freeze_feature_encoder: bool = option(
@@ -195,22 +197,24 @@ class TrainConfig(Validated):
         "Leave the convolutions as they are (trained all the same with --from-scratch and pretrain).",
         results=True,
     )
-    freeze_updates: int = option(
+    freeze_encoder_updates: int = option(
         0, "Updates in which only the head learns, before the transformer thaws.", results=True
     )
     freeze_encoder: bool = option(
         False,
-        "Whisper: only the decoder learns; --by-language: only what belongs to the languages.",
+        "Whisper: only the decoder learns; --language-adapters: only what belongs to the languages.",
         results=True,
     )
-    mask_time: float = option(0.05, "SpecAugment: share of frames that start a mask of 10 frames.", results=True)
-    mask_feature: float = option(0.0, "SpecAugment: share of features that start a mask of 10 features.", results=True)
+    mask_time_prob: float = option(0.05, "SpecAugment: share of frames that start a mask of 10 frames.", results=True)
+    mask_feature_prob: float = option(
+        0.0, "SpecAugment: share of features that start a mask of 10 features.", results=True
+    )
     speed_augment: float = option(0.0, "Clips are played up to this share faster or slower, e.g. 0.1.", results=True)
     noise_snr: float | None = option(
         None, "Half of the clips get noise, this many dB to 20 dB more below the speech.", results=True
     )
     dropout: float | None = option(None, "Of all layers.", otherwise="the checkpoint's own", results=True)
-    average_decay: float | None = option(
+    ema_decay: float | None = option(
         None, "Evaluate and keep an exponential average of the weights, e.g. 0.999.", results=True
     )
     gradient_checkpointing: bool = option(False, "Less memory, a third more time.")
@@ -243,11 +247,11 @@ class TrainConfig(Validated):
 
     def check(self) -> None:
         self.require_positive(
-            "epochs", "max_updates", "learning_rate", "batch_seconds", "accumulate", "max_clip_seconds", "workers",
-            "max_gradient", "evaluate_every", "patience", "save_minutes", "pseudo_weight", "stack", "projector_width",
-            "max_warmup_updates", "word_pieces", "adapter_width",
+            "epochs", "max_updates", "learning_rate", "batch_seconds", "gradient_accumulation_steps", "max_clip_seconds", "workers",
+            "max_grad_norm", "evaluate_every", "patience", "save_minutes", "pseudo_weight", "frame_stacking", "projector_width",
+            "max_warmup_updates", "vocab_size", "adapter_width",
         )  # fmt: skip
-        for name in ("frame_dropout", "no_speech_share", "label_smoothing"):
+        for name in ("frame_dropout", "no_speech_augment_prob", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"--{flag(name)} {getattr(self, name)}: expected a share from 0 to below 1")
         if self.features and self.projector:
@@ -260,10 +264,10 @@ class TrainConfig(Validated):
             raise UsageError(f"--lora-rank {self.lora_rank}: expected 0 or more")
         if not 0 <= self.speed_augment < 0.5:
             raise UsageError(f"--speed-augment {self.speed_augment}: expected a share from 0 to below 0.5")
-        if self.average_decay is not None and not 0 < self.average_decay < 1:
-            raise UsageError(f"--average-decay {self.average_decay}: expected a number between 0 and 1, such as 0.999")
-        if not (self.warmup_share >= 0 and self.hold_share >= 0 and self.warmup_share + self.hold_share <= 1):
-            raise UsageError("--warmup-share and --hold-share: expected shares that add up to at most 1")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UsageError(f"--ema-decay {self.ema_decay}: expected a number between 0 and 1, such as 0.999")
+        if not (self.warmup_ratio >= 0 and self.hold_ratio >= 0 and self.warmup_ratio + self.hold_ratio <= 1):
+            raise UsageError("--warmup-ratio and --hold-ratio: expected shares that add up to at most 1")
         if self.min_clip_seconds >= self.max_clip_seconds:
             raise UsageError(
                 f"--min-clip-seconds {self.min_clip_seconds:g}: expected less than --max-clip-seconds {self.max_clip_seconds:g}"

@@ -80,7 +80,7 @@ def forecast(
     results["prices"] = prices(config.price)
     results["notes"] = _notes(measured, config)
     if measured.cascade is not None:
-        results["second_model"] = measured.cascade._asdict()
+        results["second_pass_model"] = measured.cascade._asdict()
         results["notes"].append(describe(measured.cascade))
     return results
 

@@ -198,7 +198,7 @@ def _for_sample(config: JobConfig, output: str, total_s: float) -> JobConfig:
     return dataclasses.replace(
         config,
         plan=dataclasses.replace(config.plan, part_seconds=max(1.0, total_s / _NUM_PARTS)),
-        engine=dataclasses.replace(config.engine, shard=None, canary=0),
+        engine=dataclasses.replace(config.engine, array_task=None, verify_segments=0),
         output=dataclasses.replace(
             config.output, output=output, quiet=True, strict=False, overwrite=False, retry_rejected=False
         ),

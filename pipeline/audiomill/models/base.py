@@ -90,7 +90,7 @@ class Transcript(NamedTuple):
     fallback_level: int = 0
     failed_checks: tuple[str, ...] | None = None
     confidence: float | None = None
-    agreement: float | None = None
+    self_consistency: float | None = None
     nbest: tuple[Candidate, ...] | None = None
     first_pass_text: str | None = None
 

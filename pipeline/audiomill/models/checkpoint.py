@@ -128,8 +128,8 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
             "(embed and encode can use this one)"
         )
     search, is_ctc = text.decoder, POSTERIORS in checkpoint.gives
-    if not is_ctc and (search.keep_posteriors or (search.beam_size > 1 and BEAMS not in checkpoint.gives)):
-        option = "--keep-posteriors" if search.keep_posteriors else "--beam-size"
+    if not is_ctc and (search.save_posteriors or (search.beam_size > 1 and BEAMS not in checkpoint.gives)):
+        option = "--save-posteriors" if search.save_posteriors else "--beam-size"
         raise ModelError(f"{option}: {model} is no CTC model; use a ...ForCTC checkpoint, or leave it out")
     for name in ("lexicon", "hotwords") if not is_ctc else ("coverage_score",):
         if getattr(search, name):

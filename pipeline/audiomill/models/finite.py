@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiomill.errors import ModelError, RunFailed
+from audiomill.errors import ModelError, RunError
 
 
-def not_finite(what: str) -> RunFailed:
+def not_finite(what: str) -> RunError:
     """The error of a model that gives values that are not finite.
 
     Args:
         what: the first tensor that has them.
     """
-    return RunFailed(
+    return RunError(
         f"the model gives values that are not finite, first at {what}; "
         "expected numbers: run again with --precision fp32, or take another checkpoint"
     )

@@ -16,7 +16,7 @@ from audiomill.models.base import CONV, MIXED, CodesRequest, VectorRequest
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint, shape_of
 from audiomill.models.family import VECTORS
 from audiomill.models.shape import Shape
-from audiomill.models.vectors.mixture import mixture_weights
+from audiomill.models.vectors.layer_weights import mixture_weights
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
 
@@ -39,8 +39,8 @@ def settled_vectors(
         form["over_speech"] = config.pool_speech
         if shape.is_pooled:
             form["pool"] = _whole(config, checkpoint)
-        if config.mixture is not None:
-            weights = mixture_weights(config.mixture, shape, checkpoint.name, storage_options)
+        if config.layer_weights is not None:
+            weights = mixture_weights(config.layer_weights, shape, checkpoint.name, storage_options)
             yield VectorRequest(layer=MIXED, weights=weights, stride=config.frame_stride, **form)
             continue
         for layer in layer_numbers(config.layers, shape, "--layers"):
@@ -52,11 +52,11 @@ def _whole(config: EmbeddingsConfig, checkpoint: Checkpoint) -> str:
     if (
         config.pool not in ("none", "mean")
         or config.pool_speech
-        or config.mixture is not None
+        or config.layer_weights is not None
         or config.frame_stride > 1
     ):
         raise UsageError(
-            f"{checkpoint.name} makes one vector of a segment: leave out --pool, --pool-speech, --mixture and --frame-stride; "
+            f"{checkpoint.name} makes one vector of a segment: leave out --pool, --pool-speech, --layer-weights and --frame-stride; "
             "--segment vad gives a vector for each stretch of speech"
         )
     return "mean"

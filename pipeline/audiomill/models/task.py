@@ -16,7 +16,7 @@ from audiomill.text.calibrate import Numbers
 class TaskSpec:
     """`label`: the model's name in the tables; `hop`: from one frame to the next, `text_hop`: at the CTC head; `hops`: in
     hidden states that have another clock; `form`: what the model hears, see `audiomill.models.shape.Shape`; `second`: the
-    model that writes texts again which are less sure than `redo_below`; `calibration`: see `audiomill.text.calibrate`."""
+    model that writes texts again which are less sure than `second_pass_threshold`; `calibration`: see `audiomill.text.calibrate`."""
 
     label: str
     model: ModelConfig
@@ -27,7 +27,7 @@ class TaskSpec:
     hops: Mapping[int, int] = field(default_factory=dict)
     form: Form | None = None
     second: TaskSpec | None = None
-    redo_below: float | None = None
+    second_pass_threshold: float | None = None
     calibration: Numbers | None = None
 
     def hop_of(self, layer: int | None) -> Hop:

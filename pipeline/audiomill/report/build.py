@@ -39,7 +39,7 @@ from audiomill.watch.progress import counted, duration_text, size_text
 _FOLDER = "report"
 _MAX_CLIP_S = WINDOW_S
 MAX_REJECTIONS = 50
-_STAGES = ("read", "decode", "resample", "segment", "infer", "respell", "write")
+_STAGES = ("read", "decode", "resample", "segment", "infer", "redecode", "write")
 
 _Row = dict[str, Any]
 
@@ -248,13 +248,13 @@ def _notes(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
 def _charts(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
     seconds: defaultdict[str, float] = defaultdict(float)
     rejections: Counter[str] = Counter()
-    rungs: Counter[str] = Counter()
+    levels: Counter[str] = Counter()
     for entry in entries:
         for stage in _STAGES:
             if stage in entry["seconds"]:
                 seconds[stage] += entry["seconds"][stage]
         rejections.update(entry["rejections"])
-        rungs.update(entry.get("rungs", {}))
+        levels.update(entry.get("fallback_levels", {}))
     charts = [
         bars(
             "Where the time went",
@@ -274,9 +274,9 @@ def _charts(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
         )
     if rejections:
         charts.append(bars("Rejected, by reason", "recordings", *zip(*rejections.most_common(15), strict=True)))
-    if set(rungs) - {"0"}:
+    if set(levels) - {"0"}:
         names = {"0": "first attempt", "1": "full window", "2": "sampled, 0.4", "3": "sampled, 0.8", "4": "beam search", "5": "second model"}  # fmt: skip
-        ordered = sorted(rungs.items())
+        ordered = sorted(levels.items())
         charts.append(
             bars("Attempt that was kept", "segments", [names[k] for k, _ in ordered], [v for _, v in ordered])
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.stages import DecodeConfig
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.waveform import waveform_of
 from audiomill.watch.journal import redacted
@@ -53,7 +53,7 @@ class Listener:
         seconds = min(stop_s - start_s, self._max_seconds)
         try:
             pcm_T = waveform_of(self._decoder, planned, start_s, seconds, channel)
-        except Rejected as rejected:
+        except RecordingRejected as rejected:
             return _Sound(None, missing=redacted(f"{rejected.reason}: {rejected.detail}"))
         return _Sound(flac_uri(pcm_T), levels(pcm_T), len(pcm_T) / MODEL_SAMPLE_RATE)
 

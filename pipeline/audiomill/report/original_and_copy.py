@@ -14,7 +14,7 @@ import soundfile
 from audiomill.audio.clock import Form
 from audiomill.config.defaults import WINDOW_S
 from audiomill.config.resynthesize import FOLDER
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 from audiomill.html.page import Raw, table
 from audiomill.report.listen import data_uri
 from audiomill.resynthesis.copies import audio_of, flac, quality_of
@@ -67,7 +67,7 @@ def _segments(output: Place, ids: Collection[str]) -> dict[str, _Row]:
 def _line(row: _Row, segment: _Row, originals: Originals, folder: Place, rate: int) -> list[Any]:
     try:
         original: Any = _player(flac(originals.sound(segment)[: round(WINDOW_S * rate)], rate))
-    except Rejected as rejected:
+    except RecordingRejected as rejected:
         original = redacted(rejected.detail)
     file = io.BytesIO(audio_of(folder, row["segment_id"]).read())
     sound, _ = soundfile.read(file, frames=round(WINDOW_S * rate), dtype="float32", always_2d=True)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from audiomill.config.resynthesize import FOLDER, ResynthesizeConfig
 from audiomill.config.stages import ModelConfig
-from audiomill.errors import InputError, ModelError, Rejected, UsageError
+from audiomill.errors import InputError, ModelError, RecordingRejected, UsageError
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from audiomill.models.device import resolve_device
 from audiomill.models.family import Resynthesizer
@@ -247,7 +247,7 @@ class _Copier:
         }  # fmt: skip
         try:
             original_TK = self._originals.sound(segment)
-        except Rejected as rejected:
+        except RecordingRejected as rejected:
             return {**row, "error": f"{rejected.reason}: {rejected.detail}"}
         size = min(len(original_TK), len(copy_TK))
         first, second = original_TK[:size].mean(axis=1), copy_TK[:size].mean(axis=1)

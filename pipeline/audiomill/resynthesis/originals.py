@@ -14,7 +14,7 @@ from audiomill.audio.clock import Form
 from audiomill.audio.cutting.segment import whole_spec
 from audiomill.audio.recording import Cut
 from audiomill.config.stages import DecodeConfig
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -47,12 +47,12 @@ class Originals:
         """wave_TK of a row of the segments table.
 
         Raises:
-            Rejected: its recording cannot be read any more.
+            RecordingRejected: its recording cannot be read any more.
         """
         planned = self._planned[segment["recording_id"]]
         span = {"span_start_s": segment["start_s"], "span_duration_s": segment["stop_s"] - segment["start_s"]}
         cuts = [event for event in self._decoder.read({**planned, **span, "sidecars": None}) if isinstance(event, Cut)]
         mine = [cut.forms[0] for cut in cuts if cut.channel == segment["channel"]]
         if not mine:
-            raise Rejected("read", "no_samples", "the recording has no audio there any more")
+            raise RecordingRejected("read", "no_samples", "the recording has no audio there any more")
         return np.concatenate(mine)

@@ -19,7 +19,7 @@ from rich.console import Console
 from audiomill import schema
 from audiomill.config.jobs import JobConfig
 from audiomill.config.run import is_mine
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 from audiomill.models.device import usable_cores
 from audiomill.sources.entries import CHUNK
 from audiomill.sources.listing import Listing
@@ -68,7 +68,7 @@ def as_they_are_now(
     changed = [number for number, (before, after) in enumerate(pairs) if before != after and is_here[number]]
     if not changed:
         return plan
-    done = {part for part in ledger.done_parts(output) if is_mine(part, config.engine.shard)}
+    done = {part for part in ledger.done_parts(output) if is_mine(part, config.engine.array_task)}
     numbers = pa.array([row for row in changed if plan.column("part")[row].as_py() in done], pa.int64())
     mended = _with(plan, fresh, changed)
     before, after = plan.take(numbers), mended.take(numbers)
@@ -141,7 +141,7 @@ def _checksum(decoder: Decoder, row: dict[str, Any]) -> int | None:
     """As `recordings.checksum`; None where the recording is rejected."""
     try:
         return next(event.ending.checksum for event in decoder.read(row) if isinstance(event, Finished))
-    except Rejected:
+    except RecordingRejected:
         return None
 
 

@@ -34,7 +34,7 @@ def diarizer_task(config: JobConfig) -> Iterator[ModelTask]:
     if wanted.speakers == AUTO:
         first = config.tasks[0].model
         model = ModelConfig(model=wanted.diarizer, device=first.device, precision="fp32")
-        yield ModelTask(model=model, voice_model=wanted.voice_model)
+        yield ModelTask(model=model, speaker_model=wanted.speaker_model)
 
 
 def tagger_task(config: JobConfig) -> Iterator[ModelTask]:
@@ -71,11 +71,11 @@ def check_diarizer(task: ModelTask, checkpoint: Checkpoint, options: dict[str, A
             f"--diarizer {task.model.model}: tells no speakers ({checkpoint.family.checkpoints}); use pyannote segmentation 3.0 "
             "or Nemotron 3 Diarization"
         )
-    assert task.voice_model is not None, "the task has one"
-    result = find_checkpoint(ModelConfig(model=task.voice_model), options)
+    assert task.speaker_model is not None, "the task has one"
+    result = find_checkpoint(ModelConfig(model=task.speaker_model), options)
     if VOICES not in result.gives:
         raise ModelError(
-            f"--voice-model {task.voice_model}: makes no vectors of voices ({result.family.checkpoints}); use campplus, resemblyzer "
+            f"--speaker-model {task.speaker_model}: makes no vectors of voices ({result.family.checkpoints}); use campplus, resemblyzer "
             "or a folder of one"
         )
 
@@ -90,7 +90,7 @@ def check_listener(task: ModelTask, checkpoint: Checkpoint) -> None:
         raise UsageError(
             f"--tagger {task.model.model}: tags no sound ({checkpoint.family.checkpoints}); use an AST checkpoint"
         )
-    for what, gives, option in ((task.voice_model, TURNS, "--diarizer"), (task.num_tags, TAGS, "--tagger")):
+    for what, gives, option in ((task.speaker_model, TURNS, "--diarizer"), (task.num_tags, TAGS, "--tagger")):
         if not what and checkpoint.gives == {gives}:
             raise UsageError(f"{task.model.model}: gives {gives} and nothing else: name it with {option}")
 
@@ -113,11 +113,11 @@ def speakers_want(config: JobConfig) -> SpeakersWant | None:
     by_channel = wanted.speakers == CHANNEL
     return SpeakersWant(
         by_channel=by_channel,
-        rule=Rule(distance=wanted.speaker_distance),
+        rule=Rule(distance=wanted.clustering_threshold),
         num_speakers=wanted.num_speakers,
         max_speakers=wanted.max_speakers,
-        model=None if by_channel else without_credentials(voice_name(wanted.voice_model)),
-        keeps_voices=wanted.keep_voices,
+        model=None if by_channel else without_credentials(voice_name(wanted.speaker_model)),
+        keeps_voices=wanted.save_speaker_embeddings,
     )
 
 

@@ -70,9 +70,9 @@ def engine_line(config: JobConfig) -> str:
 
 def check_places(config: JobConfig) -> None:
     """Raises UsageError for places that the engine cannot share."""
-    if config.engine.shard is not None and (config.output.overwrite or config.output.retry_rejected):
+    if config.engine.array_task is not None and (config.output.overwrite or config.output.retry_rejected):
         raise UsageError(
-            "--shard: --overwrite and --retry-rejected touch every shard's parts; run them once without it"
+            "--array-task: --overwrite and --retry-rejected touch every shard's parts; run them once without it"
         )
     in_memory = [url for url in (*config.inputs, config.output.output) if protocol(url) == "memory"]
     if in_memory and config.engine.engine == "ray":

@@ -18,11 +18,11 @@ from rich.console import Console
 from audiomill.config.fields import build, defaults_of, typed
 from audiomill.config.jobs import BY_NAME, JobConfig
 from audiomill.config.run import is_mine
-from audiomill.errors import RunFailed, UsageError
+from audiomill.errors import RunError, UsageError
 from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
 from audiomill.runs.planning import listing_of, plan_of, with_access, with_part_seconds
-from audiomill.runs.poison_isolation import isolate, retry
-from audiomill.runs.record import record_canary, run_record
+from audiomill.runs.poison_isolation import isolate, retry_rejected
+from audiomill.runs.record import record_verification, run_record
 from audiomill.runs.resolve_checkpoints import found_tasks
 from audiomill.runs.resolve_config import settle
 from audiomill.sources.listing import Listing
@@ -71,7 +71,7 @@ def run_job(
 
     Raises:
         UsageError: an input, a model, an option or the output cannot be used.
-        RunFailed: parts could not be finished, or the canary found a difference.
+        RunError: parts could not be finished, or the canary found a difference.
     """
     started = time.time()
     asked, config = config, with_engine(config)
@@ -89,7 +89,7 @@ def run_job(
             console.print(engine_line(asked), highlight=False, soft_wrap=True)
         if config.output.overwrite:
             ledger.clear(output, table_names())
-            if not config.speakers.keep_voices:
+            if not config.speakers.save_speaker_embeddings:
                 drop_voices(output)
         remove_stale_temporaries(output)
         ledger.guard(output, fields, run_record(config), defaults_of(*BY_NAME.values()))
@@ -103,7 +103,7 @@ def run_job(
         with tracer(config.watch.traces, console) as traced:
             gained_s: float | None = None
             if config.output.retry_rejected:
-                todo, gained_s = retry(plan, spec, engine, console)
+                todo, gained_s = retry_rejected(plan, spec, engine, console)
             else:
                 todo = _run(plan, spec, engine, console, config, traced, enough)
             if enough():
@@ -155,7 +155,7 @@ def _run(
     todo = {
         part: rows
         for part, rows in split_by_part(plan).items()
-        if part not in done and is_mine(part, config.engine.shard)
+        if part not in done and is_mine(part, config.engine.array_task)
     }
     if not todo:
         return todo
@@ -163,7 +163,9 @@ def _run(
         forget_failures(spec.output, part)
     if done and not config.output.quiet:
         _tell_done(console, plan, done)
-    spec = dataclasses.replace(spec, canary=choose_segments(list(todo), config.engine.canary, spec.digest))
+    spec = dataclasses.replace(
+        spec, verify_segments=choose_segments(list(todo), config.engine.verify_segments, spec.digest)
+    )
     planned_s = {part: sum(rows.column("planned_s").to_pylist()) for part, rows in todo.items()}
     meter = Meter(planned_s, {part: _bytes(rows) for part, rows in todo.items()}, spec.engine.num_actors)
     tell(
@@ -225,8 +227,8 @@ def _passes(
                     entry = json.loads(row["entry"])
                     meter.part_done(entry)
                     tell_part(console, entry, json.loads(row["rejected"]))
-                    if entry["canary"]:
-                        _check_canary(Difference(**entry["canary"]), spec)
+                    if entry["verification"]:
+                        _check_verification(Difference(**entry["verification"]), spec)
                     yield entry
         done = ledger.done_parts(spec.output)
         missing = {part: rows for part, rows in todo.items() if part not in done}
@@ -242,21 +244,21 @@ def _bytes(rows: pa.Table) -> int:
     return sum(size or 0 for kind, size in pairs if kind in KNOWS_SIZE)
 
 
-def _check_canary(difference: Difference, spec: RunSpec) -> None:
+def _check_verification(difference: Difference, spec: RunSpec) -> None:
     """Raises RunFailed when a batch gave something else than its segments give alone, or a model than transformers' own."""
     loosest = max(spec.precisions, key=lambda name: name != "fp32")
     wrong, unlike = verdict(difference, loosest), differs_from_transformers(difference, loosest)
     if wrong is None and unlike is None:
         return
-    record_canary(spec.output, difference)
+    record_verification(spec.output, difference)
     if wrong is not None:
-        raise RunFailed(
-            f"canary: segments give something else in a batch than alone: {wrong}. Results cannot be trusted; "
-            "try --precision fp32 or another version of torch, or turn the check off with --canary 0"
+        raise RunError(
+            f"verification: segments give something else in a batch than alone: {wrong}. Results cannot be trusted; "
+            "try --precision fp32 or another version of torch, or turn the check off with --verify-segments 0"
         )
-    raise RunFailed(
-        f"canary: {unlike}. The checkpoint is read otherwise here than there: please report it with its config.json and "
-        "preprocessor files; --canary 0 turns the check off"
+    raise RunError(
+        f"verification: {unlike}. The checkpoint is read otherwise here than there: please report it with its config.json and "
+        "preprocessor files; --verify-segments 0 turns the check off"
     )
 
 
@@ -273,8 +275,8 @@ def _finish(output: Place, todo: dict[int, pa.Table], started: float, gained_s: 
         summary = summarise(entries, todo, started, gained_s, spec)
         missing = set(plan.column("part").to_pylist()) - {entry["part"] for entry in entries}
         summary["num_parts_left"] = len(missing)
-        if missing and spec.engine.shard is None:
-            raise RunFailed(
+        if missing and spec.engine.array_task is None:
+            raise RunError(
                 f"{len(missing)} parts are not finished, the first is {min(missing)}; run the same command again"
             )
         if missing and not missing & ledger.done_parts(output):
@@ -297,7 +299,7 @@ def _check_counts(plan: pa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         accounted = entry["num_recordings"] + entry["num_rejections"]
         if accounted != planned[entry["part"]]:
-            raise RunFailed(
+            raise RunError(
                 f"part {entry['part']}: {planned[entry['part']]} recordings planned, {accounted} accounted for; "
                 f"delete ledger/{part_name(entry['part'])}.json and run the same command again"
             )
@@ -305,12 +307,12 @@ def _check_counts(plan: pa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
 
 def _record(output: Place, summary: Summary, spec: RunSpec) -> None:
     """Keeps what this run did."""
-    difference = Difference(**summary["canary"])
+    difference = Difference(**summary["verification"])
     if difference.num_segments:
-        record_canary(output, difference)
-        if spec.engine.canary:
-            _check_canary(difference, spec)
+        record_verification(output, difference)
+        if spec.engine.verify_segments:
+            _check_verification(difference, spec)
     if summary["num_parts_this_run"]:
         stamp = summary["finished"].replace(":", "").replace("+0000", "Z")
-        shard = "" if spec.engine.shard is None else "-shard-" + spec.engine.shard.replace("/", "-of-")
+        shard = "" if spec.engine.array_task is None else "-shard-" + spec.engine.array_task.replace("/", "-of-")
         output.join("ledger", f"run-{stamp}{shard}.json").write(json.dumps(summary, indent=1, sort_keys=True).encode())

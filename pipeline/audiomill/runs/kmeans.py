@@ -15,7 +15,7 @@ from rich.console import Console
 
 from audiomill.config.jobs import KmeansJobConfig
 from audiomill.config.representations import KmeansConfig
-from audiomill.errors import RunFailed, UsageError
+from audiomill.errors import RunError, UsageError
 from audiomill.models.checkpoint import fingerprint
 from audiomill.models.requested_outputs import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
@@ -51,7 +51,7 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
 
     Raises:
         UsageError: an input, the model, an option or the output cannot be used, or there are too few frames.
-        RunFailed: parts could not be read.
+        RunError: parts could not be read.
     """
     job, kmeans = with_engine(config.job()), config.kmeans
     check_places(job)
@@ -136,7 +136,7 @@ def _drawn(
                     progress.part_done(seconds, planned_s[part], sum(values.values()))
     if missing:
         why = failure_of(spec.output, min(missing)) or "its workers died"
-        raise RunFailed(
+        raise RunError(
             f"part {min(missing)} failed: {why}; take its recordings out, or see `audiomill embed` for which it is"
         )
     return reservoir.frames(), {"audio_s": audio_s, "rejections": dict(reasons)}

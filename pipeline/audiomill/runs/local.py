@@ -65,7 +65,7 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
         folder: takes the results, under the row's number in place of a part's; see `stages.write.saved_results`.
     """
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
-    spec = dataclasses.replace(spec, canary={})
+    spec = dataclasses.replace(spec, verify_segments={})
     with _Pieces(parts, spec) as pieces:
         for result in infer_all(iter(pieces), pieces.is_waiting, spec, folder):
             save_result(result, folder)

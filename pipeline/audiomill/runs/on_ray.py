@@ -34,7 +34,7 @@ import ray.util.scheduling_strategies
 import audiomill
 from audiomill import schema
 from audiomill.config.run import EngineConfig
-from audiomill.errors import RunFailed, UsageError
+from audiomill.errors import RunError, UsageError
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features
 from audiomill.runs.process_pool import Processes
@@ -150,7 +150,7 @@ def run_isolated(rows: dict[int, dict[str, Any]], spec: RunSpec, folder: Place) 
     parts = [(number, pa.Table.from_pylist([row], schema=schema.PLAN)) for number, row in rows.items()]
     # One at a time in an actor: what waits there with a recording that kills it would be taken down with it. Errors are
     # noted in the folder: the numbers here are not those of parts.
-    spec = dataclasses.replace(spec, canary={})
+    spec = dataclasses.replace(spec, verify_segments={})
     for _ in _stream(parts, spec, lambda result: save_result(result, folder), folder, num_waiting=1):
         pass
 
@@ -317,7 +317,7 @@ def train(function: Callable[[], None], workers: int, device: str, address: str 
     folders of the training: a shared file system, where there is more than one node.
 
     Raises:
-        RunFailed: a worker failed again and again.
+        RunError: a worker failed again and again.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -335,4 +335,4 @@ def train(function: Callable[[], None], workers: int, device: str, address: str 
         try:
             trainer.fit()
         except Exception as error:  # Ray wraps what a worker raised in errors of its own
-            raise RunFailed(f"Ray Train: {' '.join(str(error).split())[-300:]}; run the same command again") from error
+            raise RunError(f"Ray Train: {' '.join(str(error).split())[-300:]}; run the same command again") from error

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.runs.changes import as_they_are_now
 from audiomill.runs.moved import without_aliases
 from audiomill.sources.listing import Listing
@@ -101,7 +101,7 @@ def plan_of(
                 _tell_sizes(console, addition, spec, config)
             output.join("_SUCCESS").remove()
             return addition if plan is None else pa.concat_tables([plan, addition])
-    raise RunFailed(f"{output.url}: the plan could not be written in {MAX_TRIES} tries; is the place writable?")
+    raise RunError(f"{output.url}: the plan could not be written in {MAX_TRIES} tries; is the place writable?")
 
 
 def _tell_left_out(console: Console, listing: Listing) -> None:

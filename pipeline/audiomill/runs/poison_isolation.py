@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from audiomill.errors import RunFailed, UsageError
+from audiomill.errors import RunError, UsageError
 from audiomill.stages.failures import failure_of, hung_on
 from audiomill.stages.heartbeat import forget_progress
 from audiomill.stages.spec import RunSpec
@@ -41,14 +41,14 @@ def isolate(
     why = failure_of(spec.output, part)
     if why is not None:
         # An error that Python could raise is ours or the environment's, not a poisonous recording.
-        raise RunFailed(f"part {part} failed: {why}; fix it and run the same command again")
+        raise RunError(f"part {part} failed: {why}; fix it and run the same command again")
     forget_progress(spec.output, part)
     results = [result for outcome in _apart(rows, spec, engine) for result in outcome]
     reasons = [r["reason"] for result in results for r in result.row["rejections"]]
-    num_crashed, num_hung = reasons.count("worker_crashed"), reasons.count("hung")
+    num_crashed, num_hung = reasons.count("worker_crashed"), reasons.count("model_timeout")
     if num_crashed + num_hung == len(rows) > 1:
-        what = "died" if num_crashed else "hung"
-        raise RunFailed(f"part {part}: its workers {what} on every recording; run again with --verbose to see why")
+        what = "died" if num_crashed else "model_timeout"
+        raise RunError(f"part {part}: its workers {what} on every recording; run again with --verbose to see why")
     tables = assemble(results, spec.tables)
     planned = [row["id"] for row in rows]
     entry = write_part(spec.output, part, planned, tables, results, spec.tables, spec.digest, time.perf_counter())
@@ -73,9 +73,9 @@ def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> lis
 def _failed(row: dict[str, Any], notes: Place, number: int) -> Result:
     """The rejection of a recording that never gave a result, by what its worker left in the notes."""
     named = {name: row[name] for name in ("id", "source", "member")}
-    error, hung = failure_of(notes, number), hung_on(notes, number)
-    if hung is not None:
-        reason, detail = "hung", f"{hung}, also alone"
+    error, model_timeout = failure_of(notes, number), hung_on(notes, number)
+    if model_timeout is not None:
+        reason, detail = "model_timeout", f"{model_timeout}, also alone"
     elif error is not None:
         reason, detail = "model_failed", f"expected an answer, got {error}"
     else:
@@ -83,10 +83,12 @@ def _failed(row: dict[str, Any], notes: Place, number: int) -> Result:
         detail = "expected an answer, got dead workers each time this recording was run, also alone"
     rejection = {**named, "stage": "infer", "reason": reason, "detail": detail}
     empty: dict[str, Any] = {name: [] for name in ("segments", "lost", "failures", "endings", "seconds", "planned")}
-    return Result({**empty, "rejections": [rejection], "began": None, "canary": None}, {})
+    return Result({**empty, "rejections": [rejection], "began": None, "verification": None}, {})
 
 
-def retry(plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console) -> tuple[dict[int, pa.Table], float]:
+def retry_rejected(
+    plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console
+) -> tuple[dict[int, pa.Table], float]:
     """Runs the rejected recordings again and puts what now works in their place.
 
     Returns:

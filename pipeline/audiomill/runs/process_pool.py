@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiomill.audio.clock import seconds_from_samples
-from audiomill.errors import WorkerDied
+from audiomill.errors import WorkerDiedError
 from audiomill.models.device import usable_cores
 from audiomill.stages.failures import reported
 from audiomill.stages.heartbeat import Heartbeat
@@ -173,7 +173,7 @@ class _Team:
                 piece = next(self._pieces, None)
             if piece is None:
                 return False
-            with contextlib.suppress(WorkerDied):  # of which notes are left
+            with contextlib.suppress(WorkerDiedError):  # of which notes are left
                 self._done.put(self._processes.infer(piece, process, self._notes))
             return True
 

@@ -39,7 +39,7 @@ def run_record(config: JobConfig) -> dict[str, Any]:
 def _vocabulary(config: JobConfig) -> dict[str, Any]:
     """What the numbers in the posteriors table stand for."""
     for task in config.tasks:
-        if task.transcripts is not None and task.transcripts.decoder.keep_posteriors:
+        if task.transcripts is not None and task.transcripts.decoder.save_posteriors:
             vocabulary = vocabulary_of(
                 find_checkpoint(task.model, config.plan.storage_options),
                 task.transcripts.language,
@@ -49,13 +49,13 @@ def _vocabulary(config: JobConfig) -> dict[str, Any]:
     return {}
 
 
-def record_canary(output: Place, difference: Difference) -> None:
+def record_verification(output: Place, difference: Difference) -> None:
     """Adds what the canary found to run.json."""
     place = output.join("run.json")
     record = json.loads(place.read())
     results = {**difference._asdict(), "relative_l2": float(f"{difference.relative_l2:.3g}")}
-    if record.get("canary") != results:
-        place.write(json.dumps({**record, "canary": results}, indent=2, sort_keys=True).encode())
+    if record.get("verification") != results:
+        place.write(json.dumps({**record, "verification": results}, indent=2, sort_keys=True).encode())
 
 
 def _version(package: str) -> str | None:

@@ -10,7 +10,7 @@ from audiomill.errors import UsageError
 from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, shape_of
 from audiomill.models.shape import Shape
 from audiomill.runs.diarization_setup import check_diarizer, check_listener, diarizer_task, tagger_task
-from audiomill.runs.second_model import second_checkpoint
+from audiomill.runs.second_pass_model import second_checkpoint
 from audiomill.tables.outputs import OUTPUTS
 
 
@@ -36,7 +36,7 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
         checkpoint = find_checkpoint(task.model, config.plan.storage_options)
         if task.transcripts is not None:
             check_options(checkpoint, task.model.model, task.transcripts)
-        if task.voice_model is not None:
+        if task.speaker_model is not None:
             check_diarizer(task, checkpoint, config.plan.storage_options)
         check_listener(task, checkpoint)
         second = second_checkpoint(task, checkpoint, config.plan.storage_options)
@@ -51,8 +51,10 @@ def _check_beside(tasks: Sequence[ModelTask]) -> None:
     """Raises UsageError for what only the first model that transcribes can be asked."""
     for task in [task for task in tasks if task.transcripts is not None][1:]:
         text = task.transcripts
-        if text is not None and (text.decoder.keep_posteriors or text.decoder.agreement or text.redo_below is not None):
+        if text is not None and (
+            text.decoder.save_posteriors or text.decoder.consistency_samples or text.second_pass_threshold is not None
+        ):
             raise UsageError(
-                f"{task.model.model}: keep_posteriors, agreement and redo_below are for the first model that transcribes; "
+                f"{task.model.model}: keep_posteriors, consistency_samples and redo_below are for the first model that transcribes; "
                 "its texts stand in segments, this one's in transcripts"
             )

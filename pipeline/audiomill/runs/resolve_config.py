@@ -31,7 +31,7 @@ from audiomill.runs.diarization_setup import (
     with_splits,
 )
 from audiomill.runs.resolve_checkpoints import FoundTask
-from audiomill.runs.second_model import (
+from audiomill.runs.second_pass_model import (
     PRECISION,
     SECOND_PRECISION,
     kind_of,
@@ -126,8 +126,8 @@ def _model_fields(
         **({"align": True} if is_aligner else {}),
         **_decoder_fields(task.config, options),
     }
-    if task.config.voice_model is not None:
-        results["voice-model"] = voice_print(task.config.voice_model, options)
+    if task.config.speaker_model is not None:
+        results["voice-model"] = voice_print(task.config.speaker_model, options)
     if task.second is not None:
         results |= {"second-model": fingerprint(task.second), "second-model-files": file_hashes(Path(task.second.path))}
     if spec.calibration is not None:
@@ -169,10 +169,12 @@ def _task_spec(
         others |= more
     text, second = config.transcripts, None
     if text is not None and task.second is not None:
-        is_last_rung = text.redo_below is None
+        is_last_rung = text.second_pass_threshold is None
         second = None if is_last_rung else second_spec(task.second, text, model, device, features, before)
-        text = dataclasses.replace(text, second_model=task.second.name if is_last_rung else None, redo_below=None)
-    turns = None if config.voice_model is None else DiarizationRequest(voices=voice_name(config.voice_model))
+        text = dataclasses.replace(
+            text, second_pass_model=task.second.name if is_last_rung else None, second_pass_threshold=None
+        )
+    turns = None if config.speaker_model is None else DiarizationRequest(voices=voice_name(config.speaker_model))
     requested = RequestedOutputs(transcripts=text, aligns=aligns, turns=turns, tags=config.num_tags, **results)
     spec = TaskSpec(
         label=without_credentials(model.model),
@@ -184,7 +186,7 @@ def _task_spec(
         form=task.shape.form,
         second=second,
         calibration=read_calibration(config.transcripts, options),
-        redo_below=None if config.transcripts is None else config.transcripts.redo_below,
+        second_pass_threshold=None if config.transcripts is None else config.transcripts.second_pass_threshold,
         batch_samples=samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
     )
     return spec, others
@@ -254,8 +256,8 @@ def stream_spec(spec: SegmentSpec, chunks: ChunksConfig, tasks: Sequence[FoundTa
     return dataclasses.replace(
         spec,
         chunk=in_steps(chunks.chunk_seconds, step),
-        context=in_steps(chunks.left_seconds, step),
-        right=samples_from_seconds(chunks.right_seconds),
+        context=in_steps(chunks.left_context_seconds, step),
+        right=samples_from_seconds(chunks.look_ahead_seconds),
         at_quiet_moments=False,
         measures_speech=False,
     )
@@ -283,7 +285,7 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask], marks_speech
     return spec_from_seconds(
         kind=kind,
         max_length_s=window,
-        context_s=config.context_seconds if has_frames and kind != "vad" else 0.0,
+        context_s=config.chunk_overlap_seconds if has_frames and kind != "vad" else 0.0,
         max_whole_s=_longest_whole(tasks, window) if is_whole else window,
         at_quiet_moments=reads_alone,
         measures_speech=reads_alone and kind != "vad",

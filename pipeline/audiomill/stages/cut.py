@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from audiomill import schema
 from audiomill.audio.recording import Cut
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 from audiomill.stages.read import Finished
 
 
@@ -48,7 +48,7 @@ def cut_part(
                     yield from piece.add_cut(row, event)
                 else:
                     yield from piece.finish_recording(row, event)
-        except Rejected as rejected:
+        except RecordingRejected as rejected:
             piece.reject(row, rejected)
     yield piece.close(last=True, planned=[row["id"] for row in rows])
 
@@ -125,7 +125,7 @@ class _PieceBuilder:
         for stage, seconds in finished.seconds.items():
             self._seconds[stage] += seconds
 
-    def reject(self, row: dict[str, Any], rejected: Rejected) -> None:
+    def reject(self, row: dict[str, Any], rejected: RecordingRejected) -> None:
         self._seam = []
         keep = [index for index, cut in enumerate(self._cuts) if cut["recording_id"] != row["id"]]
         self._cuts, self._pcm = [self._cuts[i] for i in keep], [self._pcm[i] for i in keep]

@@ -26,7 +26,7 @@ from audiomill.audio.ffmpeg import tracks_of
 from audiomill.audio.recording import Cut, StageClock
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 from audiomill.sources.shards import ShardReader
 from audiomill.stages.read import Finished, read_recording
 
@@ -110,7 +110,7 @@ def _serve(
             _expect_progress_within(0)  # a busy reader of our answers is no hang
             _answer(event, answers)
             progress()
-    except Rejected as rejected:
+    except RecordingRejected as rejected:
         _expect_progress_within(0)
         _send(
             answers, {"kind": "rejected", "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}

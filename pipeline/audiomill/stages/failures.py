@@ -6,7 +6,7 @@ import contextlib
 import traceback
 from collections.abc import Iterator
 
-from audiomill.errors import WorkerDied, WorkerHung
+from audiomill.errors import WorkerDiedError, WorkerTimeoutError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name
 
@@ -48,10 +48,10 @@ def reported(part: int, notes: Place) -> Iterator[None]:
     """Leaves what is known about a failing part. A process that died tells nothing: it may not have been its fault."""
     try:
         yield
-    except WorkerHung as hung:
+    except WorkerTimeoutError as hung:
         hung_place(notes, part).write(str(hung).encode())
         raise
-    except WorkerDied:
+    except WorkerDiedError:
         raise
     except Exception:
         failure_place(notes, part).write(traceback.format_exc().encode())

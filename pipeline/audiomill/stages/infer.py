@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.fingerprint import fingerprint
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.models.base import OnProgress, Prediction, Utterance
 from audiomill.models.task import LoadedTask
 from audiomill.stages.answers.batching import Batched
@@ -33,7 +33,11 @@ from audiomill.tables.speaker_tables import HEARD
 
 
 def infer_piece(
-    piece: pa.Table, tasks: Sequence[LoadedTask], wanted: Tables, canary: int, on_progress: OnProgress | None = None
+    piece: pa.Table,
+    tasks: Sequence[LoadedTask],
+    wanted: Tables,
+    verify_segments: int,
+    on_progress: OnProgress | None = None,
 ) -> pa.Table:
     """Runs the models over one piece.
 
@@ -41,7 +45,7 @@ def infer_piece(
         piece: one row of `schema.PIECE`.
         tasks: the models and what is wanted of each.
         wanted: the tables of the run.
-        canary: segments to compute again alone, see `audiomill.stages.answers.parity_check`.
+        verify_segments: segments to compute again alone, see `audiomill.stages.answers.parity_check`.
         on_progress: told how many segments and samples the first model has answered, as it goes.
 
     Returns:
@@ -49,7 +53,7 @@ def infer_piece(
         is lost for all. An error costs the recording that it comes from and no other.
 
     Raises:
-        RunFailed: several recordings that all failed in the same way, or values that are not finite: no fault of the audio.
+        RunError: several recordings that all failed in the same way, or values that are not finite: no fault of the audio.
     """
     began, before = time.time(), time.perf_counter()
     passed_on = ("part", "piece", "last", "endings", "rejections", "planned")
@@ -60,11 +64,11 @@ def infer_piece(
     tasks[0].model.on_progress = on_progress
     by_task = [_in_form(piece, cuts, utterances, tasks, task) for task in tasks]
     try:
-        results = _infer_segments(cuts, by_task, tasks, wanted, canary, row["part"])
-    except RunFailed:
+        results = _infer_segments(cuts, by_task, tasks, wanted, verify_segments, row["part"])
+    except RunError:
         raise
     except Exception as error:
-        results = _infer_by_recording(cuts, by_task, tasks, wanted, error, canary, row["part"])
+        results = _infer_by_recording(cuts, by_task, tasks, wanted, error, verify_segments, row["part"])
     _check_some_work(cuts, results)
     result = {
         **{name: row[name] for name in passed_on},
@@ -73,7 +77,7 @@ def infer_piece(
         "failures": [(name, told(error)) for name, error in results.errors.items()],
         "seconds": list(_seconds(row["seconds"], before, results).items()),
         "began": began,
-        "canary": None if results.difference is None else json.dumps(results.difference._asdict()),
+        "verification": None if results.difference is None else json.dumps(results.difference._asdict()),
     }
     return pack(Result(result, results.frames))
 
@@ -100,7 +104,7 @@ def _infer_segments(
     utterances: Sequence[Sequence[Utterance]],
     tasks: Sequence[LoadedTask],
     wanted: Tables,
-    canary: int,
+    verify_segments: int,
     seed: int,
 ) -> _Inferred:
     """What each task makes of its own `utterances`."""
@@ -117,7 +121,7 @@ def _infer_segments(
     compared = list(map(_compared, batched, good_utterances, answers))
     if at is not None:
         compared.insert(at, who.heard)
-    difference = _canary(everyone, compared, canary, seed)
+    difference = _verify(everyone, compared, verify_segments, seed)
     first, answers = answers, list(map(decode_with_fallback, tasks, good_utterances, answers))
     texts = transcribe(tasks, good_utterances[0], first, answers)
     transcripts = texts.main(tasks)
@@ -158,15 +162,15 @@ def _faults_are_ours(table: str, part: int) -> Iterator[None]:
     """What goes wrong where no model computes is no recording's fault: it ends the run, with its place.
 
     Raises:
-        RunFailed: in place of whatever is raised inside.
+        RunError: in place of whatever is raised inside.
     """
     try:
         yield
-    except RunFailed:
+    except RunError:
         raise
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        raise RunFailed(
+        raise RunError(
             f"part {part}: the rows of {table} could not be made ({told(error)}, {where.filename.rsplit('/', 1)[-1]}:{where.lineno}); "
             "this is a fault of audiomill and not of the audio: please report it"
         ) from error
@@ -199,7 +203,7 @@ def _infer_by_recording(
     tasks: Sequence[LoadedTask],
     wanted: Tables,
     error: Exception,
-    canary: int,
+    verify_segments: int,
     seed: int,
 ) -> _Inferred:
     """Recording by recording, after something failed for all together: what fails again alone is lost. The exactness check
@@ -216,10 +220,10 @@ def _infer_by_recording(
                 [[task_utterances[at] for at in mine] for task_utterances in utterances],
                 tasks,
                 wanted,
-                canary,
+                verify_segments,
                 seed,
             )
-        except RunFailed:
+        except RunError:
             raise
         except Exception as alone:
             result.errors[name] = alone
@@ -228,7 +232,7 @@ def _infer_by_recording(
             )
             continue
         if each.difference is not None:
-            canary = max(0, canary - each.difference.num_segments)
+            verify_segments = max(0, verify_segments - each.difference.num_segments)
             result.difference = largest([*([result.difference] if result.difference else []), each.difference])
         result.segments += each.segments
         result.frames = {
@@ -247,7 +251,7 @@ def _check_some_work(cuts: Sequence[dict[str, Any]], inferred: _Inferred) -> Non
     names = {cut["recording_id"] for cut in cuts}
     kinds = {type(error) for error in inferred.errors.values()}
     if len(names) > 1 and not inferred.segments and inferred.errors.keys() == names and len(kinds) == 1:
-        raise RunFailed(f"the models fail on every recording: {told(next(iter(inferred.errors.values())))}")
+        raise RunError(f"the models fail on every recording: {told(next(iter(inferred.errors.values())))}")
 
 
 def told(error: BaseException) -> str:
@@ -259,7 +263,7 @@ def _fingerprint(utterance: Utterance) -> int:
     return fingerprint(utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right])
 
 
-def _canary(
+def _verify(
     tasks: Sequence[LoadedTask],
     compared: Sequence[tuple[Sequence[Utterance], Sequence[Prediction]]],
     count: int,

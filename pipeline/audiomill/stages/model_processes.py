@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from audiomill import errors
 from audiomill.config.defaults import WALL_FACTOR
-from audiomill.errors import RunFailed, UsageError, WorkerDied, WorkerHung
+from audiomill.errors import RunError, UsageError, WorkerDiedError, WorkerTimeoutError
 from audiomill.models.base import OnProgress
 from audiomill.models.device import usable_cores
 from audiomill.stages.child_processes import Idle, command_of
@@ -90,25 +90,27 @@ class ModelProcesses:
         self._process: _Process | None = None
         self._is_busy = False
         try:
-            with contextlib.suppress(WorkerDied):  # killed while it loads, as any process may be once
+            with contextlib.suppress(WorkerDiedError):  # killed while it loads, as any process may be once
                 self._loaded()
             self._loaded()
         except BaseException:
             self.close()
             raise
 
-    def infer(self, piece: pa.Table, canary: int, on_progress: OnProgress, threads: int | None = None) -> pa.Table:
+    def infer(
+        self, piece: pa.Table, verify_segments: int, on_progress: OnProgress, threads: int | None = None
+    ) -> pa.Table:
         """See `audiomill.stages.infer.infer_piece`; `threads`: that compute this piece, None: as before.
 
         Raises:
-            WorkerDied: the process died. The next call starts another.
-            WorkerHung: it was killed, because there was no sign of life for `--model-timeout`.
+            WorkerDiedError: the process died. The next call starts another.
+            WorkerTimeoutError: it was killed, because there was no sign of life for `--model-timeout`.
             RunFailed, UsageError: as the models raised it.
         """
         process = self._loaded()
         cores = threads or self._threads or usable_cores()
         limit = _Limit(process.child.pid, self._spec.engine.model_timeout, cores)
-        self._send(("infer", to_ipc(piece), self._spec.tables, canary, threads))
+        self._send(("infer", to_ipc(piece), self._spec.tables, verify_segments, threads))
         while True:
             kind, *payload = self._answer(limit)
             if kind == "result":
@@ -161,7 +163,7 @@ class ModelProcesses:
             while not channel.poll(LOOK_S):
                 if limit is not None and (passed := limit.passed()) is not None:
                     self._death()
-                    raise WorkerHung(passed)
+                    raise WorkerTimeoutError(passed)
             answer: tuple[Any, ...] = channel.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
@@ -170,11 +172,11 @@ class ModelProcesses:
             raise _raised(*answer[1:])
         return answer
 
-    def _death(self) -> WorkerDied:
+    def _death(self) -> WorkerDiedError:
         assert self._process is not None
         status = self._process.end()
         self._process, self._is_busy = None, False
-        return WorkerDied(status)
+        return WorkerDiedError(status)
 
 
 class _Limit:
@@ -211,8 +213,8 @@ class _Limit:
 def _raised(name: str, message: str, trace: str) -> Exception:
     """The error of a model process, as one of this process."""
     kind = getattr(errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, (UsageError, RunFailed)):
+    if isinstance(kind, type) and issubclass(kind, (UsageError, RunError)):
         return kind(message)
-    error = RunFailed(f"the model process failed: {name}: {message}")
+    error = RunError(f"the model process failed: {name}: {message}")
     error.__cause__ = RuntimeError(f"in the model process:\n{trace}")  # for --verbose; `add_note` is Python 3.11's
     return error

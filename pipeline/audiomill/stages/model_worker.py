@@ -77,7 +77,7 @@ def _move(folder: str, environment: dict[str, str]) -> None:
 
 
 def _inferred(
-    channel: Any, tasks: list[LoadedTask], piece: bytes, tables: Any, canary: int, threads: int | None
+    channel: Any, tasks: list[LoadedTask], piece: bytes, tables: Any, verify_segments: int, threads: int | None
 ) -> bytes:
     pending, sent = [0, 0], time.monotonic()
     if threads is not None and "torch" in sys.modules:
@@ -91,4 +91,4 @@ def _inferred(
             pending[:], sent = (0, 0), time.monotonic()
 
     with on_heartbeat(lambda: update_progress(0, 0)):
-        return to_ipc(infer_piece(stream_table(piece), tasks, tables, canary, update_progress))
+        return to_ipc(infer_piece(stream_table(piece), tasks, tables, verify_segments, update_progress))

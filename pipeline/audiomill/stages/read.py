@@ -12,7 +12,7 @@ import pyarrow as pa
 from audiomill.audio.cutting.segment import SegmentSpec
 from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
 from audiomill.config.stages import DecodeConfig
-from audiomill.errors import AudiomillError, Rejected
+from audiomill.errors import AudiomillError, RecordingRejected
 from audiomill.sources.entry import Sidecar
 from audiomill.sources.shards import ShardReader
 from audiomill.storage.fs import is_transient
@@ -37,7 +37,7 @@ def read_recording(
     """Segments of one plan row, then `Finished`. A broken connection is tried again where it stopped.
 
     Raises:
-        Rejected: the recording cannot be used; segments yielded before do not count.
+        RecordingRejected: the recording cannot be used; segments yielded before do not count.
     """
     num_given = 0
     for attempt in range(NUM_READS):
@@ -47,7 +47,7 @@ def read_recording(
                     num_given += 1
                     yield event
             return
-        except Rejected:
+        except RecordingRejected:
             raise
         except Exception as error:
             reader.close()
@@ -61,7 +61,7 @@ def _read_once(
     row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, clock: StageClock
 ) -> Iterator[Cut | Finished]:
     if row["reason"] is not None:
-        raise Rejected("plan", row["reason"], row["detail"] or "")
+        raise RecordingRejected("plan", row["reason"], row["detail"] or "")
     clock.seconds.clear()
     before = time.perf_counter()
     spec = RecordingSpec(
@@ -113,13 +113,13 @@ def _text_of(text: str) -> str | None:
     return result if isinstance(result, str) else None
 
 
-def _named(error: Exception) -> Rejected:
+def _named(error: Exception) -> RecordingRejected:
     """The rejection that an exception of a library stands for."""
     detail = f"{type(error).__name__}: {error}"
     if isinstance(error, FileNotFoundError):
-        return Rejected("read", "not_found", f"expected a file, got {detail}")
+        return RecordingRejected("read", "not_found", f"expected a file, got {detail}")
     if isinstance(error, MemoryError):
-        return Rejected("decode", "memory_limit", f"expected to fit the decode process, got {detail}")
+        return RecordingRejected("decode", "memory_limit", f"expected to fit the decode process, got {detail}")
     if isinstance(error, (OSError, pa.ArrowException, AudiomillError)) or is_transient(error):
-        return Rejected("read", "unreadable", f"expected readable bytes, got {detail}")
-    return Rejected("decode", "decode_failed", f"expected decodable audio, got {detail}")
+        return RecordingRejected("read", "unreadable", f"expected readable bytes, got {detail}")
+    return RecordingRejected("decode", "decode_failed", f"expected decodable audio, got {detail}")

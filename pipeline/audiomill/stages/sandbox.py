@@ -18,7 +18,7 @@ from audiomill.audio.cutting.segment import SegmentSpec
 from audiomill.audio.recording import Cut, Ending, StageClock
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
-from audiomill.errors import Rejected, WorkerDied
+from audiomill.errors import RecordingRejected, WorkerDiedError
 from audiomill.models.device import usable_cores
 from audiomill.sources.parquet import Row
 from audiomill.sources.shards import ShardReader
@@ -92,7 +92,7 @@ class Decoder:
         """Events of one plan row, see `audiomill.stages.read.read_recording`.
 
         Raises:
-            Rejected: the recording cannot be used, or brings its process down every time.
+            RecordingRejected: the recording cannot be used, or brings its process down every time.
         """
         if protocol(row["source"]) == "memory":  # lives in this process alone
             yield from read_recording(row, self._reader, self._decode, self._segments, StageClock())
@@ -105,7 +105,7 @@ class Decoder:
                         num_given += 1
                         yield event
                 return
-            except WorkerDied as death:
+            except WorkerDiedError as death:
                 num_deaths += 1
                 allowed = ATTEMPTS_AFTER_KILL if death.returncode == -signal.SIGKILL else ATTEMPTS_AFTER_CRASH
                 if num_deaths >= allowed:
@@ -131,7 +131,7 @@ class Decoder:
     def _asked_of_each(self, what: str, rows: Sequence[dict[str, Any]], otherwise: Any) -> list[Any]:
         try:
             return list(self._exchange({"ask": what, "rows": list(rows)})[what])
-        except WorkerDied:
+        except WorkerDiedError:
             if len(rows) == 1:
                 return [otherwise]
             half = len(rows) // 2
@@ -153,13 +153,15 @@ class Decoder:
         result, self._process = self._process, None
         return result.end(patience_s)
 
-    def _verdict(self, death: WorkerDied, num_deaths: int) -> Rejected:
+    def _verdict(self, death: WorkerDiedError, num_deaths: int) -> RecordingRejected:
         limits = {-signal.SIGPROF: "{:g} s of computing", -signal.SIGALRM: f"{WALL_FACTOR} times {{:g}} s"}
         if death.returncode in limits:
             limit = limits[death.returncode].format(self._decode.decode_timeout)
-            return Rejected("decode", "time_limit", f"expected progress within {limit}, got none in {num_deaths} tries")
+            return RecordingRejected(
+                "decode", "time_limit", f"expected progress within {limit}, got none in {num_deaths} tries"
+            )
         name = signal.Signals(-death.returncode).name if death.returncode < 0 else f"exit status {death.returncode}"
-        return Rejected(
+        return RecordingRejected(
             "decode", "decoder_crashed", f"expected decoded audio, got a dead decoder ({name}) in {num_deaths} tries"
         )
 
@@ -173,7 +175,7 @@ class Decoder:
             answer: dict[str, Any] = json.loads(process.stdout.readline())
             return answer
         except (ValueError, BrokenPipeError) as error:
-            raise WorkerDied(self._end(DYING_S)) from error
+            raise WorkerDiedError(self._end(DYING_S)) from error
 
     def _ask(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
         process = self._running()
@@ -192,10 +194,10 @@ class Decoder:
                     continue
                 is_answered = True
                 if header["kind"] == "rejected":
-                    raise Rejected(header["stage"], header["reason"], header["detail"])
+                    raise RecordingRejected(header["stage"], header["reason"], header["detail"])
                 yield Finished(Ending(**header["ending"], envelope=payload), *header["rest"])
         except (ValueError, EOFError, BrokenPipeError) as error:
-            raise WorkerDied(self._end(DYING_S)) from error
+            raise WorkerDiedError(self._end(DYING_S)) from error
         finally:
             # Whoever asked stopped listening: the rest of the answer must not meet the next question.
             if not is_answered and self._process is not None:

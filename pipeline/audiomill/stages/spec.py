@@ -18,7 +18,7 @@ from audiomill.tables.result import Tables
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """A run. `bytes_per_second`: of each table of frames, for a second of audio; `canary`: segments to compute again
+    """A run. `bytes_per_second`: of each table of frames, for a second of audio; `verify_segments`: segments to compute again
     alone, by part."""
 
     output: Place
@@ -34,7 +34,7 @@ class RunSpec:
     bytes_per_second: Mapping[str, float]
     verbose: bool
     is_watched: bool = False
-    canary: Mapping[int, int] = field(default_factory=dict)
+    verify_segments: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def pieces_key(self) -> str:
@@ -52,4 +52,4 @@ class RunSpec:
 def canary_of(piece: pa.Table, spec: RunSpec) -> int:
     """Segments of a piece to compute again alone: those of its part are in its first piece."""
     part, number = (piece.column(name)[0].as_py() for name in ("part", "piece"))
-    return spec.canary.get(part, 0) if number == 0 else 0
+    return spec.verify_segments.get(part, 0) if number == 0 else 0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.recording import Cut
-from audiomill.errors import Rejected
+from audiomill.errors import RecordingRejected
 from audiomill.stages.sandbox import Decoder
 
 
@@ -26,11 +26,11 @@ def waveform_of(
         channel: of the source; None: as the decoder mixes.
 
     Raises:
-        Rejected: the recording cannot be used, or has no audio there.
+        RecordingRejected: the recording cannot be used, or has no audio there.
     """
     row = {**planned, "span_start_s": start_s, "span_duration_s": seconds, "sidecars": None}
     cuts = [event for event in decoder.read(row) if isinstance(event, Cut)]
     mine = [cut.pcm_T for cut in cuts if cut.channel == (planned["channel"] if channel is None else channel)]
     if not mine:
-        raise Rejected("read", "no_samples", "the recording has no audio there any more")
+        raise RecordingRejected("read", "no_samples", "the recording has no audio there any more")
     return np.concatenate(mine)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.stages.answers.parity_check import Difference, largest
 from audiomill.stages.heartbeat import progress_place
 from audiomill.storage import ledger
@@ -126,7 +126,7 @@ def write_part(
         earlier: entry of the same part, whose times are added.
 
     Raises:
-        RunFailed: a planned recording is in neither `recordings` nor `rejections`, or one is there twice.
+        RunError: a planned recording is in neither `recordings` nor `rejections`, or one is there twice.
     """
     check_accounted(part, planned, tables)
     if _SPEAKERS in tables:
@@ -147,8 +147,8 @@ def write_part(
     starts = [result.row["began"] for result in results if result.row["began"]]
     starts += [earlier["began"]] if earlier and earlier["began"] else []
     entry["began"] = min(starts, default=None)
-    outcome = [Difference(**json.loads(result.row["canary"])) for result in results if result.row["canary"]]
-    entry["canary"] = largest(outcome)._asdict() if outcome else None
+    outcome = [Difference(**json.loads(result.row["verification"])) for result in results if result.row["verification"]]
+    entry["verification"] = largest(outcome)._asdict() if outcome else None
     _commit(output, part, entry)
     return entry
 
@@ -165,7 +165,7 @@ def check_accounted(part: int, planned: Sequence[str], tables: Mapping[str, pa.T
     twice = sorted(id for id, count in counter.items() if count > 1)
     for what, ids in (("missing", missing), ("there twice", twice), ("not planned", foreign)):
         if ids:
-            raise RunFailed(
+            raise RunError(
                 f"part {part}: of {len(planned)} planned recordings {len(ids)} are {what}, the first is {ids[0]}; "
                 "nothing of this part was written. Run again, and report it if it stays"
             )
@@ -199,7 +199,7 @@ def ledger_entry(part: int, tables: dict[str, pa.Table], digest: str, seconds: d
         "num_doubtful": sum(
             _is_doubtful(failed_checks) for failed_checks in tables["segments"].column("failed_checks").to_pylist()
         ),
-        "rungs": {
+        "fallback_levels": {
             str(fallback_level): count
             for fallback_level, count in sorted(_counted(tables["segments"], "fallback_level").items())
         },

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from audiomill import schema
 from audiomill.config.fields import differing
-from audiomill.errors import OutputMismatch, RunFailed, UsageError
+from audiomill.config.renamed import LEDGER, with_new_names
+from audiomill.errors import ConfigMismatchError, RunError, UsageError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table, to_bytes
 
@@ -47,13 +48,14 @@ def guard(
         defaults: of options, so that an output of a version without one of them goes on.
 
     Raises:
-        OutputMismatch: another configuration made this output; the message names the differences.
+        ConfigMismatchError: another configuration made this output; the message names the differences.
     """
     place = output.join("run.json")
     content = json.dumps({"results": fields, **record}, indent=2, sort_keys=True).encode()
     if place.create(content):
         return
     claimed = json.loads(place.read())
+    _check_version(output, str(claimed.get("audiomill")), str(record.get("audiomill")))
     before = claimed["results"]
 
     def shown(values: dict[str, Any], origin: dict[str, Any], name: str) -> str:
@@ -68,9 +70,18 @@ def guard(
         for name in differing(before, fields, defaults or {})
     ]
     if others:
-        raise OutputMismatch(
+        raise ConfigMismatchError(
             f"{output.url} was made with other settings: {'; '.join(others)}. "
             "Use the old settings, another --output, or --overwrite to start anew"
+        )
+
+
+def _check_version(output: Place, made_by: str, now: str) -> None:
+    """Raises ConfigMismatchError for an output of a version whose tables had other columns."""
+    if made_by.startswith("0.1.") and not now.startswith("0.1."):
+        raise ConfigMismatchError(
+            f"{output.url} was made by audiomill {made_by}: {now} reads, exports and searches it, and does not go on with it, "
+            "because columns have other names now. Use another --output, or --overwrite to start anew"
         )
 
 
@@ -154,7 +165,7 @@ def done_parts(output: Place) -> set[int]:
     return {int(match.group(1)) for match in result if match}
 
 
-def missing_shards(output: Place, count: int) -> list[int]:
+def missing_array_tasks(output: Place, count: int) -> list[int]:
     """Numbers of the shards, of `count`, whose parts (`part % count`) are not all in the ledger; all without a plan; the
     first one where all is done but nobody has said so.
 
@@ -162,7 +173,7 @@ def missing_shards(output: Place, count: int) -> list[int]:
         UsageError: `count` is not positive.
     """
     if count < 1:
-        raise UsageError(f"--missing-shards {count}: expected the N of --shard I/N")
+        raise UsageError(f"--missing-array-tasks {count}: expected the N of --array-task I/N")
     plan = load_plan(output)
     if plan is None:
         return list(range(count))
@@ -199,9 +210,9 @@ def _contents(output: Place, parts: Sequence[int]) -> Iterator[tuple[int, Place,
 
 def _entry(place: Place, content: bytes) -> dict[str, Any]:
     try:
-        return dict(json.loads(content))
+        return with_new_names(json.loads(content), LEDGER)
     except ValueError as error:
-        raise RunFailed(
+        raise RunError(
             f"{place.url}: expected JSON, got: {error}; run the same command again, which makes the part anew"
         ) from error
 
@@ -216,7 +227,7 @@ def damaged(output: Place) -> dict[int, str]:
     for part, place, content in _contents(output, sorted(done_parts(output))):
         try:
             entry = _entry(place, content)
-        except RunFailed as error:
+        except RunError as error:
             results[part] = str(error).split(";")[0]
             continue
         for table, written in entry["bytes"].items():

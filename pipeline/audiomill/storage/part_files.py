@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audiomill.errors import RunFailed
+from audiomill.config.renamed import COLUMNS, SELECTED
+from audiomill.errors import RunError
 from audiomill.storage.fs import Place
 
 PART_NAME = "part-{:06d}"
@@ -64,6 +65,13 @@ def in_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return (table.select(schema.names) if missing else table).cast(schema)
 
 
+def _new_names(place: Place, names: list[str]) -> dict[str, str]:
+    """Old name -> new name of the columns that version 0.1 wrote."""
+    table, file = place.url.split("/")[-2:]
+    renamed = COLUMNS.get(table, SELECTED if file == "selected.parquet" else {})
+    return {old: new for old, new in renamed.items() if old in names and new not in names}
+
+
 def read_table(place: Place, columns: list[str] | None = None) -> pa.Table:
     """Raises FileNotFoundError when absent.
 
@@ -71,10 +79,15 @@ def read_table(place: Place, columns: list[str] | None = None) -> pa.Table:
     process that ends right after they were started (pyarrow 26); callers read many files side by side anyway.
     """
     try:
-        return pq.ParquetFile(pa.BufferReader(place.read())).read(columns=columns, use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(place.read()))
+        new_names = _new_names(place, file.schema_arrow.names)
+        old_names = {new: old for old, new in new_names.items()}
+        wanted = columns and [old_names.get(name, name) for name in columns]
+        table = file.read(columns=wanted, use_threads=False)
+        return table.rename_columns([new_names.get(name, name) for name in table.column_names])
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise RunFailed(
+        raise RunError(
             f"{place.url}: expected a Parquet file, got: {error}; run the same command again, which makes the part anew"
         ) from error

@@ -143,7 +143,10 @@ class Listener:
         self._chunk = (
             in_steps(chunks.chunk_seconds, step) if self.has_frames else samples_from_seconds(chunks.chunk_seconds)
         )
-        self._left, self._right = in_steps(chunks.left_seconds, step), samples_from_seconds(chunks.right_seconds)
+        self._left, self._right = (
+            in_steps(chunks.left_context_seconds, step),
+            samples_from_seconds(chunks.look_ahead_seconds),
+        )
         self._num_streams = 0
 
     @property

@@ -18,7 +18,7 @@ from audiomill.audio.recording import Cut
 from audiomill.audio.resample import Resampler
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.config.stream import SourceConfig
-from audiomill.errors import InputError, Rejected, UsageError
+from audiomill.errors import InputError, RecordingRejected, UsageError
 from audiomill.stages.listed import listed
 from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
@@ -26,7 +26,7 @@ from audiomill.stages.sandbox import Decoder
 STDIN = "-"
 BLOCK_S = 60.0
 """Of a file at a time."""
-BEHIND_THE_END = ("no_samples", "span_outside", "too_short")
+BEHIND_THE_END = ("no_samples", "offset_out_of_range", "too_short")
 """Reasons for which a block behind others is not there."""
 PIECE_S = 0.1
 """Of PCM at a time, so that words do not wait for more."""
@@ -124,7 +124,7 @@ def _file(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
             block = {**row, "span_start_s": start_s, "span_duration_s": BLOCK_S, "sidecars": None}
             try:
                 events = list(decoder.read(block))
-            except Rejected as rejected:
+            except RecordingRejected as rejected:
                 if start_s > (row["span_start_s"] or 0.0) and rejected.reason in BEHIND_THE_END:
                     return
                 raise InputError(f"{source}: {rejected.reason}: {rejected.detail}") from rejected

@@ -19,7 +19,7 @@ _TEXTS = ("text", "language", "confidence", "words")
 """Columns of a segment that another transcript has too."""
 OF_THE_FIRST = (
     "language_probability", "avg_logprob", "no_speech_prob", "compression_ratio", "phrases", "fallback_level", "failed_checks", "first_pass_text",
-    "agreement", "nbest",
+    "self_consistency", "nbest",
 )  # fmt: skip
 """Columns that say how the first model came to its text."""
 

@@ -34,7 +34,7 @@ def schema_of(values: pa.DataType) -> pa.Schema:
             column(
                 "layer",
                 pa.int16(),
-                "hidden state: 0 is the input of the first layer, 9 the output of the ninth; -1: the sum of all, weighted by --mixture",
+                "hidden state: 0 is the input of the first layer, 9 the output of the ninth; -1: the sum of all, weighted by --layer-weights",
             ),
             column("pool", pa.string(), "none, mean, mean+std or max; mean/speech: over frames with speech alone"),
             column("num_frames", pa.int32(), "vectors in the row, or frames that were pooled"),

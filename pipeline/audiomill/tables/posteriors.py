@@ -1,4 +1,4 @@
-"""The posteriors table: what a CTC model thought of each frame, for other texts later (`audiomill respell`)."""
+"""The posteriors table: what a CTC model thought of each frame, for other texts later (`audiomill redecode`)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _SCHEMA = pa.schema(
         *NAMED,
         column("num_frames", pa.int32(), "frames in the row"),
         *CLOCK,
-        column("is_continued", pa.bool_(), "frames go on from the row before: both are read as one"),
+        column("continues_previous", pa.bool_(), "frames go on from the row before: both are read as one"),
         column("num_tokens", pa.int16(), "candidates a frame: the blank first, then from the most probable on"),
         column("tokens", pa.binary(), "uint16, frame by frame"),
-        column("levels", pa.binary(), "uint8, frame by frame: log-probability is -20 (level / 255)^2"),
+        column("quantized_logprobs", pa.binary(), "uint8, frame by frame: log-probability is -20 (level / 255)^2"),
     ]
 )
 
 
 def _num_kept(requested: RequestedOutputs) -> int:
     """Tokens beside the blank."""
-    return 0 if requested.transcripts is None else requested.transcripts.decoder.keep_posteriors
+    return 0 if requested.transcripts is None else requested.transcripts.decoder.save_posteriors
 
 
 def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
@@ -47,10 +47,10 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
                 "frame_rate_hz": MODEL_SAMPLE_RATE / hop,
                 "first_frame_s": seconds_from_samples(cut["start"] - cut["left"] + first * hop),
                 "num_frames": len(top.tokens_FC),
-                "is_continued": cut["left"] > 0,
+                "continues_previous": cut["left"] > 0,
                 "num_tokens": top.tokens_FC.shape[1],
                 "tokens": top.tokens_FC.astype("<u2").tobytes(),
-                "levels": quantized(top.logprobs_FC).tobytes(),
+                "quantized_logprobs": quantized(top.logprobs_FC).tobytes(),
             }
         )
     return pa.Table.from_pylist(rows, schema=kind)

@@ -52,7 +52,7 @@ def text_columns(transcript: Transcript, start: int, stop: int) -> dict[str, Any
         "fallback_level": transcript.fallback_level,
         "failed_checks": None if transcript.failed_checks is None else list(transcript.failed_checks),
         "first_pass_text": transcript.first_pass_text,
-        "agreement": _rounded(transcript.agreement),
+        "self_consistency": _rounded(transcript.self_consistency),
         "nbest": None if transcript.nbest is None else [each._asdict() for each in transcript.nbest],
     }
 

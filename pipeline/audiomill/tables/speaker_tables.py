@@ -37,7 +37,7 @@ OBSERVED = pa.schema(
 LONGEST_PAUSE_OF_A_CHANNEL = samples_from_seconds(1.0)
 """Between two words of one turn, where every channel is a speaker."""
 
-VECTOR = "of the voice, of length 1; null: not kept (see --keep-voices), or too little was heard"
+VECTOR = "of the voice, of length 1; null: not kept (see --save-speaker-embeddings), or too little was heard"
 TURNS = pa.schema(
     [
         column("recording_id", pa.string(), "joins recordings.id"),

@@ -30,7 +30,7 @@ _SCHEMA = pa.schema(
         column("confidence", pa.float32(), "as in segments", "0..1", True),
         column("words", pa.list_(WORD), "words with times in the source; null: not asked for", "s", True),
         column(
-            "agreement",
+            "model_agreement",
             pa.float32(),
             "share of words that are those of the segments table: 1 less the word error rate of one beside the other",
             "0..1",
@@ -39,7 +39,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def agreement(one: str, other: str, language: str | None) -> float:
+def model_agreement(one: str, other: str, language: str | None) -> float:
     """How alike two texts are: 1 for the same words, 0 where none is shared."""
     if not one.strip() and not other.strip():
         return 1.0
@@ -69,7 +69,7 @@ def _row(cut: Any, task: Any, text: Transcript | None, main: Transcript | None) 
         "model": task.label,
         "task": task.requested.transcripts.task,
         **{name: columns[name] for name in ("language", "text", "confidence", "words")},
-        "agreement": agreement(main.text if main is not None else "", text.text, text.language),
+        "model_agreement": model_agreement(main.text if main is not None else "", text.text, text.language),
     }
 
 

@@ -1,4 +1,4 @@
-"""Which voice every speaker of an output is, as `audiomill voices` has found and named them."""
+"""Which voice every speaker of an output is, as `audiomill link-speakers` has found and named them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINKS = pa.schema(
 VOICES = pa.schema(
     [
         column("voice", pa.string(), "id, never given to anybody else"),
-        column("name", pa.string(), "given by `audiomill voices --name`", nullable=True),
+        column("name", pa.string(), "given by `audiomill link-speakers --name`", nullable=True),
         column("sum", pa.list_(pa.float64()), "of the vectors that were linked to it, by seconds"),
         column("last", pa.int64(), "number of the latest id that was given"),
         column("settings", pa.string(), "digest of what the output was made with: under others, links mean nothing"),
@@ -35,7 +35,7 @@ VOICE = ("voice", "voice_name")
 
 
 def voices_of(output: Place) -> dict[tuple[str, str | None], dict[str, str | None]]:
-    """(recording, speaker) -> voice and its name; empty where `audiomill voices` was never run."""
+    """(recording, speaker) -> voice and its name; empty where `audiomill link-speakers` was never run."""
     place = output.join(FOLDER, "links.parquet")
     if not place.exists():
         return {}

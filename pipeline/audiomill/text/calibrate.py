@@ -20,7 +20,7 @@ NUM_FOLDS = 5
 NUM_BINS = 10
 USUAL_SPEED = 12.0
 """Characters a second."""
-SIGNS = ("confidence", "agreement", "fallback_level", "speed", "empty")
+SIGNS = ("confidence", "self_consistency", "fallback_level", "speed", "empty")
 """What a transcript tells by itself, in the order of `signs_of`."""
 Vector = NDArray[np.float64]
 Numbers = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
@@ -28,14 +28,14 @@ Numbers = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 
 def signs_of(
-    confidence: float | None, agreement: float | None, fallback_level: int | None, text: str, seconds: float
+    confidence: float | None, self_consistency: float | None, fallback_level: int | None, text: str, seconds: float
 ) -> tuple[float, ...]:
     """Signs of doubt that a transcript has by itself, larger for more doubt; what was not measured says nothing."""
     sure = 0.5 if confidence is None else min(max(confidence, 1e-4), 1 - 1e-4)
     speed = max(len(text) / max(seconds, 0.02), 0.1)
     return (
         float(-np.log(sure / (1 - sure))),
-        0.0 if agreement is None else 1.0 - agreement,
+        0.0 if self_consistency is None else 1.0 - self_consistency,
         float((fallback_level or 0) > 0),
         float(abs(np.log(speed / USUAL_SPEED))),
         float(not text.strip()),

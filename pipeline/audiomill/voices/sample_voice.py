@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.stages import DecodeConfig
-from audiomill.errors import InputError, Rejected, UsageError
+from audiomill.errors import InputError, RecordingRejected, UsageError
 from audiomill.models.speakers.diarizer_family import embedder_of
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.plan import planned_table
@@ -43,7 +43,7 @@ def voice_vector(output: Place, clip: str) -> NDArray[np.float32]:
     decoder = Decoder(DecodeConfig(), whole_spec(_LONGEST_S + 1.0), listing.options(output.options))
     try:
         pcm_T = waveform_of(decoder, planned, None, _LONGEST_S, None)
-    except Rejected as rejected:
+    except RecordingRejected as rejected:
         raise UsageError(f"--name: {clip}: {rejected.reason}: {rejected.detail}") from rejected
     finally:
         decoder.close()

@@ -38,7 +38,9 @@ METRICS = (
     Metric("audiomill_device_busy_ratio", "gauge", "share of their time that models compute"),
     Metric("audiomill_queue_depth", "gauge", "parts or pieces that wait for a stage", "stage"),
     Metric("audiomill_stage_seconds_total", "counter", "seconds spent in a stage, all workers together", "stage"),
-    Metric("audiomill_retry_rungs_total", "counter", "segments by the attempt that gave their text", "fallback_level"),
+    Metric(
+        "audiomill_fallback_levels_total", "counter", "segments by the attempt that gave their text", "fallback_level"
+    ),
     Metric("audiomill_bytes_in_total", "counter", "encoded audio read, where its size is known"),
     Metric("audiomill_bytes_out_total", "counter", "tables written", "table"),
     Metric("audiomill_eta_seconds", "gauge", "time left at the speed so far"),
@@ -88,7 +90,7 @@ class Meter:
     sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     rejections: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(schema.REASONS, 0)))
-    rungs: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_FALLBACK_LEVELS, 0)))
+    fallback_levels: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_FALLBACK_LEVELS, 0)))
     bytes_out: Counter[str] = field(default_factory=Counter)
     waiting: dict[str, int] = field(default_factory=lambda: {"decode": 0, "infer": 0, "write": 0})
 
@@ -104,7 +106,7 @@ class Meter:
         for stage, value in entry["seconds"].items():
             self.seconds[stage] += value
         self.rejections.update(entry["rejections"])
-        self.rungs.update(entry["rungs"])
+        self.fallback_levels.update(entry["fallback_levels"])
         self.bytes_out.update(entry["bytes"])
         if entry["began"] is not None:
             self.first_began = min(self.first_began or entry["began"], entry["began"])
@@ -150,7 +152,8 @@ class Meter:
         yield from (("audiomill_queue_depth", stage, count) for stage, count in self.waiting.items())
         yield from (("audiomill_stage_seconds_total", stage, seconds.get(stage, 0.0)) for stage in STAGES)
         yield from (
-            ("audiomill_retry_rungs_total", fallback_level, count) for fallback_level, count in self.rungs.items()
+            ("audiomill_fallback_levels_total", fallback_level, count)
+            for fallback_level, count in self.fallback_levels.items()
         )
         yield "audiomill_bytes_in_total", "", self.bytes_read
         yield from (("audiomill_bytes_out_total", table, count) for table, count in self.bytes_out.items())

@@ -34,7 +34,7 @@ def _only_language(spec: RunSpec) -> str | None:
 
 def _of_second_model(entries: Sequence[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
     """What the second model did; takes its seconds out: they are a share of those of the models."""
-    num_redone = sum(entry.get("rungs", {}).get(str(SECOND_PASS_LEVEL), 0) for entry in entries)
+    num_redone = sum(entry.get("fallback_levels", {}).get(str(SECOND_PASS_LEVEL), 0) for entry in entries)
     return {"second_model_s": round(seconds.pop("infer_second_model", 0.0), 3), "num_redone": num_redone}
 
 
@@ -83,7 +83,7 @@ def summarise(
         "rejections": dict(reasons),
         "bytes": dict(num_bytes),
         "codes_usage": usage(iter(entries)),
-        "canary": largest(Difference(**e["canary"]) for e in entries if e["canary"])._asdict(),
+        "verification": largest(Difference(**e["verification"]) for e in entries if e["verification"])._asdict(),
         **_of_second_model(entries, seconds),
         "num_parts_this_run": len(todo),
         "audio_s_this_run": audio_s,

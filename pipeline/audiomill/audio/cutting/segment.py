@@ -289,7 +289,7 @@ def spec_from_seconds(
         core = (max_length - 2 * context) // grid * grid
         if core <= 0:
             raise UsageError(
-                f"--frame-stride {frames_in_step}: expected to fit a window of --max-segment-seconds less twice --context-seconds"
+                f"--frame-stride {frames_in_step}: expected to fit a window of --max-segment-seconds less twice --chunk-overlap-seconds"
             )
         max_length = core + 2 * context
         max_whole = max(max_length, max_whole)

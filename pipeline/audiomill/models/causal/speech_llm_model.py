@@ -67,8 +67,8 @@ class SpeechLLM:
     ) -> None:
         self._listening, self._parity, self._writer = listening, parity, writer
         self._writing = Generator(writer, wanted, memory_fraction)
-        self._first = DecodingOptions(stops_repetition=wanted.retry)
-        if wanted.retry:
+        self._first = DecodingOptions(stops_repetition=wanted.temperature_fallback)
+        if wanted.temperature_fallback:
             self.fallback = TemperatureFallback(self, wanted)
 
     def padded_length(self, num_samples: int) -> int:

@@ -47,4 +47,4 @@ class Overlaps:
         if not self.num_compared:
             return ""
         share = self.num_differing / self.num_compared
-        return f"; windows: of codes that two windows gave to the same frames {share:.1%} differ (a longer --context-seconds, fewer)"
+        return f"; windows: of codes that two windows gave to the same frames {share:.1%} differ (a longer --chunk-overlap-seconds, fewer)"

@@ -16,7 +16,7 @@ _PLAN = "units.json"
 @dataclass(frozen=True, kw_only=True)
 class UnitPlan:
     """`encoder_files`: of the checkpoint that makes the codes, where it lies on this machine; `codebook`: file of the codebook;
-    the rest: see `audiomill.config.train_units.UnitsConfig`."""
+    the rest: see `audiomill.config.train_unit_lm.UnitsConfig`."""
 
     settings: UnitSettings
     encoder_files: str | None

@@ -57,7 +57,9 @@ def unit_settings(folder: Path) -> UnitSettings:
     try:
         result = json.loads(place.read_text(encoding="utf-8")).get(KEY)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{place}: cannot be read ({error}); expected what `audiomill train-units` writes") from error
+        raise ModelError(
+            f"{place}: cannot be read ({error}); expected what `audiomill train-unit-lm` writes"
+        ) from error
     kinds = {"str": str, "bool": bool, "int": int}
     for field in dataclasses.fields(UnitSettings):
         value = result.get(field.name) if isinstance(result, dict) else None

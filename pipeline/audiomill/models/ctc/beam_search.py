@@ -73,7 +73,7 @@ class BeamDecoder:
             spellings = [spelled(phrase, vocabulary, "--hotwords") for phrase in phrases(config.hotwords, options)]
             hotwords = TokenTrie(spellings, len(vocabulary.tokens), pieces_of(vocabulary))
         # Without a language model words need no balance to it.
-        for_words = (config.word_score, config.unknown_score) if lm is not None else (0.0, 0.0)
+        for_words = (config.word_insertion_score, config.unk_score) if lm is not None else (0.0, 0.0)
         weights = Weights(config.lm_weight, *for_words, config.hotword_score)
         self._context = Context(vocabulary, weights, lm, lexicon, hotwords)
         self._rescorer = Rescorer(config.rescore_model, options, device) if config.rescore_model else None
@@ -87,7 +87,7 @@ class BeamDecoder:
             language: reported as given.
         """
         runs = list(_runs(stretches))
-        tops = [narrowed(joined([stretches[at].top for at in run]), self._config.beam_tokens) for run in runs]
+        tops = [narrowed(joined([stretches[at].top for at in run]), self._config.beam_size_token) for run in runs]
         best = self._rescored(search(tops, self._context, self._config.beam_size, self._num_searched()))
         results: dict[int, Transcript] = {}
         for run, top, candidates in zip(runs, tops, best, strict=True):

@@ -37,7 +37,7 @@ def learned_pieces(texts: Sequence[str], size: int) -> Any:
     least = len(letters) + 1 + len(_SPECIAL)
     if size < least:
         raise UsageError(
-            f"--word-pieces {size}: the labels have {len(letters)} kinds of letters; expected at least {least}"
+            f"--vocab-size {size}: the labels have {len(letters)} kinds of letters; expected at least {least}"
         )
     tokenizer = Tokenizer(Unigram(_learned(texts, size), unk_id=_SPECIAL.index(UNKNOWN), byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()

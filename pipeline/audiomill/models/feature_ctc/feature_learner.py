@@ -46,7 +46,7 @@ from audiomill.models.vectors.frozen_encoder import (
     most_samples,
 )
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
-from audiomill.models.vectors.mixture import mixture_weights
+from audiomill.models.vectors.layer_weights import mixture_weights
 from audiomill.text.spoken_text import Text
 
 _MASK_FRAMES = 10
@@ -102,9 +102,11 @@ class FeatureLearner:
     def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of the labels; spans of frames are hidden."""
         frames_BFE, frames_B = self._features(rows)
-        if self._config.mask_time:
+        if self._config.mask_time_prob:
             random = np.random.default_rng([seed, 3])
-            mask_BF = span_mask(frames_B.tolist(), frames_BFE.shape[1], self._config.mask_time, _MASK_FRAMES, random)
+            mask_BF = span_mask(
+                frames_B.tolist(), frames_BFE.shape[1], self._config.mask_time_prob, _MASK_FRAMES, random
+            )
             frames_BFE = frames_BFE.masked_fill(torch.from_numpy(mask_BF).to(self._device)[..., None], 0.0)
         logprobs_FBV = self.model(frames_BFE, frames_B).float().log_softmax(-1).transpose(0, 1)
         lengths = torch.tensor([len(tokens) for tokens in labels], device=self._device)
@@ -160,13 +162,13 @@ def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device
         UsageError: options that only a new one reads.
     """
     plain = TrainConfig()
-    for name in ("encoder_layer", "mixture", "head_width", "units", "dropout"):
+    for name in ("encoder_layer", "layer_weights", "head_width", "tokenizer", "dropout"):
         if getattr(config, name) != getattr(plain, name):
             raise UsageError(
                 f"--{flag(name)}: {config.model} has its own already; leave it out, or start from its encoder"
             )
     settings = feature_settings(folder)
-    tokenizer, keeps_form = ctc_tokenizer(folder, None, False), config.text_form == "as-is"
+    tokenizer, keeps_form = ctc_tokenizer(folder, None, False), config.text_normalization == "as-is"
     vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, 0)
     form: LabelForm | PieceForm = form_of(vocabulary, keeps_form)
     if vocabulary.mark:
@@ -192,10 +194,10 @@ def new_feature_learner(
     layer = shape.num_layers if config.encoder_layer is None else config.encoder_layer
     if not 0 <= layer <= shape.num_layers:
         raise UsageError(f"--encoder-layer {layer}: {config.model} has hidden states 0 to {shape.num_layers}")
-    mixture = () if config.mixture is None else mixture_weights(config.mixture, shape, config.model, {})
+    mixture = () if config.layer_weights is None else mixture_weights(config.layer_weights, shape, config.model, {})
     if mixture and config.encoder_layer is not None:
         raise UsageError(
-            "--mixture and --encoder-layer: the one is a sum of all hidden states, the other names one; take one of them"
+            "--layer-weights and --encoder-layer: the one is a sum of all hidden states, the other names one; take one of them"
         )
     form = _new_form(texts, config)
     settings = FeatureSettings(
@@ -216,9 +218,9 @@ def new_feature_learner(
 
 def _new_form(texts: Sequence[Text], config: TrainConfig) -> LabelForm | PieceForm:
     """Tokens of the labels: letters, what blanks separate, or pieces of words."""
-    keeps_form = config.text_form == "as-is"
-    if config.units == "pieces":
+    keeps_form = config.text_normalization == "as-is"
+    if config.tokenizer == "pieces":
         forms = [written_form(text, keeps_form, language) for text, language in texts]
-        return piece_form(learned_pieces(forms, config.word_pieces), keeps_form)
-    vocabulary = vocabulary_of(texts, config.units == "tokens", keeps_form)
+        return piece_form(learned_pieces(forms, config.vocab_size), keeps_form)
+    vocabulary = vocabulary_of(texts, config.tokenizer == "tokens", keeps_form)
     return form_of(vocabulary, keeps_form)

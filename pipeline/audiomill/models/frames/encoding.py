@@ -70,7 +70,7 @@ class EncodingModel:
         """hidden_BFD of the last layer.
 
         Raises:
-            RunFailed: it holds values that are no numbers, where text is wanted.
+            RunError: it holds values that are no numbers, where text is wanted.
         """
         inputs, body = self._feed([utterance.pcm_T for utterance in batch]), self._network.body
         hidden_BFD: Tensor = body(**inputs).last_hidden_state

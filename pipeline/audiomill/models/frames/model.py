@@ -58,7 +58,7 @@ class FrameModel(EncodingModel):
             network.body.feature_projection.register_forward_pre_hook(self._keep_conv)
         decoder = requested.transcripts.decoder if requested.transcripts is not None else SearchConfig()
         has_beam = decoder.beam_size > 1
-        self._num_kept = max(decoder.keep_posteriors, decoder.beam_tokens * has_beam)
+        self._num_kept = max(decoder.save_posteriors, decoder.beam_size_token * has_beam)
         self._beam: BeamDecoder | None = None
         if has_beam and vocabulary is not None:
             self._beam = BeamDecoder(decoder, vocabulary, storage_options or {}, str(self._model.device))

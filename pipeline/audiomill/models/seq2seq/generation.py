@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audiomill.config.text import TranscriptConfig
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.models.base import Candidate, OnProgress, Transcript, Utterance
 from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import Ranked, decode_with_beams
@@ -94,7 +94,7 @@ class Generator:
         """Tokens of each row: what the encoder made of it (F x D), or what its text begins with (P x D).
 
         Raises:
-            RunFailed: the model gives values that are no numbers, or has no room for a text behind its audio.
+            RunError: the model gives values that are no numbers, or has no room for a text behind its audio.
         """
         writer, weights = self._writer, self._writer.weights
         languages = [writer.language(utterance) for utterance in batch]
@@ -124,7 +124,7 @@ class Generator:
         search, longest = self._search(options), max(map(len, rows))
         length = len(prompts[0]) if weights.has_cross_attention else longest
         if length >= weights.max_positions:
-            raise RunFailed(
+            raise RunError(
                 f"a segment takes {length} of the {weights.max_positions} positions that the language model knows; expected room for "
                 "a text behind it: cut shorter, --max-segment-seconds"
             )

@@ -60,11 +60,11 @@ class EncoderDecoder(EncodingModel):
         self._writing: Generator | None = None
         if writer is not None and requested.transcripts is not None:
             self._writing = Generator(writer, requested.transcripts, memory_fraction, fusion)
-        if requested.transcripts is not None and requested.transcripts.retry:
+        if requested.transcripts is not None and requested.transcripts.temperature_fallback:
             self._first = DecodingOptions(stops_repetition=True)
         if fusion is not None and requested.transcripts is not None:
             self._first = DecodingOptions(num_beams=requested.transcripts.decoder.beam_size, uses_fusion=True)
-        if requested.transcripts is not None and requested.transcripts.retry:
+        if requested.transcripts is not None and requested.transcripts.temperature_fallback:
             self.fallback = TemperatureFallback(self, requested.transcripts)
 
     def spare_memory(self) -> None:

@@ -12,7 +12,7 @@ def check_plain(model: str, text: TranscriptConfig) -> None:
     for option, value in asked.items():
         if value:
             raise ModelError(f"{option}: {model} does not read it, only Whisper does; leave it out")
-    if text.second_model is not None and text.redo_below is None:
+    if text.second_pass_model is not None and text.second_pass_threshold is None:
         raise ModelError(
-            f"--second-model: behind {model} it needs --redo-below; only Whisper's rungs end with another one"
+            f"--second-pass-model: behind {model} it needs --second-pass-threshold; only Whisper's rungs end with another one"
         )

@@ -67,6 +67,6 @@ def embedder_of(name: str, device: str, storage_options: dict[str, Any]) -> Any:
     checkpoint = find_checkpoint(ModelConfig(model=name), storage_options)
     if VOICES not in checkpoint.gives or checkpoint.family.embedder is None:
         raise ModelError(
-            f"--voice-model {name}: makes no vectors of voices; use campplus, resemblyzer or a folder of one"
+            f"--speaker-model {name}: makes no vectors of voices; use campplus, resemblyzer or a folder of one"
         )
     return checkpoint.family.embedder(Path(checkpoint.path), device)

@@ -108,7 +108,7 @@ class ProjectorLearner:
     def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of text and end. Some clips become noise or silence, behind which the text ends at once."""
         random = np.random.default_rng([seed, 5])
-        is_empty = random.random(len(rows)) < self._config.no_speech_share
+        is_empty = random.random(len(rows)) < self._config.no_speech_augment_prob
         pairs = zip(rows, labels, is_empty.tolist(), strict=True)
         shown = [
             (no_speech_clip(len(row), random), label[-1:]) if empty else (row, label) for row, label, empty in pairs
@@ -156,7 +156,7 @@ class ProjectorLearner:
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
         parts = self._parts
-        text = TranscriptConfig(word_times=False, retry=False, max_new_tokens=_MAX_TEXT_TOKENS)
+        text = TranscriptConfig(word_times=False, temperature_fallback=False, max_new_tokens=_MAX_TEXT_TOKENS)
         utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
         if self._weights is None or parts.settings.has_adapter:  # LoRA weights have changed
             self._weights = parts.lm.weights(_precision(parts.lm.body))
@@ -240,7 +240,7 @@ def load_projector_learner(folder: Path, config: TrainConfig, device: torch.devi
         UsageError: options that only a new one reads.
     """
     plain = TrainConfig()
-    for name in ("lm", "lm_prompt", "encoder_layer", "stack", "projector_width"):
+    for name in ("lm", "lm_prompt", "encoder_layer", "frame_stacking", "projector_width"):
         if getattr(config, name) != getattr(plain, name):
             option = f"--{flag(name)}"
             raise UsageError(f"{option}: {config.model} has its own already; leave it out, or start from its encoder")
@@ -290,7 +290,7 @@ def new_projector_learner(folder: Path, config: TrainConfig, device: torch.devic
         lm=name_of(config.lm, LM),
         lm_fingerprint=weights_fingerprint(lm_folder),
         lm_width=lm.width,
-        stack=config.stack,
+        stack=config.frame_stacking,
         hidden=config.projector_width or lm.width,
         prompt=prompt,
         has_adapter=bool(config.lora_rank),

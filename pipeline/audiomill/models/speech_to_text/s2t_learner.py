@@ -80,8 +80,8 @@ class Seq2SeqLearner:
     def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of text and end, against smoothed labels."""
         inputs, lengths_B = self._features(rows)
-        if self._config.mask_time:
-            inputs["input_features"] = _masked(inputs["input_features"], lengths_B, self._config.mask_time, seed)
+        if self._config.mask_time_prob:
+            inputs["input_features"] = _masked(inputs["input_features"], lengths_B, self._config.mask_time_prob, seed)
         self._convolutions.lengths_B = lengths_B
         shown_BL, targets_BL = self._pairs(labels)
         logits_BLV = self.model(**inputs, decoder_input_ids=shown_BL, use_cache=False).logits.float()
@@ -113,7 +113,7 @@ class Seq2SeqLearner:
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the decoder that will use the checkpoint."""
         self._convolutions.lengths_B = None
-        wanted = TranscriptConfig(word_times=False, retry=False)
+        wanted = TranscriptConfig(word_times=False, temperature_fallback=False)
         writing = Generator(
             writer_of(self.model, self._folder, self._tokenizer, "fp32", wanted), wanted, MEMORY_FRACTION
         )
@@ -139,7 +139,7 @@ class Seq2SeqLearner:
 
 
 def _form(text: Text, config: TrainConfig) -> str:
-    return written_form(text.text, config.text_form == "as-is", text.language)
+    return written_form(text.text, config.text_normalization == "as-is", text.language)
 
 
 def _masked(features_BFM: Tensor, lengths_B: Tensor, start_share: float, seed: int) -> Tensor:
@@ -179,7 +179,7 @@ def load_seq2seq_learner(
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: no configuration to train from ({error}); expected config.json") from error
     if config.from_scratch:
-        tokenizer = learned_pieces([_form(text, config) for text in texts], config.word_pieces)
+        tokenizer = learned_pieces([_form(text, config) for text in texts], config.vocab_size)
         own_items = {
             "vocab_size": len(tokenizer),
             "bos_token_id": 0,

@@ -1,4 +1,4 @@
-"""Language models over codes, as `audiomill train-units` makes them."""
+"""Language models over codes, as `audiomill train-unit-lm` makes them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _learner(folder: Path, config: Any, device: Any) -> Any:
 
 FAMILY = Family(
     name="unit_bert",
-    checkpoints="masked language model over codes, as `audiomill train-units` makes them",
+    checkpoints="masked language model over codes, as `audiomill train-unit-lm` makes them",
     facts=Facts(
-        examples=("the checkpoint of `audiomill train-units`",),
+        examples=("the checkpoint of `audiomill train-unit-lm`",),
         offers="vectors at the clock of its codes, codes by k-means",
         exact="codes are those of `encode`, each row goes through the language model alone (a test compares)",
         licence="that of the checkpoint that makes its codes",

@@ -16,7 +16,7 @@ MAX_STEPS = 60
 
 
 class Probe(NamedTuple):
-    """`weights_L`: of raw hidden states, as `embed --mixture` takes them; their sum is 1. `shares_L`: of layers brought to
+    """`weights_L`: of raw hidden states, as `embed --layer-weights` takes them; their sum is 1. `shares_L`: of layers brought to
     the same size."""
 
     weights_L: NDArray[np.float64]

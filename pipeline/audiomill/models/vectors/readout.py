@@ -92,7 +92,7 @@ def read_out(
         core_of: which frames of a hidden state count; None: of the checkpoint's own quantizer.
 
     Raises:
-        RunFailed: a hidden state holds no numbers.
+        RunError: a hidden state holds no numbers.
     """
     taken = {layer: core_of(layer).take(hidden[layer]) for layer in requested.layers}
     for layer, values in taken.items():

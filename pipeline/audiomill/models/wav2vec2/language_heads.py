@@ -81,18 +81,20 @@ def forms_of(folder: Path, config: TrainConfig, texts: Sequence[Text]) -> dict[s
     """
     languages = sorted({text.language for text in texts if text.language})
     if not languages:
-        raise UsageError("--by-language: no clip says its language; expected a language column in the manifest")
+        raise UsageError("--language-adapters: no clip says its language; expected a language column in the manifest")
     strange = [each for each in languages if not LANGUAGE.fullmatch(each)]
     if strange:
-        raise UsageError(f"--by-language: a clip's language is {strange[0]!r}; expected a code such as sv or zh-CN")
+        raise UsageError(
+            f"--language-adapters: a clip's language is {strange[0]!r}; expected a code such as sv or zh-CN"
+        )
     known = set() if config.vocabulary == "labels" else adapted(folder)
-    keeps_form, forms = config.text_form == "as-is", {}
+    keeps_form, forms = config.text_normalization == "as-is", {}
     for language in languages:
         if language in known:
             vocabulary = ctc_vocabulary(ctc_tokenizer(folder, language, config.trust_remote_code), None, None)
         else:
             same_language = [each for each in texts if each.language == language]
-            vocabulary = vocabulary_of(same_language, config.units == "tokens", keeps_form)
+            vocabulary = vocabulary_of(same_language, config.tokenizer == "tokens", keeps_form)
         forms[language] = form_of(vocabulary, keeps_form)
     return forms
 
@@ -112,7 +114,7 @@ def add_language_heads(
     """
     if not hasattr(model, "_get_adapters"):
         raise UsageError(
-            f"--by-language: transformers keeps no languages apart in a {model.config.model_type} model; expected a wav2vec2 one"
+            f"--language-adapters: transformers keeps no languages apart in a {model.config.model_type} model; expected a wav2vec2 one"
         )
     layers = [layer for layer in model.modules() if getattr(layer, "adapter_layer", None) is not None]
     known, adapters, language_heads = adapted(folder), [], {}

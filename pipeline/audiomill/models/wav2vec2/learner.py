@@ -99,7 +99,7 @@ class CtcLearner:
     def set_trainable(self, update: int, num_updates: int) -> None:
         """First the heads alone, then the transformer, the convolutions only if asked for."""
         config, base = self._config, self.model.base_model
-        awake = update >= config.freeze_updates and not (self._by_language and config.freeze_encoder)
+        awake = update >= config.freeze_encoder_updates and not (self._by_language and config.freeze_encoder)
         base.requires_grad_(awake)
         extractor = getattr(base, "feature_extractor", None)
         if extractor is not None:
@@ -145,11 +145,11 @@ class CtcLearner:
 
     def _mask(self, seed: int) -> Tensor | None:
         """Frames hidden by SpecAugment; known only once the inputs are there."""
-        if not self._config.mask_time:
+        if not self._config.mask_time_prob:
             return None
         frames = self._inputs.frames_B()
         random = np.random.default_rng([seed, 3])
-        mask_BF = span_mask(frames.tolist(), int(frames.max()), self._config.mask_time, _MASK_FRAMES, random)
+        mask_BF = span_mask(frames.tolist(), int(frames.max()), self._config.mask_time_prob, _MASK_FRAMES, random)
         return torch.from_numpy(mask_BF).to(self.model.device)
 
     @torch.inference_mode()
@@ -202,7 +202,7 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
 
     Raises:
         ModelError: no wav2vec2-family configuration, or tokens were asked of a checkpoint that has none.
-        UsageError: the labels have no letters, or, with `by_language`, no languages.
+        UsageError: the labels have no letters, or, with `language_adapters`, no languages.
     """
     from transformers import AutoConfig
 
@@ -213,15 +213,15 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
     has_tokens = any((folder / name).exists() for name in ("vocab.json", "tokenizer.json"))
     if config.vocabulary == "checkpoint" and not has_tokens:
         raise ModelError(f"--vocabulary checkpoint: {config.model} has no vocab.json; use --vocabulary labels")
-    if config.units == "pieces":
+    if config.tokenizer == "pieces":
         raise UsageError(
-            "--units pieces: heads on frozen features and seq2seq models write pieces; add --features, or leave it out"
+            "--tokenizer pieces: heads on frozen features and seq2seq models write pieces; add --features, or leave it out"
         )
-    if config.by_language and config.units != "characters":
-        raise UsageError("--by-language: languages have letters of their own; leave out --units")
+    if config.language_adapters and config.tokenizer != "characters":
+        raise UsageError("--language-adapters: languages have letters of their own; leave out --units")
     is_own = has_tokens and config.vocabulary != "labels"
     num_before = settings.vocab_size
-    if config.by_language:
+    if config.language_adapters:
         forms = forms_of(folder, config, texts)
         settings.update({"adapter_attn_dim": getattr(settings, "adapter_attn_dim", None) or config.adapter_width})
     else:
@@ -230,7 +230,7 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
     settings.update(_changed(settings, config, vocabulary))
     model = _model(folder, settings, config)
     row_languages, language_heads = RowLanguages(), None
-    if config.by_language:
+    if config.language_adapters:
         language_heads = add_language_heads(model, folder, forms, row_languages)
     elif is_own and not config.from_scratch and (adapted := _adapted(settings, config)):
         load_adapter(model, adapted, folder)
@@ -238,7 +238,7 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
         model.gradient_checkpointing_enable()
     form = next(iter(forms.values()))
     learner = CtcLearner(model.to(device), folder, form, config, not is_own, language_heads, row_languages)
-    if config.by_language:
+    if config.language_adapters:
         counts = Counter(text.language for text in texts)
         missing_names = ", ".join(
             f"{name} ({counts[name]} clips, {len(form.vocabulary.tokens)} tokens)" for name, form in forms.items()
@@ -259,8 +259,8 @@ def _form(folder: Path, settings: Any, config: TrainConfig, texts: Sequence[Text
         # tokens beyond a trained head (<s>, </s>) are no letters: the head stays as it is
         vocabulary = ctc_vocabulary(tokenizer, _head_size(settings, config), settings.pad_token_id)
     else:
-        vocabulary = vocabulary_of(texts, config.units == "tokens", config.text_form == "as-is")
-    return form_of(vocabulary, config.text_form == "as-is")
+        vocabulary = vocabulary_of(texts, config.tokenizer == "tokens", config.text_normalization == "as-is")
+    return form_of(vocabulary, config.text_normalization == "as-is")
 
 
 def _model(folder: Path, settings: Any, config: TrainConfig) -> Any:
@@ -301,10 +301,10 @@ def _changed(settings: Any, config: TrainConfig, vocabulary: CtcVocabulary) -> d
     changed: dict[str, Any] = {
         "vocab_size": len(vocabulary.tokens),
         "pad_token_id": vocabulary.blank,
-        "apply_spec_augment": config.mask_time > 0 or config.mask_feature > 0,
-        "mask_time_prob": config.mask_time * _MASK_FRAMES,
+        "apply_spec_augment": config.mask_time_prob > 0 or config.mask_feature_prob > 0,
+        "mask_time_prob": config.mask_time_prob * _MASK_FRAMES,
         "mask_time_length": _MASK_FRAMES,
-        "mask_feature_prob": config.mask_feature * _MASK_FRAMES,
+        "mask_feature_prob": config.mask_feature_prob * _MASK_FRAMES,
         "mask_feature_length": _MASK_FRAMES,
         "mask_time_min_masks": 0,
         "layerdrop": 0.0,
@@ -313,5 +313,7 @@ def _changed(settings: Any, config: TrainConfig, vocabulary: CtcVocabulary) -> d
         names = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
         changed |= {name: config.dropout for name in names if hasattr(settings, name)}
     if changed["mask_time_prob"] >= 1 or changed["mask_feature_prob"] >= 1:
-        raise UsageError("--mask-time and --mask-feature: expected shares below 0.1 (each starts a mask of 10)")
+        raise UsageError(
+            "--mask-time-prob and --mask-feature-prob: expected shares below 0.1 (each starts a mask of 10)"
+        )
     return changed

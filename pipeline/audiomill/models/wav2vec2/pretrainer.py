@@ -45,7 +45,7 @@ class Pretrainer:
     def __init__(self, model: Any, folder: Path, config: TrainConfig) -> None:
         self.model, self._folder, self._config = model, folder, config
         self._inputs = FrameInputs(model, None, normalizes(folder))
-        self._start_share = max(config.mask_time, START_SHARE)
+        self._start_share = max(config.mask_time_prob, START_SHARE)
 
     def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[str | None]:
         """Nothing, or that there are too few frames to hide some."""

@@ -96,7 +96,7 @@ class WhisperLearner:
     def set_trainable(self, update: int, num_updates: int) -> None:
         """The decoder, and the encoder unless it is frozen."""
         whisper = self.model.model
-        awake = update >= self._config.freeze_updates
+        awake = update >= self._config.freeze_encoder_updates
         whisper.decoder.requires_grad_(True)
         whisper.encoder.requires_grad_(awake and not self._config.freeze_encoder)
         whisper.encoder.embed_positions.requires_grad_(False)
@@ -145,9 +145,9 @@ class WhisperLearner:
         for number, row in enumerate(rows):
             pcm_BT[number, : len(row)] = row[:context]
         mel_BMF = self._mel(torch.from_numpy(pcm_BT).to(self.model.device).float() / 32768.0)
-        if self._config.mask_time:
+        if self._config.mask_time_prob:
             frames = [min(context, len(row)) // 160 for row in rows]
-            mask_BF = span_mask(frames, mel_BMF.shape[-1], self._config.mask_time / 2, _SPAN_FRAMES, random)
+            mask_BF = span_mask(frames, mel_BMF.shape[-1], self._config.mask_time_prob / 2, _SPAN_FRAMES, random)
             mel_BMF = mel_BMF.masked_fill(torch.from_numpy(mask_BF).to(mel_BMF.device)[:, None], 0.0)
         return encoded(self.model.model.encoder, mel_BMF.to(self.model.dtype))
 
@@ -170,7 +170,7 @@ class WhisperLearner:
 
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
-        text = TranscriptConfig(word_times=False, retry=False)
+        text = TranscriptConfig(word_times=False, temperature_fallback=False)
         model = WhisperModel(
             self.model,
             self._tokenizer,

@@ -29,8 +29,8 @@ def load(loading: Loading) -> SpeechModel:
         loading.path, device, config.precision, requested, loading.quantizers, config.memory_fraction
     )  # fmt: skip
     text = requested.transcripts
-    if text is not None and text.second_model is not None:
-        named = dataclasses.replace(config, model=text.second_model)
+    if text is not None and text.second_pass_model is not None:
+        named = dataclasses.replace(config, model=text.second_pass_model)
         behind = Path(find_checkpoint(named, loading.storage_options).path)
         second = load_whisper(
             behind, device, config.precision, RequestedOutputs(transcripts=text), {}, config.memory_fraction
@@ -62,6 +62,6 @@ def load_whisper(
     whisper_model = WhisperModel(
         model, tokenizer, tokens, requested, quantizers, heads, precision, memory_fraction, folder
     )
-    if requested.transcripts is not None and requested.transcripts.retry:
+    if requested.transcripts is not None and requested.transcripts.temperature_fallback:
         whisper_model.fallback = TemperatureFallback(whisper_model, requested.transcripts, rereading=whisper_model)
     return whisper_model

@@ -122,9 +122,9 @@ class WhisperModel:
         self._capacity = self._planned_rows(memory_fraction)
         # Vectors and codes are those of full windows, as Hugging Face gives them.
         self._first = DecodingOptions(
-            is_short_context=text.retry and not requested.layers,
-            stops_repetition=text.retry,
-            decodes_trailing_speech=text.retry,
+            is_short_context=text.temperature_fallback and not requested.layers,
+            stops_repetition=text.temperature_fallback,
+            decodes_trailing_speech=text.temperature_fallback,
         )
         self._is_fixed = model.device.type == "cuda"
         self._tables: dict[tuple[float, bool], DecodeSlots] = {}

@@ -17,7 +17,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.jobs import JobConfig, ModelTask, TraceConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
-from audiomill.errors import InputError, Rejected, UsageError
+from audiomill.errors import InputError, RecordingRejected, UsageError
 from audiomill.models.base import CONV, Prediction, Transcript, Utterance, VectorRequest, Vectors
 from audiomill.models.causal.activation_trace import Way
 from audiomill.models.checkpoint import find_checkpoint, shape_of
@@ -134,7 +134,7 @@ def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int1
     try:
         channel = 0 if channels == "first" else None
         pcm = waveform_of(decoder, row, row["span_start_s"], max_seconds + 1, channel)
-    except Rejected as rejected:
+    except RecordingRejected as rejected:
         raise InputError(f"{url}: {rejected.reason}: {rejected.detail}") from rejected
     finally:
         decoder.close()

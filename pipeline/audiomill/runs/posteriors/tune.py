@@ -12,11 +12,11 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from audiomill.config.respell import TuneJobConfig
+from audiomill.config.redecode import TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.device import usable_cores
-from audiomill.runs.posteriors.kept_posteriors import KeptPosteriors, decoder_of, processes, texts_of
+from audiomill.runs.posteriors.saved_posteriors import KeptPosteriors, decoder_of, processes, texts_of
 from audiomill.sources.references import read_references, reference_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -25,8 +25,8 @@ from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 
 RANGES = {
     "lm_weight": (0.0, 3.0),
-    "word_score": (-3.0, 4.0),
-    "unknown_score": (-15.0, 0.0),
+    "word_insertion_score": (-3.0, 4.0),
+    "unk_score": (-15.0, 0.0),
     "hotword_score": (0.0, 10.0),
     "rescore_weight": (0.0, 1.5),
 }
@@ -39,7 +39,7 @@ def tune(config: TuneJobConfig, console: Console) -> dict[str, Any]:
     """Tries settings and writes the best: OUTPUT/decoder.yaml (for --config), OUTPUT/trials.json.
 
     Args:
-        config: the job; its input is the output of `transcribe --keep-posteriors` on audio with known text.
+        config: the job; its input is the output of `transcribe --save-posteriors` on audio with known text.
         console: for progress.
 
     Returns:
@@ -120,9 +120,9 @@ def _references(place: Place, config: TuneJobConfig, options: dict[str, Any]) ->
 
 def _tuned(config: SearchConfig) -> list[str]:
     """Weights that make a difference."""
-    results = ["word_score"]
+    results = ["word_insertion_score"]
     if config.lm:
-        results += ["lm_weight"] + ([] if config.lexicon else ["unknown_score"])
+        results += ["lm_weight"] + ([] if config.lexicon else ["unk_score"])
     return (
         results + (["hotword_score"] if config.hotwords else []) + (["rescore_weight"] if config.rescore_model else [])
     )
@@ -130,7 +130,7 @@ def _tuned(config: SearchConfig) -> list[str]:
 
 def _chosen(config: SearchConfig) -> dict[str, Any]:
     """Settings that belong to the weights, as they were given."""
-    names = ("beam_size", "beam_tokens", "lm", "lexicon", "hotwords", "rescore_model")
+    names = ("beam_size", "beam_size_token", "lm", "lexicon", "hotwords", "rescore_model")
     return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audiomill.audio.bucket import budget_batches
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.models.base import Prediction, SpeechModel, Utterance
 from audiomill.models.watchdog import heartbeat
 
@@ -53,7 +53,7 @@ def run_batches(
         predictions: list[Prediction | None]
         try:
             predictions = list(forward(batch))
-        except RunFailed:
+        except RunError:
             raise
         except Exception as failure:
             if is_out_of_memory(failure) and num_halved == 0 and len(rows) > 1:

@@ -14,8 +14,8 @@ from audiomill.audio.clock import seconds_from_samples
 from audiomill.config.defaults import SECOND_PASS_LEVEL
 from audiomill.models.base import Prediction, TimedText, Transcript, Utterance
 from audiomill.models.task import LoadedTask
-from audiomill.stages.answers.agreement import with_agreement
 from audiomill.stages.answers.fallback import decode_with_fallback, run_model
+from audiomill.stages.answers.self_consistency import with_self_consistency
 from audiomill.tables.rows import stored_confidence
 from audiomill.text.calibrate import SIGNS, calibration_of, signs_of
 
@@ -63,8 +63,8 @@ def transcribe(
         assert len(texts) == len(utterances), "one transcript per utterance"
         if task.spec.requested.is_main:
             texts = _aligned(tasks, utterances, answers, texts)
-            again = wanted.decoder.agreement
-            texts = with_agreement(utterances, texts, again, partial(_heard_first, task)) if again else texts
+            again = wanted.decoder.consistency_samples
+            texts = with_self_consistency(utterances, texts, again, partial(_heard_first, task)) if again else texts
             texts = _with_first_texts(task, utterances, first[number], texts)
         texts = _calibrated(task, utterances, texts)
         if task.spec.requested.is_main:
@@ -80,7 +80,7 @@ def _calibrated(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts)
     signs = [
         signs_of(
             stored_confidence(text),
-            text.agreement,
+            text.self_consistency,
             text.fallback_level,
             text.text,
             seconds_from_samples(len(_core(utterance).pcm_T)),
@@ -98,7 +98,7 @@ def _calibrated(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts)
 def _redone(task: LoadedTask, utterances: Sequence[Utterance], texts: Texts) -> tuple[Texts, float]:
     """The texts, doubtful ones written again by the second model, and the seconds that it took. The segment alone is heard,
     without the context that the first model had."""
-    second, below = task.second, task.spec.redo_below
+    second, below = task.second, task.spec.second_pass_threshold
     if second is None or below is None:
         return texts, 0.0
     began = time.perf_counter()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from audiomill.config.train import WITHOUT_TEXT, FinetuneConfig, TrainOutputConfig, by_recipe
-from audiomill.errors import RunFailed, UsageError
+from audiomill.errors import RunError, UsageError
 from audiomill.models.device import resolve_device
 from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
@@ -52,7 +52,7 @@ def finetune(config: FinetuneConfig, console: Console) -> Report:
 
     Raises:
         UsageError: inputs, model or options cannot be used, or every clip was dropped.
-        RunFailed: the loss is not a number any more.
+        RunError: the loss is not a number any more.
     """
     return carried_out(
         config.output, config.plan.storage_options, config.train.device, console, partial(_prepared, config)
@@ -267,7 +267,7 @@ def _heard_line(training: Training, dropped: Sequence[Dropped]) -> str:
 def _result(training: Training, dropped: Sequence[Dropped], output: Path) -> Report:
     done = output / "state" / "done.json"
     if not done.exists():
-        raise RunFailed(f"{output}: no worker finished; run the same command again to go on from the last state")
+        raise RunError(f"{output}: no worker finished; run the same command again to go on from the last state")
     progress, rows = json.loads(done.read_text()), read_metrics(output)
     clips = training.examples(training.train)
     roles = training.train.column("role").to_pylist() if "role" in training.train.column_names else ()

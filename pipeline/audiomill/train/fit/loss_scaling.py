@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 
 SMALLEST_SCALE = 2.0**-14
 """What overflows below it is no number in any precision."""
@@ -20,7 +20,7 @@ def took_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, nu
         number: of the update.
 
     Raises:
-        RunFailed: no scale is small enough.
+        RunError: no scale is small enough.
     """
     before = scaler.get_scale()
     scaler.step(optimizer)
@@ -28,5 +28,5 @@ def took_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, nu
     if scaler.get_scale() >= before:
         return True
     if before < SMALLEST_SCALE:
-        raise RunFailed(f"update {number}: gradients are no numbers in fp16; use --precision bf16 or fp32")
+        raise RunError(f"update {number}: gradients are no numbers in fp16; use --precision bf16 or fp32")
     return False

@@ -12,7 +12,7 @@ from typing import Any
 
 from audiomill.config.fields import defaults_of, differing, result_fields
 from audiomill.config.train import FinetuneConfig
-from audiomill.config.train_units import TrainUnitsConfig
+from audiomill.config.train_unit_lm import TrainUnitsConfig
 from audiomill.errors import UsageError
 
 LOCK = "lock"

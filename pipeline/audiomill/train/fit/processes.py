@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessException, spawn
 
-from audiomill.errors import RunFailed, UsageError
+from audiomill.errors import RunError, UsageError
 from audiomill.models.device import resolve_device, usable_cores
 from audiomill.train.fit.worker import Worker
 
@@ -54,7 +54,7 @@ def spawned(function: Callable[[Any, Worker], None], training: Any, workers: int
 
     Raises:
         UsageError: fewer GPUs than workers.
-        RunFailed: one of them failed; the message is its last line.
+        RunError: one of them failed; the message is its last line.
     """
     if resolve_device(device).startswith("cuda") and torch.cuda.device_count() < workers:
         raise UsageError(f"--workers {workers}: this machine has {torch.cuda.device_count()} GPUs; use as many at most")
@@ -65,7 +65,7 @@ def spawned(function: Callable[[Any, Worker], None], training: Any, workers: int
     try:
         spawn(_joining, (function, training, workers, device, port, threads), nprocs=workers)  # type: ignore[no-untyped-call]
     except ProcessException as error:
-        raise RunFailed(str(error).strip().splitlines()[-1]) from error
+        raise RunError(str(error).strip().splitlines()[-1]) from error
 
 
 def _joining(

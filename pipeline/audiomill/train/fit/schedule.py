@@ -8,7 +8,7 @@ FINAL_SHARE = 0.05
 """Of the highest rate, at the end of a tri-stage schedule, as fairseq's wav2vec 2.0 recipes have it."""
 
 
-def rate_share(kind: str, update: int, num_updates: int, warmup: int, hold_share: float) -> float:
+def rate_share(kind: str, update: int, num_updates: int, warmup: int, hold_ratio: float) -> float:
     """Share of the highest learning rate at an update from 0 on; above 0 everywhere.
 
     `warmup`: updates in which it rises.
@@ -23,7 +23,7 @@ def rate_share(kind: str, update: int, num_updates: int, warmup: int, hold_share
     if kind == "cosine":
         done = (update - warmup) / max(1, num_updates - warmup)
         return 0.5 * (1 + math.cos(math.pi * done))
-    hold_until = warmup + int(hold_share * num_updates)
+    hold_until = warmup + int(hold_ratio * num_updates)
     if update < hold_until:
         return 1.0
     done = (update - hold_until) / max(1, num_updates - hold_until)

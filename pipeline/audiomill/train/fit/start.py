@@ -16,16 +16,16 @@ from audiomill.models.locate import local_path
 _READ_BY = {
     "lm": (PROJECTOR,),
     "lm_prompt": (PROJECTOR,),
-    "stack": (PROJECTOR,),
+    "frame_stacking": (PROJECTOR,),
     "projector_width": (PROJECTOR,),
     "frame_dropout": (PROJECTOR,),
-    "no_speech_share": (PROJECTOR,),
+    "no_speech_augment_prob": (PROJECTOR,),
     "lora_rank": (PROJECTOR,),
     "head_width": (FEATURES,),
-    "mixture": (FEATURES,),
+    "layer_weights": (FEATURES,),
     "encoder_layer": (FEATURES, PROJECTOR),
     "label_smoothing": (SEQ2SEQ,),
-    "word_pieces": (SEQ2SEQ, FEATURES),
+    "vocab_size": (SEQ2SEQ, FEATURES),
 }
 """Options that only some objectives read."""
 

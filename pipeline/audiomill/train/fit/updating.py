@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.train import TrainConfig
-from audiomill.errors import RunFailed
+from audiomill.errors import RunError
 from audiomill.models.learner import Learner, Loss
 from audiomill.train.clips import Clips
 from audiomill.train.fit.all_reduce import all_reduce_sum, sum_gradients
@@ -75,7 +75,7 @@ def fit(
         Where it ended.
 
     Raises:
-        RunFailed: the loss is not a number any more.
+        RunError: the loss is not a number any more.
     """
     run = _Run(learner, train, dev, states, config, worker, report_progress)
     run.restore()
@@ -106,12 +106,12 @@ class _Run:
         self._learner, self._train, self._dev, self._states = learner, train, dev, states
         self._config, self._worker, self._told = config, worker, report_progress
         self._budget = int(config.batch_seconds * MODEL_SAMPLE_RATE)
-        self._batches_an_update = config.accumulate * worker.size
+        self._batches_an_update = config.gradient_accumulation_steps * worker.size
         lengths = train.clips.num_samples
         self._an_epoch = updates_an_epoch(lengths, self._budget, config.seed, self._batches_an_update)
         self.num_updates = config.max_updates or max(1, round(config.epochs * self._an_epoch))
         self._every = config.evaluate_every or self._an_epoch
-        warmup = int(config.warmup_share * self.num_updates)
+        warmup = int(config.warmup_ratio * self.num_updates)
         self._warmup = min(warmup, config.max_warmup_updates or warmup)
         assert config.learning_rate is not None and config.weight_decay is not None, "the recipe says them"
         self._highest = config.learning_rate
@@ -119,7 +119,7 @@ class _Run:
         self._optimizer = torch.optim.AdamW(
             parameters, lr=self._highest, betas=BETAS, eps=EPSILON, weight_decay=config.weight_decay
         )
-        self._average = EmaWeights(learner.model, config.average_decay) if config.average_decay else None
+        self._average = EmaWeights(learner.model, config.ema_decay) if config.ema_decay else None
         self._precision = autocast_type(config.precision, worker.device)
         self._scaler = torch.amp.GradScaler(worker.device.type, enabled=self._precision is torch.float16)
         self.progress = Progress()
@@ -131,13 +131,13 @@ class _Run:
         """Goes on from the last saved state, if there is one.
 
         Raises:
-            RunFailed: the workers have different ones, on disks of their own.
+            RunError: the workers have different ones, on disks of their own.
         """
         state = self._states.latest()
         num_updates = float(0 if state is None else state["progress"]["num_updates"])
         (together,) = all_reduce_sum(self._worker, num_updates)
         if together != num_updates * self._worker.size:
-            raise RunFailed(
+            raise RunError(
                 f"worker {self._worker.rank} would go on from update {num_updates:g}, others from another one; expected one --output that all see"
             )
         if state is None:
@@ -166,7 +166,7 @@ class _Run:
         config, model = self._config, self._learner.model
         model.train()
         self._learner.set_trainable(update.number, self.num_updates)
-        share = rate_share(config.schedule, update.number, self.num_updates, self._warmup, config.hold_share)
+        share = rate_share(config.schedule, update.number, self.num_updates, self._warmup, config.hold_ratio)
         for group in self._optimizer.param_groups:
             group["lr"] = share * self._highest
         norm = None
@@ -190,9 +190,9 @@ class _Run:
             numbers = loss.told
         total, count, audio_s = all_reduce_sum(self._worker, total, count, audio_s)
         if not math.isfinite(total):
-            raise RunFailed(
+            raise RunError(
                 f"update {update.number}: the loss is {total}; the state of update {self._states.newest() or 0} is kept. "
-                "Lower --learning-rate, raise --warmup-share, or use --precision fp32, in a new --output"
+                "Lower --learning-rate, raise --warmup-ratio, or use --precision fp32, in a new --output"
             )
         return total, count, audio_s, numbers
 
@@ -213,7 +213,7 @@ class _Run:
         parameters = [each for each in self._learner.model.parameters() if each.grad is not None]
         for parameter in parameters:
             parameter.grad.div_(count)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._config.max_gradient))
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._config.max_grad_norm))
         has_stepped = took_step(self._scaler, self._optimizer, number)
         self._optimizer.zero_grad(set_to_none=True)
         if not has_stepped:

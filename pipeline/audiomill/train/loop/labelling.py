@@ -13,7 +13,15 @@ from audiomill.errors import ModelError
 from audiomill.models.checkpoint import check_options, find_checkpoint
 from audiomill.models.family import BEAMS, POSTERIORS
 
-OF_ONE_KIND = ("prompt", "suppress_numerals", "pack", "second_model", "redo_below", "languages", "punctuation")
+OF_ONE_KIND = (
+    "prompt",
+    "suppress_numerals",
+    "pack",
+    "second_pass_model",
+    "second_pass_threshold",
+    "languages",
+    "punctuation",
+)
 """Options of texts that Whisper or Canary alone read."""
 
 
@@ -35,11 +43,11 @@ def read_by(model: str, label: Labelling) -> Labelling:
     gives = checkpoint.gives
     search = label.transcripts.decoder
     if POSTERIORS not in gives:
-        search = dataclasses.replace(search, hotwords=None, lexicon=None, keep_posteriors=0)
+        search = dataclasses.replace(search, hotwords=None, lexicon=None, save_posteriors=0)
     if BEAMS not in gives:
         search = dataclasses.replace(search, coverage_score=0.0)
     if POSTERIORS not in gives and BEAMS not in gives:
-        search = SearchConfig(agreement=search.agreement)
+        search = SearchConfig(consistency_samples=search.consistency_samples)
     text = dataclasses.replace(label.transcripts, decoder=search)
     try:
         check_options(checkpoint, model, text)

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
-from audiomill.config.respell import RespellEngineConfig, RespellOutputConfig, TuneConfig, TuneJobConfig
+from audiomill.config.redecode import RedecodeEngineConfig, RedecodeOutputConfig, TuneConfig, TuneJobConfig
 from audiomill.config.run import OutputConfig
 from audiomill.config.search import SearchConfig
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
@@ -86,7 +86,7 @@ def self_train(config: SelfTraining, console: Console) -> list[_Metrics]:
 
     Raises:
         UsageError: inputs, models or options cannot be used.
-        RunFailed: a step could not be finished.
+        RunError: a step could not be finished.
     """
     from audiomill.train.loop.page import write_report
 
@@ -220,15 +220,15 @@ def _tuned(folder: Path, teacher: _Metrics, config: SelfTraining, console: Conso
         return label
     done, dev_folder = folder / "tuning" / "decoder.json", folder / "tuning" / "dev"
     if not done.exists():
-        plain = SearchConfig(keep_posteriors=max(POSTERIORS_KEPT, search.beam_tokens))
+        plain = SearchConfig(save_posteriors=max(POSTERIORS_KEPT, search.beam_size_token))
         whole = dataclasses.replace(label, transcripts=dataclasses.replace(label.transcripts, decoder=plain))
         _transcribe(config.dev, dev_folder, teacher["checkpoint"], config, console, whole)
         job = TuneJobConfig(
             inputs=(str(dev_folder),),
             decoder=search,
-            storage=RespellEngineConfig(storage_options=label.plan.storage_options),
+            storage=RedecodeEngineConfig(storage_options=label.plan.storage_options),
             tune=TuneConfig(trials=config.loop.tune_trials, language=label.transcripts.language),
-            output=RespellOutputConfig(output=str(folder / "tuning"), quiet=config.quiet),
+            output=RedecodeOutputConfig(output=str(folder / "tuning"), quiet=config.quiet),
         )
         done.write_text(json.dumps(dataclasses.asdict(tuned(job, console)), indent=1))
     search_config = SearchConfig(**json.loads(done.read_text()))
@@ -309,7 +309,7 @@ def config_of(values: dict[str, Any], sections: dict[str, dict[str, Any]]) -> Se
     Raises:
         UsageError: students go on from a teacher of another kind, or languages are kept apart.
     """
-    if any(sections.get(name, {}).get("by_language") for name in ("train", "student")):
+    if any(sections.get(name, {}).get("language_adapters") for name in ("train", "student")):
         raise UsageError(
             "by_language: such a checkpoint hears one language at a time, as --language says; run a loop for each language"
         )

@@ -67,7 +67,7 @@ def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[s
         InputError: one holds no transcripts.
     """
     model = NgramModel(local_file(Place(config.lm, options), "--lm")) if config.lm else None
-    second = _texts_of(Place(config.second, options)) if config.second else None
+    compare_with = _texts_of(Place(config.compare_with, options)) if config.compare_with else None
     conditions = conditions_of(config.where)
     rows: list[dict[str, Any]] = []
     labels: list[Label] = []
@@ -89,7 +89,7 @@ def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[s
             recording = recordings[segment["recording_id"]]
             row = _row(segment, recording, plan[segment["recording_id"]], run, segment["recording_id"] in alone)
             row["speaker"] = _speaker(recording, segment, voices)
-            label = _label(segment, row, model, second)
+            label = _label(segment, row, model, compare_with)
             unmet = next((str(condition) for condition in conditions if not condition.holds(segment)), None)
             label = dataclasses.replace(label, unmet=unmet)
             row |= {"disagreement": label.disagreement, "lm_score": label.lm_score}
@@ -135,7 +135,7 @@ def _row(
         "speaker": "",
         "teacher": teacher,
         "confidence": segment["confidence"],
-        "agreement": segment["agreement"],
+        "self_consistency": segment["self_consistency"],
         "expected_wer": None,
         "reference": recording["reference"] if is_alone else None,
     }
@@ -152,7 +152,7 @@ def _speaker(recording: dict[str, Any], segment: dict[str, Any], voices: Mapping
 
 
 def _label(
-    segment: dict[str, Any], row: dict[str, Any], model: NgramModel | None, second: dict[str, Any] | None
+    segment: dict[str, Any], row: dict[str, Any], model: NgramModel | None, compare_with: dict[str, Any] | None
 ) -> Label:
     text = segment["text"] or ""
     words = units_of(text, segment["language"])
@@ -166,8 +166,8 @@ def _label(
         speaker=row["speaker"],
         language=segment["language"],
         confidence=segment["confidence"],
-        agreement=segment["agreement"],
-        disagreement=None if second is None else _disagreement(segment, text, second),
+        self_consistency=segment["self_consistency"],
+        disagreement=None if compare_with is None else _disagreement(segment, text, compare_with),
         lm_score=None if model is None else _lm_score(text, model),
         language_probability=segment["language_probability"],
         fallback_level=segment["fallback_level"],
@@ -206,11 +206,11 @@ def _timed_words(row: dict[str, Any]) -> list[tuple[float, str]]:
     return [(row["start_s"] + (at + 0.5) * step, word) for at, word in enumerate(words)]
 
 
-def _disagreement(segment: dict[str, Any], text: str, second: dict[str, Any]) -> float | None:
+def _disagreement(segment: dict[str, Any], text: str, compare_with: dict[str, Any]) -> float | None:
     """Word error rate between two models' texts: of the same segment, or of the words said in its time."""
-    other = second["segments"].get(segment["id"])
+    other = compare_with["segments"].get(segment["id"])
     if other is None:
-        track = second["tracks"].get((segment["recording_id"], segment["channel"]))
+        track = compare_with["tracks"].get((segment["recording_id"], segment["channel"]))
         if track is None:
             return None
         other = joined([word for at, word in track if segment["start_s"] <= at < segment["stop_s"]])
@@ -222,7 +222,7 @@ def features_of(labels: Sequence[Label]) -> NDArray[np.float64]:
     return np.array(
         [
             (
-                *signs_of(label.confidence, label.agreement, label.fallback_level, label.text, label.seconds),
+                *signs_of(label.confidence, label.self_consistency, label.fallback_level, label.text, label.seconds),
                 label.disagreement or 0.0,
                 -(label.lm_score or 0.0),
             )
@@ -245,7 +245,7 @@ def calibrated(
         InputError: too little labelled audio.
     """
     assert config.calibrate is not None, "there is labelled audio"
-    known = read_candidates([config.calibrate], dataclasses.replace(config, second=None), options)
+    known = read_candidates([config.calibrate], dataclasses.replace(config, compare_with=None), options)
     numbers = known.with_reference(range(len(known.rows)))
     if len(numbers) < MIN_CALIBRATION:
         raise InputError(
@@ -253,7 +253,7 @@ def calibrated(
             f"one segment), got {len(numbers)}"
         )
     features = features_of([known.labels[at] for at in numbers])
-    if config.second is not None:  # the labelled audio has no second opinion: it cannot be calibrated
+    if config.compare_with is not None:  # the labelled audio has no second opinion: it cannot be calibrated
         features[:, DISAGREEMENT] = 0.0
     wer = np.array([min(1.0, known.wer(at)) for at in numbers])
     expected = fit(features, wer).expected_wer(_same_columns(features_of(candidates.labels), config))
@@ -275,6 +275,6 @@ def calibrated(
 
 
 def _same_columns(features_ND: NDArray[np.float64], config: SelectConfig) -> NDArray[np.float64]:
-    if config.second is not None:
+    if config.compare_with is not None:
         features_ND[:, DISAGREEMENT] = 0.0
     return features_ND

@@ -30,7 +30,7 @@ class Label:
     speaker: str
     language: str | None
     confidence: float | None = None
-    agreement: float | None = None
+    self_consistency: float | None = None
     disagreement: float | None = None
     lm_score: float | None = None
     expected_wer: float | None = None
@@ -61,7 +61,7 @@ class Rules:
     """Thresholds, see `audiomill.config.select.SelectConfig`; `words`: that texts may have, None for any."""
 
     min_confidence: float | None = None
-    min_agreement: float | None = None
+    min_self_consistency: float | None = None
     max_disagreement: float | None = None
     min_lm_score: float | None = None
     max_segment_wer: float | None = None
@@ -123,7 +123,7 @@ def _judged_signs(label: Label, rules: Rules) -> Verdict | None:
         return Verdict("where", f"expected {label.unmet}")
     for reason, value, low, high in (
         ("confidence", label.confidence, rules.min_confidence, None),
-        ("agreement", label.agreement, rules.min_agreement, None),
+        ("self_consistency", label.self_consistency, rules.min_self_consistency, None),
         ("disagreement", label.disagreement, None, rules.max_disagreement),
         ("lm_score", label.lm_score, rules.min_lm_score, None),
         ("segment_wer", label.expected_wer, None, rules.max_segment_wer),

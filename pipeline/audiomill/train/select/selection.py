@@ -62,7 +62,7 @@ SELECTED = pa.schema(
         ("speaker", pa.string()),
         ("teacher", pa.string()),
         ("confidence", pa.float32()),
-        ("agreement", pa.float32()),
+        ("self_consistency", pa.float32()),
         ("disagreement", pa.float32()),
         ("lm_score", pa.float32()),
         ("expected_wer", pa.float32()),
@@ -146,8 +146,8 @@ def verdicts_of(candidates: Candidates, config: SelectConfig, held_out: HeldOut 
 def _rules(config: SelectConfig, candidates: Candidates) -> Rules:
     return Rules(
         min_confidence=config.min_confidence,
-        min_agreement=config.min_agreement,
-        max_disagreement=config.max_disagreement if config.second else None,
+        min_self_consistency=config.min_self_consistency,
+        max_disagreement=config.max_disagreement if config.compare_with else None,
         min_lm_score=config.min_lm_score,
         max_segment_wer=config.max_segment_wer,
         max_fallback_level=config.max_fallback_level,

@@ -39,7 +39,7 @@ class Fusion:
 
     def __init__(self, pieces: Sequence[str], config: SearchConfig, lm: Any | None, rescorer: Rescorer | None) -> None:
         vocabulary = CtcVocabulary(tuple(pieces), blank=-1, delimiter=NO_DELIMITER, mark=mark_of(pieces))
-        for_words = (config.word_score, config.unknown_score) if lm is not None else (0.0, 0.0)
+        for_words = (config.word_insertion_score, config.unk_score) if lm is not None else (0.0, 0.0)
         self._context = Context(vocabulary, Weights(config.lm_weight, *for_words), lm)
         self._begins_V = torch.tensor([vocabulary.begins_word(piece) for piece in pieces]).double()
         self.coverage_score, self.num_best, self._rescorer = config.coverage_score, config.num_best, rescorer

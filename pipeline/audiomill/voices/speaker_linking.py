@@ -41,7 +41,7 @@ class _Index:
         """
         results = [link for link in self.links if link.voice == voice]
         if not results:
-            raise UsageError(f"{voice}: no such voice; `audiomill voices OUTPUT` lists them")
+            raise UsageError(f"{voice}: no such voice; `audiomill link-speakers OUTPUT` lists them")
         return results
 
 
@@ -85,7 +85,7 @@ def speakers_of(output: Place) -> list[RecordingSpeaker]:
     """
     if not output.join("speakers").names():
         raise InputError(
-            f"{output.url}: knows no speakers; expected the --output of a run with --speakers auto --keep-voices"
+            f"{output.url}: knows no speakers; expected the --output of a run with --speakers auto --save-speaker-embeddings"
         )
     heards: list[RecordingSpeaker] = []
     count = 0
@@ -97,7 +97,9 @@ def speakers_of(output: Place) -> list[RecordingSpeaker]:
             columns = [with_vector.column(each).to_pylist() for each in ("recording_id", "speaker", "speech_s")]
             heards += map(RecordingSpeaker, *columns, flat.reshape(with_vector.num_rows, -1))
     if count and not heards and not forgotten_of(output):
-        raise InputError(f"{output.url}: no vectors were kept; run it again with --keep-voices, into another --output")
+        raise InputError(
+            f"{output.url}: no vectors were kept; run it again with --save-speaker-embeddings, into another --output"
+        )
     return heards
 
 

@@ -1,4 +1,4 @@
-"""Options of `audiomill train-units`. See `audiomill.config.stages` for the rules."""
+"""Options of `audiomill train-unit-lm`. See `audiomill.config.stages` for the rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from audiomill.config.train import TrainConfig, TrainOutputConfig
 from audiomill.errors import UsageError
 
 SHARED = (
-    "epochs", "max_updates", "schedule", "warmup_share", "hold_share", "weight_decay", "max_gradient", "batch_seconds", "accumulate",
+    "epochs", "max_updates", "schedule", "warmup_ratio", "hold_ratio", "weight_decay", "max_grad_norm", "batch_seconds", "gradient_accumulation_steps",
     "save_minutes", "device", "precision", "workers", "engine", "ray_address", "seed", "gradient_checkpointing",
 )  # fmt: skip
 """Options that mean here what they mean in `finetune`, with the same defaults."""
@@ -63,14 +63,16 @@ class UnitsConfig(Validated):
         choices=("tri-stage", "cosine", "constant"),
         results=True,
     )
-    warmup_share: float = option(
-        TrainConfig.warmup_share, "Share of the updates in which the rate rises.", results=True
+    warmup_ratio: float = option(
+        TrainConfig.warmup_ratio, "Share of the updates in which the rate rises.", results=True
     )
-    hold_share: float = option(TrainConfig.hold_share, "tri-stage: share in which it stays.", results=True)
+    hold_ratio: float = option(TrainConfig.hold_ratio, "tri-stage: share in which it stays.", results=True)
     weight_decay: float = option(0.01, "AdamW's.", results=True)
-    max_gradient: float = option(TrainConfig.max_gradient, "Gradients are scaled down to this norm.", results=True)
+    max_grad_norm: float = option(TrainConfig.max_grad_norm, "Gradients are scaled down to this norm.", results=True)
     batch_seconds: float = option(200.0, "Padded seconds of audio whose codes are a batch.", results=True)
-    accumulate: int = option(TrainConfig.accumulate, "Batches an update, on each worker.", results=True)
+    gradient_accumulation_steps: int = option(
+        TrainConfig.gradient_accumulation_steps, "Batches an update, on each worker.", results=True
+    )
     save_minutes: float = option(TrainConfig.save_minutes, "Minutes of training that a kill can lose.")
     gradient_checkpointing: bool = option(False, "Less memory, a third more time.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
@@ -95,7 +97,9 @@ class UnitsConfig(Validated):
         self.require_positive(
             "width", "depth", "heads", "mask_span", "min_count", "learning_rate", "max_updates", "epochs"
         )
-        self.require_positive("batch_seconds", "accumulate", "workers", "max_gradient", "save_minutes")
+        self.require_positive(
+            "batch_seconds", "gradient_accumulation_steps", "workers", "max_grad_norm", "save_minutes"
+        )
         if self.width % self.heads:
             raise UsageError(f"--width {self.width}: expected a multiple of --heads {self.heads}")
         if self.max_positions < 16:
@@ -116,7 +120,7 @@ class UnitsConfig(Validated):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainUnitsConfig:
-    """`audiomill train-units`: outputs of encode -> a language model over their codes."""
+    """`audiomill train-unit-lm`: outputs of encode -> a language model over their codes."""
 
     inputs: tuple[str, ...]
     units: UnitsConfig = UnitsConfig()

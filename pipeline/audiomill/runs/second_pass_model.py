@@ -56,7 +56,7 @@ def second_spec(
     """The model that writes doubtful texts again: as the first one, but with the search of its own family."""
     shape, family = shape_of(second), second.family
     precision = precision_of(model.precision, family, device, features, True, before[SECOND_PRECISION])
-    alone = dataclasses.replace(text, second_model=None, redo_below=None, decoder=SearchConfig())
+    alone = dataclasses.replace(text, second_pass_model=None, second_pass_threshold=None, decoder=SearchConfig())
     return TaskSpec(
         label=without_credentials(second.name),
         model=dataclasses.replace(model, model=second.name, device=device, precision=precision),
@@ -75,22 +75,22 @@ def second_checkpoint(task: ModelTask, first: Checkpoint, options: dict[str, Any
         UsageError: it is no Whisper of the same vocabulary, or nothing would be handed to it.
     """
     text = task.transcripts
-    if text is None or text.second_model is None:
+    if text is None or text.second_pass_model is None:
         return None
-    second = find_checkpoint(dataclasses.replace(task.model, model=text.second_model), options)
-    if text.redo_below is not None:
-        check_options(second, text.second_model, dataclasses.replace(text, decoder=SearchConfig()))
+    second = find_checkpoint(dataclasses.replace(task.model, model=text.second_pass_model), options)
+    if text.second_pass_threshold is not None:
+        check_options(second, text.second_pass_model, dataclasses.replace(text, decoder=SearchConfig()))
         return second
     size_of = first.family.vocabulary_size
-    if size_of is None or second.family is not first.family or not text.retry:
+    if size_of is None or second.family is not first.family or not text.temperature_fallback:
         raise UsageError(
-            f"--second-model {text.second_model}: expected a Whisper behind a Whisper, without --no-retry; for any other "
-            "two models say which texts it writes again: --redo-below 0.6"
+            f"--second-pass-model {text.second_pass_model}: expected a Whisper behind a Whisper, without --no-temperature-fallback; for any other "
+            "two models say which texts it writes again: --second-pass-threshold 0.6"
         )
     sizes = [size_of(Path(each.path)) for each in (first, second)]
     if sizes[0] != sizes[1]:
         raise UsageError(
-            f"--second-model {text.second_model}: its vocabulary has {sizes[1]} tokens, that of the first model "
+            f"--second-pass-model {text.second_pass_model}: its vocabulary has {sizes[1]} tokens, that of the first model "
             f"{sizes[0]}; take one of the same kind (.en behind .en, multilingual behind multilingual)"
         )
     return second

@@ -26,7 +26,7 @@ class KeptPosteriors:
     """An output with posteriors.
 
     Args:
-        place: the output of `transcribe --keep-posteriors`.
+        place: the output of `transcribe --save-posteriors`.
 
     Raises:
         InputError: it has none.
@@ -38,7 +38,7 @@ class KeptPosteriors:
         self.record = json.loads(run.read()) if run.exists() else {}
         if "ctc_vocabulary" not in self.record:
             raise InputError(
-                f"{place.url}: holds no posteriors; expected the --output of transcribe --keep-posteriors 16 with a CTC model"
+                f"{place.url}: holds no posteriors; expected the --output of transcribe --save-posteriors 16 with a CTC model"
             )
         fields = self.record["ctc_vocabulary"]
         self.vocabulary = CtcVocabulary(**{**fields, "tokens": tuple(fields["tokens"])})
@@ -56,10 +56,10 @@ class KeptPosteriors:
 def _stretch(segment: dict[str, Any], row: dict[str, Any]) -> Stretch:
     shape = (row["num_frames"], row["num_tokens"])
     tokens_FC = np.frombuffer(row["tokens"], "<u2").reshape(shape).astype(np.int32)
-    levels_FC = np.frombuffer(row["levels"], np.uint8).reshape(shape)
+    levels_FC = np.frombuffer(row["quantized_logprobs"], np.uint8).reshape(shape)
     first = samples_from_seconds(row["first_frame_s"])
     start = samples_from_seconds(segment["start_s"])
-    return Stretch(start, first, row["is_continued"], Emissions(tokens_FC, dequantized(levels_FC)))
+    return Stretch(start, first, row["continues_previous"], Emissions(tokens_FC, dequantized(levels_FC)))
 
 
 def texts_of(

@@ -26,10 +26,10 @@ CHANGES: tuple[Callable[[NDArray[np.int16]], NDArray[np.int16]], ...] = (
 """A function of the samples alone, so that batches do not matter."""
 
 
-def with_agreement(
+def with_self_consistency(
     utterances: Sequence[Utterance], texts: Sequence[Transcript | None], times: int, hear: Hear
 ) -> list[Transcript | None]:
-    """The transcripts with their `agreement`: 1 - word errors of what is heard again, mean over the changes, 0 at least.
+    """The transcripts with their `self_consistency`: 1 - word errors of what is heard again, mean over the changes, 0 at least.
 
     Args:
         utterances: what was heard.
@@ -46,7 +46,9 @@ def with_agreement(
                 edits = word_edits(words, units(other.text))
                 scores[number, at] = max(0.0, 1 - edits / max(1, len(words)))
     means = scores.mean(0).tolist()
-    return [None if text is None else text._replace(agreement=mean) for text, mean in zip(texts, means, strict=True)]
+    return [
+        None if text is None else text._replace(self_consistency=mean) for text, mean in zip(texts, means, strict=True)
+    ]
 
 
 def _changed(utterance: Utterance, change: Callable[[NDArray[np.int16]], NDArray[np.int16]]) -> Utterance:

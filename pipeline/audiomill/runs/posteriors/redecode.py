@@ -18,12 +18,12 @@ from rich.console import Console
 from audiomill import schema
 from audiomill.audio.clock import samples_from_seconds
 from audiomill.config.fields import digest, flag, result_fields
-from audiomill.config.respell import RespellConfig, TuneConfig, TuneJobConfig
+from audiomill.config.redecode import RedecodeConfig, TuneConfig, TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.errors import UsageError
 from audiomill.models.ctc.beam_search import BeamDecoder, decoder_prints
 from audiomill.models.device import usable_cores
-from audiomill.runs.posteriors.kept_posteriors import KeptPosteriors, decoder_of, processes, texts_of
+from audiomill.runs.posteriors.saved_posteriors import KeptPosteriors, decoder_of, processes, texts_of
 from audiomill.runs.posteriors.tune import tuned
 from audiomill.speakers.attribution import with_speakers
 from audiomill.stages.write import declare_complete, write_part
@@ -40,7 +40,7 @@ from audiomill.watch.progress import RunProgress
 _Summary = dict[str, Any]
 
 
-def respell(config: RespellConfig, console: Console) -> _Summary:
+def redecode(config: RedecodeConfig, console: Console) -> _Summary:
     """Decodes what is not decoded yet.
 
     Args:
@@ -70,7 +70,7 @@ def respell(config: RespellConfig, console: Console) -> _Summary:
     }
     if config.output.overwrite:
         ledger.clear(output, table_names())
-    names = {"job": "respell", "model_name": source.record["model_name"], "inputs": [source.place.url]}
+    names = {"job": "redecode", "model_name": source.record["model_name"], "inputs": [source.place.url]}
     ledger.guard(output, fields, names)
     for name in ledger.plan_files(source.place):
         output.join(name).write(source.place.join(name).read())
@@ -83,7 +83,7 @@ def respell(config: RespellConfig, console: Console) -> _Summary:
     return _finished(source, output)
 
 
-def _tuned(config: RespellConfig, decoder: SearchConfig, console: Console) -> SearchConfig:
+def _tuned(config: RedecodeConfig, decoder: SearchConfig, console: Console) -> SearchConfig:
     """The decoder with the weights that do best on other posteriors. A search is deterministic: the same again finds the same."""
     assert config.tuned.tune_on is not None, "there is something to tune on"
     job = TuneJobConfig(
@@ -94,7 +94,9 @@ def _tuned(config: RespellConfig, decoder: SearchConfig, console: Console) -> Se
         output=config.output,
     )
     result = tuned(job, console)
-    weights = {name: getattr(result, name) for name in ("lm_weight", "word_score", "unknown_score", "rescore_weight")}
+    weights = {
+        name: getattr(result, name) for name in ("lm_weight", "word_insertion_score", "unk_score", "rescore_weight")
+    }
     changed_weights = ", ".join(
         f"{flag(name)} {value:g}" for name, value in weights.items() if value != getattr(decoder, name)
     )
@@ -109,11 +111,11 @@ def _seconds(place: Place, part: int) -> float:
 
 def _done(jobs: list[tuple[Any, ...]], workers: int | None) -> Iterator[tuple[int, int]]:
     with processes(min(workers or usable_cores(), max(1, len(jobs)))) as pool:
-        for future in [pool.submit(_respell_part, *job) for job in jobs]:
+        for future in [pool.submit(_redecode_part, *job) for job in jobs]:
             yield future.result()
 
 
-def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, key: str) -> tuple[int, int]:
+def _redecode_part(place: Place, output: Place, part: int, config: SearchConfig, key: str) -> tuple[int, int]:
     """Part number and number of rejections."""
     started = time.perf_counter()
     source = KeptPosteriors(place)
@@ -139,7 +141,7 @@ def _respell_part(place: Place, output: Place, part: int, config: SearchConfig, 
         **turns,
     }
     planned = [id for table in columns.values() for id in table.column("id").to_pylist()]
-    result = Result({"seconds": [("respell", time.perf_counter() - started)], "began": None, "canary": None}, {})
+    result = Result({"seconds": [("redecode", time.perf_counter() - started)], "began": None, "verification": None}, {})
     wanted = Tables(True, {name: table.schema for name, table in turns.items()})
     entry = write_part(output, part, planned, tables, [result], wanted, key, time.perf_counter())
     return part, int(entry["num_rejections"])
@@ -169,7 +171,7 @@ def _finished(source: KeptPosteriors, output: Place) -> _Summary:
     if is_whole and plan is not None:
         declare_complete(output, plan.num_rows, list(schema.TABLES))
     hours = sum(entry["duration_s"] for entry in entries) / 3600
-    seconds = sum(entry["seconds"]["respell"] for entry in entries)
+    seconds = sum(entry["seconds"]["redecode"] for entry in entries)
     return {
         "num_parts": len(entries),
         "num_segments": sum(entry["num_segments"] for entry in entries),

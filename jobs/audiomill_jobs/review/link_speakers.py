@@ -1,4 +1,4 @@
-"""audiomill voices: the same person across recordings; names, corrections, and forgetting."""
+"""audiomill link-speakers: the same person across recordings; names, corrections, and forgetting."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from audiomill_jobs.options import JsonMapping, WithExamples
 
 EXAMPLES = """\
 Examples:
-  audiomill transcribe shows/ --speakers auto --keep-voices --output out/
-  audiomill voices out/
-  audiomill voices out/ --name host=host.wav --name guest=v000007
-  audiomill voices out/ --merge v000003,v000012
-  audiomill voices out/ --forget v000004 --words
+  audiomill transcribe shows/ --speakers auto --save-speaker-embeddings --output out/
+  audiomill link-speakers out/
+  audiomill link-speakers out/ --name host=host.wav --name guest=v000007
+  audiomill link-speakers out/ --merge v000003,v000012
+  audiomill link-speakers out/ --forget v000004 --words
 
 Vectors of voices are biometric data (GDPR article 9, BIPA): keep them only where the law and the people allow it.
 """
@@ -42,7 +42,7 @@ Vectors of voices are biometric data (GDPR article 9, BIPA): keep them only wher
 )
 @click.option("--json", "as_json", is_flag=True, help="List as JSON lines.")
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
-def voices(
+def link_speakers(
     output: str,
     names: tuple[str, ...],
     merge: str | None,
@@ -55,10 +55,10 @@ def voices(
 ) -> None:
     """Find the same person in all recordings of an output.
 
-    OUTPUT is the --output of a run with --speakers auto --keep-voices. Every speaker is linked to a voice, in the order of the plan;
+    OUTPUT is the --output of a run with --speakers auto --save-speaker-embeddings. Every speaker is linked to a voice, in the order of the plan;
     ids once given stay when recordings are added. Without options: link what is new, and list.
     """
-    from audiomill.voices import corpus_voices as steps
+    from audiomill.voices import speaker_linking as steps
 
     place = Place(output, storage_options or {})
     if words and forget is None:

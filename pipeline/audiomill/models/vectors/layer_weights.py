@@ -31,13 +31,13 @@ def mixture_weights(
     result = [1.0 / count] * count if mixture == UNIFORM else _read(mixture, storage_options)
     if len(result) != count:
         raise UsageError(
-            f"--mixture {mixture}: {len(result)} weights; {checkpoint} has {count} hidden states, 0 to {count - 1}"
+            f"--layer-weights {mixture}: {len(result)} weights; {checkpoint} has {count} hidden states, 0 to {count - 1}"
         )
     used = [number for number, weight in enumerate(result) if weight]
     clocks = {(shape.width_of(number), shape.hops.get(number, shape.hop)) for number in used}
     if clocks != {(shape.width, shape.hop)}:
         raise UsageError(
-            f"--mixture {mixture}: hidden states of {checkpoint} differ in width or frame rate, or no weight is above 0; "
+            f"--layer-weights {mixture}: hidden states of {checkpoint} differ in width or frame rate, or no weight is above 0; "
             "give 0 to those that differ, or take --layers"
         )
     return tuple(result)
@@ -49,9 +49,9 @@ def _read(mixture: str, storage_options: dict[str, object]) -> list[float]:
         values = json.loads(Place(absolute(mixture), storage_options).read())
         results = [float(weight) for weight in (values["weights"] if isinstance(values, dict) else values)]
     except FileNotFoundError as error:
-        raise UsageError(f"--mixture {mixture}: no such file; {expected}") from error
+        raise UsageError(f"--layer-weights {mixture}: no such file; {expected}") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"--mixture {mixture}: {expected}, got {type(error).__name__}: {error}") from error
+        raise UsageError(f"--layer-weights {mixture}: {expected}, got {type(error).__name__}: {error}") from error
     if not all(map(math.isfinite, results)):
-        raise UsageError(f"--mixture {mixture}: {expected}, got a weight that is no number")
+        raise UsageError(f"--layer-weights {mixture}: {expected}, got a weight that is no number")
     return results

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from audiomill.config.fields import result_fields
 from audiomill.config.train import UNITS
-from audiomill.config.train_units import TrainUnitsConfig, UnitsConfig
+from audiomill.config.train_unit_lm import TrainUnitsConfig, UnitsConfig
 from audiomill.errors import UsageError
 from audiomill.models.checkpoint import Checkpoint, fingerprint
 from audiomill.models.codes.unit_plan import MIN_TOKENS, UnitPlan
@@ -34,7 +34,7 @@ _EDGES = 2
 """Tokens around a sequence: its start and its end."""
 
 
-def train_units(config: TrainUnitsConfig, console: Console) -> Report:
+def train_unit_lm(config: TrainUnitsConfig, console: Console) -> Report:
     """Trains a language model over codes; the same call again goes on where it was, or does nothing.
 
     Args:
@@ -47,7 +47,7 @@ def train_units(config: TrainUnitsConfig, console: Console) -> Report:
     Raises:
         UsageError: inputs or options cannot be used.
         InputError: the tables hold no codes, or those of several quantizers.
-        RunFailed: the loss is not a number any more.
+        RunError: the loss is not a number any more.
     """
     units = config.units
     return carried_out(config.output, units.storage_options, units.device, console, partial(_prepared, config))
@@ -66,7 +66,7 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
     is_new_folder = not (output / "run.json").exists()
     made_by = _codebook_print(units, kind, places)
     fields = {**result_fields(config), "inputs": list(config.inputs), "model": fingerprint(coder), "codebook": made_by}
-    claim(output, fields, "train-units")
+    claim(output, fields, "train-unit-lm")
     if (output / "result.json").exists():
         return {**json.loads((output / "result.json").read_text()), "is_new": False}
     folder = output / "clips"

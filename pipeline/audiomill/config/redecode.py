@@ -1,4 +1,4 @@
-"""Options of the jobs that read kept posteriors: `respell` and `tune-decoder`."""
+"""Options of the jobs that read kept posteriors: `redecode` and `tune-decoder`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from audiomill.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class RespellEngineConfig(Validated):
+class RedecodeEngineConfig(Validated):
     """Where the work is done."""
 
     storage_options: dict[str, Any] = option({}, "fsspec options as JSON.")
@@ -22,7 +22,7 @@ class RespellEngineConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RespellOutputConfig(Validated):
+class RedecodeOutputConfig(Validated):
     """Where the results go."""
 
     output: str = option("", "Folder or URL for the tables; for tune-decoder, a folder for the settings.")
@@ -40,8 +40,8 @@ class _Kept:
 
     inputs: tuple[str, ...]
     decoder: SearchConfig = SearchConfig()
-    storage: RespellEngineConfig = RespellEngineConfig()
-    output: RespellOutputConfig
+    storage: RedecodeEngineConfig = RedecodeEngineConfig()
+    output: RedecodeOutputConfig
 
     def only_input(self) -> str:
         """The one output that is read.
@@ -60,7 +60,7 @@ class TunedConfig(Validated):
 
     tune_on: str | None = option(
         None,
-        "Output of `transcribe --keep-posteriors` on audio with known text: the weights are found there first, as tune-decoder does.",
+        "Output of `transcribe --save-posteriors` on audio with known text: the weights are found there first, as tune-decoder does.",
         otherwise="the weights as given",
     )
     tune_trials: int = option(40, "Settings that --tune-on tries.")
@@ -70,8 +70,8 @@ class TunedConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RespellConfig(_Kept):
-    """`audiomill respell`: kept posteriors to text."""
+class RedecodeConfig(_Kept):
+    """`audiomill redecode`: kept posteriors to text."""
 
     tuned: TunedConfig = TunedConfig()
 
