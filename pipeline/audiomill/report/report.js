@@ -244,7 +244,7 @@ const audiomill = (() => {
       const { spans, light } = lit(each.words, 0, colour);
       lights.push(light);
       spans.forEach((span, n) => span.addEventListener("click", () => from(each.words[n][1])));
-      const marks = [each.confidence === null ? null : "confidence " + each.confidence.toFixed(2), each.rung ? "attempt " + each.rung : null, each.gates.length ? each.gates.join(", ") : null, each.channel === null ? null : "channel " + each.channel, each.speaker || null];
+      const marks = [each.confidence === null ? null : "confidence " + each.confidence.toFixed(2), each.fallback_level ? "attempt " + each.fallback_level : null, each.failed_checks.length ? each.failed_checks.join(", ") : null, each.channel === null ? null : "channel " + each.channel, each.speaker || null];
       return make("div", { class: "segment" }, make("button", { type: "button", onclick: () => from(each.start), "aria-label": "play from " + clock(each.start) }, clock(each.start) + " – " + clock(each.stop)), " ",
         make("small", {}, marks.filter(Boolean).join(", ")),
         each.first === null || each.first === undefined ? null : make("p", { class: "before" }, make("b", {}, "before: "), each.first),
