@@ -25,7 +25,7 @@ from rich.console import Console
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.models.whisper import confidence
-from audiomill.models.whisper.confidence import Evidence, features, word_confidence
+from audiomill.models.whisper.confidence import Evidence, confidence_features, word_confidence
 from audiomill.runs.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -97,7 +97,7 @@ def fitted(words: Sequence[Word]) -> tuple[float, ...]:
     """Weights of the logistic model."""
     from sklearn.linear_model import LogisticRegression
 
-    x = np.array([features(word.evidence) for word in words])
+    x = np.array([confidence_features(word.evidence) for word in words])
     model = LogisticRegression(fit_intercept=False, C=10.0).fit(x, [word.is_right for word in words])
     return tuple(round(float(each), 3) for each in model.coef_[0])
 
@@ -147,7 +147,7 @@ def main() -> None:
             models = [args.model, *([args.second_pass_model] if args.second_pass_model else [])]
             found[half] = [word for model in models for word in words_of(work / half, texts, model, work)]
     weights = fitted(found["fit"])
-    print(f"weights fitted on {len(found['fit'])} words: {weights}; in use: {confidence.WEIGHTS}")
+    print(f"weights fitted on {len(found['fit'])} words: {weights}; in use: {confidence.CONFIDENCE_WEIGHTS}")
     test = found["test"]
     right = np.array([word.is_right for word in test], float)
     raw = np.array([word.evidence.probability for word in test])

@@ -24,9 +24,9 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.defaults import INT8, INT8_WEIGHT7
 from audiomill.models.seq2seq.cross_attention_cache import cross_kv
 from audiomill.models.seq2seq.kv_cache import KVCache
-from audiomill.models.whisper.encode_decode import Weights, weights_of
+from audiomill.models.whisper.encode_decode import WhisperWeights, weights_of
 from audiomill.models.whisper.model import short_context
-from audiomill.models.whisper.network.encoder import encode
+from audiomill.models.whisper.network.encoder import run_encoder
 from audiomill.models.whisper.parts import whisper_parts
 from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import tokens_of
@@ -46,7 +46,7 @@ class Spoken(NamedTuple):
     tokens: list[int]
 
 
-def mixed(fp32: Weights, coarse: Weights) -> Iterator[tuple[str, Weights]]:
+def mixed(fp32: WhisperWeights, coarse: WhisperWeights) -> Iterator[tuple[str, WhisperWeights]]:
     """The weights with one kind of product from `coarse`, by the kind's name."""
     yield "all", fp32._replace(encoder=coarse.encoder, decoder=coarse.decoder)
     yield "encoder", fp32._replace(encoder=coarse.encoder)
@@ -75,15 +75,15 @@ def _layers(fp32: Any, coarse: Any, kind: str) -> Any:
 
 
 @torch.inference_mode()
-def logprobs(weights: Weights, mel_1MF: Tensor, tokens: list[int]) -> Tensor:
+def logprobs(weights: WhisperWeights, mel_1MF: Tensor, tokens: list[int]) -> Tensor:
     """logprobs_LV behind each of the tokens."""
-    hidden = encode(weights.encoder, mel_1MF)[len(weights.encoder.layers)]
+    hidden = run_encoder(weights.encoder, mel_1MF)[len(weights.encoder.layers)]
     state = KVCache(weights.decoder, 1, len(tokens))
     fed = state.admit(cross_kv(weights.decoder, hidden), torch.tensor([tokens]))
     return weights.decoder.logits(fed)[0].log_softmax(-1)
 
 
-def spoken(weights: Weights, path: Path, prompt: list[int], end: int) -> Spoken:
+def spoken(weights: WhisperWeights, path: Path, prompt: list[int], end: int) -> Spoken:
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     wave = soxr.resample(wave.mean(1), rate, MODEL_SAMPLE_RATE)
     padded = np.zeros(short_context(len(wave), "cpu"), np.float32)
@@ -97,7 +97,9 @@ def spoken(weights: Weights, path: Path, prompt: list[int], end: int) -> Spoken:
     return Spoken(mel, tokens)
 
 
-def compared(fp32: Weights, coarse: Weights, clips: list[Spoken], first: int) -> dict[str, dict[str, float]]:
+def compared(
+    fp32: WhisperWeights, coarse: WhisperWeights, clips: list[Spoken], first: int
+) -> dict[str, dict[str, float]]:
     """Of each kind of product: `moved`, mean difference of log-probabilities; `overtaken_pct`."""
     expected = [logprobs(fp32, *clip)[first:] for clip in clips]
     found = {}

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from audiomill.config.stages import ModelConfig
 from audiomill.models.base import MIXED, Utterance, VectorRequest
-from audiomill.models.ctc.labels import best_path, form_of, vocabulary_of
+from audiomill.models.ctc.labels import best_path, form_of, label_vocabulary
 from audiomill.models.device import usable_cores
 from audiomill.models.feature_ctc.feature_head import FeatureHead
 from audiomill.models.vectors.frozen_encoder import found_encoder, loaded_encoder
-from audiomill.models.vectors.layer_weights import UNIFORM, mixture_weights
+from audiomill.models.vectors.layer_weights import UNIFORM, read_layer_weights
 from audiomill.text.spoken_text import Text
 from audiomill.text.wer import score_pair
 from benchmarks.real_speech import CLIP_S, read_corpus
@@ -112,7 +112,7 @@ def frames_of(name: str, clips: Sequence[Spoken]) -> list[Tensor]:
     model, _, which = name.partition("@")
     checkpoint, shape = found_encoder(model, {})
     if which == "mixed":
-        want = VectorRequest(layer=MIXED, weights=mixture_weights(UNIFORM, shape, str(checkpoint), {}), dtype="fp32")
+        want = VectorRequest(layer=MIXED, weights=read_layer_weights(UNIFORM, shape, str(checkpoint), {}), dtype="fp32")
     else:
         want = VectorRequest(layer=int(which) if which else shape.num_layers, dtype="fp32")
     encoder = loaded_encoder(model, want, int(shape.hop), ModelConfig(device="cpu", precision="fp32"), {})
@@ -122,7 +122,7 @@ def frames_of(name: str, clips: Sequence[Spoken]) -> list[Tensor]:
 def new_head(width: int, hidden: int, texts: Sequence[str], seed: int) -> Head:
     """For the letters of some texts."""
     torch.manual_seed(seed)
-    form = form_of(vocabulary_of([Text(text, None) for text in texts], False, False), False)
+    form = form_of(label_vocabulary([Text(text, None) for text in texts], False, False), False)
     return Head(FeatureHead(width, hidden, len(form.vocabulary.tokens)), form)
 
 

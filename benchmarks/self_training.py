@@ -25,10 +25,10 @@ import soundfile
 from rich.console import Console
 
 from audiomill.config.train import FinetuneConfig, TrainOutputConfig
-from audiomill.text.bootstrap import compared
-from audiomill.train.fit.finetune import finetune
+from audiomill.text.bootstrap import paired_bootstrap
+from audiomill.train.fit.finetune import train_model
 from audiomill.train.loop.scoring import _edits, scored
-from audiomill.train.loop.self_training import _transcribe, config_of, self_train
+from audiomill.train.loop.self_training import _transcribe, round_config, run_self_training
 from audiomill.train.loop.verdicts import best_of
 from benchmarks.record import save
 
@@ -106,7 +106,7 @@ def loop_config(root: Path, rounds: int, seed: int, updates: int, seconds: float
     (root / "shape" / "config.json").write_text(json.dumps(SHAPE))
     values = {"output": str(root / "loop"), "quiet": True}
     inputs = {name: (str(root / name),) for name in ("labelled", "unlabelled", "dev", "test")}
-    return config_of(
+    return round_config(
         {**values, **inputs},
         {
             "loop": {"rounds": rounds, "seed": seed},
@@ -140,11 +140,11 @@ def shuffled_control(root: Path, config: Any, rounds: list[dict[str, Any]], seed
 
     train = dataclasses.replace(config.train, pseudo=str(folder / "selection"), dev=",".join(config.dev), seed=seed + 1)
     output = TrainOutputConfig(output=str(folder / "training"), quiet=True)
-    finetune(FinetuneConfig(inputs=config.labelled, train=train, output=output), Console(quiet=True))
+    train_model(FinetuneConfig(inputs=config.labelled, train=train, output=output), Console(quiet=True))
     _transcribe(config.test, folder / "test", str(folder / "training" / "checkpoint"), config, Console(quiet=True))
     before, after = scored(root / "loop" / "round-0" / "test", {}), scored(folder / "test", {})
     ids = sorted(before)
-    found = compared(
+    found = paired_bootstrap(
         [_edits(before[i]) for i in ids], [_edits(after[i]) for i in ids], [after[i].num_reference for i in ids]
     )
     return {
@@ -193,7 +193,7 @@ def main() -> None:
         root, started = arguments.work / f"seed-{seed}", time.monotonic()
         sizes = write_splits(found, root, arguments.labelled, seed)
         config = loop_config(root, arguments.rounds, seed, arguments.updates, seconds_of(root / "unlabelled"))
-        rounds = self_train(config, Console(stderr=True))
+        rounds = run_self_training(config, Console(stderr=True))
         control = shuffled_control(root, config, rounds, seed)
         first, best = next(each["wer"] for each in rounds if each["round"] == 0), best_of(rounds)["wer"]
         results.append(

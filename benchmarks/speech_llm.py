@@ -32,7 +32,7 @@ from audiomill.runs.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.wer import NO_ERRORS, score_pair
-from audiomill.train.fit.finetune import finetune
+from audiomill.train.fit.finetune import train_model
 from benchmarks.record import save
 from benchmarks.self_training import recordings
 
@@ -144,7 +144,7 @@ def trained(root: Path, name: str, options: dict[str, Any]) -> tuple[dict[str, A
         train=build(TrainConfig, {"dev": str(root / "dev"), "batch_seconds": 60.0, "device": "cpu", **options}),
         output=TrainOutputConfig(output=str(root / f"trained-{name}"), quiet=True),
     )
-    return finetune(config, Console(stderr=True)), time.monotonic() - started
+    return train_model(config, Console(stderr=True)), time.monotonic() - started
 
 
 def word_error_rate(root: Path, model: str, **options: Any) -> float:

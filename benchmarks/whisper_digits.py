@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from audiomill.train.loop.self_training import config_of, self_train
+from audiomill.train.loop.self_training import round_config, run_self_training
 from audiomill.train.loop.verdicts import best_of
 from benchmarks.record import save
 from benchmarks.self_training import recordings, told
@@ -41,7 +41,7 @@ def write_splits(found: dict[str, tuple[bytes, str]], root: Path) -> None:
 
 def loop_config(root: Path, model: str) -> Any:
     inputs = {name: (str(root / name),) for name in ("unlabelled", "dev", "test")}
-    return config_of(
+    return round_config(
         {"output": str(root / "loop"), "quiet": True, "labelled": (), **inputs},
         {
             "loop": {"rounds": 1},
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("whisper-digits-benchmark"))
     arguments = parser.parse_args()
     write_splits(recordings(arguments.digits), arguments.work)
-    rounds = self_train(loop_config(arguments.work, arguments.model), Console(stderr=True))
+    rounds = run_self_training(loop_config(arguments.work, arguments.model), Console(stderr=True))
     before, after = next(each["wer"] for each in rounds if each["round"] == 0), best_of(rounds)["wer"]
     print(f"held-out speakers: {100 * before:.1f}% before, {100 * after:.1f}% after")
     save(

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
-from audiomill.models.ctc.beam import ScoredText, search
+from audiomill.models.ctc.beam import ScoredText, prefix_beam_search
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch
-from audiomill.models.ctc.context import Context, Weights
-from audiomill.models.ctc.emissions import dequantized, quantized, top_tokens
+from audiomill.models.ctc.context import Context, FusionWeights
+from audiomill.models.ctc.emissions import dequantize_logprobs, quantize_logprobs, top_tokens
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
 from audiomill.models.ctc.spelling import spelled, words_of_lexicon
@@ -26,7 +26,7 @@ from audiomill.models.ctc.token_trie import TokenTrie
 from audiomill.storage.fs import Place
 
 LETTERS = CtcVocabulary(("_", "|", "a", "b"), 0, "|")
-NO_WORTH = Weights()
+NO_WORTH = FusionWeights()
 ARPA = """\\data\\
 ngram 1=5
 ngram 2=3
@@ -67,7 +67,7 @@ def words_of(tokens: Sequence[int]) -> list[str]:
 
 
 def searched(rows: list[NDArray[np.float32]], context: Context, beam: int = 2000) -> list[list[ScoredText]]:
-    return search([top_tokens(row, 0, 3) for row in rows], context, beam, beam)
+    return prefix_beam_search([top_tokens(row, 0, 3) for row in rows], context, beam, beam)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_with_a_language_model_the_best_is_the_best_of_all(seed: int) -> None:
     given_FV = logprobs(seed, 5, scale=1.0)
     path = Path("/tmp") / f"audiomill-test-{seed}.arpa"
     path.write_text(ARPA)
-    lm, weights = NgramModel(path), Weights(lm=0.7, word=0.4, unknown=-2.0)
+    lm, weights = NgramModel(path), FusionWeights(lm=0.7, word=0.4, unknown=-2.0)
     path.unlink()
 
     def worth(tokens: tuple[int, ...]) -> float:
@@ -132,7 +132,7 @@ def test_a_lexicon_leaves_only_its_words_and_takes_none_of_their_probability(see
 def test_hotwords_count_once_for_each_whole_phrase_and_not_for_parts(seed: int) -> None:
     given_FV = logprobs(seed, 5)
     trie = TokenTrie([spelled("ab", LETTERS, ""), spelled("a b", LETTERS, "")], 4)
-    (found,) = searched([given_FV], Context(LETTERS, Weights(hotword=3.0), hotwords=trie))
+    (found,) = searched([given_FV], Context(LETTERS, FusionWeights(hotword=3.0), hotwords=trie))
     for each in found:
         words = words_of(each.prefix.tokens())
         is_doubled = (1, 1) in zip(each.prefix.tokens(), each.prefix.tokens()[1:], strict=False)
@@ -178,8 +178,8 @@ def test_phonemes_are_words_of_their_own(arpa: Path) -> None:
     vocabulary = CtcVocabulary(("_", "|", "a", "ab"), 0, "|", spaced=True)
     lm, given_FV = NgramModel(arpa), logprobs(3, 5)
     given_FV[:, 1] = -30.0
-    context = Context(vocabulary, Weights(lm=1.0), lm)
-    (found,) = search([top_tokens(given_FV, 0, 3)], context, 2000, 2000)
+    context = Context(vocabulary, FusionWeights(lm=1.0), lm)
+    (found,) = prefix_beam_search([top_tokens(given_FV, 0, 3)], context, 2000, 2000)
     for each in found:
         if 1 not in each.prefix.tokens():
             words = [vocabulary.tokens[token] for token in each.prefix.tokens()]
@@ -216,6 +216,6 @@ def test_what_is_no_language_model_or_lexicon_is_told(tmp_path: Path) -> None:
 @settings(max_examples=20, deadline=None)
 def test_eight_bits_keep_a_log_probability_to_a_share_of_itself(seed: int) -> None:
     values = -np.random.default_rng(seed).exponential(4.0, 200).astype(np.float32)
-    back = dequantized(quantized(values))
+    back = dequantize_logprobs(quantize_logprobs(values))
     assert (np.abs(back - np.maximum(values, -20.0)) <= 0.0005 + 0.04 * np.sqrt(np.abs(values))).all()
-    assert dequantized(quantized(np.zeros(1, np.float32)))[0] == 0.0
+    assert dequantize_logprobs(quantize_logprobs(np.zeros(1, np.float32)))[0] == 0.0

@@ -22,7 +22,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError, RunError
 from audiomill.models.base import Utterance
-from audiomill.models.checkpoint import check_options, find_checkpoint, fingerprint
+from audiomill.models.checkpoint import check_options, checkpoint_fingerprint, find_checkpoint
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.parts import transformers_parts
 from tests.jobs_by_hand import loaded
@@ -186,7 +186,9 @@ def test_the_fingerprint_is_of_the_weights_and_not_of_the_path(tmp_path: Path) -
     one, two, other = (
         save_ctc_checkpoint(tmp_path / name, "hubert-group", seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
-    file_hashes = [fingerprint(find_checkpoint(ModelConfig(model=str(folder)), {})) for folder in (one, two, other)]
+    file_hashes = [
+        checkpoint_fingerprint(find_checkpoint(ModelConfig(model=str(folder)), {})) for folder in (one, two, other)
+    ]
     assert file_hashes[0] == file_hashes[1] != file_hashes[2]
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from audiomill.config.forecast import ForecastConfig, numbers, prices
 from audiomill.errors import UsageError
-from audiomill.forecast.plan_job import compared, plan_job, saved_forecast
+from audiomill.forecast.plan_job import compare_with_outcome, plan_job, saved_forecast
 from audiomill.forecast.rates import BatchSize, Point, best, seconds_for
 from audiomill.forecast.simulate import Cluster, Work, simulate
 from audiomill.forecast.sizes import bytes_of_file, growth
@@ -183,7 +183,7 @@ def test_the_forecast_of_a_corpus_is_what_comes_out(folder: Path, tmp_path: Path
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["forecast.html", "forecast.json"]
     assert saved_forecast(Place(str(tmp_path / "out"))) == json.loads(json.dumps(found))
     summary = run(folder, tmp_path / "out", model="fake://slow", part_seconds=60)
-    rows = {name: (said, came) for name, said, came in compared(found, summary)}
+    rows = {name: (said, came) for name, said, came in compare_with_outcome(found, summary)}
     for name, tolerance in {"hours of audio": 0.01, "speech share": 0.25, "bytes in all": 0.2}.items():
         said, came = rows[name]
         assert said == pytest.approx(came, rel=tolerance), name

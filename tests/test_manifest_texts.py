@@ -24,7 +24,7 @@ from audiomill.sources.manifests import read_rows
 from audiomill.sources.shards import ShardReader
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute, source_of
-from audiomill.text.encodings import UnknownEncoding, decoded, encoding_of, lines_of
+from audiomill.text.encodings import UnknownEncoding, decoded, decoded_lines, encoding_of
 
 TEXT = "Größe über alles"
 
@@ -69,8 +69,8 @@ def test_utf_8_is_always_told_however_it_is_cut_into_chunks(text: str, cut: int)
 
 
 def test_lines_end_at_line_feeds_alone() -> None:
-    assert lines_of("a\u2028b\u0085c\r\nd\n") == ["a\u2028b\u0085c", "d"]
-    assert lines_of("") == [] and lines_of("a\n\nb") == ["a", "", "b"]
+    assert decoded_lines("a\u2028b\u0085c\r\nd\n") == ["a\u2028b\u0085c", "d"]
+    assert decoded_lines("") == [] and decoded_lines("a\n\nb") == ["a", "", "b"]
 
 
 def rows(text: str, is_tab: bool = False) -> tuple[list[dict[str, str]], int]:

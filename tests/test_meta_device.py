@@ -18,7 +18,7 @@ from audiomill.models.seq2seq.cross_attention_cache import StaticCrossCache, cro
 from audiomill.models.seq2seq.decode_slots import DecodeSlots, Search
 from audiomill.models.seq2seq.kv_cache import KVCache
 from audiomill.models.whisper.encode_decode import weights_of
-from audiomill.models.whisper.network.encoder import encode
+from audiomill.models.whisper.network.encoder import run_encoder
 from audiomill.models.whisper.timing import token_costs
 from tests.test_whisper_tokens import TOKENS
 
@@ -59,7 +59,7 @@ def test_whisper_s_encoder_and_decoder_stay_on_the_gpu_in_their_type(precision: 
     weights = weights_of(whisper_model(dtype), precision)
     mel = weights.mel(torch.zeros(3, 160_000, device=GPU)).to(dtype)
     assert mel.shape == (3, 80, 1000) and mel.device.type == "meta"
-    hidden = encode(weights.encoder, mel)[2]
+    hidden = run_encoder(weights.encoder, mel)[2]
     assert hidden.shape == (3, 500, 32) and hidden.dtype == dtype and hidden.device.type == "meta"
     group = cross_kv(weights.decoder, hidden)
     slab = StaticCrossCache(weights.decoder, 8, 1500)
@@ -133,8 +133,8 @@ def random_decoder(kind: str) -> Any:
 @pytest.mark.parametrize("kind", ["moonshine", "nemo_canary"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 def test_other_decoders_stay_on_the_gpu_in_their_type(kind: str, precision: str) -> None:
-    from audiomill.models.moonshine.moonshine_network import decoder_weights as of_moonshine
-    from audiomill.models.nemo_canary.canary_decoder import decoder_weights as of_canary
+    from audiomill.models.moonshine.moonshine_network import moonshine_decoder as of_moonshine
+    from audiomill.models.nemo_canary.canary_decoder import canary_decoder as of_canary
 
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     model = on_gpu(random_decoder(kind), dtype)

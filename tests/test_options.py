@@ -185,13 +185,13 @@ def test_kmeans_reads_what_it_shows(clip: Path, tmp_path: Path, wav2vec2_folder:
 
 
 def test_trace_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Path, wav2vec2_folder: Path) -> None:
-    from audiomill.report.trace.steps import trace
+    from audiomill.report.trace.steps import trace_recording
 
     settings = [
         {"inputs": (str(clip / "voice.wav"),), "model": str(model), "max_seconds": 2.0}
         for model in (whisper, wav2vec2_folder)
     ]
-    found = run_all(TraceConfig, settings, clip, tmp_path, trace)
+    found = run_all(TraceConfig, settings, clip, tmp_path, trace_recording)
     left = (
         WITH_LM | TOLD_ALONE | {"output", "verbose", "codebook_layer", "lm_weight", "hotword_score", "rescore_weight"}
     )

@@ -13,7 +13,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Prediction, Utterance
 from audiomill.models.seq2seq.decode_slots import DecodedTokens
 from audiomill.models.seq2seq.hypothesis import DecodedChunk, Hypothesis
-from audiomill.models.whisper.pack import PACK_S, Packer
+from audiomill.models.whisper.pack import PACK_S, WindowPacker
 from audiomill.models.whisper.words import TimedToken
 from tests.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.synth import RATE, encode
@@ -32,7 +32,7 @@ class Words:
 )
 @settings(max_examples=60)
 def test_packs_hold_neighbours_and_give_each_its_own_words(lengths: list[tuple[int, int, str]], seed: int) -> None:
-    random, packer = np.random.default_rng(seed), Packer(Words())
+    random, packer = np.random.default_rng(seed), WindowPacker(Words())
     utterances = [
         Utterance(np.full(n, i + 1, np.int16), 0, 0, ("r", None), i, code) for i, (n, _, code) in enumerate(lengths)
     ]

@@ -16,11 +16,11 @@ from audiomill.errors import InputError
 from audiomill.models.base import Utterance
 from audiomill.models.ctc.align import WILDCARD, _tokens
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch
-from audiomill.models.ctc.context import Context, Weights
+from audiomill.models.ctc.context import Context, FusionWeights
 from audiomill.models.ctc.emissions import top_tokens
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary, FrameLabels, transcripts
 from audiomill.models.ctc.ngram import NgramModel
-from audiomill.models.ctc.pieces import BYTE_LEVEL, PIECE, mark_of, spelling, written
+from audiomill.models.ctc.pieces import BYTE_LEVEL, PIECE, join_pieces, mark_of, spelling
 from audiomill.models.ctc.spelling import pieces_of, spelled
 from audiomill.models.ctc.token_trie import TokenTrie
 from tests.test_beam import ARPA, all_texts, logprobs, searched
@@ -59,7 +59,7 @@ def test_letters_that_are_spelled_in_bytes_are_whole_again() -> None:
 
 @given(st.lists(st.text("aé漢😀ß'-", min_size=1), min_size=1, max_size=4), st.sampled_from([PIECE, BYTE_LEVEL]))
 def test_what_is_spelled_reads_as_it_was(words: list[str], mark: str) -> None:
-    assert written(spelling(words, mark), mark) == " ".join(words)
+    assert join_pieces(spelling(words, mark), mark) == " ".join(words)
 
 
 def test_the_mark_is_found_where_there_is_one() -> None:
@@ -73,7 +73,7 @@ def test_with_a_language_model_the_best_is_the_best_of_all(seed: int) -> None:
     given_FV = logprobs(seed, 5, scale=1.0)
     path = Path("/tmp") / f"audiomill-test-pieces-{seed}.arpa"
     path.write_text(ARPA)
-    lm, weights = NgramModel(path), Weights(lm=0.7, word=0.4, unknown=-2.0)
+    lm, weights = NgramModel(path), FusionWeights(lm=0.7, word=0.4, unknown=-2.0)
     path.unlink()
 
     def worth(tokens: tuple[int, ...]) -> float:
@@ -99,7 +99,7 @@ def test_a_lexicon_leaves_its_words_in_whatever_pieces(seed: int) -> None:
         for tokens, total in all_texts(given_FV).items()
         if all(word in allowed for word in words_of(tokens)) and tokens[:1] != (2,)
     }
-    (found,) = searched([given_FV], Context(PIECES, Weights(), lexicon=trie))
+    (found,) = searched([given_FV], Context(PIECES, FusionWeights(), lexicon=trie))
     assert {each.prefix.tokens() for each in found} == set(expected)
     assert {tokens for tokens in expected if words_of(tokens) == ["ab"]} == {(1, 2), (3,)}
     assert all(each.acoustic == pytest.approx(expected[each.prefix.tokens()], abs=1e-4) for each in found)
@@ -110,7 +110,7 @@ def test_a_lexicon_leaves_its_words_in_whatever_pieces(seed: int) -> None:
 def test_hotwords_count_once_for_each_whole_phrase_in_whatever_pieces(seed: int) -> None:
     given_FV = logprobs(seed, 5)
     trie = TokenTrie([spelled("ab", PIECES, ""), spelled("a ab", PIECES, "")], 4, pieces_of(PIECES))
-    (found,) = searched([given_FV], Context(PIECES, Weights(hotword=3.0), hotwords=trie))
+    (found,) = searched([given_FV], Context(PIECES, FusionWeights(hotword=3.0), hotwords=trie))
     for each in found:
         words = words_of(each.prefix.tokens())
         if each.prefix.tokens()[:1] == (2,):

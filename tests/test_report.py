@@ -19,11 +19,11 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from audiomill.html.figures import bars, histogram, line, shown
+from audiomill.html.figures import bars, format_number, histogram, line
 from audiomill.report.build import write_report
 from audiomill.report.classes import Worst
-from audiomill.report.gather import busy_seconds, parts_to_read, reliability, throughput
-from audiomill.report.side import CHUNK, Index, index_row, part_file, script
+from audiomill.report.gather import busy_seconds, parts_to_read, reliability_bins, throughput
+from audiomill.report.side import SIDE_FILE_ROWS, Index, index_row, part_file, script
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table, to_bytes
 from audiomill.text.wer import errors_by_piece
@@ -156,7 +156,7 @@ def test_charts_say_in_text_what_they_show() -> None:
     assert 'aria-label="Rejected &lt;by&gt;, recordings. not audio: 3; empty: 1"' in chart and "<td>3</td>" in chart
     assert histogram("Speech", "share", (0, 0.5, 1), [4, 2], "recordings").count('class="bar"') == 2
     assert 'points="52.0,' in line("T", "h", "x", [(0, 1), (1, 2)])
-    assert [shown(value) for value in (3, 12345.6, 0.1234)] == ["3", "12,346", "0.123"]
+    assert [format_number(value) for value in (3, 12345.6, 0.1234)] == ["3", "12,346", "0.123"]
 
 
 def test_the_time_between_two_runs_is_not_drawn_as_standstill() -> None:
@@ -176,7 +176,7 @@ def _stamp(seconds: float) -> str:
 
 
 def test_reliability_speed_and_throughput_of_known_cases() -> None:
-    assert reliability([(0.9, 0.8, 10), (0.9, 1.0, 10)]) == [(0.9, 0.8), (0.9, 1.0)]
+    assert reliability_bins([(0.9, 0.8, 10), (0.9, 1.0, 10)]) == [(0.9, 0.8), (0.9, 1.0)]
 
     def entry(began: float, stop: int, audio_s: float) -> dict[str, Any]:
         return {
@@ -323,7 +323,7 @@ def test_with_very_many_recordings_it_opens_at_once_and_finds_any(tmp_path: Path
     run(tmp_path / "a.wav", tmp_path / "out")
     write_report(Place(str(tmp_path / "out")), 4, {})
     big_report(tmp_path / "out", count)
-    assert len(list((tmp_path / "out" / "report").glob("index-*.js"))) == count // CHUNK
+    assert len(list((tmp_path / "out" / "report").glob("index-*.js"))) == count // SIDE_FILE_ROWS
 
     async def use() -> None:
         async with Browser() as page:

@@ -20,7 +20,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ConfigMismatchError, InputError, ModelError, UsageError
 from audiomill.models.base import Utterance
 from audiomill.models.ctc.rescore import Rescorer
-from audiomill.runs.posteriors.redecode import redecode
+from audiomill.runs.posteriors.redecode import redecode_output
 from audiomill.runs.posteriors.tune import tune
 from audiomill.text.wer import NO_ERRORS, score_pair
 from tests.jobs_by_hand import check_accounts, loaded, part_files, rows, run
@@ -60,7 +60,7 @@ def decoded(source: Path, output: Path, **options: Any) -> dict[str, Any]:
         decoder=build(SearchConfig, {"beam_size": 16, **options}),
         output=RedecodeOutputConfig(output=str(output), quiet=True),
     )
-    return redecode(config, Console(quiet=True))
+    return redecode_output(config, Console(quiet=True))
 
 
 def wer(output: Path) -> float:
@@ -136,7 +136,7 @@ def test_tuning_is_no_worse_than_the_weights_as_given(reader: Path, kept: Path, 
         tuned=TunedConfig(tune_on=str(kept), tune_trials=4),
         output=RedecodeOutputConfig(output=str(tmp_path / "at-once"), quiet=True),
     )
-    redecode(at_once, Console(quiet=True))
+    redecode_output(at_once, Console(quiet=True))
     assert wer(tmp_path / "at-once") == wer(tmp_path / "out"), "--tune-on finds the same weights"
 
 

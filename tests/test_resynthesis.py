@@ -19,7 +19,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.codecs import decoding
 from audiomill.report import original_and_copy
-from audiomill.resynthesis.copies import audio_of, quality_of
+from audiomill.resynthesis.copies import copy_file, quality_of
 from audiomill.resynthesis.quality import mel_distance_db, si_sdr_db
 from audiomill.storage.fs import Place
 from tests.codec_checkpoints import CODECS
@@ -212,5 +212,5 @@ def test_what_cannot_be_made_is_one_line(
 
 def test_ids_of_foreign_outputs_lead_nowhere_else(tmp_path: Path) -> None:
     to = Place(str(tmp_path / "copies"))
-    assert Path(audio_of(to, "../../../etc/x").url).parent == tmp_path / "copies" / "audio"
-    assert audio_of(to, "0a1b-c0-0000000000").url.endswith("/audio/0a1b-c0-0000000000.flac")
+    assert Path(copy_file(to, "../../../etc/x").url).parent == tmp_path / "copies" / "audio"
+    assert copy_file(to, "0a1b-c0-0000000000").url.endswith("/audio/0a1b-c0-0000000000.flac")

@@ -10,8 +10,8 @@ import pytest
 
 from audiomill.errors import UsageError
 from audiomill.models.ctc.word_pieces import learned_pieces
-from audiomill.train.fit.output_lock import clear, locked
-from audiomill.train.fit.same_data import check_same
+from audiomill.train.fit.output_lock import clear_training, locked
+from audiomill.train.fit.same_data import check_same_data
 from audiomill.train.loop.labelling import Labelling
 from audiomill.train.loop.loop_inputs import changed_inputs, check_inputs, seen_inputs
 from tests.synth import encode, tone
@@ -33,15 +33,15 @@ def clips(*rows: tuple[str, str]) -> pa.Table:
 )
 def test_clips_that_changed_since_a_state_was_saved_are_named(tmp_path: Path, now: pa.Table, message: str) -> None:
     first = clips(("a", "one"), ("b", "two"))
-    check_same(tmp_path, first, None)
-    check_same(tmp_path, now, None)  # nothing was learnt yet
-    check_same(tmp_path, first, None)
+    check_same_data(tmp_path, first, None)
+    check_same_data(tmp_path, now, None)  # nothing was learnt yet
+    check_same_data(tmp_path, first, None)
     (tmp_path / "state" / "update-7.pt").write_bytes(b"")
-    check_same(tmp_path, first, None)
+    check_same_data(tmp_path, first, None)
     with pytest.raises(UsageError, match=message):
-        check_same(tmp_path, now, None)
+        check_same_data(tmp_path, now, None)
     with pytest.raises(UsageError, match="dev clips changed"):
-        check_same(tmp_path, first, first)
+        check_same_data(tmp_path, first, first)
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="another training works there"), locked(tmp_path / "o"):
             pass
         (tmp_path / "o" / "metrics.jsonl").write_text("x")
-        clear(tmp_path / "o")
+        clear_training(tmp_path / "o")
         with pytest.raises(UsageError, match="another training"), locked(tmp_path / "o"):
             pass
     with locked(tmp_path / "o"):

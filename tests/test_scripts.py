@@ -17,7 +17,7 @@ from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.labels import form_of, plain_letters
 from audiomill.text.normalize import normalizer, units_of
 from audiomill.text.repetition import num_repeats
-from audiomill.text.scripts import blanks_between, is_unspaced, joined, lowered, scripts_of, units, uppered, width
+from audiomill.text.scripts import blanks_between, is_unspaced, join_words, lowered, scripts_of, units, uppered, width
 from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, in_lines, srt
 from audiomill.text.wer import errors_by_piece, score_pair
 
@@ -130,7 +130,7 @@ def test_subtitles_have_the_blanks_of_the_text(words: list[str], text: str) -> N
 
 def test_words_that_the_text_lacks_are_joined_by_their_scripts() -> None:
     assert blanks_between(["今", "天", "ok", "go"], "") == ["", "", " ", " "]
-    assert joined(["東", "京", "tower", "へ"]) == "東京 tower へ"
+    assert join_words(["東", "京", "tower", "へ"]) == "東京 tower へ"
 
 
 def test_lines_are_as_wide_as_a_screen_and_break_where_the_script_allows() -> None:

@@ -16,21 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audiomill.audio.fingerprint import fingerprint, same_sound
+from audiomill.audio.fingerprint import same_sound, sound_fingerprint
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
 from audiomill.errors import ConfigMismatchError, InputError, UsageError
 from audiomill.models.ctc.ngram import NgramModel
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
-from audiomill.text.bootstrap import compared
-from audiomill.text.calibrate import cross_fitted, fit, reliability
+from audiomill.text.bootstrap import paired_bootstrap
+from audiomill.text.calibrate import cross_fitted, fit_calibration, reliability
 from audiomill.text.scripts import scripts_of
 from audiomill.text.wer import score_pair
 from audiomill.train.pseudo import read_selection
 from audiomill.train.select.candidates import _lm_score
 from audiomill.train.select.rules import (
     KEPT,
-    Label,
+    LabelCandidate,
     Rules,
     doubt,
     group_of,
@@ -39,13 +39,13 @@ from audiomill.train.select.rules import (
     same_texts,
     within_budget,
 )
-from audiomill.train.select.selection import select
+from audiomill.train.select.selection import select_labels
 from tests.jobs_by_hand import rows, run
 from tests.synth import RATE, encode, noise, tar_bytes
 from tests.tone_language import write_corpus
 
 
-def label(number: int = 0, **other: Any) -> Label:
+def label(number: int = 0, **other: Any) -> LabelCandidate:
     fields = {
         "text": "some words here",
         "seconds": 2.0,
@@ -54,7 +54,7 @@ def label(number: int = 0, **other: Any) -> Label:
         "language": "en",
         "confidence": 0.9,
     }
-    return Label(id=f"{number:04d}", recording_id=f"r{number}", **{**fields, **other})
+    return LabelCandidate(id=f"{number:04d}", recording_id=f"r{number}", **{**fields, **other})
 
 
 shares = st.floats(0, 1, allow_nan=False)
@@ -106,7 +106,7 @@ def test_a_share_of_unknown_words_and_scripts() -> None:
 
 
 @given(labels_drawn, shares)
-def test_what_is_kept_is_expected_to_be_as_good_as_asked(labels: list[Label], most: float) -> None:
+def test_what_is_kept_is_expected_to_be_as_good_as_asked(labels: list[LabelCandidate], most: float) -> None:
     dropped = within_budget(labels, [True] * len(labels), None, most, (), 2.0)
     kept = [each for at, each in enumerate(labels) if at not in dropped]
     words = [len(each.text.split()) for each in kept]
@@ -117,7 +117,7 @@ def test_what_is_kept_is_expected_to_be_as_good_as_asked(labels: list[Label], mo
 
 @given(labels_drawn, st.floats(1, 200), st.sampled_from([(), ("source",), ("source", "duration")]))
 def test_the_budget_holds_and_what_is_left_out_would_break_it(
-    labels: list[Label], budget: float, balance: tuple[str, ...]
+    labels: list[LabelCandidate], budget: float, balance: tuple[str, ...]
 ) -> None:
     dropped = within_budget(labels, [True] * len(labels), budget, None, balance, 2.0)
     taken = sum(each.seconds for at, each in enumerate(labels) if at not in dropped)
@@ -126,8 +126,8 @@ def test_the_budget_holds_and_what_is_left_out_would_break_it(
 
 
 @given(labels_drawn, st.floats(1, 100), st.randoms())
-def test_the_order_of_the_rows_does_not_matter(labels: list[Label], budget: float, random: Any) -> None:
-    def ids_kept(each: list[Label]) -> set[str]:
+def test_the_order_of_the_rows_does_not_matter(labels: list[LabelCandidate], budget: float, random: Any) -> None:
+    def ids_kept(each: list[LabelCandidate]) -> set[str]:
         dropped = within_budget(each, [True] * len(each), budget, 0.3, ("source",), 2.0)
         same = same_texts(each, [True] * len(each), 1)
         return {row.id for at, row in enumerate(each) if at not in dropped and not same[at]}
@@ -138,7 +138,7 @@ def test_the_order_of_the_rows_does_not_matter(labels: list[Label], budget: floa
 
 
 @given(labels_drawn)
-def test_a_tighter_rule_never_keeps_more(labels: list[Label]) -> None:
+def test_a_tighter_rule_never_keeps_more(labels: list[LabelCandidate]) -> None:
     for loose, tight in ((0.2, 0.6), (0.5, 0.9)):
         kept = [{e.id for e in labels if judged(e, Rules(min_confidence=least)) is KEPT} for least in (loose, tight)]
         assert kept[1] <= kept[0]
@@ -186,19 +186,19 @@ def test_the_first_that_sounds_the_same_is_found_as_by_comparing_all(seed: int) 
 
 def test_the_same_sound_is_known_in_other_encodings_and_others_are_not(voices: list[Any]) -> None:
     clips = [pcm for pcm, _ in voices] + [noise(60_000, seed) for seed in range(4)]
-    file_hashes = np.array([fingerprint(clip) for clip in clips])
+    file_hashes = np.array([sound_fingerprint(clip) for clip in clips])
     lengths = np.array([len(clip) / RATE for clip in clips])
-    quiet = np.array([fingerprint((clip // 3).astype(np.int16)) for clip in clips])
+    quiet = np.array([sound_fingerprint((clip // 3).astype(np.int16)) for clip in clips])
     assert same_sound(quiet, lengths, file_hashes, lengths).tolist() == list(range(len(clips)))
     coded = []
     for clip, _ in voices:
         content = encode(clip.astype(np.float32) / 32768, kind="OGG", subtype="VORBIS")
         back, _ = soundfile.read(io.BytesIO(content), dtype="int16")
-        coded.append(fingerprint(back[: len(clip)]))
+        coded.append(sound_fingerprint(back[: len(clip)]))
     assert same_sound(np.array(coded), lengths[: len(voices)], file_hashes, lengths).tolist() == list(
         range(len(voices))
     )
-    others = np.array([fingerprint(clip[8_000:]) for clip in clips])
+    others = np.array([sound_fingerprint(clip[8_000:]) for clip in clips])
     assert (same_sound(others, lengths - 0.5, file_hashes, lengths) == -1).all()
 
 
@@ -207,7 +207,7 @@ def test_a_calibration_finds_the_errors_that_made_the_labels() -> None:
     features = random.normal(size=(4000, 3))
     truth = 1 / (1 + np.exp(-(-1.5 + 2.0 * features[:, 0] + 0.5 * features[:, 1])))
     wer = (random.random(4000) < truth).astype(float)
-    found = fit(features, wer).expected_wer(features)
+    found = fit_calibration(features, wer).expected_wer(features)
     assert np.abs(found - truth).mean() < 0.03
     bins, error = reliability(cross_fitted(features, wer), wer)
     assert error < 0.04 and sum(count for _, _, count in bins) == 4000
@@ -216,14 +216,14 @@ def test_a_calibration_finds_the_errors_that_made_the_labels() -> None:
 def test_the_bootstrap_agrees_with_the_case_that_can_be_counted() -> None:
     """Two recordings of one word, the first mended by the student: of four resampled sets (AA, AB, BA, BB) only BB
     sees no gain, a tie, which counts half: 1/8."""
-    found = compared([1, 0], [0, 0], [1, 1], num_samples=40_000)
+    found = paired_bootstrap([1, 0], [0, 0], [1, 1], num_samples=40_000)
     assert abs(found.probability - 1 / 8) < 0.01
     assert (found.before, found.after) == (0.5, 0.0)
-    worse = compared([0, 0], [1, 0], [1, 1])
+    worse = paired_bootstrap([0, 0], [1, 0], [1, 1])
     assert worse.probability > 0.85 and not worse.is_better(0.5)
-    same = compared([1] * 50, [1] * 50, [2] * 50)
+    same = paired_bootstrap([1] * 50, [1] * 50, [2] * 50)
     assert same.probability == 0.5 and not same.is_better(0.5)
-    better = compared([1] * 100, [0] * 50 + [1] * 50, [1] * 100)
+    better = paired_bootstrap([1] * 100, [0] * 50 + [1] * 50, [1] * 100)
     assert better.is_better(0.001) and better.after_interval[0] < 0.5 < better.after_interval[1]
 
 
@@ -247,7 +247,7 @@ def selected(root: Path, name: str, **rules: Any) -> tuple[dict[str, Any], Path]
         select=SelectConfig(**rules),
         output=SelectOutputConfig(output=str(root / name), overwrite=True),
     )
-    return select(config, Console(quiet=True)), root / name
+    return select_labels(config, Console(quiet=True)), root / name
 
 
 def test_every_segment_is_kept_or_dropped_with_its_reason(transcripts: Path) -> None:
@@ -295,7 +295,7 @@ def test_clips_of_a_shard_are_exported_for_tools_that_read_files_only(transcript
         select=SelectConfig(max_chars_per_second=1000.0, export_audio=True),
         output=SelectOutputConfig(output=str(transcripts / "exported")),
     )
-    select(config, Console(quiet=True))
+    select_labels(config, Console(quiet=True))
     lines = [json.loads(line) for line in (transcripts / "exported" / "manifest.jsonl").read_text().splitlines()]
     assert len(lines) == len(names)
     for line, path in zip(lines, names, strict=True):
@@ -325,12 +325,12 @@ def test_a_second_model_a_vocabulary_and_a_budget_decide(transcripts: Path) -> N
 def test_what_cannot_be_selected_from_is_told(transcripts: Path, tmp_path: Path) -> None:
     config = SelectJobConfig(inputs=(str(tmp_path),), output=SelectOutputConfig(output=str(tmp_path / "o")))
     with pytest.raises(InputError, match="no output of audiomill"):
-        select(config, Console(quiet=True))
+        select_labels(config, Console(quiet=True))
     with pytest.raises(InputError, match="expected at least 20 segments with a reference"):
         selected(transcripts, "few", calibrate=str(transcripts / "test-out"))
     with pytest.raises(UsageError, match="holds a selection"):
         _, folder = selected(transcripts, "twice")
-        select(dataclasses.replace(config, output=SelectOutputConfig(output=str(folder))), Console(quiet=True))
+        select_labels(dataclasses.replace(config, output=SelectOutputConfig(output=str(folder))), Console(quiet=True))
     for wrong in ({"budget": "many"}, {"balance": "mood"}, {"max_expected_wer": 3.0}, {"min_lm_score": -3.0}):
         with pytest.raises(UsageError, match=r"--|needs"):
             SelectConfig(**wrong)
@@ -360,7 +360,7 @@ def test_a_calibration_is_kept_and_makes_confidences_of_later_transcripts_honest
         select=SelectConfig(calibrate=str(tmp_path / "labelled-texts")),
         output=SelectOutputConfig(output=str(tmp_path / "selection")),
     )
-    select(config, Console(quiet=True))
+    select_labels(config, Console(quiet=True))
     file = tmp_path / "selection" / "calibration.json"
     told = json.loads(file.read_text())
     assert told["signs"][0] == "confidence" and told["num_segments"] == 40

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from audiomill.config.train import FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
 from audiomill.errors import UsageError
 from audiomill.storage.fs import Place
-from audiomill.train.fit.finetune import finetune
+from audiomill.train.fit.finetune import train_model
 from audiomill.train.loop.scoring import decided, scored
-from audiomill.train.loop.self_training import _transcribe, config_of, self_train
+from audiomill.train.loop.self_training import _transcribe, round_config, run_self_training
 from audiomill.train.loop.verdicts import best_of, why_ended
 from tests.command_line import in_process
 from tests.scale import daily
@@ -172,7 +172,7 @@ def test_a_student_of_shuffled_labels_is_refused(corpus: Path, whole: Path, tmp_
         learning_rate=2e-3, mask_time_prob=0.0, device="cpu",
     )  # fmt: skip
     output = TrainOutputConfig(output=str(tmp_path / "student"), quiet=True)
-    finetune(FinetuneConfig(inputs=(str(corpus / "labelled"),), train=train, output=output), Console(quiet=True))
+    train_model(FinetuneConfig(inputs=(str(corpus / "labelled"),), train=train, output=output), Console(quiet=True))
     config = loop(corpus, tmp_path / "x")
     _transcribe(config.test, tmp_path / "test", str(tmp_path / "student" / "checkpoint"), config, Console(quiet=True))
     before = scored(whole / f"round-{best['round']}" / "test", {})
@@ -183,7 +183,9 @@ def test_a_student_of_shuffled_labels_is_refused(corpus: Path, whole: Path, tmp_
 def loop(root: Path, output: Path, **changes: Any) -> Any:
     sections = {**SECTIONS, **changes}
     sections["train"] = {**SECTIONS["train"], "model": str(root / "config"), **changes.get("train", {})}
-    return config_of({**{each: (str(root / each),) for each in INPUTS}, "output": str(output), "quiet": True}, sections)
+    return round_config(
+        {**{each: (str(root / each),) for each in INPUTS}, "output": str(output), "quiet": True}, sections
+    )
 
 
 def test_stop_rules() -> None:
@@ -203,10 +205,10 @@ def test_when_every_label_is_dropped_the_loop_says_so_and_stops(corpus: Path, tm
     """A teacher of one update writes nothing."""
     config = loop(corpus, tmp_path / "loop", loop={"rounds": 1}, train={"max_updates": 1, "from_scratch": True})
     with pytest.raises(UsageError, match=r"every segment was dropped \(.*see .*report.html"):
-        self_train(config, Console(quiet=True))
+        run_self_training(config, Console(quiet=True))
     assert (tmp_path / "loop" / "round-1" / "selection" / "dropped.parquet").exists()
     with pytest.raises(UsageError, match=r"made with other settings \(train\)"):
-        self_train(
+        run_self_training(
             loop(corpus, tmp_path / "loop", loop={"rounds": 1}, train={"max_updates": 2, "from_scratch": True}),
             Console(quiet=True),
         )
@@ -259,7 +261,7 @@ def test_the_last_student_may_be_a_sequence_model_and_its_teacher_s_weights_are_
         train={"model": str(corpus / "start"), "max_updates": 4},
         student={**student, "model": str(tmp_path / "small"), "from_scratch": True},
     )  # fmt: skip
-    rounds = self_train(config, Console(quiet=True))
+    rounds = run_self_training(config, Console(quiet=True))
     assert [each["training"]["objective"] for each in rounds] == ["ctc", "seq2seq"]
     found = json.loads((tmp_path / "loop" / "round-1" / "tuning" / "decoder.json").read_text())
     assert found["lm"] == label["lm"] and found["beam_size"] == 4

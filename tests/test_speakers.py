@@ -22,10 +22,10 @@ from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import LocalSpeaker, Utterance
 from audiomill.models.campplus.campplus_network import CamPlusPlus
 from audiomill.models.installed import installed_path
-from audiomill.models.restricted_unpickler import names_tensor, tensors_of
+from audiomill.models.restricted_unpickler import checkpoint_tensors, names_tensor
 from audiomill.models.speakers.diarizer_family import embedder_of
 from audiomill.speakers.attribution import with_speakers
-from audiomill.speakers.clustering import BLOCK, Place, Rule, clustered
+from audiomill.speakers.clustering import BLOCK, Rule, VoiceSpan, clustered
 from tests.command_line import in_process
 from tests.jobs_by_hand import loaded, rows, run
 from tests.scale import daily
@@ -164,7 +164,7 @@ def test_nothing_inside_a_checkpoint_is_run(tmp_path: Path) -> None:
     source = installed_path(VOICES)
     assert source is not None
     torch.save({"state": torch.load(source, weights_only=True), "more": Harm()}, path)
-    assert names_tensor(path, "head.conv1.weight") and len(tensors_of(path, "head.conv1.weight")) > 900
+    assert names_tensor(path, "head.conv1.weight") and len(checkpoint_tensors(path, "head.conv1.weight")) > 900
     assert not (tmp_path / "harmed").exists()
     before = torch._utils._rebuild_tensor_v2.__defaults__
     with zipfile.ZipFile(path) as archive:
@@ -175,11 +175,11 @@ def test_nothing_inside_a_checkpoint_is_run(tmp_path: Path) -> None:
         for each, content in files.items():
             archive.writestr(each, harm.replace(b"tstbtb.", b"tutb.") if each == name else content)
     with pytest.raises(ModelError):
-        tensors_of(tmp_path / "c.pt", "head.conv1.weight")
+        checkpoint_tensors(tmp_path / "c.pt", "head.conv1.weight")
     assert torch._utils._rebuild_tensor_v2.__defaults__ == before
     (tmp_path / "b.pt").write_bytes(pickle.dumps({"head.conv1.weight": Harm()}))
     with pytest.raises(ModelError, match=r"b\.pt"):
-        tensors_of(tmp_path / "b.pt", "head.conv1.weight")
+        checkpoint_tensors(tmp_path / "b.pt", "head.conv1.weight")
     assert not (tmp_path / "harmed").exists()
 
 
@@ -193,8 +193,8 @@ def people_around(centres: int, each: int, spread: float, seed: int = 0) -> tupl
     return (middle[order] + spread * random.normal(size=(len(order), 64)) / 8).astype(np.float32), order.tolist()
 
 
-def in_time(count: int) -> list[Place]:
-    return [Place(0, 48_000 * n, 48_000 * n + 32_000) for n in range(count)]
+def in_time(count: int) -> list[VoiceSpan]:
+    return [VoiceSpan(0, 48_000 * n, 48_000 * n + 32_000) for n in range(count)]
 
 
 @pytest.mark.parametrize(("people", "each"), [(1, 5), (2, 30), (7, 12), (30, 20), (3, daily(600, 4000))])
@@ -231,9 +231,9 @@ def test_hours_of_noise_end(spread: float) -> None:
 
 def test_who_speaks_at_once_is_not_one_person() -> None:
     vectors = np.ones((2, 8), np.float32)
-    at_once = [Place(0, 0, 32_000), Place(0, 16_000, 48_000)]
+    at_once = [VoiceSpan(0, 0, 32_000), VoiceSpan(0, 16_000, 48_000)]
     assert clustered(vectors, np.full(2, 2.0), at_once, Rule(0.56)).tolist() == [0, 1]
-    apart = [Place(0, 0, 16_000), Place(0, 16_000, 48_000)]
+    apart = [VoiceSpan(0, 0, 16_000), VoiceSpan(0, 16_000, 48_000)]
     assert clustered(vectors, np.full(2, 2.0), apart, Rule(0.56)).tolist() == [0, 0]
 
 

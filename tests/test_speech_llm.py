@@ -191,11 +191,11 @@ def test_lora_weights_of_granite_speech_are_not_left_out(tmp_path: Path) -> None
 
 
 def test_the_language_that_qwen_names_is_told() -> None:
-    from audiomill.models.qwen3_asr.qwen3_request import LAYOUT
+    from audiomill.models.qwen3_asr.qwen3_request import QWEN3_LAYOUT
 
-    assert LAYOUT.parse_reply("language German<asr_text>guten Tag") == ("guten Tag", "de")
-    assert LAYOUT.parse_reply("language None<asr_text>") == ("", None)
-    assert LAYOUT.parse_reply("guten Tag") == ("guten Tag", None)
+    assert QWEN3_LAYOUT.parse_reply("language German<asr_text>guten Tag") == ("guten Tag", "de")
+    assert QWEN3_LAYOUT.parse_reply("language None<asr_text>") == ("", None)
+    assert QWEN3_LAYOUT.parse_reply("guten Tag") == ("guten Tag", None)
 
 
 def test_granite_hears_with_a_spectrogram_that_stops_at_whole_pairs(tmp_path: Path) -> None:

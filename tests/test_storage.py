@@ -255,7 +255,7 @@ def test_the_guard_names_what_differs(tmp_path: Path) -> None:
 def test_overwrite_refuses_to_delete_what_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(UsageError, match=r"thesis\.doc"):
-        ledger.clear(Place(str(tmp_path)), table_names())
+        ledger.clear_output(Place(str(tmp_path)), table_names())
     assert (tmp_path / "thesis.doc").exists()
 
 

@@ -101,7 +101,7 @@ def test_a_file_is_read_block_by_block_to_its_end(talk: Any, tmp_path: Path, mon
     monkeypatch.setattr(sources, "BLOCK_S", 1.0)
     for count in (RATE, 3 * RATE, 3 * RATE + 100, 2 * RATE + 5_000):
         soundfile.write(tmp_path / "talk.wav", talk[0][:count], RATE)
-        found = np.concatenate(list(sources.audio_of(str(tmp_path / "talk.wav"), SourceConfig())))
+        found = np.concatenate(list(sources.open_stream(str(tmp_path / "talk.wav"), SourceConfig())))
         assert abs(len(found) - count) <= 400 and np.array_equal(found, talk[0][: len(found)])
 
 

@@ -128,7 +128,7 @@ def test_languages_that_cannot_be_kept_apart_are_refused(tmp_path: Path) -> None
 
 
 def test_multilingual_whisper_is_told_each_clip_s_own_language(tmp_path: Path) -> None:
-    from audiomill.models.whisper.learner import Label, load_whisper_learner
+    from audiomill.models.whisper.learner import WhisperLabel, load_whisper_learner
 
     folder = save_multilingual(tmp_path / "whisper")
     learner = load_whisper_learner(folder, TrainConfig(), torch.device("cpu"))
@@ -136,7 +136,7 @@ def test_multilingual_whisper_is_told_each_clip_s_own_language(tmp_path: Path) -
     texts = [Text("hello", "English"), Text("hej", "de-DE"), Text("hi", "klingon"), Text("hi", None), Text("...", "en")]
     labels = learner.labels(texts, np.full(5, RATE))
     assert labels[2:] == ["unknown_language", "no_language", "empty_text"]
-    chosen = [each for each in labels if isinstance(each, Label)]
+    chosen = [each for each in labels if isinstance(each, WhisperLabel)]
     inputs, _ = learner._pairs(chosen, np.array([True, False]))
     assert inputs[:, 1].tolist() == [known["en"], known["de"]]
     with pytest.raises(UsageError, match=r"--language is missing: multilingual Whisper.*expected a language column"):

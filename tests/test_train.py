@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from audiomill.audio.perturb import at_speed, in_noise
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, RunError, UsageError
-from audiomill.models.ctc.labels import form_of, num_frames_needed, plain_letters, save_tokenizer, vocabulary_of
+from audiomill.models.ctc.labels import form_of, label_vocabulary, num_frames_needed, plain_letters, save_tokenizer
 from audiomill.models.frames.masks import span_mask
 from audiomill.train.fit.batches import epoch_batches, updates
 from audiomill.train.fit.metrics_history import nothing_learnt
@@ -116,7 +116,7 @@ def test_speed_and_noise_change_what_they_say() -> None:
 def test_vocabularies_of_any_script_are_saved_and_read_back(
     tmp_path: Path, texts: list[str], by_token: bool, expected: list[str]
 ) -> None:
-    vocabulary = vocabulary_of(said(*texts), by_token, False)
+    vocabulary = label_vocabulary(said(*texts), by_token, False)
     assert list(vocabulary.tokens[3:]) == expected
     save_tokenizer(vocabulary, tmp_path)
     from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary

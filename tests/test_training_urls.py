@@ -20,7 +20,7 @@ from safetensors.torch import load
 from audiomill.config.train import FinetuneConfig, TrainConfig, TrainOutputConfig
 from audiomill.errors import UsageError
 from audiomill.storage.fs import Place
-from audiomill.train.fit.finetune import finetune
+from audiomill.train.fit.finetune import train_model
 from tests.object_store import s3_server
 from tests.tone_language import save_config, write_corpus
 from tests.training import trained
@@ -131,7 +131,7 @@ def test_a_bucket_with_other_things_is_left_alone(tmp_path: Path) -> None:
 
     def start(**output: Any) -> None:
         config = TrainConfig(model=str(tmp_path / "config"), from_scratch=True, max_updates=1, device="cpu")
-        finetune(
+        train_model(
             FinetuneConfig(
                 inputs=(str(tmp_path / "in"),),
                 train=config,

@@ -362,7 +362,7 @@ def test_following_survives_an_output_that_is_made_anew(folder: Path, tmp_path: 
     run(folder, tmp_path / "out", part_seconds=20)
     follower = Follower(Place(str(tmp_path / "out")))
     assert follower.look(time.time())["is_complete"]
-    ledger.clear(Place(str(tmp_path / "out")), table_names())
+    ledger.clear_output(Place(str(tmp_path / "out")), table_names())
     assert follower.look(time.time())["parts_done"] == 0
     run(folder, tmp_path / "out", part_seconds=20)
     assert follower.look(time.time())["is_complete"]

@@ -21,8 +21,8 @@ from audiomill.config.train_unit_lm import TrainUnitsConfig, UnitsConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.models.wav2vec1.network import KmeansQuantizer
 from audiomill.models.wav2vec1.predicting import contrastive, drawn_negatives
-from audiomill.models.wav2vec1.quantizing import quantized, temperature
-from audiomill.train.unit_lm.train_unit_lm import train_unit_lm
+from audiomill.models.wav2vec1.quantizing import quantize_features, temperature
+from audiomill.train.unit_lm.train_unit_lm import train_unit_model
 from tests.jobs_by_hand import rows, run
 from tests.scale import daily
 from tests.tone_language import write_corpus
@@ -85,7 +85,7 @@ def test_quantizers_choose_hard_learn_through_and_tell_how_many_entries_they_use
     torch.manual_seed(0)
     z, frames = torch.randn(2, 16, 9, requires_grad=True), torch.tensor([9, 5])
     model = loaded_network(VQ)
-    found = quantized(model.vector_quantizer, z, frames, temperature(0.0))
+    found = quantize_features(model.vector_quantizer, z, frames, temperature(0.0))
     found.q_BCF.sum().backward()
     assert z.grad is not None and z.grad.abs().sum() > 0, "gradients pass the hard choice"
     assert 2.0 <= found.perplexity <= 16.0 and 0 <= float(found.loss) <= 0.1
@@ -93,7 +93,7 @@ def test_quantizers_choose_hard_learn_through_and_tell_how_many_entries_they_use
     kmeans = loaded_network({**VQ, "vq_type": "kmeans"}).vector_quantizer
     assert isinstance(kmeans, KmeansQuantizer)
     z = torch.randn(2, 16, 9, requires_grad=True)
-    found = quantized(kmeans, z, frames, 1.0)
+    found = quantize_features(kmeans, z, frames, 1.0)
     ours, (_, theirs) = kmeans.projected(z, frames), kmeans.nearest(kmeans.projected(z, frames))
     kept = [(0, at) for at in range(9)] + [(1, at) for at in range(5)]
     mean = float(np.mean([((ours[r, :, f] - theirs[r, :, f]) ** 2).mean().item() for r, f in kept]))
@@ -101,7 +101,9 @@ def test_quantizers_choose_hard_learn_through_and_tell_how_many_entries_they_use
     assert torch.allclose(found.q_BCF, theirs, atol=1e-6)
     one = nn.Parameter(torch.zeros_like(kmeans.embedding))
     kmeans.embedding = one
-    assert quantized(kmeans, z, frames, 1.0).perplexity == pytest.approx(2.0), "one entry of each of two codebooks"
+    assert quantize_features(kmeans, z, frames, 1.0).perplexity == pytest.approx(2.0), (
+        "one entry of each of two codebooks"
+    )
 
 
 def loaded_network(settings: dict[str, Any]) -> Any:
@@ -152,7 +154,7 @@ def units(inputs: Any, output: Path, **options: Any) -> dict[str, Any]:
         units=UnitsConfig(**{**settings, **options}),
         output=TrainOutputConfig(output=str(output), quiet=True),
     )
-    return train_unit_lm(config, Console(quiet=True))
+    return train_unit_model(config, Console(quiet=True))
 
 
 @pytest.mark.parametrize("deduplicate", [pytest.param(False, marks=pytest.mark.nightly), True])

@@ -16,7 +16,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.load import load_model
-from audiomill.models.precision import cpu_features, kind_of, settled_precision
+from audiomill.models.precision import cpu_features, product_kind, settled_precision
 from audiomill.models.projection import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smooth_quant
 from audiomill.models.seq2seq.cuda_graphs import CudaGraphRunner
 from audiomill.models.seq2seq.hypothesis import DecodingOptions
@@ -31,7 +31,7 @@ SHORT = DecodingOptions(is_short_context=True, stops_repetition=True, decodes_tr
 def loaded(model: Any, precision: str) -> Any:
     features = cpu_features()
     settled = settled_precision(
-        kind_of(precision), "cpu", offers_int8=True, prefers_int8=True, features=features, before=precision
+        product_kind(precision), "cpu", offers_int8=True, prefers_int8=True, features=features, before=precision
     )
     config = ModelConfig(model=str(model), device="cpu", precision=settled)
     requested = RequestedOutputs(transcripts=TranscriptConfig())

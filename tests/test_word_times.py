@@ -15,7 +15,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import TimedText, Utterance
 from audiomill.models.seq2seq.decode_slots import DecodedTokens
 from audiomill.models.seq2seq.hypothesis import DecodedChunk
-from audiomill.models.seq2seq.word_times import ordered, settled, without_repeats
+from audiomill.models.seq2seq.word_times import drop_repeated_chunks, ordered, settled
 from audiomill.models.whisper.timing import heads_of, warp
 from audiomill.models.whisper.words import TimedToken, words_of
 from tests.jobs_by_hand import loaded, rows, run
@@ -180,8 +180,8 @@ def stretch(start: int, *tokens: tuple[int, int, int]) -> DecodedChunk:
 def test_a_pass_does_not_say_again_what_the_one_before_it_said_at_the_same_time() -> None:
     before = stretch(0, (1, 0, 9_000), (2, 9_000, 16_000), (3, 16_000, 24_000))
     again = stretch(12_000, (2, 12_000, 16_000), (3, 16_000, 24_000), (4, 24_000, 30_000))
-    kept, cut = without_repeats([before, again], 800)
+    kept, cut = drop_repeated_chunks([before, again], 800)
     assert kept == before and cut.decoded.tokens == [900, 4, 901] and [t.token for t in cut.timed or ()] == [4]
     later = stretch(40_000, (2, 40_000, 42_000), (3, 42_000, 45_000))
-    assert without_repeats([before, later], 800)[1] == later, "said once more, later"
-    assert without_repeats([], 800) == ()
+    assert drop_repeated_chunks([before, later], 800)[1] == later, "said once more, later"
+    assert drop_repeated_chunks([], 800) == ()

@@ -11,7 +11,7 @@ from audiomill.config.fields import build
 from audiomill.config.stages import PlanConfig
 from audiomill.config.train import FinetuneConfig, TrainConfig, TrainOutputConfig
 from audiomill.text.spoken_text import Text
-from audiomill.train.fit.finetune import finetune
+from audiomill.train.fit.finetune import train_model
 
 QUICK = {"from_scratch": True, "batch_seconds": 8.0, "learning_rate": 4e-3, "mask_time_prob": 0.0, "device": "cpu"}
 
@@ -24,7 +24,7 @@ def trained(inputs: Any, output: Path, **options: Any) -> dict[str, Any]:
         plan=PlanConfig(),
         output=TrainOutputConfig(output=str(output), quiet=True),
     )
-    return finetune(config, Console(quiet=True))
+    return train_model(config, Console(quiet=True))
 
 
 def said(*texts: str, language: str | None = None) -> list[Text]:

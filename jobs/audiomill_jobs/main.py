@@ -73,7 +73,7 @@ class Jobs(click.Group):
         return [name for jobs in JOBS.values() for name in jobs]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        name = renamed.JOBS.get(cmd_name, cmd_name)
+        name = renamed.RENAMED_JOBS.get(cmd_name, cmd_name)
         if name not in self.list_commands(ctx):
             return None
         folder = next(heading for heading, jobs in JOBS.items() if name in jobs).lower()

@@ -12,9 +12,9 @@ import click
 
 from audiomill.config.defaults import FIRST
 from audiomill.config.fields import T, build, common_names, flag, flat_fields
-from audiomill.config.renamed import OPTIONS, with_new_names
+from audiomill.config.renamed import RENAMED_OPTIONS, with_new_names
 from audiomill.errors import UsageError
-from audiomill_jobs.yaml_files import joined, switched, yaml_mapping
+from audiomill_jobs.yaml_files import comma_separated, switched, yaml_mapping
 
 GROUPS = {
     "SpeakersConfig": "Speakers",
@@ -94,7 +94,7 @@ def _today(argument: str, names: set[str]) -> str:
     """An argument, with the option's new name where it is an old one that the command does not have any more."""
     name, separator, value = argument.removeprefix("--").partition("=")
     negation = "no-" if name.startswith("no-") else ""
-    new = OPTIONS.get(name.removeprefix("no-").replace("-", "_"))
+    new = RENAMED_OPTIONS.get(name.removeprefix("no-").replace("-", "_"))
     if not argument.startswith("--") or name in names or new is None or negation + flag(new) not in names:
         return argument
     note_renamed(f"--{name}", f"--{negation}{flag(new)}")
@@ -221,9 +221,9 @@ def checked_values(values: dict[str, Any], kind: type, path: str, where: str = "
         UsageError: a name that is no option, or a value of another type.
     """
     hints = {field.name: field for field in flat_fields(kind)}
-    for name in [name for name in values if name not in hints and OPTIONS.get(name) in hints]:
-        note_renamed(f"{path}: {where}{name}", OPTIONS[name])
-        values = with_new_names(values, {name: OPTIONS[name]})
+    for name in [name for name in values if name not in hints and RENAMED_OPTIONS.get(name) in hints]:
+        note_renamed(f"{path}: {where}{name}", RENAMED_OPTIONS[name])
+        values = with_new_names(values, {name: RENAMED_OPTIONS[name]})
     for name in values:
         if name not in hints and name != "inputs":
             raise UsageError(f"{path}: {where}{name} is no option here; expected one of {', '.join(sorted(hints))}")
@@ -242,7 +242,7 @@ def _checked(name: str, value: Any, field: dataclasses.Field[Any], path: str) ->
         if isinstance(kind, JsonMapping):
             return kind.convert(value, None, None)
         if kind is not bool:
-            return click.types.convert_type(kind).convert(_plain(joined(value), kind), None, None)
+            return click.types.convert_type(kind).convert(_plain(comma_separated(value), kind), None, None)
         switch = switched(value)
         if switch is None:
             raise click.BadParameter(f"expected true or false, got {value!r}")

@@ -15,7 +15,7 @@ EXIT_REJECTIONS = 3
 
 def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
     """How good the forecast of `audiomill plan` for this output was."""
-    from audiomill.forecast.plan_job import compared, is_of, saved_forecast
+    from audiomill.forecast.plan_job import compare_with_outcome, is_of, saved_forecast
     from audiomill.storage.fs import Place
     from audiomill.storage.urls import absolute
 
@@ -24,7 +24,9 @@ def _against_forecast(config: JobConfig, summary: dict[str, Any]) -> list[str]:
         return []
     if not is_of(result, config):
         return ["forecast: made for other inputs, models or options; not compared"]
-    rows = [f"{name} {forecast:,.4g} against {came:,.4g}" for name, forecast, came in compared(result, summary)]
+    rows = [
+        f"{name} {forecast:,.4g} against {came:,.4g}" for name, forecast, came in compare_with_outcome(result, summary)
+    ]
     return [f"forecast against outcome: {'; '.join(rows)}"]
 
 

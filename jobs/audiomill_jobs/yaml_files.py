@@ -91,7 +91,7 @@ def yaml_mapping(path: str) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in loaded.items()}
 
 
-def joined(value: Any) -> Any:
+def comma_separated(value: Any) -> Any:
     """`[6, 9]` -> `"6,9"`: lists in YAML are what commas are on the command line."""
     return ",".join(map(str, value)) if isinstance(value, list) else value
 

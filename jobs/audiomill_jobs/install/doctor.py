@@ -19,7 +19,7 @@ import audiomill
 from audiomill.errors import AudiomillError
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features, settled_precision
-from audiomill.runs.record import PACKAGES
+from audiomill.runs.record import RECORDED_PACKAGES
 from audiomill.watch.journal import redacted, without_credentials
 from audiomill_jobs.options import JsonMapping, WithExamples
 
@@ -62,7 +62,7 @@ def doctor(urls: tuple[str, ...], check: bool, storage_options: dict[str, Any] |
 def _versions() -> Iterator[Line]:
     yield "audiomill", audiomill.__version__, True
     yield "python", f"{platform.python_version()} ({sys.executable})", True
-    for package in (*PACKAGES, *DRIVERS.values(), "kenlm", "opentelemetry-sdk"):
+    for package in (*RECORDED_PACKAGES, *DRIVERS.values(), "kenlm", "opentelemetry-sdk"):
         try:
             yield package, version(package), True
         except PackageNotFoundError:

@@ -35,7 +35,7 @@ def listen(source: str, config_file: str | None, **flags: Any) -> None:
     """
     from audiomill.streams.listener import Listener
     from audiomill.streams.simulated import beside_whole, played, text_of_whole
-    from audiomill.streams.sources import STDIN, audio_of
+    from audiomill.streams.sources import STDIN, open_stream
 
     config = config_from(ListenConfig, (source,), config_file, flags)
     simulate, language = config.source.simulate, config.source.language
@@ -46,7 +46,7 @@ def listen(source: str, config_file: str | None, **flags: Any) -> None:
         stream, chunks = listener.stream(), []
 
         def audio() -> Iterator[Any]:
-            for piece in audio_of(source, config.source):
+            for piece in open_stream(source, config.source):
                 if simulate != "off":
                     chunks.append(piece)
                 yield piece

@@ -30,11 +30,11 @@ def redecode(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> 
     OUTPUT is the --output of `transcribe --save-posteriors` with a CTC model. Runs on CPU, a process a core; finished
     parts are not done again.
     """
-    from audiomill.runs.posteriors.redecode import redecode
+    from audiomill.runs.posteriors.redecode import redecode_output
 
     config = config_from(RedecodeConfig, inputs, config_file, flags)
     console = Console(stderr=True)
-    result = redecode(config, console)
+    result = redecode_output(config, console)
     if result["is_whole"]:
         options = config.storage.storage_options
         report_of(config.output.output, WatchConfig.report_clips, options, config.output.quiet, console)

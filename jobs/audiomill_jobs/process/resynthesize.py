@@ -29,10 +29,10 @@ def resynthesize(inputs: tuple[str, ...], config_file: str | None, **flags: Any)
     for each: SI-SDR, log-mel distance and, with a recogniser, the words that the copy loses. `report` plays
     originals and copies side by side, the worst first.
     """
-    from audiomill.resynthesis.copies import resynthesize
+    from audiomill.resynthesis.copies import resynthesize_output
 
     config = config_from(ResynthesizeConfig, inputs, config_file, flags)
-    result = resynthesize(config, Console(stderr=True))
+    result = resynthesize_output(config, Console(stderr=True))
     lines = [f"{counted(result['copies'], 'segment')} made again in {result['folder']}"]
     if result["without"]:
         lines.append(f"{result['without']} without an original to compare with")

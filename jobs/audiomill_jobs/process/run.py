@@ -15,7 +15,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill_jobs.options import JobCommand, checked_values, merged, with_options
 from audiomill_jobs.telling import run_and_report
-from audiomill_jobs.yaml_files import joined, yaml_mapping
+from audiomill_jobs.yaml_files import comma_separated, yaml_mapping
 
 if TYPE_CHECKING:
     from audiomill.tables.output import Output
@@ -106,6 +106,6 @@ def _several(given: Any, kind: type[T], path: str, where: str, shorthand: str) -
     results = []
     for each in given if isinstance(given, list) else [given] if given else []:
         values = {} if each is True else each if isinstance(each, dict) else {shorthand: str(each)}
-        named = {str(name).replace("-", "_"): joined(value) for name, value in values.items()}
+        named = {str(name).replace("-", "_"): comma_separated(value) for name, value in values.items()}
         results.append(build(kind, checked_values(named, kind, path, where)))
     return results

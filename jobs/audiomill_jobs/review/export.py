@@ -20,10 +20,10 @@ from audiomill.exports.file_names import file_names
 from audiomill.exports.shard_files import FORMATS
 from audiomill.exports.splits import BY_RECORDING
 from audiomill.exports.transcript_files import check_told, each_turns, file_of
-from audiomill.exports.unit_files import Units, lines_of, shown, write_units
+from audiomill.exports.unit_files import Units, code_lines, format_line, write_units
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.tables.chosen import check_chosen, parts_of
+from audiomill.tables.chosen import check_chosen, transcript_parts
 from audiomill.tables.conditions import Condition, check_measured, check_met, conditions_of, meeting
 from audiomill.tables.voice_index import voices_of, with_names
 from audiomill.watch.progress import counted
@@ -46,13 +46,13 @@ RECORDING_FIELDS = [name for name in schema.RECORDINGS.names if name not in ("en
 """Columns of a recording that are text or numbers."""
 
 
-UNITS = "txt of codes"
+UNIT_TEXT = "txt of codes"
 TEXTS = (*(kind for kind in ONE_FILE_EACH if kind != "rttm"), "jsonl", "csv")
 READ_BY: dict[str, tuple[str, ...]] = {
     "transcript": TEXTS,
     "where": (*TEXTS, *FORMATS),
-    **dict.fromkeys(("as_units", "quantizer", "ids", "units", "durations"), (UNITS,)),
-    **dict.fromkeys(("split", "split_by", "seed"), (UNITS, *FORMATS)),
+    **dict.fromkeys(("as_units", "quantizer", "ids", "units", "durations"), (UNIT_TEXT,)),
+    **dict.fromkeys(("split", "split_by", "seed"), (UNIT_TEXT, *FORMATS)),
     **dict.fromkeys(("shard_mb", "table", "only", "columns", "dtype"), tuple(FORMATS)),
 }
 """Formats that read each option."""
@@ -137,7 +137,7 @@ def export(
     """
     place = Place(output, storage_options or {})
     is_of_units = kind == "txt" and (as_units or _has_only_codes(place))
-    _check_read(UNITS if is_of_units else kind, other["split"])
+    _check_read(UNIT_TEXT if is_of_units else kind, other["split"])
     conditions = conditions_of(other["where"])
     check_measured(place, conditions)
     check_met(place, conditions)
@@ -214,7 +214,7 @@ def _speaker_recordings(
     """Recordings with what is known of them, part by part: a corpus may be larger than memory. Speakers with a name have it."""
     voices = voices_of(place)
     tables = (
-        parts_of(place, name, columns, transcript)
+        transcript_parts(place, name, columns, transcript)
         for name, columns in (("recordings", RECORDING_FIELDS), ("segments", None))
     )
     for (_, recordings), (part, rows), turns in zip(*tables, each_turns(place, kind), strict=False):
@@ -243,7 +243,7 @@ def _export_units(place: Place, to: Place | None, other: dict[str, Any]) -> None
         return
     if units.durations or units.split is not None:
         raise UsageError("--durations and --split write files: name where with --to")
-    _write((shown(line, line.units, units.ids) for line in lines_of(place, units)), None)
+    _write((format_line(line, line.units, units.ids) for line in code_lines(place, units)), None)
 
 
 def _export_samples(place: Place, kind: str, to: str | None, other: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from audiomill.watch.journal import PlainConsole
 from audiomill.watch.progress import counted
 from audiomill_jobs.options import JsonMapping, WithExamples
 
-NUM_WORST = 10
+NUM_WORST_SHOWN = 10
 NUM_REJECTIONS = 20
 
 
@@ -158,9 +158,9 @@ def _worst(console: Console, place: Place) -> None:
         place, "segments", ["recording_id", "start_s", "stop_s", "confidence", "text"]
     ):
         known = part.filter(pc.is_valid(part.column("confidence")))
-        order = np.argsort(known.column("confidence").to_numpy(), kind="stable")[:NUM_WORST]
+        order = np.argsort(known.column("confidence").to_numpy(), kind="stable")[:NUM_WORST_SHOWN]
         results = [{**row, "part": number} for row in known.take(order).to_pylist()]
-        rated = sorted([*rated, *results], key=lambda row: row["confidence"])[:NUM_WORST]
+        rated = sorted([*rated, *results], key=lambda row: row["confidence"])[:NUM_WORST_SHOWN]
     if not rated:
         return
     parts = sorted({row["part"] for row in rated})

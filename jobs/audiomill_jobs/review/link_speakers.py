@@ -81,7 +81,7 @@ def link_speakers(
         count = steps.forget(place, index, forget, words)
         also = "; report.html and export/, which held its words, are removed" if words else ""
         click.echo(f"{forget} is forgotten, of {count} recording{'s' * (count != 1)}{also}", err=True)
-    for row in steps.rows_of(place, index):
+    for row in steps.voice_rows(place, index):
         name = f"  {row['name']}" if row["name"] else ""
         line = f"{row['voice']}  {row['speech_s']:9.1f} s  {row['num_recordings']:5} recordings{name}"
         click.echo(json.dumps(row, ensure_ascii=False) if as_json else line)

@@ -17,7 +17,7 @@ from audiomill.sources.references import References, read_references, reference_
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
-from audiomill.tables.chosen import check_chosen, parts_of
+from audiomill.tables.chosen import check_chosen, transcript_parts
 from audiomill.text.scripts import is_unspaced
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
 from audiomill_jobs.options import JsonMapping, WithExamples, transcript_option
@@ -65,7 +65,7 @@ def score(
     check_chosen(place, transcript)
     given = read_references(Place(references, storage_options or {})) if references else None
     result = _Scores()
-    for _, part in parts_of(place, "recordings", [*NAMES, "text", "reference"], transcript):
+    for _, part in transcript_parts(place, "recordings", [*NAMES, "text", "reference"], transcript):
         result.take(part.to_pylist(), given, language)
     if not result.num_recordings:
         raise nothing

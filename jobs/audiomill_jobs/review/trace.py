@@ -29,7 +29,7 @@ def trace(file: str, config_file: str | None, **flags: Any) -> None:
     its shape and rate: one HTML page (OUTPUT/index.html) and PNG files.
     """
     from audiomill.report.trace.page import write_page
-    from audiomill.report.trace.steps import trace as follow
+    from audiomill.report.trace.steps import trace_recording as follow
     from audiomill.storage.fs import Place
     from audiomill.storage.urls import absolute
 

@@ -36,8 +36,8 @@ def finetune(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> 
 
     config = config_from(FinetuneConfig, inputs, config_file, flags)
     with quiet_libraries(config.output.verbose):
-        report = job.finetune(config, Console(stderr=True))
+        report = job.train_model(config, Console(stderr=True))
     for line in (
-        job.report_lines(report, config.output.output) if report else ()
+        job.training_lines(report, config.output.output) if report else ()
     ):  # of several processes the first one tells
         click.echo(line)

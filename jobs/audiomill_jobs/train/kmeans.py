@@ -30,10 +30,10 @@ def kmeans(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> No
     memory is bounded by --max-frames. The same seed gives the same codebook, whatever the engine. Writes OUTPUT
     (safetensors that knows its model, layer and weights) and a report beside it (.json).
     """
-    from audiomill.runs.kmeans import fit_codebook, report_lines
+    from audiomill.runs.kmeans import fit_codebook, kmeans_lines
 
     config = config_from(KmeansJobConfig, inputs, config_file, flags)
     with quiet_libraries(config.output.verbose):
         report = fit_codebook(config, Console(stderr=True))
-    for line in report_lines(report, config.output.output):
+    for line in kmeans_lines(report, config.output.output):
         click.echo(line)

@@ -27,10 +27,10 @@ def probe(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> Non
     OUTPUT is the --output of `embed --layers all --pool mean`. A linear probe is fitted to every layer, to their mean and to
     a weighted sum whose weights it learns; recordings (or what --group says) are never on both sides of a test.
     """
-    from audiomill.train.probing.probing import probe
+    from audiomill.train.probing.probing import probe_layers
 
     config = config_from(ProbeJobConfig, inputs, config_file, flags)
-    result = probe(config, Console(stderr=True))
+    result = probe_layers(config, Console(stderr=True))
     for way, accuracy in result["accuracy"].items():
         click.echo(f"{way:20} {accuracy:6.1%} +- {result['spread'][way]:.1%}")
     summary = f"{result['segments']} segments, {len(result['classes'])} classes, most frequent {result['majority']:.1%}"

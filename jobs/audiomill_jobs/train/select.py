@@ -32,6 +32,6 @@ def select(inputs: tuple[str, ...], config_file: str | None, **flags: Any) -> No
     from audiomill.train.select import selection
 
     config = config_from(SelectJobConfig, inputs, config_file, flags)
-    report = selection.select(config, Console(stderr=True))
-    for line in selection.report_lines(report, config.output.output):
+    report = selection.select_labels(config, Console(stderr=True))
+    for line in selection.selection_lines(report, config.output.output):
         click.echo(line)

@@ -66,9 +66,9 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
         values["output"] = output
     if rounds is not None:
         sections["loop"]["rounds"] = rounds
-    config = job.config_of({**_checked(values, job_file, _starts_anew(sections["train"])), "quiet": quiet}, sections)
+    config = job.round_config({**_checked(values, job_file, _starts_anew(sections["train"])), "quiet": quiet}, sections)
     with quiet_libraries(verbose):
-        result = job.self_train(config, Console(stderr=True))
+        result = job.run_self_training(config, Console(stderr=True))
     best, alone = best_of(result), next((each for each in result if each["training"]), result[0])
     click.echo(f"stopped: {why_ended(result, config.loop)}")
     click.echo(

@@ -35,6 +35,6 @@ def train_unit_lm(inputs: tuple[str, ...], config_file: str | None, **flags: Any
 
     config = config_from(TrainUnitsConfig, inputs, config_file, flags)
     with quiet_libraries(config.output.verbose):
-        report = job.train_unit_lm(config, Console(stderr=True))
-    for line in job.report_lines(report, config.output.output) if report else ():
+        report = job.train_unit_model(config, Console(stderr=True))
+    for line in job.unit_lm_lines(report, config.output.output) if report else ():
         click.echo(line)

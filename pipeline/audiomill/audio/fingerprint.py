@@ -27,7 +27,7 @@ _BLOCK_FRAMES = 1 << 12
 """At a time: an hour would take a gigabyte."""
 
 
-def fingerprint(pcm_T: NDArray[np.int16]) -> int:
+def sound_fingerprint(pcm_T: NDArray[np.int16]) -> int:
     """Signed 64-bit number of a segment at 16 kHz; 0 where there is nothing to tell apart."""
     if len(pcm_T) < FRAME * 2 or not pcm_T.any():
         return 0

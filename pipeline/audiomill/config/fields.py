@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar, TypeVar
 
-from audiomill.config.renamed import OPTIONS, with_new_names
+from audiomill.config.renamed import RENAMED_OPTIONS, with_new_names
 from audiomill.errors import UsageError
 
 T = TypeVar("T")
@@ -161,11 +161,13 @@ def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: a name that is no option, or a value of another type.
     """
     fields = {field.name: field for field in flat_fields(kind)}
-    for name in [name for name in values if name not in fields and OPTIONS.get(name) in fields]:
+    for name in [name for name in values if name not in fields and RENAMED_OPTIONS.get(name) in fields]:
         warnings.warn(
-            f"{name} is called {OPTIONS[name]} now; the old name works in this version", FutureWarning, stacklevel=4
+            f"{name} is called {RENAMED_OPTIONS[name]} now; the old name works in this version",
+            FutureWarning,
+            stacklevel=4,
         )
-        values = with_new_names(values, {name: OPTIONS[name]})
+        values = with_new_names(values, {name: RENAMED_OPTIONS[name]})
     for name in values:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1, 0.6)

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 V = TypeVar("V")
 
-JOBS = {"respell": "redecode", "decode": "redecode", "voices": "link-speakers", "train-units": "train-unit-lm"}
-OPTIONS = {
+RENAMED_JOBS = {"respell": "redecode", "decode": "redecode", "voices": "link-speakers", "train-units": "train-unit-lm"}
+RENAMED_OPTIONS = {
     "accumulate": "gradient_accumulation_steps",
     "agreement": "consistency_samples",
     "allow_gates": "allow_failed_checks",
@@ -50,7 +50,7 @@ OPTIONS = {
     "word_score": "word_insertion_score",
 }
 """Of config dataclasses, by field name."""
-COLUMNS = {
+RENAMED_COLUMNS = {
     "segments": {
         "rung": "fallback_level",
         "gates": "failed_checks",
@@ -61,9 +61,9 @@ COLUMNS = {
     "posteriors": {"levels": "quantized_logprobs", "is_continued": "continues_previous"},
 }
 """By table."""
-SELECTED = {"agreement": "self_consistency"}
+RENAMED_SELECTION_COLUMNS = {"agreement": "self_consistency"}
 """Columns of a selection."""
-LEDGER = {"canary": "verification", "rungs": "fallback_levels"}
+RENAMED_LEDGER_KEYS = {"canary": "verification", "rungs": "fallback_levels"}
 """Keys of ledger entries and of run.json."""
 
 

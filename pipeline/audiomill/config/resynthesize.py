@@ -8,7 +8,7 @@ from typing import Any
 from audiomill.config.fields import Validated, option
 from audiomill.errors import UsageError
 
-FOLDER = "resynthesis"
+COPIES_FOLDER = "resynthesis"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class CopiesOutputConfig(Validated):
     """Where the copies go."""
 
     output: str | None = option(
-        None, "Folder or URL for sound and quality.", otherwise=f"{FOLDER}/ in the output that is read"
+        None, "Folder or URL for sound and quality.", otherwise=f"{COPIES_FOLDER}/ in the output that is read"
     )
     overwrite: bool = option(False, "Make copies again that are there.")
     quiet: bool = option(False, "No progress, only the final summary.")

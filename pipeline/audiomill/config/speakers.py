@@ -28,7 +28,7 @@ class SpeakersConfig(Validated):
     )
     max_speakers: int | None = option(None, "Most speakers of a recording.", otherwise="any number", results=True)
     clustering_threshold: float = option(
-        0.56, "Mean cosine distance of voice vectors below which two voices are one speaker.", results=True
+        0.48, "Mean cosine distance of voice vectors below which two voices are one speaker.", results=True
     )
     diarizer: str = option(
         "pyannote-segmentation-3.0",

@@ -26,7 +26,7 @@ class Units(NamedTuple):
     seed: int
 
 
-def lines_of(output: Place, units: Units) -> Iterator[UnitLine]:
+def code_lines(output: Place, units: Units) -> Iterator[UnitLine]:
     """Part by part: a corpus may be larger than memory.
 
     Raises:
@@ -47,7 +47,7 @@ def lines_of(output: Place, units: Units) -> Iterator[UnitLine]:
         )
 
 
-def shown(line: UnitLine, text: str, ids: bool) -> str:
+def format_line(line: UnitLine, text: str, ids: bool) -> str:
     """A line of a file."""
     return f"{line.recording_id}\t{text}\n" if ids else f"{text}\n"
 
@@ -59,7 +59,7 @@ def write_units(output: Place, to: Place, units: Units) -> dict[str, int]:
         Lines by file.
 
     Raises:
-        UsageError, InputError: see `lines_of` and `audiomill.exports.splits.split_of_recordings`.
+        UsageError, InputError: see `code_lines` and `audiomill.exports.splits.split_of_recordings`.
     """
     if units.split is None:
         places = {"": to}
@@ -73,7 +73,7 @@ def write_units(output: Place, to: Place, units: Units) -> dict[str, int]:
     counts = dict.fromkeys((place.url for place in places.values()), 0)
     with contextlib.ExitStack() as stack:
         files = {name: _Files(place, units, stack) for name, place in places.items()}
-        for line in lines_of(output, units):
+        for line in code_lines(output, units):
             name = split_of.get(line.recording_id, "")
             files[name].write(line)
             counts[places[name].url] += 1
@@ -92,6 +92,6 @@ class _Files:
             self._durations = stack.enter_context(beside.open_for_writing())
 
     def write(self, line: UnitLine) -> None:
-        self._units.write(shown(line, line.units, self._ids).encode())
+        self._units.write(format_line(line, line.units, self._ids).encode())
         if self._durations is not None:
-            self._durations.write(shown(line, line.durations, self._ids).encode())
+            self._durations.write(format_line(line, line.durations, self._ids).encode())

@@ -21,7 +21,16 @@ from audiomill.config.forecast import ForecastConfig
 from audiomill.config.jobs import JobConfig
 from audiomill.config.stages import DecodeConfig
 from audiomill.forecast.cascade import Cascade, cascade_of
-from audiomill.forecast.rates import BatchSize, Budget, Point, audio_of, best, curve, search, seconds_for
+from audiomill.forecast.rates import (
+    BatchSize,
+    Budget,
+    Point,
+    best,
+    curve,
+    piece_seconds,
+    search_batch_size,
+    seconds_for,
+)
 from audiomill.forecast.sizes import Growth, growth
 from audiomill.forecast.strata import Drawn
 from audiomill.models.device import device_name, usable_cores
@@ -188,9 +197,9 @@ def _alone(
     piece, stage_s, opening_s = _decoded(entries, spec)
     has_audio = bool(piece.column("cuts")[0].as_py())
     points = curve(piece, loaded, spec, budget, log) if has_audio else [Point(1.0, 0.0)]
-    tried = search(piece, loaded, spec, budget, log) if do_search and has_audio else []
+    tried = search_batch_size(piece, loaded, spec, budget, log) if do_search and has_audio else []
     default = seconds_from_samples(spec.tasks[0].batch_samples)
-    return _Timed(spec, stage_s, opening_s, audio_of(piece), points, tried, default)
+    return _Timed(spec, stage_s, opening_s, piece_seconds(piece), points, tried, default)
 
 
 def _for_sample(config: JobConfig, output: str, total_s: float) -> JobConfig:

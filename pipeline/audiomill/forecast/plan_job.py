@@ -130,7 +130,7 @@ def is_of(result: Forecast, config: JobConfig) -> bool:
     return bool(result.get("inputs") == inputs and result.get("models") == models and result.get("job") == config.name)
 
 
-def compared(result: Forecast, summary: dict[str, Any]) -> list[tuple[str, float, float]]:
+def compare_with_outcome(result: Forecast, summary: dict[str, Any]) -> list[tuple[str, float, float]]:
     """Forecast against outcome of a whole run: name, forecast, outcome."""
     hours = summary["duration_s"] / 3600
     rows = [

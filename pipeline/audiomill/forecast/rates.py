@@ -76,7 +76,7 @@ def _every(sound: bytes, lengths: Sequence[int], step: int) -> bytes:
     return b"".join(sound[edges[at] : edges[at + 1]] for at in range(0, len(lengths), step))
 
 
-def audio_of(piece: pa.Table) -> float:
+def piece_seconds(piece: pa.Table) -> float:
     """Seconds that the models see."""
     return len(piece.column("pcm")[0].as_py()) / 2 / MODEL_SAMPLE_RATE
 
@@ -85,7 +85,7 @@ def timed(piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec) -> Point:
     """Runs the infer stage once."""
     before = time.perf_counter()
     infer_piece(piece, tasks, spec.tables, 0)
-    return Point(audio_of(piece), time.perf_counter() - before)
+    return Point(piece_seconds(piece), time.perf_counter() - before)
 
 
 class Budget:
@@ -115,9 +115,9 @@ def curve(
     points: list[Point] = []
     for share in _SHARES:
         chosen = shortened(piece, share)
-        if points and (audio_of(chosen) <= points[-1].audio_s or not budget.allows(audio_of(chosen))):
+        if points and (piece_seconds(chosen) <= points[-1].audio_s or not budget.allows(piece_seconds(chosen))):
             break
-        log(f"timing the models alone on {audio_of(chosen):.0f} s")
+        log(f"timing the models alone on {piece_seconds(chosen):.0f} s")
         points.append(budget.spent(timed(chosen, tasks, spec)))
     return points
 
@@ -134,14 +134,14 @@ def seconds_for(points: Sequence[Point], audio_s: float) -> float:
     return max(low.seconds + slope * (audio_s - low.audio_s), points[0].seconds * audio_s / points[0].audio_s * 0.1)
 
 
-def search(
+def search_batch_size(
     piece: pa.Table, tasks: Sequence[LoadedTask], spec: RunSpec, budget: Budget, log: Callable[[str], None]
 ) -> list[BatchSize]:
     """Tries batch sizes around the default, from small to large, while the budget lasts and memory is predicted to hold
     the next one. None where the audio fits one batch of any: they are all the same then."""
     default = tasks[0].spec.batch_samples / MODEL_SAMPLE_RATE
     piece = shortened(piece, SEARCH_SHARE)
-    audio_s = audio_of(piece)
+    audio_s = piece_seconds(piece)
     if audio_s <= _STEPS[0] * default:
         return []
     free, result = device_memory(spec.device), list[BatchSize]()

@@ -42,7 +42,7 @@ def leaf_bytes(table: pa.Table) -> Leaves:
     return dict(results)
 
 
-def split(table: pa.Table, key: str, ids: Sequence[str], pieces: int) -> list[pa.Table]:
+def _split(table: pa.Table, key: str, ids: Sequence[str], pieces: int) -> list[pa.Table]:
     """The rows of so many shares of the recordings."""
     return [
         table.filter(pc.is_in(table.column(key), value_set=pa.array(list(ids[number::pieces]), pa.string())))
@@ -59,7 +59,7 @@ def growth(table: pa.Table, key: str, ids: Sequence[str]) -> Growth:
     shares = [pieces for pieces in _SHARES if pieces <= max(1, len(ids))]
     means: list[Leaves] = []
     for pieces in shares:
-        sizes = [leaf_bytes(each) for each in split(table, key, ids, pieces)]
+        sizes = [leaf_bytes(each) for each in _split(table, key, ids, pieces)]
         means.append({name: sum(size.get(name, 0.0) for size in sizes) / pieces for name in empty | sizes[0]})
     return {name: (empty.get(name, 0.0), *_fitted([mean[name] for mean in means])) for name in means[-1]}
 

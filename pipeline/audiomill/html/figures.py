@@ -11,7 +11,7 @@ HEIGHT, BOTTOM, TOP, MARGIN = 230, 42, 26, 52
 MAX_LABELS = 8
 
 
-def shown(value: float) -> str:
+def format_number(value: float) -> str:
     """A number as people read it."""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
@@ -27,7 +27,7 @@ def bars(title: str, unit: str, labels: Sequence[str], values: Sequence[float]) 
         parts.append(
             f'<text x="{LEFT - 8}" y="{y + 15}" text-anchor="end">{html.escape(label[:22])}</text>'
             f'<rect class="bar" x="{LEFT}" y="{y + 3}" width="{max(length, 1):.1f}" height="{ROW - 8}" rx="2"/>'
-            f'<text x="{LEFT + length + 6:.1f}" y="{y + 15}">{shown(value)}</text>'
+            f'<text x="{LEFT + length + 6:.1f}" y="{y + 15}">{format_number(value)}</text>'
         )
     return _figure(title, unit, 12 + len(labels) * ROW, "".join(parts), list(zip(labels, values, strict=True)))
 
@@ -44,8 +44,11 @@ def histogram(title: str, unit: str, edges: Sequence[float], counts: Sequence[in
         )
     step = -(-len(edges) // MAX_LABELS)
     for number in range(0, len(edges), step):
-        parts.append(_tick(MARGIN + number * wide, shown(edges[number])))
-    rows = [(f"{shown(low)} to {shown(high)}", n) for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True)]
+        parts.append(_tick(MARGIN + number * wide, format_number(edges[number])))
+    rows = [
+        (f"{format_number(low)} to {format_number(high)}", n)
+        for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
     return _figure(title, unit, HEIGHT, "".join(parts) + _unit(unit), rows)
 
 
@@ -65,8 +68,8 @@ def line(title: str, unit: str, what: str, points: Sequence[tuple[float, float]]
         parts.append(f'<polyline class="guide" points="{at(0, 0)} {at(1, 1)}"/>')
     for step in range(5):
         value = left + (right - left) * step / 4
-        parts.append(_tick(float(at(value, 0).split(",")[0]), shown(round(value, 3))))
-    return _figure(title, unit, HEIGHT, "".join(parts) + _unit(unit), [(shown(x), y) for x, y in points])
+        parts.append(_tick(float(at(value, 0).split(",")[0]), format_number(round(value, 3))))
+    return _figure(title, unit, HEIGHT, "".join(parts) + _unit(unit), [(format_number(x), y) for x, y in points])
 
 
 class Interval(NamedTuple):
@@ -102,7 +105,7 @@ def _axis(most: float, what: str) -> str:
     for share in (0.0, 0.5, 1.0):
         y = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * share
         axis += f'<line class="grid" x1="{MARGIN}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        axis += f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{shown(most * share)}</text>'
+        axis += f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{format_number(most * share)}</text>'
     return axis
 
 
@@ -116,8 +119,8 @@ def _unit(unit: str) -> str:
 
 def _figure(title: str, unit: str, height: int, body: str, rows: Sequence[tuple[str, float]]) -> str:
     """The chart with its heading and, folded, its numbers."""
-    cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{shown(value)}</td></tr>" for name, value in rows)
-    alternative = "; ".join(f"{name}: {shown(value)}" for name, value in rows[:40])
+    cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{format_number(value)}</td></tr>" for name, value in rows)
+    alternative = "; ".join(f"{name}: {format_number(value)}" for name, value in rows[:40])
     return (
         f"<figure><figcaption>{html.escape(title)} <small>{html.escape(unit)}</small></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(f"{title}, {unit}. {alternative}")}">'

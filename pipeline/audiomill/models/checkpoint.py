@@ -175,7 +175,7 @@ def describe_checkpoint(model: str, storage_options: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
+def checkpoint_fingerprint(checkpoint: Checkpoint) -> str:
     """Hash of the weight files' contents: the same weights under another path count as the same."""
     return checkpoint.path if checkpoint.family.scheme is not None else _hash(Path(checkpoint.path))
 

@@ -41,14 +41,14 @@ def is_int8(precision: str) -> bool:
     return precision.startswith("int8")
 
 
-def kind_of(precision: str) -> str:
+def product_kind(precision: str) -> str:
     """`int8-w8a8-smooth-bf16` -> `int8`: what was asked for."""
     return precision.split("-")[0]
 
 
 def cpu_features() -> frozenset[str]:
     """Some of `avx2`, `vnni` and `bf16`: products that this processor has and that torch and oneDNN may use."""
-    return lowered(_processor(), os.environ)
+    return _lowered(_processor(), os.environ)
 
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -86,7 +86,7 @@ def told_by_torch() -> frozenset[str]:
     )
 
 
-def lowered(features: frozenset[str], environment: Mapping[str, str]) -> frozenset[str]:
+def _lowered(features: frozenset[str], environment: Mapping[str, str]) -> frozenset[str]:
     """What is left of a processor's features under ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY. Products with AVX2 are not
     oneDNN's, so its variable does not lower them."""
     isa = environment.get("ONEDNN_MAX_CPU_ISA", environment.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
@@ -125,7 +125,7 @@ def settled_precision(
         raise ModelError(
             "--precision int8 is for Whisper and wav2vec2-like models on CPU; use fp32 here, on GPU fp16 or bf16"
         )
-    if before in _NEEDS and (asked == "auto" or kind_of(before) == asked):
+    if before in _NEEDS and (asked == "auto" or product_kind(before) == asked):
         result = before
     elif asked == "auto" and device.startswith("cuda"):
         result = "fp16"

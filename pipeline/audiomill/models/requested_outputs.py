@@ -13,10 +13,10 @@ from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import CONV, MIXED, CodesRequest, VectorRequest
-from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint, shape_of
+from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint, shape_of
 from audiomill.models.family import VECTORS
 from audiomill.models.shape import Shape
-from audiomill.models.vectors.layer_weights import mixture_weights
+from audiomill.models.vectors.layer_weights import read_layer_weights
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
 
@@ -40,7 +40,7 @@ def settled_vectors(
         if shape.is_pooled:
             form["pool"] = _whole(config, checkpoint)
         if config.layer_weights is not None:
-            weights = mixture_weights(config.layer_weights, shape, checkpoint.name, storage_options)
+            weights = read_layer_weights(config.layer_weights, shape, checkpoint.name, storage_options)
             yield VectorRequest(layer=MIXED, weights=weights, stride=config.frame_stride, **form)
             continue
         for layer in layer_numbers(config.layers, shape, "--layers"):
@@ -162,7 +162,7 @@ def _other_quantizer(name: str, checkpoint: Checkpoint, storage_options: dict[st
         raise _no_quantizer(other)
     want = _own_quantizer(other, shape_of(other))
     check_same_convolutions(Path(checkpoint.path), Path(other.path))
-    return replace(want, source=other.name), fingerprint(other)
+    return replace(want, source=other.name), checkpoint_fingerprint(other)
 
 
 def _codebook(
@@ -187,7 +187,7 @@ def _codebook(
     if (
         codebook.fingerprint is not None
         and checkpoint.family.scheme is None
-        and codebook.fingerprint != fingerprint(checkpoint)
+        and codebook.fingerprint != checkpoint_fingerprint(checkpoint)
     ):
         raise UsageError(
             f"--codebook {source}: fitted on other weights ({codebook.model}, {codebook.fingerprint}) than {checkpoint.name} has; "

@@ -108,7 +108,7 @@ def _head(path: Path, changed: int) -> bytes:
         return handle.read(HEAD_BYTES)
 
 
-def tensors_of(path: Path, root: str) -> dict[str, Tensor]:
+def checkpoint_tensors(path: Path, root: str) -> dict[str, Tensor]:
     """Tensors of a file or folder by name.
 
     Args:

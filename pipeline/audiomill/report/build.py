@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from audiomill.config.defaults import FIRST, WINDOW_S
 from audiomill.html.figures import bars, histogram, line
-from audiomill.report.classes import KINDS, Kind, Worst, chars_per_second
+from audiomill.report.classes import KINDS, FailureKind, Worst, speaking_rate
 from audiomill.report.gather import (
     DURATION_EDGES,
     SHARE_EDGES,
@@ -22,13 +22,13 @@ from audiomill.report.gather import (
     busy_seconds,
     gather,
     read_part,
-    reliability,
+    reliability_bins,
     throughput,
 )
-from audiomill.report.listen import Listener
+from audiomill.report.listen import ClipReader
 from audiomill.report.original_and_copy import copies_section
 from audiomill.report.page import body, report_document
-from audiomill.report.side import Index, index_row, name_of, part_file, script, segment_row
+from audiomill.report.side import Index, display_name, index_row, part_file, script, side_segment
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
@@ -138,7 +138,7 @@ def _made_by(record: _Row) -> str:
     )
 
 
-def _kind(kind: Kind, rows: Sequence[Mapping[str, Any]], gathered: Gathered) -> _Row:
+def _kind(kind: FailureKind, rows: Sequence[Mapping[str, Any]], gathered: Gathered) -> _Row:
     """A kind of failure that happened, with its clips."""
     clips = [_clip(row, gathered.recordings[row["recording_id"]]) for row in rows]
     count = gathered.worst.counts[kind.name]
@@ -154,7 +154,7 @@ def _sounds(output: Place, rows: Mapping[str, Mapping[str, Any]], storage_option
     ids = pa.array([row["recording_id"] for row in rows.values()], pa.string())
     planned = {row["id"]: row for row in plan.filter(pc.is_in(plan.column("id"), value_set=ids)).to_pylist()}
     settled = ledger.claim_of(output).get("results", {})
-    listener = Listener(settled.get("channels", "mix"), _MAX_CLIP_S, storage_options)
+    listener = ClipReader(settled.get("channels", "mix"), _MAX_CLIP_S, storage_options)
     try:
         sounds = {}
         for identity, row in rows.items():
@@ -172,15 +172,15 @@ def _clip(row: Mapping[str, Any], recording: _Row) -> _Row:
         None if row["confidence"] is None else f"confidence {row['confidence']:.2f}",
         None if wer is None else f"WER {100 * wer:.0f}%",
         f"attempt {row['fallback_level']}" if row["fallback_level"] else None,
-        f"{chars_per_second(row):.1f} letters a second" if row["text"] else None,
+        f"{speaking_rate(row):.1f} letters a second" if row["text"] else None,
         ", ".join(row["failed_checks"] or ()) or None,
     ]
     return {
-        **segment_row(dict(row)),
+        **side_segment(dict(row)),
         "id": row["id"],
         "recording": row["recording_id"],
         "part": row["part"],
-        "name": name_of(recording),
+        "name": display_name(recording),
         "facts": ", ".join(text for text in facts if text),
         "reference": row.get("reference") or None,
     }
@@ -268,7 +268,7 @@ def _charts(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
         ordered = sorted(gathered.languages.items(), key=lambda pair: -pair[1])[:15]
         charts.append(bars("Languages", "hours of speech", [n for n, _ in ordered], [v / 3600 for _, v in ordered]))
     if len(gathered.calibration) >= 2:
-        points = reliability(gathered.calibration)
+        points = reliability_bins(gathered.calibration)
         charts.append(
             line("Calibration of confidence", "confidence said", "share of right words", points, diagonal=True)
         )
@@ -336,4 +336,4 @@ def _rejections(output: Place, entries: Sequence[_Row]) -> list[_Row]:
     for entry in entries:
         if entry["num_rejections"] and len(rows) < MAX_REJECTIONS:
             rows += ledger.tables(output, "rejections", parts=[entry["part"]]).to_pylist()
-    return [{**row, "name": name_of(row), "detail": redacted(row["detail"])} for row in rows[:MAX_REJECTIONS]]
+    return [{**row, "name": display_name(row), "detail": redacted(row["detail"])} for row in rows[:MAX_REJECTIONS]]

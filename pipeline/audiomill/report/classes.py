@@ -20,7 +20,7 @@ _LONG_S = 3.0
 """Shorter segments have no rate worth the name."""
 
 
-class Kind(NamedTuple):
+class FailureKind(NamedTuple):
     """`badness`: of a row of the segments table; None where it is not of this kind."""
 
     name: str
@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     badness: Callable[[_Row], float | None]
 
 
-def chars_per_second(row: _Row) -> float:
+def speaking_rate(row: _Row) -> float:
     """Letters of the text for each second of its segment."""
     seconds: float = row["stop_s"] - row["start_s"]
     return len(row["text"] or "") / max(0.02, seconds)
@@ -58,7 +58,7 @@ def _silenced(row: _Row) -> float | None:
 def _odd_rate(row: _Row) -> float | None:
     if row["text"] is None or row["stop_s"] - row["start_s"] < _LONG_S or _silenced(row) is not None:
         return None
-    rate = chars_per_second(row)
+    rate = speaking_rate(row)
     if rate > FAST_CHARS_PER_SECOND:
         return rate / FAST_CHARS_PER_SECOND
     return SLOW_CHARS_PER_SECOND / max(rate, 0.05) if rate < SLOW_CHARS_PER_SECOND else None
@@ -70,12 +70,12 @@ def _wrong(row: _Row) -> float | None:
 
 
 KINDS = (
-    Kind("wer", "High word error rate", "differs most from the reference that came with the audio", _wrong),
-    Kind("confidence", "Low confidence", "the model says itself that it is not sure", _doubtful),
-    Kind("retried", "Retried", "the first attempt failed a check; before and after", _retried),
-    Kind("repeated", "Repeated", "the text goes round in circles", _repeated),
-    Kind("rate", "Suspicious rate", "more or fewer letters a second than people speak", _odd_rate),
-    Kind("silenced", "Emptied", "a text was made of silence or noise, and dropped", _silenced),
+    FailureKind("wer", "High word error rate", "differs most from the reference that came with the audio", _wrong),
+    FailureKind("confidence", "Low confidence", "the model says itself that it is not sure", _doubtful),
+    FailureKind("retried", "Retried", "the first attempt failed a check; before and after", _retried),
+    FailureKind("repeated", "Repeated", "the text goes round in circles", _repeated),
+    FailureKind("rate", "Suspicious rate", "more or fewer letters a second than people speak", _odd_rate),
+    FailureKind("silenced", "Emptied", "a text was made of silence or noise, and dropped", _silenced),
 )
 
 

@@ -172,7 +172,7 @@ def _score(gathered: Gathered, recording: _Row, segments: Sequence[_Row]) -> Non
         gathered.calibration.append((expected, max(0.0, 1.0 - words.rate), num_words))
 
 
-def reliability(calibration: Sequence[tuple[float, float, int]]) -> list[tuple[float, float]]:
+def reliability_bins(calibration: Sequence[tuple[float, float, int]]) -> list[tuple[float, float]]:
     """Mean confidence against the share of right words, of tenths of the recordings in order of confidence."""
     ordered = sorted(calibration)
     size = max(1, -(-len(ordered) // 10))

@@ -32,7 +32,7 @@ class _Sound(NamedTuple):
     missing: str | None = None
 
 
-class Listener:
+class ClipReader:
     """Reads stretches of recordings, in a decode process of its own.
 
     Args:

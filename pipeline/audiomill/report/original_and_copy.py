@@ -13,11 +13,11 @@ import soundfile
 
 from audiomill.audio.clock import Form
 from audiomill.config.defaults import WINDOW_S
-from audiomill.config.resynthesize import FOLDER
+from audiomill.config.resynthesize import COPIES_FOLDER
 from audiomill.errors import RecordingRejected
 from audiomill.html.page import Raw, table
 from audiomill.report.listen import data_uri
-from audiomill.resynthesis.copies import audio_of, flac, quality_of
+from audiomill.resynthesis.copies import copy_file, flac, quality_of
 from audiomill.resynthesis.originals import Originals
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -28,13 +28,13 @@ _Row = Mapping[str, Any]
 
 def copies_section(output: Place, num_clips: int, storage_options: dict[str, Any]) -> str:
     """A table with two players a row, the worst copies first; empty where `resynthesize` made none."""
-    folder = output.join(FOLDER)
+    folder = output.join(COPIES_FOLDER)
     rows = quality_of(folder).to_pylist() if folder.join("quality").names() else []
     if not rows:
         return ""
     worst = sorted(rows, key=lambda row: (-(row["wer"] or 0.0), -(row["mel_distance_db"] or 0.0)))[:num_clips]
     segments = _segments(output, {row["segment_id"] for row in worst})
-    info = soundfile.info(io.BytesIO(audio_of(folder, worst[0]["segment_id"]).read()))
+    info = soundfile.info(io.BytesIO(copy_file(folder, worst[0]["segment_id"]).read()))
     originals = Originals(output, Form(info.samplerate, info.channels), storage_options)
     try:
         lines = [_line(row, segments[row["segment_id"]], originals, folder, info.samplerate) for row in worst]
@@ -69,7 +69,7 @@ def _line(row: _Row, segment: _Row, originals: Originals, folder: Place, rate: i
         original: Any = _player(flac(originals.sound(segment)[: round(WINDOW_S * rate)], rate))
     except RecordingRejected as rejected:
         original = redacted(rejected.detail)
-    file = io.BytesIO(audio_of(folder, row["segment_id"]).read())
+    file = io.BytesIO(copy_file(folder, row["segment_id"]).read())
     sound, _ = soundfile.read(file, frames=round(WINDOW_S * rate), dtype="float32", always_2d=True)
     copy = _player(flac(sound, rate))
     texts = " / ".join(row[name] for name in ("text", "copy_text") if row[name] is not None)

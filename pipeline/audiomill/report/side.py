@@ -12,7 +12,7 @@ from audiomill.storage.urls import protocol
 from audiomill.watch.journal import without_credentials
 
 _Row = dict[str, Any]
-CHUNK = 2_000
+SIDE_FILE_ROWS = 2_000
 """Recordings in one file of the index that is searched."""
 PLAYABLE = ("wav", "flac", "mp3", "ogg", "opus", "m4a", "mp4", "aac", "webm")
 
@@ -34,7 +34,7 @@ def index_row(part: int, recording: _Row, segments: Sequence[_Row]) -> list[Any]
     rated = [row["confidence"] for row in segments if row["confidence"] is not None]
     return [
         recording["id"],
-        name_of(recording),
+        display_name(recording),
         part,
         round(recording["duration_s"], 2),
         round(min(rated), 3) if rated else None,
@@ -45,7 +45,7 @@ def index_row(part: int, recording: _Row, segments: Sequence[_Row]) -> list[Any]
     ]
 
 
-def name_of(row: _Row) -> str:
+def display_name(row: _Row) -> str:
     """File name, and the member's name inside a shard."""
     base = without_credentials(str(row["source"])).rsplit("/", 1)[-1]
     return f"{base}!{row['member']}" if row["member"] else base
@@ -60,7 +60,7 @@ class Index:
 
     def add(self, row: list[Any]) -> None:
         self._rows.append(row)
-        if len(self._rows) == CHUNK:
+        if len(self._rows) == SIDE_FILE_ROWS:
             self.flush()
 
     def flush(self) -> None:
@@ -73,7 +73,7 @@ class Index:
 
 def _recording(recording: _Row, segments: Sequence[_Row]) -> _Row:
     return {
-        "name": name_of(recording),
+        "name": display_name(recording),
         "source": without_credentials(recording["source"]),
         "sound": _playable(recording),
         "from": recording["span_start_s"],
@@ -90,11 +90,11 @@ def _recording(recording: _Row, segments: Sequence[_Row]) -> _Row:
         "turns": [
             [row["speaker"], round(row["start_s"], 3), round(row["stop_s"], 3)] for row in recording.get("turns", ())
         ],
-        "segments": [segment_row(row) for row in segments],
+        "segments": [side_segment(row) for row in segments],
     }
 
 
-def segment_row(row: _Row) -> _Row:
+def side_segment(row: _Row) -> _Row:
     """A segment as the page wants it."""
     return {
         "start": round(row["start_s"], 3),

@@ -16,10 +16,10 @@ import soundfile
 from numpy.typing import NDArray
 from rich.console import Console
 
-from audiomill.config.resynthesize import FOLDER, ResynthesizeConfig
+from audiomill.config.resynthesize import COPIES_FOLDER, ResynthesizeConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import InputError, ModelError, RecordingRejected, UsageError
-from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint
+from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint
 from audiomill.models.device import resolve_device
 from audiomill.models.family import Resynthesizer
 from audiomill.resynthesis.originals import Originals
@@ -63,7 +63,7 @@ class _Source(NamedTuple):
     num_codebooks: int
 
 
-def resynthesize(config: ResynthesizeConfig, console: Console) -> dict[str, Any]:
+def resynthesize_output(config: ResynthesizeConfig, console: Console) -> dict[str, Any]:
     """Makes the copies that are not there yet.
 
     Returns:
@@ -74,7 +74,11 @@ def resynthesize(config: ResynthesizeConfig, console: Console) -> dict[str, Any]
     """
     asked, options = config.copies, config.copies.storage_options
     source = _source(Place(absolute(config.only_input()), options), asked.codec, options)
-    to = source.place.join(FOLDER) if config.output.output is None else Place(absolute(config.output.output), options)
+    to = (
+        source.place.join(COPIES_FOLDER)
+        if config.output.output is None
+        else Place(absolute(config.output.output), options)
+    )
     if asked.codebooks is not None and asked.codebooks > source.num_codebooks:
         num_codebooks = source.num_codebooks
         raise UsageError(
@@ -84,7 +88,7 @@ def resynthesize(config: ResynthesizeConfig, console: Console) -> dict[str, Any]
     assert source.checkpoint.family.resynthesizer is not None
     decoder = source.checkpoint.family.resynthesizer(Path(source.checkpoint.path), device)
     recogniser = recogniser_of(asked.recogniser, source.record, device, options)
-    settings = {"codec": fingerprint(source.checkpoint), "codebooks": asked.codebooks, "most": asked.most,
+    settings = {"codec": checkpoint_fingerprint(source.checkpoint), "codebooks": asked.codebooks, "most": asked.most,
                 "recogniser": recogniser.name if recogniser else None, "channels": _channels(source)}  # fmt: skip
     _claim(to, settings, config.output.overwrite)
     copier = _Copier(source, to, decoder, recogniser, asked.codebooks, options)
@@ -107,7 +111,7 @@ def quality_of(to: Place) -> pa.Table:
     return pa.concat_tables(results) if results else _QUALITY.empty_table()
 
 
-def audio_of(to: Place, segment_id: str) -> Place:
+def copy_file(to: Place, segment_id: str) -> Place:
     """The copy of a segment. Ids of foreign outputs may hold anything: they lead nowhere else."""
     return to.join("audio", re.sub(r"[^\w.-]", "_", segment_id) + ".flac")
 
@@ -145,7 +149,7 @@ def _source(place: Place, wanted: str | None, options: dict[str, Any]) -> _Sourc
     if label not in codecs:
         raise UsageError(f"--codec {label}: {place.url} has codes of {known}")
     made_by = [value for name, value in record["results"].items() if name.rsplit(".", 1)[-1] == "model"]
-    if fingerprint(codecs[label]) not in made_by:
+    if checkpoint_fingerprint(codecs[label]) not in made_by:
         raise UsageError(
             f"{label}: other weights than those that made the codes; encode again, or put the old ones back"
         )
@@ -239,7 +243,7 @@ class _Copier:
     ) -> dict[str, Any]:
         seconds = segment["stop_s"] - segment["start_s"]
         copy_TK = self._codec.sound(codes_KF, scales)[: round(seconds * self._rate)]
-        place = audio_of(self._to, segment["id"])
+        place = copy_file(self._to, segment["id"])
         place.write(flac(copy_TK, self._rate))
         row = {
             "segment_id": segment["id"], "recording_id": segment["recording_id"], "model": self._source.label,

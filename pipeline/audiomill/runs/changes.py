@@ -21,7 +21,7 @@ from audiomill.config.jobs import JobConfig
 from audiomill.config.run import is_mine
 from audiomill.errors import RecordingRejected
 from audiomill.models.device import usable_cores
-from audiomill.sources.entries import CHUNK
+from audiomill.sources.entries import ENTRY_BATCH
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.read import Finished
@@ -92,7 +92,7 @@ def _tell_gone(rows: pa.Table, config: JobConfig, console: Console) -> None:
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     """A few at a time."""
-    for batch in table.select(_NAMES).to_batches(max_chunksize=CHUNK):
+    for batch in table.select(_NAMES).to_batches(max_chunksize=ENTRY_BATCH):
         yield from zip(*(batch.column(name).to_pylist() for name in _NAMES), strict=True)
 
 

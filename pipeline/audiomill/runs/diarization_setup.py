@@ -13,7 +13,7 @@ from audiomill.config.jobs import JobConfig, ModelTask
 from audiomill.config.speakers import AUTO, CHANNEL, NONE
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.checkpoint import Checkpoint, find_checkpoint, fingerprint
+from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint
 from audiomill.models.family import TAGS, TURNS, VOICES
 from audiomill.models.installed import installed_path
 from audiomill.models.task import TaskSpec
@@ -102,7 +102,7 @@ def voice_name(model: str) -> str:
 
 def voice_print(model: str, options: dict[str, Any]) -> str:
     """Fingerprint of the model of voices."""
-    return fingerprint(find_checkpoint(ModelConfig(model=model), options))
+    return checkpoint_fingerprint(find_checkpoint(ModelConfig(model=model), options))
 
 
 def speakers_want(config: JobConfig) -> SpeakersWant | None:

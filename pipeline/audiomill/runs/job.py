@@ -41,7 +41,7 @@ from audiomill.tables.voice_index import drop_voices
 from audiomill.watch.inside import inside
 from audiomill.watch.journal import tell, tell_part
 from audiomill.watch.meter import Meter
-from audiomill.watch.metrics import exported
+from audiomill.watch.metrics import export_metrics
 from audiomill.watch.progress import RunProgress, counted
 from audiomill.watch.summary import Summary, summarise
 from audiomill.watch.traces import tracer
@@ -88,7 +88,7 @@ def run_job(
         if asked.engine.engine == "auto" and not config.output.quiet:
             console.print(engine_line(asked), highlight=False, soft_wrap=True)
         if config.output.overwrite:
-            ledger.clear(output, table_names())
+            ledger.clear_output(output, table_names())
             if not config.speakers.save_speaker_embeddings:
                 drop_voices(output)
         remove_stale_temporaries(output)
@@ -172,7 +172,7 @@ def _run(
         console, "run_started", output=spec.output.url, parts=len(todo), hours=round(sum(planned_s.values()) / 3600, 4)
     )
     with (
-        exported(meter, config.watch.metrics, engine.publisher(config.watch.metrics, config.engine.ray_address)),
+        export_metrics(meter, config.watch.metrics, engine.publisher(config.watch.metrics, config.engine.ray_address)),
         RunProgress(
             console, sum(planned_s.values()), len(todo), config.output.quiet, lambda: inside(spec.output)
         ) as progress,

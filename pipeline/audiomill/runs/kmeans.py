@@ -16,7 +16,7 @@ from rich.console import Console
 from audiomill.config.jobs import KmeansJobConfig
 from audiomill.config.representations import KmeansConfig
 from audiomill.errors import RunError, UsageError
-from audiomill.models.checkpoint import fingerprint
+from audiomill.models.checkpoint import checkpoint_fingerprint
 from audiomill.models.requested_outputs import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
 from audiomill.runs.planning import listing_of
@@ -173,7 +173,7 @@ def _fit(
         centroids_VD=fit.centroids_KD,
         layer=layer,
         model=without_credentials(task.config.model.model),
-        fingerprint=fingerprint(task.checkpoint),
+        fingerprint=checkpoint_fingerprint(task.checkpoint),
     )
     write_codebook(place, codebook)
     report = {
@@ -191,7 +191,7 @@ def _fit(
     return report
 
 
-def report_lines(report: _Report, output: str) -> list[str]:
+def kmeans_lines(report: _Report, output: str) -> list[str]:
     """The end of a fit, for people."""
     lines = [
         f"{output}: {report['num_clusters']} clusters of layer {report['layer']} of {report['model']}",

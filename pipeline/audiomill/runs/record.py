@@ -16,7 +16,7 @@ from audiomill.stages.answers.parity_check import Difference
 from audiomill.storage.fs import Place
 from audiomill.watch.journal import without_credentials
 
-PACKAGES = (
+RECORDED_PACKAGES = (
     "torch", "transformers", "ray", "pyarrow", "numpy", "soundfile", "av", "soxr", "silero-vad", "onnxruntime", "fsspec",
 )  # fmt: skip
 
@@ -28,7 +28,7 @@ def run_record(config: JobConfig) -> dict[str, Any]:
         "job": config.name,
         "audiomill": audiomill.__version__,
         "python": platform.python_version(),
-        "packages": {name: result for name in PACKAGES if (result := _version(name)) is not None},
+        "packages": {name: result for name in RECORDED_PACKAGES if (result := _version(name)) is not None},
         "model_name": names[0] if len(names) == 1 else names,
         "part_seconds": config.plan.part_seconds,
         "inputs": [without_credentials(url) for url in config.inputs],

@@ -18,7 +18,7 @@ from audiomill.config.speakers import NONE
 from audiomill.config.stages import ChunksConfig, SegmentConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import DiarizationRequest, RequestedOutputs
-from audiomill.models.checkpoint import fingerprint
+from audiomill.models.checkpoint import checkpoint_fingerprint
 from audiomill.models.ctc.beam_search import decoder_prints
 from audiomill.models.family import ALIGNMENT
 from audiomill.models.preprocessing_files import file_hashes
@@ -34,7 +34,7 @@ from audiomill.runs.resolve_checkpoints import FoundTask
 from audiomill.runs.second_pass_model import (
     PRECISION,
     SECOND_PRECISION,
-    kind_of,
+    model_kind,
     precision_of,
     second_spec,
 )
@@ -119,7 +119,7 @@ def _model_fields(
     """What changes the results of one model."""
     results = {
         **_task_fields(task.config),
-        "model": fingerprint(task.checkpoint),
+        "model": checkpoint_fingerprint(task.checkpoint),
         "model-files": file_hashes(Path(task.checkpoint.path)),
         PRECISION: spec.model.precision,
         **others,
@@ -129,7 +129,10 @@ def _model_fields(
     if task.config.speaker_model is not None:
         results["voice-model"] = voice_print(task.config.speaker_model, options)
     if task.second is not None:
-        results |= {"second-model": fingerprint(task.second), "second-model-files": file_hashes(Path(task.second.path))}
+        results |= {
+            "second-model": checkpoint_fingerprint(task.second),
+            "second-model-files": file_hashes(Path(task.second.path)),
+        }
     if spec.calibration is not None:
         results["calibration"] = digest({"numbers": spec.calibration})
     if spec.second is not None:
@@ -159,7 +162,7 @@ def _task_spec(
     config = task.config
     model = config.model
     only_text = not any(config.tables.values())
-    family, kind = task.checkpoint.family, kind_of(device)
+    family, kind = task.checkpoint.family, model_kind(device)
     precision = precision_of(model.precision, family, device, features, only_text, before[PRECISION])
     results: dict[str, Any] = {}
     others: dict[str, Any] = {}

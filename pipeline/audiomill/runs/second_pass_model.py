@@ -24,7 +24,7 @@ PRECISION, SECOND_PRECISION = "precision", "second-precision"
 """What a run settles and keeps, by its name in run.json."""
 
 
-def kind_of(device: str) -> str:
+def model_kind(device: str) -> str:
     """cpu or cuda."""
     return "cuda" if device.startswith("cuda") else "cpu"
 
@@ -33,12 +33,12 @@ def precision_of(
     asked: str, family: Family, device: str, features: frozenset[str], only_text: bool, before: str | None
 ) -> str:
     """Number format of a model, settled by rule; see `audiomill.models.precision`."""
-    if asked == "auto" and family.precisions[kind_of(device)] == ("fp32",):
+    if asked == "auto" and family.precisions[model_kind(device)] == ("fp32",):
         asked = "fp32"
     return settled_precision(
         asked,
         device,
-        offers_int8="int8" in family.precisions[kind_of(device)],
+        offers_int8="int8" in family.precisions[model_kind(device)],
         prefers_int8=family.prefers_int8 and only_text,
         features=features,
         before=before,
@@ -64,7 +64,7 @@ def second_spec(
         hop=shape.step,
         text_hop=shape.text_hop,
         hops=shape.hops,
-        batch_samples=samples_from_seconds(family.batch_seconds[kind_of(device)]),
+        batch_samples=samples_from_seconds(family.batch_seconds[model_kind(device)]),
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from audiomill import schema
 from audiomill.sources.entry import Entry, Sidecar
 
-CHUNK = 10_000
+ENTRY_BATCH = 10_000
 """Entries that are held as objects at a time."""
 LISTED = pa.schema(
     [
@@ -44,7 +44,7 @@ class Entries(Sequence[Entry]):
 
     def append(self, entry: Entry) -> None:
         self._waiting.append(entry)
-        if len(self._waiting) == CHUNK:
+        if len(self._waiting) == ENTRY_BATCH:
             self._pack()
 
     @property
@@ -61,7 +61,7 @@ class Entries(Sequence[Entry]):
         return int(self.table.num_rows)
 
     def __iter__(self) -> Iterator[Entry]:
-        for batch in self.table.to_batches(max_chunksize=CHUNK):
+        for batch in self.table.to_batches(max_chunksize=ENTRY_BATCH):
             yield from (_entry(row) for row in batch.to_pylist())
 
     @overload

@@ -18,7 +18,7 @@ from audiomill.sources.manifest_row import BadRow, Note, first_of, number_of
 from audiomill.sources.manifests import is_manifest, read_rows
 from audiomill.storage.fs import Place
 from audiomill.text.encodings import UnknownEncoding
-from audiomill.text.transcript_lines import TRANSCRIPTS, transcript_lines
+from audiomill.text.transcript_lines import TRANSCRIPT_SUFFIXES, transcript_lines
 
 SHARD_NUMBER = re.compile(r"(\d+)(?:\.tar|\.jsonl)(?:\.gz)?$")
 """The last number in the name of a shard, or of the file with its texts."""
@@ -41,7 +41,7 @@ class FolderTexts:
         self._by_member: dict[tuple[str, str], dict[str, Any]] = {}
         tars = [url for url in urls if url.endswith((".tar", ".tar.gz"))]
         for url in urls:
-            if url.endswith(TRANSCRIPTS):
+            if url.endswith(TRANSCRIPT_SUFFIXES):
                 self._read_transcripts(url)
             elif tars and is_manifest(url):
                 self._read_rows(url, tars)

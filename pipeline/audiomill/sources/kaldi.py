@@ -7,7 +7,7 @@ from typing import Any
 
 from audiomill.errors import InputError
 from audiomill.storage.fs import Place
-from audiomill.text.encodings import UnknownEncoding, decoded, lines_of
+from audiomill.text.encodings import UnknownEncoding, decoded, decoded_lines
 
 NAME, SEGMENTS, CHANNELS = "wav.scp", "segments", "reco2file_and_channel"
 _Rows = Iterator[tuple[int, dict[str, Any] | str]]
@@ -76,7 +76,7 @@ def _lines(place: Place) -> Iterator[tuple[int, str]]:
         text = decoded(place.read()).text
     except UnknownEncoding as unknown:
         raise InputError(f"{place.url}: {unknown}; convert it to UTF-8") from None
-    yield from ((number, line) for number, line in enumerate(lines_of(text), 1) if line.strip())
+    yield from ((number, line) for number, line in enumerate(decoded_lines(text), 1) if line.strip())
 
 
 def _pairs(place: Place) -> dict[str, str]:

@@ -39,7 +39,7 @@ class SeveralColumns(InputError):
 
 def list_parquet(place: Place, source: str, column: str | None) -> Iterator[Entry] | None:
     """Row groups of a Parquet shard with audio bytes, by its footer alone: rows are read in the decode process, see
-    `rows_of`.
+    `parquet_rows`.
 
     Returns:
         None if it has no audio column (it is some other table).
@@ -98,7 +98,7 @@ class Row(NamedTuple):
     metadata: str | None = None
 
 
-def rows_of(group: Entry, rows: Sequence[Row] | None, seen: Counter[str]) -> Iterator[Entry]:
+def parquet_rows(group: Entry, rows: Sequence[Row] | None, seen: Counter[str]) -> Iterator[Entry]:
     """The recordings of a row group.
 
     Args:

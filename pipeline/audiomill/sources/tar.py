@@ -24,7 +24,7 @@ from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, Shard
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import path_of
 from audiomill.text.encodings import UnknownEncoding, decoded
-from audiomill.text.transcript_lines import TRANSCRIPTS, transcript_lines
+from audiomill.text.transcript_lines import TRANSCRIPT_SUFFIXES, transcript_lines
 
 PLAIN, COMPRESSED = "tar", "tarz"
 TAR_SUFFIXES = (".tar",)
@@ -104,7 +104,9 @@ def _texts(members: list[_Member]) -> tuple[dict[str, str], list[Note]]:
 def _transcripts(place: Place, members: list[_Member]) -> dict[str, str]:
     """LibriSpeech's texts by stem of the recording, from the `.trans.txt` of each folder in a tar."""
     transcripts: dict[str, str] = {}
-    files = [member for member in members if member.name.endswith(TRANSCRIPTS) and member.size <= MAX_SIDECAR_BYTES]
+    files = [
+        member for member in members if member.name.endswith(TRANSCRIPT_SUFFIXES) and member.size <= MAX_SIDECAR_BYTES
+    ]
     if files:
         with place.open(HEADER_BLOCK_BYTES) as handle:
             for file in files:

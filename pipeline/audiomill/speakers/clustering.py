@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from audiomill.errors import UsageError
 
-CENTRE_SHARE = 0.36 / 0.56
-"""Chosen on conversations of eight voices with steep telephone bands (23.4% of the time wrong with 0.42, 21.1% with 0.36, which
-changes nothing of the other bands, nor of eight other voices); see docs/measured.md."""
+CENTRE_SHARE = 0.34 / 0.48
+"""Of the distance, for the means of much speech. Chosen with the distance and the next two on conversations of two to nine voices, in
+the wide band, through telephones and from afar; see docs/measured.md."""
+SHORT_SHARE = 0.56 / 0.48
+"""Of the distance, where one of two clusters has little speech: its mean lies as far from its speaker's as a single vector."""
+SHORT_S = 3.0
+"""Seconds of little speech."""
 BLOCK = 1500
 """Vectors that are clustered at once."""
 TIGHT = 0.6
@@ -31,7 +35,7 @@ APART = 2.0
 """Cosine distance of what shall not be joined."""
 
 
-class Place(NamedTuple):
+class VoiceSpan(NamedTuple):
     """Where a voice was heard: samples."""
 
     channel: int
@@ -41,7 +45,7 @@ class Place(NamedTuple):
 
 LEAST_SHARE = 0.1
 """Of all speech, in a short recording: a few seconds may be half of it."""
-NOWHERE = Place(0, 0, 0)
+NOWHERE = VoiceSpan(0, 0, 0)
 FARTHEST = 10 * 16_000
 """Samples from the start of one to that of another that may overlap it."""
 
@@ -65,11 +69,16 @@ class Rule:
         """Cosine distance of their means below which they are: means lie nearer to each other than single vectors."""
         return CENTRE_SHARE * self.distance
 
+    @property
+    def short_distance(self) -> float:
+        """The same, where one of the two has little speech."""
+        return SHORT_SHARE * self.distance
+
 
 def clustered(
     vectors_ND: NDArray[np.float32],
     seconds_N: NDArray[np.float64],
-    places: Sequence[Place],
+    places: Sequence[VoiceSpan],
     rule: Rule,
     num_speakers: int | None = None,
     max_speakers: int | None = None,
@@ -115,7 +124,7 @@ def unit(vectors_ND: NDArray[Any]) -> NDArray[np.float64]:
 def _in_blocks(
     unit_ND: NDArray[np.float64],
     seconds_N: NDArray[np.float64],
-    places: Sequence[Place],
+    places: Sequence[VoiceSpan],
     rule: Rule,
     num_speakers: int | None,
     tight: float,
@@ -143,7 +152,7 @@ def _in_blocks(
 def _by_a_sample(
     unit_ND: NDArray[np.float64],
     seconds_N: NDArray[np.float64],
-    places: Sequence[Place],
+    places: Sequence[VoiceSpan],
     rule: Rule,
     num_speakers: int | None,
 ) -> NDArray[np.int64]:
@@ -157,7 +166,7 @@ def _by_a_sample(
 def _linked(
     unit_ND: NDArray[np.float64],
     seconds_N: NDArray[np.float64],
-    places: Sequence[Place],
+    places: Sequence[VoiceSpan],
     rule: Rule,
     num_speakers: int | None,
 ) -> NDArray[np.int64]:
@@ -174,7 +183,7 @@ def _linked(
     return _cut(tree, num_speakers, "maxclust")
 
 
-def _tree(unit_ND: NDArray[np.float64], places: Sequence[Place]) -> NDArray[np.float64]:
+def _tree(unit_ND: NDArray[np.float64], places: Sequence[VoiceSpan]) -> NDArray[np.float64]:
     """Average linkage; empty for a single vector."""
     if len(unit_ND) == 1:
         return np.zeros((0, 4))
@@ -207,7 +216,7 @@ def _at_most(
     return np.where(np.isin(result, largest), result, -1)
 
 
-def _at_once(places: Sequence[Place]) -> NDArray[np.bool_]:
+def _at_once(places: Sequence[VoiceSpan]) -> NDArray[np.bool_]:
     """is_NN: who speaks while another does."""
     channel, start, stop = np.array(places, np.int64).T
     result: NDArray[np.bool_] = (channel[:, None] == channel) & (start[:, None] < stop) & (start < stop[:, None])
@@ -228,11 +237,12 @@ def _centres(
 def _joined_by_centre(
     unit_ND: NDArray[np.float64],
     seconds_N: NDArray[np.float64],
-    places: Sequence[Place],
+    places: Sequence[VoiceSpan],
     result: NDArray[np.int64],
     rule: Rule,
 ) -> NDArray[np.int64]:
-    """Speakers whose means are near are one, unless they speak at once: noise drives single vectors apart, and their means less."""
+    """Speakers whose means are near are one, unless they speak at once: noise drives single vectors apart, and their means less, the
+    less the more speech they are of."""
     result = result.copy()
     pairs = [(at, other) for at in range(len(places)) for other in _overlapping(places, at) if at < other]
     while True:
@@ -240,13 +250,15 @@ def _joined_by_centre(
         if len(names) < 2:
             return result
         centres = _centres(unit_ND, seconds_N, result)[names]
-        near_KK = np.triu(centres @ centres.T, 1)
+        is_short = np.bincount(result[result >= 0], seconds_N[result >= 0])[names] < SHORT_S
+        most_KK = np.where(is_short[:, None] | is_short, rule.short_distance, rule.centre_distance)
+        near_KK = np.triu(centres @ centres.T + most_KK, 1)
         for pair in pairs:
             ends = np.searchsorted(names, np.sort(result[list(pair)]))
             if (result[list(pair)] >= 0).all():
                 near_KK[ends[0], ends[1]] = 0.0
         one, other = np.unravel_index(int(near_KK.argmax()), near_KK.shape)
-        if 1.0 - near_KK[one, other] >= rule.centre_distance:
+        if near_KK[one, other] <= 1.0:
             return result
         result[result == names[other]] = names[one]
 
@@ -266,7 +278,7 @@ def _without_small(
 def _given_to_nearest(
     unit_ND: NDArray[np.float64],
     seconds_N: NDArray[np.float64],
-    places: Sequence[Place],
+    places: Sequence[VoiceSpan],
     result: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Who belongs to nobody yet is the nearest speaker who is not somebody else in the same window, longest first."""
@@ -280,7 +292,7 @@ def _given_to_nearest(
     return settled
 
 
-def _overlapping(places: Sequence[Place], at: int) -> list[int]:
+def _overlapping(places: Sequence[VoiceSpan], at: int) -> list[int]:
     """Those that overlap one: places are in the order of their starts."""
     mine, result = places[at], []
     for step in (-1, 1):

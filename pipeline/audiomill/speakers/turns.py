@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import samples_from_seconds, seconds_from_samples
-from audiomill.speakers.clustering import Place, Rule, clustered, speaker_posterior, unit
+from audiomill.speakers.clustering import Rule, VoiceSpan, clustered, speaker_posterior, unit
 
 _LONGEST_PAUSE = samples_from_seconds(0.3)
 """Inside a turn, where nobody else speaks in it."""
@@ -64,7 +64,7 @@ def turns_of(
     with_vector = [row for row in rows if row["vector"] is not None]
     vectors = np.array([row["vector"] for row in with_vector], np.float32)
     seconds = np.array([row["alone_s"] for row in with_vector], np.float64)
-    places = [Place(row["channel"] or 0, row["start"], row["stop"]) for row in with_vector]
+    places = [VoiceSpan(row["channel"] or 0, row["start"], row["stop"]) for row in with_vector]
     numbers = clustered(vectors, seconds, places, rule, num_speakers, max_speakers)
     sure = speaker_posterior(vectors, seconds, numbers)
     numbered = iter(zip(numbers.tolist(), sure.tolist(), strict=True))

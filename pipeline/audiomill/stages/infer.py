@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from audiomill.audio.clock import seconds_from_samples
-from audiomill.audio.fingerprint import fingerprint
+from audiomill.audio.fingerprint import sound_fingerprint
 from audiomill.errors import RunError
 from audiomill.models.base import OnProgress, Prediction, Utterance
 from audiomill.models.task import LoadedTask
@@ -23,7 +23,7 @@ from audiomill.stages.answers.batching import Batched
 from audiomill.stages.answers.diarize import Diarized, diarize
 from audiomill.stages.answers.fallback import decode_with_fallback, run_model
 from audiomill.stages.answers.parity_check import Difference, compare, largest, parity_with_transformers
-from audiomill.stages.answers.texts import transcribe
+from audiomill.stages.answers.texts import transcribe_segments
 from audiomill.tables.output import Predictions
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.quality_table import quality_rows
@@ -123,7 +123,7 @@ def _infer_segments(
         compared.insert(at, who.heard)
     difference = _verify(everyone, compared, verify_segments, seed)
     first, answers = answers, list(map(decode_with_fallback, tasks, good_utterances, answers))
-    texts = transcribe(tasks, good_utterances[0], first, answers)
+    texts = transcribe_segments(tasks, good_utterances[0], first, answers)
     transcripts = texts.main(tasks)
     core_numbers = [number for number, i in enumerate(good) if not cuts[i]["is_overlap_copy"]]
     given = Predictions(
@@ -260,7 +260,7 @@ def told(error: BaseException) -> str:
 
 
 def _fingerprint(utterance: Utterance) -> int:
-    return fingerprint(utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right])
+    return sound_fingerprint(utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right])
 
 
 def _verify(

@@ -11,7 +11,7 @@ from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.sources.entries import Entries
 from audiomill.sources.entry import suffix
 from audiomill.sources.listing import Listing, list_inputs
-from audiomill.sources.parquet import GROUP, rows_of
+from audiomill.sources.parquet import GROUP, parquet_rows
 from audiomill.stages.sandbox import Decoder
 
 CONTAINERS = frozenset(
@@ -52,7 +52,7 @@ def _with_rows(entries: Entries, decoder: Decoder) -> Entries:
             if entry.kind != GROUP:
                 every.append(entry)
                 continue
-            for row in rows_of(entry, next(row_lists), seen[entry.source]):
+            for row in parquet_rows(entry, next(row_lists), seen[entry.source]):
                 every.append(row.as_text)
     return every
 

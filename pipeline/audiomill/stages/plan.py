@@ -17,7 +17,7 @@ from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.defaults import LEAST_PART_S, MOST_PART_S, NUM_PARTS
 from audiomill.config.stages import DecodeConfig
 from audiomill.models.device import usable_cores
-from audiomill.sources.entries import CHUNK, Entries
+from audiomill.sources.entries import ENTRY_BATCH, Entries
 from audiomill.sources.entry import Entry, suffix
 from audiomill.sources.shards import HEADER_IS_CHEAP, KNOWS_SIZE
 from audiomill.stages.sandbox import Decoder
@@ -101,7 +101,7 @@ def planned_seconds(table: pa.Table, durations: Sequence[float | None]) -> list[
     """
     names = ("source", "member", "kind", "size", "span_duration_s", "reason")
     results: list[float] = []
-    for batch in table.select(names).to_batches(max_chunksize=CHUNK):
+    for batch in table.select(names).to_batches(max_chunksize=ENTRY_BATCH):
         rows = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
         for source, member, kind, size, span_s, reason in rows:
             known = durations[len(results)] if span_s is None else span_s

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from audiomill import schema
 from audiomill.config.fields import differing
-from audiomill.config.renamed import LEDGER, with_new_names
+from audiomill.config.renamed import RENAMED_LEDGER_KEYS, with_new_names
 from audiomill.errors import ConfigMismatchError, RunError, UsageError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table, to_bytes
@@ -91,7 +91,7 @@ def claim_of(output: Place) -> dict[str, Any]:
     return dict(json.loads(place.read())) if place.exists() else {}
 
 
-def clear(output: Place, tables: Sequence[str]) -> None:
+def clear_output(output: Place, tables: Sequence[str]) -> None:
     """Deletes what a run writes, nothing else.
 
     Args:
@@ -210,7 +210,7 @@ def _contents(output: Place, parts: Sequence[int]) -> Iterator[tuple[int, Place,
 
 def _entry(place: Place, content: bytes) -> dict[str, Any]:
     try:
-        return with_new_names(json.loads(content), LEDGER)
+        return with_new_names(json.loads(content), RENAMED_LEDGER_KEYS)
     except ValueError as error:
         raise RunError(
             f"{place.url}: expected JSON, got: {error}; run the same command again, which makes the part anew"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audiomill.config.renamed import COLUMNS, SELECTED
+from audiomill.config.renamed import RENAMED_COLUMNS, RENAMED_SELECTION_COLUMNS
 from audiomill.errors import RunError
 from audiomill.storage.fs import Place
 
@@ -68,7 +68,7 @@ def in_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _new_names(place: Place, names: list[str]) -> dict[str, str]:
     """Old name -> new name of the columns that version 0.1 wrote."""
     table, file = place.url.split("/")[-2:]
-    renamed = COLUMNS.get(table, SELECTED if file == "selected.parquet" else {})
+    renamed = RENAMED_COLUMNS.get(table, RENAMED_SELECTION_COLUMNS if file == "selected.parquet" else {})
     return {old: new for old, new in renamed.items() if old in names and new not in names}
 
 

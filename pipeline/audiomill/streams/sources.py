@@ -37,7 +37,7 @@ SUBTYPES = {"s16le": "PCM_16", "s32le": "PCM_32", "f32le": "FLOAT", "mulaw": "UL
 """As libsndfile names them."""
 
 
-def audio_of(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
+def open_stream(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
     """pcm_T at 16 kHz, one channel, piece by piece.
 
     Raises:

@@ -37,7 +37,9 @@ def check_chosen(output: Place, transcript: int) -> None:
         raise InputError(f"--transcript {transcript}: {output.url} has {known}; the models of its job count from 1")
 
 
-def parts_of(output: Place, table: str, columns: list[str] | None, transcript: int) -> Iterator[tuple[int, pa.Table]]:
+def transcript_parts(
+    output: Place, table: str, columns: list[str] | None, transcript: int
+) -> Iterator[tuple[int, pa.Table]]:
     """Part numbers and rows of `recordings` or `segments`, as `ledger.each_part` gives them, with the chosen texts."""
     if transcript == FIRST:
         yield from ledger.each_part(output, table, columns)

@@ -16,7 +16,7 @@ from audiomill.storage.fs import Place
 from audiomill.tables.embeddings import EMBEDDINGS
 from audiomill.tables.rows import in_time_order, joined_text
 from audiomill.tables.transcripts import TRANSCRIPTS
-from audiomill.text.scripts import joined
+from audiomill.text.scripts import join_words
 
 EVERYBODY = "*"
 """In place of a speaker's name."""
@@ -24,7 +24,7 @@ Forgotten = Mapping[tuple[str, str], bool]
 """(recording, speaker) -> whether the words go too. Nothing of a voice is in it."""
 
 
-def settings_of(output: Place) -> str:
+def forgetting_settings(output: Place) -> str:
     """Digest of what an output was made with: names of speakers mean nothing under other settings."""
     return digest(ledger.claim_of(output).get("results", {}))
 
@@ -35,7 +35,7 @@ def forgotten_of(output: Place) -> dict[tuple[str, str], bool]:
     place = output.join("voices", "forgotten.json")
     if not place.exists():
         return {}
-    now, result = settings_of(output), dict[tuple[str, str], bool]()
+    now, result = forgetting_settings(output), dict[tuple[str, str], bool]()
     for recording, speaker, words, settings in json.loads(place.read()):
         key = (recording, speaker if settings == now else EVERYBODY)
         result[key] = result.get(key, False) or words
@@ -44,7 +44,7 @@ def forgotten_of(output: Place) -> dict[tuple[str, str], bool]:
 
 def remember(output: Place, forgotten: Forgotten) -> None:
     """Keeps it for reruns."""
-    now = settings_of(output)
+    now = forgetting_settings(output)
     rows = [[*key, words, now] for key, words in sorted(forgotten.items())]
     output.join("voices", "forgotten.json").write(json.dumps(rows, indent=1).encode())
 
@@ -148,4 +148,4 @@ def _said_by_others(recording: str, words: Sequence[dict[str, Any]], silent: For
 
 
 def _text_of(words: Sequence[Mapping[str, Any]]) -> str:
-    return joined([word["word"].strip() for word in words])
+    return join_words([word["word"].strip() for word in words])

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
 from audiomill.models.base import RequestedOutputs
-from audiomill.models.ctc.emissions import Emissions, narrowed, quantized
+from audiomill.models.ctc.emissions import Emissions, narrowed, quantize_logprobs
 from audiomill.schema import column
 from audiomill.tables.frames import CLOCK, NAMED, frame_row
 from audiomill.tables.output import ModelRequest, Output, Predictions
@@ -50,7 +50,7 @@ def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
                 "continues_previous": cut["left"] > 0,
                 "num_tokens": top.tokens_FC.shape[1],
                 "tokens": top.tokens_FC.astype("<u2").tobytes(),
-                "quantized_logprobs": quantized(top.logprobs_FC).tobytes(),
+                "quantized_logprobs": quantize_logprobs(top.logprobs_FC).tobytes(),
             }
         )
     return pa.Table.from_pylist(rows, schema=kind)

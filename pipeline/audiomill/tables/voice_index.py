@@ -10,9 +10,9 @@ import pyarrow as pa
 from audiomill.schema import column
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
-from audiomill.tables.forgotten import settings_of
+from audiomill.tables.forgotten import forgetting_settings
 
-FOLDER = "voices"
+VOICES_FOLDER = "voices"
 LINKS = pa.schema(
     [
         column("recording_id", pa.string(), "joins recordings.id"),
@@ -36,11 +36,11 @@ VOICE = ("voice", "voice_name")
 
 def voices_of(output: Place) -> dict[tuple[str, str | None], dict[str, str | None]]:
     """(recording, speaker) -> voice and its name; empty where `audiomill link-speakers` was never run."""
-    place = output.join(FOLDER, "links.parquet")
+    place = output.join(VOICES_FOLDER, "links.parquet")
     if not place.exists():
         return {}
-    rows = read_table(output.join(FOLDER, "voices.parquet"), ["voice", "name", "settings"]).to_pylist()
-    if {row["settings"] for row in rows} != {settings_of(output)}:
+    rows = read_table(output.join(VOICES_FOLDER, "voices.parquet"), ["voice", "name", "settings"]).to_pylist()
+    if {row["settings"] for row in rows} != {forgetting_settings(output)}:
         return {}
     names = {row["voice"]: row["name"] for row in rows}
     return {
@@ -52,7 +52,7 @@ def voices_of(output: Place) -> dict[tuple[str, str | None], dict[str, str | Non
 def drop_voices(output: Place) -> None:
     """Removes what is known of voices, but for what was forgotten."""
     for name in ("links.parquet", "voices.parquet"):
-        output.join(FOLDER, name).remove()
+        output.join(VOICES_FOLDER, name).remove()
 
 
 def with_names(

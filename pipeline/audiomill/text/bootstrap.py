@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
         return self.after < self.before and self.probability < level
 
 
-def compared(
+def paired_bootstrap(
     edits_before: Sequence[int],
     edits_after: Sequence[int],
     num_words: Sequence[int],

@@ -67,14 +67,14 @@ def calibration_of(numbers: Numbers) -> Calibration:
     return Calibration(*(np.array(number, np.float64) for number in numbers))
 
 
-def written(calibration: Calibration, about: Mapping[str, Any]) -> bytes:
+def calibration_json(calibration: Calibration, about: Mapping[str, Any]) -> bytes:
     """calibration.json: of the signs that a transcript has by itself."""
     mean, scale, weights = calibration.numbers()
     return json.dumps({**about, "signs": SIGNS, "mean": mean, "scale": scale, "weights": weights}, indent=1).encode()
 
 
 def read(content: bytes) -> Numbers:
-    """What `written` wrote.
+    """What `calibration_json` wrote.
 
     Raises:
         ValueError: it is something else.
@@ -89,7 +89,7 @@ def read(content: bytes) -> Numbers:
     return mean, scale, weights
 
 
-def fit(features_ND: Vector, wer_N: Vector) -> Calibration:
+def fit_calibration(features_ND: Vector, wer_N: Vector) -> Calibration:
     """A calibration from texts with known errors.
 
     Args:
@@ -118,7 +118,7 @@ def cross_fitted(features_ND: Vector, wer_N: Vector) -> Vector:
     for fold in range(NUM_FOLDS):
         in_fold = folds == fold
         if in_fold.any() and (~in_fold).any():
-            result[in_fold] = fit(features_ND[~in_fold], wer_N[~in_fold]).expected_wer(features_ND[in_fold])
+            result[in_fold] = fit_calibration(features_ND[~in_fold], wer_N[~in_fold]).expected_wer(features_ND[in_fold])
     return result
 
 

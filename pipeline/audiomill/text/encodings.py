@@ -57,7 +57,7 @@ def decoded(content: bytes) -> _Decoded:
         raise UnknownEncoding from None
 
 
-def lines_of(text: str) -> list[str]:
+def decoded_lines(text: str) -> list[str]:
     """Lines without their ends. Other separators of Unicode are a part of a text."""
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 

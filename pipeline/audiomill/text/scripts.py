@@ -101,7 +101,7 @@ def blanks_between(words: Sequence[str], text: str) -> list[str]:
     return result
 
 
-def joined(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """Words as one text, with blanks where their scripts have them."""
     blanks = ["", *("" if glues(before, after) else " " for before, after in pairwise(words))]
     return "".join(blank + word for blank, word in zip(blanks, words, strict=False))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from audiomill.text.encodings import decoded, lines_of
+from audiomill.text.encodings import decoded, decoded_lines
 
-TRANSCRIPTS = ".trans.txt"
+TRANSCRIPT_SUFFIXES = ".trans.txt"
 
 
 def transcript_lines(content: bytes) -> dict[str, str]:
@@ -15,5 +15,5 @@ def transcript_lines(content: bytes) -> dict[str, str]:
     Raises:
         UnknownEncoding: see `audiomill.text.encodings`.
     """
-    pairs: Iterable[list[str]] = (line.split(None, 1) for line in lines_of(decoded(content).text))
+    pairs: Iterable[list[str]] = (line.split(None, 1) for line in decoded_lines(decoded(content).text))
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jiwer
 
 from audiomill.text.normalize import units_of
-from audiomill.text.scripts import joined
+from audiomill.text.scripts import join_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,6 @@ def errors_by_piece(reference: str, pieces: Sequence[str], language: str | None)
             edits[at] += chunk.type != "equal"
             against[at] += mine[number : number + 1]
     return [
-        PieceErrors(num_edits=count, num_reference=len(words), reference=joined(words))
+        PieceErrors(num_edits=count, num_reference=len(words), reference=join_words(words))
         for count, words in zip(edits, against, strict=True)
     ]

@@ -21,8 +21,8 @@ from audiomill.stages.write import rewrite_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, write_table
-from audiomill.tables.forgotten import forgotten_of, is_forgotten, remember, settings_of, without_forgotten
-from audiomill.tables.voice_index import FOLDER, LINKS, VOICES
+from audiomill.tables.forgotten import forgetting_settings, forgotten_of, is_forgotten, remember, without_forgotten
+from audiomill.tables.voice_index import LINKS, VOICES, VOICES_FOLDER
 
 
 @dataclass
@@ -47,13 +47,13 @@ class _Index:
 
 def read_index(output: Place) -> _Index:
     """What was found and said before."""
-    place = output.join(FOLDER, "voices.parquet")
+    place = output.join(VOICES_FOLDER, "voices.parquet")
     if not place.exists():
         return _Index(Voices({}), [], {})
     rows = read_table(place).to_pylist()
-    if {row["settings"] for row in rows} != {settings_of(output)}:  # made anew with other settings
+    if {row["settings"] for row in rows} != {forgetting_settings(output)}:  # made anew with other settings
         return _Index(Voices({}, max(row["last"] for row in rows)), [], {})
-    links = [Link(**row) for row in read_table(output.join(FOLDER, "links.parquet")).to_pylist()]
+    links = [Link(**row) for row in read_table(output.join(VOICES_FOLDER, "links.parquet")).to_pylist()]
     last = max([row["last"] for row in rows], default=0)
     voices = Voices({row["voice"]: np.array(row["sum"]) for row in rows if row["voice"]}, last)
     return _Index(voices, links, {row["voice"]: row["name"] for row in rows if row["name"] is not None})
@@ -61,7 +61,7 @@ def read_index(output: Place) -> _Index:
 
 def write_index(output: Place, index: _Index) -> None:
     """Replaces both files."""
-    header = {"last": index.voices.last, "settings": settings_of(output)}
+    header = {"last": index.voices.last, "settings": forgetting_settings(output)}
     rows = [
         {"voice": voice, "name": index.names.get(voice), "sum": each.tolist(), **header}
         for voice, each in index.voices.sums.items()
@@ -69,8 +69,8 @@ def write_index(output: Place, index: _Index) -> None:
     # An empty id keeps the latest number where everybody was forgotten.
     rows = rows or [{"voice": "", "name": None, "sum": [], **header}]
     # Voices first: a link to a voice that is gone is nothing, a voice without links could not be named to be forgotten.
-    write_table(output.join(FOLDER, "voices.parquet"), pa.Table.from_pylist(rows, schema=VOICES), VOICES)
-    write_table(output.join(FOLDER, "links.parquet"), _links_table(index.links), LINKS)
+    write_table(output.join(VOICES_FOLDER, "voices.parquet"), pa.Table.from_pylist(rows, schema=VOICES), VOICES)
+    write_table(output.join(VOICES_FOLDER, "links.parquet"), _links_table(index.links), LINKS)
 
 
 def _links_table(links: Sequence[Link]) -> pa.Table:
@@ -205,7 +205,7 @@ def _rewrite(output: Place, recordings: set[str], forgotten: dict[tuple[str, str
         rewrite_part(output, part, {each: after[each] for each in names if after[each] is not before[each]})
 
 
-def rows_of(output: Place, index: _Index) -> list[dict[str, Any]]:
+def voice_rows(output: Place, index: _Index) -> list[dict[str, Any]]:
     """For people: every voice with its name, recordings and seconds, who speaks most first."""
     seconds = {(speaker.recording_id, speaker.speaker): speaker.seconds for speaker in speakers_of(output)}
     members: defaultdict[str, list[Link]] = defaultdict(list)

@@ -39,7 +39,7 @@ class _Collector:
 
 
 @contextlib.contextmanager
-def exported(meter: Meter, target: str | None, publish: Publish | None) -> Iterator[None]:
+def export_metrics(meter: Meter, target: str | None, publish: Publish | None) -> Iterator[None]:
     """Makes the meter visible while the run lasts, and once more at its end.
 
     Args:

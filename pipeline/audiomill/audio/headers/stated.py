@@ -130,7 +130,7 @@ def _unless_placeholder(frames: int, width: int) -> int | None:
 
 
 STATES: dict[bytes, Callable[[IO[bytes]], int | None]] = {
-    b"RIFF": wav.stated_frames,
+    b"RIFF": wav.wav_stated_frames,
     b"FORM": _of_aiff,
     b".snd": _of_au,
     b"dns.": _of_au,

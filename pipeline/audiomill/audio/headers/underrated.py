@@ -136,7 +136,7 @@ def bytes_behind(handle: IO[bytes]) -> int:
     """Bytes of a WAV behind its data that belong to no chunk. The position is kept."""
     at = handle.tell()
     try:
-        return wav.bytes_behind(handle)
+        return wav.wav_bytes_behind(handle)
     finally:
         handle.seek(at)
 

@@ -59,7 +59,7 @@ def first_data(handle: IO[bytes], count: int) -> bytes:
     return b""
 
 
-def bytes_behind(handle: IO[bytes]) -> int:
+def wav_bytes_behind(handle: IO[bytes]) -> int:
     """Bytes behind the data chunk that belong to no chunk."""
     size = handle.seek(0, io.SEEK_END)
     for name, num_bytes, content in _chunks(handle):
@@ -82,7 +82,7 @@ def stated_format(handle: IO[bytes]) -> tuple[int, int]:
     return 0, 0
 
 
-def stated_frames(handle: IO[bytes]) -> int | None:
+def wav_stated_frames(handle: IO[bytes]) -> int | None:
     """Frames in the data chunk, or by the fact chunk where a frame has no fixed number of bytes; None for placeholders."""
     width = fact = 0
     for name, size, content in _chunks(handle):

@@ -10,7 +10,7 @@ from torch import Tensor
 from audiomill.models.campplus.campplus_network import LEAST_FRAMES, NUM_MELS, CamPlusPlus
 from audiomill.models.device import one_thread
 from audiomill.models.frames.fbank import HOP_SAMPLES, WINDOW_SAMPLES, KaldiFbank
-from audiomill.models.restricted_unpickler import loaded_into, tensors_of
+from audiomill.models.restricted_unpickler import checkpoint_tensors, loaded_into
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 
 
@@ -20,7 +20,7 @@ def load_campplus(path: Path, device: str, root: str) -> Embedder:
     Raises:
         ModelError: tensors are missing or do not fit.
     """
-    tensors = tensors_of(path, root)
+    tensors = checkpoint_tensors(path, root)
     width = tensors["xvector.dense.linear.weight"].shape[0]
     network = loaded_into(CamPlusPlus(width), tensors, path).to(device)
     fbank = KaldiFbank(NUM_MELS, 0.0, torch.device(device))

@@ -213,6 +213,6 @@ def _processor(folder: Path, layout: Layout) -> Any:
     return processor
 
 
-def tensors_of(result: Mapping[str, Any]) -> dict[str, Tensor]:
+def encoding_tensors(result: Mapping[str, Any]) -> dict[str, Tensor]:
     """Of a processor's answer."""
     return {name: each for name, each in result.items() if isinstance(each, Tensor)}

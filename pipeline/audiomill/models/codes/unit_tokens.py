@@ -20,7 +20,7 @@ from audiomill.models.codes.unit_settings import SPECIAL, UNKNOWN, VOCABULARY
 Joint = NDArray[np.int64]
 
 
-def joined(codes_KF: NDArray[np.uint16], num_entries: int) -> Joint:
+def joint_codes(codes_KF: NDArray[np.uint16], num_entries: int) -> Joint:
     """One number a frame: joint_F."""
     result = np.zeros(codes_KF.shape[1], np.int64)
     for codes_F in codes_KF:
@@ -28,7 +28,7 @@ def joined(codes_KF: NDArray[np.uint16], num_entries: int) -> Joint:
     return result
 
 
-def without_repeats(joint_F: Joint) -> tuple[Joint, NDArray[np.int64]]:
+def deduplicate_codes(joint_F: Joint) -> tuple[Joint, NDArray[np.int64]]:
     """Runs of equal numbers once, and how many frames each lasts."""
     starts = np.flatnonzero(np.diff(joint_F, prepend=-1))
     return joint_F[starts], np.diff(starts, append=len(joint_F))
@@ -78,7 +78,7 @@ class Counted(NamedTuple):
     unknown_kinds: int
 
 
-def vocabulary_of(
+def unit_vocabulary(
     counts: Counter[int], num_codebooks: int, num_entries: int, min_count: int, max_vocabulary: int
 ) -> Counted:
     """The most frequent joint codes, in the order of their numbers.

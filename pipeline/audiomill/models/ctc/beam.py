@@ -34,7 +34,9 @@ class ScoredText(NamedTuple):
     score: float
 
 
-def search(rows: Sequence[Emissions], context: Context, beam_size: int, num_best: int) -> list[list[ScoredText]]:
+def prefix_beam_search(
+    rows: Sequence[Emissions], context: Context, beam_size: int, num_best: int
+) -> list[list[ScoredText]]:
     """Best texts of each utterance, best first.
 
     Args:

@@ -17,9 +17,9 @@ from audiomill.config.search import SearchConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Candidate, TimedText, Transcript, Utterance
 from audiomill.models.ctc.align import WordSpan, token_spans
-from audiomill.models.ctc.beam import ScoredText, search
-from audiomill.models.ctc.context import Context, Weights
-from audiomill.models.ctc.emissions import Emissions, dense, joined, narrowed
+from audiomill.models.ctc.beam import ScoredText, prefix_beam_search
+from audiomill.models.ctc.context import Context, FusionWeights
+from audiomill.models.ctc.emissions import Emissions, concatenate, dense, narrowed
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary, core_frames
 from audiomill.models.ctc.ngram import NgramModel, file_fingerprint, local_file
 from audiomill.models.ctc.rescore import Rescorer
@@ -74,7 +74,7 @@ class BeamDecoder:
             hotwords = TokenTrie(spellings, len(vocabulary.tokens), pieces_of(vocabulary))
         # Without a language model words need no balance to it.
         for_words = (config.word_insertion_score, config.unk_score) if lm is not None else (0.0, 0.0)
-        weights = Weights(config.lm_weight, *for_words, config.hotword_score)
+        weights = FusionWeights(config.lm_weight, *for_words, config.hotword_score)
         self._context = Context(vocabulary, weights, lm, lexicon, hotwords)
         self._rescorer = Rescorer(config.rescore_model, options, device) if config.rescore_model else None
 
@@ -87,8 +87,8 @@ class BeamDecoder:
             language: reported as given.
         """
         runs = list(_runs(stretches))
-        tops = [narrowed(joined([stretches[at].top for at in run]), self._config.beam_size_token) for run in runs]
-        best = self._rescored(search(tops, self._context, self._config.beam_size, self._num_searched()))
+        tops = [narrowed(concatenate([stretches[at].top for at in run]), self._config.beam_size_token) for run in runs]
+        best = self._rescored(prefix_beam_search(tops, self._context, self._config.beam_size, self._num_searched()))
         results: dict[int, Transcript] = {}
         for run, top, candidates in zip(runs, tops, best, strict=True):
             for at, text in self._split(run, stretches, top, candidates, hop, language):

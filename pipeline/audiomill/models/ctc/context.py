@@ -19,7 +19,7 @@ from audiomill.models.ctc.token_trie import DEAD, ROOT, TokenTrie
 _NEVER = -np.inf
 
 
-class Weights(NamedTuple):
+class FusionWeights(NamedTuple):
     """See `audiomill.config.search.SearchConfig`."""
 
     lm: float = 0.0
@@ -74,7 +74,7 @@ class Context:
     def __init__(
         self,
         vocabulary: CtcVocabulary,
-        weights: Weights,
+        weights: FusionWeights,
         lm: Any | None = None,
         lexicon: TokenTrie | None = None,
         hotwords: TokenTrie | None = None,

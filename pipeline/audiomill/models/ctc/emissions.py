@@ -34,7 +34,7 @@ def top_tokens(logprobs_FV: NDArray[np.float32], blank: int, count: int) -> Emis
     return Emissions(tokens.astype(np.int32), logprobs_FV[at, tokens].astype(np.float32))
 
 
-def joined(parts: list[Emissions]) -> Emissions:
+def concatenate(parts: list[Emissions]) -> Emissions:
     """Frames of several stretches, end to end."""
     return Emissions(
         np.concatenate([part.tokens_FC for part in parts]), np.concatenate([part.logprobs_FC for part in parts])
@@ -46,14 +46,14 @@ def narrowed(top: Emissions, count: int) -> Emissions:
     return Emissions(top.tokens_FC[:, : count + 1], top.logprobs_FC[:, : count + 1])
 
 
-def quantized(logprobs: NDArray[np.float32]) -> NDArray[np.uint8]:
+def quantize_logprobs(logprobs: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Steps that are fine near certainty (0.0003 nats) and coarse where it does not matter (0.16)."""
     clipped = np.clip(-logprobs.astype(np.float64), 0.0, MAX_NATS)
     result: NDArray[np.uint8] = np.rint(np.sqrt(clipped / MAX_NATS) * LEVELS).astype(np.uint8)
     return result
 
 
-def dequantized(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def dequantize_logprobs(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     result: NDArray[np.float32] = (-MAX_NATS * np.square(levels.astype(np.float64) / LEVELS)).astype(np.float32)
     return result
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from audiomill.models.base import TimedText, Transcript, Utterance
 from audiomill.models.ctc.emissions import Emissions
-from audiomill.models.ctc.pieces import written
+from audiomill.models.ctc.pieces import join_pieces
 
 MAX_WORD_SAMPLES = 48_000
 """3 s: a longer run without word delimiter is text of a script that has none; its tokens count as words."""
@@ -42,7 +42,7 @@ class CtcVocabulary:
 
     def written(self, pieces: str) -> str:
         """A word from its tokens, end to end."""
-        text = written(pieces, self.mark)
+        text = join_pieces(pieces, self.mark)
         return text.lower() if self.lower and not self.spaced else text
 
 

@@ -112,7 +112,7 @@ def plain_letters(text: str, language: str | None = None) -> str:
     return " ".join("".join(letters).split())
 
 
-def vocabulary_of(texts: Iterable[Text], by_token: bool, keeps_form: bool) -> CtcVocabulary:
+def label_vocabulary(texts: Iterable[Text], by_token: bool, keeps_form: bool) -> CtcVocabulary:
     """The tokens that the labels need, sorted.
 
     Raises:

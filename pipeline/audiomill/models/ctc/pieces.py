@@ -22,7 +22,7 @@ def mark_of(tokens: Iterable[str]) -> str:
     return next((mark for mark in (PIECE, BYTE_LEVEL) if mark in firsts), "")
 
 
-def written(pieces: str, mark: str) -> str:
+def join_pieces(pieces: str, mark: str) -> str:
     """The text that pieces write, end to end; blanks around it are left out.
 
     >>> written("\u2581new\u2581york", "\u2581")

@@ -11,7 +11,7 @@ from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import local_file
 from audiomill.models.ctc.pieces import spelling
 from audiomill.storage.fs import Place
-from audiomill.text.encodings import UnknownEncoding, decoded, lines_of
+from audiomill.text.encodings import UnknownEncoding, decoded, decoded_lines
 
 
 def user_lines(content: bytes, option: str) -> list[str]:
@@ -21,7 +21,7 @@ def user_lines(content: bytes, option: str) -> list[str]:
         InputError: none can.
     """
     try:
-        return lines_of(decoded(content).text)
+        return decoded_lines(decoded(content).text)
     except UnknownEncoding as unknown:
         raise InputError(f"{option}: {unknown}; convert it to UTF-8") from None
 

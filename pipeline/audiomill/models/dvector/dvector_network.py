@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.mel import slaney_filters
-from audiomill.models.restricted_unpickler import loaded_into, tensors_of
+from audiomill.models.restricted_unpickler import checkpoint_tensors, loaded_into
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 
 NUM_MELS, NUM_FFT, HOP_SAMPLES = 40, 400, 160
@@ -52,7 +52,7 @@ def load_dvector(path: Path, device: str, root: str) -> Embedder:
     Raises:
         ModelError: tensors are missing or do not fit.
     """
-    network = loaded_into(GE2E(), tensors_of(path, root), path).to(device)
+    network = loaded_into(GE2E(), checkpoint_tensors(path, root), path).to(device)
     filters = torch.from_numpy(slaney_filters(NUM_MELS).T.copy()).to(device)
     window = torch.hann_window(NUM_FFT, device=device)
 

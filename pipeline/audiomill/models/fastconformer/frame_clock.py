@@ -9,7 +9,7 @@ from audiomill.models.shape import Shape
 MEL_HOP = 160
 
 
-def shape(path: Path) -> Shape:
+def fastconformer_shape(path: Path) -> Shape:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path)

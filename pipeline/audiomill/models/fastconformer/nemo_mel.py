@@ -55,6 +55,6 @@ class NemoLogMel:
         return wave if share is None else np.concatenate([wave[:1], wave[1:] - share * wave[:-1]])
 
 
-def features(folder: Path, config: Any, device: torch.device) -> NemoLogMel:
+def nemo_features(folder: Path, config: Any, device: torch.device) -> NemoLogMel:
     """Of a checkpoint's folder."""
     return NemoLogMel(extractor_of(folder), device)

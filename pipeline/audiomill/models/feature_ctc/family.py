@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.config.defaults import FRAMES_BATCH_S, WINDOW_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import ALIGNMENT, POSTERIORS, TEXT, Facts, Family, Loading
-from audiomill.models.feature_ctc.feature_settings import MODEL_TYPE, feature_settings
+from audiomill.models.feature_ctc.feature_settings import FEATURE_CTC_TYPE, feature_settings
 from audiomill.models.shape import Shape
 from audiomill.text.spoken_text import Text
 
@@ -24,9 +24,9 @@ def _shape(path: Path) -> Shape:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.feature_ctc.feature_loading import load
+    from audiomill.models.feature_ctc.feature_loading import load_feature_ctc
 
-    return load(loading)
+    return load_feature_ctc(loading)
 
 
 def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
@@ -50,7 +50,7 @@ FAMILY = Family(
         exact="features are those of `embed`, each row goes through the head alone (a test compares)",
         licence="that of its encoder",
     ),
-    recognises=lambda path, settings: settings.get("model_type") == MODEL_TYPE,
+    recognises=lambda path, settings: settings.get("model_type") == FEATURE_CTC_TYPE,
     gives=_provides,
     shape=_shape,
     load=_load,

@@ -19,23 +19,23 @@ from audiomill.config.fields import flag
 from audiomill.config.stages import ModelConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
-from audiomill.models.checkpoint import find_checkpoint, fingerprint
+from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint
 from audiomill.models.ctc.labels import (
     LabelForm,
     PieceForm,
     best_path,
     form_of,
+    label_vocabulary,
     num_frames_needed,
     piece_form,
-    vocabulary_of,
     written_form,
 )  # fmt: skip
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.ctc.word_pieces import learned_pieces
 from audiomill.models.family import has_files
 from audiomill.models.feature_ctc.feature_head import FeatureHead
-from audiomill.models.feature_ctc.feature_loading import WEIGHTS, encoder_of, load_head, want_of
-from audiomill.models.feature_ctc.feature_settings import ENCODER, FeatureSettings, feature_settings
+from audiomill.models.feature_ctc.feature_loading import HEAD_WEIGHTS, encoder_of, load_head, want_of
+from audiomill.models.feature_ctc.feature_settings import ENCODER_FOLDER, FeatureSettings, feature_settings
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.vectors.frozen_encoder import (
@@ -46,7 +46,7 @@ from audiomill.models.vectors.frozen_encoder import (
     most_samples,
 )
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
-from audiomill.models.vectors.layer_weights import mixture_weights
+from audiomill.models.vectors.layer_weights import read_layer_weights
 from audiomill.text.spoken_text import Text
 
 _MASK_FRAMES = 10
@@ -143,9 +143,9 @@ class FeatureLearner:
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         # One entry, because the order of several differs from file to file.
         made_of = json.dumps([self._settings.encoder_fingerprint, self._settings.layer, self._settings.mixture])
-        save_file(tensors, folder / WEIGHTS, {"made_of": made_of})
-        if self._settings.encoder.split("/")[0] == ENCODER and self._place is not None:
-            keep(self._place, folder / ENCODER)
+        save_file(tensors, folder / HEAD_WEIGHTS, {"made_of": made_of})
+        if self._settings.encoder.split("/")[0] == ENCODER_FOLDER and self._place is not None:
+            keep(self._place, folder / ENCODER_FOLDER)
 
 
 def _formats(config: TrainConfig, device: torch.device) -> ModelConfig:
@@ -174,7 +174,7 @@ def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device
     if vocabulary.mark:
         form = piece_form(tokenizer, keeps_form)
     encoder = encoder_of(folder, settings, _formats(config, device), {})
-    name = place_of(folder, settings.encoder, ENCODER)
+    name = place_of(folder, settings.encoder, ENCODER_FOLDER)
     place = Path(name) if has_files(settings.encoder) else None
     most = most_samples(find_checkpoint(ModelConfig(model=name), {}))
     return FeatureLearner(encoder, load_head(folder, settings).to(device), settings, form, place, config, most)
@@ -194,15 +194,15 @@ def new_feature_learner(
     layer = shape.num_layers if config.encoder_layer is None else config.encoder_layer
     if not 0 <= layer <= shape.num_layers:
         raise UsageError(f"--encoder-layer {layer}: {config.model} has hidden states 0 to {shape.num_layers}")
-    mixture = () if config.layer_weights is None else mixture_weights(config.layer_weights, shape, config.model, {})
+    mixture = () if config.layer_weights is None else read_layer_weights(config.layer_weights, shape, config.model, {})
     if mixture and config.encoder_layer is not None:
         raise UsageError(
             "--layer-weights and --encoder-layer: the one is a sum of all hidden states, the other names one; take one of them"
         )
     form = _new_form(texts, config)
     settings = FeatureSettings(
-        encoder=name_of(config.model, ENCODER),
-        encoder_fingerprint=fingerprint(result),
+        encoder=name_of(config.model, ENCODER_FOLDER),
+        encoder_fingerprint=checkpoint_fingerprint(result),
         layer=layer,
         encoder_width=shape.width_of(layer),
         hop=int(shape.hops.get(layer, shape.hop)),
@@ -222,5 +222,5 @@ def _new_form(texts: Sequence[Text], config: TrainConfig) -> LabelForm | PieceFo
     if config.tokenizer == "pieces":
         forms = [written_form(text, keeps_form, language) for text, language in texts]
         return piece_form(learned_pieces(forms, config.vocab_size), keeps_form)
-    vocabulary = vocabulary_of(texts, config.tokenizer == "tokens", keeps_form)
+    vocabulary = label_vocabulary(texts, config.tokenizer == "tokens", keeps_form)
     return form_of(vocabulary, keeps_form)

@@ -10,20 +10,20 @@ from safetensors import safe_open
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import MIXED, SpeechModel, VectorRequest
-from audiomill.models.checkpoint import find_checkpoint, fingerprint
+from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.feature_ctc.feature_head import FeatureFeed, FeatureHead, HeadAlone
-from audiomill.models.feature_ctc.feature_settings import ENCODER, FeatureSettings, feature_settings
+from audiomill.models.feature_ctc.feature_settings import ENCODER_FOLDER, FeatureSettings, feature_settings
 from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.frames.model import FrameModel
 from audiomill.models.vectors.frozen_encoder import FrozenEncoder, loaded_encoder
-from audiomill.models.vectors.kept_parts import check_same, place_of
+from audiomill.models.vectors.kept_parts import check_same_part, place_of
 
-WEIGHTS = "model.safetensors"
+HEAD_WEIGHTS = "model.safetensors"
 
 
-def load(loading: Loading) -> SpeechModel:
+def load_feature_ctc(loading: Loading) -> SpeechModel:
     """A checkpoint from a local folder.
 
     Raises:
@@ -60,11 +60,11 @@ def encoder_of(
     Raises:
         ModelError: it is not there, or another one is.
     """
-    name = place_of(folder, settings.encoder, ENCODER)
-    check_same(
+    name = place_of(folder, settings.encoder, ENCODER_FOLDER)
+    check_same_part(
         "encoder",
         name,
-        fingerprint(find_checkpoint(ModelConfig(model=name), storage_options)),
+        checkpoint_fingerprint(find_checkpoint(ModelConfig(model=name), storage_options)),
         settings.encoder_fingerprint,
     )
     precision = model.precision if model.precision in ("fp32", "fp16", "bf16") else "fp32"
@@ -84,7 +84,7 @@ def load_head(folder: Path, settings: FeatureSettings) -> FeatureHead:
     Raises:
         ModelError: tensors are missing or of other shapes.
     """
-    head, path = FeatureHead(settings.encoder_width, settings.hidden, settings.vocab_size), folder / WEIGHTS
+    head, path = FeatureHead(settings.encoder_width, settings.hidden, settings.vocab_size), folder / HEAD_WEIGHTS
     try:
         with safe_open(path, "pt") as file:
             head.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  (not a dict)

@@ -10,8 +10,8 @@ from typing import Any
 
 from audiomill.errors import ModelError
 
-MODEL_TYPE = "audiomill_feature_ctc"
-ENCODER = "encoder"
+FEATURE_CTC_TYPE = "audiomill_feature_ctc"
+ENCODER_FOLDER = "encoder"
 """Folder beside config.json that holds the encoder's weights, where they are kept here."""
 
 
@@ -42,7 +42,7 @@ class FeatureSettings:
     def save(self, folder: Path) -> None:
         """Writes config.json."""
         fields = {
-            "model_type": MODEL_TYPE,
+            "model_type": FEATURE_CTC_TYPE,
             "architectures": ["FeatureForCTC"],
             "pad_token_id": 0,
             **dataclasses.asdict(self),

@@ -16,7 +16,7 @@ from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, PREPROCESSOR, feature_extractor, relative
 
 
-def parity_of(
+def frame_model_parity(
     folder: Path, model: Any, inputs: FrameInputs, utterance: Utterance, language: str | None, trust_remote_code: bool
 ) -> Parity:
     """Compares what is given to the model, and the logits (without a head: what enters its last layer here).

@@ -15,7 +15,7 @@ from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.bf16_convolutions import with_bf16_convolutions
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.frame_network import FrameNetwork
-from audiomill.models.frames.frame_parity import parity_of
+from audiomill.models.frames.frame_parity import frame_model_parity
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
 from audiomill.models.frames.integers import with_int8_layers
 from audiomill.models.frames.model import FrameModel
@@ -72,7 +72,7 @@ def load_frame_model(
         body=model.base_model,
         stack=model.base_model.encoder,
         feed=feed,
-        parity=lambda utterance: parity_of(folder, model, feed, utterance, adapted, trust_remote_code),
+        parity=lambda utterance: frame_model_parity(folder, model, feed, utterance, adapted, trust_remote_code),
         convolutions=lambda inputs: model.base_model.feature_extractor(inputs["input_values"]).transpose(1, 2),
     )
     return FrameModel(

@@ -11,10 +11,10 @@ from audiomill.models.family import Loading
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, load_borrowed, tensors_of
+    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, encoding_tensors, load_borrowed
 
     def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
-        return tensors_of(processor.apply_transcription_request(wave))
+        return encoding_tensors(processor.apply_transcription_request(wave))
 
     return load_borrowed(
         loading, Layout(kind="GlmAsrForConditionalGeneration", request=request, audio_features=audio_features)

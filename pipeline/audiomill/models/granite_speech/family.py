@@ -12,7 +12,7 @@ from audiomill.models.granite_speech.halvings import hops
 from audiomill.models.shape import Shape
 
 
-def shape(path: Path) -> Shape:
+def _shape(path: Path) -> Shape:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path)
@@ -28,13 +28,13 @@ def shape(path: Path) -> Shape:
     )
 
 
-def load(loading: Loading) -> SpeechModel:
+def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.frames.encoders import Encoder, load_encoder
-    from audiomill.models.granite_speech.stacked_mel import features
+    from audiomill.models.granite_speech.stacked_mel import granite_features
 
-    result = shape(loading.path)
+    result = _shape(loading.path)
     kind = Encoder(
-        features=features,
+        features=granite_features,
         frames_of=lambda lengths_B, config, layer: (
             lengths_B // (hops(config)[-1 if layer is None else layer] // hops(config)[0])
         ),
@@ -49,8 +49,8 @@ FAMILY = frame_family(
     "granite_speech",
     "Granite Speech 5 TurboCTC",
     ("granite_speech5_ctc", "granite_speech5_encoder"),
-    shape,
-    load,
+    _shape,
+    _load,
     Facts(
         examples=("ibm-granite/granite-speech-5.0-470m-turboctc",),
         offers=OFFERS,

@@ -91,7 +91,7 @@ class GraniteLogMel:
         return slopes.div_(reach * (reach + 1) * (2 * reach + 1) / 3)
 
 
-def features(folder: Path, config: Any, device: torch.device) -> GraniteLogMel:
+def granite_features(folder: Path, config: Any, device: torch.device) -> GraniteLogMel:
     """Of a checkpoint's folder.
 
     Raises:

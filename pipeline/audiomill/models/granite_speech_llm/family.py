@@ -9,9 +9,9 @@ from audiomill.models.family import Loading
 
 def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.causal.hf_speech_llm import load_borrowed
-    from audiomill.models.granite_speech_llm.granite_request import LAYOUT
+    from audiomill.models.granite_speech_llm.granite_request import GRANITE_LAYOUT
 
-    return load_borrowed(loading, LAYOUT)
+    return load_borrowed(loading, GRANITE_LAYOUT)
 
 
 FAMILY = borrowed_family(

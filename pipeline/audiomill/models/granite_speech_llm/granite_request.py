@@ -83,7 +83,7 @@ def _audio_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return out[0]
 
 
-LAYOUT = Layout(
+GRANITE_LAYOUT = Layout(
     kind="GraniteSpeechForConditionalGeneration",
     processor=GraniteProcessor,
     request=lambda processor, wave, language: processor(wave),

@@ -14,7 +14,7 @@ from audiomill.models.shape import Shape
 MEL_HOP, HALVINGS = 160, 2
 
 
-def shape(path: Path) -> Shape:
+def _shape(path: Path) -> Shape:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path)
@@ -23,23 +23,23 @@ def shape(path: Path) -> Shape:
     return Shape(width=encoder.hidden_size, num_layers=encoder.num_hidden_layers, hop=hop, text_hop=hop)
 
 
-def frames_of(lengths_B: Any, config: Any, layer: int | None) -> Any:
+def _frames_of(lengths_B: Any, config: Any, layer: int | None) -> Any:
     """Frames behind the convolutions; the same for every layer."""
     for _ in range(HALVINGS):
         lengths_B = (lengths_B - config.subsampling_conv_kernel_size) // config.subsampling_conv_stride + 1
     return lengths_B
 
 
-def load(loading: Loading) -> SpeechModel:
+def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.frames.encoders import Encoder, load_encoder
-    from audiomill.models.lasr.lasr_mel import features
+    from audiomill.models.lasr.lasr_mel import lasr_features
 
     kind = Encoder(
-        features=features,
-        frames_of=frames_of,
+        features=lasr_features,
+        frames_of=_frames_of,
         body=lambda model: getattr(model, "encoder", model),
         final_norm=lambda encoder: encoder.out_norm,
-        hop=shape(loading.path).hop,
+        hop=_shape(loading.path).hop,
     )
     return load_encoder(loading, kind)
 
@@ -48,8 +48,8 @@ FAMILY = frame_family(
     "lasr",
     "LASR (MedASR)",
     ("lasr_ctc", "lasr_encoder"),
-    shape,
-    load,
+    _shape,
+    _load,
     Facts(examples=("google/medasr",), offers=OFFERS, exact=ALONE, licence="Health AI Developer Foundations terms"),
     batch_seconds=CONFORMER_BATCH_S,
     reads_log_mel=True,

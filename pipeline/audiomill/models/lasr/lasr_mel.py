@@ -44,7 +44,7 @@ class LasrLogMel:
         return {"input_features": mel_BFM.clamp_(min=_POWER_FLOOR).log_().float(), "attention_mask": mask_BF}, counts_B
 
 
-def features(folder: Path, config: Any, device: torch.device) -> LasrLogMel:
+def lasr_features(folder: Path, config: Any, device: torch.device) -> LasrLogMel:
     """Of a checkpoint's folder."""
     kernel, stride = config.subsampling_conv_kernel_size, config.subsampling_conv_stride
     return LasrLogMel(extractor_of(folder), kernel + stride * (kernel - 1), device)

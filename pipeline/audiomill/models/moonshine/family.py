@@ -12,7 +12,7 @@ from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading
 from audiomill.models.frames.frame_families import PRECISIONS
-from audiomill.models.moonshine.strides import HOP
+from audiomill.models.moonshine.strides import MOONSHINE_HOP
 from audiomill.models.seq2seq.options import check_plain
 from audiomill.models.shape import Shape
 
@@ -21,7 +21,7 @@ def _shape(path: Path) -> Shape:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path)
-    return Shape(width=config.hidden_size, num_layers=config.encoder_num_hidden_layers, hop=HOP)
+    return Shape(width=config.hidden_size, num_layers=config.encoder_num_hidden_layers, hop=MOONSHINE_HOP)
 
 
 def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -35,9 +35,9 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.moonshine.moonshine_loading import load
+    from audiomill.models.moonshine.moonshine_loading import load_moonshine
 
-    return load(loading)
+    return load_moonshine(loading)
 
 
 FAMILY = Family(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.models.frames.encoders import Encoder, extractor_of
-from audiomill.models.moonshine.strides import CONVOLUTIONS, HOP, MIN_SAMPLES
+from audiomill.models.moonshine.strides import CONVOLUTIONS, MIN_SAMPLES, MOONSHINE_HOP
 from audiomill.models.projection import fused, projection
 from audiomill.models.seq2seq.decoder_weights import ApplyRotary, DecoderWeights, Function
 from audiomill.models.seq2seq.hf_decoder_layers import decoder_layer, num_heads
@@ -46,16 +46,16 @@ def _frames_of(lengths_B: Tensor, config: Any, layer: int | None) -> Tensor:
     return lengths_B
 
 
-ENCODER = Encoder(
+MOONSHINE_ENCODER = Encoder(
     features=_features,
     frames_of=_frames_of,
     body=lambda model: model.model.encoder,
     final_norm=lambda encoder: encoder.layer_norm,
-    hop=HOP,
+    hop=MOONSHINE_HOP,
 )
 
 
-def decoder_weights(model: Any, folder: Path, precision: str) -> DecoderWeights:
+def moonshine_decoder(model: Any, folder: Path, precision: str) -> DecoderWeights:
     """Of a `MoonshineForConditionalGeneration`.
 
     Raises:

@@ -13,7 +13,7 @@ from audiomill.models.seq2seq.decoder_weights import DecoderWeights, Function
 from audiomill.models.seq2seq.hf_decoder_layers import decoder_layer, num_heads
 
 
-def decoder_weights(model: Any, folder: Path, precision: str) -> DecoderWeights:
+def canary_decoder(model: Any, folder: Path, precision: str) -> DecoderWeights:
     """Of a `CanaryForConditionalGeneration`.
 
     Raises:

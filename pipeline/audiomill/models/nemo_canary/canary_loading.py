@@ -14,8 +14,8 @@ from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel, Utterance
 from audiomill.models.family import Loading
 from audiomill.models.fastconformer.fast_conformer import encoder
-from audiomill.models.fastconformer.frame_clock import shape
-from audiomill.models.nemo_canary.canary_decoder import decoder_weights
+from audiomill.models.fastconformer.frame_clock import fastconformer_shape
+from audiomill.models.nemo_canary.canary_decoder import canary_decoder
 from audiomill.models.nemo_canary.trained_languages import LANGUAGES
 from audiomill.models.seq2seq.generation import DecoderAdapter
 from audiomill.models.seq2seq.hf_decoder_layers import special_tokens
@@ -25,9 +25,9 @@ ENCODED_AT_ONCE_S = 480.0
 """On a GPU."""
 
 
-def load(loading: Loading) -> SpeechModel:
+def load_canary(loading: Loading) -> SpeechModel:
     """A checkpoint from a local folder."""
-    kind = dataclasses.replace(encoder(shape(loading.path).hop), body=lambda model: model.model.encoder)
+    kind = dataclasses.replace(encoder(fastconformer_shape(loading.path).hop), body=lambda model: model.model.encoder)
 
     def writer(model: Any, precision: str) -> DecoderAdapter:
         text, processor = loading.task.requested.transcripts, _processor(loading.path)
@@ -43,7 +43,7 @@ def load(loading: Loading) -> SpeechModel:
             return _prompt(processor, spoken, "en" if into_english else spoken, punctuation, loading.path)
 
         return DecoderAdapter(
-            weights=decoder_weights(model, loading.path, precision),
+            weights=canary_decoder(model, loading.path, precision),
             tokens=special_tokens(model, prompt(default)[0], model.config.vocab_size),
             decoded=lambda rows: processor.tokenizer.batch_decode(rows, skip_special_tokens=True),
             language=language,

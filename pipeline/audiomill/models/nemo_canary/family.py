@@ -11,7 +11,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, PUNCTUATION, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading
-from audiomill.models.fastconformer.frame_clock import shape
+from audiomill.models.fastconformer.frame_clock import fastconformer_shape
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.nemo_canary.trained_languages import LANGUAGES
 from audiomill.models.seq2seq.options import check_plain
@@ -36,9 +36,9 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.nemo_canary.canary_loading import load
+    from audiomill.models.nemo_canary.canary_loading import load_canary
 
-    return load(loading)
+    return load_canary(loading)
 
 
 FAMILY = Family(
@@ -54,7 +54,7 @@ FAMILY = Family(
     ),
     recognises=lambda path, settings: settings.get("model_type") == "canary",
     gives=_provides,
-    shape=shape,
+    shape=fastconformer_shape,
     check=_check,
     load=_load,
     window_s=_WINDOW_S,

@@ -15,7 +15,7 @@ _WINDOW_S = 40.0
 """Longest audio that it was trained on; longer recordings are read in windows whose frames are joined."""
 
 
-def shape(path: Path) -> Shape:
+def _shape(path: Path) -> Shape:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path)
@@ -24,7 +24,7 @@ def shape(path: Path) -> Shape:
     return Shape(width=encoder.hidden_size, num_layers=encoder.num_hidden_layers, hop=hop, text_hop=hop)
 
 
-def frames_of(lengths_B: Any, config: Any, layer: int | None) -> Any:
+def _frames_of(lengths_B: Any, config: Any, layer: int | None) -> Any:
     """Frames behind the convolutions; the same for every layer."""
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         lengths_B = (lengths_B - kernel) // stride + 1
@@ -37,16 +37,16 @@ def _body(model: Any) -> Any:
     return getattr(result, "audio_tower", result)
 
 
-def load(loading: Loading) -> SpeechModel:
+def _load(loading: Loading) -> SpeechModel:
     from audiomill.models.frames.encoders import Encoder, load_encoder
-    from audiomill.models.omniasr.normalized import features
+    from audiomill.models.omniasr.normalized import omniasr_features
 
     kind = Encoder(
-        features=features,
-        frames_of=frames_of,
+        features=omniasr_features,
+        frames_of=_frames_of,
         body=_body,
         final_norm=lambda encoder: encoder.layer_norm,
-        hop=shape(loading.path).hop,
+        hop=_shape(loading.path).hop,
     )
     return load_encoder(loading, kind)
 
@@ -55,8 +55,8 @@ FAMILY = frame_family(
     "omniasr",
     "OmniASR-CTC, OmniASR-W2V",
     ("omniasr_ctc", "omniasr_audio"),
-    shape,
-    load,
+    _shape,
+    _load,
     Facts(
         examples=("hf-audio/omniasr-ctc-300m-v2",),
         offers=OFFERS + "; beyond its 40 s in windows that are joined",

@@ -36,6 +36,6 @@ class NormalizedWaveforms:
         return {"input_values": samples_BT[:, None], "padding_mask": mask_BT.long()}, counts_B
 
 
-def features(folder: Path, config: Any, device: torch.device) -> NormalizedWaveforms:
+def omniasr_features(folder: Path, config: Any, device: torch.device) -> NormalizedWaveforms:
     """Of a checkpoint's folder."""
     return NormalizedWaveforms(bool(extractor_of(folder).do_normalize), receptive_field(config), device)

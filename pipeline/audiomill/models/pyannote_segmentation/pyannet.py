@@ -17,7 +17,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 NUM_FILTERS, KERNEL, STRIDE = 80, 251, 10
 POOL = 3
 LEAST_HZ = 50.0
-HOP = STRIDE * POOL**3
+PYANNET_HOP = STRIDE * POOL**3
 """Samples from one frame to the next."""
 RECEPTIVE = KERNEL + STRIDE * ((POOL - 1) + POOL * (4 + (POOL - 1) + POOL * (4 + (POOL - 1))))
 """Samples that one frame sees."""

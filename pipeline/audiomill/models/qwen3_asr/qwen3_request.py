@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, tensors_of
+from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, encoding_tensors
 
 MARK = "<asr_text>"
 """Between the language and the text."""
@@ -15,7 +15,7 @@ _NAMED = "language "
 
 
 def _request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Tensor]:
-    return tensors_of(processor.apply_transcription_request(wave, language=language, return_tensors="pt"))
+    return encoding_tensors(processor.apply_transcription_request(wave, language=language, return_tensors="pt"))
 
 
 def _parse_reply(text: str) -> tuple[str, str | None]:
@@ -36,7 +36,7 @@ def languages() -> frozenset[str]:
     return frozenset(LANGUAGE_CODE_TO_NAME)
 
 
-LAYOUT = Layout(
+QWEN3_LAYOUT = Layout(
     languages=languages,
     kind="Qwen3ASRForConditionalGeneration",
     request=_request,

@@ -81,7 +81,7 @@ def _without_pause(word: TimedText, pcm_T: NDArray[np.int16]) -> TimedText:
     return word._replace(start=start, stop=stop)
 
 
-def without_repeats(chunks: Sequence[DecodedChunk], end: int) -> tuple[DecodedChunk, ...]:
+def drop_repeated_chunks(chunks: Sequence[DecodedChunk], end: int) -> tuple[DecodedChunk, ...]:
     """Passes without what they say again of the pass before: it ended behind the place from which they heard.
 
     Args:

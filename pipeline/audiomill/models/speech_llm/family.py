@@ -14,7 +14,7 @@ from audiomill.models.family import TEXT, Facts, Family, Loading
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.seq2seq.options import check_plain
 from audiomill.models.shape import Shape
-from audiomill.models.speech_llm.settings import MODEL_TYPE, settings_of_folder
+from audiomill.models.speech_llm.settings import SPEECH_LLM_TYPE, settings_of_folder
 from audiomill.text.spoken_text import Text
 
 
@@ -35,9 +35,9 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.speech_llm.speech_llm_loading import load
+    from audiomill.models.speech_llm.speech_llm_loading import load_speech_llm
 
-    return load(loading)
+    return load_speech_llm(loading)
 
 
 def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
@@ -61,7 +61,7 @@ FAMILY = Family(
         exact="tokens are those of the language model's own `generate` alone (a test compares)",
         licence="those of its encoder and its language model",
     ),
-    recognises=lambda path, settings: settings.get("model_type") == MODEL_TYPE,
+    recognises=lambda path, settings: settings.get("model_type") == SPEECH_LLM_TYPE,
     gives=_provides,
     shape=_shape,
     check=_check,

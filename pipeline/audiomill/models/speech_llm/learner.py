@@ -26,7 +26,7 @@ from audiomill.models.base import Utterance, VectorRequest
 from audiomill.models.causal.activation_trace import Stage
 from audiomill.models.causal.language_model import load_language_model
 from audiomill.models.causal.speech_llm_model import SpeechLLM
-from audiomill.models.checkpoint import find_checkpoint, fingerprint, weights_fingerprint
+from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint, weights_fingerprint
 from audiomill.models.family import has_files
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.locate import local_path
@@ -37,7 +37,7 @@ from audiomill.models.speech_llm.projected import Projected
 from audiomill.models.speech_llm.projector import Projector, loudness_of
 from audiomill.models.speech_llm.prompts import prompt_for, prompt_tokens
 from audiomill.models.speech_llm.settings import ADAPTER, ENCODER, LM, SpeechLlmSettings, check_prompt
-from audiomill.models.speech_llm.speech_llm_loading import WEIGHTS, Parts, load_parts
+from audiomill.models.speech_llm.speech_llm_loading import PROJECTOR_WEIGHTS, Parts, load_parts
 from audiomill.models.vectors.frozen_encoder import FeatureCache, found_encoder, loaded_encoder, most_samples
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.text.spoken_text import Text
@@ -187,7 +187,7 @@ class ProjectorLearner:
         tensors = {name: value.detach().cpu().contiguous() for name, value in projector.state_dict().items()}
         made_of = [settings.encoder_fingerprint, settings.lm_fingerprint, settings.prompt]
         # One entry, because the order of several differs from file to file.
-        save_file(tensors, folder / WEIGHTS, {"made_of": json.dumps(made_of)})
+        save_file(tensors, folder / PROJECTOR_WEIGHTS, {"made_of": json.dumps(made_of)})
         if settings.has_adapter:
             self._parts.lm.model.save_pretrained(folder / ADAPTER)
         for name, inside, place in (
@@ -283,7 +283,7 @@ def new_projector_learner(folder: Path, config: TrainConfig, device: torch.devic
         lm = new_adapter(lm, config.lora_rank)
     settings = SpeechLlmSettings(
         encoder=name_of(config.model, ENCODER),
-        encoder_fingerprint=fingerprint(checkpoint),
+        encoder_fingerprint=checkpoint_fingerprint(checkpoint),
         layer=layer,
         encoder_width=shape.width_of(layer),
         hop=int(shape.hops.get(layer, shape.hop)),

@@ -11,7 +11,7 @@ from typing import Any
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 
-MODEL_TYPE = "audiomill_speech_llm"
+SPEECH_LLM_TYPE = "audiomill_speech_llm"
 AUDIO = "<audio>"
 """Stands in the prompt where the audio goes."""
 DEFAULT_PROMPT = f"{AUDIO}\n"
@@ -60,7 +60,7 @@ class SpeechLlmSettings:
 
     def save(self, folder: Path) -> None:
         """Writes config.json."""
-        fields = {"model_type": MODEL_TYPE, **dataclasses.asdict(self)}
+        fields = {"model_type": SPEECH_LLM_TYPE, **dataclasses.asdict(self)}
         (folder / "config.json").write_text(json.dumps(fields, indent=1), encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel, VectorRequest
 from audiomill.models.causal.language_model import LanguageModel, load_language_model
 from audiomill.models.causal.speech_llm_model import SpeechLLM
-from audiomill.models.checkpoint import find_checkpoint, fingerprint, weights_fingerprint
+from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint, weights_fingerprint
 from audiomill.models.family import Loading
 from audiomill.models.locate import local_path
 from audiomill.models.precision import is_int8
@@ -24,12 +24,12 @@ from audiomill.models.speech_llm.projector import Projector
 from audiomill.models.speech_llm.prompts import prompt_tokens
 from audiomill.models.speech_llm.settings import ENCODER, LM, SpeechLlmSettings, settings_of_folder
 from audiomill.models.vectors.frozen_encoder import FrozenEncoder, loaded_encoder
-from audiomill.models.vectors.kept_parts import check_same, place_of
+from audiomill.models.vectors.kept_parts import check_same_part, place_of
 
-WEIGHTS = "model.safetensors"
+PROJECTOR_WEIGHTS = "model.safetensors"
 
 
-def load(loading: Loading) -> SpeechModel:
+def load_speech_llm(loading: Loading) -> SpeechModel:
     """A checkpoint from a local folder.
 
     Raises:
@@ -80,16 +80,16 @@ def load_parts(
         keeps_adapter: LoRA weights stay apart from the language model's own, to learn on.
 
     Raises:
-        ModelError: see `load`.
+        ModelError: see `load_speech_llm`.
     """
     import dataclasses
 
     settings = settings_of_folder(folder)
     encoder_name, lm_name = place_of(folder, settings.encoder, ENCODER), place_of(folder, settings.lm, LM)
     checkpoint = find_checkpoint(ModelConfig(model=encoder_name), storage_options)
-    check_same("encoder", encoder_name, fingerprint(checkpoint), settings.encoder_fingerprint)
+    check_same_part("encoder", encoder_name, checkpoint_fingerprint(checkpoint), settings.encoder_fingerprint)
     lm_folder = local_path(lm_name, storage_options)
-    check_same("language model", lm_name, weights_fingerprint(lm_folder), settings.lm_fingerprint)
+    check_same_part("language model", lm_name, weights_fingerprint(lm_folder), settings.lm_fingerprint)
     lm, tokenizer = load_language_model(lm_folder, lm_name, device, model.precision)
     if settings.has_adapter:
         lm = with_adapter(lm, folder, keeps_adapter)
@@ -112,7 +112,7 @@ def load_projector(folder: Path, settings: SpeechLlmSettings) -> Projector:
         ModelError: tensors are missing or of other shapes.
     """
     projector = Projector(settings.encoder_width, settings.stack, settings.hidden, settings.lm_width)
-    path = folder / WEIGHTS
+    path = folder / PROJECTOR_WEIGHTS
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)

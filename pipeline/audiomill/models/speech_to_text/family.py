@@ -20,10 +20,10 @@ from audiomill.text.spoken_text import Text
 def _shape(path: Path) -> Shape:
     from transformers import AutoConfig
 
-    from audiomill.models.speech_to_text.s2t_network import HOP
+    from audiomill.models.speech_to_text.s2t_network import S2T_HOP
 
     config = AutoConfig.from_pretrained(path)
-    return Shape(width=config.d_model, num_layers=config.encoder_layers, hop=HOP)
+    return Shape(width=config.d_model, num_layers=config.encoder_layers, hop=S2T_HOP)
 
 
 def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -37,9 +37,9 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.speech_to_text.s2t_loading import load
+    from audiomill.models.speech_to_text.s2t_loading import load_speech_to_text
 
-    return load(loading)
+    return load_speech_to_text(loading)
 
 
 def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:

@@ -20,7 +20,7 @@ from audiomill.models.frames.fbank import WINDOW_SAMPLES, KaldiFbank
 from audiomill.models.projection import fused, projection
 from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderLayer, DecoderWeights
 
-HOP = 640
+S2T_HOP = 640
 """Mel frames every 10 ms, halved twice."""
 SMALLEST_STD = 1e-8
 """Of a mel band over a segment: one frame has none, and digital silence neither."""
@@ -75,12 +75,12 @@ def frames_behind(lengths_B: Tensor, config: Any, layer: int | None) -> Tensor:
     return lengths_B
 
 
-ENCODER = Encoder(
+S2T_ENCODER = Encoder(
     features=filter_banks,
     frames_of=frames_behind,
     body=lambda model: model.model.encoder if hasattr(model, "model") else model.encoder,
     final_norm=lambda encoder: encoder.layer_norm,
-    hop=HOP,
+    hop=S2T_HOP,
 )
 
 
@@ -108,7 +108,7 @@ class MaskedConvolutions(nn.Module):
         return x_BCF.transpose(1, 2)
 
 
-def decoder_weights(model: Any, folder: Path, precision: str) -> DecoderWeights:
+def s2t_decoder(model: Any, folder: Path, precision: str) -> DecoderWeights:
     """Of a `Speech2TextForConditionalGeneration`."""
     decoder, config = model.model.decoder, model.config
     tokens_VD = decoder.embed_tokens.weight.detach() * decoder.embed_scale

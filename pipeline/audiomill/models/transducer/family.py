@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.config.defaults import CONFORMER_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading
-from audiomill.models.fastconformer.frame_clock import shape
+from audiomill.models.fastconformer.frame_clock import fastconformer_shape
 from audiomill.models.frames.frame_families import PRECISIONS
 
 _MODEL_TYPES = ("parakeet_tdt", "parakeet_rnnt")
@@ -20,9 +20,9 @@ def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.transducer.transducers import load
+    from audiomill.models.transducer.transducers import load_transducer
 
-    return load(loading)
+    return load_transducer(loading)
 
 
 FAMILY = Family(
@@ -37,7 +37,7 @@ FAMILY = Family(
     ),
     recognises=lambda path, settings: settings.get("model_type") in _MODEL_TYPES,
     gives=_provides,
-    shape=shape,
+    shape=fastconformer_shape,
     load=_load,
     reads_alone=True,
     batch_seconds=CONFORMER_BATCH_S,

@@ -7,7 +7,7 @@ import torch
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.fastconformer.fast_conformer import encoder
-from audiomill.models.fastconformer.frame_clock import shape
+from audiomill.models.fastconformer.frame_clock import fastconformer_shape
 from audiomill.models.frames.encoders import encoder_network
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
@@ -15,7 +15,7 @@ from audiomill.models.precision import is_int8
 from audiomill.models.transducer.model import TransducerModel
 
 
-def load(loading: Loading) -> TransducerModel:
+def load_transducer(loading: Loading) -> TransducerModel:
     """A checkpoint from a local folder.
 
     Raises:
@@ -32,7 +32,7 @@ def load(loading: Loading) -> TransducerModel:
         tokenizer = ctc_tokenizer(folder, None, False)
         vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, settings.pad_token_id, settings.blank_token_id)
     return TransducerModel(
-        encoder_network(loading, model, encoder(shape(folder).hop)),
+        encoder_network(loading, model, encoder(fastconformer_shape(folder).hop)),
         vocabulary,
         requested,
         loading.quantizers,

@@ -25,9 +25,9 @@ def _shape(path: Path) -> Shape:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.unit_bert.unit_model import load
+    from audiomill.models.unit_bert.unit_model import load_unit_bert
 
-    return load(loading)
+    return load_unit_bert(loading)
 
 
 def _learner(folder: Path, config: Any, device: Any) -> Any:

@@ -28,16 +28,16 @@ from audiomill.models.base import (
     Transcript,
     Utterance,
 )  # fmt: skip
-from audiomill.models.checkpoint import find_checkpoint, fingerprint, shape_of
+from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint, shape_of
 from audiomill.models.codes.codebooks import read_codebook
 from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, END, START, UnitSettings, unit_settings
-from audiomill.models.codes.unit_tokens import UnitVocabulary, joined, read_vocabulary, without_repeats
+from audiomill.models.codes.unit_tokens import UnitVocabulary, deduplicate_codes, joint_codes, read_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of, load_model
 from audiomill.models.requested_outputs import QUANTIZER
 from audiomill.models.task import TaskSpec
-from audiomill.models.vectors.kept_parts import check_same, place_of
+from audiomill.models.vectors.kept_parts import check_same_part, place_of
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.watchdog import heartbeat
 from audiomill.storage.fs import Place
@@ -105,10 +105,10 @@ class UnitModel:
 
     def _hidden(self, codes_KF: NDArray[np.uint16]) -> dict[int, Tensor]:
         """hidden_1FD of each wanted layer."""
-        joint = joined(codes_KF, self._settings.num_entries)
+        joint = joint_codes(codes_KF, self._settings.num_entries)
         lasting = np.ones(len(joint), np.int64)
         if self._settings.deduplicate:
-            joint, lasting = without_repeats(joint)
+            joint, lasting = deduplicate_codes(joint)
         tokens_L = self._vocabulary.tokens(joint)
         read = [self._read(tokens_L[start:stop]) for start, stop in _windows(len(tokens_L), self._window)]
         repeats = torch.from_numpy(lasting).to(self._body.device)
@@ -151,7 +151,7 @@ def _seamless(read: Sequence[Tensor], length: int, window: int) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def load(loading: Loading) -> SpeechModel:
+def load_unit_bert(loading: Loading) -> SpeechModel:
     """A checkpoint from a local folder.
 
     Raises:
@@ -182,7 +182,9 @@ def load_coder(
     """
     name = place_of(folder, settings.encoder, ENCODER)
     checkpoint = find_checkpoint(ModelConfig(model=name), storage_options)
-    check_same("checkpoint that makes the codes", name, fingerprint(checkpoint), settings.encoder_fingerprint)
+    check_same_part(
+        "checkpoint that makes the codes", name, checkpoint_fingerprint(checkpoint), settings.encoder_fingerprint
+    )
     coder_config = dataclasses.replace(model, model=name)
     source, layer, shape = "", None, shape_of(checkpoint)
     if settings.has_codebook:

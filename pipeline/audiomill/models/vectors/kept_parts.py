@@ -20,7 +20,7 @@ def name_of(part: str, inside: str) -> str:
     return f"{inside}/{path.name}" if path.is_file() else inside if path.exists() else part
 
 
-def check_same(what: str, name: str, result: str, expected: str) -> None:
+def check_same_part(what: str, name: str, result: str, expected: str) -> None:
     """Raises ModelError where a part's weights are not those that were trained with.
 
     Args:

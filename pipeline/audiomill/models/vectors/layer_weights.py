@@ -13,7 +13,7 @@ from audiomill.storage.urls import absolute
 UNIFORM = "uniform"
 
 
-def mixture_weights(
+def read_layer_weights(
     mixture: str, shape: Shape, checkpoint: str, storage_options: dict[str, object]
 ) -> tuple[float, ...]:
     """One weight for each hidden state.

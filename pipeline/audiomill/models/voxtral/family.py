@@ -21,7 +21,7 @@ def _languages() -> frozenset[str]:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, load_borrowed, tensors_of
+    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, encoding_tensors, load_borrowed
 
     def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
         asked = {
@@ -31,7 +31,7 @@ def _load(loading: Loading) -> SpeechModel:
             "model_id": "",
             "return_tensors": "pt",
         }
-        return tensors_of(processor.apply_transcription_request(audio=[wave], **asked))
+        return encoding_tensors(processor.apply_transcription_request(audio=[wave], **asked))
 
     return load_borrowed(
         loading,

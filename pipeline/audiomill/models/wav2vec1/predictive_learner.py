@@ -19,7 +19,7 @@ from audiomill.models.learner import Loss, Rows
 from audiomill.models.wav2vec1.fairseq import read_checkpoint, save_checkpoint
 from audiomill.models.wav2vec1.network import Wav2Vec, Wav2VecSpec, num_frames
 from audiomill.models.wav2vec1.predicting import Predictor, contrastive, drawn_negatives
-from audiomill.models.wav2vec1.quantizing import quantized, temperature
+from audiomill.models.wav2vec1.quantizing import quantize_features, temperature
 from audiomill.text.spoken_text import Text
 
 _MIN_FRAMES = 3
@@ -72,7 +72,7 @@ class Wav2VecPretrainer:
         metrics: dict[str, float] = {}
         seen_BCF, extra = z_BCF, z_BCF.new_zeros(())
         if model.vector_quantizer is not None:
-            result = quantized(model.vector_quantizer, z_BCF, frames_B, self._heat)
+            result = quantize_features(model.vector_quantizer, z_BCF, frames_B, self._heat)
             seen_BCF, extra = result.q_BCF.to(z_BCF.dtype), result.loss
             few = _COLLAPSED * model.spec.vq_groups
             metrics = {"perplexity": result.perplexity, "collapsed": float(result.perplexity < few)}

@@ -34,7 +34,7 @@ def temperature(share: float) -> float:
     return float(MAX_TEMPERATURE * (MIN_TEMPERATURE / MAX_TEMPERATURE) ** share)
 
 
-def quantized(quantizer: nn.Module, z_BCF: Tensor, frames_B: Tensor, heat: float) -> Quantized:
+def quantize_features(quantizer: nn.Module, z_BCF: Tensor, frames_B: Tensor, heat: float) -> Quantized:
     """What the quantizer makes of z while it learns.
 
     Args:

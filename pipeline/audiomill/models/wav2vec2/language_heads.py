@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
-from audiomill.models.ctc.labels import LabelForm, form_of, save_tokenizer, vocabulary_of
+from audiomill.models.ctc.labels import LabelForm, form_of, label_vocabulary, save_tokenizer
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.wav2vec2_loading import load_adapter
 from audiomill.text.scripts import base_language
@@ -62,13 +62,13 @@ class ByLanguage(nn.Module):
 
     def forward(self, hidden_BFD: Tensor) -> Tensor:
         """hidden_BFD."""
-        rows = rows_of(self._spoken.languages)
+        rows = rows_by_language(self._spoken.languages)
         result = torch.cat([self.of[KEY + language](hidden_BFD[at]) for language, at in rows.items()])
         order = [at for row in rows.values() for at in row]
         return result[sorted(range(len(order)), key=order.__getitem__)]
 
 
-def rows_of(languages: Sequence[str]) -> dict[str, list[int]]:
+def rows_by_language(languages: Sequence[str]) -> dict[str, list[int]]:
     """Rows of each language, by name."""
     return {name: [at for at, language in enumerate(languages) if language == name] for name in sorted(set(languages))}
 
@@ -94,7 +94,7 @@ def forms_of(folder: Path, config: TrainConfig, texts: Sequence[Text]) -> dict[s
             vocabulary = ctc_vocabulary(ctc_tokenizer(folder, language, config.trust_remote_code), None, None)
         else:
             same_language = [each for each in texts if each.language == language]
-            vocabulary = vocabulary_of(same_language, config.tokenizer == "tokens", keeps_form)
+            vocabulary = label_vocabulary(same_language, config.tokenizer == "tokens", keeps_form)
         forms[language] = form_of(vocabulary, keeps_form)
     return forms
 

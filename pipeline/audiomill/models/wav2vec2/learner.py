@@ -19,7 +19,14 @@ from torch import Tensor
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
-from audiomill.models.ctc.labels import LabelForm, best_path, form_of, num_frames_needed, save_tokenizer, vocabulary_of
+from audiomill.models.ctc.labels import (
+    LabelForm,
+    best_path,
+    form_of,
+    label_vocabulary,
+    num_frames_needed,
+    save_tokenizer,
+)
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
 from audiomill.models.frames.masks import numpy_seeded, span_mask
@@ -34,7 +41,7 @@ from audiomill.models.wav2vec2.language_heads import (
     add_language_heads,
     forms_of,
     language_of,
-    rows_of,
+    rows_by_language,
     save_language_heads,
 )
 from audiomill.text.spoken_text import Text
@@ -115,7 +122,7 @@ class CtcLearner:
         hidden_BFD = self.model.dropout(hidden_BFD)
         frames_B = self._inputs.text_frames_B()
         total, size = torch.zeros((), device=self.model.device), 0.0
-        for language_head, at in rows_of([label.language_head for label in labels]).items():
+        for language_head, at in rows_by_language([label.language_head for label in labels]).items():
             lengths, weights_B = [len(labels[row].tokens) for row in at], torch.from_numpy(weights[at])
             losses_B = self._losses(
                 hidden_BFD[at], frames_B[at], self._tongues[language_head], [labels[row].tokens for row in at]
@@ -162,7 +169,7 @@ class CtcLearner:
         self._spoken.languages = language_heads
         hidden_BFD = self.model.base_model(**self._inputs(rows))[0]
         counts, texts = self._inputs.text_frames_B().tolist(), [""] * len(rows)
-        for name, at in rows_of(language_heads).items():
+        for name, at in rows_by_language(language_heads).items():
             language_head = self._tongues[name]
             labels_BF = language_head.head(hidden_BFD[at]).argmax(-1).cpu().numpy()
             for row, labels_F in zip(at, labels_BF, strict=True):
@@ -259,7 +266,7 @@ def _form(folder: Path, settings: Any, config: TrainConfig, texts: Sequence[Text
         # tokens beyond a trained head (<s>, </s>) are no letters: the head stays as it is
         vocabulary = ctc_vocabulary(tokenizer, _head_size(settings, config), settings.pad_token_id)
     else:
-        vocabulary = vocabulary_of(texts, config.tokenizer == "tokens", config.text_normalization == "as-is")
+        vocabulary = label_vocabulary(texts, config.tokenizer == "tokens", config.text_normalization == "as-is")
     return form_of(vocabulary, config.text_normalization == "as-is")
 
 

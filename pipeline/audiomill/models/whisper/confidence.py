@@ -20,18 +20,18 @@ class Evidence(NamedTuple):
     fallback_level: int
 
 
-WEIGHTS = (2.907, 0.536, 4.12, -0.163)
+CONFIDENCE_WEIGHTS = (2.907, 0.536, 4.12, -0.163)
 """Of one, the token probability (as log odds), the segment's avg_logprob, and a rung above 0."""
 
 
-def features(evidence: Evidence) -> tuple[float, ...]:
+def confidence_features(evidence: Evidence) -> tuple[float, ...]:
     """What the weights are for."""
     return (1.0, _log_odds(evidence.probability), evidence.avg_logprob, float(evidence.fallback_level > 0))
 
 
 def word_confidence(evidence: Evidence) -> float:
     """Probability that the word is right."""
-    total = sum(weight * value for weight, value in zip(WEIGHTS, features(evidence), strict=True))
+    total = sum(weight * value for weight, value in zip(CONFIDENCE_WEIGHTS, confidence_features(evidence), strict=True))
     return 1.0 / (1.0 + math.exp(-total))
 
 

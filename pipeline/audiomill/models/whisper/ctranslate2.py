@@ -39,7 +39,7 @@ def is_ctranslate2(folder: Path) -> bool:
     )
 
 
-def config_of(sizes: Dimensions) -> Any:
+def ctranslate2_config(sizes: Dimensions) -> Any:
     """`WhisperConfig` of such a model."""
     from transformers import WhisperConfig
 
@@ -80,7 +80,7 @@ def sizes_and_weights(folder: Path) -> tuple[Dimensions, dict[str, Tensor]]:
 
 
 @once_per_content
-def shape_of(folder: Path) -> Shape:
+def ctranslate2_shape(folder: Path) -> Shape:
     """Of a CTranslate2 Whisper folder."""
     arrays = read_arrays(folder / "model.bin")
     width = arrays["decoder/embeddings/weight"].shape[1]

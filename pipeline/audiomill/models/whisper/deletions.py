@@ -37,7 +37,7 @@ class Part(NamedTuple):
     start: int
 
 
-def parts_of(
+def deleted_parts(
     row: int, utterance: Utterance, hypothesis: Hypothesis, sizes: Callable[[Sequence[int]], list[int]]
 ) -> list[Part]:
     """The parts of a segment some of whose speech has too few words, or none.
@@ -106,7 +106,7 @@ def _runs(utterance: Utterance) -> list[tuple[int, int]]:
     return joined
 
 
-def joined(hypothesis: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
+def join_hypotheses(hypothesis: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
     """Texts of the parts, as one of the segment."""
     chunks = [_moved(stretch, part.start) for part, result in parts for stretch in result.chunks]
     return hypothesis._replace(chunks=tuple(chunks))

@@ -22,12 +22,12 @@ from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.hypothesis import DecodedChunk, DecodingOptions, Hypothesis, TimedToken, seed_of
-from audiomill.models.seq2seq.word_times import without_repeats
+from audiomill.models.seq2seq.word_times import drop_repeated_chunks
 from audiomill.models.watchdog import heartbeat
 from audiomill.models.whisper.detect import detect_languages
 from audiomill.models.whisper.folder import WHISPER_HOP
-from audiomill.models.whisper.network.encoder import encode
-from audiomill.models.whisper.network.weights import EncoderWeights, decoder_weights, encoder_weights
+from audiomill.models.whisper.network.encoder import run_encoder
+from audiomill.models.whisper.network.weights import EncoderWeights, encoder_weights, whisper_decoder
 from audiomill.models.whisper.phrases import STAMP_SAMPLES
 from audiomill.models.whisper.timing import Heads, token_costs, token_frames
 from audiomill.models.whisper.tokens import WhisperTokens
@@ -42,7 +42,7 @@ ALIGNED_AT_ONCE, WARPED_AT_ONCE = 16, 64
 """Rows that the decoder reads again together for their word times, and rows whose paths are found together."""
 
 
-class Weights(NamedTuple):
+class WhisperWeights(NamedTuple):
     """Everything that computes. `mel`: waveforms to log-mel."""
 
     mel: LogMel
@@ -50,12 +50,12 @@ class Weights(NamedTuple):
     decoder: DecoderWeights
 
 
-def weights_of(model: Any, precision: str) -> Weights:
+def weights_of(model: Any, precision: str) -> WhisperWeights:
     """Of a `WhisperForConditionalGeneration`."""
-    return Weights(
+    return WhisperWeights(
         LogMel(model.config.num_mel_bins, model.device),
         encoder_weights(model.model.encoder, precision),
-        decoder_weights(model, precision),
+        whisper_decoder(model, precision),
     )
 
 
@@ -103,7 +103,7 @@ class EncodeDecode:
 
     def __init__(
         self,
-        weights: Weights,
+        weights: WhisperWeights,
         task_options: TaskOptions,
         utterances: Sequence[Utterance],
         contexts: Sequence[int],
@@ -215,7 +215,7 @@ class EncodeDecode:
         is_first = passes[0][1] == 0
         if not is_first:
             mel_BMF = _moved(mel_BMF, [start // HOP_SAMPLES for _, start in passes])
-        hidden = encode(self._weights.encoder, mel_BMF, self._kept if is_first else ())
+        hidden = run_encoder(self._weights.encoder, mel_BMF, self._kept if is_first else ())
         if is_first and self._on_encoded is not None:
             self._on_encoded([row for row, _ in passes], hidden)
         return hidden[len(self._weights.encoder.layers)]
@@ -286,7 +286,7 @@ class EncodeDecode:
         for name, (row, start) in enumerate(self._passes):
             chunks[row].append(DecodedChunk(start, self._found[name], timed.get(name)))
         end = self._task_options.tokens.end
-        return [self._hypothesis(row, without_repeats(chunks[row], end)) for row in range(len(self._utterances))]
+        return [self._hypothesis(row, drop_repeated_chunks(chunks[row], end)) for row in range(len(self._utterances))]
 
     def _hypothesis(self, row: int, chunks: tuple[DecodedChunk, ...]) -> Hypothesis:
         token, languages = self._languages[row]

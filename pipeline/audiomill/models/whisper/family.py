@@ -13,7 +13,7 @@ from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading
 from audiomill.models.shape import Shape
 from audiomill.models.whisper import ctranslate2
-from audiomill.models.whisper.folder import shape_of, vocabulary_size
+from audiomill.models.whisper.folder import vocabulary_size, whisper_shape
 from audiomill.storage.once import once_per_content
 from audiomill.text.repetition import num_repeats
 from audiomill.text.scripts import units
@@ -36,7 +36,7 @@ def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _shape(path: Path) -> Shape:
-    return ctranslate2.shape_of(path) if ctranslate2.is_ctranslate2(path) else shape_of(path)
+    return ctranslate2.ctranslate2_shape(path) if ctranslate2.is_ctranslate2(path) else whisper_shape(path)
 
 
 def _check(path: Path, model: str, text: TranscriptConfig) -> None:
@@ -68,9 +68,9 @@ def _only_language(path: Path) -> str | None:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.whisper.loading import load
+    from audiomill.models.whisper.loading import load_whisper_task
 
-    return load(loading)
+    return load_whisper_task(loading)
 
 
 def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:

@@ -11,7 +11,7 @@ from audiomill.models.shape import Shape
 WHISPER_HOP = 320
 
 
-def shape_of(folder: Path) -> Shape:
+def whisper_shape(folder: Path) -> Shape:
     """Of a Hugging Face Whisper folder."""
     config = json.loads((folder / "config.json").read_text())
     return Shape(width=config["d_model"], num_layers=config["encoder_layers"], hop=WHISPER_HOP)

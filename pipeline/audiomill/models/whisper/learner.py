@@ -39,7 +39,7 @@ TOKENIZER_FILES = (
 _SPAN_FRAMES = 10
 
 
-class Label(NamedTuple):
+class WhisperLabel(NamedTuple):
     """Text tokens of a clip, its length in timestamp steps, and the token of its language, where the model knows several."""
 
     tokens: tuple[int, ...]
@@ -65,7 +65,7 @@ class WhisperLearner:
         self._tokens: WhisperTokens = tokens_of(self._tokenizer, model.config.vocab_size, generation)
         self._mel = LogMel(model.config.num_mel_bins, model.device)
 
-    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[Label | str]:
+    def labels(self, texts: Sequence[Text], num_samples: NDArray[np.int64]) -> list[WhisperLabel | str]:
         """Text tokens and language, or the reason why there are none.
 
         Raises:
@@ -77,7 +77,7 @@ class WhisperLearner:
                 "--language is missing: multilingual Whisper learns by language; expected a language column in the manifest, or one "
                 f"for all clips of {', '.join(sorted(languages))}"
             )
-        results: list[Label | str] = []
+        results: list[WhisperLabel | str] = []
         for (text, language), count in zip(texts, num_samples.tolist(), strict=True):
             code = self._tokens.code(language)
             if not any(character.isalnum() for character in text):
@@ -89,7 +89,9 @@ class WhisperLearner:
             ids = self._tokenizer.encode(" " + " ".join(text.split()), add_special_tokens=False).ids
             steps = round(count / MODEL_SAMPLE_RATE / TIMESTAMP_STEP_S)
             results.append(
-                "text_too_long" if len(ids) > _MAX_TEXT_TOKENS else Label(tuple(ids), steps, languages.get(code or ""))
+                "text_too_long"
+                if len(ids) > _MAX_TEXT_TOKENS
+                else WhisperLabel(tuple(ids), steps, languages.get(code or ""))
             )
         return results
 
@@ -101,7 +103,7 @@ class WhisperLearner:
         whisper.encoder.requires_grad_(awake and not self._config.freeze_encoder)
         whisper.encoder.embed_positions.requires_grad_(False)
 
-    def loss(self, rows: Rows, labels: Sequence[Label], weights: NDArray[np.float32], seed: int) -> Loss:
+    def loss(self, rows: Rows, labels: Sequence[WhisperLabel], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of text and end; half of the clips have timestamps around their text.
 
         Some clips are shown in a full window, as other programs show all of them: their windows have as many samples
@@ -122,7 +124,7 @@ class WhisperLearner:
     def _loss(
         self,
         rows: Rows,
-        labels: Sequence[Label],
+        labels: Sequence[WhisperLabel],
         weights: NDArray[np.float32],
         context: int,
         random: np.random.Generator,
@@ -151,7 +153,7 @@ class WhisperLearner:
             mel_BMF = mel_BMF.masked_fill(torch.from_numpy(mask_BF).to(mel_BMF.device)[:, None], 0.0)
         return encoded(self.model.model.encoder, mel_BMF.to(self.model.dtype))
 
-    def _pairs(self, labels: Sequence[Label], timed: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    def _pairs(self, labels: Sequence[WhisperLabel], timed: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """inputs_BL and targets_BL; the prompt is not learnt."""
         tokens, rows = self._tokens, []
         for label, is_timed in zip(labels, timed.tolist(), strict=True):

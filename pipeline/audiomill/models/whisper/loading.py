@@ -22,7 +22,7 @@ from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import numeral_tokens, tokens_of
 
 
-def load(loading: Loading) -> SpeechModel:
+def load_whisper_task(loading: Loading) -> SpeechModel:
     """The model of a task, with the second one behind its ladder where one is wanted."""
     config, requested, device = loading.task.model, loading.task.requested, loading.device
     first = load_whisper(

@@ -46,14 +46,14 @@ from audiomill.models.seq2seq.word_times import settled
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
-from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part, joined, parts_of
+from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part, deleted_parts, join_hypotheses
 from audiomill.models.whisper.encode_decode import ENCODER_SECONDS, EncodeDecode, TaskOptions, weights_of
 from audiomill.models.whisper.folder import WHISPER_HOP
-from audiomill.models.whisper.pack import Packer as WhisperPacker
+from audiomill.models.whisper.pack import WindowPacker as WhisperPacker
 from audiomill.models.whisper.phrases import last_beginning, phrase_tokens
 from audiomill.models.whisper.timing import Heads
-from audiomill.models.whisper.tokens import WhisperTokens, prompt_tokens
-from audiomill.models.whisper.whisper_parity import parity_of
+from audiomill.models.whisper.tokens import WhisperTokens, whisper_prompt_tokens
+from audiomill.models.whisper.whisper_parity import whisper_parity
 from audiomill.models.whisper.words import words_of
 from audiomill.text.scripts import units
 
@@ -62,7 +62,7 @@ CONTEXT_MARGIN_S = 1.0
 CONTEXT_FLOOR_S, CONTEXT_STEP_S = {"cpu": 8.0, "cuda": 10.0}, {"cpu": 2.0, "cuda": 5.0}
 """Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much. A GPU decodes rows
 of one context together, so it has few of them; see `benchmarks/results/short_context.json`."""
-MAX_ROWS = {"cpu": 64, "cuda": 256}
+MAX_DECODER_ROWS = {"cpu": 64, "cuda": 256}
 """Rows that are decoded at a time: more do not make a step cheaper."""
 
 
@@ -113,7 +113,7 @@ class WhisperModel:
             task=text.task,
             language=text.language,
             among=[code.strip() for code in (text.languages or "").split(",") if code.strip()],
-            before=prompt_tokens(tokenizer, text.prompt) if text.prompt else [],
+            before=whisper_prompt_tokens(tokenizer, text.prompt) if text.prompt else [],
             timestamps=text.timestamps,
             keeps_hidden=text.word_times,
         )
@@ -138,13 +138,15 @@ class WhisperModel:
         device, shapes = self._model.device, shapes_of(self._model)
         encoder_frames = ENCODER_SECONDS[device.type] * MODEL_SAMPLE_RATE // WHISPER_HOP
         budget = memory_fraction * free_bytes(device)
-        return rows_that_fit(shapes, budget, WINDOW_SAMPLES // WHISPER_HOP, encoder_frames, MAX_ROWS[device.type])
+        return rows_that_fit(
+            shapes, budget, WINDOW_SAMPLES // WHISPER_HOP, encoder_frames, MAX_DECODER_ROWS[device.type]
+        )
 
     @torch.inference_mode()
     def parity(self, utterance: Utterance) -> Parity:
         """With transformers' own feature extractor and encoder."""
         assert self._folder is not None, "loaded from a folder"
-        return parity_of(self._folder, self._model, self._weights, utterance)
+        return whisper_parity(self._folder, self._model, self._weights, utterance)
 
     def spare_memory(self) -> None:
         """Half the rows at a time."""
@@ -250,7 +252,7 @@ class WhisperModel:
 
     def find_deletions(self, row: int, utterance: Utterance, hypothesis: Hypothesis) -> list[Part]:
         """The parts of a segment some of whose speech has too few words; they are told by times of words."""
-        return parts_of(
+        return deleted_parts(
             row, _core(utterance), hypothesis, lambda ids: [len(single.encode()) for single in self._singles(ids)]
         )
 
@@ -266,8 +268,10 @@ class WhisperModel:
             for metrics in result
             if not is_silence(metrics, self._text)
         )
-        before, after = (self._num_words(each.tokens) for each in (hypothesis, joined(hypothesis, with_speech)))
-        return joined(hypothesis, with_speech) if clear and after >= before + MIN_MORE_WORDS else hypothesis
+        before, after = (
+            self._num_words(each.tokens) for each in (hypothesis, join_hypotheses(hypothesis, with_speech))
+        )
+        return join_hypotheses(hypothesis, with_speech) if clear and after >= before + MIN_MORE_WORDS else hypothesis
 
     def _num_words(self, tokens: Sequence[int]) -> int:
         return len(units(self._tokenizer.decode([token for token in tokens if token < self._tokens.end])))

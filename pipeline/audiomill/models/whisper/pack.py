@@ -33,7 +33,7 @@ class Pack(NamedTuple):
     starts: list[int]
 
 
-class Packer:
+class WindowPacker:
     """See `audiomill.models.base.Packer`.
 
     Args:

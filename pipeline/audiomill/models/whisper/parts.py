@@ -52,7 +52,7 @@ def transformers_parts(folder: Path) -> tuple[Any, dict[str, Any]]:
     if ctranslate2.is_ctranslate2(folder):
         sizes, weights = ctranslate2.sizes_and_weights(folder)
         with torch.device("meta"):
-            model = WhisperForConditionalGeneration(ctranslate2.config_of(sizes))
+            model = WhisperForConditionalGeneration(ctranslate2.ctranslate2_config(sizes))
         model.load_state_dict(_skeleton(folder, sizes, weights).state_dict(), assign=True)
         model.tie_weights()
         return model.requires_grad_(True).eval(), ctranslate2.generation_settings(folder)

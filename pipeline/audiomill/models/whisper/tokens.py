@@ -64,7 +64,7 @@ def numeral_tokens(tokenizer: Any, end: int) -> list[int]:
     return [token for token, text in enumerate(texts) if any(c.isdigit() or c in "%$£€" for c in text)]
 
 
-def prompt_tokens(tokenizer: Any, text: str) -> list[int]:
+def whisper_prompt_tokens(tokenizer: Any, text: str) -> list[int]:
     """Tokens that say that `text` came before: the last ones, if there are too many."""
     ids = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
     return [tokenizer.token_to_id(BEFORE), *ids[-MAX_PROMPT_TOKENS:]]

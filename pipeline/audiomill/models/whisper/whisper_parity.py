@@ -13,14 +13,14 @@ from audiomill.models.base import Parity, Utterance, stack_rows
 from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, feature_extractor, relative
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.whisper import ctranslate2
-from audiomill.models.whisper.encode_decode import Weights
-from audiomill.models.whisper.network.encoder import encode
+from audiomill.models.whisper.encode_decode import WhisperWeights
+from audiomill.models.whisper.network.encoder import run_encoder
 from audiomill.models.whisper.parts import transformers_parts
 
 _WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
 
 
-def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) -> Parity:
+def whisper_parity(folder: Path, model: Any, weights: WhisperWeights, utterance: Utterance) -> Parity:
     """Compares the log-mel of a full window, and what the encoder makes of it.
 
     Args:
@@ -39,7 +39,7 @@ def parity_of(folder: Path, model: Any, weights: Weights, utterance: Utterance) 
     apart = relative(ours, theirs)
     if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:
         return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
-    hidden = encode(weights.encoder, ours.to(weights.encoder.dtype))[len(weights.encoder.layers)]
+    hidden = run_encoder(weights.encoder, ours.to(weights.encoder.dtype))[len(weights.encoder.layers)]
     beside, _ = transformers_parts(folder)
     encoder = beside.model.encoder.to(model.device, model.dtype)
     without_layers_above(encoder, len(weights.encoder.layers))

@@ -66,7 +66,7 @@ class Trace(NamedTuple):
     steps: tuple[Step, ...]
 
 
-def trace(config: TraceConfig) -> Trace:
+def trace_recording(config: TraceConfig) -> Trace:
     """Follows the start of one recording through one model.
 
     Raises:

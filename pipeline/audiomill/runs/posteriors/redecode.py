@@ -40,7 +40,7 @@ from audiomill.watch.progress import RunProgress
 _Summary = dict[str, Any]
 
 
-def redecode(config: RedecodeConfig, console: Console) -> _Summary:
+def redecode_output(config: RedecodeConfig, console: Console) -> _Summary:
     """Decodes what is not decoded yet.
 
     Args:
@@ -69,7 +69,7 @@ def redecode(config: RedecodeConfig, console: Console) -> _Summary:
         "channels": source.record["results"].get("channels", "mix"),
     }
     if config.output.overwrite:
-        ledger.clear(output, table_names())
+        ledger.clear_output(output, table_names())
     names = {"job": "redecode", "model_name": source.record["model_name"], "inputs": [source.place.url]}
     ledger.guard(output, fields, names)
     for name in ledger.plan_files(source.place):

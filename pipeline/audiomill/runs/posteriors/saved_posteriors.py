@@ -16,7 +16,7 @@ from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.base import Transcript
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch
-from audiomill.models.ctc.emissions import Emissions, dequantized
+from audiomill.models.ctc.emissions import Emissions, dequantize_logprobs
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table
@@ -59,7 +59,7 @@ def _stretch(segment: dict[str, Any], row: dict[str, Any]) -> Stretch:
     levels_FC = np.frombuffer(row["quantized_logprobs"], np.uint8).reshape(shape)
     first = samples_from_seconds(row["first_frame_s"])
     start = samples_from_seconds(segment["start_s"])
-    return Stretch(start, first, row["continues_previous"], Emissions(tokens_FC, dequantized(levels_FC)))
+    return Stretch(start, first, row["continues_previous"], Emissions(tokens_FC, dequantize_logprobs(levels_FC)))
 
 
 def texts_of(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Parity, Prediction, SpeechModel, Utterance
-from audiomill.models.precision import kind_of
+from audiomill.models.precision import product_kind
 
 Array = NDArray[np.float64]
 MAX_RELATIVE_L2 = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02, "int8": 0.02}
@@ -99,7 +99,7 @@ def differs_from_transformers(difference: Difference, precision: str) -> str | N
     """What is wrong beside transformers, or None."""
     if not difference.inputs_apart <= MAX_INPUTS_APART:
         return f"what the model is given is {difference.inputs_apart:.1e} from what transformers' processor gives"
-    most = MAX_OUTPUTS_APART[kind_of(precision)]
+    most = MAX_OUTPUTS_APART[product_kind(precision)]
     if not difference.outputs_apart <= most:
         return (
             f"what comes out is {difference.outputs_apart:.1e} from transformers' own (at most {most:g} in {precision})"
@@ -109,9 +109,9 @@ def differs_from_transformers(difference: Difference, precision: str) -> str | N
 
 def verdict(difference: Difference, precision: str) -> str | None:
     """What is wrong, or None if the difference is rounding."""
-    if difference.relative_l2 > MAX_RELATIVE_L2[kind_of(precision)] or not np.isfinite(difference.relative_l2):
-        return f"vectors {difference.relative_l2:.1e} apart (at most {MAX_RELATIVE_L2[kind_of(precision)]:g} in {precision})"
-    allowed = max(1.0, MAX_DIFFERING_SHARE[kind_of(precision)] * difference.num_compared)
+    if difference.relative_l2 > MAX_RELATIVE_L2[product_kind(precision)] or not np.isfinite(difference.relative_l2):
+        return f"vectors {difference.relative_l2:.1e} apart (at most {MAX_RELATIVE_L2[product_kind(precision)]:g} in {precision})"
+    allowed = max(1.0, MAX_DIFFERING_SHARE[product_kind(precision)] * difference.num_compared)
     if difference.num_differing > allowed:
         return f"{difference.num_differing} of {difference.num_compared} codes or tokens differ (at most {allowed:.0f} in {precision})"
     return None

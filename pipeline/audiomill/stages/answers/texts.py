@@ -38,7 +38,7 @@ class Transcribed(NamedTuple):
         )
 
 
-def transcribe(
+def transcribe_segments(
     tasks: Sequence[LoadedTask],
     utterances: Sequence[Utterance],
     first: Sequence[Sequence[Prediction]],

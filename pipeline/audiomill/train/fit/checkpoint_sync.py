@@ -15,7 +15,7 @@ from typing import Any
 
 from audiomill.errors import UsageError
 from audiomill.storage.fs import Place, retried
-from audiomill.train.fit.output_lock import FILES, clear
+from audiomill.train.fit.output_lock import FILES, clear_training
 from audiomill.train.fit.state import STATE_NAME
 
 STAYS_LOCAL = {"clips", "lock"}
@@ -42,7 +42,7 @@ class Mirror:
         if local_record.exists() and (
             "run.json" not in names or self.place.join("run.json").read() != local_record.read_bytes()
         ):
-            clear(self.folder)  # of another run, which is no more at the place
+            clear_training(self.folder)  # of another run, which is no more at the place
             here = set()
         if is_first and _newest(here) > _newest(names):
             self.push()
@@ -130,7 +130,7 @@ def mirror_of(output: str, options: dict[str, Any]) -> Mirror | None:
     return Mirror(cache / name, Place(output.rstrip("/"), options))
 
 
-def folder_of(output: str, options: dict[str, Any]) -> Path:
+def local_folder_of(output: str, options: dict[str, Any]) -> Path:
     """Where a training works."""
     mirror = mirror_of(output, options)
     return Path(output).absolute() if mirror is None else mirror.folder

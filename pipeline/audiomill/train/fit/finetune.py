@@ -23,12 +23,12 @@ from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
 from audiomill.models.new_models.named import is_new
 from audiomill.train.clips import DROPPED, Clips, Dropped, Source, drop_counts, prepare
-from audiomill.train.fit.checkpoint_sync import Mirror, folder_of, mirror_of
+from audiomill.train.fit.checkpoint_sync import Mirror, local_folder_of, mirror_of
 from audiomill.train.fit.launch import Training, launch, load_learner
 from audiomill.train.fit.metrics_history import nothing_learnt, read_metrics
-from audiomill.train.fit.output_lock import LOCK, claim, clear, fields_of, locked
+from audiomill.train.fit.output_lock import LOCK, claim, clear_training, fields_of, locked
 from audiomill.train.fit.processes import first_alone
-from audiomill.train.fit.same_data import check_same
+from audiomill.train.fit.same_data import check_same_data
 from audiomill.train.fit.start import start_of
 from audiomill.train.fit.worker import Worker
 from audiomill.train.page import training_page
@@ -40,7 +40,7 @@ UNSCORED = ("empty_text", "no_language", "unknown_language")
 """What no model could write: such dev clips are dropped too."""
 
 
-def finetune(config: FinetuneConfig, console: Console) -> Report:
+def train_model(config: FinetuneConfig, console: Console) -> Report:
     """Trains a checkpoint; the same call again goes on where it was, or does nothing.
 
     Args:
@@ -85,9 +85,9 @@ def carried_out(
         prepare: from the local folder and a console what is to be trained, or the report of a run that is done.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        from audiomill.train.fit.processes import joined
+        from audiomill.train.fit.processes import join_group
 
-        with joined(device) as worker:
+        with join_group(device) as worker:
             return _carried_out(config, options, console, prepare, worker)
     return _carried_out(config, options, console, prepare, None)
 
@@ -101,14 +101,14 @@ def _carried_out(
 ) -> Report:
     """`worker`: which of the processes that torchrun started this is, None otherwise."""
     is_first = worker is None or worker.is_first
-    output, mirror = folder_of(config.output, options), mirror_of(config.output, options)
+    output, mirror = local_folder_of(config.output, options), mirror_of(config.output, options)
     quiet = Console(quiet=True) if config.quiet or not is_first else console
     with locked(output) if is_first else contextlib.nullcontext():
         with first_alone(worker):  # the others find everything decoded
             begin(output, mirror, is_first, config.overwrite)
             result = prepare(output, quiet)
             if isinstance(result, PreparedTraining) and is_first:
-                check_same(output, result.training.train, result.training.dev)
+                check_same_data(output, result.training.train, result.training.dev)
             if mirror is not None and is_first:
                 mirror.push()  # before the others look there
         if isinstance(result, dict):
@@ -178,7 +178,7 @@ def given_back(output: Path, was_new: bool) -> Iterator[None]:
 def begin(output: Path, mirror: Mirror | None, is_first: bool, overwrite: bool) -> None:
     """Clears the output where it is to start anew, else fetches what its URL has of it."""
     if overwrite and is_first:
-        clear(output)
+        clear_training(output)
         if mirror is not None:
             mirror.remove()
     elif mirror is not None:
@@ -297,7 +297,7 @@ def _codebook_health(rows: Sequence[dict[str, Any]]) -> Report:
     return report
 
 
-def report_lines(report: Report, output: str) -> list[str]:
+def training_lines(report: Report, output: str) -> list[str]:
     """The end of a training, for people."""
     output = output.rstrip("/")
     if not report["is_new"]:

@@ -23,7 +23,7 @@ from audiomill.train.clips import Clips
 from audiomill.train.fit.checkpoint_sync import Mirror, mirror_of
 from audiomill.train.fit.metrics_history import Recorder
 from audiomill.train.fit.state import States
-from audiomill.train.fit.updating import Labelled, fit
+from audiomill.train.fit.updating import Labelled, run_updates
 from audiomill.train.fit.worker import Worker
 from audiomill.train.unit_lm.sequences import Sequences
 
@@ -90,9 +90,9 @@ def launch(training: Training, learner: Learner, worker: Worker | None) -> None:
 
 def _train_joined(training: Training) -> None:
     """What a worker of Ray Train does: its environment describes the group."""
-    from audiomill.train.fit.processes import joined
+    from audiomill.train.fit.processes import join_group
 
-    with joined(training.config.device) as worker:
+    with join_group(training.config.device) as worker:
         train_on(training, None, worker)
 
 
@@ -111,11 +111,11 @@ def train_on(training: Training, learner: Learner | None, worker: Worker) -> Non
     mirror = training.mirror()
     states = States(output / "state", worker.device, *([] if mirror is None else [mirror.push]))
     if not worker.is_first:
-        fit(learner, labelled, dev, states, training.config, worker, lambda row: None)
+        run_updates(learner, labelled, dev, states, training.config, worker, lambda row: None)
         return
     console = Console(stderr=True, quiet=training.quiet)
     with Recorder(output, states.newest() or 0, console) as recorder:
-        progress = fit(learner, labelled, dev, states, training.config, worker, recorder)
+        progress = run_updates(learner, labelled, dev, states, training.config, worker, recorder)
     temporary = output / "state" / "checkpoint"
     shutil.rmtree(temporary, ignore_errors=True)
     learner.model.eval()

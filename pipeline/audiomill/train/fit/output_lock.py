@@ -52,7 +52,7 @@ def claim(output: Path, fields: dict[str, Any], job: str = "finetune") -> None:
         )
 
 
-def clear(output: Path) -> None:
+def clear_training(output: Path) -> None:
     foreign = [each.name for each in output.iterdir() if each.name not in FILES] if output.exists() else []
     if foreign:
         raise UsageError(

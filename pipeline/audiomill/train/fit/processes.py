@@ -21,7 +21,7 @@ TIMEOUT = datetime.timedelta(minutes=30)
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[Worker]:
+def join_group(device: str) -> Iterator[Worker]:
     """This process as one of a group that the environment describes (torchrun, Ray Train)."""
     local_device = resolve_device(device)
     local = int(os.environ.get("LOCAL_RANK", 0))
@@ -81,5 +81,5 @@ def _joining(
     torch.set_num_threads(threads)
     results = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in results.items()})
-    with joined(device) as worker:
+    with join_group(device) as worker:
         function(training, worker)

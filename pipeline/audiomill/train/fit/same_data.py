@@ -14,7 +14,7 @@ LEARNT, PLACED = "learnt.parquet", ("part", "offset")
 """File in the folder of states, and columns that only say where samples lie."""
 
 
-def check_same(output: Path, train: pa.Table, dev: pa.Table | None) -> None:
+def check_same_data(output: Path, train: pa.Table, dev: pa.Table | None) -> None:
     """Compares the clips with those that saved states were trained on; keeps them where there is no state.
 
     Args:

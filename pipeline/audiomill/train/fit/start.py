@@ -9,7 +9,13 @@ from audiomill.config.fields import digest, flag
 from audiomill.config.stages import ModelConfig
 from audiomill.config.train import FEATURES, PROJECTOR, SEQ2SEQ, TrainConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.checkpoint import family_of, find_checkpoint, fingerprint, settings_of, weights_fingerprint
+from audiomill.models.checkpoint import (
+    checkpoint_fingerprint,
+    family_of,
+    find_checkpoint,
+    settings_of,
+    weights_fingerprint,
+)
 from audiomill.models.family import learners_of, objectives
 from audiomill.models.locate import local_path
 
@@ -76,7 +82,7 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
     else:
         config = ModelConfig(model=train.model, trust_remote_code=train.trust_remote_code)
         checkpoint = find_checkpoint(config, options)
-        path, family, identity = Path(checkpoint.path), checkpoint.family, fingerprint(checkpoint)
+        path, family, identity = Path(checkpoint.path), checkpoint.family, checkpoint_fingerprint(checkpoint)
     able = learners_of(family)
     if not able or (asked == "auto" and not family.learners):
         raise ModelError(

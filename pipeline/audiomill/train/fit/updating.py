@@ -51,7 +51,7 @@ class Labelled:
 _Told = Callable[[dict[str, Any]], None]
 
 
-def fit(
+def run_updates(
     learner: Learner,
     train: Labelled,
     dev: Clips | None,

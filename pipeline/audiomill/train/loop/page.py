@@ -19,7 +19,7 @@ NUM_WORST, NUM_CHANGES = 10, 10
 _Metrics = dict[str, Any]
 
 
-def write_report(root: Path, rounds: Sequence[_Metrics], options: dict[str, Any]) -> None:
+def write_loop_page(root: Path, rounds: Sequence[_Metrics], options: dict[str, Any]) -> None:
     """Writes the page of the rounds so far."""
     body = section("Test WER by round", rounds_chart(rounds) + table(_HEADER, [_row(each) for each in rounds]))
     for before, after in pairwise(each for each in rounds if each["round"] >= 0):

@@ -8,7 +8,7 @@ from typing import Any
 from audiomill.errors import UsageError
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.text.bootstrap import Comparison, compared
+from audiomill.text.bootstrap import Comparison, paired_bootstrap
 from audiomill.text.wer import Errors, score_pair
 
 
@@ -33,7 +33,7 @@ def decided(before: dict[str, Errors], after: dict[str, Errors], seed: int) -> C
     """Paired comparison on the recordings that both have."""
     shared = sorted(before.keys() & after.keys())
     rows = [(_edits(before[name]), _edits(after[name]), after[name].num_reference) for name in shared]
-    return compared([a for a, _, _ in rows], [b for _, b, _ in rows], [n for _, _, n in rows], seed=seed)
+    return paired_bootstrap([a for a, _, _ in rows], [b for _, b, _ in rows], [n for _, _, n in rows], seed=seed)
 
 
 def _edits(errors: Errors) -> int:

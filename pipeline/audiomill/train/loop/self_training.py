@@ -34,18 +34,18 @@ from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputC
 from audiomill.config.stages import ModelConfig
 from audiomill.config.train import OF_NEW_ONES, FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.checkpoint import find_checkpoint, fingerprint
+from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint
 from audiomill.models.family import POSTERIORS, TEXT
 from audiomill.models.new_models.named import is_new
 from audiomill.runs.job import run_job
 from audiomill.runs.posteriors.tune import tuned
-from audiomill.train.fit.finetune import finetune
+from audiomill.train.fit.finetune import train_model
 from audiomill.train.loop.labelling import Labelling, read_by
 from audiomill.train.loop.lineage import write_lineage
 from audiomill.train.loop.loop_inputs import changed_inputs, check_inputs, seen_inputs
 from audiomill.train.loop.scoring import decided, scored
 from audiomill.train.loop.verdicts import best_of, round_line, takes_over, why_ended
-from audiomill.train.select.selection import select
+from audiomill.train.select.selection import select_labels
 
 _Metrics = dict[str, Any]
 ROLES = ("labelled", "unlabelled", "dev", "test")
@@ -74,7 +74,7 @@ class SelfTraining:
     quiet: bool = False
 
 
-def self_train(config: SelfTraining, console: Console) -> list[_Metrics]:
+def run_self_training(config: SelfTraining, console: Console) -> list[_Metrics]:
     """Runs the loop; the same call again goes on where it was.
 
     Args:
@@ -88,7 +88,7 @@ def self_train(config: SelfTraining, console: Console) -> list[_Metrics]:
         UsageError: inputs, models or options cannot be used.
         RunError: a step could not be finished.
     """
-    from audiomill.train.loop.page import write_report
+    from audiomill.train.loop.page import write_loop_page
 
     root = Path(config.output).absolute()
     inputs = {name: getattr(config, name) for name in ROLES}
@@ -106,7 +106,7 @@ def self_train(config: SelfTraining, console: Console) -> list[_Metrics]:
             _round(number, folder, rounds, config, console)
         rounds.append(json.loads((folder / "metrics.json").read_text()))
         console.print(round_line(rounds[-1]), highlight=False, soft_wrap=True)
-        write_report(root, rounds, config.label.plan.storage_options)
+        write_loop_page(root, rounds, config.label.plan.storage_options)
     (root / "best.json").write_text(json.dumps(best_of(rounds), indent=1))
     return rounds
 
@@ -196,7 +196,7 @@ def _train(folder: Path, train: TrainConfig, config: SelfTraining, console: Cons
         decode=config.label.decode,
         output=TrainOutputConfig(output=str(folder / "training"), quiet=config.quiet),
     )
-    return finetune(job, console)
+    return train_model(job, console)
 
 
 def _train_config(number: int, folder: Path, teacher: _Metrics | None, config: SelfTraining) -> TrainConfig:
@@ -271,7 +271,7 @@ def _select(folder: Path, teacher: _Metrics, config: SelfTraining, console: Cons
         output = SelectOutputConfig(
             output=str(folder / "selection"), overwrite=True, storage_options=config.label.plan.storage_options
         )
-        select(SelectJobConfig(inputs=(str(folder / "labels"),), select=rules, output=output), console)
+        select_labels(SelectJobConfig(inputs=(str(folder / "labels"),), select=rules, output=output), console)
     result: dict[str, Any] = json.loads(done.read_text())
     return result
 
@@ -297,12 +297,12 @@ def _metrics(number: int, folder: Path, teacher: _Metrics | None, checkpoint: st
         "probability": result.probability,
         "promoted": teacher is None or takes_over(number, result, config.loop.level),
         "gain": 0.0 if teacher is None else 1 - result.after / max(result.before, 1e-9),
-        "fingerprint": fingerprint(weights),
+        "fingerprint": checkpoint_fingerprint(weights),
         "level": config.loop.level,
     }
 
 
-def config_of(values: dict[str, Any], sections: dict[str, dict[str, Any]]) -> SelfTraining:
+def round_config(values: dict[str, Any], sections: dict[str, dict[str, Any]]) -> SelfTraining:
     """A loop from plain values: inputs and output beside `loop`, `label`, `select`, `train` and `student`,
     each by option names.
 

@@ -26,7 +26,7 @@ Fold = NDArray[np.bool_]
 """Samples that are told from the others."""
 
 
-def probe(config: ProbeJobConfig, console: Console) -> dict[str, Any]:
+def probe_layers(config: ProbeJobConfig, console: Console) -> dict[str, Any]:
     """Fits, measures and writes.
 
     Returns:

@@ -20,12 +20,12 @@ from audiomill.storage.fs import Place
 from audiomill.tables.conditions import check_measured, conditions_of, with_quality
 from audiomill.tables.rows import metadata_of
 from audiomill.tables.voice_index import voices_of
-from audiomill.text.calibrate import SIGNS, Calibration, cross_fitted, fit, reliability, signs_of
+from audiomill.text.calibrate import SIGNS, Calibration, cross_fitted, fit_calibration, reliability, signs_of
 from audiomill.text.normalize import units_of
 from audiomill.text.repetition import num_repeats
-from audiomill.text.scripts import is_unspaced, joined, units
+from audiomill.text.scripts import is_unspaced, join_words, units
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
-from audiomill.train.select.rules import Label
+from audiomill.train.select.rules import LabelCandidate
 
 DISAGREEMENT, NUM_FEATURES = len(SIGNS), len(SIGNS) + 2
 """Column of `features_of`, and how many it has."""
@@ -39,7 +39,7 @@ class Candidates:
     """Segments in plan order. `rows`: as they are written; `words`: of the labelled audio's texts, None without any."""
 
     rows: list[dict[str, Any]]
-    labels: list[Label]
+    labels: list[LabelCandidate]
     file_hashes: NDArray[np.int64]
     lengths: NDArray[np.float64]
     words: frozenset[str] | None = None
@@ -70,7 +70,7 @@ def read_candidates(inputs: Sequence[str], config: SelectConfig, options: dict[s
     compare_with = _texts_of(Place(config.compare_with, options)) if config.compare_with else None
     conditions = conditions_of(config.where)
     rows: list[dict[str, Any]] = []
-    labels: list[Label] = []
+    labels: list[LabelCandidate] = []
     file_hashes: list[int] = []
     for name in inputs:
         place = Place(name, options)
@@ -153,11 +153,11 @@ def _speaker(recording: dict[str, Any], segment: dict[str, Any], voices: Mapping
 
 def _label(
     segment: dict[str, Any], row: dict[str, Any], model: NgramModel | None, compare_with: dict[str, Any] | None
-) -> Label:
+) -> LabelCandidate:
     text = segment["text"] or ""
     words = units_of(text, segment["language"])
     is_shard = bool(row["member"])
-    return Label(
+    return LabelCandidate(
         id=row["id"],
         recording_id=row["recording_id"],
         text=text,
@@ -213,11 +213,11 @@ def _disagreement(segment: dict[str, Any], text: str, compare_with: dict[str, An
         track = compare_with["tracks"].get((segment["recording_id"], segment["channel"]))
         if track is None:
             return None
-        other = joined([word for at, word in track if segment["start_s"] <= at < segment["stop_s"]])
+        other = join_words([word for at, word in track if segment["start_s"] <= at < segment["stop_s"]])
     return min(1.0, score_pair(text, other, segment["language"])[0].rate)
 
 
-def features_of(labels: Sequence[Label]) -> NDArray[np.float64]:
+def features_of(labels: Sequence[LabelCandidate]) -> NDArray[np.float64]:
     """features_ND: larger for more doubt. What was not measured is the same for all, so it says nothing."""
     return np.array(
         [
@@ -256,7 +256,7 @@ def calibrated(
     if config.compare_with is not None:  # the labelled audio has no second opinion: it cannot be calibrated
         features[:, DISAGREEMENT] = 0.0
     wer = np.array([min(1.0, known.wer(at)) for at in numbers])
-    expected = fit(features, wer).expected_wer(_same_columns(features_of(candidates.labels), config))
+    expected = fit_calibration(features, wer).expected_wer(_same_columns(features_of(candidates.labels), config))
     bins, error = reliability(cross_fitted(features, wer), wer)
     labels = [
         dataclasses.replace(label, expected_wer=float(value))
@@ -270,7 +270,7 @@ def calibrated(
     return (
         dataclasses.replace(candidates, rows=rows, labels=labels, words=words),
         report,
-        fit(features[:, : len(SIGNS)], wer),
+        fit_calibration(features[:, : len(SIGNS)], wer),
     )
 
 

@@ -20,7 +20,7 @@ from audiomill.train.pseudo import span_of
 _MAX_CLIP_S = 3600.0
 
 
-def exported(rows: Sequence[dict[str, Any]], output: Place) -> list[dict[str, Any]]:
+def export_clips(rows: Sequence[dict[str, Any]], output: Place) -> list[dict[str, Any]]:
     """Writes OUTPUT/audio/ID.flac (16 kHz, one channel) for each row.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.audio.fingerprint import fingerprint
+from audiomill.audio.fingerprint import sound_fingerprint
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -77,7 +77,7 @@ def _read_inputs(
         recordings |= {(each.source, each.member) for each in dropped}
         for at, row in enumerate(held.table.to_pylist()):
             recordings.add((row["source"], row["member"]))
-            file_hashes.append(fingerprint(held.pcm(at)))
+            file_hashes.append(sound_fingerprint(held.pcm(at)))
             lengths.append(row["num_samples"] / 16_000)
             for language in (None, "en"):
                 texts |= {plain(row["text"], language)} if row["text"] else set()

@@ -19,7 +19,7 @@ DURATION_EDGES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label:
+class LabelCandidate:
     """A transcript with its signs of doubt; None where a sign was not measured."""
 
     id: str
@@ -80,7 +80,7 @@ class Rules:
     max_unknown_words: float = 0.0
 
 
-def judged(label: Label, rules: Rules) -> Verdict:
+def judged(label: LabelCandidate, rules: Rules) -> Verdict:
     """The first rule that a label fails, or `KEPT`. A sign that is asked for and was not measured fails."""
     if not label.text.strip():
         return Verdict("empty_text", "expected words, got none")
@@ -99,7 +99,7 @@ def judged(label: Label, rules: Rules) -> Verdict:
     return _judged_words(label, rules) or _judged_signs(label, rules) or KEPT
 
 
-def _judged_words(label: Label, rules: Rules) -> Verdict | None:
+def _judged_words(label: LabelCandidate, rules: Rules) -> Verdict | None:
     if rules.languages is not None and label.language not in rules.languages:
         return Verdict("language", f"expected {', '.join(sorted(rules.languages))}, got {label.language}")
     if label.language_probability is not None and label.language_probability < rules.min_language_probability:
@@ -118,7 +118,7 @@ def _judged_words(label: Label, rules: Rules) -> Verdict | None:
     return None
 
 
-def _judged_signs(label: Label, rules: Rules) -> Verdict | None:
+def _judged_signs(label: LabelCandidate, rules: Rules) -> Verdict | None:
     if label.unmet is not None:
         return Verdict("where", f"expected {label.unmet}")
     for reason, value, low, high in (
@@ -143,7 +143,7 @@ def _range(low: float | None, high: float | None) -> str:
     return f"at least {low:g}" if high is None or high >= 1e9 else f"{low:g} to {high:g}"
 
 
-def same_texts(labels: Sequence[Label], is_kept: Sequence[bool], most: int) -> list[bool]:
+def same_texts(labels: Sequence[LabelCandidate], is_kept: Sequence[bool], most: int) -> list[bool]:
     """True for those to drop: more than `most` of the same longer text; the surest ones stay."""
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for at in ranked(labels):
@@ -154,18 +154,18 @@ def same_texts(labels: Sequence[Label], is_kept: Sequence[bool], most: int) -> l
     return [at in dropped for at in range(len(labels))]
 
 
-def leaked_texts(labels: Sequence[Label], held_out: frozenset[str]) -> list[bool]:
+def leaked_texts(labels: Sequence[LabelCandidate], held_out: frozenset[str]) -> list[bool]:
     """True where a longer text is one of the held-out ones (plain, see `plain`)."""
     results = [plain(label.text, label.language) for label in labels]
     return [len(units(text)) >= MIN_LEAK_WORDS and text in held_out for text in results]
 
 
-def ranked(labels: Sequence[Label]) -> list[int]:
+def ranked(labels: Sequence[LabelCandidate]) -> list[int]:
     """Numbers of the labels, those with the least expected errors first; ties by id, so that order does not matter."""
     return sorted(range(len(labels)), key=lambda at: (doubt(labels[at]), labels[at].id))
 
 
-def doubt(label: Label) -> float:
+def doubt(label: LabelCandidate) -> float:
     """Expected word error rate, or 1 - confidence where none is expected."""
     if label.expected_wer is not None:
         return label.expected_wer
@@ -173,7 +173,7 @@ def doubt(label: Label) -> float:
 
 
 def within_budget(
-    labels: Sequence[Label],
+    labels: Sequence[LabelCandidate],
     is_kept: Sequence[bool],
     max_seconds: float | None,
     max_expected_wer: float | None,
@@ -202,7 +202,9 @@ def within_budget(
     return dropped
 
 
-def _sure_enough(labels: Sequence[Label], order: list[int], most: float, dropped: dict[int, Verdict]) -> list[int]:
+def _sure_enough(
+    labels: Sequence[LabelCandidate], order: list[int], most: float, dropped: dict[int, Verdict]
+) -> list[int]:
     errors = words = 0.0
     results = []
     for at in order:
@@ -219,7 +221,11 @@ def _sure_enough(labels: Sequence[Label], order: list[int], most: float, dropped
 
 
 def _capped(
-    labels: Sequence[Label], order: list[int], balance: Sequence[str], ratio: float, dropped: dict[int, Verdict]
+    labels: Sequence[LabelCandidate],
+    order: list[int],
+    balance: Sequence[str],
+    ratio: float,
+    dropped: dict[int, Verdict],
 ) -> list[int]:
     groups = {at: group_of(labels[at], balance) for at in order}
     seconds: Counter[tuple[str, ...]] = Counter()
@@ -237,7 +243,7 @@ def _capped(
     return results
 
 
-def _in_turns(labels: Sequence[Label], order: list[int], balance: Sequence[str]) -> list[int]:
+def _in_turns(labels: Sequence[LabelCandidate], order: list[int], balance: Sequence[str]) -> list[int]:
     """The group with least audio so far gives its surest one next."""
     import heapq
 
@@ -255,7 +261,7 @@ def _in_turns(labels: Sequence[Label], order: list[int], balance: Sequence[str])
     return results
 
 
-def group_of(label: Label, balance: Sequence[str]) -> tuple[str, ...]:
+def group_of(label: LabelCandidate, balance: Sequence[str]) -> tuple[str, ...]:
     """What a label counts as, by the names of `balance`."""
     values = {
         "source": label.source,

@@ -26,11 +26,11 @@ from audiomill.errors import InputError, UsageError
 from audiomill.models.ctc.spelling import user_lines
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
-from audiomill.text.calibrate import reliability, written
+from audiomill.text.calibrate import calibration_json, reliability
 from audiomill.text.normalize import units_of
 from audiomill.text.scripts import units
 from audiomill.train.select.candidates import Candidates, calibrated, read_candidates
-from audiomill.train.select.exported import exported
+from audiomill.train.select.exported import export_clips
 from audiomill.train.select.held_out import HeldOut, read_held_out
 from audiomill.train.select.page import selection_page
 from audiomill.train.select.rules import (
@@ -45,7 +45,7 @@ from audiomill.train.select.rules import (
 )
 from audiomill.train.select.written import lhotse_cuts, manifest_lines
 
-SELECTED = pa.schema(
+_SELECTED = pa.schema(
     [
         ("id", pa.string()),
         ("recording_id", pa.string()),
@@ -71,11 +71,11 @@ SELECTED = pa.schema(
 )
 """A kept segment; a dropped one has `reason` and `detail` too. `reference`: text that came with the audio, if any: it is
 never used to select."""
-_DROPPED = pa.schema([*SELECTED, ("reason", pa.string()), ("detail", pa.string())])
+_DROPPED = pa.schema([*_SELECTED, ("reason", pa.string()), ("detail", pa.string())])
 _Report = dict[str, Any]
 
 
-def select(config: SelectJobConfig, console: Console) -> _Report:
+def select_labels(config: SelectJobConfig, console: Console) -> _Report:
     """Selects pseudo-labels.
 
     Args:
@@ -99,7 +99,7 @@ def select(config: SelectJobConfig, console: Console) -> _Report:
         candidates, calibration, fitted = calibrated(candidates, rules, options)
         about = {name: calibration[name] for name in ("num_segments", "wer", "error")}
         teachers = sorted({row["teacher"] for row in candidates.rows})
-        output.join("calibration.json").write(written(fitted, {**about, "teacher": teachers}))
+        output.join("calibration.json").write(calibration_json(fitted, {**about, "teacher": teachers}))
     held_out = read_held_out(rules.held_out, options) if rules.held_out else None
     verdicts = verdicts_of(candidates, rules, held_out)
     report = _report(candidates, verdicts, calibration)
@@ -241,14 +241,14 @@ def _write(candidates: Candidates, verdicts: Sequence[Verdict], output: Place, w
         for row, verdict in zip(candidates.rows, verdicts, strict=True)
         if verdict is not KEPT
     ]
-    output.join("selected.parquet").write(to_bytes(pa.Table.from_pylist(survivors, SELECTED)))
+    output.join("selected.parquet").write(to_bytes(pa.Table.from_pylist(survivors, _SELECTED)))
     output.join("dropped.parquet").write(to_bytes(pa.Table.from_pylist(lost, _DROPPED)))
-    named = exported(survivors, output) if with_audio else survivors
+    named = export_clips(survivors, output) if with_audio else survivors
     output.join("manifest.jsonl").write(manifest_lines(named))
     output.join("cuts.jsonl.gz").write(lhotse_cuts(named))
 
 
-def report_lines(report: _Report, output: str) -> list[str]:
+def selection_lines(report: _Report, output: str) -> list[str]:
     """The end of a selection, for people."""
     expected = "" if report["expected_wer"] is None else f", expected WER {100 * report['expected_wer']:.1f}%"
     true = (

@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import InputError, UsageError
-from audiomill.models.codes.unit_tokens import Joint, UnitVocabulary, joined, without_repeats
+from audiomill.models.codes.unit_tokens import Joint, UnitVocabulary, deduplicate_codes, joint_codes
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.spoken_text import Text
 
 TOKENS, ROWS = "tokens.int32", "sequences.parquet"
 SEQUENCE = pa.schema([("offset", pa.int64()), ("num_tokens", pa.int64()), ("num_samples", pa.int64())])
-COLUMNS = ["segment_id", "model", "quantizer", "codebook", "num_entries", "codes", "durations"]
+_COLUMNS = ["segment_id", "model", "quantizer", "codebook", "num_entries", "codes", "durations"]
 MAX_JOINT_BITS = 62
 
 
-class Kind(NamedTuple):
+class CodeKind(NamedTuple):
     """Which codes the tables hold: `quantizer` of `model`, `num_codebooks` of `num_entries` each."""
 
     model: str
@@ -83,7 +83,7 @@ class Sequences:
         return self._tokens[offset : offset + count]
 
 
-def kind_of(places: Sequence[Place], quantizer: str | None) -> Kind:
+def code_kind(places: Sequence[Place], quantizer: str | None) -> CodeKind:
     """Which codes the tables hold.
 
     Raises:
@@ -118,13 +118,13 @@ def kind_of(places: Sequence[Place], quantizer: str | None) -> Kind:
             f"codes of {name}: {num_codebooks} codebooks of {num_entries} entries have too many combinations to be tokens; expected "
             "fewer, encode with --codebooks 2"
         )
-    return Kind(model, name, num_codebooks, num_entries)
+    return CodeKind(model, name, num_codebooks, num_entries)
 
 
-def _segments(places: Sequence[Place], kind: Kind) -> Iterator[Joint]:
+def _segments(places: Sequence[Place], kind: CodeKind) -> Iterator[Joint]:
     """joint_F of every segment, in the order of the tables."""
     for place in places:
-        for _, codes in ledger.each_part(place, "codes", COLUMNS):
+        for _, codes in ledger.each_part(place, "codes", _COLUMNS):
             mine = pc.and_(
                 pc.equal(codes.column("quantizer"), kind.quantizer), pc.equal(codes.column("model"), kind.model)
             )
@@ -133,7 +133,7 @@ def _segments(places: Sequence[Place], kind: Kind) -> Iterator[Joint]:
             for row in range(0, len(ids), kind.num_codebooks):
                 rows = range(row, row + kind.num_codebooks)
                 assert len({ids[each] for each in rows}) == 1, "codebooks of a segment stand together"
-                yield joined(np.stack([_frames(codes, each) for each in rows]), kind.num_entries)
+                yield joint_codes(np.stack([_frames(codes, each) for each in rows]), kind.num_entries)
 
 
 def _frames(codes: pa.Table, row: int) -> NDArray[np.uint16]:
@@ -153,7 +153,7 @@ def _frames(codes: pa.Table, row: int) -> NDArray[np.uint16]:
     return result if durations is None else np.repeat(result, np.asarray(durations))
 
 
-def counted(places: Sequence[Place], kind: Kind) -> Counter[int]:
+def count_codes(places: Sequence[Place], kind: CodeKind) -> Counter[int]:
     """Frames of each joint code."""
     result: Counter[int] = Counter()
     for joint_F in _segments(places, kind):
@@ -162,7 +162,7 @@ def counted(places: Sequence[Place], kind: Kind) -> Counter[int]:
     return result
 
 
-def check_use(counts: Counter[int], kind: Kind) -> None:
+def check_use(counts: Counter[int], kind: CodeKind) -> None:
     """Raises UsageError for codes that tell nothing."""
     total, most = sum(counts.values()), max(counts.values(), default=0)
     if len(counts) < 2:
@@ -172,9 +172,9 @@ def check_use(counts: Counter[int], kind: Kind) -> None:
         )
 
 
-def written(
+def write_sequences(
     places: Sequence[Place],
-    kind: Kind,
+    kind: CodeKind,
     vocabulary: UnitVocabulary,
     folder: Path,
     hop: int,
@@ -201,7 +201,9 @@ def written(
     offset = dropped = 0
     with (folder / TOKENS).open("wb") as file:
         for joint_F in _segments(places, kind):
-            joint_L, lasting_L = without_repeats(joint_F) if deduplicate else (joint_F, np.ones(len(joint_F), np.int64))
+            joint_L, lasting_L = (
+                deduplicate_codes(joint_F) if deduplicate else (joint_F, np.ones(len(joint_F), np.int64))
+            )
             tokens_L = vocabulary.tokens(joint_L)
             for start in range(0, len(tokens_L), window):
                 piece = tokens_L[start : start + window]

@@ -14,10 +14,10 @@ from audiomill.config.fields import result_fields
 from audiomill.config.train import UNITS
 from audiomill.config.train_unit_lm import TrainUnitsConfig, UnitsConfig
 from audiomill.errors import UsageError
-from audiomill.models.checkpoint import Checkpoint, fingerprint
+from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint
 from audiomill.models.codes.unit_plan import MIN_TOKENS, UnitPlan
 from audiomill.models.codes.unit_settings import ENCODER, UnitSettings
-from audiomill.models.codes.unit_tokens import vocabulary_of
+from audiomill.models.codes.unit_tokens import unit_vocabulary
 from audiomill.models.device import resolve_device
 from audiomill.models.family import CODES, has_files
 from audiomill.models.vectors.frozen_encoder import found_encoder
@@ -28,13 +28,21 @@ from audiomill.storage.urls import absolute
 from audiomill.train.fit.finetune import PreparedTraining, Report, carried_out, given_back
 from audiomill.train.fit.launch import Training, load_learner
 from audiomill.train.fit.output_lock import claim
-from audiomill.train.unit_lm.sequences import Kind, Sequences, check_use, counted, kept, kind_of, written
+from audiomill.train.unit_lm.sequences import (
+    CodeKind,
+    Sequences,
+    check_use,
+    code_kind,
+    count_codes,
+    kept,
+    write_sequences,
+)
 
 _EDGES = 2
 """Tokens around a sequence: its start and its end."""
 
 
-def train_unit_lm(config: TrainUnitsConfig, console: Console) -> Report:
+def train_unit_model(config: TrainUnitsConfig, console: Console) -> Report:
     """Trains a language model over codes; the same call again goes on where it was, or does nothing.
 
     Args:
@@ -60,12 +68,17 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
     places = [Place(absolute(each), units.storage_options) for each in config.inputs]
     if not places:
         raise UsageError("no inputs: expected outputs of `audiomill encode`")
-    kind = kind_of(places, units.quantizer)
+    kind = code_kind(places, units.quantizer)
     coder, hop = _coder(units, kind, places)
     output.mkdir(parents=True, exist_ok=True)
     is_new_folder = not (output / "run.json").exists()
     made_by = _codebook_print(units, kind, places)
-    fields = {**result_fields(config), "inputs": list(config.inputs), "model": fingerprint(coder), "codebook": made_by}
+    fields = {
+        **result_fields(config),
+        "inputs": list(config.inputs),
+        "model": checkpoint_fingerprint(coder),
+        "codebook": made_by,
+    }
     claim(output, fields, "train-unit-lm")
     if (output / "result.json").exists():
         return {**json.loads((output / "result.json").read_text()), "is_new": False}
@@ -92,7 +105,7 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
     return PreparedTraining(training, load_learner(training, resolve_device(units.device)), [], message)
 
 
-def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpoint, int]:
+def _coder(units: UnitsConfig, kind: CodeKind, places: list[Place]) -> tuple[Checkpoint, int]:
     """The checkpoint that made the codes, and its hop.
 
     Raises:
@@ -106,7 +119,7 @@ def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpo
         raise UsageError(f"{error}{hint}") from error
     if CODES not in result.gives:
         raise UsageError(f"--model {name}: gives no codes; expected the checkpoint that made them")
-    coder_hash = fingerprint(result)
+    coder_hash = checkpoint_fingerprint(result)
     for place in places:
         made_by = ledger.claim_of(place).get("results", {}).get("model")
         if isinstance(made_by, str) and made_by != coder_hash:
@@ -127,7 +140,7 @@ def _coder(units: UnitsConfig, kind: Kind, places: list[Place]) -> tuple[Checkpo
 
 
 def _sequences(
-    units: UnitsConfig, kind: Kind, coder: Checkpoint, hop: int, places: list[Place], folder: Path, quiet: Console
+    units: UnitsConfig, kind: CodeKind, coder: Checkpoint, hop: int, places: list[Place], folder: Path, quiet: Console
 ) -> tuple[Sequences, dict[str, Any]]:
     """Written, or those of an earlier run; and what people are told of them."""
     note = folder / "told.json"
@@ -136,19 +149,19 @@ def _sequences(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     quiet.print("reading codes", highlight=False)
-    counts = counted(places, kind)
+    counts = count_codes(places, kind)
     check_use(counts, kind)
     if max(counts.values()) < units.min_count:
         raise UsageError(
             f"--min-count {units.min_count}: the most frequent code has {max(counts.values())} frames; expected no more than that"
         )
-    made = vocabulary_of(counts, kind.num_codebooks, kind.num_entries, units.min_count, units.max_vocabulary)
+    made = unit_vocabulary(counts, kind.num_codebooks, kind.num_entries, units.min_count, units.max_vocabulary)
     codebook = _codebook(units, folder)
     made.vocabulary.save(folder)
     files = coder.path if has_files(coder.name) and Path(coder.name).exists() else None
     settings = UnitSettings(
         encoder=coder.name if files is None else name_of(files, ENCODER),
-        encoder_fingerprint=fingerprint(coder),
+        encoder_fingerprint=checkpoint_fingerprint(coder),
         quantizer=kind.quantizer,
         has_codebook=codebook is not None,
         num_codebooks=kind.num_codebooks,
@@ -161,7 +174,7 @@ def _sequences(
         for name in ("width", "depth", "heads", "max_positions", "dropout", "mask_start", "mask_span")
     }
     UnitPlan(settings=settings, encoder_files=files, codebook=codebook, **own_items).save(folder)
-    sequences, short = written(
+    sequences, short = write_sequences(
         places, kind, made.vocabulary, folder, hop, units.deduplicate, units.max_positions - _EDGES, MIN_TOKENS
     )
     if not len(sequences):
@@ -176,7 +189,7 @@ def _sequences(
     return sequences, messages
 
 
-def _codebook_print(units: UnitsConfig, kind: Kind, places: list[Place]) -> str | None:
+def _codebook_print(units: UnitsConfig, kind: CodeKind, places: list[Place]) -> str | None:
     """Fingerprint of the codebook file, None without one.
 
     Raises:
@@ -211,7 +224,7 @@ def _codebook(units: UnitsConfig, folder: Path) -> str | None:
     return str(folder / "codebook.safetensors")
 
 
-def report_lines(report: Report, output: str) -> list[str]:
+def unit_lm_lines(report: Report, output: str) -> list[str]:
     """The end of a training, for people."""
     output = output.rstrip("/")
     if not report["is_new"]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audiomill.config.search import SearchConfig
-from audiomill.models.ctc.context import Context, Prefix, Weights
+from audiomill.models.ctc.context import Context, FusionWeights, Prefix
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
 from audiomill.models.ctc.pieces import mark_of
@@ -40,7 +40,7 @@ class Fusion:
     def __init__(self, pieces: Sequence[str], config: SearchConfig, lm: Any | None, rescorer: Rescorer | None) -> None:
         vocabulary = CtcVocabulary(tuple(pieces), blank=-1, delimiter=NO_DELIMITER, mark=mark_of(pieces))
         for_words = (config.word_insertion_score, config.unk_score) if lm is not None else (0.0, 0.0)
-        self._context = Context(vocabulary, Weights(config.lm_weight, *for_words), lm)
+        self._context = Context(vocabulary, FusionWeights(config.lm_weight, *for_words), lm)
         self._begins_V = torch.tensor([vocabulary.begins_word(piece) for piece in pieces]).double()
         self.coverage_score, self.num_best, self._rescorer = config.coverage_score, config.num_best, rescorer
         self._rescore_weight = config.rescore_weight

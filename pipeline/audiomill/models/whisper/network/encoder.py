@@ -14,7 +14,7 @@ SCORES_IN_CACHE, FRAMES_IN_CACHE = 1_000_000, 250
 """What is computed at once on CPU, so that it stays in the caches: attention scores, frames of the wide layers."""
 
 
-def encode(weights: EncoderWeights, mel_BMF: Tensor, hidden_states: Collection[int] = ()) -> dict[int, Tensor]:
+def run_encoder(weights: EncoderWeights, mel_BMF: Tensor, hidden_states: Collection[int] = ()) -> dict[int, Tensor]:
     """Hidden states with half as many frames as `mel_BMF`.
 
     Args:

@@ -61,7 +61,7 @@ def encoder_weights(encoder: Any, precision: str) -> EncoderWeights:
     )
 
 
-def decoder_weights(model: Any, precision: str) -> DecoderWeights:
+def whisper_decoder(model: Any, precision: str) -> DecoderWeights:
     """Of a `WhisperForConditionalGeneration`.
 
     On CPU the decoder has no bf16: its sums depend on how many rows a product has (the encoder's rows go alone).
