@@ -31,8 +31,8 @@ from audiomill import schema
 from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
-from tests.faulty_proxy import FaultyProxy
-from tests.object_store import s3_server
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.object_store import s3_server
 
 VICTIMS = ("node", "actor", "driver")
 PART_S = 60.0

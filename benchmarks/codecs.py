@@ -48,8 +48,8 @@ from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
 from audiomill.runs.job import run_job
 from benchmarks.record import save
-from tests.codec_checkpoints import save_encodec, save_mimi, save_xcodec
-from tests.synth import save_ctc_checkpoint
+from tests.support.codec_checkpoints import save_encodec, save_mimi, save_xcodec
+from tests.support.synth import save_ctc_checkpoint
 
 PADDED_BATCH = 8
 AUDIO = (".wav", ".flac", ".mp3", ".ogg")

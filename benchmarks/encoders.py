@@ -35,7 +35,7 @@ from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features, settled_precision
 from audiomill.models.task import TaskSpec
 from benchmarks.record import save
-from tests.encoder_checkpoints import ENCODERS, save_transducer
+from tests.support.encoder_checkpoints import ENCODERS, save_transducer
 
 RATE, PADDED_BATCH = 16_000, 8
 AUDIO = (".wav", ".flac", ".mp3", ".ogg")

@@ -28,7 +28,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
-from tests.synth import cutting
+from tests.support.synth import cutting
 
 STAGES = ("read", "decode", "resample", "segment")
 DISPATCH_S = 0.03

@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from audiomill_jobs.install.demo import english_clips, whisper_folder
-from tests.command_line import in_process
-from tests.jobs_by_hand import loaded
-from tests.object_store import s3_server
-from tests.scale import daily
-from tests.synth import CTC_FAMILIES, save_ctc_checkpoint
+from tests.support.command_line import in_process
+from tests.support.jobs_by_hand import loaded
+from tests.support.object_store import s3_server
+from tests.support.scale import daily
+from tests.support.synth import CTC_FAMILIES, save_ctc_checkpoint
 
 settings.register_profile("shared machines are slow at times", deadline=None, max_examples=daily(40, 100))
 settings.load_profile("shared machines are slow at times")
 
 
 LONGEST_FIRST = (
-    "test_train", "test_laws", "cluster/test_on_ray", "test_gates", "test_wav2vec2", "test_run_yaml", "test_whisper_engine",
-    "test_whisper", "test_watch", "test_self_training", "test_frames",
+    "train/test_train", "runs/test_laws", "cluster/test_on_ray", "models/test_temperature_fallback", "models/test_wav2vec2", "jobs/test_run_yaml",
+    "models/test_whisper_engine", "models/test_whisper", "watch/test_watch", "train/test_self_training", "models/test_frames",
 )  # fmt: skip
 """Files that take longest: two processes end at the same time if these begin first."""
 
@@ -138,8 +138,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 @pytest.fixture(scope="session")
 def tone_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with labelled/, dev/, config/ and model/: a small model trained to read the language of tones."""
-    from tests.tone_language import save_config, write_corpus
-    from tests.training import trained
+    from tests.support.tone_language import save_config, write_corpus
+    from tests.support.training import trained
 
     def make(root: Path) -> None:
         write_corpus(root / "labelled", range(60))

@@ -16,10 +16,10 @@ import pytest
 from audiomill.models.family import families
 from audiomill.models.model_table import model_page
 from audiomill.tables.outputs import DOCUMENTED
-from tests.command_line import command_of, in_process
-from tests.language_models import save_language_model
-from tests.synth import save_ctc_checkpoint
-from tests.tone_language import WORDS, write_corpus
+from tests.support.command_line import command_of, in_process
+from tests.support.language_models import save_language_model
+from tests.support.synth import save_ctc_checkpoint
+from tests.support.tone_language import WORDS, write_corpus
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}

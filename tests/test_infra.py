@@ -20,7 +20,7 @@ from audiomill.config.jobs import RunConfig
 from audiomill.watch.meter import METRICS
 from audiomill_jobs.options import checked_values
 from audiomill_jobs.process.run import tasks_of
-from tests.command_line import JOB_NAMES, command_of
+from tests.support.command_line import JOB_NAMES, command_of
 
 ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"
@@ -327,7 +327,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
 def test_an_array_of_four_makes_one_output_and_lost_tasks_are_submitted_again(
     slurm: dict[str, str], tmp_path: Path, voices: Any
 ) -> None:
-    from tests.synth import encode
+    from tests.support.synth import encode
 
     (tmp_path / "in").mkdir()
     for number in range(12):

@@ -19,8 +19,8 @@ import pytest
 
 import audiomill
 from audiomill_jobs.main import JOBS
-from tests.command_line import JOB_NAMES, command_of
-from tests.synth import encode, noise
+from tests.support.command_line import JOB_NAMES, command_of
+from tests.support.synth import encode, noise
 
 ROOT = Path(__file__).parent.parent
 ESCAPE = "\x1b["

@@ -21,12 +21,7 @@ from audiomill.config.jobs import KmeansJobConfig
 from audiomill.models.codes.codebooks import read_codebook
 from audiomill.runs.kmeans import fit_codebook
 from audiomill.storage.fs import Place
-from tests import corpus
-from tests.codec_checkpoints import save_mimi
-from tests.jobs_by_hand import check_accounts, part_files, rows, run
-from tests.scale import daily
-from tests.synth import RATE, encode
-from tests.test_faults import (
+from tests.runs.test_faults import (
     ALL_APART,
     ALL_AT_ONCE,
     FAULTS,
@@ -37,6 +32,11 @@ from tests.test_faults import (
     reasons,
     write_faults,
 )
+from tests.support import corpus
+from tests.support.codec_checkpoints import save_mimi
+from tests.support.jobs_by_hand import check_accounts, part_files, rows, run
+from tests.support.scale import daily
+from tests.support.synth import RATE, encode
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

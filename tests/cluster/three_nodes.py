@@ -13,7 +13,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from ray.cluster_utils import Cluster
 
-from tests.jobs_by_hand import run
+from tests.support.jobs_by_hand import run
 
 
 def kill_when_busy(cluster: Any, node: Any, output: Path) -> None:
