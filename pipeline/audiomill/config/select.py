@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from audiomill.config.defaults import REPEATING_RATIO
+from audiomill.config.defaults import REPEATING_RATIO, WINDOW_S
 from audiomill.config.fields import Validated, option
 from audiomill.errors import UsageError
 
@@ -65,7 +65,7 @@ class SelectConfig(Validated):
     min_chars_per_second: float = option(0.5, "Slower texts have left something out.", results=True)
     max_chars_per_second: float = option(40.0, "Faster texts were not said.", results=True)
     min_segment_seconds: float = option(0.1, "Shorter segments are dropped.", results=True)
-    max_segment_seconds: float = option(30.0, "Longer segments are dropped.", results=True)
+    max_segment_seconds: float = option(WINDOW_S, "Longer segments are dropped.", results=True)
     languages: str | None = option(None, "Language codes to keep, by comma.", results=True)
     min_language_probability: float = option(0.5, "Where the language was detected.", results=True)
     script: str | None = option(

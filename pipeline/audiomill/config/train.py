@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from audiomill.config.defaults import WINDOW_S
 from audiomill.config.fields import Validated, flag, option
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import UsageError
@@ -191,7 +192,7 @@ class TrainConfig(Validated):
     batch_seconds: float = option(100.0, "Padded audio seconds a batch; clips of like length share one.", results=True)
     gradient_accumulation_steps: int = option(1, "Batches an update, on each worker.", results=True)
     min_clip_seconds: float = option(0.1, "Shorter clips are dropped.", results=True)
-    max_clip_seconds: float = option(30.0, "Longer clips are dropped.", results=True)
+    max_clip_seconds: float = option(WINDOW_S, "Longer clips are dropped.", results=True)
     freeze_feature_encoder: bool = option(
         True,
         "Leave the convolutions as they are (trained all the same with --from-scratch and pretrain).",

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomill.audio.clock import samples_from_seconds
 from audiomill.errors import UsageError
 
 CENTRE_SHARE = 0.34 / 0.48
@@ -46,7 +47,7 @@ class VoiceSpan(NamedTuple):
 LEAST_SHARE = 0.1
 """Of all speech, in a short recording: a few seconds may be half of it."""
 NOWHERE = VoiceSpan(0, 0, 0)
-FARTHEST = 10 * 16_000
+FARTHEST = samples_from_seconds(10.0)
 """Samples from the start of one to that of another that may overlap it."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.tables.result import unpack
 
 
@@ -37,7 +38,7 @@ def sample_of(result: pa.Table, seed: int, below: float) -> pa.Table:
         {
             "part": pa.array([row["part"]], pa.int32()),
             "is_last": [row["last"]],
-            "audio_s": [sum(ending["num_samples"] for ending in row["endings"]) / 16_000],
+            "audio_s": [sum(ending["num_samples"] for ending in row["endings"]) / MODEL_SAMPLE_RATE],
             "rejections": [json.dumps(Counter(r["reason"] for r in row["rejections"]))],
             "priorities": pa.LargeListArray.from_arrays([0, sum(map(len, priorities))], np.concatenate(priorities)),
             "values": pa.LargeListArray.from_arrays([0, sum(map(len, values))], np.concatenate(values)),

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.config.defaults import WINDOW_S
 from audiomill.models.base import Parity
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.speakers.diarizer import FrameClassifier
 
 _HOP = 160
-_WINDOW = 30 * MODEL_SAMPLE_RATE
+_WINDOW = samples_from_seconds(WINDOW_S)
 _LEAST_SAMPLES = 1600
 _THRESHOLD = 0.5
 """Of a speaker's probability, as in the model's own processor."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Prediction, Readout, RequestedOutputs, Transcript, Utterance
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import Encoder, encoder_network
@@ -116,7 +117,7 @@ class EncoderDecoder(EncodingModel):
         """Utterances that are encoded together: on a CPU each alone, as a row's numbers then cannot depend on others."""
         if self._network.model.device.type == "cpu":
             return waiting[:1]
-        most, count = self._encoded_at_once_s * 16_000, 1
+        most, count = self._encoded_at_once_s * MODEL_SAMPLE_RATE, 1
         while count < len(waiting) and (count + 1) * max(len(u.pcm_T) for u in waiting[: count + 1]) <= most:
             count += 1
         return waiting[:count]

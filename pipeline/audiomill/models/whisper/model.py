@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.config.defaults import WINDOW_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import (
     Aligner,
@@ -57,7 +58,7 @@ from audiomill.models.whisper.whisper_parity import whisper_parity
 from audiomill.models.whisper.words import words_of
 from audiomill.text.scripts import units
 
-WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
+WINDOW_SAMPLES = samples_from_seconds(WINDOW_S)
 CONTEXT_MARGIN_S = 1.0
 CONTEXT_FLOOR_S, CONTEXT_STEP_S = {"cpu": 8.0, "cuda": 10.0}, {"cpu": 2.0, "cuda": 5.0}
 """Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much. A GPU decodes rows

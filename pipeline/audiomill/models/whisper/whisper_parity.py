@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.config.defaults import WINDOW_S
 from audiomill.models.base import Parity, Utterance, stack_rows
 from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, feature_extractor, relative
 from audiomill.models.vectors.forward_hooks import without_layers_above
@@ -17,7 +18,7 @@ from audiomill.models.whisper.encode_decode import WhisperWeights
 from audiomill.models.whisper.network.encoder import run_encoder
 from audiomill.models.whisper.parts import transformers_parts
 
-_WINDOW_SAMPLES = 30 * MODEL_SAMPLE_RATE
+_WINDOW_SAMPLES = samples_from_seconds(WINDOW_S)
 
 
 def whisper_parity(folder: Path, model: Any, weights: WhisperWeights, utterance: Utterance) -> Parity:

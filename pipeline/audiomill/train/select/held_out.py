@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.fingerprint import sound_fingerprint
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.storage import ledger
@@ -78,6 +79,6 @@ def _read_inputs(
         for at, row in enumerate(held.table.to_pylist()):
             recordings.add((row["source"], row["member"]))
             file_hashes.append(sound_fingerprint(held.pcm(at)))
-            lengths.append(row["num_samples"] / 16_000)
+            lengths.append(seconds_from_samples(row["num_samples"]))
             for language in (None, "en"):
                 texts |= {plain(row["text"], language)} if row["text"] else set()

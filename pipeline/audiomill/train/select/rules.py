@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from audiomill.config.defaults import REPEATING_RATIO
 from audiomill.text.normalize import normalizer, units_of
 from audiomill.text.scripts import scripts_of, units
 
@@ -67,7 +68,7 @@ class Rules:
     max_segment_wer: float | None = None
     max_fallback_level: int = 127
     allow_failed_checks: bool = False
-    max_compression_ratio: float = 2.4
+    max_compression_ratio: float = REPEATING_RATIO
     max_repeats: int = 4
     min_chars_per_second: float = 0.0
     max_chars_per_second: float = 1e9

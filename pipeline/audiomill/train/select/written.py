@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-RATE = 16_000
+from audiomill.audio.clock import MODEL_SAMPLE_RATE
+
 PASSED_ON = ("id", "member", "language", "speaker", "teacher", "expected_wer", "confidence")
 
 
@@ -60,8 +61,8 @@ def _cuts(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             "recording": {
                 "id": row["recording_id"],
                 "sources": [{"type": "file", "channels": [channel], "source": audio_path(row)}],
-                "sampling_rate": RATE,
-                "num_samples": round(stop * RATE),
+                "sampling_rate": MODEL_SAMPLE_RATE,
+                "num_samples": round(stop * MODEL_SAMPLE_RATE),
                 "duration": stop,
             },
             "custom": {"expected_wer": row["expected_wer"], "confidence": row["confidence"], "teacher": row["teacher"]},
