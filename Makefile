@@ -34,7 +34,7 @@ $(READY): pyproject.toml infra/constraints.txt infra/demo-packages.txt
 # Versions of everything in the images.
 lock:
 	$(PYTHON) -m pip install --dry-run --ignore-installed --quiet --report - --constraint infra/constraints.txt \
-	    '.[s3,gcs,azure,lm,otel]' | $(PYTHON) infra/lock.py
+	    '.[s3,gcs,azure,lm,otel,trace]' | $(PYTHON) infra/lock.py
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

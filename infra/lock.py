@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HEADER = """\
-# Every package of the images, at one version: the closure of pyproject.toml with the extras s3, gcs, azure, lm and otel
+# Every package of the images, at one version: the closure of pyproject.toml with the extras s3, gcs, azure, lm, otel and trace
 # under infra/constraints.txt, for Python 3.11 on Linux. CUDA packages are pinned by torch itself. Made by `make lock`.
 """
 

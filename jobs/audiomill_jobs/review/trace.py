@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import click
 
 from audiomill.config.jobs import TraceConfig
+from audiomill.errors import UsageError
 from audiomill_jobs.options import JobCommand, config_from, with_options
 from audiomill_jobs.quiet import quiet_libraries
 
@@ -28,6 +30,8 @@ def trace(file: str, config_file: str | None, **flags: Any) -> None:
     speech LLM what its projector makes of the encoder's frames, and the language model's first choices; each with
     its shape and rate: one HTML page (OUTPUT/index.html) and PNG files.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("trace draws with matplotlib: pip install 'audiomill[trace]'")
     from audiomill.report.trace.page import write_page
     from audiomill.report.trace.steps import trace_recording as follow
     from audiomill.storage.fs import Place

@@ -9,12 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import matplotlib
 from rich.console import Console
 
 from audiomill.watch.progress import duration_text
 
-matplotlib.use("Agg")
 METRICS_FILE = "metrics.jsonl"
 NOT_DRAWN = ("update", "num_updates", "epoch", "samples")
 SPOKEN_EVERY_S = 10.0
