@@ -25,10 +25,10 @@ from audiomill.config.defaults import INT8, INT8_WEIGHT7
 from audiomill.models.seq2seq.cross_attention_cache import cross_kv
 from audiomill.models.seq2seq.kv_cache import KVCache
 from audiomill.models.whisper.encode_decode import WhisperWeights, weights_of
+from audiomill.models.whisper.folder import tokenizer_of
 from audiomill.models.whisper.model import short_context
 from audiomill.models.whisper.network.encoder import run_encoder
 from audiomill.models.whisper.parts import whisper_parts
-from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import tokens_of
 from benchmarks.real_speech import CLIP_S, read_corpus
 from benchmarks.record import save

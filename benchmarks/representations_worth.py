@@ -32,7 +32,7 @@ from audiomill.models.device import usable_cores
 from audiomill.models.feature_ctc.feature_head import FeatureHead
 from audiomill.models.vectors.frozen_encoder import found_encoder, loaded_encoder
 from audiomill.models.vectors.layer_weights import UNIFORM, read_layer_weights
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 from audiomill.text.wer import score_pair
 from benchmarks.real_speech import CLIP_S, read_corpus
 from benchmarks.record import save

@@ -27,9 +27,8 @@ from rich.console import Console
 from audiomill.config.train import FinetuneConfig, TrainOutputConfig
 from audiomill.text.bootstrap import paired_bootstrap
 from audiomill.train.fit.finetune import train_model
-from audiomill.train.loop.scoring import _edits, scored
 from audiomill.train.loop.self_training import _transcribe, round_config, run_self_training
-from audiomill.train.loop.verdicts import best_of
+from audiomill.train.loop.verdicts import _edits, best_of, scored
 from benchmarks.record import save
 
 SHAPE = {

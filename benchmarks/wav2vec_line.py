@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from audiomill.train.loop.scoring import scored
+from audiomill.train.loop.verdicts import scored
 from benchmarks.record import save
 from benchmarks.self_training import recordings
 from benchmarks.speech_llm import RATE, TEST_SPEAKER, wave_of

@@ -37,7 +37,7 @@ MAX_FOLDER_FILES = 20
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 MAY_REPEAT = {"__init__", "family", "model", "learner", "page"}
 TORCH_ROOMS = (
-    "audiomill.models", "audiomill.train.fit", "audiomill.tables.reader", "audiomill.tables.collate", "audiomill.runs.on_ray", "audiomill.resynthesis.quality",
+    "audiomill.models", "audiomill.train.fit", "audiomill.tables.reader", "audiomill.tables.reader", "audiomill.runs.on_ray", "audiomill.resynthesis.quality",
 )  # fmt: skip
 
 

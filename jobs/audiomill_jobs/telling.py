@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 from rich.console import Console
 
 from audiomill.config.jobs import JobConfig
-from audiomill_jobs.quiet import quiet_libraries
+
+
+@contextlib.contextmanager
+def quiet_libraries(verbose: bool) -> Iterator[None]:
+    """Keeps descriptor 2 to ourselves: `sys.stderr` still reaches the user, C libraries reach nothing."""
+    if verbose:
+        yield
+        return
+    sys.stderr.flush()
+    saved_stderr, ours = os.dup(2), sys.stderr
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)
+    os.close(silent)
+    sys.stderr = os.fdopen(os.dup(saved_stderr), "w", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved_stderr, 2)
+        os.close(saved_stderr)
+        sys.stderr = ours
+
 
 EXIT_REJECTIONS = 3
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomill.audio.cutting.segment import ContextWindows, QuietWindows, SegmentSpec, SpeechSpans
-from audiomill.audio.cutting.spans import Span
+from audiomill.audio.cutting.stream_chunks import Span
 from audiomill.audio.vad import FRAME_SAMPLES
 from tests.support.synth import cutting
 

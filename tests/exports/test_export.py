@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from audiomill.exports.file_names import file_names as _names
+from audiomill.exports.transcript_files import file_names as _names
 from tests.support.jobs_by_hand import run
 from tests.support.synth import encode
 

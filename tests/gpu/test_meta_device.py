@@ -134,7 +134,7 @@ def random_decoder(kind: str) -> Any:
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 def test_other_decoders_stay_on_the_gpu_in_their_type(kind: str, precision: str) -> None:
     from audiomill.models.moonshine.moonshine_network import moonshine_decoder as of_moonshine
-    from audiomill.models.nemo_canary.canary_decoder import canary_decoder as of_canary
+    from audiomill.models.nemo_canary.canary_loading import canary_decoder as of_canary
 
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     model = on_gpu(random_decoder(kind), dtype)
@@ -173,7 +173,7 @@ def test_language_models_behind_audio_stay_on_the_gpu(precision: str) -> None:
 def test_log_mels_and_a_conformer_over_them_stay_on_the_gpu(dtype: torch.dtype) -> None:
     from transformers import ParakeetEncoder, ParakeetEncoderConfig, ParakeetFeatureExtractor
 
-    from audiomill.models.fastconformer.nemo_mel import NemoLogMel
+    from audiomill.models.fastconformer.fast_conformer import NemoLogMel
 
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     config = ParakeetEncoderConfig(**shape, num_mel_bins=80, subsampling_conv_channels=16)

@@ -21,8 +21,7 @@ from audiomill.models.ctc.context import Context, FusionWeights
 from audiomill.models.ctc.emissions import dequantize_logprobs, quantize_logprobs, top_tokens
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
-from audiomill.models.ctc.spelling import spelled, words_of_lexicon
-from audiomill.models.ctc.token_trie import TokenTrie
+from audiomill.models.ctc.spelling import TokenTrie, spelled, words_of_lexicon
 from audiomill.storage.fs import Place
 
 LETTERS = CtcVocabulary(("_", "|", "a", "b"), 0, "|")

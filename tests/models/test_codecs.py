@@ -18,7 +18,7 @@ from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import CodesRequest, Utterance
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.codecs import windows
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from tests.support.codec_checkpoints import CODECS, save_dac
 from tests.support.jobs_by_hand import check_accounts, loaded, rows, run
 from tests.support.synth import RATE, encode, noise

@@ -13,7 +13,7 @@ import torch
 
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 from tests.models.test_checkpoints import save_multilingual
 from tests.support.jobs_by_hand import rows, run
 from tests.support.tone_language import RATE, save_config, sentence, spoken

@@ -31,9 +31,9 @@ from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import InputError
 from audiomill.runs.job import run_job
 from audiomill.sources.listing import list_inputs
-from audiomill.stages import listed as stages
+from audiomill.stages import plan as stages
 from audiomill.storage.fs import Place
-from audiomill.storage.names import on_disk, readable
+from audiomill.storage.urls import on_disk, readable
 from tests.audio.test_audio import FIXED, cut, whole
 from tests.support.jobs_by_hand import check_accounts, rows, run
 from tests.support.synth import RATE, cutting, encode, encode_with_ffmpeg, noise, tar_bytes, tone

@@ -21,7 +21,7 @@ from rich.console import Console
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import LocalSpeaker, Utterance
 from audiomill.models.campplus.campplus_network import CamPlusPlus
-from audiomill.models.installed import installed_path
+from audiomill.models.locate import installed_path
 from audiomill.models.restricted_unpickler import checkpoint_tensors, names_tensor
 from audiomill.models.speakers.diarizer_family import embedder_of
 from audiomill.speakers.attribution import with_speakers

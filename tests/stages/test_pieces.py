@@ -20,9 +20,8 @@ from audiomill.models.ctc.context import Context, FusionWeights
 from audiomill.models.ctc.emissions import top_tokens
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary, FrameLabels, transcripts
 from audiomill.models.ctc.ngram import NgramModel
-from audiomill.models.ctc.pieces import BYTE_LEVEL, PIECE, join_pieces, mark_of, spelling
-from audiomill.models.ctc.spelling import pieces_of, spelled
-from audiomill.models.ctc.token_trie import TokenTrie
+from audiomill.models.ctc.spelling import TokenTrie, pieces_of, spelled
+from audiomill.models.ctc.word_pieces import BYTE_LEVEL, PIECE, join_pieces, mark_of, spelling
 from tests.models.test_beam import ARPA, all_texts, logprobs, searched
 
 PIECES = CtcVocabulary(("_", "▁a", "b", "▁ab"), 0, "|", mark=PIECE)

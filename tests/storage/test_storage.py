@@ -20,7 +20,7 @@ from audiomill.sources.entry import Entry
 from audiomill.sources.listing import list_inputs
 from audiomill.sources.shards import ShardReader
 from audiomill.sources.tar import Window
-from audiomill.stages import listed as stages
+from audiomill.stages import plan as stages
 from audiomill.stages.plan import assign_parts, header_durations, planned_table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, is_transient, remove_stale_temporaries, retried

@@ -95,7 +95,7 @@ def test_the_last_chunk_is_heard_whole_or_not(tones: Listener, talk: Any, tone_m
 
 def test_a_file_is_read_block_by_block_to_its_end(talk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it ends with a block, or a little behind one."""
-    from audiomill.config.stream import SourceConfig
+    from audiomill.config.stages import SourceConfig
     from audiomill.streams import sources
 
     monkeypatch.setattr(sources, "BLOCK_S", 1.0)

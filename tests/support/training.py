@@ -10,7 +10,7 @@ from rich.console import Console
 from audiomill.config.fields import build
 from audiomill.config.stages import PlanConfig
 from audiomill.config.train import FinetuneConfig, TrainConfig, TrainOutputConfig
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 from audiomill.train.fit.finetune import train_model
 
 QUICK = {"from_scratch": True, "batch_seconds": 8.0, "learning_rate": 4e-3, "mask_time_prob": 0.0, "device": "cpu"}

@@ -21,9 +21,8 @@ from audiomill.config.train import FinetuneConfig, LoopConfig, TrainConfig, Trai
 from audiomill.errors import UsageError
 from audiomill.storage.fs import Place
 from audiomill.train.fit.finetune import train_model
-from audiomill.train.loop.scoring import decided, scored
 from audiomill.train.loop.self_training import _transcribe, round_config, run_self_training
-from audiomill.train.loop.verdicts import best_of, why_ended
+from audiomill.train.loop.verdicts import best_of, decided, scored, why_ended
 from tests.support.command_line import in_process
 from tests.support.scale import daily
 from tests.support.tone_language import save_config, write_corpus

@@ -25,8 +25,8 @@ from audiomill.errors import ModelError, RunError, UsageError
 from audiomill.models.ctc.labels import form_of, label_vocabulary, num_frames_needed, plain_letters, save_tokenizer
 from audiomill.models.frames.masks import span_mask
 from audiomill.train.fit.batches import epoch_batches, updates
+from audiomill.train.fit.ema import rate_share
 from audiomill.train.fit.metrics_history import nothing_learnt
-from audiomill.train.fit.schedule import rate_share
 from tests.support.jobs_by_hand import loaded, rows, run
 from tests.support.scale import daily
 from tests.support.synth import RATE, save_ctc_checkpoint, tar_bytes

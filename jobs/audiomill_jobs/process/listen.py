@@ -9,10 +9,10 @@ from typing import Any
 import click
 import numpy as np
 
-from audiomill.config.stream import ListenConfig
+from audiomill.config.stages import ListenConfig
 from audiomill.errors import AudiomillError, RunError, UsageError
 from audiomill_jobs.options import JobCommand, config_from, with_options
-from audiomill_jobs.quiet import quiet_libraries
+from audiomill_jobs.telling import quiet_libraries
 
 EXAMPLES = """\
 Examples:

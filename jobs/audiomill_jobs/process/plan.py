@@ -13,7 +13,7 @@ from audiomill.config.forecast import UNSAID_OUTPUT, PlanJobConfig
 from audiomill.config.jobs import RunConfig
 from audiomill_jobs.options import JobCommand, checked_values, merged, with_options
 from audiomill_jobs.process.run import tasks_of
-from audiomill_jobs.quiet import quiet_libraries
+from audiomill_jobs.telling import quiet_libraries
 from audiomill_jobs.yaml_files import yaml_mapping
 
 EXAMPLES = """\

@@ -16,10 +16,9 @@ from click.core import ParameterSource
 
 from audiomill import schema
 from audiomill.errors import InputError, UsageError
-from audiomill.exports.file_names import file_names
 from audiomill.exports.shard_files import FORMATS
 from audiomill.exports.splits import BY_RECORDING
-from audiomill.exports.transcript_files import check_told, each_turns, file_of
+from audiomill.exports.transcript_files import check_told, each_turns, file_names, file_of
 from audiomill.exports.unit_files import Units, code_lines, format_line, write_units
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place

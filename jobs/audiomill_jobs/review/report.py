@@ -13,7 +13,7 @@ from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
 from audiomill.tables.chosen import check_chosen
 from audiomill_jobs.options import JsonMapping, WithExamples, transcript_option
-from audiomill_jobs.quiet import quiet_libraries
+from audiomill_jobs.telling import quiet_libraries
 
 EXAMPLES = """\
 Examples:

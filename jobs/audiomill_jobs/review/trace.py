@@ -10,7 +10,7 @@ import click
 from audiomill.config.jobs import TraceConfig
 from audiomill.errors import UsageError
 from audiomill_jobs.options import JobCommand, config_from, with_options
-from audiomill_jobs.quiet import quiet_libraries
+from audiomill_jobs.telling import quiet_libraries
 
 EXAMPLES = """\
 Examples:

@@ -10,8 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from audiomill.storage.fs import Place
-from audiomill.watch.follow import Follower, check_planned
-from audiomill.watch.inside import Inside
+from audiomill.watch.follow import Follower, Inside, check_planned
 from audiomill.watch.journal import PlainConsole
 from audiomill.watch.progress import audio_text, duration_text, inside_text
 from audiomill_jobs.options import JsonMapping, WithExamples

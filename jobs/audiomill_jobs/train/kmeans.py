@@ -9,7 +9,7 @@ from rich.console import Console
 
 from audiomill.config.jobs import KmeansJobConfig
 from audiomill_jobs.options import JobCommand, config_from, with_options
-from audiomill_jobs.quiet import quiet_libraries
+from audiomill_jobs.telling import quiet_libraries
 
 EXAMPLES = """\
 Examples:

@@ -12,7 +12,7 @@ from audiomill.config.train import SEQ2SEQ, LoopConfig, TrainConfig
 from audiomill.errors import UsageError
 from audiomill.models.new_models.named import SCHEME, is_new
 from audiomill_jobs.options import WithExamples, checked_values
-from audiomill_jobs.quiet import quiet_libraries
+from audiomill_jobs.telling import quiet_libraries
 from audiomill_jobs.yaml_files import yaml_mapping
 
 EXAMPLES = """\

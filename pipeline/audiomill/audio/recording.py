@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, resampled_length, samples_from_seconds
 from audiomill.audio.cutting.segment import Segmenter, SegmentSpec, segmenter
-from audiomill.audio.cutting.spans import Span
+from audiomill.audio.cutting.stream_chunks import Span
 from audiomill.audio.decode import open_audio
-from audiomill.audio.envelope import Envelope
 from audiomill.audio.forms import FormStream, Kept, missing
 from audiomill.audio.mixing import Mixing, mixing_of
 from audiomill.audio.opened import Audio
 from audiomill.audio.resample import resample
+from audiomill.audio.sound_measures import Envelope
 from audiomill.audio.vad import speech_samples, voiced_frames
 from audiomill.errors import RecordingRejected
 
@@ -51,7 +51,7 @@ class Cut(NamedTuple):
 
 class Ending(NamedTuple):
     """The account of a recording that was read to its end. Counts: samples at 16 kHz; `envelope`: a level for each
-    `envelope_s` seconds, see `audiomill.audio.envelope`; `notes`: what was done with unusual sound;
+    `envelope_s` seconds, see `audiomill.audio.sound_measures`; `notes`: what was done with unusual sound;
     `checksum`: CRC-32 of all samples."""
 
     origin: int

@@ -8,9 +8,8 @@ from typing import Any
 
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig, KmeansConfig, PicturesConfig
 from audiomill.config.run import EngineConfig, OutputConfig, WatchConfig
-from audiomill.config.sound import QualityConfig
 from audiomill.config.speakers import SpeakersConfig
-from audiomill.config.stages import ChunksConfig, DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
+from audiomill.config.stages import ChunksConfig, DecodeConfig, ModelConfig, PlanConfig, QualityConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
 
 

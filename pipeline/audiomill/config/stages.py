@@ -26,6 +26,28 @@ from audiomill.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
+class QualityConfig(Validated):
+    """How segments sound."""
+
+    COMMON = ("quality", "tagger")
+
+    quality: bool = option(
+        False,
+        "Table `quality`: noise, clipping, bandwidth, loudness, silence and DNSMOS of every segment (audiomill[quality]). Shown, never "
+        "filtered on: `select --where` and `export --where` do that.",
+        results=True,
+    )
+    dnsmos: bool = option(True, "With --quality: DNSMOS too, which costs most of it.", results=True)
+    tagger: str | None = option(
+        None, "With --quality: model that tags sound (AST), such as MIT/ast-finetuned-audioset-10-10-0.4593."
+    )
+    num_tags: int = option(5, "With --tagger: most probable tags of a segment.", results=True)
+
+    def check(self) -> None:
+        self.require_positive("num_tags")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanConfig(Validated):
     """How inputs become parts."""
 
@@ -190,3 +212,44 @@ class ModelConfig(Validated):
             raise UsageError(f"--memory-fraction {self.memory_fraction}: expected a share above 0, at most 1")
         if not (self.device in ("auto", "cpu", "cuda") or self.device.startswith("cuda:")):
             raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(Validated):
+    """Where audio comes from, and how fast."""
+
+    raw_rate: int | None = option(
+        None,
+        "The input is PCM without a header, at this rate [Hz].",
+        otherwise="16000 on standard input; files say it themselves",
+    )
+    raw_channels: int = option(1, "Channels of PCM without a header; they are mixed.")
+    raw_format: str = option(
+        "s16le", "Samples of PCM without a header.", choices=("s16le", "s32le", "f32le", "mulaw", "alaw")
+    )
+    simulate: str = option(
+        "off",
+        "Tell how late words came, and how they differ from those of the whole recording. realtime: play a file as it was "
+        "spoken; fast: without waiting, computing counted as if it had been.",
+        choices=("off", "realtime", "fast"),
+    )
+    language: str | None = option(
+        None, "Language code, for multilingual Whisper.", otherwise="it finds out, look by look"
+    )
+    storage_options: dict[str, Any] = option({}, "fsspec options as JSON, for URLs.")
+    verbose: bool = option(False, "Show what the libraries say.")
+
+    def check(self) -> None:
+        self.require_positive("raw_rate", "raw_channels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenConfig:
+    """`audiomill listen`: words while the audio comes."""
+
+    LEFT_OUT = frozenset(("batch_seconds",))
+
+    inputs: tuple[str, ...]
+    model: ModelConfig = ModelConfig()
+    chunks: ChunksConfig = ChunksConfig()
+    source: SourceConfig = SourceConfig()

@@ -39,8 +39,7 @@ from audiomill.runs.engine import open_engine
 from audiomill.runs.job import run_job
 from audiomill.runs.resolve_checkpoints import found_tasks
 from audiomill.runs.resolve_config import settle
-from audiomill.sources.entries import Entries
-from audiomill.sources.entry import Entry, Sidecar
+from audiomill.sources.entry import Entries, Entry, Sidecar
 from audiomill.sources.listing import Listing
 from audiomill.stages.cut import cut_part
 from audiomill.stages.sandbox import Decoder

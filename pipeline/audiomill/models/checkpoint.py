@@ -28,7 +28,7 @@ from audiomill.models.family import (
 )
 from audiomill.models.locate import NEMO, local_path
 from audiomill.models.model_table import needs_newer, told_unknown
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from audiomill.storage.once import once_per_content
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "model.bin")

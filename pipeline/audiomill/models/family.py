@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import Form
 from audiomill.config.text import TranscriptConfig
+from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.shape import Shape
-from audiomill.models.task import TaskSpec
-from audiomill.text.spoken_text import Text
+from audiomill.models.task import Shape, TaskSpec
+from audiomill.text.normalize import Text
 
 if TYPE_CHECKING:
     import torch
@@ -186,3 +186,15 @@ def objectives() -> dict[str, list[str]]:
         for objective in family.learners:
             results.setdefault(objective, []).append(family.name)
     return results
+
+
+def check_plain(model: str, text: TranscriptConfig) -> None:
+    """Raises ModelError for what only Whisper reads."""
+    asked = {"--prompt": text.prompt, "--suppress-numerals": text.suppress_numerals, "--pack": text.pack}
+    for option, value in asked.items():
+        if value:
+            raise ModelError(f"{option}: {model} does not read it, only Whisper does; leave it out")
+    if text.second_pass_model is not None and text.second_pass_threshold is None:
+        raise ModelError(
+            f"--second-pass-model: behind {model} it needs --second-pass-threshold; only Whisper's rungs end with another one"
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 Rows = Sequence[NDArray[Any]]
 """pcm_T of each clip of a batch, int16; tokens_L where codes are learnt from."""

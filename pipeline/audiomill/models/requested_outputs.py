@@ -15,7 +15,7 @@ from audiomill.errors import ModelError, UsageError
 from audiomill.models.base import CONV, MIXED, CodesRequest, VectorRequest
 from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint, shape_of
 from audiomill.models.family import VECTORS
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from audiomill.models.vectors.layer_weights import read_layer_weights
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute

@@ -15,8 +15,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import RecordingRejected
-from audiomill.stages.sandbox import Decoder
-from audiomill.stages.waveform import waveform_of
+from audiomill.stages.sandbox import Decoder, waveform_of
 from audiomill.watch.journal import redacted
 
 NUM_LEVELS = 240

@@ -16,15 +16,14 @@ import soundfile
 from numpy.typing import NDArray
 from rich.console import Console
 
-from audiomill.config.resynthesize import COPIES_FOLDER, ResynthesizeConfig
+from audiomill.config.redecode import COPIES_FOLDER, ResynthesizeConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import InputError, ModelError, RecordingRejected, UsageError
 from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint
 from audiomill.models.device import resolve_device
 from audiomill.models.family import Resynthesizer
 from audiomill.resynthesis.originals import Originals
-from audiomill.resynthesis.quality import mel_distance_db, si_sdr_db
-from audiomill.resynthesis.recogniser import Recogniser, recogniser_of
+from audiomill.resynthesis.quality import Recogniser, mel_distance_db, recogniser_of, si_sdr_db
 from audiomill.schema import column
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place

@@ -21,7 +21,7 @@ from audiomill.config.jobs import JobConfig
 from audiomill.config.run import is_mine
 from audiomill.errors import RecordingRejected
 from audiomill.models.device import usable_cores
-from audiomill.sources.entries import ENTRY_BATCH
+from audiomill.sources.entry import ENTRY_BATCH
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.read import Finished

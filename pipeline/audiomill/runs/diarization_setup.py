@@ -15,7 +15,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint
 from audiomill.models.family import TAGS, TURNS, VOICES
-from audiomill.models.installed import installed_path
+from audiomill.models.locate import installed_path
 from audiomill.models.task import TaskSpec
 from audiomill.speakers.clustering import Rule
 from audiomill.tables.speaker_tables import SpeakersWant

@@ -38,7 +38,7 @@ from audiomill.storage.part_files import part_name
 from audiomill.storage.urls import absolute
 from audiomill.tables.outputs import table_names
 from audiomill.tables.voice_index import drop_voices
-from audiomill.watch.inside import inside
+from audiomill.watch.follow import inside
 from audiomill.watch.journal import tell, tell_part
 from audiomill.watch.meter import Meter
 from audiomill.watch.metrics import export_metrics

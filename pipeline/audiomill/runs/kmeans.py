@@ -22,7 +22,7 @@ from audiomill.runs.engine import check_places, open_engine, with_engine
 from audiomill.runs.planning import listing_of
 from audiomill.runs.resolve_checkpoints import FoundTask, found_tasks
 from audiomill.runs.resolve_config import settle
-from audiomill.sources.entries import Entries
+from audiomill.sources.entry import Entries
 from audiomill.stages.failures import failure_of
 from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.sample import Reservoir, sample_of

@@ -33,7 +33,7 @@ def run_parts(
     Args:
         parts: part numbers with their plan rows.
         spec: the run.
-        write: takes the packed result of each piece, see `audiomill.tables.result`.
+        write: takes the packed result of each piece, see `audiomill.tables.assemble`.
         waiting: kept up to date with what waits for each stage.
 
     Yields:

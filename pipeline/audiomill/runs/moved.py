@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from audiomill.storage.names import on_disk
-from audiomill.storage.urls import real_folders, real_path
+from audiomill.storage.urls import on_disk, real_folders, real_path
 from audiomill.watch.progress import counted
 
 

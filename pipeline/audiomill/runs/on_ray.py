@@ -44,7 +44,7 @@ from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import save_result
 from audiomill.storage.fs import Place
-from audiomill.tables.result import stream_table, to_ipc
+from audiomill.tables.assemble import stream_table, to_ipc
 from audiomill.watch.meter import METRICS, StageCounts
 
 _Part = tuple[int, pa.Table]
@@ -130,7 +130,7 @@ def run_parts(
     Args:
         parts: part numbers with their plan rows.
         spec: the run.
-        write: takes the packed result of each piece on a worker, see `audiomill.tables.result`.
+        write: takes the packed result of each piece on a worker, see `audiomill.tables.assemble`.
         waiting: kept up to date with what waits for each stage.
 
     Yields:

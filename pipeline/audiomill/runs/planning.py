@@ -16,8 +16,7 @@ from audiomill.errors import RunError
 from audiomill.runs.changes import as_they_are_now
 from audiomill.runs.moved import without_aliases
 from audiomill.sources.listing import Listing
-from audiomill.stages.listed import listed
-from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
+from audiomill.stages.plan import header_durations, listed, part_seconds_for, planned_table
 from audiomill.stages.spec import RunSpec
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place

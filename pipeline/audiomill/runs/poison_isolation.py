@@ -14,15 +14,13 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from audiomill.errors import RunError, UsageError
-from audiomill.stages.failures import failure_of, hung_on
-from audiomill.stages.heartbeat import forget_progress
+from audiomill.stages.failures import failure_of, forget_progress, hung_on
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import replace_recordings, saved_results, write_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
-from audiomill.tables.assemble import assemble
-from audiomill.tables.result import Result
+from audiomill.tables.assemble import Result, assemble
 from audiomill.watch.journal import tell_part
 from audiomill.watch.progress import counted
 

@@ -19,8 +19,7 @@ import pyarrow.compute as pc
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.errors import WorkerDiedError
 from audiomill.models.device import usable_cores
-from audiomill.stages.failures import reported
-from audiomill.stages.heartbeat import Heartbeat
+from audiomill.stages.failures import Heartbeat, reported
 from audiomill.stages.model_processes import ModelProcesses
 from audiomill.stages.spec import RunSpec, canary_of
 from audiomill.storage.fs import Place

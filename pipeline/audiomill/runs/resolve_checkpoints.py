@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from audiomill.config.jobs import JobConfig, ModelTask
-from audiomill.errors import UsageError
+from audiomill.config.text import TranscriptConfig
+from audiomill.errors import InputError, UsageError
 from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, shape_of
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from audiomill.runs.diarization_setup import check_diarizer, check_listener, diarizer_task, tagger_task
 from audiomill.runs.second_pass_model import second_checkpoint
+from audiomill.storage.fs import Place
 from audiomill.tables.outputs import OUTPUTS
+from audiomill.text.calibrate import Numbers, read
+
+
+def read_calibration(text: TranscriptConfig | None, options: dict[str, Any]) -> Numbers | None:
+    """What the file says, if there is one.
+
+    Raises:
+        InputError: it is not there, or something else.
+    """
+    if text is None or text.calibration is None:
+        return None
+    try:
+        return read(Place(text.calibration, options).read())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"--calibration {text.calibration}: no such file; `audiomill select --calibrate` writes it"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"--calibration {text.calibration}: expected calibration.json of `audiomill select --calibrate` ({error})"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,14 +23,13 @@ from audiomill.models.ctc.beam_search import decoder_prints
 from audiomill.models.family import ALIGNMENT
 from audiomill.models.preprocessing_files import file_hashes
 from audiomill.models.task import TaskSpec
-from audiomill.runs.calibrated import read_calibration
 from audiomill.runs.diarization_setup import (
     speakers_want,
     voice_name,
     voice_print,
     with_splits,
 )
-from audiomill.runs.resolve_checkpoints import FoundTask
+from audiomill.runs.resolve_checkpoints import FoundTask, read_calibration
 from audiomill.runs.second_pass_model import (
     PRECISION,
     SECOND_PRECISION,
@@ -41,10 +40,10 @@ from audiomill.runs.second_pass_model import (
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
+from audiomill.tables.assemble import Tables
 from audiomill.tables.output import ModelRequest
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.quality_table import QUALITY
-from audiomill.tables.result import Tables
 from audiomill.watch.journal import without_credentials
 
 WHOLE_RECORDING_FACTOR = 4

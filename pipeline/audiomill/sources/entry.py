@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
 
-from audiomill.storage.names import readable
+import pyarrow as pa
+
+from audiomill import schema
+from audiomill.storage.urls import readable
 
 _SUFFIXES = (
     "wav wave bwf w64 rf64 flac oga ogg ogv ogx opus spx mp1 mp2 mp3 mpa mpga aac adts m4a m4b m4p m4r m4v mp4 mov qt f4a f4v "
@@ -53,7 +57,7 @@ class Entry(NamedTuple):
 
     @property
     def as_text(self) -> Entry:
-        """With names and texts that any table can hold, see `audiomill.storage.names.readable`."""
+        """With names and texts that any table can hold, see `audiomill.storage.urls.readable`."""
         texts = ("source", "member", "reference", "language", "metadata", "detail", "key")
         results: dict[str, Any] = {
             name: readable(value) for name in texts if (value := getattr(self, name)) and not value.isascii()
@@ -85,3 +89,85 @@ def stem(name: str) -> str:
 def is_hidden(path: str) -> bool:
     """Whether a file, or a folder on the way to it, is one that systems and editors hide."""
     return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.split("/"))
+
+
+ENTRY_BATCH = 10_000
+"""Entries that are held as objects at a time."""
+LISTED = pa.schema(
+    [
+        *(field for field in schema.PLAN if field.name not in ("part", "planned_s")),
+        pa.field("is_further_track", pa.bool_()),
+        pa.field("key", pa.string()),
+    ]
+)
+"""The columns of an `Entry`, and its id."""
+
+
+class Entries(Sequence[Entry]):
+    """A sequence of entries that can grow, and be looked at as a table."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._tables: list[pa.Table] = []
+        self._waiting: list[Entry] = []
+        for entry in entries:
+            self.append(entry)
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Entries:
+        """The same object where it is one already."""
+        return entries if isinstance(entries, Entries) else cls(entries)
+
+    @classmethod
+    def _of_table(cls, table: pa.Table) -> Entries:
+        result = cls()
+        result._tables = [table]
+        return result
+
+    def append(self, entry: Entry) -> None:
+        self._waiting.append(entry)
+        if len(self._waiting) == ENTRY_BATCH:
+            self._pack()
+
+    @property
+    def table(self) -> pa.Table:
+        """All entries, as `LISTED`."""
+        self._pack()
+        return pa.concat_tables(self._tables) if self._tables else LISTED.empty_table()
+
+    def take(self, numbers: pa.Array) -> Entries:
+        """Those at some places, in that order."""
+        return self._of_table(self.table.take(numbers))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for batch in self.table.to_batches(max_chunksize=ENTRY_BATCH):
+            yield from (_entry(row) for row in batch.to_pylist())
+
+    @overload
+    def __getitem__(self, at: int) -> Entry: ...
+    @overload
+    def __getitem__(self, at: slice) -> Entries: ...
+    def __getitem__(self, at: int | slice) -> Entry | Entries:
+        table = self.table
+        if isinstance(at, slice):
+            return self.take(pa.array(range(*at.indices(table.num_rows)), pa.int64()))
+        return _entry(table.slice(range(table.num_rows)[at], 1).to_pylist()[0])
+
+    def _pack(self) -> None:
+        if self._waiting:
+            columns = {name: [getattr(entry, name) for entry in self._waiting] for name in LISTED.names}
+            columns["sidecars"] = [
+                [sidecar._asdict() for sidecar in entry.sidecars] if entry.sidecars else None for entry in self._waiting
+            ]
+            arrays = [pa.array(columns[field.name], field.type) for field in LISTED]
+            self._tables.append(pa.Table.from_arrays(arrays, schema=LISTED))
+            self._waiting = []
+
+
+def _entry(row: dict[str, object]) -> Entry:
+    sidecars = row.pop("sidecars")
+    row.pop("id")
+    assert sidecars is None or isinstance(sidecars, list)
+    return Entry(**row, sidecars=tuple(Sidecar(**sidecar) for sidecar in sidecars) if sidecars else None)  # type: ignore[arg-type]

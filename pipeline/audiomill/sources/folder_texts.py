@@ -7,7 +7,7 @@ Sources: openslr.org/12; docs.nvidia.com/nemo "Tarred Datasets"; lhotse.readthed
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from audiomill.errors import InputError
@@ -17,8 +17,28 @@ from audiomill.sources.lhotse import said_in
 from audiomill.sources.manifest_row import BadRow, Note, first_of, number_of
 from audiomill.sources.manifests import is_manifest, read_rows
 from audiomill.storage.fs import Place
-from audiomill.text.encodings import UnknownEncoding
-from audiomill.text.transcript_lines import TRANSCRIPT_SUFFIXES, transcript_lines
+from audiomill.storage.urls import folder_of
+from audiomill.text.encodings import TRANSCRIPT_SUFFIXES, UnknownEncoding, transcript_lines
+
+TABLE_MARKS = {"/_delta_log/": "Delta", ".metadata.json": "Iceberg", "/.hoodie/": "Hudi"}
+"""Names of files that only such a table has."""
+
+
+def check_no_table(place: Place, urls: Iterable[str]) -> None:
+    """Raises InputError for files of a Delta, Iceberg or Hudi table: its log says which of their rows hold."""
+    names = list(urls)
+    result = next((name for name in names if any(mark in name for mark in TABLE_MARKS)), None)
+    folders = {folder_of(name) for name in names if name.endswith(".parquet")} if result is None else set()
+    for folder in folders:
+        if Place(f"{folder}/_delta_log", place.options).exists():
+            result = f"{folder}/_delta_log/"
+    if result is not None:
+        mark = next(mark for mark in TABLE_MARKS if mark in result)
+        raise InputError(
+            f"{result.partition(mark)[0]}: is a {TABLE_MARKS[mark]} table, whose log says which rows are withdrawn; "
+            "write its current version as plain Parquet and name that"
+        )
+
 
 SHARD_NUMBER = re.compile(r"(\d+)(?:\.tar|\.jsonl)(?:\.gz)?$")
 """The last number in the name of a shard, or of the file with its texts."""

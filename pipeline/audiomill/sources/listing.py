@@ -11,18 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
-from audiomill.sources.entries import Entries
-from audiomill.sources.entry import AUDIO_SUFFIXES, Entry, Sidecar, is_hidden, stem, suffix
-from audiomill.sources.folder_texts import FolderTexts
+from audiomill.sources.entry import AUDIO_SUFFIXES, Entries, Entry, Sidecar, is_hidden, stem, suffix
+from audiomill.sources.folder_texts import FolderTexts, check_no_table
 from audiomill.sources.manifest_row import Note
 from audiomill.sources.manifests import Supervision, is_manifest, read_manifest
-from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES
+from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, SINGLE
 from audiomill.sources.shards import shard_of
-from audiomill.sources.single import SINGLE
-from audiomill.sources.table_logs import check_no_table
 from audiomill.storage.fs import SIGNED, Place, retried, special_kind, version_of
-from audiomill.storage.names import readable
-from audiomill.storage.urls import folder_of, protocol, real_folders, real_path, source_of
+from audiomill.storage.urls import folder_of, protocol, readable, real_folders, real_path, source_of
 
 METADATA_FILES = {"metadata.csv", "metadata.tsv", "metadata.jsonl"}
 _Found = Entry | Supervision | Note

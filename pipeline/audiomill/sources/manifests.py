@@ -30,8 +30,7 @@ from audiomill.sources.kaldi import is_kaldi, kaldi_rows
 from audiomill.sources.lhotse import cut_entry, recording_entry
 from audiomill.sources.manifest_row import BadRow, Note, channel_of, first_of, number_of, resolve, text_of
 from audiomill.storage.fs import Place, version_of
-from audiomill.storage.names import on_disk
-from audiomill.storage.urls import absolute, path_of
+from audiomill.storage.urls import absolute, on_disk, path_of
 from audiomill.text.encodings import UnknownEncoding, encoding_of, note_of
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")

@@ -6,8 +6,7 @@ from typing import IO, Any
 
 from audiomill.sources.entry import Sidecar
 from audiomill.sources.parquet import GROUP, PARQUET, OpenParquet, Row
-from audiomill.sources.shard import OpenShard, Shard
-from audiomill.sources.single import SINGLE
+from audiomill.sources.shard import SINGLE, OpenShard, Shard
 from audiomill.sources.tar import TAR
 from audiomill.sources.zip_archive import ZIP
 from audiomill.storage.fs import Place

@@ -23,8 +23,7 @@ from audiomill.sources.manifest_row import Note
 from audiomill.sources.shard import MAX_SIDECAR_BYTES, SIDECAR_SUFFIXES, Shard
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import path_of
-from audiomill.text.encodings import UnknownEncoding, decoded
-from audiomill.text.transcript_lines import TRANSCRIPT_SUFFIXES, transcript_lines
+from audiomill.text.encodings import TRANSCRIPT_SUFFIXES, UnknownEncoding, decoded, transcript_lines
 
 PLAIN, COMPRESSED = "tar", "tarz"
 TAR_SUFFIXES = (".tar",)

@@ -3,12 +3,66 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 import traceback
 from collections.abc import Iterator
 
+import pyarrow as pa
+
+from audiomill.audio.clock import seconds_from_samples
 from audiomill.errors import WorkerDiedError, WorkerTimeoutError
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name
+
+SUFFIX = ".progress.json"
+LOCAL_EVERY_S, REMOTE_EVERY_S = 2.0, 15.0
+
+
+def progress_place(output: Place, part: int, piece: int) -> Place:
+    """Where it is written how far a piece is."""
+    return output.join("_pieces", f"{part_name(part)}-{piece:05d}{SUFFIX}")
+
+
+def forget_progress(output: Place, part: int) -> None:
+    """Of pieces that were given up."""
+    for name in output.join("_pieces").names():
+        if name.startswith(part_name(part)) and name.endswith(SUFFIX):
+            output.join("_pieces", name).remove()
+
+
+class Heartbeat:
+    """Counts what models have heard of one piece; writes at most every few seconds, and nothing for quick pieces.
+
+    Args:
+        output: the run's.
+        piece: one row of `schema.PIECE`.
+    """
+
+    def __init__(self, output: Place, piece: pa.Table) -> None:
+        (part, number, cuts) = (piece.column(name)[0].as_py() for name in ("part", "piece", "cuts"))
+        self._place = progress_place(output, part, number)
+        self._every_s = LOCAL_EVERY_S if output.is_local else REMOTE_EVERY_S
+        self._segments, self._audio = len(cuts), sum(cut["stop"] - cut["start"] for cut in cuts)
+        self._segments_done = self._audio_done = 0
+        self._written = time.monotonic()
+
+    def add(self, num_segments: int, num_samples: int) -> None:
+        """Some more segments have their first answer."""
+        self._segments_done = min(self._segments, self._segments_done + num_segments)
+        self._audio_done = min(self._audio, self._audio_done + num_samples)
+        if time.monotonic() - self._written >= self._every_s:
+            self._written = time.monotonic()
+            progress = {
+                "segments": self._segments,
+                "segments_done": self._segments_done,
+                "audio_s": seconds_from_samples(self._audio),
+                "audio_done_s": seconds_from_samples(self._audio_done),
+                "at": time.time(),
+            }
+            with contextlib.suppress(OSError):  # it is for people; the run's own files will tell that the disk is full
+                self._place.write(json.dumps(progress).encode())
+
 
 FAILED_SUFFIX, HUNG_SUFFIX = ".failed.txt", ".hung.txt"
 

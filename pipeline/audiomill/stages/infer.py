@@ -24,10 +24,10 @@ from audiomill.stages.answers.diarize import Diarized, diarize
 from audiomill.stages.answers.fallback import decode_with_fallback, run_model
 from audiomill.stages.answers.parity_check import Difference, compare, largest, parity_with_transformers
 from audiomill.stages.answers.texts import transcribe_segments
+from audiomill.tables.assemble import Result, Tables, pack
 from audiomill.tables.output import Predictions
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.quality_table import quality_rows
-from audiomill.tables.result import Result, Tables, pack
 from audiomill.tables.rows import segment_row
 from audiomill.tables.speaker_tables import HEARD
 
@@ -49,7 +49,7 @@ def infer_piece(
         on_progress: told how many segments and samples the first model has answered, as it goes.
 
     Returns:
-        One packed row, see `audiomill.tables.result`; segments in plan order. A segment that one of the models failed on
+        One packed row, see `audiomill.tables.assemble`; segments in plan order. A segment that one of the models failed on
         is lost for all. An error costs the recording that it comes from and no other.
 
     Raises:

@@ -23,7 +23,7 @@ from audiomill.models.base import OnProgress
 from audiomill.models.device import usable_cores
 from audiomill.stages.child_processes import Idle, command_of
 from audiomill.stages.spec import RunSpec
-from audiomill.tables.result import stream_table, to_ipc
+from audiomill.tables.assemble import stream_table, to_ipc
 
 LOOK_S = 1.0
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AUTO,STRICT"}

@@ -23,7 +23,7 @@ from audiomill.models.load import import_libraries, load_tasks
 from audiomill.models.task import LoadedTask
 from audiomill.models.watchdog import on_heartbeat
 from audiomill.stages.infer import infer_piece
-from audiomill.tables.result import stream_table, to_ipc
+from audiomill.tables.assemble import stream_table, to_ipc
 
 BEAT_EVERY_S = 0.2
 KEPT_BYTES = 2**30

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.tables.result import unpack
+from audiomill.tables.assemble import unpack
 
 
 def sample_of(result: pa.Table, seed: int, below: float) -> pa.Table:

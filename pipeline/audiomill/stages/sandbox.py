@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audiomill.audio.cutting.segment import SegmentSpec
 from audiomill.audio.recording import Cut, Ending, StageClock
@@ -235,3 +236,26 @@ def _cut(header: dict[str, Any], payload: bytes) -> Cut:
         for size, at, shape in zip(sizes, edges, shapes, strict=True)
     )
     return Cut._make([*header["fields"], pcm_T, forms, vad_mask])
+
+
+def waveform_of(
+    decoder: Decoder, planned: Mapping[str, Any], start_s: float | None, seconds: float, channel: int | None
+) -> NDArray[np.int16]:
+    """pcm_T at 16 kHz of `seconds` from `start_s` on.
+
+    Args:
+        decoder: with rules that keep everything, see `audio.cutting.segment.whole_spec`.
+        planned: a row of `schema.PLAN`.
+        start_s: in the source; None: from its start.
+        seconds: fewer where the recording ends.
+        channel: of the source; None: as the decoder mixes.
+
+    Raises:
+        RecordingRejected: the recording cannot be used, or has no audio there.
+    """
+    row = {**planned, "span_start_s": start_s, "span_duration_s": seconds, "sidecars": None}
+    cuts = [event for event in decoder.read(row) if isinstance(event, Cut)]
+    mine = [cut.pcm_T for cut in cuts if cut.channel == (planned["channel"] if channel is None else channel)]
+    if not mine:
+        raise RecordingRejected("read", "no_samples", "the recording has no audio there any more")
+    return np.concatenate(mine)

@@ -13,7 +13,7 @@ from audiomill.config.run import EngineConfig
 from audiomill.config.stages import DecodeConfig
 from audiomill.models.task import TaskSpec
 from audiomill.storage.fs import Place
-from audiomill.tables.result import Tables
+from audiomill.tables.assemble import Tables
 
 
 @dataclass(frozen=True, kw_only=True)

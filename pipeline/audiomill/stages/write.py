@@ -15,14 +15,13 @@ import pyarrow.compute as pc
 
 from audiomill.errors import RunError
 from audiomill.stages.answers.parity_check import Difference, largest
-from audiomill.stages.heartbeat import progress_place
+from audiomill.stages.failures import progress_place
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table, write_table
-from audiomill.tables.assemble import assemble, in_order_of
+from audiomill.tables.assemble import Result, Tables, assemble, from_ipc, in_order_of, to_ipc, unpack
 from audiomill.tables.forgotten import forgotten_of, without_forgotten
 from audiomill.tables.outputs import OUTPUTS
-from audiomill.tables.result import Result, Tables, from_ipc, to_ipc, unpack
 
 _COUNTS = pa.schema(
     [
@@ -45,7 +44,7 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
     """Writes a part when all its pieces are there.
 
     Args:
-        result: one packed row, see `audiomill.tables.result`.
+        result: one packed row, see `audiomill.tables.assemble`.
         output: the output folder.
         wanted: the tables to write.
         digest: of the configuration, for the ledger.

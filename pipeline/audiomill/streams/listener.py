@@ -15,8 +15,7 @@ from audiomill.audio.cutting.stream_chunks import in_steps
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.run import OutputConfig
-from audiomill.config.stages import ChunksConfig, ModelConfig, PlanConfig
-from audiomill.config.stream import ListenConfig
+from audiomill.config.stages import ChunksConfig, ListenConfig, ModelConfig, PlanConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Utterance

@@ -16,10 +16,9 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.segment import whole_spec
 from audiomill.audio.recording import Cut
 from audiomill.audio.resample import Resampler
-from audiomill.config.stages import DecodeConfig, PlanConfig
-from audiomill.config.stream import SourceConfig
+from audiomill.config.stages import DecodeConfig, PlanConfig, SourceConfig
 from audiomill.errors import InputError, RecordingRejected, UsageError
-from audiomill.stages.listed import listed
+from audiomill.stages.plan import listed
 from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
 

@@ -14,10 +14,19 @@ from audiomill.config.representations import CodesConfig
 from audiomill.errors import InputError
 from audiomill.models.checkpoint import Checkpoint
 from audiomill.models.requested_outputs import settled_codes
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from audiomill.schema import column
-from audiomill.tables.frames import CLOCK, NAMED, frame_row, lists, plain_columns
-from audiomill.tables.output import ModelRequest, Output, Predictions, Reading
+from audiomill.tables.output import (
+    CLOCK,
+    NAMED,
+    ModelRequest,
+    Output,
+    Predictions,
+    Reading,
+    frame_row,
+    lists,
+    plain_columns,
+)
 
 BYTES_PER_CODE = 2
 

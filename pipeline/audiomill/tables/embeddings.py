@@ -14,11 +14,20 @@ from audiomill.errors import UsageError
 from audiomill.models.base import VectorRequest
 from audiomill.models.checkpoint import Checkpoint
 from audiomill.models.requested_outputs import settled_vectors
-from audiomill.models.shape import Shape
-from audiomill.models.task import TaskSpec
+from audiomill.models.task import Shape, TaskSpec
 from audiomill.schema import column
-from audiomill.tables.frames import CLOCK, NAMED, frame_row, lists, offsets, plain_columns
-from audiomill.tables.output import ModelRequest, Output, Predictions, Reading
+from audiomill.tables.output import (
+    CLOCK,
+    NAMED,
+    ModelRequest,
+    Output,
+    Predictions,
+    Reading,
+    frame_row,
+    lists,
+    offsets,
+    plain_columns,
+)
 
 VALUE_TYPES = {"fp16": pa.float16(), "fp32": pa.float32(), "int8": pa.int8()}
 BYTES_PER_VALUE = {"fp16": 2, "fp32": 4, "int8": 1}

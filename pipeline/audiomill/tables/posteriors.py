@@ -8,8 +8,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
 from audiomill.models.base import RequestedOutputs
 from audiomill.models.ctc.emissions import Emissions, narrowed, quantize_logprobs
 from audiomill.schema import column
-from audiomill.tables.frames import CLOCK, NAMED, frame_row
-from audiomill.tables.output import ModelRequest, Output, Predictions
+from audiomill.tables.output import CLOCK, NAMED, ModelRequest, Output, Predictions, frame_row
 
 BYTES_PER_CANDIDATE = 3
 

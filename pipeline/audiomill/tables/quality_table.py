@@ -11,7 +11,7 @@ import pyarrow as pa
 from audiomill.audio.sound_measures import Signal, measured
 from audiomill.models.base import Prediction, Utterance
 from audiomill.schema import column
-from audiomill.tables.frames import segment_id
+from audiomill.tables.output import segment_id
 
 TAG = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 MOS = "mean opinion score by DNSMOS; null: left out by --no-dnsmos"

@@ -12,7 +12,7 @@ import numpy as np
 from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.models.base import TimedText, Transcript
-from audiomill.tables.frames import segment_id
+from audiomill.tables.output import segment_id
 from audiomill.text.repetition import compression_ratio
 
 

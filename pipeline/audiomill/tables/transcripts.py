@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from audiomill.models.base import RequestedOutputs, Transcript
 from audiomill.schema import WORD, column
-from audiomill.tables.frames import segment_id
-from audiomill.tables.output import ModelRequest, Output, Predictions
+from audiomill.tables.output import ModelRequest, Output, Predictions, segment_id
 from audiomill.tables.rows import text_columns
 from audiomill.text.wer import score_pair
 

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 from audiomill.text.scripts import (
     base_language,
@@ -18,6 +19,14 @@ from audiomill.text.scripts import (
     with_plain_signs,
     without_optional_marks,
 )
+
+
+class Text(NamedTuple):
+    """What a clip says, and in which language, where that is known."""
+
+    text: str
+    language: str | None
+
 
 ENGLISH = ("en", "eng", "english")
 NO_TAG = re.compile(r"<(?![A-Za-z/|])")

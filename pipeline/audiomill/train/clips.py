@@ -30,12 +30,11 @@ from audiomill.models.device import usable_cores
 from audiomill.sources.entry import Entry
 from audiomill.sources.entry import stem as stem_of
 from audiomill.stages.cut import cut_part
-from audiomill.stages.listed import listed
-from audiomill.stages.plan import header_durations, planned_table
+from audiomill.stages.plan import header_durations, listed, planned_table
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 from audiomill.train.pseudo import is_selection, read_selection
 
 CLIP = pa.schema(

@@ -4,9 +4,90 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from audiomill.html.page import document, section, table
+from audiomill.config.defaults import WINDOW_S
+from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.html.figures import Interval, bars, intervals, line
+from audiomill.html.page import Raw, document, section, table
+from audiomill.report.listen import flac_uri
+from audiomill.train.clips import Source, prepare
+from audiomill.train.pseudo import span_of
+
+Bins = Sequence[tuple[float, float, int]]
+CURVES = (
+    ("loss", "loss", "a token"),
+    ("dev_wer", "dev WER", "share of words"),
+    ("learning_rate", "learning rate", ""),
+    ("x_real_time", "throughput", "x real time"),
+    ("perplexity", "codebook perplexity", "entries"),
+    ("token_perplexity", "perplexity of masked tokens", "tokens"),
+    ("accuracy", "told from others", "share"),
+)
+"""Columns of metrics.jsonl, with their titles and units."""
+
+
+def reliability_chart(bins: Bins, title: str) -> str:
+    """Expected against true word error rate, a dot for each bin; on the line it is as said."""
+    points = [(expected, true) for expected, true, _ in bins]
+    return line(title, "expected word error rate", "true word error rate", points, diagonal=True) if points else ""
+
+
+def hours_chart(kept_hours: float, dropped: Mapping[str, Mapping[str, Any]]) -> str:
+    """Hours kept and dropped by reason."""
+    hours = [kept_hours, *(float(each["hours"]) for each in dropped.values())]
+    return bars("Kept and dropped", "hours of audio", ["kept", *dropped], hours)
+
+
+def rounds_chart(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Test WER of every round with its interval; rounds that were rolled back are hollow."""
+    rows = []
+    for each in rounds:
+        low, high = (100 * bound for bound in each["interval"])
+        rows.append(Interval(str(each["round"]), low, 100 * each["wer"], high, bool(each["promoted"])))
+    return intervals("Rounds", "round (-1: the model as it is, 0: trained on the labels alone)", "test WER [%]", rows)
+
+
+def training_charts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Loss, WER, learning rate and throughput over updates."""
+    charts = []
+    for name, title, unit in CURVES:
+        points = [(float(row["update"]), float(row[name])) for row in rows if row.get(name) is not None]
+        if points:
+            charts.append(line(title, "update", unit, points))
+    return f'<div class="charts">{"".join(charts)}</div>'
+
+
+_MAX_CLIP_S = WINDOW_S
+
+
+def players(rows: Sequence[Mapping[str, Any]], folder: Path, options: dict[str, Any]) -> dict[str, Raw]:
+    """An audio element by row id.
+
+    Args:
+        rows: as in `selection.SELECTED`: id, source, member, kind, position, size, channel, offset, duration.
+        folder: scratch.
+        options: for fsspec.
+    """
+    if not rows:
+        return {}
+    spans = [(span_of(row), row["channel"]) for row in rows]
+    source = Source(role="listen", inputs=(), needs_text=False, spans=tuple(spans))
+    clips, _ = prepare([source], folder, DecodeConfig(), PlanConfig(storage_options=options), _MAX_CLIP_S, 0.0)
+    clip_rows = clips["listen"]
+    number = {identity: at for at, identity in enumerate(clip_rows.table.column("id").to_pylist())}
+    results = {}
+    for row, (entry, _) in zip(rows, spans, strict=True):
+        if entry.id in number:
+            results[row["id"]] = player(clip_rows.pcm(number[entry.id]), row["text"])
+    return results
+
+
+def player(pcm_T: Any, text: str | None) -> Raw:
+    """An audio element that needs no file."""
+    label = (text or "").replace('"', "'").replace("<", "").replace("&", "and")
+    return Raw(f'<audio controls preload="none" aria-label="{label}" src="{flac_uri(pcm_T)}"></audio>')
 
 
 def training_page(report: Mapping[str, Any], charts: str, rows: Sequence[Mapping[str, Any]]) -> str:

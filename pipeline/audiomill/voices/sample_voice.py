@@ -13,8 +13,7 @@ from audiomill.errors import InputError, RecordingRejected, UsageError
 from audiomill.models.speakers.diarizer_family import embedder_of
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.plan import planned_table
-from audiomill.stages.sandbox import Decoder
-from audiomill.stages.waveform import waveform_of
+from audiomill.stages.sandbox import Decoder, waveform_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 

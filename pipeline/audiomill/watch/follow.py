@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,10 +11,36 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from audiomill.errors import InputError
+from audiomill.stages.failures import SUFFIX
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
-from audiomill.watch.inside import inside
+
+
+class Inside(NamedTuple):
+    """Of the parts that are not in the ledger yet: segments, and seconds of audio that models have heard."""
+
+    segments: int = 0
+    segments_done: int = 0
+    audio_done_s: float = 0.0
+
+
+def inside(output: Place) -> Inside:
+    """What the workers of a run have written down; nothing where all pieces are quick."""
+    result = Inside()
+    for name in output.join("_pieces").names():
+        if name.endswith(SUFFIX) and not name.startswith("."):
+            try:
+                values = json.loads(output.join("_pieces", name).read())
+            except (FileNotFoundError, ValueError):  # written and gone while we look
+                continue
+            result = Inside(
+                result.segments + values["segments"],
+                result.segments_done + values["segments_done"],
+                result.audio_done_s + values["audio_done_s"],
+            )
+    return result
+
 
 RECENT_S = 900.0
 PARTS_LONG = 3

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from audiomill import schema
-from audiomill.watch.inside import Inside
+from audiomill.watch.follow import Inside
 from audiomill.watch.meter import STAGES
 from audiomill.watch.summary import MEASURABLE_S
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.audio.cutting.spans import Span
-from audiomill.audio.cutting.stream_chunks import STREAM, StreamChunks
+from audiomill.audio.cutting.stream_chunks import STREAM, Span, StreamChunks
 from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
 from audiomill.errors import UsageError
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import samples_from_seconds
-from audiomill.audio.cutting.spans import Span
 
 STREAM = "stream"
 """Kind of cutting rules."""
+
+
+class Span(NamedTuple):
+    """`[start, stop)` with `left` and `right` samples of context around it."""
+
+    start: int
+    stop: int
+    left: int = 0
+    right: int = 0
 
 
 class StreamChunks:

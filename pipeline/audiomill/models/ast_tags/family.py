@@ -8,7 +8,7 @@ from typing import Any
 
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import TAGS, Facts, Family, Loading
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 _WINDOW_S = 10.24
 _LONGEST_S = 10_800.0

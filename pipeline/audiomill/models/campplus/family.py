@@ -15,7 +15,7 @@ _ROOT = "head.conv1.weight"
 
 
 def _embedder(path: Path, device: str) -> Embedder:
-    from audiomill.models.campplus.campplus_vectors import load_campplus
+    from audiomill.models.campplus.campplus_network import load_campplus
 
     return load_campplus(path, device, _ROOT)
 

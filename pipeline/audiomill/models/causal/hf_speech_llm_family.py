@@ -11,10 +11,9 @@ from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import TEXT, Facts, Family, Loading
+from audiomill.models.family import TEXT, Facts, Family, Loading, check_plain
 from audiomill.models.frames.frame_families import PRECISIONS
-from audiomill.models.seq2seq.options import check_plain
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 EXACT = "tokens are those of `generate` alone, with random weights of true layout (a test compares)"
 _OFFERS = "text, retries; word times with a CTC model beside it"

@@ -6,8 +6,10 @@ L tokens, D width, V vocabulary, P prefix.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,29 @@ from audiomill.models.causal.causal_decoder import causal_weights, check_known
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
-from audiomill.models.seq2seq.decoder_weights import DecoderWeights
-from audiomill.models.seq2seq.hf_decoder_layers import step_precision, tokenizer_in
+from audiomill.models.seq2seq.decoder_weights import DecoderWeights, step_precision, tokenizer_in
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
+
+
+class FixedDay(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> FixedDay:
+        return cls(2025, 1, 1, tzinfo=tz)
+
+
+@contextmanager
+def on_a_fixed_day() -> Iterator[None]:
+    """Inside, templates tell the same day always: transformers takes it from its own clock and from nobody else."""
+    from transformers.utils import chat_template_utils as templates
+
+    before = templates.datetime
+    templates.datetime = FixedDay
+    try:
+        yield
+    finally:
+        templates.datetime = before
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -15,14 +16,50 @@ from torch import Tensor
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
 from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance
-from audiomill.models.codecs.overlaps import Overlaps
 from audiomill.models.codecs.windows import Encode, Sound, dac, encodec, encodec_chunks, in_one_piece, mimi
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
-from audiomill.models.shape import Shape
+from audiomill.models.task import Hop, Shape
 from audiomill.models.vectors.readout import CoreFrames, read_out
 from audiomill.models.watchdog import heartbeat
+
+MOST_KEPT = 64
+"""Windows that are remembered: neighbours come soon after each other."""
+
+
+class Overlaps:
+    """Compares the codes of windows of one recording where they overlap.
+
+    Args:
+        step: from one frame to the next.
+    """
+
+    def __init__(self, step: Hop) -> None:
+        self._step = step
+        self._seen: list[tuple[tuple[str, int | None], int, NDArray[np.int64]]] = []
+        self.num_compared = self.num_differing = 0
+
+    def add(self, utterance: Utterance, codes_KF: NDArray[np.int64]) -> None:
+        """Takes the codes of a window with its context."""
+        first = round(Fraction(utterance.start - utterance.left) / self._step)
+        if any((track, other) == (utterance.track, first) for track, other, _ in self._seen):
+            return  # heard again
+        for track, other, theirs_KF in self._seen:
+            start, stop = max(first, other), min(first + codes_KF.shape[1], other + theirs_KF.shape[1])
+            if track == utterance.track and start < stop:
+                mine, others = codes_KF[:, start - first : stop - first], theirs_KF[:, start - other : stop - other]
+                self.num_compared += mine.size
+                self.num_differing += int((mine != others).sum())
+        self._seen = [*self._seen[-MOST_KEPT + 1 :], (utterance.track, first, codes_KF)]
+
+    def told(self) -> str:
+        """In words; empty where no windows overlapped."""
+        if not self.num_compared:
+            return ""
+        share = self.num_differing / self.num_compared
+        return f"; windows: of codes that two windows gave to the same frames {share:.1%} differ (a longer --chunk-overlap-seconds, fewer)"
+
 
 ENCODERS: Mapping[str, Encode] = {"dac": dac, "encodec": encodec, "mimi": mimi}
 """By the model type of its configuration; others in one piece."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form
 from audiomill.models.frames.whole import loaded_whole
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 WINDOW_S, MARGIN_S = 30.0, 2.0
 """Longer sound is made in windows; what a window says of its margins is dropped."""

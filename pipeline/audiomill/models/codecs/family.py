@@ -11,7 +11,7 @@ from audiomill.audio.clock import Form
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, Facts, Family, Loading, Resynthesizer
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 WHOLE_S = {"dac": 10_800.0, "encodec": 10_800.0, "mimi": 10_800.0}
 """Codecs whose encoders go through long recordings in windows that change nothing, and how long those may be."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
-from audiomill.models.ctc.pieces import spelling
+from audiomill.models.ctc.word_pieces import spelling
 
 WILDCARD = -1
 _NEVER = -1e30

@@ -23,8 +23,7 @@ from audiomill.models.ctc.emissions import Emissions, concatenate, dense, narrow
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary, core_frames
 from audiomill.models.ctc.ngram import NgramModel, file_fingerprint, local_file
 from audiomill.models.ctc.rescore import Rescorer
-from audiomill.models.ctc.spelling import phrases, pieces_of, spelled, words_of_lexicon
-from audiomill.models.ctc.token_trie import TokenTrie
+from audiomill.models.ctc.spelling import TokenTrie, phrases, pieces_of, spelled, words_of_lexicon
 from audiomill.storage.fs import Place
 
 

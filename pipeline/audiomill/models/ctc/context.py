@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
-from audiomill.models.ctc.token_trie import DEAD, ROOT, TokenTrie
+from audiomill.models.ctc.spelling import DEAD, ROOT, TokenTrie
 
 _NEVER = -np.inf
 

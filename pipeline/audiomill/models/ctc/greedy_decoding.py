@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from audiomill.models.base import TimedText, Transcript, Utterance
 from audiomill.models.ctc.emissions import Emissions
-from audiomill.models.ctc.pieces import join_pieces
+from audiomill.models.ctc.word_pieces import join_pieces
 
 MAX_WORD_SAMPLES = 48_000
 """3 s: a longer run without word delimiter is text of a script that has none; its tokens count as words."""
@@ -26,7 +26,7 @@ MAX_WORD_SAMPLES = 48_000
 class CtcVocabulary:
     """Tokens by id. `delimiter`: the token between words; `spaced`: tokens are words of their own (phonemes); `special`:
     tokens that stand for no letter, but may come out (<unk>); `mark`: that a token which begins a word starts with,
-    where tokens are pieces of words (see `audiomill.models.ctc.pieces`); empty where words end at the delimiter."""
+    where tokens are pieces of words (see `audiomill.models.ctc.word_pieces`); empty where words end at the delimiter."""
 
     tokens: tuple[str, ...]
     blank: int

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from audiomill.errors import UsageError
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.vocabulary import ctc_vocabulary
+from audiomill.text.normalize import Text
 from audiomill.text.scripts import lowered, uppered
-from audiomill.text.spoken_text import Text
 
 PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 _APOSTROPHES = "'’ʼ"

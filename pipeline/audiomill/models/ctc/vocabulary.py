@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.errors import ModelError
 from audiomill.models.checkpoint import Checkpoint, settings_of
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
-from audiomill.models.ctc.pieces import mark_of
+from audiomill.models.ctc.word_pieces import mark_of
 
 
 def vocabulary_of(checkpoint: Checkpoint, language: str | None, trust_remote_code: bool) -> CtcVocabulary:

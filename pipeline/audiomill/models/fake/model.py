@@ -32,7 +32,7 @@ from audiomill.models.base import (
     Utterance,
     Vectors,
 )
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 SLOWNESS = {"slow": 0.02, "device": 0.25}
 """Seconds per segment, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 MEL_HOP = 160
 

@@ -10,8 +10,8 @@ from audiomill.config.defaults import FRAMES_BATCH_S, WINDOW_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import ALIGNMENT, POSTERIORS, TEXT, Facts, Family, Loading
 from audiomill.models.feature_ctc.feature_settings import FEATURE_CTC_TYPE, feature_settings
-from audiomill.models.shape import Shape
-from audiomill.text.spoken_text import Text
+from audiomill.models.task import Shape
+from audiomill.text.normalize import Text
 
 
 def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:

@@ -47,7 +47,7 @@ from audiomill.models.vectors.frozen_encoder import (
 )
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
 from audiomill.models.vectors.layer_weights import read_layer_weights
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 _MASK_FRAMES = 10
 

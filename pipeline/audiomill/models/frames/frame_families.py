@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import ALIGNMENT, CODES, POSTERIORS, TEXT, VECTORS, Facts, Family, Loading
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 ALONE = "labels, hidden states and codes are those of transformers alone, batch size 1 (a test compares)"
 OFFERS = "text, word times, posteriors, beam search, hotwords, vectors, codes"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from audiomill.models.frames.exact import adapter_frames, frame_mask, make_exact
 from audiomill.models.frames.fbank import KaldiFbank, num_mel_frames
 from audiomill.models.preprocessing_files import feature_extractor
-from audiomill.models.shape import receptive_field
+from audiomill.models.task import receptive_field
 
 BERT_HOP_SAMPLES = 320
 BERT_MIN_SAMPLES = 1_200

@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Facts, Family, Loading
 from audiomill.models.frames.frame_families import frame_family
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 FBANK_HOP = 320
 

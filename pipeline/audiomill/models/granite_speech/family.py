@@ -9,7 +9,7 @@ from audiomill.models.base import SpeechModel
 from audiomill.models.family import Facts, Loading
 from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
 from audiomill.models.granite_speech.halvings import hops
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 
 def _shape(path: Path) -> Shape:

@@ -19,7 +19,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
-from audiomill.models.frames.spectra import centred_window, own_frames, powers, waveforms, with_margins
+from audiomill.models.frames.fbank import centred_window, own_frames, powers, waveforms, with_margins
 from audiomill.models.granite_speech.halvings import MEL_HOP, STACKED
 from audiomill.models.preprocessing_files import extractor_settings
 

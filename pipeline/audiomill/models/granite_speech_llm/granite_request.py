@@ -17,10 +17,10 @@ from transformers.audio_utils import mel_filter_bank
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.causal.hf_speech_llm import Layout, Wave
-from audiomill.models.causal.prompt_day import on_a_fixed_day
-from audiomill.models.frames.spectra import centred_window, powers, with_margins
+from audiomill.models.causal.language_model import on_a_fixed_day
+from audiomill.models.frames.fbank import centred_window, powers, with_margins
 from audiomill.models.preprocessing_files import extractor_settings
-from audiomill.models.seq2seq.hf_decoder_layers import tokenizer_in
+from audiomill.models.seq2seq.decoder_weights import tokenizer_in
 
 _AUDIO = "<|audio|>"
 ASKED = f"{_AUDIO}can you transcribe the speech into a written format?"

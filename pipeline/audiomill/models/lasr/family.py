@@ -9,7 +9,7 @@ from audiomill.config.defaults import CONFORMER_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Facts, Loading
 from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 MEL_HOP, HALVINGS = 160, 2
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.models.frames.encoders import extractor_of
-from audiomill.models.frames.spectra import own_frames, powers, waveforms, with_margins
+from audiomill.models.frames.fbank import own_frames, powers, waveforms, with_margins
 
 _POWER_FLOOR = 1e-5
 

@@ -10,7 +10,7 @@ from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
 from audiomill.models.log_mel.mel_bands import HOP, MELS
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 _SCHEME = "log-mel://"
 

@@ -10,11 +10,10 @@ from audiomill.config.defaults import WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading
+from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading, check_plain
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.moonshine.strides import MOONSHINE_HOP
-from audiomill.models.seq2seq.options import check_plain
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 
 def _shape(path: Path) -> Shape:
@@ -35,7 +34,7 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.moonshine.moonshine_loading import load_moonshine
+    from audiomill.models.moonshine.moonshine_network import load_moonshine
 
     return load_moonshine(loading)
 

@@ -14,11 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiomill.models.base import SpeechModel
+from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import Encoder, extractor_of
 from audiomill.models.moonshine.strides import CONVOLUTIONS, MIN_SAMPLES, MOONSHINE_HOP
 from audiomill.models.projection import fused, projection
-from audiomill.models.seq2seq.decoder_weights import ApplyRotary, DecoderWeights, Function
-from audiomill.models.seq2seq.hf_decoder_layers import decoder_layer, num_heads
+from audiomill.models.seq2seq.decoder_weights import (
+    ApplyRotary,
+    DecoderWeights,
+    Function,
+    decoder_layer,
+    num_heads,
+    special_tokens,
+    tokenizer_in,
+)
+from audiomill.models.seq2seq.generation import DecoderAdapter
+from audiomill.models.seq2seq.model import load_encoder_decoder
 
 
 class Waveforms:
@@ -102,3 +113,20 @@ def _rotary_embedding(rotary: Any, max_positions: int, like: Tensor) -> ApplyRot
         return torch.cat([turned * cosine + across * sine, rest], dim=-1)
 
     return lambda q, k, places: (turn(q, places), turn(k, places))
+
+
+def load_moonshine(loading: Loading) -> SpeechModel:
+    """A checkpoint from a local folder. Its group norm looks at whole rows, so each is encoded alone."""
+
+    def writer(model: Any, precision: str) -> DecoderAdapter:
+        text, start = loading.task.requested.transcripts, model.config.decoder_start_token_id
+        tokenizer = tokenizer_in(loading.path)
+        return DecoderAdapter(
+            weights=moonshine_decoder(model, loading.path, precision),
+            tokens=special_tokens(model, start, model.config.vocab_size),
+            decoded=lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True),
+            language=lambda utterance: None if text is None else text.language,
+            prompt=lambda language: [start],
+        )
+
+    return load_encoder_decoder(loading, MOONSHINE_ENCODER, writer)

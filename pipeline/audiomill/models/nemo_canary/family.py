@@ -10,11 +10,10 @@ from audiomill.config.defaults import WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, PUNCTUATION, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading
+from audiomill.models.family import CODES, PUNCTUATION, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading, check_plain
 from audiomill.models.fastconformer.frame_clock import fastconformer_shape
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.nemo_canary.trained_languages import LANGUAGES
-from audiomill.models.seq2seq.options import check_plain
 
 _WINDOW_S = 40.0
 """What it was trained on; beyond that its texts break off."""

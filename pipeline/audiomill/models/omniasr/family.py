@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Facts, Loading
 from audiomill.models.frames.frame_families import ALONE, OFFERS, frame_family
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 _WINDOW_S = 40.0
 """Longest audio that it was trained on; longer recordings are read in windows whose frames are joined."""

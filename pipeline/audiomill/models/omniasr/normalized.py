@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.models.frames.encoders import extractor_of
-from audiomill.models.frames.spectra import own_frames, waveforms, with_margins
-from audiomill.models.shape import receptive_field
+from audiomill.models.frames.fbank import own_frames, waveforms, with_margins
+from audiomill.models.task import receptive_field
 
 VARIANCE_GUARD = 1e-5
 

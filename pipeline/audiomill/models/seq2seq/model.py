@@ -21,8 +21,8 @@ from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.beam.fusion import Fusion, fusion_of
+from audiomill.models.seq2seq.decoder_weights import step_precision
 from audiomill.models.seq2seq.generation import DecoderAdapter, Generator, core
-from audiomill.models.seq2seq.hf_decoder_layers import step_precision
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
 from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback

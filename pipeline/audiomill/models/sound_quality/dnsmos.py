@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.vad import onnx_runtime
-from audiomill.models.installed import installed_path
+from audiomill.models.locate import installed_path
 from audiomill.models.watchdog import heartbeat
 
 _WINDOW = int(9.01 * MODEL_SAMPLE_RATE)

@@ -11,8 +11,8 @@ from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import TURNS, VOICES, Facts, Family, Loading
-from audiomill.models.shape import Shape
 from audiomill.models.speakers.vector_family import LONGEST_S
+from audiomill.models.task import Shape
 
 
 def frame_classifier(

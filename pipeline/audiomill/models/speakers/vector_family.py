@@ -10,7 +10,7 @@ from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import VECTORS, VOICES, Facts, Family, Loading
 from audiomill.models.restricted_unpickler import names_tensor
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 LONGEST_S = 10_800.0
 """A recording this long is one row: its vector is the mean of those of its stretches."""
@@ -37,7 +37,7 @@ def speaker_vectors(
     """
 
     def load(loading: Loading) -> SpeechModel:
-        from audiomill.models.speakers.vector_model import VectorModel
+        from audiomill.models.speakers.embedder import VectorModel
 
         return VectorModel(embedder(loading.path, str(loading.device)), loading.task.requested)
 

@@ -10,12 +10,11 @@ from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import TEXT, Facts, Family, Loading
+from audiomill.models.family import TEXT, Facts, Family, Loading, check_plain
 from audiomill.models.frames.frame_families import PRECISIONS
-from audiomill.models.seq2seq.options import check_plain
-from audiomill.models.shape import Shape
 from audiomill.models.speech_llm.settings import SPEECH_LLM_TYPE, settings_of_folder
-from audiomill.text.spoken_text import Text
+from audiomill.models.task import Shape
+from audiomill.text.normalize import Text
 
 
 def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:

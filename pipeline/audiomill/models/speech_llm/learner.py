@@ -33,14 +33,13 @@ from audiomill.models.locate import local_path
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.generation import DecoderAdapter
 from audiomill.models.speech_llm.adapter import new_adapter
-from audiomill.models.speech_llm.projected import Projected
-from audiomill.models.speech_llm.projector import Projector, loudness_of
+from audiomill.models.speech_llm.projector import Projected, Projector, loudness_of
 from audiomill.models.speech_llm.prompts import prompt_for, prompt_tokens
 from audiomill.models.speech_llm.settings import ADAPTER, ENCODER, LM, SpeechLlmSettings, check_prompt
 from audiomill.models.speech_llm.speech_llm_loading import PROJECTOR_WEIGHTS, Parts, load_parts
 from audiomill.models.vectors.frozen_encoder import FeatureCache, found_encoder, loaded_encoder, most_samples
 from audiomill.models.vectors.kept_parts import keep, name_of, place_of
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 _MAX_TEXT_TOKENS = 400
 QUIETEST_DB, LOUDEST_DB = -70.0, -20.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from audiomill.models.causal.prompt_day import on_a_fixed_day
+from audiomill.models.causal.language_model import on_a_fixed_day
 from audiomill.models.speech_llm.settings import AUDIO, DEFAULT_PROMPT, DEFAULT_REQUEST
 
 

@@ -19,8 +19,7 @@ from audiomill.models.locate import local_path
 from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.generation import DecoderAdapter
 from audiomill.models.speech_llm.adapter import with_adapter
-from audiomill.models.speech_llm.projected import Projected
-from audiomill.models.speech_llm.projector import Projector
+from audiomill.models.speech_llm.projector import Projected, Projector
 from audiomill.models.speech_llm.prompts import prompt_tokens
 from audiomill.models.speech_llm.settings import ENCODER, LM, SpeechLlmSettings, settings_of_folder
 from audiomill.models.vectors.frozen_encoder import FrozenEncoder, loaded_encoder

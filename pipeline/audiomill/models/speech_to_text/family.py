@@ -10,11 +10,10 @@ from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import BEAMS, CODES, TEXT, VECTORS, Facts, Family, Loading
+from audiomill.models.family import BEAMS, CODES, TEXT, VECTORS, Facts, Family, Loading, check_plain
 from audiomill.models.frames.frame_families import PRECISIONS
-from audiomill.models.seq2seq.options import check_plain
-from audiomill.models.shape import Shape
-from audiomill.text.spoken_text import Text
+from audiomill.models.task import Shape
+from audiomill.text.normalize import Text
 
 
 def _shape(path: Path) -> Shape:
@@ -37,7 +36,7 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.speech_to_text.s2t_loading import load_speech_to_text
+    from audiomill.models.speech_to_text.s2t_network import load_speech_to_text
 
     return load_speech_to_text(loading)
 

@@ -24,12 +24,11 @@ from audiomill.models.ctc.word_pieces import learned_pieces
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.learner import Loss, Rows
+from audiomill.models.seq2seq.decoder_weights import tokenizer_in
 from audiomill.models.seq2seq.generation import Generator
-from audiomill.models.seq2seq.hf_decoder_layers import tokenizer_in
 from audiomill.models.seq2seq.hypothesis import DecodingOptions
-from audiomill.models.speech_to_text.s2t_loading import writer_of
-from audiomill.models.speech_to_text.s2t_network import FilterBanks, MaskedConvolutions, filter_banks
-from audiomill.text.spoken_text import Text
+from audiomill.models.speech_to_text.s2t_network import FilterBanks, MaskedConvolutions, filter_banks, writer_of
+from audiomill.text.normalize import Text
 
 _IGNORED = -100
 _SPAN_FRAMES = 20

@@ -20,7 +20,7 @@ def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.transducer.transducers import load_transducer
+    from audiomill.models.transducer.model import load_transducer
 
     return load_transducer(loading)
 

@@ -10,7 +10,7 @@ from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.codes.unit_settings import KEY, unit_settings
 from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 
 
 def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.config.train import TrainConfig
-from audiomill.models.codes.unit_plan import UnitPlan, read_plan
-from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, KEY
+from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, KEY, UnitPlan, read_plan
 from audiomill.models.codes.unit_tokens import UnitVocabulary, read_vocabulary
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.vectors.kept_parts import keep
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 
 class UnitLearner:

@@ -20,8 +20,7 @@ from audiomill.models.checkpoint import Checkpoint, find_checkpoint, shape_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import VECTORS
 from audiomill.models.load import load_model
-from audiomill.models.shape import Shape
-from audiomill.models.task import TaskSpec
+from audiomill.models.task import Shape, TaskSpec
 
 CACHED_BYTES = 1 << 30
 """Of encoded clips: without augmentation each is the same in every epoch, and the encoder most of the work."""

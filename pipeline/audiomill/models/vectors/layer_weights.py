@@ -6,7 +6,7 @@ import json
 import math
 
 from audiomill.errors import UsageError
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
 

@@ -25,7 +25,7 @@ from audiomill.models.base import (
     Vectors,
 )
 from audiomill.models.finite import is_finite, not_finite
-from audiomill.models.shape import Hop
+from audiomill.models.task import Hop
 
 Quantizer = Callable[[Tensor], Tensor]
 """hidden_ND -> codes_NK."""

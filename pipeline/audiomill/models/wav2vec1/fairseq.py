@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audiomill.errors import ModelError
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from audiomill.models.wav2vec1.network import QUANTIZERS, Wav2Vec, Wav2VecSpec
 
 NOT_NEEDED = ("wav2vec_predictions.", "project_features.", "vector_quantizer.curr_temp")

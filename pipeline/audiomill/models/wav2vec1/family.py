@@ -9,8 +9,8 @@ from typing import Any
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
-from audiomill.models.shape import Shape
-from audiomill.text.spoken_text import Text
+from audiomill.models.task import Shape
+from audiomill.text.normalize import Text
 
 
 def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:

@@ -18,9 +18,8 @@ from audiomill.errors import UsageError
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.wav2vec1.fairseq import read_checkpoint, save_checkpoint
 from audiomill.models.wav2vec1.network import Wav2Vec, Wav2VecSpec, num_frames
-from audiomill.models.wav2vec1.predicting import Predictor, contrastive, drawn_negatives
-from audiomill.models.wav2vec1.quantizing import quantize_features, temperature
-from audiomill.text.spoken_text import Text
+from audiomill.models.wav2vec1.predicting import Predictor, contrastive, drawn_negatives, quantize_features, temperature
+from audiomill.text.normalize import Text
 
 _MIN_FRAMES = 3
 _COLLAPSED = 2.0

@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.models.family import Facts
 from audiomill.models.frames.frame_families import ALONE, OFFERS
 from audiomill.models.frames.wav2vec2_families import relatives
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 
 def _by_ctc(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:

@@ -22,8 +22,8 @@ from audiomill.errors import UsageError
 from audiomill.models.ctc.labels import LabelForm, form_of, label_vocabulary, save_tokenizer
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.wav2vec2_loading import load_adapter
+from audiomill.text.normalize import Text
 from audiomill.text.scripts import base_language
-from audiomill.text.spoken_text import Text
 
 HEAD, KEY = "lm_head", "in_"
 LANGUAGE = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")

@@ -30,8 +30,8 @@ from audiomill.models.ctc.labels import (
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
 from audiomill.models.frames.masks import numpy_seeded, span_mask
-from audiomill.models.frames.renamed import with_real_names
 from audiomill.models.frames.wav2vec2_loading import load_adapter
+from audiomill.models.frames.whole import with_real_names
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.preprocessing_files import feature_extractor
 from audiomill.models.wav2vec2.language_heads import (
@@ -44,7 +44,7 @@ from audiomill.models.wav2vec2.language_heads import (
     rows_by_language,
     save_language_heads,
 )
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 _MASK_FRAMES = 10
 ALL = "all"

@@ -17,10 +17,10 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
 from audiomill.models.frames.inputs import FrameInputs, normalizes
 from audiomill.models.frames.masks import numpy_seeded, span_mask
-from audiomill.models.frames.renamed import with_real_names
+from audiomill.models.frames.whole import with_real_names
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.wav2vec2.learner import save_preparation
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 _MASK_FRAMES = 10
 START_SHARE = 0.065

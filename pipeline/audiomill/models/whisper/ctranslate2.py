@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.errors import ModelError
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.network.dimensions import Dimensions
 from audiomill.models.whisper.tokens import ENGLISH_ONLY_SIZE

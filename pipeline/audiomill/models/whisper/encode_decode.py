@@ -28,9 +28,9 @@ from audiomill.models.whisper.detect import detect_languages
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.network.encoder import run_encoder
 from audiomill.models.whisper.network.weights import EncoderWeights, encoder_weights, whisper_decoder
-from audiomill.models.whisper.phrases import STAMP_SAMPLES
 from audiomill.models.whisper.timing import Heads, token_costs, token_frames
 from audiomill.models.whisper.tokens import WhisperTokens
+from audiomill.models.whisper.words import STAMP_SAMPLES
 
 SAID_A_SECOND, SAID_AT_ONCE = 4.0, 8
 """Tokens. So long a text may repeat itself in the full window, which is the remedy for loops of a short context."""

@@ -11,13 +11,13 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading
-from audiomill.models.shape import Shape
+from audiomill.models.task import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import vocabulary_size, whisper_shape
 from audiomill.storage.once import once_per_content
+from audiomill.text.normalize import Text
 from audiomill.text.repetition import num_repeats
 from audiomill.text.scripts import units
-from audiomill.text.spoken_text import Text
 
 ENGLISH_VOCABULARY = 51_864
 """Tokens of the English-only checkpoints; the others have more."""
@@ -57,7 +57,7 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
 
 @once_per_content
 def _languages(path: Path) -> frozenset[str]:
-    from audiomill.models.whisper.tokenizer_file import tokenizer_of
+    from audiomill.models.whisper.folder import tokenizer_of
     from audiomill.models.whisper.tokens import tokens_of
 
     return frozenset(tokens_of(tokenizer_of(path), vocabulary_size(path), {}).languages)

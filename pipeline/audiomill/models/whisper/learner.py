@@ -23,11 +23,11 @@ from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.mel import LogMel
+from audiomill.models.whisper.folder import tokenizer_of
 from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperModel, short_context
 from audiomill.models.whisper.parts import transformers_parts
-from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import BEFORE, TIMESTAMP_STEP_S, WhisperTokens, tokens_of
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 _MAX_TEXT_TOKENS = 440
 """Of 448 positions, with room for the prompt and two timestamps."""

@@ -15,10 +15,10 @@ from audiomill.models.finite import check_weights
 from audiomill.models.load import dtype_of
 from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
 from audiomill.models.vectors.readout import Quantizer
+from audiomill.models.whisper.folder import tokenizer_of
 from audiomill.models.whisper.model import WhisperModel
 from audiomill.models.whisper.parts import whisper_parts
 from audiomill.models.whisper.timing import heads_of
-from audiomill.models.whisper.tokenizer_file import tokenizer_of
 from audiomill.models.whisper.tokens import numeral_tokens, tokens_of
 
 

@@ -51,11 +51,10 @@ from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part
 from audiomill.models.whisper.encode_decode import ENCODER_SECONDS, EncodeDecode, TaskOptions, weights_of
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.pack import WindowPacker as WhisperPacker
-from audiomill.models.whisper.phrases import last_beginning, phrase_tokens
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, whisper_prompt_tokens
 from audiomill.models.whisper.whisper_parity import whisper_parity
-from audiomill.models.whisper.words import words_of
+from audiomill.models.whisper.words import last_beginning, phrase_tokens, words_of
 from audiomill.text.scripts import units
 
 WINDOW_SAMPLES = samples_from_seconds(WINDOW_S)

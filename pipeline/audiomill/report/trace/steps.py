@@ -27,9 +27,8 @@ from audiomill.models.precision import cpu_features
 from audiomill.models.task import TaskSpec
 from audiomill.runs.resolve_checkpoints import FoundTask, found_tasks
 from audiomill.runs.resolve_config import settle
-from audiomill.stages.listed import listed
-from audiomill.stages.sandbox import Decoder
-from audiomill.stages.waveform import waveform_of
+from audiomill.stages.plan import listed
+from audiomill.stages.sandbox import Decoder, waveform_of
 
 
 class Word(NamedTuple):

@@ -31,8 +31,8 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table
 from audiomill.storage.urls import absolute
+from audiomill.tables.assemble import Result, Tables
 from audiomill.tables.outputs import table_names
-from audiomill.tables.result import Result, Tables
 from audiomill.tables.rows import in_time_order, joined_text, text_columns
 from audiomill.tables.speaker_tables import MADE_LAST
 from audiomill.watch.progress import RunProgress

@@ -27,12 +27,10 @@ from audiomill.train.fit.checkpoint_sync import Mirror, local_folder_of, mirror_
 from audiomill.train.fit.launch import Training, launch, load_learner
 from audiomill.train.fit.metrics_history import nothing_learnt, read_metrics
 from audiomill.train.fit.output_lock import LOCK, claim, clear_training, fields_of, locked
-from audiomill.train.fit.processes import first_alone
+from audiomill.train.fit.processes import Worker, first_alone
 from audiomill.train.fit.same_data import check_same_data
 from audiomill.train.fit.start import start_of
-from audiomill.train.fit.worker import Worker
-from audiomill.train.page import training_page
-from audiomill.train.pictures import training_charts
+from audiomill.train.page import training_charts, training_page
 
 Report = dict[str, Any]
 DROPPED_NAME = "dropped.parquet"

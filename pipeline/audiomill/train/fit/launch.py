@@ -22,9 +22,9 @@ from audiomill.models.learner import Learner
 from audiomill.train.clips import Clips
 from audiomill.train.fit.checkpoint_sync import Mirror, mirror_of
 from audiomill.train.fit.metrics_history import Recorder
+from audiomill.train.fit.processes import Worker
 from audiomill.train.fit.state import States
 from audiomill.train.fit.updating import Labelled, run_updates
-from audiomill.train.fit.worker import Worker
 from audiomill.train.unit_lm.sequences import Sequences
 
 

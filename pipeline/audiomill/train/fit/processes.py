@@ -7,6 +7,7 @@ import datetime
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,20 @@ from torch.multiprocessing.spawn import ProcessException, spawn
 
 from audiomill.errors import RunError, UsageError
 from audiomill.models.device import resolve_device, usable_cores
-from audiomill.train.fit.worker import Worker
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of `size` processes that train together; the one of rank 0 evaluates, saves and speaks."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
 
 TIMEOUT = datetime.timedelta(minutes=30)
 

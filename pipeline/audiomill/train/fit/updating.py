@@ -23,16 +23,13 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import RunError
 from audiomill.models.learner import Learner, Loss
 from audiomill.train.clips import Clips
-from audiomill.train.fit.all_reduce import all_reduce_sum, sum_gradients
-from audiomill.train.fit.augment import augmented
+from audiomill.train.fit.augment import augmented, autocast, autocast_type, mixed
 from audiomill.train.fit.batches import Update, updates, updates_an_epoch
-from audiomill.train.fit.ema import EmaWeights
+from audiomill.train.fit.ema import EmaWeights, rate_share
 from audiomill.train.fit.evaluate import Evaluation, evaluated
-from audiomill.train.fit.loss_scaling import took_step
-from audiomill.train.fit.mixed import autocast, autocast_type, mixed
-from audiomill.train.fit.schedule import rate_share
+from audiomill.train.fit.loss_scaling import all_reduce_sum, sum_gradients, took_step
+from audiomill.train.fit.processes import Worker
 from audiomill.train.fit.state import Progress, States
-from audiomill.train.fit.worker import Worker
 from audiomill.train.unit_lm.sequences import Sequences
 
 BETAS = (0.9, 0.98)

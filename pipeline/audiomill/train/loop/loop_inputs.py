@@ -6,20 +6,41 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audiomill.errors import UsageError
 from audiomill.sources.entry import Entry, stem
-from audiomill.stages.listed import listed
+from audiomill.stages.plan import listed
 from audiomill.storage.fs import Place
-from audiomill.storage.names import on_disk
+from audiomill.storage.urls import on_disk
 from audiomill.train.loop.labelling import Labelling
 from audiomill.train.pseudo import is_selection
 from audiomill.train.select.candidates import MIN_CALIBRATION
 from audiomill.watch.progress import counted
+
+_Metrics = dict[str, Any]
+
+
+def write_lineage(folder: Path, teacher: _Metrics | None) -> None:
+    """Which clips trained the student, and who labelled each: the labels, or a teacher."""
+    clips = pq.read_table(folder / "training" / "clips.parquet").drop_columns(["part", "offset"])
+    selection = folder / "selection" / "selected.parquet"
+    pseudo = (
+        set(pq.read_table(selection, columns=["source"]).column("source").to_pylist()) if selection.exists() else set()
+    )
+    has_labels = "pseudo" in clips.column("role").to_pylist()
+    by_teacher = [
+        role == "pseudo" or (not has_labels and source in pseudo)
+        for role, source in zip(*(clips.column(name).to_pylist() for name in ("role", "source")), strict=True)
+    ]
+    name, weights = ("", "") if teacher is None else (f"round {teacher['round']}", teacher["fingerprint"])
+    clips = clips.append_column("labelled_by", pa.array([name if each else "labels" for each in by_teacher]))
+    clips = clips.append_column("teacher_weights", pa.array([weights if each else "" for each in by_teacher]))
+    pq.write_table(clips, folder / "lineage.parquet")
+
 
 _KEPT = "inputs.parquet"
 MEASURES = ("dev", "test")

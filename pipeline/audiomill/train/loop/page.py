@@ -12,8 +12,7 @@ from audiomill.html.page import document, section, table
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.wer import score_pair
-from audiomill.train.listening import players
-from audiomill.train.pictures import hours_chart, reliability_chart, rounds_chart
+from audiomill.train.page import hours_chart, players, reliability_chart, rounds_chart
 
 NUM_WORST, NUM_CHANGES = 10, 10
 _Metrics = dict[str, Any]

@@ -41,10 +41,8 @@ from audiomill.runs.job import run_job
 from audiomill.runs.posteriors.tune import tuned
 from audiomill.train.fit.finetune import train_model
 from audiomill.train.loop.labelling import Labelling, read_by
-from audiomill.train.loop.lineage import write_lineage
-from audiomill.train.loop.loop_inputs import changed_inputs, check_inputs, seen_inputs
-from audiomill.train.loop.scoring import decided, scored
-from audiomill.train.loop.verdicts import best_of, round_line, takes_over, why_ended
+from audiomill.train.loop.loop_inputs import changed_inputs, check_inputs, seen_inputs, write_lineage
+from audiomill.train.loop.verdicts import best_of, decided, round_line, scored, takes_over, why_ended
 from audiomill.train.select.selection import select_labels
 
 _Metrics = dict[str, Any]

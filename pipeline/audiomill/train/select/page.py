@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomill.html.page import document, section, table
-from audiomill.train.listening import players
-from audiomill.train.pictures import hours_chart, reliability_chart
+from audiomill.train.page import hours_chart, players, reliability_chart
 from audiomill.train.select.candidates import Candidates
 from audiomill.train.select.rules import KEPT, Verdict, ranked
 

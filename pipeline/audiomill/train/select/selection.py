@@ -30,7 +30,6 @@ from audiomill.text.calibrate import calibration_json, reliability
 from audiomill.text.normalize import units_of
 from audiomill.text.scripts import units
 from audiomill.train.select.candidates import Candidates, calibrated, read_candidates
-from audiomill.train.select.exported import export_clips
 from audiomill.train.select.held_out import HeldOut, read_held_out
 from audiomill.train.select.page import selection_page
 from audiomill.train.select.rules import (
@@ -43,7 +42,7 @@ from audiomill.train.select.rules import (
     same_texts,
     within_budget,
 )
-from audiomill.train.select.written import lhotse_cuts, manifest_lines
+from audiomill.train.select.written import export_clips, lhotse_cuts, manifest_lines
 
 _SELECTED = pa.schema(
     [

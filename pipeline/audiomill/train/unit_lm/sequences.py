@@ -24,7 +24,7 @@ from audiomill.errors import InputError, UsageError
 from audiomill.models.codes.unit_tokens import Joint, UnitVocabulary, deduplicate_codes, joint_codes
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.text.spoken_text import Text
+from audiomill.text.normalize import Text
 
 TOKENS, ROWS = "tokens.int32", "sequences.parquet"
 SEQUENCE = pa.schema([("offset", pa.int64()), ("num_tokens", pa.int64()), ("num_samples", pa.int64())])

@@ -15,8 +15,7 @@ from audiomill.config.train import UNITS
 from audiomill.config.train_unit_lm import TrainUnitsConfig, UnitsConfig
 from audiomill.errors import UsageError
 from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint
-from audiomill.models.codes.unit_plan import MIN_TOKENS, UnitPlan
-from audiomill.models.codes.unit_settings import ENCODER, UnitSettings
+from audiomill.models.codes.unit_settings import ENCODER, MIN_TOKENS, UnitPlan, UnitSettings
 from audiomill.models.codes.unit_tokens import unit_vocabulary
 from audiomill.models.device import resolve_device
 from audiomill.models.family import CODES, has_files

@@ -16,8 +16,8 @@ from audiomill.config.search import SearchConfig
 from audiomill.models.ctc.context import Context, FusionWeights, Prefix
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
-from audiomill.models.ctc.pieces import mark_of
 from audiomill.models.ctc.rescore import Rescorer
+from audiomill.models.ctc.word_pieces import mark_of
 from audiomill.storage.fs import Place
 
 END_FACTOR = 1.5
