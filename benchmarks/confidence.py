@@ -1,6 +1,6 @@
 """How far confidence can be trusted: speech in noise with known texts, read by Whisper tiny.en (and a second model).
 
-Half of the clips (other voices or recordings) fit the weights of pipeline/audiomill/models/whisper/confidence.py; the other half tells how
+Half of the clips (other voices or recordings) fit the weights of pipeline/audiomill/models/whisper/words.py; the other half tells how
 reliable they are: expected calibration error, and what share of words is wrong among those kept above a confidence.
 
 pip install espeakng-loader scikit-learn matplotlib
@@ -24,8 +24,8 @@ from rich.console import Console
 
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
-from audiomill.models.whisper import confidence
-from audiomill.models.whisper.confidence import Evidence, confidence_features, word_confidence
+from audiomill.models.whisper import words
+from audiomill.models.whisper.words import Evidence, confidence_features, word_confidence
 from audiomill.runs.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -147,7 +147,7 @@ def main() -> None:
             models = [args.model, *([args.second_pass_model] if args.second_pass_model else [])]
             found[half] = [word for model in models for word in words_of(work / half, texts, model, work)]
     weights = fitted(found["fit"])
-    print(f"weights fitted on {len(found['fit'])} words: {weights}; in use: {confidence.CONFIDENCE_WEIGHTS}")
+    print(f"weights fitted on {len(found['fit'])} words: {weights}; in use: {words.CONFIDENCE_WEIGHTS}")
     test = found["test"]
     right = np.array([word.is_right for word in test], float)
     raw = np.array([word.evidence.probability for word in test])
@@ -192,7 +192,7 @@ def _draw(result: dict[str, Any]) -> None:
     axes[1].set(xlabel="share kept, surest first (%)", ylabel="wrong (%)", title="Risk and coverage")
     axes[0].legend()
     figure.tight_layout()
-    figure.savefig(Path(__file__).parent / "results" / "confidence.svg", metadata={"Date": None})
+    figure.savefig(Path(__file__).parent / "results" / "words.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

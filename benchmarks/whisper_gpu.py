@@ -22,7 +22,7 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from audiomill.models.base import Utterance
-from audiomill.models.mel import LogMel
+from audiomill.models.frames.mel import LogMel
 from audiomill.models.seq2seq.continuous_batching import decode
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest, DecodeSlots, Search
 from audiomill.models.seq2seq.hypothesis import DecodingOptions

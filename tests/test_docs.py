@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from audiomill.models.checkpoint import model_page
 from audiomill.models.family import families
-from audiomill.models.model_table import model_page
 from audiomill.tables.outputs import DOCUMENTED
 from tests.support.command_line import command_of, in_process
 from tests.support.language_models import save_language_model

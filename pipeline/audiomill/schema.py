@@ -108,7 +108,7 @@ RECORDINGS = pa.schema(
         column(
             "checksum",
             pa.int64(),
-            "CRC-32 of the samples as the model hears them (16 kHz, 16 bits): the same sound, the same number",
+            "CRC-32 of the samples that the model is given (16 kHz, 16 bits): the same sound, the same number",
         ),
         column("envelope", pa.binary(), "waveform's outline: a byte a stretch, 255 x the square root of its peak"),
         column("envelope_s", pa.float64(), "length of a stretch: 0.1, more where that gave over 1,000", "s"),
@@ -148,25 +148,25 @@ SEGMENTS = pa.schema(
         column(
             "fallback_level",
             pa.int8(),
-            "attempt that gave the text; 0: greedy, 1: full window, 2 and 3: sampled at 0.4 and 0.8, 4: beam search, 5: the second model",
+            "which decoding gave the text; 0: greedy, 1: full window, 2 and 3: temperature 0.4 and 0.8, 4: beam search, 5: second-pass model",
             nullable=True,
         ),
         column(
             "failed_checks",
             pa.list_(pa.string()),
-            "checks that the text fails on every rung: low confidence; silence: a text was invented and dropped",
+            "quality checks that the text fails at every fallback level; silence: a text was invented and dropped",
             nullable=True,
         ),
         column(
             "first_pass_text",
             pa.string(),
-            "what the first attempt wrote, where another's text was kept or silence was emptied; else null",
+            "first-pass text, where another's text was kept or silence was emptied; else null",
             nullable=True,
         ),
         column(
             "self_consistency",
             pa.float32(),
-            "share of words that stay when the segment is heard again, changed",
+            "share of words that stay when the segment is decoded again after a small change of its sound",
             "0..1",
             True,
         ),
@@ -291,4 +291,4 @@ RESULT = pa.schema(
 )
 """One row: what the models made of a piece; `pipeline/audiomill/tables/result.py` adds a column for each table of frames. `lost`:
 samples per recording id that a model failed on, `failures`: with what error; `began`: when the model was given the piece, seconds since 1970;
-`canary`: JSON of `audiomill.stages.answers.parity_check.Difference`, null where none was done."""
+`verification`: JSON of `audiomill.stages.answers.parity_check.Difference`, null where none was done."""

@@ -13,7 +13,7 @@ import torch
 
 from audiomill.models.codes.codebooks import NearestCentroid
 from audiomill.models.frames.exact import RowLengths, make_exact, with_plain_weights
-from audiomill.models.mel import LogMel
+from audiomill.models.frames.mel import LogMel
 from audiomill.models.seq2seq.cross_attention_cache import StaticCrossCache, cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodeSlots, Search
 from audiomill.models.seq2seq.kv_cache import KVCache

@@ -83,7 +83,7 @@ def test_two_models_share_one_decode_and_their_segments(
 def test_a_ctc_model_beside_whisper_tells_when_its_words_were_said(
     place: Path, audiomill: Any, whisper: Path, wav2vec2_folder: Path
 ) -> None:
-    job = f"inputs: in\noutput: {{}}\nengine: local\ncanary: 0\nmodels:\n  - {{{{model: {whisper}, transcripts: true}}}}\n"
+    job = f"inputs: in\noutput: {{}}\nengine: local\nverify_segments: 0\nmodels:\n  - {{{{model: {whisper}, transcripts: true}}}}\n"
     second = f"  - {{{{model: {wav2vec2_folder}, align: {{}}}}}}\n"
     outputs = {"plain": job.format("plain"), "both": (job + second).format("both", "true")}
     outputs["without"] = (

@@ -120,7 +120,7 @@ def test_codes_do_not_depend_on_the_number_of_threads(folder: Path) -> None:
 def test_hours_in_windows_have_the_codes_of_one_piece(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "WINDOW_S", 0.7)
+    monkeypatch.setattr(windows, "_WINDOW_S", 0.7)
     for name in ("dac", "dac-44", "encodec", "encodec-48", "mimi"):
         wave_TK = sound(folders[name], 5.333, 0)
         (answer,) = own(folders[name]).forward([utterance(folders[name], wave_TK)])
@@ -170,7 +170,7 @@ def test_codecs_that_hear_everything_say_what_their_windows_change(folders: dict
     """Counted by hand: frames that two windows share, each window encoded alone by transformers."""
     wave_TK = sound(folders["xcodec"], 9.0, 0)
     soundfile.write(tmp_path / "a.wav", wave_TK, RATE, subtype="FLOAT")
-    windows_of = {"segment": "fixed", "max_segment_seconds": 4.0, "chunk_overlap_seconds": 0.64, "verification": 1}
+    windows_of = {"segment": "fixed", "max_segment_seconds": 4.0, "chunk_overlap_seconds": 0.64, "verify_segments": 1}
     run(tmp_path / "a.wav", tmp_path / "out", "encode", model=folders["xcodec"], **windows_of)
     edges = [(row["start_s"], row["stop_s"]) for row in rows(tmp_path / "out", "segments")]
     spans = [(max(0.0, a - 0.64), min(9.0, b + 0.64)) for a, b in edges]

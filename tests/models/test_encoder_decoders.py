@@ -173,7 +173,12 @@ def corpus(tmp_path: Path, voices: Any) -> Path:
 
 
 def test_a_run_passes_its_gates_and_writes_the_same_in_other_parts(folder: Path, tmp_path: Path, corpus: Path) -> None:
-    options: dict[str, Any] = {"model": folder, "language": LANGUAGE[folder.name], "segment": "fixed", "canary": 2}
+    options: dict[str, Any] = {
+        "model": folder,
+        "language": LANGUAGE[folder.name],
+        "segment": "fixed",
+        "verify_segments": 2,
+    }
     options |= {
         "min_avg_logprob": -0.001,
         "max_new_tokens": MAX_NEW,

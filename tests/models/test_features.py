@@ -18,7 +18,7 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import Utterance, VectorRequest
 from audiomill.models.feature_ctc.feature_learner import new_feature_learner
-from audiomill.models.mel import log_mel_MF
+from audiomill.models.frames.mel import log_mel_MF
 from tests.conftest import made_once
 from tests.support.command_line import in_process
 from tests.support.jobs_by_hand import loaded, rows, run

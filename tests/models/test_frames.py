@@ -380,7 +380,7 @@ def test_the_size_of_frames_is_forecast_and_warned_of(tmp_path: Path, wav2vec2_f
     assert done.returncode == 0, done.stderr
     assert "embeddings: 34.6 MB an hour of audio, 576.0 kB in all" in done.stderr and "warning:" in done.stderr
     size = (tmp_path / "out" / "embeddings" / "part-000000.parquet").stat().st_size
-    assert 576_000 < size < 640_000 and "canary: 1 segment computed" in done.stdout
+    assert 576_000 < size < 640_000 and "verification: 1 segment computed" in done.stdout
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["verification"]["num_segments"] == 1 and record["verification"]["relative_l2"] < 1e-4
 

@@ -60,13 +60,13 @@ def each_kind(
     """A speech LLM, and its language model alone."""
     root = tmp_path_factory.mktemp(f"speech-llm-{request.param}")
     lm = save_language_model(root / "lm", request.param)
-    return save_speech_llm(root / "whole", wav2vec2_folder, lm, stack=3), lm
+    return save_speech_llm(root / "whole", wav2vec2_folder, lm, frame_stacking=3), lm
 
 
 @pytest.fixture(scope="session")
 def llm(wav2vec2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("speech-llm")
-    return save_speech_llm(root / "whole", wav2vec2_folder, save_language_model(root / "lm", "qwen3"), stack=3)
+    return save_speech_llm(root / "whole", wav2vec2_folder, save_language_model(root / "lm", "qwen3"), frame_stacking=3)
 
 
 def written_by_generate(lm: Any, prefix_PD: torch.Tensor, **options: Any) -> tuple[list[int], list[float]]:
@@ -381,7 +381,7 @@ def test_a_clip_longer_than_the_encoder_s_window_is_no_label(whisper: Path, llm:
 
 
 def test_a_spectrogram_may_stand_before_a_projector(llm: Path, tmp_path: Path) -> None:
-    save_speech_llm(tmp_path / "on-mel", Path("log-mel://"), llm / "lm", model="log-mel://", stack=8)
+    save_speech_llm(tmp_path / "on-mel", Path("log-mel://"), llm / "lm", model="log-mel://", frame_stacking=8)
     model = loaded(tmp_path / "on-mel", transcripts=wanted())
     assert len(model._listening.prefixes(utterances([16_000]))[0]) == 13 + 1  # 100 frames in eights, a newline
 

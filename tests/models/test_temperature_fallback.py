@@ -24,7 +24,7 @@ from audiomill.models.seq2seq.quality_checks import (
     is_unsure,
 )
 from audiomill.models.seq2seq.repetition_detector import RepetitionDetector, Sampler
-from audiomill.models.whisper.confidence import DOUBTFUL, segment_confidence
+from audiomill.models.whisper.words import DOUBTFUL, segment_confidence
 from audiomill.text.repetition import num_repeats
 from tests.models.test_whisper import hf_tokens
 from tests.support.jobs_by_hand import check_accounts, loaded, rows, run
@@ -241,7 +241,9 @@ def test_a_short_context_is_a_function_of_the_segment(whisper: Path) -> None:
     assert {full.padded_length(n) for n in (400, 9 * RATE)} == {30 * RATE}
 
 
-def test_a_second_model_is_the_last_rung(whisper: Path, clips: list[Utterance], wav2vec2_folder: Path) -> None:
+def test_a_second_model_is_the_last_fallback_level(
+    whisper: Path, clips: list[Utterance], wav2vec2_folder: Path
+) -> None:
     text = TranscriptConfig(
         second_pass_model=str(whisper), min_avg_logprob=0.0, max_no_speech_prob=1.0, max_new_tokens=16
     )
@@ -252,7 +254,7 @@ def test_a_second_model_is_the_last_rung(whisper: Path, clips: list[Utterance], 
     assert {each.text.fallback_level for each in again} == {5}
     same = [Prediction(each.text._replace(is_agreed=True)) for each in again]
     assert model.fallback.find_failed(clips[:2], same, 5) == [0, 1], (
-        "two rungs may agree: the second model is still asked"
+        "two levels may agree: the second model is still asked"
     )
 
 

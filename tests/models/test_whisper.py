@@ -16,7 +16,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Utterance
-from audiomill.models.mel import slaney_filters
+from audiomill.models.frames.mel import slaney_filters
 from audiomill.models.whisper.model import WhisperModel
 from audiomill.models.whisper.parts import transformers_parts
 from audiomill.text.wer import score_pair

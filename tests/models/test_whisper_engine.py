@@ -18,7 +18,7 @@ from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features, product_kind, settled_precision
 from audiomill.models.projection import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smooth_quant
-from audiomill.models.seq2seq.cuda_graphs import CudaGraphRunner
+from audiomill.models.seq2seq.decode_slots import CudaGraphRunner
 from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.task import TaskSpec
 from tests.support.jobs_by_hand import rows, run

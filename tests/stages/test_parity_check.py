@@ -1,4 +1,4 @@
-"""The canary notices a model whose answers depend on its neighbours, and leaves sound ones alone."""
+"""The verification notices a model whose answers depend on its neighbours, and leaves sound ones alone."""
 
 from __future__ import annotations
 

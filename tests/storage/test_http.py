@@ -114,7 +114,7 @@ def test_a_host_that_is_not_there_is_no_missing_file(monkeypatch: pytest.MonkeyP
         tries.append(1)
         raise FileNotFoundError("http://127.0.0.1:9/x") from ConnectionRefusedError(111, "refused")
 
-    monkeypatch.setattr("audiomill.storage.fs.FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("audiomill.storage.fs._FIRST_DELAY_S", 0.001)
     with pytest.raises(ConnectionError):
         retried(refused)
     assert len(tries) > 1

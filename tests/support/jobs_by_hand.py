@@ -29,7 +29,7 @@ KINDS = {"transcribe": TranscribeConfig, "embed": EmbedConfig, "encode": EncodeC
 
 
 def job(inputs: Any, output: Any, kind: str = "transcribe", **options: Any) -> JobConfig:
-    """A job's configuration by flat option names; quiet, local engine, fake model and no canary (two seconds a run with
+    """A job's configuration by flat option names; quiet, local engine, fake model and no verification (two seconds a run with
     real weights) by default."""
     values = {
         "engine": "local",

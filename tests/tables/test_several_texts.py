@@ -22,7 +22,7 @@ JOB = """
 inputs: in
 output: {output}
 engine: local
-canary: 0
+verify_segments: 0
 segment: vad
 models:
 {models}
@@ -119,7 +119,7 @@ def test_one_model_may_write_several_texts(place: Path, whisper: Path) -> None:
 
 
 def test_only_the_first_text_can_be_asked_for_more(place: Path) -> None:
-    done = ran(place, "more", ("fake://", "true"), ("fake://", "{agreement: 1}"))
+    done = ran(place, "more", ("fake://", "true"), ("fake://", "{consistency_samples: 1}"))
     assert done.returncode == 2 and "are for the first model that transcribes" in done.stderr
 
 

@@ -32,8 +32,7 @@ Examples:
 @click.option("--storage-options", type=JsonMapping(), metavar="JSON", default=None, help="fsspec options as JSON.")
 def models(checkpoint: str | None, save: str | None, lists_new: bool, storage_options: dict[str, Any] | None) -> None:
     """Show the families of models that can be used, or what a checkpoint (hub id, folder or URL) is and gives."""
-    from audiomill.models.checkpoint import describe_checkpoint
-    from audiomill.models.model_table import HEADINGS, model_rows
+    from audiomill.models.checkpoint import HEADINGS, describe_checkpoint, model_rows
     from audiomill.models.new_models.named import new_models
 
     if lists_new:

@@ -1,4 +1,4 @@
-"""Batches under a padded-seconds budget, and how much of them is padding."""
+"""Bucketing: batches of like length under a padded-seconds budget, and how much of them is padding."""
 
 from __future__ import annotations
 

@@ -347,6 +347,3 @@ def _union_length(spans: list[Span]) -> int:
 
 def _because(audio: Audio) -> str:
     return f" ({'; '.join(audio.problems)})" if audio.problems else ""
-
-
-assert MODEL_SAMPLE_RATE == 16_000  # silero-vad's frames and all model families depend on it

@@ -1,4 +1,4 @@
-"""Speech probabilities with silero-vad, as a stream.
+"""Voice activity detection: speech probabilities with silero-vad, as a stream.
 
 The network of the `silero-vad` package is run through onnxruntime by its "sequence" export: one call per
 block of frames with the LSTM state carried over, the same numbers as the package's frame-by-frame loop.

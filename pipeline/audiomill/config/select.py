@@ -56,8 +56,10 @@ class SelectConfig(Validated):
         "Conditions on columns of segments and quality, by comma: 'snr_db>=10,dnsmos_overall>=2.5,tag:Music<0.3,speaker=S1'.",
         results=True,
     )
-    max_fallback_level: int = option(3, "Whisper: highest rung of the retry ladder.", results=True)
-    allow_failed_checks: bool = option(False, "Whisper: keep texts that failed a check on every rung.", results=True)
+    max_fallback_level: int = option(3, "Whisper: highest fallback level of a text that is kept.", results=True)
+    allow_failed_checks: bool = option(
+        False, "Whisper: keep texts that fail a quality check at every fallback level.", results=True
+    )
     max_compression_ratio: float = option(
         REPEATING_RATIO, "Texts that compress better repeat themselves.", results=True
     )

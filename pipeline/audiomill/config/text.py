@@ -60,7 +60,7 @@ class TranscriptConfig(Validated):
     second_pass_model: str | None = option(
         None,
         "A larger checkpoint for doubtful segments; hub id, folder or URL. With --second-pass-threshold any model; without, a Whisper of the "
-        "same vocabulary behind a Whisper, for what passes no rung.",
+        "same vocabulary behind a Whisper, for texts that fail their checks at every fallback level.",
     )
     second_pass_threshold: float | None = option(
         None,
@@ -82,7 +82,7 @@ class TranscriptConfig(Validated):
     )
     low_confidence: str = option(
         "keep",
-        "keep: texts that pass no rung stay, with the gates they failed in `failed_checks`; drop: they are emptied.",
+        "keep: texts that fail a check at every fallback level stay, with the checks in `failed_checks`; drop: they are emptied.",
         choices=("keep", "drop"),
         results=True,
     )

@@ -1,4 +1,4 @@
-"""What a model is to the stages: one small Protocol, what it is given and what it answers.
+"""The protocol between models and stages: utterances, predictions, hypotheses and the n-best list.
 
 B batch, T samples, F frames, D width, K codebooks.
 """
@@ -258,7 +258,7 @@ class FallbackPolicy(Protocol):
     def find_failed(
         self, utterances: Sequence[Utterance], answers: Sequence[Prediction], fallback_level: int
     ) -> list[int]:
-        """Indices of the answers to try again on this rung."""
+        """Indices of the predictions to decode again at this level."""
 
     def smooth_language_id(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Utterance]:
         """The utterances with the language that their recording agrees on, where it was detected; see `is_retold`."""
@@ -287,7 +287,7 @@ class FallbackPolicy(Protocol):
         """The answers, or what was found in such parts instead, where that says more."""
 
     def finalize(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Any]:
-        """Texts as they are kept, once no rung is left."""
+        """Final texts, once no fallback level is left."""
 
 
 class Packer(Protocol):

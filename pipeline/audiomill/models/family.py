@@ -196,5 +196,5 @@ def check_plain(model: str, text: TranscriptConfig) -> None:
             raise ModelError(f"{option}: {model} does not read it, only Whisper does; leave it out")
     if text.second_pass_model is not None and text.second_pass_threshold is None:
         raise ModelError(
-            f"--second-pass-model: behind {model} it needs --second-pass-threshold; only Whisper's rungs end with another one"
+            f"--second-pass-model: behind {model} it needs --second-pass-threshold; only Whisper has a second model as its last fallback level"
         )

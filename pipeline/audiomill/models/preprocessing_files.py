@@ -1,4 +1,4 @@
-"""What lies beside the weights of a checkpoint and changes what comes out: read as transformers reads it, and hashed."""
+"""Preprocessing files beside the weights of a checkpoint, which change what comes out: read as transformers reads it, and hashed."""
 
 from __future__ import annotations
 

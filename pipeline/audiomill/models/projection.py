@@ -1,4 +1,4 @@
-"""Matrix products in the precision of a run: float, bf16 matrices under float activations, or int8.
+"""Matrix products in the precision of a run: float, bf16 matrices under float activations, or int8 by dynamic quantization.
 
 N outputs, K inputs, R rows.
 Source of int8: a scale for each row of activations and for each output (as LLM.int8(), arXiv:2208.07339, without its

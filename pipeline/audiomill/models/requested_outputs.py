@@ -1,4 +1,4 @@
-"""What the user asked of a checkpoint -> wants with layers and codebooks settled, or an error that says what to use."""
+"""What the user asked of a checkpoint -> requested outputs with layers and codebooks resolved, or an error that says what to use."""
 
 from __future__ import annotations
 

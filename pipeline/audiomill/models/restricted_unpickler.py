@@ -1,4 +1,4 @@
-"""Tensors of foreign files, read without running what is in them: safetensors, pickles of torch, TorchScript archives.
+"""A restricted unpickler: tensors of foreign files, read without running what is in them: safetensors, pickles of torch, TorchScript archives.
 
 A pickle names the functions that it wants called. Here only those that make a tensor are: every other name becomes an
 `UnpickledStub` that keeps what it is given and does nothing.

@@ -1,4 +1,4 @@
-"""A sign of life from inside long computations, for whoever watches over this process.
+"""The heartbeat of long computations, for the watchdog over this process.
 
 What computes for long calls `heartbeat` every now and then: it costs nothing where nobody feels it.
 """

@@ -37,7 +37,7 @@ from audiomill.storage.ledger import split_by_part
 from audiomill.storage.part_files import part_name
 from audiomill.storage.urls import absolute
 from audiomill.tables.outputs import table_names
-from audiomill.tables.voice_index import drop_voices
+from audiomill.tables.speaker_tables import drop_voices
 from audiomill.watch.follow import inside
 from audiomill.watch.journal import tell, tell_part
 from audiomill.watch.meter import Meter
@@ -71,7 +71,7 @@ def run_job(
 
     Raises:
         UsageError: an input, a model, an option or the output cannot be used.
-        RunError: parts could not be finished, or the canary found a difference.
+        RunError: parts could not be finished, or the verification found a difference.
     """
     started = time.time()
     asked, config = config, with_engine(config)

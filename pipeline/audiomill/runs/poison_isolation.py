@@ -1,4 +1,4 @@
-"""Recordings run one by one: those of a part that keeps failing, and those that are tried again."""
+"""Poison-pill isolation: recordings run one by one: those of a part that keeps failing, and those that are tried again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model processes on this machine: on a CPU one a core, which compute different pieces and so never wait for each other.
+"""The process pool of this machine: model processes, on a CPU one a core, which compute different pieces and so never wait for each other.
 
 Two threads of one small product wait for each other more than they compute. What a piece gives does not depend on who
 computes it, nor on the number of threads.

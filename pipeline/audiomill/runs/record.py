@@ -1,4 +1,4 @@
-"""What run.json says about a run beside its settings: versions, names, and what the canary found."""
+"""What run.json says about a run beside its settings: versions, names, and what the verification found."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _vocabulary(config: JobConfig) -> dict[str, Any]:
 
 
 def record_verification(output: Place, difference: Difference) -> None:
-    """Adds what the canary found to run.json."""
+    """Adds what the verification found to run.json."""
     place = output.join("run.json")
     record = json.loads(place.read())
     results = {**difference._asdict(), "relative_l2": float(f"{difference.relative_l2:.3g}")}

@@ -1,4 +1,4 @@
-"""Decoders as the stages see them: in a process of its own (the default) or in this one."""
+"""The sandbox of foreign bytes: decoders in a process of their own (the default) or in this one."""
 
 from __future__ import annotations
 

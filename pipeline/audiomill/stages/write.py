@@ -1,4 +1,4 @@
-"""The write stage: results of a part -> its files, then its ledger entry. Safe to run twice, by anyone."""
+"""The write stage: results of a part -> its files, then its ledger entry. Idempotent: safe to run twice, by anyone."""
 
 from __future__ import annotations
 

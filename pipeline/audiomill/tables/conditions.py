@@ -14,7 +14,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table
 from audiomill.tables.quality_table import QUALITY
-from audiomill.tables.voice_index import voices_of, with_names
+from audiomill.tables.speaker_tables import voices_of, with_names
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "==": operator.eq, "=": operator.eq, ">": operator.gt, "<": operator.lt,

@@ -26,7 +26,7 @@ from audiomill.storage.ledger import done_parts
 from audiomill.storage.part_files import in_schema, part_name, read_table
 from audiomill.tables.output import Reading
 from audiomill.tables.outputs import OUTPUTS
-from audiomill.tables.voice_index import VOICE, voices_of
+from audiomill.tables.speaker_tables import VOICE, voices_of
 
 
 class Batch(NamedTuple):

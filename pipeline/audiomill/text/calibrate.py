@@ -1,4 +1,4 @@
-"""Signs of doubt -> the word error rate to expect of a text, learnt from labelled audio.
+"""Confidence calibration: signs of doubt -> the word error rate to expect of a text, learnt from labelled audio.
 
 A logistic model on monotone features with a ridge, so that few labels do no harm. N texts, D features.
 Source of the method: Platt 1999; iteratively reweighted least squares as in McCullagh and Nelder 1989.

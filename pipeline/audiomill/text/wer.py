@@ -1,4 +1,4 @@
-"""Word and character error rates, with the counts behind them."""
+"""Word error rate and character error rate, with the counts behind them."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     if summary["only_language"] is not None:
         lines.append(
             f"doubtful: the model does not trust its text of {summary['num_doubtful']} of {counted(summary['num_segments'], 'segment')} "
-            f"(segments.gates); it knows {summary['only_language']} alone, other languages need a multilingual model"
+            f"(segments.failed_checks); it knows {summary['only_language']} alone, other languages need a multilingual model"
         )
     if summary["num_special"]:
         lines.append(

@@ -1,4 +1,4 @@
-"""What happens to one segment on its way through a speech LLM, for pictures.
+"""Activations of one segment on its way through a speech LLM, for pictures.
 
 F frames, D width, P prefix, N tokens, K choices.
 """

@@ -1,4 +1,4 @@
-"""Speech LLMs of others, as transformers lays them out: their own processor and audio tower, our decoding.
+"""Speech LLMs in the layout of transformers: their own processor and audio tower, our decoding.
 
 L tokens of a request, P prefix, N audio steps, D width of the language model.
 """

@@ -1,4 +1,4 @@
-"""Models that hear, and then write as a language model does: audio stands in front of the text.
+"""Speech LLMs: a language model decodes text behind a prefix of encoded audio.
 
 P prefix, D width of the language model.
 """

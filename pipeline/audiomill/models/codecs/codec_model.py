@@ -1,4 +1,4 @@
-"""A codec's encoder as the stages see it. K codebooks, F frames."""
+"""The encoder of a neural audio codec as the stages see it. K codebooks, F frames."""
 
 from __future__ import annotations
 

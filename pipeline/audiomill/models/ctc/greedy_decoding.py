@@ -1,4 +1,4 @@
-"""Greedy CTC: frame labels -> words with times, across the seams of overlapping windows.
+"""Greedy decoding of CTC: frame labels -> words with times, across the seams of overlapping windows.
 
 F frames, B batch.
 Source: Graves et al. 2006, "Connectionist Temporal Classification", section 3.1 (best path decoding).

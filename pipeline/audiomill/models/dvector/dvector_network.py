@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.mel import slaney_filters
+from audiomill.models.frames.mel import slaney_filters
 from audiomill.models.restricted_unpickler import checkpoint_tensors, loaded_into
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 

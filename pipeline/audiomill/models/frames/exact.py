@@ -1,4 +1,4 @@
-"""Batches of wav2vec2-family models that give what each row gives alone.
+"""Batch invariance of wav2vec2-family models: each row of a batch gives what it gives alone.
 
 Hugging Face's forward pass lets padding leak into results in five places: the group normalisation over time
 of the first convolution (wav2vec2-base, hubert-base, WavLM-base: hidden states half wrong), the stacked

@@ -18,8 +18,8 @@ from audiomill.models.base import (
     Transcript,
     Utterance,
 )
+from audiomill.models.frames.mel import NUM_FFT, LogMel
 from audiomill.models.log_mel.mel_bands import HOP, MELS
-from audiomill.models.mel import NUM_FFT, LogMel
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 
 

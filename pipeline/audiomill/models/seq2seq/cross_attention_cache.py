@@ -1,4 +1,4 @@
-"""What a decoder looks at: cross-attention keys and values, computed once for each row.
+"""The cross-attention cache of a decoder: keys and values of the encoder, computed once for each row.
 
 B rows, H heads, F encoder frames, D model width, E width of a head.
 """

@@ -1,4 +1,4 @@
-"""The rows that a decoder is working on, and what is kept of each.
+"""The slots of a decoder: rows that it is working on, from prefill to their end, and what is kept of each. A CUDA graph replays a step.
 
 On a CPU shapes follow the rows. On a GPU steps have fixed shapes in memory that does not move: there are as many slots as
 the next power of two, and slots without a row are computed along.
@@ -8,20 +8,53 @@ B rows, V vocabulary, L tokens of a prompt, N tokens of an answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV, StaticCrossCache
-from audiomill.models.seq2seq.cuda_graphs import CudaGraphRunner
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.kv_cache import KVCache
 from audiomill.models.seq2seq.repetition_detector import RepetitionDetector, Sampler
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
 from audiomill.models.seq2seq.token_rules import TokenRules
+
+
+class CudaGraphRunner:
+    """Runs steps of fixed shapes. On CUDA a step that comes again is recorded as a graph and replayed from then on;
+    elsewhere it is just run.
+
+    Args:
+        device: where the steps run.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._graphs: dict[Hashable, Any] = {}
+        self._pool: Any = None
+
+    def run(self, key: Hashable, step: Callable[[], None]) -> None:
+        """Runs `step`.
+
+        Args:
+            key: the same for steps that do the same to the same memory.
+            step: tensors of fixed shapes at fixed addresses, nothing that waits for the device.
+        """
+        if self._device.type != "cuda" or key not in self._graphs:
+            step()  # the first time on CUDA, so that libraries set themselves up outside a graph
+            self._graphs[key] = None
+            return
+        if self._graphs[key] is None:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                step()
+            self._pool = self._pool or graph.pool()
+            self._graphs[key] = graph
+        self._graphs[key].replay()
+
 
 MIN_SLOTS = 8
 

@@ -1,4 +1,4 @@
-"""The text side of models that write a segment token by token: encoded rows -> texts, and what is known of them.
+"""Autoregressive generation: encoded rows -> hypotheses -> transcripts.
 
 B batch, F frames, P prefix, D width.
 """

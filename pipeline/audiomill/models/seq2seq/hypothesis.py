@@ -51,7 +51,7 @@ class DecodedChunk(NamedTuple):
 
 
 class Hypothesis(NamedTuple):
-    """Raw result of one utterance: usually one stretch, more where the decoder stopped early. `is_agreed`: two rungs
+    """Raw result of one utterance: usually one chunk, more where the decoder stopped early. `is_agreed`: two levels
     gave the same tokens, so a third would not change them; `languages`: their probabilities, where it was detected; `nbest`:
     the best texts, where they were asked for."""
 

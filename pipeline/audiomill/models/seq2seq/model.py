@@ -1,4 +1,4 @@
-"""Encoder-decoders that read a segment whole and write it in one go: text through the engine of `table`, with gates and ladder.
+"""Encoder-decoders that read a segment whole and write it in one go: continuous batching, quality checks, temperature fallback.
 
 B batch, F frames, D width.
 """

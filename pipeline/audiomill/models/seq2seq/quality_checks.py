@@ -1,4 +1,4 @@
-"""What the decoder itself knows about a text: signals, the gates on them, and when there was nothing to hear.
+"""Quality checks of a text by what its decoder reports: log-probability, compression ratio, no-speech probability, repetition.
 
 Sources: openai/whisper transcribe.py (log-probability, compression ratio, no-speech and their thresholds); the rest and
 `SURE_SILENCE` were measured, see `benchmarks/results`.
@@ -28,7 +28,7 @@ _MIN_SPEECH_S = 0.1
 HOPELESS_LOGPROB = -1.3
 """Below this mean log-probability the first attempt is not worth a second one: another language, or noise alone."""
 UNSURE_LOGPROB = -0.6
-"""Below this mean log-probability a text that passes its gates is looked at once more in the full window."""
+"""Below this mean log-probability a text that passes its checks is looked at once more in the full window."""
 UNSURE_MARGIN = 0.05
 """By so much the second look must be surer than the first: without it noise costs what the second look gains. With it, 69 real
 recordings (1,866 words, tiny.en) have 118 errors, not 123; in the telephone band 138, not 140; in noise of 10 dB 271, as before."""
@@ -49,7 +49,7 @@ class DecodingMetrics(NamedTuple):
 
 
 def failed_checks(metrics: DecodingMetrics, text: TranscriptConfig, may_repeat: bool = True) -> tuple[str, ...]:
-    """Names of the gates that a text does not pass. `may_repeat`: see `is_said_again`."""
+    """Names of the quality checks that a text does not pass. `may_repeat`: see `is_real_repetition`."""
     is_real = may_repeat and is_real_repetition(metrics)
     failed_checks = {
         "avg_logprob": metrics.avg_logprob < text.min_avg_logprob,
@@ -79,7 +79,7 @@ def is_silence(metrics: DecodingMetrics, text: TranscriptConfig) -> bool:
 
 
 def is_not_worth_retrying(metrics: DecodingMetrics, failed_checks: tuple[str, ...], fallback_level: int) -> bool:
-    """Whether a text that fails these gates would not become better on this rung.
+    """Whether a text that fails these checks would not become better at this fallback level.
 
     What is merely unlikely, and did not loop or break off, stays as wrong: in 67 such segments of English in noise (934
     words, tiny.en) the first attempt had 862 words wrong, the full window 880, samples 844 and 939, beam search 1,424.
@@ -88,12 +88,12 @@ def is_not_worth_retrying(metrics: DecodingMetrics, failed_checks: tuple[str, ..
 
 
 def is_unsure(metrics: DecodingMetrics, fallback_level: int) -> bool:
-    """Whether a text that passes its gates may be worth a look at the full window, which is the first rung."""
+    """Whether a text that passes its checks may be worth a look at the full window, which is the first fallback level."""
     return fallback_level == 1 and metrics.avg_logprob < UNSURE_LOGPROB
 
 
 def is_better(new: DecodingMetrics, old: DecodingMetrics, text: TranscriptConfig) -> bool:
-    """Fewer failed gates, or surer; in place of a text that passes all of them surer by a margin."""
+    """Fewer failed checks, or a higher log-probability; in place of a text that passes all of them surer by a margin."""
     one, other = (
         each.num_repeats > MAX_REPEATS or each.compression_ratio > text.max_compression_ratio for each in (new, old)
     )

@@ -1,4 +1,4 @@
-"""What goes along with rows while they are decoded: random numbers of their own, and an eye on loops.
+"""The repetition detector of a decoder, and random numbers of each row's own.
 
 B rows, V vocabulary, N latest tokens.
 """

@@ -1,4 +1,4 @@
-"""Second thoughts: which texts do not pass their gates, and the ways in which they are decoded again."""
+"""Temperature fallback: texts that fail their quality checks are decoded again, in the full window, sampled, by beam search."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SILENCE = "silence"
 
 
 class FallbackDecoder(Protocol):
-    """What a ladder needs of a model."""
+    """What temperature fallback needs of a model."""
 
     def padded_length(self, num_samples: int) -> int:
         """Samples that its first answer was shown."""
@@ -101,8 +101,8 @@ class TemperatureFallback:
 
     Args:
         model: decodes.
-        text: thresholds of the gates.
-        second: another model of the same vocabulary, the last rung.
+        text: thresholds of the checks.
+        second: another model of the same vocabulary, the last level.
         rereading: finds speech that was left out; None: nobody looks.
     """
 
@@ -122,9 +122,9 @@ class TemperatureFallback:
     def find_failed(
         self, utterances: Sequence[Utterance], answers: Sequence[Prediction], fallback_level: int
     ) -> list[int]:
-        """Texts that fail a gate or are unsure, but for those made of silence: there is nothing to hear better.
+        """Texts that fail a check or are unsure, but for those made of silence: there is nothing to hear better.
 
-        What two rungs agree on is left, and what is hopeless, unless another model may say something else.
+        What two levels agree on is left, and what is hopeless, unless another model may say something else.
         """
         is_second = self._second is not None and fallback_level == self.num_levels
         results = []
@@ -172,7 +172,7 @@ class TemperatureFallback:
     def forward(self, batch: Sequence[Utterance], fallback_level: int) -> list[Prediction]:
         """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
         if fallback_level > len(_FALLBACK_LEVELS):
-            assert self._second is not None, "rungs end with those of one model otherwise"
+            assert self._second is not None, "levels end with those of one model otherwise"
             return [Prediction(redecoded) for redecoded in self._second.decode(batch, SECOND_PASS)]
         if fallback_level > 1:
             return [
@@ -188,7 +188,7 @@ class TemperatureFallback:
     def choose_better(
         self, utterances: Sequence[Utterance], before: Sequence[Prediction], after: Sequence[Prediction]
     ) -> list[Prediction]:
-        """Fewer failed gates win, then what is surer. Of the same tokens the first stays: the last bits of
+        """Fewer failed checks win, then what is surer. Of the same tokens the first stays: the last bits of
         their log-probabilities depend on how many rows were beside them."""
         agreed = [n.text is not None and n.text.tokens == o.text.tokens for o, n in zip(before, after, strict=True)]
         news = zip(before, after, agreed, strict=True)
@@ -224,7 +224,7 @@ class TemperatureFallback:
         ]
 
     def finalize(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """Marks what passes no rung, and empties what is made of silence (or of doubt, by option)."""
+        """Marks what fails at every level, and empties what is made of silence (or of doubt, by option)."""
         results = []
         for hypothesis, metrics in zip(texts, self._model.metrics(utterances, texts), strict=True):
             if is_silence(metrics, self._text):

@@ -79,7 +79,7 @@ def _log_mels(wave_T: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @cache
 def _filters() -> NDArray[np.float32]:
-    from audiomill.models.mel import slaney_filters
+    from audiomill.models.frames.mel import slaney_filters
 
     return slaney_filters(NUM_MELS, NUM_FFT)
 

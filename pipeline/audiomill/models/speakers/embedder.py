@@ -1,4 +1,4 @@
-"""A network that makes one vector of a voice, for rows of any length. B batch, T samples, N rows, D width."""
+"""A network that makes one speaker embedding, for rows of any length. B batch, T samples, N rows, D width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hidden states as they pass: hooks on the layers that are wanted, and nothing computed above them."""
+"""Hidden states as they pass: a forward hook on each layer that is wanted, and nothing computed above them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A weighted sum of hidden states in place of single ones: what a probe learned, or all alike."""
+"""Layer weights: a weighted sum of hidden states in place of single ones, as a probe learned it, or uniform."""
 
 from __future__ import annotations
 

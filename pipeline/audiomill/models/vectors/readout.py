@@ -1,4 +1,4 @@
-"""Hidden states of a batch -> each row's own vectors and codes. Everything on the device, one transfer per output.
+"""Hidden states of a batch -> vectors (pooling) and codes of each row. Everything on the device, one transfer per output.
 
 B batch, F frames, G groups of frames, N all valid frames of a batch, D width, K codebooks.
 """

@@ -1,4 +1,4 @@
-"""Which language Whisper takes the audio for. B rows, V vocabulary, K languages."""
+"""Language identification by Whisper. B rows, V vocabulary, K languages."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import Utterance, stack_rows
-from audiomill.models.mel import HOP_SAMPLES, LogMel
+from audiomill.models.frames.mel import HOP_SAMPLES, LogMel
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights

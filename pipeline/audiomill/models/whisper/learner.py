@@ -21,8 +21,8 @@ from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.frames.masks import span_mask
+from audiomill.models.frames.mel import LogMel
 from audiomill.models.learner import Loss, Rows
-from audiomill.models.mel import LogMel
 from audiomill.models.whisper.folder import tokenizer_of
 from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperModel, short_context
 from audiomill.models.whisper.parts import transformers_parts
@@ -53,7 +53,7 @@ class WhisperLearner:
     Args:
         model: `WhisperForConditionalGeneration` on its device.
         folder: it came from.
-        generation: settings of the checkpoint, see `audiomill.models.whisper.parts.transformers_parts`.
+        generation: settings of the checkpoint, see `audiomill.models.whisper.loading.transformers_parts`.
         config: what learns when.
     """
 

@@ -1,4 +1,4 @@
-"""A Whisper folder -> a model, with the second one behind its ladder."""
+"""A Whisper folder -> a model, with the second model as its last fallback level."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from audiomill.models.whisper.tokens import numeral_tokens, tokens_of
 
 
 def load_whisper_task(loading: Loading) -> SpeechModel:
-    """The model of a task, with the second one behind its ladder where one is wanted."""
+    """The model of a task, with the second model as its last fallback level where one is wanted."""
     config, requested, device = loading.task.model, loading.task.requested, loading.device
     first = load_whisper(
         loading.path, device, config.precision, requested, loading.quantizers, config.memory_fraction

@@ -46,7 +46,6 @@ from audiomill.models.seq2seq.quality_checks import DecodingMetrics, failed_chec
 from audiomill.models.seq2seq.word_times import settled
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
-from audiomill.models.whisper.confidence import Evidence, segment_confidence, word_confidence
 from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part, deleted_parts, join_hypotheses
 from audiomill.models.whisper.encode_decode import ENCODER_SECONDS, EncodeDecode, TaskOptions, weights_of
 from audiomill.models.whisper.folder import WHISPER_HOP
@@ -54,7 +53,14 @@ from audiomill.models.whisper.pack import WindowPacker as WhisperPacker
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, whisper_prompt_tokens
 from audiomill.models.whisper.whisper_parity import whisper_parity
-from audiomill.models.whisper.words import last_beginning, phrase_tokens, words_of
+from audiomill.models.whisper.words import (
+    Evidence,
+    last_beginning,
+    phrase_tokens,
+    segment_confidence,
+    word_confidence,
+    words_of,
+)
 from audiomill.text.scripts import units
 
 WINDOW_SAMPLES = samples_from_seconds(WINDOW_S)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,51 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import TimedText
 from audiomill.models.seq2seq.hypothesis import Hypothesis, TimedToken
 from audiomill.models.whisper.tokens import TIMESTAMP_STEP_S, WhisperTokens
+
+
+class Evidence(NamedTuple):
+    """What is known of a word. `probability`: mean of its tokens; `avg_logprob`: of its segment; `fallback_level`: that gave it."""
+
+    probability: float
+    avg_logprob: float
+    fallback_level: int
+
+
+CONFIDENCE_WEIGHTS = (2.907, 0.536, 4.12, -0.163)
+"""Of one, the token probability (as log odds), the segment's avg_logprob, and a fallback level above 0."""
+
+
+def confidence_features(evidence: Evidence) -> tuple[float, ...]:
+    """What the weights are for."""
+    return (1.0, _log_odds(evidence.probability), evidence.avg_logprob, float(evidence.fallback_level > 0))
+
+
+def word_confidence(evidence: Evidence) -> float:
+    """Probability that the word is right."""
+    total = sum(weight * value for weight, value in zip(CONFIDENCE_WEIGHTS, confidence_features(evidence), strict=True))
+    return 1.0 / (1.0 + math.exp(-total))
+
+
+DOUBTFUL = 0.3
+"""At most, of a text that no attempt got past its checks: it broke off or loops, however sure its words are."""
+
+
+def segment_confidence(words: Sequence[float], no_speech_prob: float, has_failed: bool = False) -> float:
+    """Expected share of words that are right; of a segment without words, how sure Whisper is that nobody speaks.
+
+    Args:
+        words: confidence of each.
+        no_speech_prob: of the segment.
+        has_failed: the text did not pass its checks.
+    """
+    sure = sum(words) / len(words) if words else no_speech_prob
+    return min(sure, DOUBTFUL) if has_failed and words else sure
+
+
+def _log_odds(probability: float) -> float:
+    clipped = min(max(probability, 1e-4), 1 - 1e-4)
+    return math.log(clipped / (1 - clipped))
+
 
 STAMP_SAMPLES = int(TIMESTAMP_STEP_S * MODEL_SAMPLE_RATE)
 

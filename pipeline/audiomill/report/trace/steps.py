@@ -148,7 +148,7 @@ def _wave_words(found_task: FoundTask) -> str:
 
 
 def _mel_step(pcm: NDArray[np.int16], found_task: FoundTask) -> Step:
-    from audiomill.models.mel import log_mel_MF
+    from audiomill.models.frames.mel import log_mel_MF
 
     is_input = found_task.checkpoint.family.reads_log_mel
     what = "What this model sees." if is_input else "For the eye only: this model does not read it."

@@ -1,4 +1,4 @@
-"""Who speaks in the segments of a piece, before anything else is asked of them; segments are cut where speakers change."""
+"""Diarization of the segments of a piece, before other models run; segments are cut where speakers change."""
 
 from __future__ import annotations
 

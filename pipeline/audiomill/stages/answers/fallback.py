@@ -1,4 +1,4 @@
-"""A model's answers to utterances: the first ones in exact batches, then those of higher rungs for what fails its checks."""
+"""Predictions for utterances: a first pass in exact batches, then decoding with fallback for texts that fail their checks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _run_in_batches(utterances: Sequence[Utterance], model: SpeechModel, batch_s
 def decode_with_fallback(
     task: LoadedTask, utterances: Sequence[Utterance], answers: Sequence[Prediction]
 ) -> list[Prediction]:
-    """The answers, those that fail the model's own checks replaced by better ones from higher rungs of its fallback_policy."""
+    """The answers, those that fail the model's own checks replaced by better ones from higher fallback levels."""
     decode, fallback_policy = list(answers), task.model.fallback
     if fallback_policy is None:
         return decode
@@ -47,7 +47,7 @@ def decode_with_fallback(
         decode[i] = fallback_policy.replace_text(decode[i], answer)
     for fallback_level in range(1, fallback_policy.num_levels + 1):
         failing = fallback_policy.find_failed(utterances, decode, fallback_level)
-        if not failing:  # a higher rung may still be for others
+        if not failing:  # a higher level may still be for others
             continue
         pairs = _decode_again(utterances, failing, task, fallback_level)
         chosen = [i for i, _ in pairs]
@@ -77,7 +77,7 @@ def decode_with_fallback(
 def _decode_again(
     utterances: Sequence[Utterance], chosen: Sequence[int], task: LoadedTask, fallback_level: int
 ) -> list[tuple[int, Prediction]]:
-    """Answers of a rung to some of the utterances, where the model gives one; rung 0 is the first way."""
+    """Predictions of one fallback level for some of the utterances; level 0 is the first pass."""
     again, model, fallback_policy = [utterances[i] for i in chosen], task.model, task.model.fallback
     if fallback_level == 0 or fallback_policy is None:
         tried = _run_in_batches(again, model, task.spec.batch_samples).answers

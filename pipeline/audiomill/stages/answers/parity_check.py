@@ -1,4 +1,4 @@
-"""The canary: a few random segments of a run, computed again alone, compared with what their batch gave.
+"""Numerical verification: a few random segments of a run, computed again alone, compared with what their batch gave.
 
 It proves law 2 on the run's own audio, checkpoint and device, and notices a padding leak, a wrong kernel or a
 broken card. One segment also goes through transformers' own processor and model: that a batch gives what a segment gives

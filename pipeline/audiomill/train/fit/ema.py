@@ -1,4 +1,4 @@
-"""An exponential average of the weights as they change: steadier than the last ones.
+"""An exponential moving average of the weights (EMA), and the learning-rate schedule.
 
 Source: Polyak and Juditsky 1992; Tarvainen and Valpola 2017 (arXiv:1703.01780) for its use as a teacher.
 """

@@ -1,4 +1,4 @@
-"""Steps in 16 bits: losses are scaled so that small gradients are not lost, and a scale that is too large costs no update."""
+"""Loss scaling: steps in 16 bits whose small gradients are not lost; a scale that is too large costs no update. And sums over all workers (all-reduce)."""
 
 from __future__ import annotations
 

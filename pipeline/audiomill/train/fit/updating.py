@@ -1,4 +1,4 @@
-"""The training loop: updates, evaluations, saved states. The same for one process and for many.
+"""The training loop: updates with gradient accumulation, evaluations, saved states. The same for one process and for many.
 
 Nothing in it depends on when it was started: order, augmentation, masks and dropout are functions of the seed and the
 update's number, so a run that was killed ends with the weights that it would have had (bit by bit on CPU).
