@@ -13,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiomill.audio.cutting.segment import SegmentSpec, spec_from_seconds
+from audiomill.config.stages import SegmentConfig
 
 RATE = 16_000
 
@@ -67,16 +68,7 @@ def tar_bytes(members: dict[str, bytes], mode: str = "w") -> bytes:
 
 def cutting(kind: str, max_length_s: float = 30, context_s: float = 0, max_gap_s: float = 2.0) -> SegmentSpec:
     """Cutting rules with the usual thresholds."""
-    return spec_from_seconds(
-        kind=kind,
-        max_length_s=max_length_s,
-        context_s=context_s,
-        threshold=0.5,
-        min_speech_s=0.1,
-        min_silence_s=0.3,
-        pad_s=0.2,
-        max_gap_s=max_gap_s,
-    )
+    return spec_from_seconds(SegmentConfig(max_gap_seconds=max_gap_s), kind, max_length_s, context_s)
 
 
 CTC_TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlumwcfgypbvkxjqz'"]

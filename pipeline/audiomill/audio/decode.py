@@ -35,6 +35,20 @@ END_OF_UNKNOWN = "psf_fseek() failed"
 """libsndfile at the end of a FLAC stream that does not state its length."""
 
 
+def _first_frame(handle: IO[bytes], head: bytes, file: soundfile.SoundFile, start_s: float) -> int:
+    """Goes to the frame at `start_s` and returns it; raises RecordingRejected behind the end of the audio."""
+    first = int(start_s * file.samplerate + 0.5)
+    if not first:
+        return 0
+    if first >= file.frames and next_link(handle, head, 1) is None:
+        length_s = file.frames / file.samplerate
+        detail = f"expected a span inside {length_s:.3f} s, got start {start_s} s"
+        raise RecordingRejected("decode", "offset_out_of_range", detail)
+    first = min(first, int(file.frames))
+    _skip_frames(file, first, start_s)
+    return first
+
+
 @contextmanager
 def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") -> Iterator[Audio]:
     """Opens encoded audio.
@@ -67,16 +81,7 @@ def open_audio(handle: IO[bytes], start_s: float = 0.0, track: str = "default") 
     with file:
         announced = _announced_frames(handle, head, file)
         check_header(file.samplerate, file.channels)
-        first = int(start_s * file.samplerate + 0.5)
-        if first:
-            if first >= file.frames and next_link(handle, head, 1) is None:
-                raise RecordingRejected(
-                    "decode",
-                    "offset_out_of_range",
-                    f"expected a span inside {file.frames / file.samplerate:.3f} s, got start {start_s} s",
-                )
-            first = min(first, file.frames)
-            _skip_frames(file, first, start_s)
+        first = _first_frame(handle, head, file, start_s)
         rest = None if announced is None else max(0, announced - first)
         is_exact = file.format not in LOSSY_FORMATS
         audio = Audio(file.samplerate, file.channels, rest, iter(()), is_exact)

@@ -56,33 +56,34 @@ def forecast(
             "strata": {name: each["drawn"] for name, each in shares.items()},
         },
         "measured_on": {
-            "device": measured.device,
-            "machine": measured.machine,
-            "precision": measured.precision,
-            "engine": measured.engine,
-            "cores": measured.cores,
+            name: getattr(measured, name) for name in ("device", "machine", "precision", "engine", "cores")
         },
         "stage_seconds_per_audio_hour": _stages(parts, measured),
         "start_up_s": measured.fixed_s,
         "contention": measured.contention,
         "curve": [point._asdict() for point in measured.points],
-        "batch_seconds": {
-            "default": measured.batch_seconds,
-            "best": measured.best_batch_seconds,
-            "tried": as_rows(measured.tried),
-        },
+        "batch_seconds": _batch_sizes(measured),
         "bytes": _bytes(parts, measured),
         "device_hours": sum(part.model_s for part in parts) / 3600,
         "decode_core_hours": sum(part.decode_s for part in parts) / 3600,
         "wall_s_here": here.wall_s,
+        "machines": _machines(parts, measured, config),
+        "prices": prices(config.price),
+        "notes": _notes(measured, config),
     }
-    results["machines"] = _machines(parts, measured, config)
-    results["prices"] = prices(config.price)
-    results["notes"] = _notes(measured, config)
     if measured.cascade is not None:
         results["second_pass_model"] = measured.cascade._asdict()
         results["notes"].append(describe(measured.cascade))
     return results
+
+
+def _batch_sizes(measured: Measured) -> dict[str, Any]:
+    """Padded seconds a batch: by default, the best of those tried, and all of them."""
+    return {
+        "default": measured.batch_seconds,
+        "best": measured.best_batch_seconds,
+        "tried": as_rows(measured.tried),
+    }
 
 
 def _of_stratum(name: str, rows: Sequence[_Row], measured: Measured) -> dict[str, Any]:

@@ -133,21 +133,26 @@ def measure(
     drawn = [each for each, entry in zip(drawn, entries, strict=True) if entry.id in measured_ids]
     entries = [entry for entry in entries if entry.id in measured_ids]
     if is_cut:
-        told(
-            f"--limit-seconds {wanted.limit_seconds:g} is over: forecasting from {len(entries)} recordings of the sample"
-        )
+        told(f"--limit-seconds {wanted.limit_seconds:g} is over: forecasting from {len(entries)} recordings")
     budget = min(ran.summary["seconds"].get("infer", 0.0), max(0.0, deadline - time.monotonic()))
     alone = _alone(config, entries, Budget(budget), wanted.search, told)
+    outcomes = _outcomes(drawn, entries, ran.tables, config.plan.storage_options)
+    return _measured(config, ran, alone, outcomes, import_s, is_cut)
+
+
+def _measured(
+    config: JobConfig, ran: _Ran, alone: _Timed, outcomes: list[dict[str, Any]], import_s: float, is_cut: bool
+) -> Measured:
+    """What a run of the sample and its stages alone say together."""
     ids = ran.tables["recordings"].column("id").to_pylist()
     audio_s = max(ran.summary["duration_s"], 1e-9)
-    device = alone.spec.device
     return Measured(
-        device=device,
-        machine=device_name(device),
+        device=alone.spec.device,
+        machine=device_name(alone.spec.device),
         precision=alone.spec.precisions[0],
         engine=config.engine.engine,
         cores=usable_cores(),
-        rows=_outcomes(drawn, entries, ran.tables, config.plan.storage_options),
+        rows=outcomes,
         audio_s=audio_s,
         model_s=alone.model_s,
         stage_s={**alone.stage_s, "write": ran.summary["seconds"].get("write", 0.0) / audio_s},

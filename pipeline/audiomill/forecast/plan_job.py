@@ -69,11 +69,8 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
         raise InputError(f"{', '.join(config.inputs)}: nothing to measure: every recording is refused by its listing")
     seconds = wanted.sample_minutes * 60 if wanted.sample_minutes else min(max(SHARE * total, LEAST_S), MOST_S)
     if not config.output.quiet:
-        console.print(
-            f"{plan.num_rows} recordings, about {total / 3600:.2f} h, {len(strata)} strata; sampling {min(seconds, total) / 60:.1f} min",
-            highlight=False,
-            soft_wrap=True,
-        )
+        size = f"{plan.num_rows} recordings, about {total / 3600:.2f} h, {len(strata)} strata"
+        console.print(f"{size}; sampling {min(seconds, total) / 60:.1f} min", highlight=False, soft_wrap=True)
     config = _for_this_machine(config)
     drawn = _with_whole_rows(draw(strata, seconds, wanted.seed), plan)
     measured = measure(config, drawn, wanted, max(0.0, times[0] - times[1]), console)
@@ -83,12 +80,17 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
         )
     result = forecast(plan, strata, measured, wanted, config.engine.num_actors)
     if measured.is_cut:
+        minutes = f"{measured.audio_s / 60:.1f} min"
         result["notes"].append(
-            f"--limit-seconds {wanted.limit_seconds:g} was over before the sample was: made from "
-            f"{measured.audio_s / 60:.1f} min of it"
+            f"--limit-seconds {wanted.limit_seconds:g} was over before the sample was: made from {minutes} of it"
         )
     if spec.segments.forms:
         result["notes"].append(forms_note(spec))
+    return _save(result, config, output)
+
+
+def _save(result: Forecast, config: JobConfig, output: Place) -> Forecast:
+    """Writes a forecast with the job that it is of, as JSON and as a page."""
     result["job"] = config.name
     result["models"] = [without_credentials(task.model.model) for task in config.tasks]
     result["inputs"] = [without_credentials(url) for url in config.inputs]

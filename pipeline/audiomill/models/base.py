@@ -193,20 +193,6 @@ class Readout(NamedTuple):
     tags: tuple[tuple[str, float], ...] = ()
 
 
-class TextPrediction(Protocol):
-    """What a recogniser keeps of an utterance until its text is made."""
-
-    @property
-    def symbols(self) -> NDArray[Any]:
-        """Letters or tokens, one number each."""
-        ...
-
-    @property
-    def probabilities(self) -> NDArray[Any]:
-        """How sure it was."""
-        ...
-
-
 class Prediction(NamedTuple):
     """Everything a model gave for one utterance. `text` is None where no transcript was wanted."""
 

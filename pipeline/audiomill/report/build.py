@@ -64,10 +64,8 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
     folder = output.join(_FOLDER)
     folder.remove(recursive=True)
     entries = list(ledger.entries(output))
-    index, result = (
-        Index(folder),
-        Gathered(Worst(num_clips), references=_given_references(output), transcript=transcript),
-    )
+    index = Index(folder)
+    result = Gathered(Worst(num_clips), references=_given_references(output), transcript=transcript)
     for part, details in gather(output, entries, result):
         if details:
             folder.join(f"part-{part:06d}.js").write(script("audiomill.part", [part, part_file(details)]))
@@ -81,29 +79,19 @@ def write_report(output: Place, num_clips: int, storage_options: dict[str, Any],
     kinds = [_kind(kind, rows, result) for kind, rows in chosen.items()]
     sounds = _sounds(output, {row["id"]: row for rows in chosen.values() for row in rows}, storage_options)
     record = json.loads(output.join("run.json").read())
-    facts = {
-        "folder": _FOLDER,
-        "chunks": index.num_chunks,
-        "detailed": result.num_detailed,
-        "kinds": kinds,
-        "sounds": sounds,
-    }
-    runs = _runs(output)
-    content = report_document(
-        _title(record),
-        body(
-            _headline(entries, result),
-            [_made_by(record), *_notes(entries, result), *_remarks(output)],
-            _charts(entries, result),
-            kinds,
-            sorted(result.languages),
-            _rejections(output, entries),
-            [_run_row(run) for run in runs],
-            copies_section(output, num_clips, storage_options),
-        ),
-        facts,
+    content = body(
+        _headline(entries, result),
+        [_made_by(record), *_notes(entries, result), *_remarks(output)],
+        _charts(entries, result),
+        kinds,
+        sorted(result.languages),
+        _rejections(output, entries),
+        [_run_row(run) for run in _runs(output)],
+        copies_section(output, num_clips, storage_options),
     )
-    output.join("report.html").write(content.encode())
+    facts = {"folder": _FOLDER, "chunks": index.num_chunks, "detailed": result.num_detailed}
+    page = report_document(_title(record), content, {**facts, "kinds": kinds, "sounds": sounds})
+    output.join("report.html").write(page.encode())
 
 
 def _write_parts_of_worst(output: Place, gathered: Gathered, folder: Place) -> None:

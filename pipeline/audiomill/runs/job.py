@@ -81,18 +81,10 @@ def run_job(
     asked, config = with_access(asked, listing), with_access(config, listing)
     tasks = found_tasks(config)
     with open_engine(config) as opened:
-        engine = opened.module
         claim = {} if config.output.overwrite else ledger.claim_of(output)
         config, durations = with_part_seconds(config, listing, claim, opened.device)
         spec, fields = settle(config, tasks, opened.device, opened.features, claim.get("results"))
-        if asked.engine.engine == "auto" and not config.output.quiet:
-            console.print(engine_line(asked), highlight=False, soft_wrap=True)
-        if config.output.overwrite:
-            ledger.clear_output(output, table_names())
-            if not config.speakers.save_speaker_embeddings:
-                drop_voices(output)
-        remove_stale_temporaries(output)
-        ledger.guard(output, fields, run_record(config), defaults_of(*BY_NAME.values()))
+        _claim(asked, config, output, fields, console)
         if asked.plan.part_seconds is None:  # another run may have claimed the output a moment before
             first = with_part_seconds(asked, listing, ledger.claim_of(output), opened.device)[0]
             if first.plan != config.plan:
@@ -101,11 +93,10 @@ def run_job(
         _withdraw_damaged(output, console)
         plan = plan_of(listing, spec, output, console, config, durations)
         with tracer(config.watch.traces, console) as traced:
-            gained_s: float | None = None
             if config.output.retry_rejected:
-                todo, gained_s = retry_rejected(plan, spec, engine, console)
+                todo, gained_s = retry_rejected(plan, spec, opened.module, console)
             else:
-                todo = _run(plan, spec, engine, console, config, traced, enough)
+                todo, gained_s = _run(plan, spec, opened.module, console, config, traced, enough), None
             if enough():
                 return summarise(list(ledger.entries(output)), todo, started, gained_s, spec)
             summary = _finish(output, todo, started, gained_s, spec)
@@ -139,6 +130,18 @@ def _places(inputs: Sequence[Any]) -> tuple[str, ...]:
     if not flat:
         raise UsageError("INPUT is missing: name a file, folder, glob, shard or manifest")
     return tuple(map(str, flat))
+
+
+def _claim(asked: JobConfig, config: JobConfig, output: Place, fields: dict[str, Any], console: Console) -> None:
+    """Makes the output this job's, or checks that it is; clears it first where that was asked for."""
+    if asked.engine.engine == "auto" and not config.output.quiet:
+        console.print(engine_line(asked), highlight=False, soft_wrap=True)
+    if config.output.overwrite:
+        ledger.clear_output(output, table_names())
+        if not config.speakers.save_speaker_embeddings:
+            drop_voices(output)
+    remove_stale_temporaries(output)
+    ledger.guard(output, fields, run_record(config), defaults_of(*BY_NAME.values()))
 
 
 def _run(
@@ -182,17 +185,25 @@ def _run(
             progress.part_done(entry["duration_s"], planned_s[entry["part"]], entry["num_rejections"], entry["began"])
             if enough():
                 return todo
-        done = ledger.done_parts(spec.output)
-        for part, rows in todo.items():
-            if part not in done:
-                entry, crashed = isolate(part, rows.to_pylist(), spec, engine)
-                meter.part_done(entry)
-                tell_part(console, entry, crashed)
-                traced(entry)
-                progress.part_done(entry["duration_s"], planned_s[part], entry["num_rejections"])
+        for entry in _isolated(todo, spec, engine, meter, console):
+            traced(entry)
+            progress.part_done(entry["duration_s"], planned_s[entry["part"]], entry["num_rejections"])
         meter.parts_failed = 0
         meter.waiting.update(dict.fromkeys(meter.waiting, 0))
     return todo
+
+
+def _isolated(
+    todo: Mapping[int, pa.Table], spec: RunSpec, engine: ModuleType, meter: Meter, console: Console
+) -> Iterator[dict[str, Any]]:
+    """Ledger entries of the parts that kept failing, their recordings run one by one."""
+    done = ledger.done_parts(spec.output)
+    for part, rows in todo.items():
+        if part not in done:
+            entry, crashed = isolate(part, rows.to_pylist(), spec, engine)
+            meter.part_done(entry)
+            tell_part(console, entry, crashed)
+            yield entry
 
 
 def _withdraw_damaged(output: Place, console: Console) -> None:

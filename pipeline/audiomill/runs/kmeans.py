@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from audiomill.config.jobs import KmeansJobConfig
+from audiomill.config.jobs import JobConfig, KmeansJobConfig
 from audiomill.config.representations import KmeansConfig
 from audiomill.errors import RunError, UsageError
 from audiomill.models.checkpoint import checkpoint_fingerprint
@@ -39,6 +39,21 @@ TELL_EVERY_S = 10.0
 _Report = dict[str, Any]
 
 
+def _check_output(place: Place, job: JobConfig) -> None:
+    if not place.url.endswith(".safetensors"):
+        raise UsageError(f"--output {job.output.output}: expected a file name that ends with .safetensors")
+    if place.exists() and not job.output.overwrite:
+        raise UsageError(f"--output {job.output.output}: exists; choose another name or --overwrite it")
+
+
+def _too_few(num_frames: int, clusters: int, audio_report: _Report) -> UsageError:
+    rejected = ", ".join(f"{count} {reason}" for reason, count in audio_report["rejections"].items())
+    return UsageError(
+        f"--clusters {clusters}: expected at least {2 * clusters} frames to fit on, got {num_frames}"
+        f"{f' (rejected: {rejected})' if rejected else ''}; give more audio or fewer clusters"
+    )
+
+
 def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
     """Fits a codebook and writes it, with a report beside it (`.json`).
 
@@ -56,10 +71,7 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
     job, kmeans = with_engine(config.job()), config.kmeans
     check_places(job)
     place = Place(absolute(job.output.output), job.plan.storage_options)
-    if not place.url.endswith(".safetensors"):
-        raise UsageError(f"--output {job.output.output}: expected a file name that ends with .safetensors")
-    if place.exists() and not job.output.overwrite:
-        raise UsageError(f"--output {job.output.output}: exists; choose another name or --overwrite it")
+    _check_output(place, job)
     entries = _picked(listing_of(job).entries, kmeans)
     (task,) = found_tasks(job)
     layer_numbers(str(kmeans.layer), task.shape, "--layer")
@@ -84,11 +96,7 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
         finally:
             spec.output.remove(recursive=True)
     if len(frames) < 2 * kmeans.clusters:
-        rejected = ", ".join(f"{count} {reason}" for reason, count in audio_report["rejections"].items())
-        raise UsageError(
-            f"--clusters {kmeans.clusters}: expected at least {2 * kmeans.clusters} frames to fit on, got {len(frames)}"
-            f"{f' (rejected: {rejected})' if rejected else ''}; give more audio or fewer clusters"
-        )
+        raise _too_few(len(frames), kmeans.clusters, audio_report)
     return _fit(
         frames, audio_report, task, spec, kmeans, place, console if not job.output.quiet else Console(quiet=True)
     )

@@ -16,7 +16,7 @@ from rich.console import Console
 from audiomill.errors import RunError, UsageError
 from audiomill.stages.failures import failure_of, forget_progress, hung_on
 from audiomill.stages.spec import RunSpec
-from audiomill.stages.write import replace_recordings, saved_results, write_part
+from audiomill.stages.write import PartTarget, replace_recordings, saved_results, write_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
@@ -49,7 +49,9 @@ def isolate(
         raise RunError(f"part {part}: its workers {what} on every recording; run again with --verbose to see why")
     tables = assemble(results, spec.tables)
     planned = [row["id"] for row in rows]
-    entry = write_part(spec.output, part, planned, tables, results, spec.tables, spec.digest, time.perf_counter())
+    entry = write_part(
+        PartTarget(spec.output, part, planned), tables, results, spec.tables, spec.digest, time.perf_counter()
+    )
     return entry, tables["rejections"].to_pylist()
 
 

@@ -64,8 +64,7 @@ def settle(
     """Fills in what was left to us.
 
     Args:
-        config: the job.
-        tasks: its models.
+        config: the job; tasks: its models.
         device: cpu or cuda, already resolved.
         features: of every processor that will compute, see `audiomill.models.precision`.
         before: what was settled for this output by an earlier run: an automatic precision stays as it was.
@@ -74,19 +73,7 @@ def settle(
         The run, and what changes its results by flag name (`ledger.guard` compares it).
     """
     options = config.plan.storage_options
-    aligner = _aligner(tasks)
-    specs: list[TaskSpec] = []
-    fields = _stage_fields(config)
-    for number, task in enumerate(tasks):
-        prefix = "" if len(tasks) == 1 else f"models.{number}."
-        settled = {name: (before or {}).get(f"{prefix}{name}") for name in (PRECISION, SECOND_PRECISION)}
-        spec, others = _task_spec(task, device, features, options, settled, task is aligner)
-        writers = sum(each.requested.transcripts is not None for each in specs)
-        if writers and spec.requested.transcripts is not None:
-            spec = dataclasses.replace(spec, requested=dataclasses.replace(spec.requested, beside=writers + 1))
-        specs.append(spec)
-        result = _model_fields(task, spec, others, task is aligner, options)
-        fields |= {f"{prefix}{name}": value for name, value in result.items()}
+    specs, fields = _task_specs(config, tasks, device, features, before)
     _check_told_apart(specs)
     segments = _segments(config, tasks)
     specs = [with_splits(spec, segments) for spec in specs]
@@ -110,6 +97,31 @@ def settle(
         is_watched=config.watch.metrics is not None or config.engine.ray_address not in (None, "local"),
     )
     return run, fields
+
+
+def _task_specs(
+    config: JobConfig,
+    tasks: Sequence[FoundTask],
+    device: str,
+    features: frozenset[str],
+    before: Mapping[str, Any] | None,
+) -> tuple[list[TaskSpec], dict[str, Any]]:
+    """The models of a run, and what changes its results; see `settle`."""
+    options = config.plan.storage_options
+    aligner = _aligner(tasks)
+    specs: list[TaskSpec] = []
+    fields = _stage_fields(config)
+    for number, task in enumerate(tasks):
+        prefix = "" if len(tasks) == 1 else f"models.{number}."
+        settled = {name: (before or {}).get(f"{prefix}{name}") for name in (PRECISION, SECOND_PRECISION)}
+        spec, others = _task_spec(task, device, features, options, settled, task is aligner)
+        writers = sum(each.requested.transcripts is not None for each in specs)
+        if writers and spec.requested.transcripts is not None:
+            spec = dataclasses.replace(spec, requested=dataclasses.replace(spec.requested, beside=writers + 1))
+        specs.append(spec)
+        result = _model_fields(task, spec, others, task is aligner, options)
+        fields |= {f"{prefix}{name}": value for name, value in result.items()}
+    return specs, fields
 
 
 def _model_fields(
@@ -276,39 +288,27 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask], marks_speech
     reads_alone = any(family.reads_alone for family in writers)
     has_frames = any(any(t.config.tables.values()) or ALIGNMENT in t.checkpoint.gives for t in tasks)
     kind = config.segment if config.segment != "auto" else ("vad" if writers else "none")
-    shorter = (
-        [f.speech_segment_s for f in (*writers, *seconds) if f.speech_segment_s is not None] if kind == "vad" else []
-    )
+    speech_lengths = [f.speech_segment_s for f in (*writers, *seconds) if f.speech_segment_s is not None]
+    shorter = speech_lengths if kind == "vad" else []
     everyone = [*(task.checkpoint.family for task in tasks), *seconds]
     windows = [family.window_s for family in everyone if family.window_s is not None]
     window = min([config.max_segment_seconds or min(shorter, default=WINDOW_S), *windows])
     has_windows = any(_needs_windows(task) for task in tasks) or any(each.window_s is not None for each in seconds)
     is_whole = kind == "none" and not has_windows
-    return spec_from_seconds(
-        kind=kind,
-        max_length_s=window,
-        context_s=config.chunk_overlap_seconds if has_frames and kind != "vad" else 0.0,
-        max_whole_s=_longest_whole(tasks, window) if is_whole else window,
+    tables = [each for task in tasks for some in task.config.tables.values() for each in some]
+    spec = spec_from_seconds(
+        config,
+        kind,
+        window,
+        config.chunk_overlap_seconds if has_frames and kind != "vad" else 0.0,
+        _longest_whole(tasks, window) if is_whole else window,
+        max((getattr(each, "frame_stride", 1) for each in tables), default=1),
+    )
+    return dataclasses.replace(
+        spec,
         at_quiet_moments=reads_alone,
         measures_speech=reads_alone and kind != "vad",
-        marks_speech=marks_speech
-        or any(
-            getattr(each, "pool_speech", False) for t in tasks for some in t.config.tables.values() for each in some
-        ),
-        frames_in_step=max(
-            (
-                getattr(each, "frame_stride", 1)
-                for task in tasks
-                for some in task.config.tables.values()
-                for each in some
-            ),
-            default=1,
-        ),
-        threshold=config.vad_threshold,
-        min_speech_s=config.min_speech_seconds,
-        min_silence_s=config.min_silence_seconds,
-        pad_s=config.speech_pad_seconds,
-        max_gap_s=config.max_gap_seconds,
+        marks_speech=marks_speech or any(getattr(each, "pool_speech", False) for each in tables),
         forms=tuple(sorted({task.shape.form for task in tasks if task.shape.form is not None})),
     )
 

@@ -42,8 +42,7 @@ def infer_piece(
     """Runs the models over one piece.
 
     Args:
-        piece: one row of `schema.PIECE`.
-        tasks: the models and what is wanted of each.
+        piece: one row of `schema.PIECE`; tasks: the models and what is wanted of each.
         wanted: the tables of the run.
         verify_segments: segments to compute again alone, see `audiomill.stages.answers.parity_check`.
         on_progress: told how many segments and samples the first model has answered, as it goes.
@@ -110,13 +109,10 @@ def _infer_segments(
     """What each task makes of its own `utterances`."""
     everyone, (who, tasks, at) = tasks, _diarize(cuts, utterances, tasks)
     before, cuts, utterances = cuts, who.cuts, who.utterances
-    batched = [
-        run_model(core_numbers, task.model, task.spec.batch_samples)
-        for core_numbers, task in zip(utterances, tasks, strict=True)
-    ]
+    batched = [run_model(u, task.model, task.spec.batch_samples) for u, task in zip(utterances, tasks, strict=True)]
     good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
-    good_utterances = [[core_numbers[i] for i in good] for core_numbers in utterances]
+    good_utterances = [[of_task[i] for i in good] for of_task in utterances]
     tasks[0].model.on_progress = None  # what follows is heard again
     compared = list(map(_compared, batched, good_utterances, answers))
     if at is not None:
@@ -133,11 +129,10 @@ def _infer_segments(
         [[each[number] for number in core_numbers] for each in texts.by_task],
     )
     result = _Inferred(batched=batched, difference=difference, second_s=texts.second_s)
+    prints = [_fingerprint(good_utterances[0][n]) for n in core_numbers]
     with _faults_are_ours("segments", seed):
-        result.segments = [
-            segment_row(cut, transcripts[n], _fingerprint(good_utterances[0][n]))
-            for cut, n in zip(given.cuts, core_numbers, strict=True)
-        ]
+        pairs = zip(given.cuts, core_numbers, prints, strict=True)
+        result.segments = [segment_row(cut, transcripts[n], sound) for cut, n, sound in pairs]
     for output in OUTPUTS:
         if output.name in wanted.frames:
             with _faults_are_ours(output.name, seed):
@@ -147,14 +142,19 @@ def _infer_segments(
         result.batched = [*batched, who.batched]
     if _QUALITY in wanted.frames:
         result.frames[_QUALITY] = _quality(given, tasks, [good_utterances[0][n] for n in core_numbers], wanted)
-    lost = [(before[index], error) for index, error in sorted(who.lost.items())]
-    missing = sorted(set(range(len(cuts))) - set(good))
-    errors = [next((each.errors[index] for each in batched if index in each.errors), None) for index in missing]
-    for cut, error in [*lost, *zip([cuts[index] for index in missing], errors, strict=True)]:
+    failures = [(before[index], error) for index, error in sorted(who.lost.items())]
+    for index in sorted(set(range(len(cuts))) - set(good)):
+        failures.append((cuts[index], next((each.errors[index] for each in batched if index in each.errors), None)))
+    _add_failures(result, failures)
+    return result
+
+
+def _add_failures(result: _Inferred, failures: Sequence[tuple[dict[str, Any], Exception | None]]) -> None:
+    """Counts the segments that a model failed on; of each recording the first error is kept."""
+    for cut, error in failures:
         result.lost[cut["recording_id"]] += cut["stop"] - cut["start"]
         if error is not None:
             result.errors.setdefault(cut["recording_id"], error)
-    return result
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -72,7 +72,7 @@ def write_result(result: pa.Table, output: Place, wanted: Tables, digest: str, p
         results = all_pieces
     tables = assemble(results, wanted)
     planned = [name for each in results for name in each.row["planned"]]
-    entry = write_part(output, part, planned, tables, results, wanted, digest, before)
+    entry = write_part(PartTarget(output, part, planned), tables, results, wanted, digest, before)
     for each in results:
         progress_place(output, part, each.row["piece"]).remove()
     if not (piece == 0 and last):
@@ -100,10 +100,16 @@ def saved_results(folder: Place) -> dict[int, list[Result]]:
     }
 
 
+class PartTarget(NamedTuple):
+    """Where a part goes. `planned`: ids of its recordings."""
+
+    output: Place
+    part: int
+    planned: Sequence[str]
+
+
 def write_part(
-    output: Place,
-    part: int,
-    planned: Sequence[str],
+    target: PartTarget,
     tables: dict[str, pa.Table],
     results: Sequence[Result],
     wanted: Tables,
@@ -114,9 +120,7 @@ def write_part(
     """One file per table, then the ledger entry, which is returned.
 
     Args:
-        output: the output folder.
-        part: its number.
-        planned: ids of its recordings.
+        target: where it goes.
         tables: by name.
         results: they were made of, for the times.
         wanted: the tables of the run.
@@ -127,6 +131,7 @@ def write_part(
     Raises:
         RunError: a planned recording is in neither `recordings` nor `rejections`, or one is there twice.
     """
+    output, part, planned = target
     check_accounted(part, planned, tables)
     if _SPEAKERS in tables:
         tables = without_forgotten(tables, forgotten_of(output))
@@ -270,7 +275,7 @@ def replace_recordings(
         merged[name] = in_order_of(pa.concat_tables([others, fresh[name]]), key, pa.array(order))
     before = next(ledger.entries(output, [part]))
     ledger.withdraw(output, part)
-    return write_part(output, part, order, merged, results, wanted, digest, time.perf_counter(), before)
+    return write_part(PartTarget(output, part, order), merged, results, wanted, digest, time.perf_counter(), before)
 
 
 def _counts(part: int, entry: dict[str, Any], rejected: list[dict[str, Any]]) -> pa.Table:

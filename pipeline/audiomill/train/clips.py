@@ -11,7 +11,7 @@ import hashlib
 import os
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
-from audiomill.audio.cutting.segment import SegmentSpec, whole_spec
+from audiomill.audio.cutting.segment import whole_spec
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.models.device import usable_cores
 from audiomill.sources.entry import Entry
@@ -179,13 +179,13 @@ def prepare(
         for channel, entries in _entries(source, plan, decode, folder).items():
             durations = header_durations(entries, plan.storage_options)
             table = planned_table(entries, durations, first_part=first_part, part_seconds=PART_SECONDS)
+            how = decode if channel is None else dataclasses.replace(decode, channels="split")
             decoded = partial(
                 _decoded,
                 source=source,
                 channel=channel,
                 folder=folder,
-                decode=decode if channel is None else dataclasses.replace(decode, channels="split"),
-                segments=whole_spec(max_clip_seconds),
+                make_decoder=partial(Decoder, how, whole_spec(max_clip_seconds), plan.storage_options),
                 min_samples=int(min_clip_seconds * MODEL_SAMPLE_RATE),
                 options=plan.storage_options,
             )
@@ -231,8 +231,7 @@ def _decoded(
     source: Source,
     channel: int | None,
     folder: Path,
-    decode: DecodeConfig,
-    segments: SegmentSpec,
+    make_decoder: Callable[[], Decoder],
     min_samples: int,
     options: dict[str, Any],
 ) -> tuple[pa.Table, pa.Table]:
@@ -242,7 +241,7 @@ def _decoded(
     made_of, mark = folder / f"{stem}.rows", _mark(rows, options)
     if all(each.exists() for each in places) and made_of.exists() and made_of.read_text() == mark:
         return pq.read_table(places[0]), pq.read_table(places[1])
-    decoder = Decoder(decode, segments, options)
+    decoder = make_decoder()
     try:
         pieces = list(cut_part(part, rows.to_pylist(), decoder, MAX_SAMPLES_A_PIECE))
     finally:

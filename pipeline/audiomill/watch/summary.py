@@ -32,6 +32,27 @@ def _only_language(spec: RunSpec) -> str | None:
     return next((one for result in results if (one := result.family.only_language(Path(result.path)))), None)
 
 
+def _totals(entries: Sequence[dict[str, Any]], spec: RunSpec) -> dict[str, Any]:
+    """Counts over all finished parts of the output."""
+    reasons: Counter[str] = Counter()
+    num_bytes: Counter[str] = Counter()
+    for entry in entries:
+        reasons.update(entry["rejections"])
+        num_bytes.update(entry["bytes"])
+    sums = {name: sum(entry[name] for entry in entries) for name in COUNTED}
+    num_doubtful = sum(entry.get("num_doubtful", 0) for entry in entries)
+    return {
+        **{name: int(value) if name.startswith("num_") else float(value) for name, value in sums.items()},
+        "num_doubtful": num_doubtful,
+        "num_special": sum(entry.get("num_special", 0) for entry in entries),
+        "only_language": _only_language(spec) if num_doubtful > DOUBTFUL_SHARE * sums["num_segments"] else None,
+        "rejections": dict(reasons),
+        "bytes": dict(num_bytes),
+        "codes_usage": usage(iter(entries)),
+        "verification": largest(Difference(**e["verification"]) for e in entries if e["verification"])._asdict(),
+    }
+
+
 def _of_second_model(entries: Sequence[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
     """What the second model did; takes its seconds out: they are a share of those of the models."""
     num_redone = sum(entry.get("fallback_levels", {}).get(str(SECOND_PASS_LEVEL), 0) for entry in entries)
@@ -55,35 +76,19 @@ def summarise(
         spec: the run.
     """
     wall_s = time.time() - started
-    audio_s = sum(entry["duration_s"] for entry in entries if entry["part"] in todo) if gained_s is None else gained_s
-    startup_s = wall_s
-    sums: defaultdict[str, float] = defaultdict(float)
-    num_doubtful = sum(entry.get("num_doubtful", 0) for entry in entries)
-    reasons: Counter[str] = Counter()
+    here = [entry for entry in entries if entry["part"] in todo]
+    audio_s = sum(entry["duration_s"] for entry in here) if gained_s is None else gained_s
+    startup_s = min([wall_s, *(max(0.0, (entry["began"] or started + wall_s) - started) for entry in here)])
     seconds: defaultdict[str, float] = defaultdict(float)
-    num_bytes: Counter[str] = Counter()
-    for entry in entries:
-        for name in COUNTED:
-            sums[name] += entry[name]
-        reasons.update(entry["rejections"])
-        num_bytes.update(entry["bytes"])
-        if entry["part"] in todo:
-            startup_s = min(startup_s, max(0.0, (entry["began"] or started + wall_s) - started))
-            for stage, value in entry["seconds"].items():
-                seconds[stage] += value
+    for entry in here:
+        for stage, value in entry["seconds"].items():
+            seconds[stage] += value
     num_halved = int(seconds.pop("infer_halved_batches", 0.0))
     real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
     busy_of = max(wall_s - startup_s, MEASURABLE_S)
     return {
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **{name: int(value) if name.startswith("num_") else value for name, value in sums.items()},
-        "num_doubtful": num_doubtful,
-        "num_special": sum(entry.get("num_special", 0) for entry in entries),
-        "only_language": _only_language(spec) if num_doubtful > DOUBTFUL_SHARE * sums["num_segments"] else None,
-        "rejections": dict(reasons),
-        "bytes": dict(num_bytes),
-        "codes_usage": usage(iter(entries)),
-        "verification": largest(Difference(**e["verification"]) for e in entries if e["verification"])._asdict(),
+        **_totals(entries, spec),
         **_of_second_model(entries, seconds),
         "num_parts_this_run": len(todo),
         "audio_s_this_run": audio_s,

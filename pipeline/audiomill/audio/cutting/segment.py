@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.stream_chunks import STREAM, Span, StreamChunks
 from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
+from audiomill.config.stages import SegmentConfig
 from audiomill.errors import UsageError
 
 ENERGY_FRAME = MODEL_SAMPLE_RATE // 50
@@ -42,14 +43,14 @@ class SegmentSpec:
     context: int
     max_whole: int
     grid: int
-    at_quiet_moments: bool
-    measures_speech: bool
-    marks_speech: bool
     threshold: float
     min_speech: int
     min_silence: int
     pad: int
     max_gap: int
+    at_quiet_moments: bool = False
+    measures_speech: bool = False
+    marks_speech: bool = False
     chunk: int = 0
     right: int = 0
     forms: tuple[tuple[int, int], ...] = ()
@@ -256,26 +257,25 @@ class ContextWindows:
 
 
 def spec_from_seconds(
-    *,
+    config: SegmentConfig,
     kind: str,
     max_length_s: float,
-    context_s: float,
-    threshold: float,
-    min_speech_s: float,
-    min_silence_s: float,
-    pad_s: float,
-    max_gap_s: float,
+    context_s: float = 0.0,
     max_whole_s: float | None = None,
-    at_quiet_moments: bool = False,
-    measures_speech: bool = False,
-    marks_speech: bool = False,
     frames_in_step: int = 1,
-    forms: tuple[tuple[int, int], ...] = (),
 ) -> SegmentSpec:
-    """The same rules with seconds turned into samples.
+    """Cutting rules with seconds turned into samples.
 
     Overlapping windows start on whole model frames (and on whole groups of `frames_in_step`), so that dropping the
     overlap leaves every frame once.
+
+    Args:
+        config: voice activity, pauses and gaps.
+        kind: as `--segment`, settled.
+        max_length_s: longest segment.
+        context_s: overlap of windows on each side.
+        max_whole_s: longest recording that is one segment.
+        frames_in_step: frames that are kept together.
 
     Raises:
         UsageError: groups of frames longer than a window's core.
@@ -298,28 +298,14 @@ def spec_from_seconds(
         context=context,
         max_whole=max_whole,
         grid=grid,
-        at_quiet_moments=at_quiet_moments,
-        measures_speech=measures_speech,
-        marks_speech=marks_speech,
-        threshold=threshold,
-        min_speech=samples_from_seconds(min_speech_s),
-        min_silence=samples_from_seconds(min_silence_s),
-        pad=samples_from_seconds(pad_s),
-        max_gap=samples_from_seconds(max_gap_s),
-        forms=forms,
+        threshold=config.vad_threshold,
+        min_speech=samples_from_seconds(config.min_speech_seconds),
+        min_silence=samples_from_seconds(config.min_silence_seconds),
+        pad=samples_from_seconds(config.speech_pad_seconds),
+        max_gap=samples_from_seconds(config.max_gap_seconds),
     )
 
 
 def whole_spec(seconds: float) -> SegmentSpec:
     """A recording is one segment up to this long."""
-    return spec_from_seconds(
-        kind="none",
-        max_length_s=seconds,
-        context_s=0.0,
-        max_whole_s=seconds,
-        threshold=0.5,
-        min_speech_s=0.1,
-        min_silence_s=0.3,
-        pad_s=0.2,
-        max_gap_s=2.0,
-    )
+    return spec_from_seconds(SegmentConfig(), "none", seconds)

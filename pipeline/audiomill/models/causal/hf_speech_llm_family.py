@@ -19,16 +19,19 @@ EXACT = "tokens are those of `generate` alone, with random weights of true layou
 _OFFERS = "text, retries; word times with a CTC model beside it"
 
 
-def borrowed_family(
+def hf_speech_llm_facts(examples: tuple[str, ...], licence: str, transformers: tuple[int, int] = (5, 24)) -> Facts:
+    """What the table of models says of such a family."""
+    return Facts(examples=examples, offers=_OFFERS, exact=EXACT, licence=licence, transformers=transformers)
+
+
+def hf_speech_llm_family(
     name: str,
     checkpoints: str,
     model_type: str,
     steps_a_second: float,
     load: Callable[[Loading], SpeechModel],
-    examples: tuple[str, ...],
-    licence: str,
+    facts: Facts,
     languages: Callable[[], frozenset[str]] | None = None,
-    transformers: tuple[int, int] = (5, 24),
 ) -> Family:
     """A family.
 
@@ -38,8 +41,8 @@ def borrowed_family(
         model_type: as config.json has it.
         steps_a_second: of what the language model is given.
         load: see `audiomill.models.family.Family`.
-        examples, licence, transformers: see `audiomill.models.family.Facts`.
-        languages: codes that may be told; None: any, which only stands in the rows.
+        facts: see `hf_speech_llm_facts`.
+        languages: codes that may be given; None: any, which only stands in the rows.
     """
 
     def shape(path: Path) -> Shape:
@@ -58,7 +61,7 @@ def borrowed_family(
     return Family(
         name=name,
         checkpoints=checkpoints,
-        facts=Facts(examples=examples, offers=_OFFERS, exact=EXACT, licence=licence, transformers=transformers),
+        facts=facts,
         recognises=lambda path, settings: settings.get("model_type") == model_type,
         gives=_provides,
         shape=shape,

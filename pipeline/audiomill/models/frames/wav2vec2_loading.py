@@ -101,9 +101,9 @@ def load_frame_model(
     kind = AutoModel if requested.transcripts is None and not requested.aligns else AutoModelForCTC
     language = None if requested.transcripts is None else requested.transcripts.language
     model = loaded_whole(kind, folder, torch.float32, MAY_BE_MISSING, trust_remote_code)
+    adapted = language if getattr(model.config, "adapter_attn_dim", None) else None
     vocabulary = None
     if requested.transcripts is not None or requested.aligns:
-        adapted = language if getattr(model.config, "adapter_attn_dim", None) else None
         tokenizer = ctc_tokenizer(folder, adapted, trust_remote_code)
         if adapted:
             load_adapter(model, adapted, folder)
@@ -116,7 +116,6 @@ def load_frame_model(
         with_int8_layers(model.base_model.encoder, precision)
     if precision == INT8_BF16:
         with_bf16_convolutions(model.base_model)
-    adapted = language if getattr(model.config, "adapter_attn_dim", None) else None
     network = FrameNetwork(
         model=model,
         body=model.base_model,
@@ -125,15 +124,8 @@ def load_frame_model(
         parity=lambda utterance: frame_model_parity(folder, model, feed, utterance, adapted, trust_remote_code),
         convolutions=lambda inputs: model.base_model.feature_extractor(inputs["input_values"]).transpose(1, 2),
     )
-    return FrameModel(
-        network,
-        vocabulary,
-        requested,
-        quantizers,
-        language=language,
-        storage_options=storage_options,
-        one_by_one=is_int8(precision),
-    )
+    more: dict[str, Any] = {"storage_options": storage_options, "one_by_one": is_int8(precision)}
+    return FrameModel(network, vocabulary, requested, quantizers, language=language, **more)
 
 
 def load_adapter(model: Any, language: str, folder: Path) -> None:

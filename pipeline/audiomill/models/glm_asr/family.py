@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.causal.hf_speech_llm_family import borrowed_family
+from audiomill.models.causal.hf_speech_llm_family import hf_speech_llm_facts, hf_speech_llm_family
 from audiomill.models.family import Loading
 
 
@@ -21,12 +21,11 @@ def _load(loading: Loading) -> SpeechModel:
     )
 
 
-FAMILY = borrowed_family(
+FAMILY = hf_speech_llm_family(
     "glm_asr",
     "GLM-ASR",
     "glmasr",
     12.5,
     _load,
-    ("zai-org/GLM-ASR-Nano-2512",),
-    "MIT",
+    hf_speech_llm_facts(("zai-org/GLM-ASR-Nano-2512",), "MIT"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.causal.hf_speech_llm_family import borrowed_family
+from audiomill.models.causal.hf_speech_llm_family import hf_speech_llm_facts, hf_speech_llm_family
 from audiomill.models.family import Loading
 
 
@@ -14,12 +14,11 @@ def _load(loading: Loading) -> SpeechModel:
     return load_borrowed(loading, GRANITE_LAYOUT)
 
 
-FAMILY = borrowed_family(
+FAMILY = hf_speech_llm_family(
     "granite_speech_llm",
     "Granite Speech 3.3 and 4",
     "granite_speech",
     10.0,
     _load,
-    ("ibm-granite/granite-speech-3.3-2b", "ibm-granite/granite-4.0-1b-speech"),
-    "Apache-2.0",
+    hf_speech_llm_facts(("ibm-granite/granite-speech-3.3-2b", "ibm-granite/granite-4.0-1b-speech"), "Apache-2.0"),
 )

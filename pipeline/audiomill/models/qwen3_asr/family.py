@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audiomill.models.base import SpeechModel
-from audiomill.models.causal.hf_speech_llm_family import borrowed_family
+from audiomill.models.causal.hf_speech_llm_family import hf_speech_llm_facts, hf_speech_llm_family
 from audiomill.models.family import Loading
 
 
@@ -20,13 +20,12 @@ def _languages() -> frozenset[str]:
     return languages()
 
 
-FAMILY = borrowed_family(
+FAMILY = hf_speech_llm_family(
     "qwen3_asr",
     "Qwen3-ASR (the folder of transformers)",
     "qwen3_asr",
     13.0,
     _load,
-    ("Qwen/Qwen3-ASR-0.6B-hf", "Qwen/Qwen3-ASR-1.7B-hf"),
-    "Apache-2.0",
+    hf_speech_llm_facts(("Qwen/Qwen3-ASR-0.6B-hf", "Qwen/Qwen3-ASR-1.7B-hf"), "Apache-2.0"),
     _languages,
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,11 +96,10 @@ class Generator:
         Raises:
             RunError: the model gives values that are no numbers, or has no room for a text behind its audio.
         """
-        writer, weights = self._writer, self._writer.weights
-        languages = [writer.language(utterance) for utterance in batch]
-        prompts = [writer.prompt(language) for language in languages]
-        results: dict[int, DecodedTokens] = {}
-        nbest: dict[int, tuple[Candidate, ...]] = {}
+        weights, level = self._writer.weights, options.fallback_level
+        languages = [self._writer.language(utterance) for utterance in batch]
+        prompts = [self._writer.prompt(language) for language in languages]
+        results, nbest = dict[int, DecodedTokens](), dict[int, tuple[Candidate, ...]]()
         waiting = deque(sorted(range(len(batch)), key=lambda row: -len(rows[row])))
 
         def next_entry(most: int, _frames: int | None) -> DecodeRequest | None:
@@ -110,7 +109,7 @@ class Generator:
                 names.append(waiting.popleft())
             if not names:
                 return None
-            seeds = [seed_of(batch[name], 0, options.fallback_level) for name in names]
+            seeds = [seed_of(batch[name], 0, level) for name in names]
             begins = self._begins(torch.stack([rows[name] for name in names]))
             return DecodeRequest(begins, [prompts[name] for name in names], names, seeds)
 
@@ -122,32 +121,42 @@ class Generator:
                 on_progress(1, len(batch[name].pcm_T))
 
         search, longest = self._search(options), max(map(len, rows))
+        length = self._prompt_length(prompts, longest)
+        most = self._most_rows(longest)
+        if options.num_beams == 1:
+            decode(DecodeSlots(weights, search, min(most, len(batch)), length), next_entry, done)
+        while (entry := next_entry(max(1, most // options.num_beams), None)) is not None:
+            for name, ranked, candidates in self._beams(entry, search, options):
+                if candidates is not None:
+                    nbest[name] = candidates
+                done(name, ranked[0].decoded)
+        return [
+            Hypothesis((DecodedChunk(0, results[row]),), language, None, fallback_level=level, nbest=nbest.get(row))
+            for row, language in enumerate(languages)
+        ]
+
+    def _beams(
+        self, entry: DecodeRequest, search: Search, options: DecodingOptions
+    ) -> Iterator[tuple[int, list[Ranked], tuple[Candidate, ...] | None]]:
+        """Names, ranked texts and n-best list of the rows of a request, by beam search."""
+        fusion = self._fusion if options.uses_fusion else None
+        rows = decode_with_beams(self._writer.weights, entry.begins, entry.prompts, search, options.num_beams, fusion)
+        for name, ranked in zip(entry.names, rows, strict=True):
+            if fusion is None:
+                yield name, ranked, None
+            else:
+                yield name, *self._weighed(ranked, fusion)
+
+    def _prompt_length(self, prompts: Sequence[Sequence[int]], longest: int) -> int:
+        """Positions before the text. Raises RunError where they leave no room for it."""
+        weights = self._writer.weights
         length = len(prompts[0]) if weights.has_cross_attention else longest
         if length >= weights.max_positions:
             raise RunError(
                 f"a segment takes {length} of the {weights.max_positions} positions that the language model knows; expected room for "
                 "a text behind it: cut shorter, --max-segment-seconds"
             )
-        most = self._most_rows(longest)
-        if options.num_beams == 1:
-            decode(DecodeSlots(weights, search, min(most, len(batch)), length), next_entry, done)
-        fusion = self._fusion if options.uses_fusion else None
-        while (entry := next_entry(max(1, most // options.num_beams), None)) is not None:
-            better = decode_with_beams(weights, entry.begins, entry.prompts, search, options.num_beams, fusion)
-            for name, ranked in zip(entry.names, better, strict=True):
-                if fusion is not None:
-                    ranked, nbest[name] = self._weighed(ranked, fusion)
-                done(name, ranked[0].decoded)
-        return [
-            Hypothesis(
-                (DecodedChunk(0, results[row]),),
-                language,
-                None,
-                fallback_level=options.fallback_level,
-                nbest=nbest.get(row),
-            )
-            for row, language in enumerate(languages)
-        ]
+        return length
 
     def _weighed(self, ranked: list[Ranked], fusion: Fusion) -> tuple[list[Ranked], tuple[Candidate, ...]]:
         """Texts in the order of what everybody thinks of them, and what is kept of that."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.base import SpeechModel
-from audiomill.models.causal.hf_speech_llm_family import borrowed_family
+from audiomill.models.causal.hf_speech_llm_family import hf_speech_llm_facts, hf_speech_llm_family
 from audiomill.models.family import Loading
 
 _NEEDS = "mistral-common[audio]"
@@ -45,13 +45,12 @@ def _load(loading: Loading) -> SpeechModel:
     )
 
 
-FAMILY = borrowed_family(
+FAMILY = hf_speech_llm_family(
     "voxtral",
     "Voxtral",
     "voxtral",
     12.5,
     _load,
-    ("mistralai/Voxtral-Mini-3B-2507", "mistralai/Voxtral-Small-24B-2507"),
-    "Apache-2.0",
+    hf_speech_llm_facts(("mistralai/Voxtral-Mini-3B-2507", "mistralai/Voxtral-Small-24B-2507"), "Apache-2.0"),
     _languages,
 )

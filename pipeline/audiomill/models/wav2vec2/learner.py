@@ -204,6 +204,17 @@ def save_preparation(source: Path, folder: Path) -> None:
     result.save_pretrained(folder)
 
 
+def _check_tokens(config: TrainConfig, has_tokens: bool) -> None:
+    if config.vocabulary == "checkpoint" and not has_tokens:
+        raise ModelError(f"--vocabulary checkpoint: {config.model} has no vocab.json; use --vocabulary labels")
+    if config.tokenizer == "pieces":
+        raise UsageError(
+            "--tokenizer pieces: heads on frozen features and seq2seq models write pieces; add --features, or leave it out"
+        )
+    if config.language_adapters and config.tokenizer != "characters":
+        raise UsageError("--language-adapters: languages have letters of their own; leave out --tokenizer")
+
+
 def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device) -> CtcLearner:
     """A learner from a checkpoint's folder, with its tokens or those of the labels.
 
@@ -218,14 +229,7 @@ def load_ctc(folder: Path, config: TrainConfig, texts: Sequence[Text], device: t
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: no configuration to train from ({error}); expected config.json") from error
     has_tokens = any((folder / name).exists() for name in ("vocab.json", "tokenizer.json"))
-    if config.vocabulary == "checkpoint" and not has_tokens:
-        raise ModelError(f"--vocabulary checkpoint: {config.model} has no vocab.json; use --vocabulary labels")
-    if config.tokenizer == "pieces":
-        raise UsageError(
-            "--tokenizer pieces: heads on frozen features and seq2seq models write pieces; add --features, or leave it out"
-        )
-    if config.language_adapters and config.tokenizer != "characters":
-        raise UsageError("--language-adapters: languages have letters of their own; leave out --units")
+    _check_tokens(config, has_tokens)
     is_own = has_tokens and config.vocabulary != "labels"
     num_before = settings.vocab_size
     if config.language_adapters:

@@ -39,7 +39,7 @@ MIN_REST_S = 1.0
 MIN_LEFT_OUT_S = 3.0  # less behind the last timestamp may be a pause, or the stamp's error
 ENCODER_SECONDS = {"cpu": 60, "cuda": 960}  # encoded at once: its products are large early
 ALIGNED_AT_ONCE, WARPED_AT_ONCE = 16, 64
-"""Rows that the decoder reads again together for their word times, and rows whose paths are found together."""
+"""Rows that the decoder reads again together for word times, and rows whose paths are computed together."""
 
 
 class WhisperWeights(NamedTuple):
@@ -134,10 +134,6 @@ class EncodeDecode:
     def num_rows(self) -> int:
         return len(self._utterances)
 
-    def row_of(self, name: int) -> int:
-        """The utterance that an entry's row is of."""
-        return self._passes[name][0]
-
     def next_entry(self, most: int, frames: int | None = None) -> DecodeRequest | None:
         """The next rows of one context, encoded; see `whisper_decoder.decode`."""
         if self._ahead is None:
@@ -157,9 +153,8 @@ class EncodeDecode:
         if self._task_options.keeps_hidden:
             self._hidden |= dict(zip(names, hidden_BFD, strict=True))
         prompts = [[*self._task_options.before, *self._prompt(row, self._task_options.timestamps)] for row in rows]
-        max_tokens = (
-            None if self._options.is_short_context else [self._max_tokens(*self._passes[name]) for name in names]
-        )
+        is_short = self._options.is_short_context
+        max_tokens = None if is_short else [self._max_tokens(*self._passes[name]) for name in names]
         return DecodeRequest(looked_at, prompts, names, [self._seed(name) for name in names], said=max_tokens)
 
     def _max_tokens(self, row: int, start: int) -> int:

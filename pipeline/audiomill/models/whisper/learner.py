@@ -24,7 +24,7 @@ from audiomill.models.frames.masks import span_mask
 from audiomill.models.frames.mel import LogMel
 from audiomill.models.learner import Loss, Rows
 from audiomill.models.whisper.folder import tokenizer_of
-from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperModel, short_context
+from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperCheckpoint, WhisperModel, short_context
 from audiomill.models.whisper.parts import transformers_parts
 from audiomill.models.whisper.tokens import BEFORE, TIMESTAMP_STEP_S, WhisperTokens, tokens_of
 from audiomill.text.normalize import Text
@@ -174,12 +174,9 @@ class WhisperLearner:
         """Greedy text, by the program that will use the checkpoint."""
         text = TranscriptConfig(word_times=False, temperature_fallback=False)
         model = WhisperModel(
-            self.model,
-            self._tokenizer,
-            self._tokens,
+            WhisperCheckpoint(self.model, self._tokenizer, self._tokens, ()),
             RequestedOutputs(transcripts=text),
             {},
-            (),
             _precision(self.model),
         )
         utterances = [

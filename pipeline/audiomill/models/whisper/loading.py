@@ -16,7 +16,7 @@ from audiomill.models.load import dtype_of
 from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
 from audiomill.models.vectors.readout import Quantizer
 from audiomill.models.whisper.folder import tokenizer_of
-from audiomill.models.whisper.model import WhisperModel
+from audiomill.models.whisper.model import WhisperCheckpoint, WhisperModel
 from audiomill.models.whisper.parts import whisper_parts
 from audiomill.models.whisper.timing import heads_of
 from audiomill.models.whisper.tokens import numeral_tokens, tokens_of
@@ -60,7 +60,7 @@ def load_whisper(
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
     heads = heads_of(generation.get("alignment_heads"), *shape)
     whisper_model = WhisperModel(
-        model, tokenizer, tokens, requested, quantizers, heads, precision, memory_fraction, folder
+        WhisperCheckpoint(model, tokenizer, tokens, heads), requested, quantizers, precision, memory_fraction, folder
     )
     if requested.transcripts is not None and requested.transcripts.temperature_fallback:
         whisper_model.fallback = TemperatureFallback(whisper_model, requested.transcripts, rereading=whisper_model)

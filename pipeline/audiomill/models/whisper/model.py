@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,16 +79,22 @@ def short_context(num_samples: int, device: str) -> int:
     return min(WINDOW_SAMPLES, -(-wanted // step) * step)
 
 
+class WhisperCheckpoint(NamedTuple):
+    """What a folder holds. `model`: `WhisperForConditionalGeneration`; `tokenizer`: of tokenizers; `heads`: alignment heads."""
+
+    model: Any
+    tokenizer: Any
+    tokens: WhisperTokens
+    heads: Heads
+
+
 class WhisperModel:
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
-        model: `WhisperForConditionalGeneration` in evaluation mode on its device.
-        tokenizer: a `tokenizers.Tokenizer`.
-        tokens: its special tokens.
+        checkpoint: in evaluation mode, on its device.
         requested: what to give.
-        quantizers: k-means codebooks by name of the want.
-        heads: of the decoder, that tell when a token was said.
+        quantizers: k-means codebooks by name of the request.
         precision: of the matrix products.
         memory_fraction: share of the device's free memory to plan for.
         folder: the checkpoint's, to compare with transformers.
@@ -96,17 +102,15 @@ class WhisperModel:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
-        tokens: WhisperTokens,
+        checkpoint: WhisperCheckpoint,
         requested: RequestedOutputs,
         quantizers: Mapping[str, Quantizer],
-        heads: Heads,
         precision: str,
         memory_fraction: float = 0.8,
         folder: Path | None = None,
     ) -> None:
         self._folder = folder
+        model, tokenizer, tokens, heads = checkpoint
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
         self._wants, self._quantizers = requested, quantizers
         text = self._text = requested.transcripts or TranscriptConfig()

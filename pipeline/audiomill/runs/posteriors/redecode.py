@@ -26,7 +26,7 @@ from audiomill.models.device import usable_cores
 from audiomill.runs.posteriors.saved_posteriors import KeptPosteriors, decoder_of, processes, texts_of
 from audiomill.runs.posteriors.tune import tuned
 from audiomill.speakers.attribution import with_speakers
-from audiomill.stages.write import declare_complete, write_part
+from audiomill.stages.write import PartTarget, declare_complete, write_part
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table
@@ -143,7 +143,7 @@ def _redecode_part(place: Place, output: Place, part: int, config: SearchConfig,
     planned = [id for table in columns.values() for id in table.column("id").to_pylist()]
     result = Result({"seconds": [("redecode", time.perf_counter() - started)], "began": None, "verification": None}, {})
     wanted = Tables(True, {name: table.schema for name, table in turns.items()})
-    entry = write_part(output, part, planned, tables, [result], wanted, key, time.perf_counter())
+    entry = write_part(PartTarget(output, part, planned), tables, [result], wanted, key, time.perf_counter())
     return part, int(entry["num_rejections"])
 
 
