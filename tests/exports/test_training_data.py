@@ -60,12 +60,12 @@ def exported(audiomill: Any, *arguments: str) -> str:
 
 
 def test_datasets_reads_the_folder_with_its_splits(place: Path, audiomill: Any, tmp_path: Path) -> None:
-    told = exported(
+    metadata = exported(
         audiomill, str(place / "vectors"), "--format", "datasets", "--to", "hf", "--only", "layer=2", "--split",
         "train=0.7,dev=0.3", "--split-by", "speaker", "--columns", "source,duration_s",
     )  # fmt: skip
     found = datasets.load_dataset(str(tmp_path / "hf"), cache_dir=str(tmp_path / "cache"))
-    assert set(found) == {"train", "dev"} and told.startswith(f"train: {len(found['train'])} samples")
+    assert set(found) == {"train", "dev"} and metadata.startswith(f"train: {len(found['train'])} samples")
     speaker_of = {row["id"]: json.loads(row["metadata"])["speaker"] for row in rows(place / "vectors", "recordings")}
     speakers = {split: {speaker_of[row["recording_id"]] for row in found[split]} for split in found}
     assert not speakers["train"] & speakers["dev"] and speakers["train"] | speakers["dev"] == set(SPEAKERS)
@@ -83,8 +83,8 @@ def test_webdataset_shards_hold_arrays_and_json_side_by_side(place: Path, audiom
         with tarfile.open(path) as tar:
             names = tar.getnames()
             assert [name.rsplit(".", 1)[1] for name in names] == ["npy", "json"] * (len(names) // 2)
-            for npy, told in zip(names[::2], names[1::2], strict=True):
-                row = json.load(tar.extractfile(told))  # type: ignore[arg-type]
+            for npy, metadata in zip(names[::2], names[1::2], strict=True):
+                row = json.load(tar.extractfile(metadata))  # type: ignore[arg-type]
                 codes_FK = np.load(io.BytesIO(tar.extractfile(npy).read()), allow_pickle=False)  # type: ignore[arg-type]
                 assert (codes_FK[:, 0] == arrays[row["segment_id"]]).all()
                 seen.add(row["segment_id"])
@@ -187,6 +187,6 @@ def test_what_cannot_be_exported_is_one_line(place: Path, audiomill: Any, tmp_pa
         ),
         ((str(place / "units"), "--format", "txt", "--split", "a=1"), "--durations and --split write files"),
     ]
-    for arguments, told in asked:
+    for arguments, metadata in asked:
         done = audiomill("export", *arguments)
-        assert done.returncode in (1, 2) and told in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert done.returncode in (1, 2) and metadata in done.stderr and done.stderr.count("\n") == 1, done.stderr

@@ -17,7 +17,7 @@ from audiomill.audio.mixing import Mixing
 from audiomill.audio.resample import Resampler
 
 
-class Kept:
+class SampleBuffer:
     """Samples of a stream that may still be asked for."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class FormStream:
     def __init__(self, form: Form, channel: int | None, mixing: Mixing, source_rate: int) -> None:
         self.form, self._channel, self._mixing = form, channel, replace(mixing, gain=1.0)
         self._resampler = Resampler(source_rate, form.num_channels, form.rate)
-        self._kept = Kept()
+        self._kept = SampleBuffer()
 
     def push(self, block_TC: NDArray[np.float32]) -> None:
         """Takes a decoded block with all channels of the source."""
@@ -85,7 +85,7 @@ class FormStream:
         return result
 
     def drop_before(self, sample: int, tolerated: int) -> None:
-        """See `Kept.drop_before`; samples at 16 kHz."""
+        """See `SampleBuffer.drop_before`; samples at 16 kHz."""
         self._kept.drop_before(self.form.position(sample), self.form.position(tolerated))
 
     def _chosen(self, block_TC: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, resampled_length, sam
 from audiomill.audio.cutting.segment import Segmenter, SegmentSpec, segmenter
 from audiomill.audio.cutting.stream_chunks import Span
 from audiomill.audio.decode import open_audio
-from audiomill.audio.forms import FormStream, Kept, missing
+from audiomill.audio.forms import FormStream, SampleBuffer, missing
 from audiomill.audio.mixing import Mixing, mixing_of
 from audiomill.audio.opened import Audio
 from audiomill.audio.resample import resample
@@ -279,7 +279,7 @@ class _Track:
     def __init__(self, channel: int | None, spec: SegmentSpec, origin: int, streams: Sequence[FormStream] = ()) -> None:
         self._channel, self._spec, self._origin, self._streams = channel, spec, origin, streams
         self._cutter: Segmenter = segmenter(spec)
-        self._kept = Kept()
+        self._kept = SampleBuffer()
         self._settled: list[Span] = []  # waiting for their right context
         self.spans: list[Span] = []
 

@@ -143,7 +143,7 @@ class RedecodeOutputConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class _SavedPosteriors:
     LEFT_OUT = frozenset(("coverage_score",))
 
     inputs: tuple[str, ...]
@@ -178,7 +178,7 @@ class TunedConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RedecodeConfig(_Kept):
+class RedecodeConfig(_SavedPosteriors):
     """`audiomill redecode`: kept posteriors to text."""
 
     tuned: TunedConfig = TunedConfig()
@@ -197,7 +197,7 @@ class TuneConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneJobConfig(_Kept):
+class TuneJobConfig(_SavedPosteriors):
     """`audiomill tune-decoder`: weights of the decoder from audio with known text."""
 
     tune: TuneConfig = TuneConfig()

@@ -19,11 +19,11 @@ from audiomill.storage.part_files import to_bytes
 
 
 class Sample(NamedTuple):
-    """`array`: values_FD or values_D, codes_FK; `told`: other columns, recording_id among them."""
+    """`array`: values_FD or values_D, codes_FK; `metadata`: other columns, recording_id among them."""
 
     segment_id: str
     array: NDArray[Any]
-    told: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 Files = Iterator[tuple[str, bytes]]
@@ -33,7 +33,7 @@ Files = Iterator[tuple[str, bytes]]
 def _parquet(samples: Sequence[Sample]) -> Files:
     """As `datasets.load_dataset` and every Parquet reader take them: nested lists."""
     columns: dict[str, Any] = {"segment_id": pa.array([sample.segment_id for sample in samples], pa.string())}
-    columns |= {name: pa.array([each.told[name] for each in samples], _kind(name)) for name in samples[0].told}
+    columns |= {name: pa.array([each.metadata[name] for each in samples], _kind(name)) for name in samples[0].metadata}
     columns["array"] = _nested([sample.array for sample in samples])
     yield ".parquet", to_bytes(pa.table(columns))
 
@@ -61,7 +61,7 @@ def _tar(samples: Sequence[Sample]) -> Files:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
-            metadata = json.dumps({"segment_id": sample.segment_id, **sample.told}, ensure_ascii=False)
+            metadata = json.dumps({"segment_id": sample.segment_id, **sample.metadata}, ensure_ascii=False)
             for suffix, content in ((".npy", _npy(sample.array)), (".json", metadata.encode())):
                 member = tarfile.TarInfo(re.sub(r"[^\w-]", "_", sample.segment_id) + suffix)
                 member.size = len(content)
@@ -74,7 +74,7 @@ def _arrays(samples: Sequence[Sample]) -> Files:
     rows = [sample.array if sample.array.ndim == 2 else sample.array[None] for sample in samples]
     yield ".npy", _npy(np.concatenate(rows))
     yield ".offsets.npy", _npy(np.cumsum([0, *map(len, rows)]))
-    lines = [json.dumps({"segment_id": s.segment_id, **s.told}, ensure_ascii=False) + "\n" for s in samples]
+    lines = [json.dumps({"segment_id": s.segment_id, **s.metadata}, ensure_ascii=False) + "\n" for s in samples]
     yield ".jsonl", "".join(lines).encode()
 
 
@@ -121,7 +121,7 @@ def write_shards(
             waiting[split], held[split] = [], 0
 
     for sample in samples:
-        split = split_of[sample.told["recording_id"]]
+        split = split_of[sample.metadata["recording_id"]]
         waiting[split].append(sample)
         counts[split] += 1
         held[split] += sample.array.nbytes

@@ -121,21 +121,21 @@ def measure(
         console: is told what goes on.
     """
 
-    def told(text: str) -> None:
+    def log(text: str) -> None:
         if not config.output.quiet:
             console.print(text, highlight=False, soft_wrap=True)
 
     deadline = time.monotonic() + wanted.limit_seconds
     entries = [_entry(each) for each in drawn]
-    ran = _through_the_engine(config, drawn, entries, told, lambda: time.monotonic() > deadline)
+    ran = _through_the_engine(config, drawn, entries, log, lambda: time.monotonic() > deadline)
     measured_ids = {id for name in ("recordings", "rejections") for id in ran.tables[name].column("id").to_pylist()}
     is_cut = len(measured_ids) < len(entries)
     drawn = [each for each, entry in zip(drawn, entries, strict=True) if entry.id in measured_ids]
     entries = [entry for entry in entries if entry.id in measured_ids]
     if is_cut:
-        told(f"--limit-seconds {wanted.limit_seconds:g} is over: forecasting from {len(entries)} recordings")
+        log(f"--limit-seconds {wanted.limit_seconds:g} is over: forecasting from {len(entries)} recordings")
     budget = min(ran.summary["seconds"].get("infer", 0.0), max(0.0, deadline - time.monotonic()))
-    alone = _alone(config, entries, Budget(budget), wanted.search, told)
+    alone = _alone(config, entries, Budget(budget), wanted.search, log)
     outcomes = _outcomes(drawn, entries, ran.tables, config.plan.storage_options)
     return _measured(config, ran, alone, outcomes, import_s, is_cut)
 

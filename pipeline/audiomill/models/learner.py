@@ -17,11 +17,11 @@ Rows = Sequence[NDArray[Any]]
 
 
 class Loss(NamedTuple):
-    """Of one batch. `total`: sum over what is counted by `size` (weighted tokens, masked frames); `told`: for the log."""
+    """Of one batch. `total`: sum over what is counted by `size` (weighted tokens, masked frames); `metrics`: for the log."""
 
     total: Tensor
     size: float
-    told: dict[str, float]
+    metrics: dict[str, float]
 
 
 class Learner(Protocol):

@@ -164,7 +164,7 @@ def _fit(
 
     told_at = time.monotonic()
 
-    def told(number: int, step: int, inertia: float) -> None:
+    def on_step(number: int, step: int, inertia: float) -> None:
         nonlocal told_at
         if time.monotonic() - told_at > TELL_EVERY_S:
             told_at = time.monotonic()
@@ -175,7 +175,7 @@ def _fit(
             )
 
     seeds = range(kmeans.seed, kmeans.seed + kmeans.num_seeds)
-    fit, result = best_fit(frames, kmeans.clusters, seeds, kmeans.max_iterations, spec.device, told)
+    fit, result = best_fit(frames, kmeans.clusters, seeds, kmeans.max_iterations, spec.device, on_step)
     layer = spec.tasks[0].requested.vectors[0].layer
     codebook = Codebook(
         centroids_VD=fit.centroids_KD,

@@ -135,7 +135,7 @@ def _expand(place: Place, audio_root: str | None, output: str, listing: Listing)
         if not matches:
             raise InputError(f"{place.url}: nothing matches this pattern")
         for folder in sorted(match for match, detail in matches.items() if detail.get("type") == "directory"):
-            yield from _folder(place, _found(place, folder, listing), output, listing)
+            yield from _folder(place, _files_below(place, folder, listing), output, listing)
         files = (match for match, detail in matches.items() if detail.get("type") != "directory")
         manifests = {_url(place, match) for match in files if is_manifest(match)}
         for manifest in sorted(manifests):
@@ -143,7 +143,7 @@ def _expand(place: Place, audio_root: str | None, output: str, listing: Listing)
         others = {match: detail for match, detail in matches.items() if _url(place, match) not in manifests}
         yield from _folder(place, others, output, listing, _texts_beside(place, others))
     elif kind == "folder":
-        yield from _folder(place, _found(place, path, listing), output, listing)
+        yield from _folder(place, _files_below(place, path, listing), output, listing)
     else:
         try:
             detail = retried(lambda: fs.info(path)) if kind == "file" else {}
@@ -216,7 +216,7 @@ def _texts_beside(place: Place, paths: Iterable[str]) -> dict[str, Any]:
     return texts
 
 
-def _found(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, Any]]:
+def _files_below(place: Place, folder: str, listing: Listing) -> dict[str, dict[str, Any]]:
     """Files below a folder, with type and size; links to folders are followed, each folder once."""
     if not place.is_local:
         return dict(retried(lambda: place.fs.find(folder, detail=True)))

@@ -73,7 +73,7 @@ def infer_piece(
         **{name: row[name] for name in passed_on},
         "segments": results.segments,
         "lost": list(results.lost.items()),
-        "failures": [(name, told(error)) for name, error in results.errors.items()],
+        "failures": [(name, describe_error(error)) for name, error in results.errors.items()],
         "seconds": list(_seconds(row["seconds"], before, results).items()),
         "began": began,
         "verification": None if results.difference is None else json.dumps(results.difference._asdict()),
@@ -116,7 +116,7 @@ def _infer_segments(
     tasks[0].model.on_progress = None  # what follows is heard again
     compared = list(map(_compared, batched, good_utterances, answers))
     if at is not None:
-        compared.insert(at, who.heard)
+        compared.insert(at, who.diarizer_pairs)
     difference = _verify(everyone, compared, verify_segments, seed)
     first, answers = answers, list(map(decode_with_fallback, tasks, good_utterances, answers))
     texts = transcribe_segments(tasks, good_utterances[0], first, answers)
@@ -171,7 +171,7 @@ def _faults_are_ours(table: str, part: int) -> Iterator[None]:
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise RunError(
-            f"part {part}: the rows of {table} could not be made ({told(error)}, {where.filename.rsplit('/', 1)[-1]}:{where.lineno}); "
+            f"part {part}: the rows of {table} could not be made ({describe_error(error)}, {where.filename.rsplit('/', 1)[-1]}:{where.lineno}); "
             "this is a fault of audiomill and not of the audio: please report it"
         ) from error
 
@@ -251,10 +251,10 @@ def _check_some_work(cuts: Sequence[dict[str, Any]], inferred: _Inferred) -> Non
     names = {cut["recording_id"] for cut in cuts}
     kinds = {type(error) for error in inferred.errors.values()}
     if len(names) > 1 and not inferred.segments and inferred.errors.keys() == names and len(kinds) == 1:
-        raise RunError(f"the models fail on every recording: {told(next(iter(inferred.errors.values())))}")
+        raise RunError(f"the models fail on every recording: {describe_error(next(iter(inferred.errors.values())))}")
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 

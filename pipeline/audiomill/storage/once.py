@@ -19,13 +19,13 @@ def once_per_content(look: Callable[[Path], _Found]) -> Callable[[Path], _Found]
     """
 
     @functools.lru_cache(maxsize=REMEMBERED)
-    def found(path: Path, state: tuple[object, ...]) -> _Found:
+    def look_once(path: Path, state: tuple[object, ...]) -> _Found:
         return look(path)
 
     @functools.wraps(look)
     def remembered(path: Path) -> _Found:
         files = sorted(path.iterdir()) if path.is_dir() else [path] * path.exists()
-        return found(path.absolute(), tuple(_state(file) for file in files))
+        return look_once(path.absolute(), tuple(_state(file) for file in files))
 
     return remembered
 

@@ -31,7 +31,7 @@ def on_disk(path: str) -> str:
     """The local file that a readable name stands for."""
     if "\\x" not in path or os.path.lexists(path):
         return path
-    return ESCAPED.sub(lambda found: chr(0xDC00 + int(found.group(1), 16)), path)
+    return ESCAPED.sub(lambda match: chr(0xDC00 + int(match.group(1), 16)), path)
 
 
 FOLDERS_KEPT = 4096

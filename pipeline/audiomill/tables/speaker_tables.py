@@ -233,7 +233,7 @@ def _turn_row(recording_id: str, turn: Turn, want: SpeakersWant) -> dict[str, An
         "stop_s": seconds_from_samples(turn.stop),
         "overlap_s": seconds_from_samples(turn.overlap),
         "confidence": turn.confidence,
-        "vector": _kept(turn.vector, want),
+        "vector": _stored_vector(turn.vector, want),
     }
 
 
@@ -249,9 +249,9 @@ def _speaker_rows(
             "speech_s": voice.seconds,
             "share": round(voice.seconds / total, 4) if total else 0.0,
             "model": want.model,
-            "vector": _kept(voice.vector, want),
+            "vector": _stored_vector(voice.vector, want),
         }
 
 
-def _kept(vector: Any, want: SpeakersWant) -> list[float] | None:
+def _stored_vector(vector: Any, want: SpeakersWant) -> list[float] | None:
     return vector.tolist() if want.keeps_voices and vector is not None else None

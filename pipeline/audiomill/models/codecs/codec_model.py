@@ -53,7 +53,7 @@ class Overlaps:
                 self.num_differing += int((mine != others).sum())
         self._seen = [*self._seen[-MOST_KEPT + 1 :], (utterance.track, first, codes_KF)]
 
-    def told(self) -> str:
+    def note(self) -> str:
         """In words; empty where no windows overlapped."""
         if not self.num_compared:
             return ""
@@ -113,7 +113,7 @@ class CodecModel(SpeechModel):
 
     def parity(self, utterance: Utterance) -> Parity:
         """Nothing of it is ours but the windows that long recordings are heard in."""
-        return Parity(note=f"input and forward pass: they are transformers' own{self._overlaps.told()}")
+        return Parity(note=f"input and forward pass: they are transformers' own{self._overlaps.note()}")
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:

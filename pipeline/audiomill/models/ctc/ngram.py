@@ -107,13 +107,13 @@ def local_file(place: Place, option: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "audiomill"
     for folder in (cache, Path(tempfile.gettempdir()) / f"audiomill-{os.getuid()}"):
         with contextlib.suppress(PermissionError, FileNotFoundError, ReadOnly):
-            return _kept(folder, name, plain)
+            return _local_copy(folder, name, plain)
     raise InputError(
         f"{option} {place.url}: no place for a copy; set XDG_CACHE_HOME or TMPDIR to a folder that can be written"
     )
 
 
-def _kept(folder: Path, name: str, content: bytes) -> Path:
+def _local_copy(folder: Path, name: str, content: bytes) -> Path:
     """A file of that name and content in a folder; written in one step."""
     target = folder / name
     if target.exists():

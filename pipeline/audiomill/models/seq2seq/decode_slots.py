@@ -79,7 +79,7 @@ class DecodeRequest(NamedTuple):
 
     `begins`: what they look at, or what they begin with in place of tokens, all of one length (prefix_BLD); `prompts`: behind
     what is looked at, all of one length, empty behind a prefix; `names`: the caller's; `seeds`: of the sampler; `limits`: most
-    tokens of each row, where it is less than the search's; `said`: tokens that may be said in each: a text that repeats itself
+    tokens of each row, where it is less than the search's; `max_tokens`: tokens that may be said in each: a text that repeats itself
     is no loop before it has as many.
     """
 
@@ -88,7 +88,7 @@ class DecodeRequest(NamedTuple):
     names: list[int]
     seeds: list[int]
     limits: list[int] | None = None
-    said: list[int] | None = None
+    max_tokens: list[int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,7 @@ class DecodeSlots:
         self._logprobs_BN = torch.zeros((capacity, self._max_new), device=device)
         self._count_B = torch.zeros(capacity, dtype=torch.long, device=device)
         self._limit_B = torch.zeros(capacity, dtype=torch.long, device=device)
-        self._said_B = torch.zeros(capacity, dtype=torch.long, device=device)
+        self._max_tokens_B = torch.zeros(capacity, dtype=torch.long, device=device)
         self._slots_B = torch.arange(capacity, device=device)
         self._running_B = torch.zeros(capacity, dtype=torch.bool, device=device)
         self._latest_B = torch.zeros(capacity, dtype=torch.long, device=device)
@@ -197,7 +197,7 @@ class DecodeSlots:
         self._running_B[rows], self._count_B[rows] = True, 0
         limits = entry.limits or [self._max_new] * len(entry.names)
         self._limit_B[rows] = torch.tensor(limits, device=self._weights.device).clamp(max=self._max_new)
-        self._said_B[rows] = torch.tensor(entry.said or [0] * len(entry.names), device=self._weights.device)
+        self._max_tokens_B[rows] = torch.tensor(entry.max_tokens or [0] * len(entry.names), device=self._weights.device)
         self._rules.open(rows)
         if self._repetition is not None:
             self._repetition.open(rows)
@@ -249,7 +249,7 @@ class DecodeSlots:
         self._rules.advance(chosen_B, rows)
         running_B &= (chosen_B != self._search.tokens.end) & (count_B < self._limit_B[rows])
         if self._repetition is not None:
-            running_B &= ~self._repetition.advance(chosen_B, rows) | (count_B < self._said_B[rows])
+            running_B &= ~self._repetition.advance(chosen_B, rows) | (count_B < self._max_tokens_B[rows])
 
     def leave(self) -> list[tuple[int, DecodedTokens]]:
         """Names and results of the rows that are done; the others move together."""
@@ -263,7 +263,7 @@ class DecodeSlots:
             if holder is not None:
                 holder.move(moved)
         per_row = (
-            self._chosen_BN, self._logprobs_BN, self._count_B, self._limit_B, self._said_B, self._running_B, self._latest_B,
+            self._chosen_BN, self._logprobs_BN, self._count_B, self._limit_B, self._max_tokens_B, self._running_B, self._latest_B,
         )  # fmt: skip
         for each in per_row:
             each[: len(order)] = each[moved]

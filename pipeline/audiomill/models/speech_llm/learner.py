@@ -162,7 +162,7 @@ class ProjectorLearner:
         writer = DecoderAdapter(
             weights=self._weights,
             tokens=parts.lm.special_tokens(),
-            decoded=lambda found: parts.tokenizer.batch_decode(found, skip_special_tokens=True),
+            decoded=lambda tokens: parts.tokenizer.batch_decode(tokens, skip_special_tokens=True),
             language=lambda utterance: None,
             prompt=lambda language: [],
         )

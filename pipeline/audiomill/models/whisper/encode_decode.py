@@ -134,6 +134,10 @@ class EncodeDecode:
     def num_rows(self) -> int:
         return len(self._utterances)
 
+    def row_of(self, name: int) -> int:
+        """The utterance that a pass is of."""
+        return self._passes[name][0]
+
     def next_entry(self, most: int, frames: int | None = None) -> DecodeRequest | None:
         """The next rows of one context, encoded; see `whisper_decoder.decode`."""
         if self._ahead is None:
@@ -155,7 +159,7 @@ class EncodeDecode:
         prompts = [[*self._task_options.before, *self._prompt(row, self._task_options.timestamps)] for row in rows]
         is_short = self._options.is_short_context
         max_tokens = None if is_short else [self._max_tokens(*self._passes[name]) for name in names]
-        return DecodeRequest(looked_at, prompts, names, [self._seed(name) for name in names], said=max_tokens)
+        return DecodeRequest(looked_at, prompts, names, [self._seed(name) for name in names], max_tokens=max_tokens)
 
     def _max_tokens(self, row: int, start: int) -> int:
         """Tokens that somebody may say behind a sample."""

@@ -34,13 +34,13 @@ LEAST_SIDE = samples_from_seconds(1.0)
 @dataclass(frozen=True)
 class Diarized:
     """`cuts` and `utterances` (a sequence a task) as they are to be heard by the others; `rows`: see `audiomill.tables.speaker_tables`;
-    `heard`: the utterances that the diarizer was given, with its answers; `lost`: cuts that it failed on, with their errors."""
+    `diarizer_pairs`: the utterances that the diarizer was given, with its answers; `lost`: cuts that it failed on, with their errors."""
 
     cuts: Sequence[dict[str, Any]]
     utterances: Sequence[Sequence[Utterance]]
     rows: pa.Table | None = None
     batched: Batched | None = None
-    heard: tuple[Sequence[Utterance], Sequence[Prediction]] = ((), ())
+    diarizer_pairs: tuple[Sequence[Utterance], Sequence[Prediction]] = ((), ())
     lost: Mapping[int, Exception | None] = field(default_factory=dict)
 
 

@@ -58,12 +58,12 @@ def train_model(config: FinetuneConfig, console: Console) -> Report:
 
 
 class PreparedTraining(NamedTuple):
-    """What is to be trained. `told`: of it, for the report."""
+    """What is to be trained. `description`: of it, for the report."""
 
     training: Training
     learner: Learner
     dropped: Sequence[Dropped]
-    told: Report
+    description: Report
 
 
 def carried_out(
@@ -114,7 +114,7 @@ def _carried_out(
         launch(result.training, result.learner, worker)
         if not is_first:
             return {}
-        return {**ended(result.training, result.dropped, output, result.told), "is_new": True}
+        return {**ended(result.training, result.dropped, output, result.description), "is_new": True}
 
 
 def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | PreparedTraining:

@@ -30,7 +30,7 @@ from audiomill.train.unit_lm.sequences import Sequences
 
 @dataclass(frozen=True)
 class Training:
-    """Everything a worker needs: plain values, so that it travels. `heard`: the clips before those were dropped that cannot be
+    """Everything a worker needs: plain values, so that it travels. `label_rows`: the clips before those were dropped that cannot be
     learnt from; every worker makes its vocabulary of them. `objective` "units": rows are those of
     `audiomill.train.unit_lm.sequences`, and there is no model to start from."""
 
@@ -39,7 +39,7 @@ class Training:
     model_path: str
     objective: str
     output: str
-    heard: pa.Table
+    label_rows: pa.Table
     train: pa.Table
     dev: pa.Table | None
     storage_options: dict[str, Any]
@@ -66,7 +66,7 @@ def load_learner(training: Training, device: str) -> Learner:
         return load(Path(training.folder), config, place)
     family = family_of(path, settings_of(path), config.model)
     return learners_of(family)[training.objective](
-        path, config, Clips(Path(training.folder), training.heard).labelled_texts(config.language), place
+        path, config, Clips(Path(training.folder), training.label_rows).labelled_texts(config.language), place
     )
 
 

@@ -184,7 +184,7 @@ class _Run:
             self._scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(loss.total.detach()), count + loss.size
             audio_s += float(self._train.clips.num_samples[picked].sum()) / MODEL_SAMPLE_RATE
-            numbers = loss.told
+            numbers = loss.metrics
         total, count, audio_s = all_reduce_sum(self._worker, total, count, audio_s)
         if not math.isfinite(total):
             raise RunError(

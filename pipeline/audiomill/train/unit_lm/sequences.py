@@ -219,7 +219,7 @@ def write_sequences(
     return Sequences(folder, table), dropped
 
 
-def kept(folder: Path) -> Sequences | None:
+def read_sequences(folder: Path) -> Sequences | None:
     """What an earlier run of the same settings wrote."""
     place = folder / ROWS
     return Sequences(folder, pq.read_table(place)) if place.exists() else None

@@ -33,7 +33,7 @@ from audiomill.train.unit_lm.sequences import (
     check_use,
     code_kind,
     count_codes,
-    kept,
+    read_sequences,
     write_sequences,
 )
 
@@ -143,7 +143,7 @@ def _sequences(
 ) -> tuple[Sequences, dict[str, Any]]:
     """Written, or those of an earlier run; and what people are told of them."""
     note = folder / "told.json"
-    if (before := kept(folder)) is not None and note.exists():
+    if (before := read_sequences(folder)) is not None and note.exists():
         return before, json.loads(note.read_text())
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
