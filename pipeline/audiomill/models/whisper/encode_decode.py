@@ -122,8 +122,8 @@ class EncodeDecode:
         self._languages: dict[int, DetectedLanguage] = {}
         self._found: dict[int, DecodedTokens] = {}
         self._ahead: _Encoded | None = None
-        is_cuda = weights.decoder.device.type == "cuda"
-        self._side: Any = torch.cuda.Stream(weights.decoder.device) if is_cuda else None  # type: ignore[no-untyped-call]
+        device = weights.decoder.device
+        self._side: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._hidden: dict[int, Tensor] = {}
 
     def _wait(self, row: int, start: int) -> None:
@@ -300,9 +300,8 @@ class EncodeDecode:
             name: [(t, p) for t, p in zip(decoded.tokens, decoded.logprobs, strict=True) if t < end]
             for name, decoded in self._found.items()
         }
-        spoken = sorted(
-            (name for name, text in texts.items() if text), key=lambda n: (len(self._hidden[n]), len(texts[n]))
-        )
+        spoken = [name for name, text in texts.items() if text]
+        spoken.sort(key=lambda name: (len(self._hidden[name]), len(texts[name])))
         order, costs = list(spoken), list[Tensor]()
         while spoken:
             frames = len(self._hidden[spoken[0]])
