@@ -6,7 +6,7 @@
     for name, values in audiomill.open_output("vectors/"):
         ...
 
-`help(audiomill.run)`, `help(audiomill.open_output)` and `help(audiomill.listener)` say the rest; the command line is `audiomill --help`.
+`help(audiomill.run)`, `help(audiomill.open_output)` and `help(audiomill.streaming_recognizer)` say the rest; the command line is `audiomill --help`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["listener", "open_output", "run"]
+__all__ = ["open_output", "run", "streaming_recognizer"]
 
 if TYPE_CHECKING:
     from audiomill.streams.listener import Listener
@@ -52,8 +52,8 @@ def run(
     return run_by_name(job, inputs, {**options, "output": output, "quiet": quiet})
 
 
-def listener(model: str, *, language: str | None = None, **options: Any) -> Listener:
-    """A model that hears streams: words while the audio comes, see `audiomill listen`.
+def streaming_recognizer(model: str, *, language: str | None = None, **options: Any) -> Listener:
+    """A streaming recognizer: words while the audio comes, see `audiomill listen`.
 
     Args:
         model: a CTC model or a Whisper: hub id, local folder, URL.
@@ -61,10 +61,10 @@ def listener(model: str, *, language: str | None = None, **options: Any) -> List
         options: `chunk_seconds`, `left_context_seconds`, `look_ahead_seconds`, `device`, `precision`.
 
     Raises:
-        audiomill.errors.UsageError: the model writes no text or tells no times of words, or an option is unknown.
+        audiomill.errors.UsageError: the model writes no text or has no word times, or an option is unknown.
 
     Example:
-        >>> stream = audiomill.listener("openai/whisper-tiny.en").stream()
+        >>> stream = audiomill.streaming_recognizer("openai/whisper-tiny.en").stream()
         >>> words = stream.insert(pcm_T)  # int16, 16 kHz
         >>> words += stream.finish()
     """
@@ -109,3 +109,10 @@ def open_output(
     from audiomill.tables.reader import opened  # only here: torch takes seconds to import
 
     return opened(url, table, columns=columns, dtype=dtype, storage_options=storage_options, only=only)
+
+
+def __getattr__(name: str) -> Any:
+    """`listener`: the name that `streaming_recognizer` had in version 0.1."""
+    if name == "listener":
+        return streaming_recognizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

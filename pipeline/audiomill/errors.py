@@ -4,12 +4,14 @@ AudiomillError
 ├── UsageError          the command, a path or an option is wrong: exit code 2, one line
 │   ├── InputError      an INPUT, a manifest or a reference file cannot be used
 │   ├── ModelError      a checkpoint cannot be found or is of a kind we do not run
-│   └── OutputMismatch  the output folder was made with another configuration
-├── RunFailed           parts could not be finished: exit code 1
-└── Rejected            one recording cannot be used: becomes a row of the rejections table
+│   └── ConfigMismatchError   the output folder was made with another configuration
+├── RunError            parts could not be finished: exit code 1
+└── RecordingRejected   one recording cannot be used: becomes a row of the rejections table
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class AudiomillError(Exception):
@@ -74,3 +76,13 @@ class WorkerTimeoutError(WorkerDiedError):
     def __init__(self, detail: str) -> None:
         super().__init__(-9)
         self.args = (detail,)
+
+
+_OLD_NAMES = {"RunFailed": "RunError", "OutputMismatch": "ConfigMismatchError", "Rejected": "RecordingRejected"}
+
+
+def __getattr__(name: str) -> Any:
+    """Names of version 0.1, which work for one version."""
+    if name in _OLD_NAMES:
+        return globals()[_OLD_NAMES[name]]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

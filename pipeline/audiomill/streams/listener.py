@@ -228,7 +228,7 @@ class Listener:
 
 
 def listener_by_name(model: str, language: str | None, options: dict[str, Any]) -> Listener:
-    """See `audiomill.listener`."""
+    """See `audiomill.streaming_recognizer`."""
     config: Any = build(ListenConfig, {"inputs": ("-",), "model": model, "language": language, **options})
     return Listener(model, language, config.chunks, config.model, config.source.storage_options)
 
