@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCTC
 
-from audiomill.audio.bucket import budget_batches, padding_waste_pct
+from audiomill.audio.bucketing import budget_batches, padding_waste_pct
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import RequestedOutputs, Utterance

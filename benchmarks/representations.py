@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import transformers
 
-from audiomill.audio.bucket import budget_batches
+from audiomill.audio.bucketing import budget_batches
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import CodesRequest, Prediction, RequestedOutputs, Utterance, VectorRequest

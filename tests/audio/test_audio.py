@@ -13,7 +13,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiomill.audio.bucket import budget_batches, padding_waste_pct
+from audiomill.audio.bucketing import budget_batches, padding_waste_pct
 from audiomill.audio.clock import resampled_length, samples_from_seconds, seconds_from_samples
 from audiomill.audio.decode import open_audio, planned_duration_s
 from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording

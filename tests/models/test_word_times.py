@@ -15,7 +15,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import TimedText, Utterance
 from audiomill.models.seq2seq.decode_slots import DecodedTokens
 from audiomill.models.seq2seq.hypothesis import DecodedChunk
-from audiomill.models.seq2seq.word_times import drop_repeated_chunks, ordered, settled
+from audiomill.models.seq2seq.word_time_repair import drop_repeated_chunks, ordered, settled
 from audiomill.models.whisper.timing import heads_of, warp
 from audiomill.models.whisper.words import TimedToken, words_of
 from tests.support.jobs_by_hand import loaded, rows, run

@@ -30,7 +30,7 @@ from audiomill.models.family import (
 )
 from audiomill.models.locate import NEMO, local_path
 from audiomill.models.task import Shape
-from audiomill.storage.once import once_per_content
+from audiomill.storage.content_cache import once_per_content
 
 HEADINGS = ("family", "checkpoints", "gives", "number formats", "exact", "licence")
 NEAREST = (

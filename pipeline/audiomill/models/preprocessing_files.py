@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
-from audiomill.storage.once import once_per_content
+from audiomill.storage.content_cache import once_per_content
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,10 +25,10 @@ from audiomill.report.gather import (
     reliability_bins,
     throughput,
 )
-from audiomill.report.listen import ClipReader
+from audiomill.report.clip_reader import ClipReader
 from audiomill.report.original_and_copy import copies_section
 from audiomill.report.page import body, report_document
-from audiomill.report.side import Index, display_name, index_row, part_file, script, side_segment
+from audiomill.report.side_files import Index, display_name, index_row, part_file, script, side_segment
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table

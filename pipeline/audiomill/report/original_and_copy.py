@@ -16,7 +16,7 @@ from audiomill.config.defaults import WINDOW_S
 from audiomill.config.redecode import COPIES_FOLDER
 from audiomill.errors import RecordingRejected
 from audiomill.html.page import Raw, table
-from audiomill.report.listen import data_uri
+from audiomill.report.clip_reader import data_uri
 from audiomill.resynthesis.copies import copy_file, flac, quality_of
 from audiomill.resynthesis.originals import Originals
 from audiomill.storage import ledger

@@ -11,7 +11,7 @@ from audiomill.config.defaults import WINDOW_S
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.html.figures import Interval, bars, intervals, line
 from audiomill.html.page import Raw, document, section, table
-from audiomill.report.listen import flac_uri
+from audiomill.report.clip_reader import flac_uri
 from audiomill.train.clips import Source, prepare
 from audiomill.train.pseudo import span_of
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from audiomill import schema
-from audiomill.audio.bucket import padding_waste_pct
+from audiomill.audio.bucketing import padding_waste_pct
 
 _FALLBACK_LEVELS = tuple("012345")
 """Values of `segments.fallback_level`."""

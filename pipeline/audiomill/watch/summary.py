@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from audiomill.audio.bucket import padding_waste_pct
+from audiomill.audio.bucketing import padding_waste_pct
 from audiomill.config.defaults import SECOND_PASS_LEVEL
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.stages.answers.parity_check import Difference, largest

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audiomill.errors import ModelError
-from audiomill.models.projection import Projection, fused, projection
+from audiomill.models.matrix_products import Projection, fused, projection
 from audiomill.models.seq2seq.decoder_weights import ApplyRotary, DecoderLayer, DecoderWeights, Function
 
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")

@@ -21,7 +21,7 @@ from audiomill.models.base import Parity, Utterance
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.frames.frame_network import FrameNetwork
-from audiomill.models.frames.integers import with_int8_layers
+from audiomill.models.frames.int8_layers import with_int8_layers
 from audiomill.models.frames.model import FrameModel
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of

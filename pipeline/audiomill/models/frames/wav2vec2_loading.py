@@ -19,7 +19,7 @@ from audiomill.models.frames.bf16_convolutions import with_bf16_convolutions
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
-from audiomill.models.frames.integers import with_int8_layers
+from audiomill.models.frames.int8_layers import with_int8_layers
 from audiomill.models.frames.model import FrameModel
 from audiomill.models.frames.whole import loaded_whole, with_real_names
 from audiomill.models.load import dtype_of

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audiomill.config.defaults import INT8_WEIGHT7
 from audiomill.errors import ModelError
-from audiomill.models.projection import fused
+from audiomill.models.matrix_products import fused
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
 Function = Callable[[Tensor], Tensor]

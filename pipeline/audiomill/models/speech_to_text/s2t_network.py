@@ -20,7 +20,7 @@ from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import Encoder, extractor_of
 from audiomill.models.frames.exact import frame_mask
 from audiomill.models.frames.fbank import WINDOW_SAMPLES, KaldiFbank
-from audiomill.models.projection import fused, projection
+from audiomill.models.matrix_products import fused, projection
 from audiomill.models.seq2seq.decoder_weights import (
     CrossAttention,
     DecoderLayer,

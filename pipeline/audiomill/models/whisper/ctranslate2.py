@@ -20,7 +20,7 @@ from audiomill.models.task import Shape
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.network.dimensions import Dimensions
 from audiomill.models.whisper.tokens import ENGLISH_ONLY_SIZE
-from audiomill.storage.once import once_per_content
+from audiomill.storage.content_cache import once_per_content
 
 if TYPE_CHECKING:
     from torch import Tensor

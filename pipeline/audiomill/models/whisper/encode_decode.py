@@ -22,7 +22,7 @@ from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.hypothesis import DecodedChunk, DecodingOptions, Hypothesis, TimedToken, seed_of
-from audiomill.models.seq2seq.word_times import drop_repeated_chunks
+from audiomill.models.seq2seq.word_time_repair import drop_repeated_chunks
 from audiomill.models.watchdog import heartbeat
 from audiomill.models.whisper.detect import detect_languages
 from audiomill.models.whisper.folder import WHISPER_HOP

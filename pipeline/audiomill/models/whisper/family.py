@@ -14,7 +14,7 @@ from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Fa
 from audiomill.models.task import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import vocabulary_size, whisper_shape
-from audiomill.storage.once import once_per_content
+from audiomill.storage.content_cache import once_per_content
 from audiomill.text.normalize import Text
 from audiomill.text.repetition import num_repeats
 from audiomill.text.scripts import units

@@ -43,7 +43,7 @@ from audiomill.models.seq2seq.hypothesis import (
 )
 from audiomill.models.seq2seq.memory import free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics, failed_checks, is_silence
-from audiomill.models.seq2seq.word_times import settled
+from audiomill.models.seq2seq.word_time_repair import settled
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part, deleted_parts, join_hypotheses

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audiomill.audio.bucket import budget_batches
+from audiomill.audio.bucketing import budget_batches
 from audiomill.errors import RunError
 from audiomill.models.base import Prediction, SpeechModel, Utterance
 from audiomill.models.watchdog import heartbeat

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.audio.bucket import budget_batches
+from audiomill.audio.bucketing import budget_batches
 
 LENGTH_JITTER = 0.1
 """Lengths are multiplied by up to this much more or less before sorting: other neighbours every epoch."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audiomill.config.defaults import INT8_BF16, INT8_WEIGHT7
 from audiomill.models.precision import is_int8
-from audiomill.models.projection import Projection, fused, projection, smooth_quant
+from audiomill.models.matrix_products import Projection, fused, projection, smooth_quant
 from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderLayer, DecoderWeights
 
 _Function = Callable[[Tensor], Tensor]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from audiomill.models.projection import projection
+from audiomill.models.matrix_products import projection
 
 
 class Int8Linear(nn.Module):
