@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from audiomill.models.base import Prediction, Utterance
 from audiomill.models.seq2seq.hypothesis import Hypothesis
-from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback, smooth_languages
+from audiomill.models.seq2seq.language_smoothing import smooth_languages
+from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
 from tests.support.jobs_by_hand import loaded
 
 SURE_EN, SURE_DE, DOUBT = {"en": 0.98, "de": 0.01}, {"en": 0.0005, "de": 0.999}, {"en": 0.3, "de": 0.6}

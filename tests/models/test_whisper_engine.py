@@ -16,8 +16,8 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import RequestedOutputs, Utterance
 from audiomill.models.load import load_model
-from audiomill.models.precision import cpu_features, product_kind, settled_precision
 from audiomill.models.matrix_products import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smooth_quant
+from audiomill.models.precision import cpu_features, product_kind, settled_precision
 from audiomill.models.seq2seq.decode_slots import CudaGraphRunner
 from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.task import TaskSpec

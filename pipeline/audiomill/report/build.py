@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from audiomill.config.defaults import FIRST, WINDOW_S
 from audiomill.html.figures import bars, histogram, line
 from audiomill.report.classes import KINDS, FailureKind, Worst, speaking_rate
+from audiomill.report.clip_reader import ClipReader
 from audiomill.report.gather import (
     DURATION_EDGES,
     SHARE_EDGES,
@@ -25,7 +26,6 @@ from audiomill.report.gather import (
     reliability_bins,
     throughput,
 )
-from audiomill.report.clip_reader import ClipReader
 from audiomill.report.original_and_copy import copies_section
 from audiomill.report.page import body, report_document
 from audiomill.report.side_files import Index, display_name, index_row, part_file, script, side_segment

@@ -1,4 +1,7 @@
-"""Files beside report.html that it loads when they are needed: scripts, because a page on disk may load nothing else."""
+"""Side files of report.html: the data of single recordings and their segments, which `open` in report.js draws.
+
+They are scripts, because a page on disk may load nothing else.
+"""
 
 from __future__ import annotations
 

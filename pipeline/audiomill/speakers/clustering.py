@@ -1,4 +1,4 @@
-"""Agglomerative clustering: vectors of local speakers -> speakers of a recording. N vectors, D width, K speakers.
+"""Diarization by agglomerative clustering: vectors of local speakers -> speakers of a recording. N vectors, D width, K speakers.
 
 Average linkage on cosine distances, in which two who speak at once are never joined; what was heard too shortly
 to tell is given to the nearest speaker afterwards. A recording of any length takes bounded memory: blocks of it are

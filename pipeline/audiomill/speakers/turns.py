@@ -1,4 +1,4 @@
-"""Turns of a recording: who speaks from when to when, and where somebody else speaks too. Times: samples on the source's clock."""
+"""Diarization turns of a recording: who speaks from when to when, and where somebody else speaks too. Times: samples on the source's clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox of foreign bytes: decoders in a process of their own (the default) or in this one."""
+"""The sandbox of foreign bytes: decoders in a process of their own (the default) or in this one; its limits of memory and CPU time are set in `decode_worker`."""
 
 from __future__ import annotations
 

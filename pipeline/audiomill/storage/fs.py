@@ -1,4 +1,4 @@
-"""Files on any fsspec URL: open, list, retry, write atomically, create once."""
+"""Files on any fsspec URL: open, list, retry after network errors, write atomically, create once."""
 
 from __future__ import annotations
 

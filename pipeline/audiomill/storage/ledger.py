@@ -1,4 +1,4 @@
-"""What is done: one JSON file a part, written after its tables. A part without one is run (again).
+"""Resume: what is done, one JSON file a part, written after its tables. A part without one is run (again).
 
 OUTPUT/run.json                 configuration that guards the folder, written once
 OUTPUT/plan.parquet, plan-0001.parquet, ...   the plan and its later additions, each written once

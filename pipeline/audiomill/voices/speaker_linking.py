@@ -1,4 +1,4 @@
-"""The same person across the recordings of an output: links of speakers to voices, names, and corrections by hand.
+"""Speaker linking: The same person across the recordings of an output: links of speakers to voices, names, and corrections by hand.
 
 `voices/links.parquet` has a row for every speaker that was linked, `voices/voices.parquet` one for every voice. The tables of
 the run are never changed by this, but where somebody is forgotten.

@@ -17,8 +17,8 @@ from torch import Tensor
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import Encoder, extractor_of
-from audiomill.models.moonshine.strides import CONVOLUTIONS, MIN_SAMPLES, MOONSHINE_HOP
 from audiomill.models.matrix_products import fused, projection
+from audiomill.models.moonshine.strides import CONVOLUTIONS, MIN_SAMPLES, MOONSHINE_HOP
 from audiomill.models.seq2seq.decoder_weights import (
     ApplyRotary,
     DecoderWeights,

@@ -17,8 +17,8 @@ from audiomill.models.base import SpeechModel, Utterance
 from audiomill.models.family import Loading
 from audiomill.models.fastconformer.fast_conformer import encoder
 from audiomill.models.fastconformer.frame_clock import fastconformer_shape
-from audiomill.models.nemo_canary.trained_languages import LANGUAGES
 from audiomill.models.matrix_products import fused, projection
+from audiomill.models.nemo_canary.trained_languages import LANGUAGES
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights, Function, decoder_layer, num_heads, special_tokens
 from audiomill.models.seq2seq.generation import DecoderAdapter
 from audiomill.models.seq2seq.model import load_encoder_decoder

@@ -1,4 +1,4 @@
-"""The KV cache of a decoder: rows that each stand at a position of their own.
+"""The KV cache (`kv_cache`) of a decoder: rows that each stand at a position of their own.
 
 Cross-attention keys and values are computed once for the rows of an encoder batch and stay together in a group, because
 they have equally many frames; self-attention ones live in slabs with a slot a row. Everything but cross-attention runs

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
-
-import numpy as np
 
 from audiomill.config.defaults import SECOND_PASS_LEVEL
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Prediction, Utterance
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
+from audiomill.models.seq2seq.language_smoothing import smooth_languages
 from audiomill.models.seq2seq.quality_checks import (
     DecodingMetrics,
     failed_checks,
@@ -20,37 +19,6 @@ from audiomill.models.seq2seq.quality_checks import (
     is_silence,
     is_unsure,
 )
-
-SWITCH = 0.05
-"""Probability that the next segment is in another language. An isolated segment is believed to be in another language
-where that is some 400 times as probable; two in a row need 20 times each."""
-LEAST = 1e-4
-
-
-def smooth_languages(probabilities: Sequence[Mapping[str, float]]) -> list[str]:
-    """The most probable sequence of languages (Viterbi 1967).
-
-    Args:
-        probabilities: of each language for each segment; languages that are not named count as impossible.
-
-    Returns:
-        A language for each segment.
-    """
-    codes = sorted({code for probability in probabilities for code in probability})
-    emitted_SK = np.log([[max(each.get(code, 0.0), LEAST) for code in codes] for each in probabilities])
-    # The number of languages does not make a switch dearer: what counts is how probable this one is.
-    step_KK = np.full((len(codes), len(codes)), np.log(SWITCH))
-    np.fill_diagonal(step_KK, np.log(1 - SWITCH))
-    best_K, came_from = emitted_SK[0], []
-    for emitted_K in emitted_SK[1:]:
-        ways_KK = best_K[:, None] + step_KK
-        came_from.append(ways_KK.argmax(0))
-        best_K = ways_KK.max(0) + emitted_K
-    path = [int(best_K.argmax())]
-    for back_K in reversed(came_from):
-        path.append(int(back_K[path[-1]]))
-    return [codes[k] for k in reversed(path)]
-
 
 _FALLBACK_LEVELS = (
     DecodingOptions(fallback_level=1, stops_repetition=True, decodes_trailing_speech=True),
@@ -139,7 +107,7 @@ class TemperatureFallback:
         return results
 
     def smooth_language_id(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Utterance]:
-        """See `languages.smooth_languages`: a segment that is hard to tell takes the language of those around it."""
+        """See `audiomill.models.seq2seq.language_smoothing.smooth_languages`: a segment that is hard to tell takes the language of those around it."""
         tracks: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
         for index, answer in enumerate(answers):
             if answer.text.languages is not None:
@@ -170,7 +138,7 @@ class TemperatureFallback:
         return _FALLBACK_LEVELS[fallback_level - 1] if fallback_level <= len(_FALLBACK_LEVELS) else SECOND_PASS
 
     def forward(self, batch: Sequence[Utterance], fallback_level: int) -> list[Prediction]:
-        """Decodes again. What was read off the first answer's hidden states stays there: see `better`."""
+        """Decodes again. What was read off the first answer's hidden states stays there: see `choose_better`."""
         if fallback_level > len(_FALLBACK_LEVELS):
             assert self._second is not None, "levels end with those of one model otherwise"
             return [Prediction(redecoded) for redecoded in self._second.decode(batch, SECOND_PASS)]

@@ -1,4 +1,4 @@
-"""Who is heard where in a segment: a network tells local speakers frame by frame, another makes a vector of each.
+"""Diarization: Who is heard where in a segment: a network tells local speakers frame by frame, another makes a vector of each.
 
 The local speakers of a segment have numbers that mean nothing outside it; `audiomill.speakers` finds out who is who.
 B batch, T samples, F frames, S local speakers, D width.

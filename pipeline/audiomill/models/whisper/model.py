@@ -33,6 +33,7 @@ from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import decode_with_beams
 from audiomill.models.seq2seq.continuous_batching import decode
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeSlots, Search
+from audiomill.models.seq2seq.generation import free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.hypothesis import (
     DecodingOptions,
     Hypothesis,
@@ -41,7 +42,6 @@ from audiomill.models.seq2seq.hypothesis import (
     metrics_of,
     seconds_without_context,
 )
-from audiomill.models.seq2seq.memory import free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics, failed_checks, is_silence
 from audiomill.models.seq2seq.word_time_repair import settled
 from audiomill.models.vectors.forward_hooks import without_layers_above

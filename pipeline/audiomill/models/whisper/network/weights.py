@@ -14,8 +14,8 @@ import torch.nn.functional as F  # noqa: N812  (torch's own habit)
 from torch import Tensor
 
 from audiomill.config.defaults import INT8_BF16, INT8_WEIGHT7
-from audiomill.models.precision import is_int8
 from audiomill.models.matrix_products import Projection, fused, projection, smooth_quant
+from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.decoder_weights import CrossAttention, DecoderLayer, DecoderWeights
 
 _Function = Callable[[Tensor], Tensor]
