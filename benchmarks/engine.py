@@ -24,8 +24,8 @@ from audiomill.models.base import Utterance
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
 from audiomill.runs.job import run_job
-from audiomill.runs.resolve_checkpoints import found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.answers.fallback import decode_with_fallback, run_model
 from audiomill.stages.model_processes import end_waiting
@@ -56,7 +56,7 @@ def config_for(corpus: Path, output: Path, model: str, engine: str) -> JobConfig
 
 def loop_seconds(config: JobConfig) -> float:
     """Seconds of the bare model loop over all segments."""
-    spec, _ = settle(config, found_tasks(config), "cpu", cpu_features())
+    spec, _ = resolve_run(config, resolve_tasks(config), "cpu", cpu_features())
     (task,) = load_tasks(spec.tasks, {})
     entries = list_inputs(config.inputs, {}, None, "/none").entries
     plan = planned_table(entries, [None] * len(entries), first_part=0, part_seconds=300)

@@ -29,8 +29,8 @@ from audiomill.config.train import FinetuneConfig
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
 from audiomill.runs.job import run_job
-from audiomill.runs.resolve_checkpoints import found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.cut import cut_part
 from audiomill.stages.infer import infer_piece
@@ -112,8 +112,8 @@ REPORTED = {"report", "report_clips", "strict", "log_format"}
 
 def heard_here(job: JobConfig) -> None:
     """One piece through the models in this process: in a run they have one of their own, where nobody sees them read."""
-    tasks = found_tasks(job)
-    spec, _ = settle(job, tasks, "cpu", cpu_features())
+    tasks = resolve_tasks(job)
+    spec, _ = resolve_run(job, tasks, "cpu", cpu_features())
     entries = list_inputs(job.inputs, {}, None, job.output.output).entries
     plan = planned_table(entries, [None] * len(entries), first_part=0, part_seconds=60.0)
     decoder = Decoder(spec.decode, spec.segments, {})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audiomill.models import device
-from audiomill.models.precision import cpu_features, flagged, told_by_torch
+from audiomill.models.precision import capabilities_of_torch, cpu_features, flagged
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_processor_is_known_without_torch(flags: str | None, expected: set[s
 
 def test_this_processor_is_what_torch_says_it_is() -> None:
     found = flagged(Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
-    assert found in (None, told_by_torch()) and cpu_features() <= told_by_torch()
+    assert found in (None, capabilities_of_torch()) and cpu_features() <= capabilities_of_torch()
 
 
 def test_without_a_driver_the_device_is_known_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from audiomill.models.base import Transcript, Utterance
 from audiomill.models.fake.model import FakeModel
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
-from audiomill.runs.resolve_checkpoints import found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.listing import list_inputs
 from audiomill.stages.cut import cut_part
 from audiomill.stages.infer import infer_piece
@@ -40,7 +40,7 @@ def test_an_error_while_rows_are_made_ends_the_run_and_names_the_place(tmp_path:
     for name in "ab":
         (tmp_path / f"{name}.wav").write_bytes(encode(tone(1.0)))
     config = job(tmp_path, tmp_path / "out", model="fake://", segment="none")
-    spec, _ = settle(config, found_tasks(config), "cpu", cpu_features())
+    spec, _ = resolve_run(config, resolve_tasks(config), "cpu", cpu_features())
     entries = list_inputs(config.inputs, {}, None, config.output.output).entries
     plan = planned_table(entries, [None] * len(entries), first_part=0, part_seconds=60.0)
     decoder = Decoder(spec.decode, spec.segments, {})

@@ -653,7 +653,7 @@ def test_an_earlier_output_in_the_input_is_left_out_and_output_is_no_input(tmp_p
 # ------------------------------------------------------------------------------------------------------ damaged outputs
 
 
-def told_by(folder: Path, output: Path) -> str:
+def value_of(folder: Path, output: Path) -> str:
     """What a run says."""
     console = Console(file=io.StringIO(), width=1000)
     values = {
@@ -673,17 +673,17 @@ def test_what_changed_since_it_was_done_is_made_anew_and_what_was_only_touched_i
     folder.mkdir()
     for number in range(3):
         (folder / f"{number}.wav").write_bytes(encode(noise(RATE, seed=number)))
-    told_by(folder, output)
+    value_of(folder, output)
     before = {row["source"][-5:]: row["text"] for row in rows(output, "recordings")}
     (folder / "0.wav").write_bytes(encode(noise(RATE, seed=9)))  # of the same size
     os.utime(folder / "1.wav", (1, 1))
     (folder / "2.wav").unlink()
-    told = told_by(folder, output)
+    told = value_of(folder, output)
     assert "1 recording changed since done" in told and "1 part made anew" in told and "0.wav" in told
     assert "1 planned recording no longer in" in told and "2.wav" in told
     after = {row["source"][-5:]: row["text"] for row in rows(output, "recordings")}
     assert {name for name in before if before[name] != after[name]} == {"0.wav"}
-    again = told_by(folder, output)
+    again = value_of(folder, output)
     assert "since done" not in again
     run(folder, tmp_path / "fresh", segment="none", part_seconds=1.0)
     fresh = {row["source"][-5:]: row["text"] for row in rows(tmp_path / "fresh", "recordings")}
@@ -701,13 +701,13 @@ def test_what_a_manifest_names_is_watched_and_so_is_what_it_says(tmp_path: Path)
     for number in range(3):
         (tmp_path / f"{number}.wav").write_bytes(encode(noise(RATE, seed=number)))
     write(["one", "two", "three", "late"])  # the last one is not there yet
-    told_by(manifest, output)
+    value_of(manifest, output)
     (tmp_path / "0.wav").write_bytes(encode(noise(RATE, seed=9)))
     (tmp_path / "3.wav").write_bytes(encode(noise(RATE, seed=3)))
     os.utime(tmp_path / "2.wav", (1, 1))
     write(["one", "too", "three", "late"])
-    assert "3 recordings changed since done" in told_by(manifest, output)
-    assert "since done" not in told_by(manifest, output)
+    assert "3 recordings changed since done" in value_of(manifest, output)
+    assert "since done" not in value_of(manifest, output)
     run(manifest, tmp_path / "fresh", segment="none", part_seconds=1.0)
     for table in ("recordings", "rejections"):
         found, fresh = ([{**row, "part": 0} for row in rows(each, table)] for each in (output, tmp_path / "fresh"))

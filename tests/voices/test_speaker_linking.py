@@ -115,8 +115,10 @@ def test_a_person_is_one_voice_in_all_recordings_and_gets_a_name(output: Path) -
     assert told.returncode == 2 and "nobody" in told.stderr and len(told.stderr.splitlines()) == 1
     cues = in_process(output.parent, "export", str(output), "--format", "rttm", "--to", str(output.parent / "rttm"))
     assert cues.returncode == 0
-    told_by = {line.split()[7] for path in (output.parent / "rttm").iterdir() for line in path.read_text().splitlines()}
-    assert told_by == {"en", "fr", "it"}
+    value_of = {
+        line.split()[7] for path in (output.parent / "rttm").iterdir() for line in path.read_text().splitlines()
+    }
+    assert value_of == {"en", "fr", "it"}
 
 
 def test_ids_stay_when_recordings_are_added(output: Path, shows: Path, wav2vec2_folder: Path) -> None:

@@ -18,7 +18,7 @@ from audiomill import schema
 from audiomill.errors import InputError, UsageError
 from audiomill.exports.shard_files import FORMATS
 from audiomill.exports.splits import BY_RECORDING
-from audiomill.exports.transcript_files import check_told, each_turns, file_names, file_of
+from audiomill.exports.transcript_files import check_has_columns, each_turns, file_names, file_of
 from audiomill.exports.unit_files import Units, code_lines, format_line, write_units
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -150,7 +150,7 @@ def export(
     names = file_names(_with_text(place, kind))
     if kind in ONE_FILE_EACH:
         folder = Place(to, storage_options or {}) if to else place.join("export")
-        check_told(place, kind)
+        check_has_columns(place, kind)
         for recording, segments, turns in _speaker_recordings(place, transcript, conditions, kind):
             name = names[recording["id"]]
             text = file_of(kind, recording, segments, "_".join(name.split()), turns)

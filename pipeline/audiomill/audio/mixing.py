@@ -125,15 +125,15 @@ def mixing_by(gram_CC: NDArray[np.float64]) -> Mixing:
     energy_C = np.diag(gram_CC)
     if not np.isfinite(gram_CC).all() or not energy_C.max(initial=0.0) > 0:
         return Mixing()
-    heard_C = energy_C > SILENT * energy_C.max()
-    weights_C = heard_C / heard_C.sum()
-    share = float(weights_C @ gram_CC @ weights_C) / float(energy_C[heard_C].mean())
-    silent = [str(number) for number in np.flatnonzero(~heard_C)]
+    audible_C = energy_C > SILENT * energy_C.max()
+    weights_C = audible_C / audible_C.sum()
+    share = float(weights_C @ gram_CC @ weights_C) / float(energy_C[audible_C].mean())
+    silent = [str(number) for number in np.flatnonzero(~audible_C)]
     notes = f"silent channels left out of the mix: {', '.join(silent)}" if silent else None
-    if heard_C.sum() > 1 and share < CANCELLED:
-        first, second = np.flatnonzero(heard_C)[:2]
+    if audible_C.sum() > 1 and share < CANCELLED:
+        first, second = np.flatnonzero(audible_C)[:2]
         weights_C = np.zeros(len(energy_C))
-        if heard_C.sum() == 2:
+        if audible_C.sum() == 2:
             weights_C[[first, second]] = 0.5, -0.5
             chosen = f"the difference of channels {first} and {second} was taken"
         else:

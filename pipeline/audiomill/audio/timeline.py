@@ -28,17 +28,17 @@ class Lost(NamedTuple):
 
 
 class Clock:
-    """Where frames lie on the recording's time line. `zero_s`: the time stamp at which it begins; `is_told`: whether time
+    """Where frames lie on the recording's time line. `zero_s`: the time stamp at which it begins; `has_timestamps`: whether time
     stamps can be believed in this container."""
 
     def __init__(self, container: Any, stream: Any) -> None:
         name = container.format.name
-        self.is_told = any(each in name for each in TIMED_FORMATS)
+        self.has_timestamps = any(each in name for each in TIMED_FORMATS)
         counts_from_start = any(each in name for each in ARBITRARY_START)
         begin = container.start_time
         self.zero_s = begin / av.time_base if counts_from_start and begin is not None else 0.0
         self.start_s = 0.0
-        if self.is_told and stream.start_time is not None:
+        if self.has_timestamps and stream.start_time is not None:
             self.start_s = max(0.0, float(stream.start_time * stream.time_base) - self.zero_s)
 
     def sample_of(self, frame: Any) -> int | None:
@@ -68,7 +68,7 @@ class TimeLine:
         self._renew()
         self._shift = 0  # samples, added to what time stamps say since the clock jumped
         self._reached = 0  # of the next sample that is decoded
-        at = clock.sample_of(first) if has_sought or clock.is_told else None
+        at = clock.sample_of(first) if has_sought or clock.has_timestamps else None
         if at is not None and not has_sought and abs(at) > MAX_GAP_S * self._rate:
             self._jump(at)
             at = 0
@@ -114,7 +114,9 @@ class TimeLine:
 
     def _until(self, frame: Any) -> Iterator[NDArray[np.float32]]:
         """What lies before a frame that does not begin where the one before it ended."""
-        stated = self._clock.sample_of(frame) if self._clock.is_told and frame.sample_rate == self._rate else None
+        stated = (
+            self._clock.sample_of(frame) if self._clock.has_timestamps and frame.sample_rate == self._rate else None
+        )
         gap = 0 if stated is None else stated + self._shift - self._reached
         if abs(gap) > MAX_GAP_S * self._rate:
             self._jump(gap)

@@ -55,7 +55,7 @@ def _safe(name: str) -> str:
     return safe or "recording"
 
 
-def check_told(place: Place, kind: str) -> None:
+def check_has_columns(place: Place, kind: str) -> None:
     """Raises InputError for formats of what an output does not have: speakers, or words with times."""
     if kind == "rttm" and not place.join("turns").names():
         raise InputError(f"{place.url}: knows no speakers; expected the --output of a run with --speakers")

@@ -37,8 +37,8 @@ from audiomill.models.device import device_name, usable_cores
 from audiomill.models.load import load_tasks
 from audiomill.runs.engine import open_engine
 from audiomill.runs.job import run_job
-from audiomill.runs.resolve_checkpoints import found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.entry import Entries, Entry, Sidecar
 from audiomill.sources.listing import Listing
 from audiomill.stages.cut import cut_part
@@ -195,7 +195,7 @@ def _alone(
     """Decoding, then the models, with nothing beside them."""
     engine = dataclasses.replace(config.engine, engine="local")
     with open_engine(dataclasses.replace(config, engine=engine)) as opened:
-        spec, _ = settle(config, found_tasks(config), opened.device, opened.features)
+        spec, _ = resolve_run(config, resolve_tasks(config), opened.device, opened.features)
     log("loading the model")
     loaded = load_tasks(spec.tasks, config.plan.storage_options)
     piece, stage_s, opening_s = _decoded(entries, spec)

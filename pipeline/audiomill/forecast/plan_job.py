@@ -25,8 +25,8 @@ from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.precision import cpu_features
 from audiomill.runs.engine import check_places, with_engine
 from audiomill.runs.planning import listing_of, with_access
-from audiomill.runs.resolve_checkpoints import found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
@@ -57,7 +57,9 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
     times = []
     for _ in range(2):  # the first time loads libraries
         before = time.perf_counter()
-        spec, _ = settle(config, found_tasks(config), resolve_device(config.tasks[0].model.device), cpu_features())
+        spec, _ = resolve_run(
+            config, resolve_tasks(config), resolve_device(config.tasks[0].model.device), cpu_features()
+        )
         times.append(time.perf_counter() - before)
     config = with_access(config, listing)
     durations = header_durations(listing.entries, config.plan.storage_options)

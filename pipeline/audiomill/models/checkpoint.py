@@ -80,7 +80,7 @@ def model_page() -> str:
     )
 
 
-def told_unknown(settings: Mapping[str, Any]) -> str:
+def unknown_model_hint(settings: Mapping[str, Any]) -> str:
     """What the configuration of a checkpoint that no family reads says it is, what is nearest, and what would be needed."""
     kind, classes = settings.get("model_type"), [str(each) for each in settings.get("architectures") or ()]
     name = classes[0] if classes else "no architecture told"
@@ -178,7 +178,7 @@ def family_of(path: Path, settings: dict[str, Any], name: str) -> Family:
             return family
     if path.is_dir() and not (path / "config.json").exists():
         raise ModelError(f"{name}: no config.json beside the weights; expected a Hugging Face or CTranslate2 folder")
-    raise ModelError(f"{name}: {told_unknown(settings)}")
+    raise ModelError(f"{name}: {unknown_model_hint(settings)}")
 
 
 def makes_voices(model: str) -> bool:

@@ -105,7 +105,7 @@ class Family:
         lends_quantizer: its quantizers read the output of convolutions, which a fine-tuned checkpoint may share.
         shows_convolutions: `trace` can show them.
         times_words: its texts come with times of words, found by itself.
-        shows_way: its models tell `trace` what happens between encoder and text, see `audiomill.models.causal.activation_trace`.
+        shows_activations: its models tell `trace` what happens between encoder and text, see `audiomill.models.causal.activation_trace`.
         reads_log_mel: `trace` shows a spectrogram as its input.
         resynthesizer: from a folder and a device, what makes sound of its codes; None: nothing does.
         embedder: from a checkpoint and a device, what makes vectors of voices, see `audiomill.models.speakers.embedder`.
@@ -140,7 +140,7 @@ class Family:
     lends_quantizer: bool = False
     shows_convolutions: Callable[[Path], bool] = lambda path: False
     times_words: bool = False
-    shows_way: bool = False
+    shows_activations: bool = False
     reads_log_mel: bool = False
     resynthesizer: Callable[[Path, str], Resynthesizer] | None = None
     embedder: Callable[[Path, str], Any] | None = None

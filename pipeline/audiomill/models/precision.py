@@ -66,10 +66,10 @@ def flagged(cpuinfo: str) -> frozenset[str] | None:
 def _processor() -> frozenset[str]:
     """Without torch where that is possible: importing it takes seconds of a run that computes in another process."""
     result = flagged(CPUINFO.read_text()) if CPUINFO.exists() else None
-    return told_by_torch() if result is None else result
+    return capabilities_of_torch() if result is None else result
 
 
-def told_by_torch() -> frozenset[str]:
+def capabilities_of_torch() -> frozenset[str]:
     """The same, as torch sees it."""
     import torch
 

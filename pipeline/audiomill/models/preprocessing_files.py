@@ -53,8 +53,8 @@ def feature_extractor(folder: Path, expected_rate: int = MODEL_SAMPLE_RATE) -> A
     """
     from transformers import AutoFeatureExtractor
 
-    is_told = (folder / PREPROCESSOR).exists() or "feature_extractor" in _settings(folder / PROCESSOR)
-    if not is_told:
+    has_settings = (folder / PREPROCESSOR).exists() or "feature_extractor" in _settings(folder / PROCESSOR)
+    if not has_settings:
         return None
     try:
         extractor = AutoFeatureExtractor.from_pretrained(folder)

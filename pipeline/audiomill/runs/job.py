@@ -23,8 +23,8 @@ from audiomill.runs.engine import check_places, engine_line, open_engine, with_e
 from audiomill.runs.planning import listing_of, plan_of, with_access, with_part_seconds
 from audiomill.runs.poison_isolation import isolate, retry_rejected
 from audiomill.runs.record import record_verification, run_record
-from audiomill.runs.resolve_checkpoints import found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.answers.parity_check import Difference, choose_segments, differs_from_transformers, verdict
@@ -79,17 +79,17 @@ def run_job(
     output = Place(absolute(config.output.output), config.plan.storage_options)
     listing = listing_of(config) if listing is None else listing
     asked, config = with_access(asked, listing), with_access(config, listing)
-    tasks = found_tasks(config)
+    tasks = resolve_tasks(config)
     with open_engine(config) as opened:
         claim = {} if config.output.overwrite else ledger.claim_of(output)
         config, durations = with_part_seconds(config, listing, claim, opened.device)
-        spec, fields = settle(config, tasks, opened.device, opened.features, claim.get("results"))
+        spec, fields = resolve_run(config, tasks, opened.device, opened.features, claim.get("results"))
         _claim(asked, config, output, fields, console)
         if asked.plan.part_seconds is None:  # another run may have claimed the output a moment before
             first = with_part_seconds(asked, listing, ledger.claim_of(output), opened.device)[0]
             if first.plan != config.plan:
                 config = dataclasses.replace(config, plan=first.plan)
-                spec, _ = settle(config, tasks, opened.device, opened.features, fields)
+                spec, _ = resolve_run(config, tasks, opened.device, opened.features, fields)
         _withdraw_damaged(output, console)
         plan = plan_of(listing, spec, output, console, config, durations)
         with tracer(config.watch.traces, console) as traced:

@@ -20,8 +20,8 @@ from audiomill.models.checkpoint import checkpoint_fingerprint
 from audiomill.models.requested_outputs import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
 from audiomill.runs.planning import listing_of
-from audiomill.runs.resolve_checkpoints import FoundTask, found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import ResolvedTask, resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.entry import Entries
 from audiomill.stages.failures import failure_of
 from audiomill.stages.plan import header_durations, planned_table
@@ -73,11 +73,11 @@ def fit_codebook(config: KmeansJobConfig, console: Console) -> _Report:
     place = Place(absolute(job.output.output), job.plan.storage_options)
     _check_output(place, job)
     entries = _picked(listing_of(job).entries, kmeans)
-    (task,) = found_tasks(job)
+    (task,) = resolve_tasks(job)
     layer_numbers(str(kmeans.layer), task.shape, "--layer")
     with open_engine(job) as opened:
         engine = opened.module
-        spec, _ = settle(job, [task], opened.device, opened.features)
+        spec, _ = resolve_run(job, [task], opened.device, opened.features)
         spec = dataclasses.replace(spec, output=Place(place.url + ".work", job.plan.storage_options))
         durations = header_durations(entries, job.plan.storage_options)
         plan = planned_table(entries, durations, first_part=0, part_seconds=spec.part_seconds)
@@ -153,7 +153,7 @@ def _drawn(
 def _fit(
     frames: np.ndarray[Any, np.dtype[np.float32]],
     audio_report: _Report,
-    task: FoundTask,
+    task: ResolvedTask,
     spec: RunSpec,
     kmeans: KmeansConfig,
     place: Place,
@@ -162,12 +162,12 @@ def _fit(
     from audiomill.models.codes.codebooks import Codebook, write_codebook
     from audiomill.models.codes.lloyd import best_fit
 
-    told_at = time.monotonic()
+    reported_at = time.monotonic()
 
     def on_step(number: int, step: int, inertia: float) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at > TELL_EVERY_S:
-            told_at = time.monotonic()
+        nonlocal reported_at
+        if time.monotonic() - reported_at > TELL_EVERY_S:
+            reported_at = time.monotonic()
             console.print(
                 f"fit {number + 1}/{kmeans.num_seeds}: step {step} of at most {kmeans.max_iterations}, inertia {inertia:.4f}",
                 highlight=False,

@@ -39,7 +39,7 @@ def read_calibration(text: TranscriptConfig | None, options: dict[str, Any]) -> 
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundTask:
+class ResolvedTask:
     """A model task with its checkpoint found and looked at; `second`: what reads the texts that it cannot."""
 
     config: ModelTask
@@ -48,7 +48,7 @@ class FoundTask:
     second: Checkpoint | None = None
 
 
-def found_tasks(config: JobConfig) -> list[FoundTask]:
+def resolve_tasks(config: JobConfig) -> list[ResolvedTask]:
     """Finds every checkpoint, before anything is started.
 
     Raises:
@@ -64,7 +64,7 @@ def found_tasks(config: JobConfig) -> list[FoundTask]:
             check_diarizer(task, checkpoint, config.plan.storage_options)
         check_listener(task, checkpoint)
         second = second_checkpoint(task, checkpoint, config.plan.storage_options)
-        results.append(FoundTask(task, checkpoint, shape_of(checkpoint), second))
+        results.append(ResolvedTask(task, checkpoint, shape_of(checkpoint), second))
     _check_beside(config.tasks)
     for output in OUTPUTS:
         output.check([each for task in config.tasks for each in task.tables.get(output.name, ())])

@@ -29,7 +29,7 @@ from audiomill.runs.diarization_setup import (
     voice_print,
     with_splits,
 )
-from audiomill.runs.resolve_checkpoints import FoundTask, read_calibration
+from audiomill.runs.resolve_checkpoints import ResolvedTask, read_calibration
 from audiomill.runs.second_pass_model import (
     PRECISION,
     SECOND_PRECISION,
@@ -54,9 +54,9 @@ PLAIN_BYTES = 2 * MODEL_SAMPLE_RATE
 MIN_PART_SECONDS = 120.0
 
 
-def settle(
+def resolve_run(
     config: JobConfig,
-    tasks: Sequence[FoundTask],
+    tasks: Sequence[ResolvedTask],
     device: str,
     features: frozenset[str],
     before: Mapping[str, Any] | None = None,
@@ -74,7 +74,7 @@ def settle(
     """
     options = config.plan.storage_options
     specs, fields = _task_specs(config, tasks, device, features, before)
-    _check_told_apart(specs)
+    _check_row_keys(specs)
     segments = _segments(config, tasks)
     specs = [with_splits(spec, segments) for spec in specs]
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
@@ -101,12 +101,12 @@ def settle(
 
 def _task_specs(
     config: JobConfig,
-    tasks: Sequence[FoundTask],
+    tasks: Sequence[ResolvedTask],
     device: str,
     features: frozenset[str],
     before: Mapping[str, Any] | None,
 ) -> tuple[list[TaskSpec], dict[str, Any]]:
-    """The models of a run, and what changes its results; see `settle`."""
+    """The models of a run, and what changes its results; see `resolve_run`."""
     options = config.plan.storage_options
     aligner = _aligner(tasks)
     specs: list[TaskSpec] = []
@@ -125,7 +125,7 @@ def _task_specs(
 
 
 def _model_fields(
-    task: FoundTask, spec: TaskSpec, others: Mapping[str, Any], is_aligner: bool, options: dict[str, Any]
+    task: ResolvedTask, spec: TaskSpec, others: Mapping[str, Any], is_aligner: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
     """What changes the results of one model."""
     results = {
@@ -151,18 +151,16 @@ def _model_fields(
     return results
 
 
-def _check_told_apart(specs: Sequence[TaskSpec]) -> None:
+def _check_row_keys(specs: Sequence[TaskSpec]) -> None:
     """Raises UsageError for rows that nothing in the tables would tell apart."""
-    rows = [
-        (output.name, spec.label, *each) for output in OUTPUTS for spec in specs for each in output.told_apart(spec)
-    ]
+    rows = [(output.name, spec.label, *each) for output in OUTPUTS for spec in specs for each in output.row_keys(spec)]
     for row in rows:
         if rows.count(row) > 1:
             raise UsageError(f"{row[0]} of {row[1]} are asked for twice in the same form ({row[2]}); leave one out")
 
 
 def _task_spec(
-    task: FoundTask,
+    task: ResolvedTask,
     device: str,
     features: frozenset[str],
     options: dict[str, Any],
@@ -178,7 +176,7 @@ def _task_spec(
     results: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for output in OUTPUTS:
-        fields, more = output.settle(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
+        fields, more = output.resolve(config.tables.get(output.name, ()), task.checkpoint, task.shape, options)
         results |= fields
         others |= more
     text, second = config.transcripts, None
@@ -206,7 +204,7 @@ def _task_spec(
     return spec, others
 
 
-def _aligner(tasks: Sequence[FoundTask]) -> FoundTask | None:
+def _aligner(tasks: Sequence[ResolvedTask]) -> ResolvedTask | None:
     """The CTC model that tells when Whisper's words were said: one is in the job, beside Whisper with word times.
 
     Raises:
@@ -249,12 +247,12 @@ def _stage_fields(config: JobConfig) -> dict[str, Any]:
     return {name: value for name, value in result_fields(config).items() if name != "segment" and name not in left_out}
 
 
-def _segments(config: JobConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
+def _segments(config: JobConfig, tasks: Sequence[ResolvedTask]) -> SegmentSpec:
     result = segment_spec(config.segment, tasks, config.quality.quality)
     return stream_spec(result, config.chunks, tasks) if config.segment.segment == STREAM else result
 
 
-def stream_spec(spec: SegmentSpec, chunks: ChunksConfig, tasks: Sequence[FoundTask]) -> SegmentSpec:
+def stream_spec(spec: SegmentSpec, chunks: ChunksConfig, tasks: Sequence[ResolvedTask]) -> SegmentSpec:
     """The same rules with chunks in place of windows.
 
     Raises:
@@ -277,7 +275,7 @@ def stream_spec(spec: SegmentSpec, chunks: ChunksConfig, tasks: Sequence[FoundTa
     )
 
 
-def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask], marks_speech: bool = False) -> SegmentSpec:
+def segment_spec(config: SegmentConfig, tasks: Sequence[ResolvedTask], marks_speech: bool = False) -> SegmentSpec:
     """Cutting rules for the models of a run, which share segments.
 
     Where text comes from a model that reads each window alone, windows are cut at quiet moments; models with frames
@@ -313,12 +311,12 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[FoundTask], marks_speech
     )
 
 
-def _longest_whole(tasks: Sequence[FoundTask], window_s: float) -> float:
+def _longest_whole(tasks: Sequence[ResolvedTask], window_s: float) -> float:
     """Seconds of a recording that all models take as one."""
     return min(task.checkpoint.whole_s or WHOLE_RECORDING_FACTOR * window_s for task in tasks)
 
 
-def _needs_windows(task: FoundTask) -> bool:
+def _needs_windows(task: ResolvedTask) -> bool:
     """Whether recordings longer than the model's window must be cut to it."""
     family = task.checkpoint.family
     has_frames = any(task.config.tables.values())

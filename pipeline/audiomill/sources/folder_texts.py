@@ -13,7 +13,7 @@ from typing import Any
 from audiomill.errors import InputError
 from audiomill.sources.delimited import TEXT_COLUMNS
 from audiomill.sources.entry import Entry, stem
-from audiomill.sources.lhotse import said_in
+from audiomill.sources.lhotse import supervision_text
 from audiomill.sources.manifest_row import BadRow, Note, first_of, number_of
 from audiomill.sources.manifests import is_manifest, read_rows
 from audiomill.storage.fs import Place
@@ -116,7 +116,7 @@ class FolderTexts:
 
 
 def _fields_of_cut(row: dict[str, Any]) -> dict[str, Any]:
-    text, language = said_in(each for each in row.get("supervisions") or () if isinstance(each, dict))
+    text, language = supervision_text(each for each in row.get("supervisions") or () if isinstance(each, dict))
     return {"text": text, "language": language, "duration": row.get("duration")}
 
 

@@ -31,7 +31,7 @@ def cut_entry(row: dict[str, Any], manifest: Place, audio_root: str | None) -> E
     channel = channel_of(row.get("channel")) if _num_channels(recording) > 1 else None
     texts = (s for s in row.get("supervisions") or [] if isinstance(s, dict))
     supervisions = [s for s in texts if _is_in(s, duration) and _is_of(s, channel)]
-    text, language = said_in(supervisions)
+    text, language = supervision_text(supervisions)
     return Entry(
         _source(recording, manifest, audio_root),
         duration_s=duration,
@@ -44,7 +44,7 @@ def cut_entry(row: dict[str, Any], manifest: Place, audio_root: str | None) -> E
     )
 
 
-def said_in(supervisions: Iterable[dict[str, Any]]) -> tuple[str | None, str | None]:
+def supervision_text(supervisions: Iterable[dict[str, Any]]) -> tuple[str | None, str | None]:
     """Texts of supervisions in the order of time, and the first language that one of them names."""
     ordered = sorted(supervisions, key=lambda each: float(each.get("start") or 0))
     text = " ".join(str(each["text"]) for each in ordered if each.get("text"))

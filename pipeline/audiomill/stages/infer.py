@@ -29,7 +29,7 @@ from audiomill.tables.output import Predictions
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.quality_table import quality_rows
 from audiomill.tables.rows import segment_row
-from audiomill.tables.speaker_tables import HEARD
+from audiomill.tables.speaker_tables import OBSERVED_SPEAKERS
 
 
 def infer_piece(
@@ -138,7 +138,7 @@ def _infer_segments(
             with _faults_are_ours(output.name, seed):
                 result.frames[output.name] = output.rows(given, wanted.frames[output.name])
     if who.rows is not None and who.batched is not None:
-        result.frames[HEARD] = who.rows
+        result.frames[OBSERVED_SPEAKERS] = who.rows
         result.batched = [*batched, who.batched]
     if _QUALITY in wanted.frames:
         result.frames[_QUALITY] = _quality(given, tasks, [good_utterances[0][n] for n in core_numbers], wanted)

@@ -24,8 +24,8 @@ from audiomill.models.family import POSTERIORS
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
 from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
-from audiomill.runs.resolve_checkpoints import found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.streams.chunked_ctc import ChunkedCtc
 from audiomill.streams.local_agreement import MOST_CHUNK_S, LocalAgreement
 from audiomill.streams.stream_words import StreamingPolicy, StreamLook, StreamWord
@@ -124,7 +124,7 @@ class Listener:
             transcripts=TranscriptConfig(language=language),
             output=OutputConfig(output="-"),
         ).job()
-        (result,) = found_tasks(job)
+        (result,) = resolve_tasks(job)
         self.has_frames = POSTERIORS in result.checkpoint.gives
         if not self.has_frames and not result.checkpoint.family.times_words:
             raise UsageError(
@@ -134,7 +134,7 @@ class Listener:
             raise UsageError(
                 f"--chunk-seconds {chunks.chunk_seconds:g}: {model} sees 30 s at a time, what is not final and the chunk; expected {MOST_CHUNK_S:g} at most"
             )
-        spec, _ = settle(job, [result], resolve_device(asked.device), cpu_features())
+        spec, _ = resolve_run(job, [result], resolve_device(asked.device), cpu_features())
         (self._task,) = spec.tasks
         self._model: Any = load_model(self._task, options)
         self._language = language

@@ -14,7 +14,14 @@ import pyarrow.compute as pc
 from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.tables.rows import in_time_order, joined_text, spoken_language
-from audiomill.tables.speaker_tables import HEARD, MADE_LAST, OBSERVED, SpeakersWant, with_their_speakers, with_turns
+from audiomill.tables.speaker_tables import (
+    MADE_LAST,
+    OBSERVED,
+    OBSERVED_SPEAKERS,
+    SpeakersWant,
+    with_their_speakers,
+    with_turns,
+)
 from audiomill.tables.transcripts import TRANSCRIPTS
 
 
@@ -97,7 +104,7 @@ def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
     """
     tables = _accounts([result.row for result in results], wanted.has_text)
     if wanted.speakers is not None:
-        speaker_rows = [result.frames[HEARD] for result in results if HEARD in result.frames]
+        speaker_rows = [result.frames[OBSERVED_SPEAKERS] for result in results if OBSERVED_SPEAKERS in result.frames]
         tables = with_turns(tables, pa.concat_tables([OBSERVED.empty_table(), *speaker_rows]), wanted.speakers)
     for name, expected in wanted.frames.items():
         outcome = [result.frames[name].cast(expected) for result in results if name in result.frames]

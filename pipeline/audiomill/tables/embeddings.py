@@ -82,7 +82,7 @@ def _check(configs: Sequence[EmbeddingsConfig]) -> None:
         raise UsageError("embeddings of one output have one dtype: give the others an --output of their own")
 
 
-def _told_apart(spec: TaskSpec) -> list[tuple[Any, ...]]:
+def _row_keys(spec: TaskSpec) -> list[tuple[Any, ...]]:
     return [(want.layer, _pool_name(want), want.stride, want.l2_normalize) for want in spec.requested.vectors]
 
 
@@ -157,9 +157,9 @@ EMBEDDINGS = Output(
     documented=schema_of(pa.list_(pa.list_(pa.float16(), 768))),
     config=EmbeddingsConfig,
     shorthand="layers",
-    settle=_settle,
+    resolve=_settle,
     check=_check,
-    told_apart=_told_apart,
+    row_keys=_row_keys,
     is_wanted=lambda requested: bool(requested.vectors),
     schema=_schema,
     rows=_rows,

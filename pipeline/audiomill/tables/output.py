@@ -114,10 +114,10 @@ class Output:
         documented: its schema, with the usual width where that depends on the model.
         config: dataclass of its options; None where it has none of its own.
         shorthand: the option that a plain value in a YAML file stands for.
-        settle: (configs, checkpoint, shape, storage options) -> fields of `RequestedOutputs`, and what other files say,
+        resolve: (configs, checkpoint, shape, storage options) -> fields of `RequestedOutputs`, and what other files say,
             by option.
         check: raises UsageError for configs of one job that cannot share a table.
-        told_apart: what a row of a task is known by, for each kind of row.
+        row_keys: what a row of a task is known by, for each kind of row.
         is_wanted: whether a task gives rows.
         schema: of a run.
         rows: of a piece, by segment.
@@ -130,11 +130,11 @@ class Output:
     documented: pa.Schema
     config: type | None = None
     shorthand: str = ""
-    settle: Callable[
+    resolve: Callable[
         [Sequence[Any], Checkpoint, Shape, dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]
     ] = lambda configs, checkpoint, shape, options: ({}, {})  # fmt: skip
     check: Callable[[Sequence[Any]], None] = lambda configs: None
-    told_apart: Callable[[TaskSpec], Sequence[tuple[Any, ...]]] = lambda spec: ()
+    row_keys: Callable[[TaskSpec], Sequence[tuple[Any, ...]]] = lambda spec: ()
     is_wanted: Callable[[RequestedOutputs], bool]
     schema: Callable[[Sequence[ModelRequest]], pa.Schema]
     rows: Callable[[Predictions, pa.Schema], pa.Table]

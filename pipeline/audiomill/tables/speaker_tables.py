@@ -79,7 +79,7 @@ def with_names(
     return row | {"speaker": named(row["speaker"])} | renamed_words
 
 
-HEARD = "heard_speakers"
+OBSERVED_SPEAKERS = "heard_speakers"
 """Name of this among what pieces give."""
 OBSERVED = pa.schema(
     [

@@ -144,9 +144,9 @@ class RunProgress:
         text += inside_text(inside)
         elapsed = time.time() - (self._began or self._opened)
         if done_s > 0 and self._began is not None and elapsed > MEASURABLE_S:
-            heard_s = self._done_s + inside.audio_done_s
+            audible_s = self._done_s + inside.audio_done_s
             left = elapsed * (self._planned_s - done_s) / done_s
-            text += f", {heard_s / elapsed:.1f}x real time, ETA {duration_text(left)}"
+            text += f", {audible_s / elapsed:.1f}x real time, ETA {duration_text(left)}"
         elif done_s == 0:
             text += f", {duration_text(time.time() - self._opened)} so far"
         return f"{text}, {self.num_rejections} rejected"

@@ -33,7 +33,7 @@ class Choices(NamedTuple):
     texts: tuple[tuple[str, ...], ...]
 
 
-class Way(NamedTuple):
+class ActivationTrace(NamedTuple):
     """From an encoder's frames to tokens."""
 
     stages: tuple[Stage, ...]

@@ -109,15 +109,15 @@ class HfAudioPrefixEncoder:
         """embedded_PD: tokens of the request, audio in its places."""
         inputs = self.inputs(utterance)
         tokens_L = inputs["input_ids"][0]
-        heard_ND = self._layout.audio_features(self._model, inputs)
+        audio_ND = self._layout.audio_features(self._model, inputs)
         is_audio_L = tokens_L == self._model.config.audio_token_id
         embedded_LD = self._lm.embeddings_VD.detach()[torch.where(is_audio_L, 0, tokens_L)].clone()
-        if int(is_audio_L.sum()) != len(heard_ND):
+        if int(is_audio_L.sum()) != len(audio_ND):
             raise ModelError(
-                f"{self._lm.name}: its processor leaves {int(is_audio_L.sum())} places for audio, its encoder fills {len(heard_ND)}; "
+                f"{self._lm.name}: its processor leaves {int(is_audio_L.sum())} places for audio, its encoder fills {len(audio_ND)}; "
                 "expected a processor of the same checkpoint"
             )
-        embedded_LD[is_audio_L] = heard_ND.to(embedded_LD.dtype)
+        embedded_LD[is_audio_L] = audio_ND.to(embedded_LD.dtype)
         return embedded_LD
 
     def stages(self, utterance: Utterance) -> tuple[Stage, ...]:
@@ -129,7 +129,7 @@ class HfAudioPrefixEncoder:
         return (Stage("projector output", steps_ND.T, len(steps_ND) / seconds, meaning),)
 
 
-def load_borrowed(loading: Loading, layout: Layout) -> SpeechModel:
+def load_hf_speech_llm(loading: Loading, layout: Layout) -> SpeechModel:
     """A checkpoint from a local folder.
 
     Raises:

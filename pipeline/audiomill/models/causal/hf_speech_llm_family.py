@@ -71,7 +71,7 @@ def hf_speech_llm_family(
         reads_alone=True,
         batch_seconds=WINDOWS_BATCH_S,
         precisions=PRECISIONS,
-        shows_way=True,
+        shows_activations=True,
         reads_log_mel=True,
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import Aligner, FallbackPolicy, OnProgress, Packer, Parity, Prediction, Transcript, Utterance
-from audiomill.models.causal.activation_trace import Stage, Way, first_choices
+from audiomill.models.causal.activation_trace import ActivationTrace, Stage, first_choices
 from audiomill.models.seq2seq.generation import DecoderAdapter, Generator, core
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
@@ -101,7 +101,7 @@ class SpeechLLM:
         return self._writing.transcripts(texts)
 
     @torch.inference_mode()
-    def way(self, utterance: Utterance, hypothesis: Hypothesis) -> Way:
+    def activations(self, utterance: Utterance, hypothesis: Hypothesis) -> ActivationTrace:
         """From the encoder's frames to the tokens that were written, for pictures."""
         utterance, writer = core(utterance), self._writer
         (prefix_PD,) = self._listening.prefixes([utterance])
@@ -112,7 +112,7 @@ class SpeechLLM:
             return text.replace(" ", "␣") or named
 
         result = first_choices(writer.weights, prefix_PD, hypothesis.tokens[:MOST_SHOWN], NUM_CHOICES, text_of)
-        return Way(self._listening.stages(utterance), result)
+        return ActivationTrace(self._listening.stages(utterance), result)
 
     def parity(self, utterance: Utterance) -> Parity:
         return self._parity(utterance)

@@ -11,12 +11,12 @@ from audiomill.models.family import Loading
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, encoding_tensors, load_borrowed
+    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, encoding_tensors, load_hf_speech_llm
 
     def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
         return encoding_tensors(processor.apply_transcription_request(wave))
 
-    return load_borrowed(
+    return load_hf_speech_llm(
         loading, Layout(kind="GlmAsrForConditionalGeneration", request=request, audio_features=audio_features)
     )
 

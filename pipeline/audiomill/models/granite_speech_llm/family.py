@@ -8,10 +8,10 @@ from audiomill.models.family import Loading
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.hf_speech_llm import load_borrowed
+    from audiomill.models.causal.hf_speech_llm import load_hf_speech_llm
     from audiomill.models.granite_speech_llm.granite_request import GRANITE_LAYOUT
 
-    return load_borrowed(loading, GRANITE_LAYOUT)
+    return load_hf_speech_llm(loading, GRANITE_LAYOUT)
 
 
 FAMILY = hf_speech_llm_family(

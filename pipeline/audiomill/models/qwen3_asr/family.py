@@ -8,10 +8,10 @@ from audiomill.models.family import Loading
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.hf_speech_llm import load_borrowed
+    from audiomill.models.causal.hf_speech_llm import load_hf_speech_llm
     from audiomill.models.qwen3_asr.qwen3_request import QWEN3_LAYOUT
 
-    return load_borrowed(loading, QWEN3_LAYOUT)
+    return load_hf_speech_llm(loading, QWEN3_LAYOUT)
 
 
 def _languages() -> frozenset[str]:

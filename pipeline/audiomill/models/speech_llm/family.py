@@ -69,7 +69,7 @@ FAMILY = Family(
     reads_alone=True,
     batch_seconds=WINDOWS_BATCH_S,
     precisions=PRECISIONS,
-    shows_way=True,
+    shows_activations=True,
     learners={"projector": _learner},
     joins={"projector": _joining},
 )

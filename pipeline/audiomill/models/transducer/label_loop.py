@@ -69,10 +69,10 @@ class LabelLoop:
         num_rows = len(encoded_BFD)
         rows_A = torch.arange(num_rows, device=encoded_BFD.device)[frames_B > 0]
         at_B, written_B = torch.zeros_like(frames_B), torch.zeros_like(frames_B)
-        said_BD, state = self._initial_state(num_rows, encoded_BFD)
+        labels_BD, state = self._initial_state(num_rows, encoded_BFD)
         steps: list[_Step] = []
         while len(rows_A):
-            joint_AV = self._joint(said_BD[rows_A], encoded_BFD[rows_A, at_B[rows_A]]).float()
+            joint_AV = self._joint(labels_BD[rows_A], encoded_BFD[rows_A, at_B[rows_A]]).float()
             logprobs_AV = joint_AV[:, : self._size].log_softmax(-1)
             logprobs_A, tokens_A = logprobs_AV.max(-1)
             is_label_A = tokens_A != self._blank
@@ -81,7 +81,7 @@ class LabelLoop:
             steps.append(_Step(rows_A, tokens_A, at_B[rows_A], self._lasting(moves_A, is_label_A), logprobs_A))
             at_B[rows_A] += moves_A
             written_B[rows_A] = torch.where(moves_A > 0, 0, written_A)
-            self._advance(rows_A[is_label_A], tokens_A[is_label_A], said_BD, state)
+            self._advance(rows_A[is_label_A], tokens_A[is_label_A], labels_BD, state)
             rows_A = rows_A[at_B[rows_A] < frames_B[rows_A]]
         return _by_row(steps, num_rows, self._blank)
 
@@ -89,8 +89,8 @@ class LabelLoop:
         """What the prediction network says before any label, and its state: the same for all rows."""
         start = torch.tensor([[self._blank]], device=like.device)
         out, (hidden, cell) = self._decoder.lstm(self._decoder.embedding(start))
-        said_BD = self._decoder.decoder_projector(out)[:, 0].repeat(num_rows, 1)
-        return said_BD, (hidden.repeat(1, num_rows, 1), cell.repeat(1, num_rows, 1))
+        labels_BD = self._decoder.decoder_projector(out)[:, 0].repeat(num_rows, 1)
+        return labels_BD, (hidden.repeat(1, num_rows, 1), cell.repeat(1, num_rows, 1))
 
     def _moves(self, joint_AV: Tensor, is_label_A: Tensor, written_A: Tensor) -> Tensor:
         """Frames that each row goes on. A blank goes on at least one; so does what has written too much at one frame."""
@@ -105,13 +105,13 @@ class LabelLoop:
         """Frames that labels last: as predicted, else one."""
         return torch.ones_like(moves_A) if self._durations is None else moves_A.where(is_label_A, 0)
 
-    def _advance(self, rows_N: Tensor, tokens_N: Tensor, said_BD: Tensor, state: tuple[Tensor, Tensor]) -> None:
+    def _advance(self, rows_N: Tensor, tokens_N: Tensor, labels_BD: Tensor, state: tuple[Tensor, Tensor]) -> None:
         """The prediction network of some rows goes on by a label, in place."""
         if not len(rows_N):
             return
         before = (state[0][:, rows_N].contiguous(), state[1][:, rows_N].contiguous())
         out, after = self._decoder.lstm(self._decoder.embedding(tokens_N[:, None]), before)
-        said_BD[rows_N] = self._decoder.decoder_projector(out)[:, 0]
+        labels_BD[rows_N] = self._decoder.decoder_projector(out)[:, 0]
         for whole, part in zip(state, after, strict=True):
             whole[:, rows_N] = part
 

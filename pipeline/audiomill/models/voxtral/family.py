@@ -21,7 +21,7 @@ def _languages() -> frozenset[str]:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, encoding_tensors, load_borrowed
+    from audiomill.models.causal.hf_speech_llm import Layout, Wave, audio_features, encoding_tensors, load_hf_speech_llm
 
     def request(processor: Any, wave: Wave, language: str | None) -> Mapping[str, Any]:
         asked = {
@@ -33,7 +33,7 @@ def _load(loading: Loading) -> SpeechModel:
         }
         return encoding_tensors(processor.apply_transcription_request(audio=[wave], **asked))
 
-    return load_borrowed(
+    return load_hf_speech_llm(
         loading,
         Layout(
             kind="VoxtralForConditionalGeneration",

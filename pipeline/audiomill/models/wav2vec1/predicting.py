@@ -143,10 +143,10 @@ def contrastive(h_BCFK: Tensor, z_BCF: Tensor, frames_B: Tensor, negatives_BFN: 
     at_F = torch.arange(frames, device=z_BCF.device)
     loss, pairs, right = z_BCF.new_zeros((), dtype=torch.float32), 0, 0
     for step in range(1, min(h_BCFK.shape[-1], frames - 1) + 1):
-        said_BCF = h_BCFK[:, :, :-step, step - 1]
+        context_BCF = h_BCFK[:, :, :-step, step - 1]
         is_there_BF = at_F[step:] < frames_B[:, None]
-        true_BF = (said_BCF * z_BCF[:, :, step:]).sum(1).float()
-        false_BFN = torch.einsum("bcf,bcfn->bfn", said_BCF, others_BCFN[:, :, step:]).float()
+        true_BF = (context_BCF * z_BCF[:, :, step:]).sum(1).float()
+        false_BFN = torch.einsum("bcf,bcfn->bfn", context_BCF, others_BCFN[:, :, step:]).float()
         loss_BF = nn.functional.softplus(-true_BF) + nn.functional.softplus(false_BFN).sum(-1)
         loss = loss + loss_BF.masked_fill(~is_there_BF, 0.0).sum()
         pairs += int(is_there_BF.sum())

@@ -334,12 +334,12 @@ class EncodeDecode:
         return max(1, -(-(len(self._utterances[row].pcm_T) - start) // WHISPER_HOP))
 
 
-def _is_left_out(utterance: Utterance, heard_until: int) -> bool:
+def _is_left_out(utterance: Utterance, decoded_until: int) -> bool:
     """Whether much of the speech lies behind a sample: all of a segment that voice activity cut out is speech, but for
     pauses; elsewhere there is more of it than fits before the sample."""
     whole = len(utterance.pcm_T)
     speech = whole if utterance.speech is None else utterance.speech
-    return min(whole, speech) - heard_until > MIN_LEFT_OUT_S * MODEL_SAMPLE_RATE
+    return min(whole, speech) - decoded_until > MIN_LEFT_OUT_S * MODEL_SAMPLE_RATE
 
 
 def _moved(mel_BMF: Tensor, frames: Sequence[int]) -> Tensor:

@@ -19,14 +19,14 @@ from audiomill.config.jobs import JobConfig, ModelTask, TraceConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.errors import InputError, RecordingRejected, UsageError
 from audiomill.models.base import CONV, Prediction, Transcript, Utterance, VectorRequest, Vectors
-from audiomill.models.causal.activation_trace import Way
+from audiomill.models.causal.activation_trace import ActivationTrace
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.family import POSTERIORS, TEXT, VECTORS
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
 from audiomill.models.task import TaskSpec
-from audiomill.runs.resolve_checkpoints import FoundTask, found_tasks
-from audiomill.runs.resolve_config import settle
+from audiomill.runs.resolve_checkpoints import ResolvedTask, resolve_tasks
+from audiomill.runs.resolve_config import resolve_run
 from audiomill.stages.plan import listed
 from audiomill.stages.sandbox import Decoder, waveform_of
 
@@ -74,8 +74,8 @@ def trace_recording(config: TraceConfig) -> Trace:
     """
     job = config.job(_task_for(config))
     max_seconds = config.pictures.max_seconds
-    (result,) = found_tasks(job)
-    spec, _ = settle(job, [result], "cpu", cpu_features())
+    (result,) = resolve_tasks(job)
+    spec, _ = resolve_run(job, [result], "cpu", cpu_features())
     (task,) = spec.tasks
     pcm, is_cut = _read(job.inputs[0], job, max_seconds)
     utterance = Utterance(pcm, 0, 0, ("trace", None), 0, None)
@@ -92,8 +92,8 @@ def trace_recording(config: TraceConfig) -> Trace:
     steps += _code_steps(answer, task)
     if POSTERIORS in result.checkpoint.gives and transcript is not None:
         steps.append(_posterior_step(model, utterance, transcript, len(pcm)))
-    if result.checkpoint.family.shows_way:
-        steps += _way_steps(model.way(utterance, answer.text))
+    if result.checkpoint.family.shows_activations:
+        steps += _activation_steps(model.activations(utterance, answer.text))
     text = transcript.text if transcript is not None else None
     return Trace(job.inputs[0], task.label, pcm, is_cut, text, tuple(steps))
 
@@ -141,13 +141,13 @@ def _read(url: str, job: JobConfig, max_seconds: float) -> tuple[NDArray[np.int1
     return pcm[:limit], len(pcm) > limit
 
 
-def _wave_words(found_task: FoundTask) -> str:
+def _wave_words(found_task: ResolvedTask) -> str:
     form, step = found_task.shape.form, float(found_task.shape.step)
     form_note = "" if form is None else f" This one hears {form.rate / 1000:g} kHz, {form.num_channels} channel(s)."
     return f"16 kHz, one channel, 16 bits: what most models are given.{form_note} {step:g} samples make one frame of this one."
 
 
-def _mel_step(pcm: NDArray[np.int16], found_task: FoundTask) -> Step:
+def _mel_step(pcm: NDArray[np.int16], found_task: ResolvedTask) -> Step:
     from audiomill.models.frames.mel import log_mel_MF
 
     is_input = found_task.checkpoint.family.reads_log_mel
@@ -161,7 +161,7 @@ def _mel_step(pcm: NDArray[np.int16], found_task: FoundTask) -> Step:
     )
 
 
-def _vector_steps(answer: Prediction, task: TaskSpec, found_task: FoundTask) -> Iterator[Step]:
+def _vector_steps(answer: Prediction, task: TaskSpec, found_task: ResolvedTask) -> Iterator[Step]:
     for want, vectors in zip(task.requested.vectors, answer.readout.vectors, strict=True):
         rate = task.frame_rate(want.layer)
         values_DF = _as_float(vectors).T
@@ -199,10 +199,10 @@ def _code_steps(answer: Prediction, task: TaskSpec) -> Iterator[Step]:
         yield Step(f"codes of {want.name}", "codes", codes_KF, task.frame_rate(want.layer), meaning, rows)
 
 
-def _way_steps(way: Way) -> Iterator[Step]:
-    for stage in way.stages:
+def _activation_steps(activations: ActivationTrace) -> Iterator[Step]:
+    for stage in activations.stages:
         yield Step(stage.name, "heat", stage.array_DF, stage.rate_hz, stage.meaning)
-    probabilities_KN, texts = way.choices
+    probabilities_KN, texts = activations.choices
     rows = tuple(f"choice {number}" for number in range(1, len(probabilities_KN) + 1))
     meaning = "What the language model would have written at each step, the likeliest above: dark is sure. The upper row is the text."
     yield Step("first choices", "choices", probabilities_KN, 0.0, meaning, rows, cells=texts)

@@ -110,11 +110,11 @@ def _by_manifest(config: ProbeConfig) -> Callable[[_Row], _Row | None]:
 
 
 def _by_file(config: ProbeConfig, labels: str) -> Callable[[_Row], _Row | None]:
-    def told_by(row: _Row) -> _Row | None:
+    def value_of(row: _Row) -> _Row | None:
         return row if row.get(config.by) is not None else None
 
     place = Place(absolute(labels), config.storage_options)
-    return read_joined(place, "--labels", told_by, f"a column {config.by}").text_of
+    return read_joined(place, "--labels", value_of, f"a column {config.by}").text_of
 
 
 def _labelled_segments(output: Place, labels: dict[str, tuple[str, str]]) -> list[str]:
