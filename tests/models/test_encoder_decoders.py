@@ -230,7 +230,6 @@ def test_a_ctc_model_beside_it_tells_when_its_words_were_said(tmp_path: Path, co
         ("canary", {}, "add --language, one of bg, cs"),
         ("canary", {"language": "ca"}, "--language ca: .* knows bg, cs"),
         ("moonshine", {"punctuation": False}, "--no-punctuation: .* only Canary is told"),
-        ("canary", {"language": "de", "pack": True}, "--pack: .* only Whisper does"),
     ],
 )
 def test_what_a_model_cannot_is_told_before_anything_is_started(

@@ -44,12 +44,6 @@ class TranscriptConfig(Validated):
     word_times: bool = option(
         True, "Whisper: when each word was said, from the decoder's attention (CTC models always tell).", results=True
     )
-    pack: bool = option(
-        False,
-        "Whisper: lay short segments that follow each other side by side in one window, and give them their words back by "
-        "when they were said. Faster for clips of a few seconds; a segment is then read beside others.",
-        results=True,
-    )
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
     temperature_fallback: bool = option(
         True,
@@ -91,8 +85,6 @@ class TranscriptConfig(Validated):
 
     def check(self) -> None:
         self.require_positive("max_new_tokens")
-        if self.pack and not self.word_times:
-            raise UsageError("--pack needs word times to tell whose a word is: drop --no-word-times")
         if self.second_pass_threshold is not None and not 0 < self.second_pass_threshold <= 1:
             raise UsageError(
                 f"--second-pass-threshold {self.second_pass_threshold:g}: expected a confidence above 0, up to 1"

@@ -276,16 +276,6 @@ class FallbackPolicy(Protocol):
         """Final texts, once no fallback level is left."""
 
 
-class Packer(Protocol):
-    """How a model takes several utterances as one. A pack has an `utterance` and the numbers of its `members`."""
-
-    def packed(self, utterances: Sequence[Utterance]) -> list[Any]: ...
-
-    def unpacked(self, pack: Any, answer: Prediction, utterances: Sequence[Utterance]) -> list[Prediction]:
-        """An answer for each member."""
-        ...
-
-
 class Aligner(Protocol):
     """How a model tells when words were said that it did not write itself."""
 
@@ -303,7 +293,7 @@ OnProgress = Callable[[int, int], None]
 class SpeechModel(Protocol):
     """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece.
 
-    `fallback`: None for models that answer once; `packer`: None where each utterance is read alone;
+    `fallback`: None for models that answer once;
     `aligner`: None for models that tell no times of others' words. `pads_rows_alone`: rows of a batch keep their own padded
     lengths; `on_progress`: told as utterances are answered, None where nobody asks; `reports_progress`: the model tells it itself,
     row by row.
@@ -312,7 +302,6 @@ class SpeechModel(Protocol):
     on_progress: OnProgress | None = None
     reports_progress: bool = False
     fallback: FallbackPolicy | None = None
-    packer: Packer | None = None
     aligner: Aligner | None = None
     pads_rows_alone: bool = False
 

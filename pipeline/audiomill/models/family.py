@@ -190,7 +190,7 @@ def objectives() -> dict[str, list[str]]:
 
 def check_plain(model: str, text: TranscriptConfig) -> None:
     """Raises ModelError for what only Whisper reads."""
-    asked = {"--prompt": text.prompt, "--suppress-numerals": text.suppress_numerals, "--pack": text.pack}
+    asked = {"--prompt": text.prompt, "--suppress-numerals": text.suppress_numerals}
     for option, value in asked.items():
         if value:
             raise ModelError(f"{option}: {model} does not read it, only Whisper does; leave it out")

@@ -114,7 +114,8 @@ def _infer_segments(
     answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
     good_utterances = [[of_task[i] for i in good] for of_task in utterances]
     tasks[0].model.on_progress = None  # what follows is heard again
-    compared = list(map(_compared, batched, good_utterances, answers))
+    compared: list[tuple[Sequence[Utterance], Sequence[Prediction]]]
+    compared = list(zip(good_utterances, answers, strict=True))
     if at is not None:
         compared.insert(at, who.diarizer_pairs)
     difference = _verify(everyone, compared, verify_segments, seed)
@@ -277,16 +278,6 @@ def _verify(
         inputs, outputs, note = task.parity
         results.append(Difference(inputs_apart=inputs, outputs_apart=outputs, not_compared=note))
     return largest(results)._replace(num_segments=results[0].num_segments)
-
-
-def _compared(
-    batched: Batched, utterances: Sequence[Utterance], answers: Sequence[Prediction]
-) -> tuple[Sequence[Utterance], Sequence[Prediction]]:
-    """What the model was given and what it answered: whole windows where it packs."""
-    if batched.windows is None:
-        return utterances, answers
-    pairs = [(given, answer) for given, answer in zip(*batched.windows, strict=True) if answer is not None]
-    return [given for given, _ in pairs], [answer for _, answer in pairs]
 
 
 def _seconds(before_infer: Sequence[tuple[str, float]], started: float, inferred: _Inferred) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Aligner, FallbackPolicy, OnProgress, Packer, Parity, Prediction, Transcript, Utterance
+from audiomill.models.base import Aligner, FallbackPolicy, OnProgress, Parity, Prediction, Transcript, Utterance
 from audiomill.models.causal.activation_trace import ActivationTrace, Stage, first_choices
 from audiomill.models.seq2seq.generation import DecoderAdapter, Generator, core
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
@@ -53,7 +53,6 @@ class SpeechLLM:
 
     on_progress: OnProgress | None = None
     reports_progress = pads_rows_alone = True
-    packer: Packer | None = None
     aligner: Aligner | None = None
     fallback: FallbackPolicy | None = None
 

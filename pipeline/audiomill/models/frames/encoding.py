@@ -15,7 +15,6 @@ from audiomill.models.base import (
     Aligner,
     FallbackPolicy,
     OnProgress,
-    Packer,
     Parity,
     Readout,
     RequestedOutputs,
@@ -40,7 +39,6 @@ class EncodingModel:
     on_progress: OnProgress | None = None
     reports_progress = False
     fallback: FallbackPolicy | None = None
-    packer: Packer | None = None
     aligner: Aligner | None = None
 
     def __init__(

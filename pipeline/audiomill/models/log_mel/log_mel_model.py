@@ -11,7 +11,6 @@ from audiomill.models.base import (
     Aligner,
     FallbackPolicy,
     OnProgress,
-    Packer,
     Parity,
     Prediction,
     RequestedOutputs,
@@ -35,7 +34,6 @@ class LogMelModel:
     reports_progress = False
     pads_rows_alone = True
     fallback: FallbackPolicy | None = None
-    packer: Packer | None = None
     aligner: Aligner | None = None
 
     def __init__(self, requested: RequestedOutputs, quantizers: Mapping[str, Quantizer]) -> None:

@@ -20,7 +20,6 @@ from audiomill.models.base import (
     CodesRequest,
     FallbackPolicy,
     OnProgress,
-    Packer,
     Parity,
     Prediction,
     RequestedOutputs,
@@ -62,7 +61,6 @@ class UnitModel:
     reports_progress = False
     pads_rows_alone = True
     fallback: FallbackPolicy | None = None
-    packer: Packer | None = None
     aligner: Aligner | None = None
 
     def __init__(

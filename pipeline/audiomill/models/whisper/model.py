@@ -20,7 +20,6 @@ from audiomill.models.base import (
     Aligner,
     FallbackPolicy,
     OnProgress,
-    Packer,
     Parity,
     Prediction,
     Readout,
@@ -49,7 +48,6 @@ from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part, deleted_parts, join_hypotheses
 from audiomill.models.whisper.encode_decode import ENCODER_SECONDS, EncodeDecode, TaskOptions, weights_of
 from audiomill.models.whisper.folder import WHISPER_HOP
-from audiomill.models.whisper.pack import WindowPacker as WhisperPacker
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, whisper_prompt_tokens
 from audiomill.models.whisper.whisper_parity import whisper_parity
@@ -142,7 +140,6 @@ class WhisperModel:
         self.on_progress: OnProgress | None = None
         self.fallback: FallbackPolicy | None = None
         self.aligner: Aligner | None = None
-        self.packer: Packer | None = WhisperPacker(tokenizer) if text.pack and not requested.layers else None
 
     def _planned_rows(self, memory_fraction: float) -> int:
         device, shapes = self._model.device, shapes_of(self._model)

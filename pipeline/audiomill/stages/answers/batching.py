@@ -17,14 +17,12 @@ from audiomill.models.watchdog import heartbeat
 
 class Batched(NamedTuple):
     """Answers in plan order, None where the model failed, with what they cost; `num_halved`: how often the memory did
-    not hold a batch; `windows`: what the model was given instead of the utterances, with its answers, where it packs;
-    `errors`: by the number of the answer that is missing."""
+    not hold a batch; `errors`: by the number of the answer that is missing."""
 
     answers: list[Prediction | None]
     num_real: int
     num_padded: int
     num_halved: int = 0
-    windows: tuple[list[Utterance], list[Prediction | None]] | None = None
     errors: Mapping[int, Exception] = MappingProxyType({})
 
 

@@ -11,21 +11,7 @@ from audiomill.stages.answers.batching import Batched, run_batches
 
 
 def run_model(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
-    """First answers of a model to all utterances."""
-    if model.packer is None:
-        return _run_in_batches(utterances, model, batch_samples)
-    packs = model.packer.packed(utterances)
-    result = _run_in_batches([pack.utterance for pack in packs], model, batch_samples)
-    answers: list[Prediction | None] = []
-    for each, answer in zip(packs, result.answers, strict=True):
-        lost = [None] * len(each.members)
-        answers += lost if answer is None else model.packer.unpacked(each, answer, utterances)
-    windows = ([each.utterance for each in packs], result.answers)
-    errors = {member: error for number, error in result.errors.items() for member in packs[number].members}
-    return result._replace(answers=answers, windows=windows, errors=errors)
-
-
-def _run_in_batches(utterances: Sequence[Utterance], model: SpeechModel, batch_samples: int) -> Batched:
+    """The first pass of a model over all utterances."""
     padded = [model.padded_length(len(u.pcm_T)) for u in utterances]
     return run_batches(utterances, padded, model.forward, batch_samples, model)
 
@@ -58,9 +44,7 @@ def decode_with_fallback(
             decode[i] = answer
     parts = fallback_policy.find_deletions(utterances, decode)
     if parts:
-        part_predictions = _run_in_batches(
-            [part.utterance for part in parts], task.model, task.spec.batch_samples
-        ).answers
+        part_predictions = run_model([part.utterance for part in parts], task.model, task.spec.batch_samples).answers
         lost = {part.row for part, answer in zip(parts, part_predictions, strict=True) if answer is None}
         messages = [
             (part, answer)
@@ -80,7 +64,7 @@ def _decode_again(
     """Predictions of one fallback level for some of the utterances; level 0 is the first pass."""
     again, model, fallback_policy = [utterances[i] for i in chosen], task.model, task.model.fallback
     if fallback_level == 0 or fallback_policy is None:
-        tried = _run_in_batches(again, model, task.spec.batch_samples).answers
+        tried = run_model(again, model, task.spec.batch_samples).answers
     else:
         padded = [fallback_policy.padded_length(len(u.pcm_T), fallback_level) for u in again]
         tried = run_batches(

@@ -16,7 +16,6 @@ from audiomill.models.family import BEAMS, POSTERIORS
 OF_ONE_KIND = (
     "prompt",
     "suppress_numerals",
-    "pack",
     "second_pass_model",
     "second_pass_threshold",
     "languages",
