@@ -60,11 +60,7 @@ def inspect(
         raise InputError(f"{output}: no plan.parquet; expected the --output of a run")
     console = PlainConsole()
     entries = list(ledger.entries(place))
-    sums: defaultdict[str, float] = defaultdict(float)
-    for entry in entries:
-        for name, value in entry.items():
-            if name.startswith("num_") or name.endswith("_s"):
-                sums[name] += value
+    sums = ledger.totals(entries).numbers
     num_parts = len(set(plan.column("part").to_pylist()))
     is_closed = len(entries) == num_parts and place.join("_SUCCESS").exists()
     state = "complete" if is_closed else "unfinished, run the same command again to continue"

@@ -77,9 +77,8 @@ def plan_job(config: JobConfig, wanted: ForecastConfig, console: Console) -> For
     drawn = _with_whole_rows(draw(strata, seconds, wanted.seed), plan)
     measured = measure(config, drawn, wanted, max(0.0, times[0] - times[1]), console)
     if not measured.audio_s > 1e-6 or not measured.model_s:
-        console.print(
-            "warning: the sample holds nothing for the models; try --sample-minutes with more", highlight=False
-        )
+        warning = "warning: the sample holds nothing for the models; try --sample-minutes with more"
+        console.print(warning, highlight=False)
     result = forecast(plan, strata, measured, wanted, config.engine.num_actors)
     if measured.is_cut:
         minutes = f"{measured.audio_s / 60:.1f} min"

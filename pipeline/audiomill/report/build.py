@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -191,19 +190,15 @@ def _run_row(run: _Row) -> list[str]:
 
 
 def _headline(entries: Sequence[_Row], gathered: Gathered) -> list[tuple[str, str]]:
-    sums: defaultdict[str, float] = defaultdict(float)
-    for entry in entries:
-        for name, value in entry.items():
-            if name.startswith("num_") or name.endswith("_s"):
-                sums[name] += value
-    num_bytes = sum(size for entry in entries for size in entry["bytes"].values())
+    totals = ledger.totals(entries)
+    sums = totals.numbers
     figures = [
         ("recordings", f"{sums['num_recordings']:,.0f}"),
         ("rejected", f"{sums['num_rejections']:,.0f}"),
         ("audio", f"{sums['duration_s'] / 3600:,.2f} h"),
         ("speech", f"{100 * sums['speech_s'] / max(sums['duration_s'], 1e-9):.0f}%"),
         ("segments", f"{sums['num_segments']:,.0f}"),
-        ("tables", size_text(num_bytes)),
+        ("tables", size_text(totals.num_bytes.total())),
     ]
     wall = busy_seconds(entries)
     if wall > 0:
@@ -220,7 +215,7 @@ def _remarks(output: Place) -> list[str]:
 
 
 def _notes(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
-    num = sum(entry["num_recordings"] for entry in entries)
+    num = int(ledger.totals(entries).numbers["num_recordings"])
     notes = []
     if gathered.num_recordings < num:
         notes.append(f"Charts and clips are of {gathered.num_recordings:,} recordings, evenly spread over all {num:,}.")
@@ -234,15 +229,9 @@ def _notes(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
 
 
 def _charts(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
-    seconds: defaultdict[str, float] = defaultdict(float)
-    rejections: Counter[str] = Counter()
-    levels: Counter[str] = Counter()
-    for entry in entries:
-        for stage in _STAGES:
-            if stage in entry["seconds"]:
-                seconds[stage] += entry["seconds"][stage]
-        rejections.update(entry["rejections"])
-        levels.update(entry.get("fallback_levels", {}))
+    totals = ledger.totals(entries)
+    seconds = {stage: totals.seconds[stage] for stage in _STAGES if stage in totals.seconds}
+    rejections, levels = totals.rejections, totals.fallback_levels
     charts = [
         bars(
             "Where the time went",

@@ -15,6 +15,7 @@ import pyarrow as pa
 from audiomill import schema
 from audiomill.config.defaults import FIRST
 from audiomill.report.classes import Worst
+from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table
 from audiomill.tables.chosen import with_texts
@@ -66,8 +67,8 @@ class Gathered:
 def parts_to_read(entries: Sequence[Mapping[str, Any]]) -> tuple[list[int], set[int]]:
     """Finished parts, or an even choice of them where there are very many; and those of them that are kept in detail."""
     chosen = entries[:: max(1, -(-len(entries) // MAX_PARTS))]
-    count = sum(entry["num_recordings"] for entry in chosen)
-    hours = sum(entry["duration_s"] for entry in chosen) / 3600
+    sums = ledger.totals(chosen).numbers
+    count, hours = sums["num_recordings"], sums["duration_s"] / 3600
     step = max(1, math.ceil(count / MAX_RECORDINGS), math.ceil(hours / MAX_HOURS))
     return [entry["part"] for entry in chosen], {entry["part"] for entry in chosen[::step]}
 

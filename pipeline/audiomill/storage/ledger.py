@@ -12,10 +12,10 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -200,6 +200,32 @@ def entries(output: Place, parts: Sequence[int] | None = None) -> Iterator[dict[
     """The ledger entries of `parts`, or all in part order, fetched in parallel."""
     for _, place, content in _contents(output, sorted(done_parts(output)) if parts is None else parts):
         yield _entry(place, content)
+
+
+class Totals(NamedTuple):
+    """Sums over ledger entries. `numbers`: of everything named num_ or in seconds; `seconds`: by stage; `num_bytes`: by table;
+    `rejections`: by reason; `fallback_levels`: segments by level."""
+
+    numbers: Mapping[str, float]
+    seconds: Counter[str]
+    num_bytes: Counter[str]
+    rejections: Counter[str]
+    fallback_levels: Counter[str]
+
+
+def totals(entries: Iterable[Mapping[str, Any]]) -> Totals:
+    """Sums over the entries of finished parts: the one place where they are added up."""
+    sums = Totals(defaultdict(float), Counter(), Counter(), Counter(), Counter())
+    numbers: defaultdict[str, float] = defaultdict(float)
+    for entry in entries:
+        for name, value in entry.items():
+            if name.startswith("num_") or name.endswith("_s"):
+                numbers[name] += value
+        sums.seconds.update(entry.get("seconds", {}))
+        sums.num_bytes.update(entry.get("bytes", {}))
+        sums.rejections.update(entry.get("rejections", {}))
+        sums.fallback_levels.update(entry.get("fallback_levels", {}))
+    return sums._replace(numbers=numbers)
 
 
 def _contents(output: Place, parts: Sequence[int]) -> Iterator[tuple[int, Place, bytes]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from audiomill.config.defaults import SECOND_PASS_LEVEL
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.stages.answers.parity_check import Difference, largest
 from audiomill.stages.spec import RunSpec
+from audiomill.storage import ledger
 from audiomill.tables.codes import usage
 
 Summary = dict[str, Any]
@@ -34,20 +35,14 @@ def _only_language(spec: RunSpec) -> str | None:
 
 def _totals(entries: Sequence[dict[str, Any]], spec: RunSpec) -> dict[str, Any]:
     """Counts over all finished parts of the output."""
-    reasons: Counter[str] = Counter()
-    num_bytes: Counter[str] = Counter()
-    for entry in entries:
-        reasons.update(entry["rejections"])
-        num_bytes.update(entry["bytes"])
-    sums = {name: sum(entry[name] for entry in entries) for name in COUNTED}
-    num_doubtful = sum(entry.get("num_doubtful", 0) for entry in entries)
+    sums = ledger.totals(entries)
+    numbers = {name: sums.numbers[name] for name in (*COUNTED, "num_doubtful", "num_special")}
+    is_doubtful = numbers["num_doubtful"] > DOUBTFUL_SHARE * numbers["num_segments"]
     return {
-        **{name: int(value) if name.startswith("num_") else float(value) for name, value in sums.items()},
-        "num_doubtful": num_doubtful,
-        "num_special": sum(entry.get("num_special", 0) for entry in entries),
-        "only_language": _only_language(spec) if num_doubtful > DOUBTFUL_SHARE * sums["num_segments"] else None,
-        "rejections": dict(reasons),
-        "bytes": dict(num_bytes),
+        **{name: int(value) if name.startswith("num_") else float(value) for name, value in numbers.items()},
+        "only_language": _only_language(spec) if is_doubtful else None,
+        "rejections": dict(sums.rejections),
+        "bytes": dict(sums.num_bytes),
         "codes_usage": usage(iter(entries)),
         "verification": largest(Difference(**e["verification"]) for e in entries if e["verification"])._asdict(),
     }
@@ -55,7 +50,7 @@ def _totals(entries: Sequence[dict[str, Any]], spec: RunSpec) -> dict[str, Any]:
 
 def _of_second_model(entries: Sequence[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
     """What the second model did; takes its seconds out: they are a share of those of the models."""
-    num_redone = sum(entry.get("fallback_levels", {}).get(str(SECOND_PASS_LEVEL), 0) for entry in entries)
+    num_redone = ledger.totals(entries).fallback_levels[str(SECOND_PASS_LEVEL)]
     return {"second_model_s": round(seconds.pop("infer_second_model", 0.0), 3), "num_redone": num_redone}
 
 
@@ -79,10 +74,7 @@ def summarise(
     here = [entry for entry in entries if entry["part"] in todo]
     audio_s = sum(entry["duration_s"] for entry in here) if gained_s is None else gained_s
     startup_s = min([wall_s, *(max(0.0, (entry["began"] or started + wall_s) - started) for entry in here)])
-    seconds: defaultdict[str, float] = defaultdict(float)
-    for entry in here:
-        for stage, value in entry["seconds"].items():
-            seconds[stage] += value
+    seconds: dict[str, float] = defaultdict(float, ledger.totals(here).seconds)
     num_halved = int(seconds.pop("infer_halved_batches", 0.0))
     real, padded = seconds.pop("infer_real_audio", 0.0), seconds.pop("infer_padded_audio", 0.0)
     busy_of = max(wall_s - startup_s, MEASURABLE_S)

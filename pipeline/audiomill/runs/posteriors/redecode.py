@@ -170,11 +170,11 @@ def _finished(source: KeptPosteriors, output: Place) -> _Summary:
     is_whole = plan is not None and set(plan.column("part").to_pylist()) <= ledger.done_parts(output)
     if is_whole and plan is not None:
         declare_complete(output, plan.num_rows, list(schema.TABLES))
-    hours = sum(entry["duration_s"] for entry in entries) / 3600
-    seconds = sum(entry["seconds"]["redecode"] for entry in entries)
+    sums = ledger.totals(entries)
+    hours, seconds = sums.numbers["duration_s"] / 3600, sums.seconds["redecode"]
     return {
         "num_parts": len(entries),
-        "num_segments": sum(entry["num_segments"] for entry in entries),
+        "num_segments": int(sums.numbers["num_segments"]),
         "hours": hours,
         "x_real_time_a_core": 3600 * hours / max(seconds, 1e-9),
         "is_whole": is_whole,
