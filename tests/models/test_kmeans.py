@@ -119,7 +119,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fit(corpus: Path, output: Path, model: Path, **options: Any) -> dict[str, Any]:
+def fit(corpus: Path, output: Path, model: Path | str, **options: Any) -> dict[str, Any]:
     values = {"engine": "local", "quiet": True, "clusters": 12, "layer": 1, "max_frames": 500, "num_seeds": 2}
     names = {"inputs": (str(corpus),), "output": str(output), "model": str(model)}
     return fit_codebook(build(KmeansJobConfig, {**values, **names, **options}), Console(quiet=True))
@@ -213,3 +213,17 @@ def test_the_codebook_command_converts(tmp_path: Path) -> None:
     codebook = read_codebook(Place(str(target)), None)
     assert (codebook.centroids_VD == model.cluster_centers_).all() and codebook.layer == 6
     assert codebook.fingerprint is None
+
+
+def test_codes_of_the_spectrogram_are_the_nearest_entries(tmp_path: Path, corpus: Path) -> None:
+    fit(corpus, tmp_path / "km.safetensors", "log-mel://", layer=0)
+    options = {"model": "log-mel://", "segment": "none"}
+    run(corpus, tmp_path / "codes", "encode", codebook=tmp_path / "km.safetensors", **options)
+    run(corpus, tmp_path / "vectors", "embed", layers="0", dtype="fp32", **options)
+    centroids = read_codebook(Place(str(tmp_path / "km.safetensors")), None).centroids_VD
+    vectors = {row["segment_id"]: row for row in rows(tmp_path / "vectors", "embeddings")}
+    assert vectors
+    for row in rows(tmp_path / "codes", "codes"):
+        values = np.asarray(vectors[row["segment_id"]]["values"], np.float32).reshape(-1, centroids.shape[1])
+        distances = ((values[:, None] - centroids) ** 2).sum(-1)
+        assert (np.asarray(row["codes"]) == distances.argmin(-1)).mean() > 0.999

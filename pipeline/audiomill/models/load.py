@@ -57,7 +57,8 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any], threads: int | N
     checkpoint = find_checkpoint(task.model, storage_options)
     if checkpoint.family.scheme is not None:
         nowhere: Any = None  # without weights there is nothing to put on a device
-        return checkpoint.family.load(Loading(Path(checkpoint.path), task, nowhere, {}, storage_options))
+        quantizers = _quantizers(task, checkpoint, nowhere, storage_options)
+        return checkpoint.family.load(Loading(Path(checkpoint.path), task, nowhere, quantizers, storage_options))
     import_libraries()
     import torch
 
@@ -65,12 +66,21 @@ def load_model(task: TaskSpec, storage_options: dict[str, Any], threads: int | N
         torch.set_num_threads(threads)
     device = torch.device(resolve_device(task.model.device))
     check_precision(task.model.precision, device.type, cpu_features())
-    quantizers = {
-        want.name: _quantizer(want, checkpoint, device, storage_options)
-        for want in task.requested.codes
-        if want.layer is not None
-    }
+    quantizers = _quantizers(task, checkpoint, device, storage_options)
     return checkpoint.family.load(Loading(Path(checkpoint.path), task, device, quantizers, storage_options))
+
+
+def _quantizers(
+    task: TaskSpec, checkpoint: Checkpoint, device: torch.device | None, storage_options: dict[str, Any]
+) -> dict[str, Quantizer]:
+    """Quantizers of hidden states that the codes of a task need, by name; on the CPU where a model has no device."""
+    wants = [want for want in task.requested.codes if want.layer is not None]
+    if not wants:
+        return {}
+    import torch
+
+    place = torch.device("cpu") if device is None else device
+    return {want.name: _quantizer(want, checkpoint, place, storage_options) for want in wants}
 
 
 def _quantizer(
