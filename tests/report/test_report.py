@@ -23,7 +23,7 @@ from audiomill.html.figures import bars, format_number, histogram, line
 from audiomill.report.build import write_report
 from audiomill.report.classes import Worst
 from audiomill.report.gather import busy_seconds, parts_to_read, reliability_bins, throughput
-from audiomill.report.side_files import SIDE_FILE_ROWS, Index, index_row, part_file, script
+from audiomill.report.recording_details import SIDE_FILE_ROWS, Index, index_row, part_file, script
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table, to_bytes
 from audiomill.text.wer import errors_by_piece
