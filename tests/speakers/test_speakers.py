@@ -25,7 +25,7 @@ from audiomill.models.locate import installed_path
 from audiomill.models.restricted_unpickler import checkpoint_tensors, names_tensor
 from audiomill.models.speakers.diarizer_family import embedder_of
 from audiomill.speakers.attribution import with_speakers
-from audiomill.speakers.clustering import BLOCK, Rule, VoiceSpan, clustered
+from audiomill.speakers.clustering import BLOCK, SHORT_S, Rule, VoiceSpan, clustered
 from tests.support.command_line import in_process
 from tests.support.jobs_by_hand import loaded, rows, run
 from tests.support.scale import daily
@@ -227,6 +227,16 @@ def test_hours_of_noise_end(spread: float) -> None:
     vectors, _ = people_around(3, 700, spread)
     found = clustered(vectors, np.full(len(vectors), 2.0), in_time(len(vectors)), Rule(0.56))
     assert len(found) == len(vectors) > BLOCK and found.min() == 0
+
+
+@pytest.mark.parametrize(("second_s", "people"), [(10.0, 2), (SHORT_S + 0.1, 2), (SHORT_S - 0.1, 1)])
+def test_a_short_cluster_is_joined_from_farther_away(second_s: float, people: int) -> None:
+    """The mean of little speech lies as far from its speaker's as a single vector: between the two distances it is joined."""
+    rule = Rule(0.48)
+    distance = (rule.distance + rule.short_distance) / 2
+    vectors = np.array([[1.0, 0.0], [1.0 - distance, np.sqrt(1 - (1 - distance) ** 2)]], np.float32)
+    found = clustered(vectors, np.array([10.0, second_s]), in_time(2), rule)
+    assert rule.centre_distance < rule.distance < distance < rule.short_distance and len(set(found.tolist())) == people
 
 
 def test_who_speaks_at_once_is_not_one_person() -> None:
