@@ -289,7 +289,7 @@ def test_special_tokens_are_told_and_can_be_dropped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", ["processor", "weights"])
 def test_the_verification_asks_transformers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    """What is wrong alone and in a batch alike is noticed beside transformers alone."""
+    """What is wrong alone and in a batch alike is noticed compared with transformers alone."""
     from audiomill.models.frames import wav2vec2_loading as frame_model
     from audiomill.stages.answers.parity_check import Difference, differs_from_transformers, parity_with_transformers
 

@@ -160,7 +160,7 @@ def speed_text(summary: dict[str, Any]) -> str:
 
 
 def _parity_line(verify_segments: Mapping[str, Any]) -> str:
-    line = f"beside transformers: input {verify_segments['inputs_apart']:.1e}, output {verify_segments['outputs_apart']:.1e} apart"
+    line = f"compared with transformers: input {verify_segments['inputs_apart']:.1e}, output {verify_segments['outputs_apart']:.1e} apart"
     return f"{line}; not compared: {verify_segments['not_compared']}" if verify_segments["not_compared"] else line
 
 

@@ -1,4 +1,4 @@
-"""Whisper beside transformers' own: the same audio through their feature extractor and their encoder."""
+"""Whisper compared with transformers' own: the same audio through their feature extractor and their encoder."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def parity_with_transformers(model: SpeechModel, utterances: Sequence[Utterance]
 
 
 def differs_from_transformers(difference: Difference, precision: str) -> str | None:
-    """What is wrong beside transformers, or None."""
+    """What is wrong compared with transformers, or None."""
     if not difference.inputs_apart <= MAX_INPUTS_APART:
         return f"what the model is given is {difference.inputs_apart:.1e} from what transformers' processor gives"
     most = MAX_OUTPUTS_APART[product_kind(precision)]
