@@ -159,9 +159,9 @@ def speed_text(summary: dict[str, Any]) -> str:
     return f"{summary['x_real_time']:.1f}x real time"
 
 
-def _parity_line(verify_segments: Mapping[str, Any]) -> str:
-    line = f"compared with transformers: input {verify_segments['inputs_apart']:.1e}, output {verify_segments['outputs_apart']:.1e} apart"
-    return f"{line}; not compared: {verify_segments['not_compared']}" if verify_segments["not_compared"] else line
+def _parity_line(verification: Mapping[str, Any]) -> str:
+    line = f"compared with transformers: input {verification['inputs_apart']:.1e}, output {verification['outputs_apart']:.1e} apart"
+    return f"{line}; not compared: {verification['not_compared']}" if verification["not_compared"] else line
 
 
 def _this_run(summary: dict[str, Any]) -> list[str]:
@@ -220,13 +220,13 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"perplexity {each['perplexity']:.1f}, {each['bits_a_frame']:.2f} bits a frame ({each['num_frames']} frames)"
         for each in summary["codes_usage"]
     ]
-    verify_segments = summary["verification"]
-    if verify_segments["num_segments"]:
+    verification = summary["verification"]
+    if verification["num_segments"]:
         lines.append(
-            f"verification: {counted(verify_segments['num_segments'], 'segment')} computed again alone, largest difference {verify_segments['relative_l2']:.1e}, "
-            f"{verify_segments['num_differing']} of {verify_segments['num_compared']} codes or tokens differ"
+            f"verification: {counted(verification['num_segments'], 'segment')} computed again alone, largest difference {verification['relative_l2']:.1e}, "
+            f"{verification['num_differing']} of {verification['num_compared']} codes or tokens differ"
         )
-        lines.append(_parity_line(verify_segments))
+        lines.append(_parity_line(verification))
     if summary["num_halved_batches"]:
         lines.append(
             "memory: a batch did not fit and was halved; lower --batch-seconds (Whisper: --memory-fraction) to avoid that"
