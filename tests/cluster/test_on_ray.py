@@ -76,7 +76,7 @@ def test_local_equals_ray_to_the_byte_also_for_a_recording_in_pieces(
     ray_session: Any, tmp_path: Path, folder: Path
 ) -> None:
     for engine in ("local", "ray"):
-        run(folder, tmp_path / engine, engine=engine, actors=daily(1, 2), part_seconds=25, no_progress_timeout=60)
+        run(folder, tmp_path / engine, engine=engine, actors=daily(1, 2), part_seconds=25, no_progress_timeout=300)
     assert part_files(tmp_path / "local") == part_files(tmp_path / "ray")
     check_accounts(tmp_path / "ray")
 
@@ -175,7 +175,7 @@ def test_a_recording_that_kills_its_workers_is_rejected_alone(
     (made / "poison.wav").write_bytes(
         encode(np.concatenate([voices[1][0][:8_000], np.full(RATE, 12_345, np.int16), voices[1][0]]))
     )
-    run(made, tmp_path / "out", engine="ray", model="fake://poison", segment="none", no_progress_timeout=60)
+    run(made, tmp_path / "out", engine="ray", model="fake://poison", segment="none", no_progress_timeout=300)
     check_accounts(tmp_path / "out")
     (rejection,) = rows(tmp_path / "out", "rejections")
     assert rejection["reason"] == "worker_crashed" and rejection["source"].endswith("poison.wav")
