@@ -12,7 +12,7 @@ import click
 
 from audiomill.config.defaults import FIRST
 from audiomill.config.fields import T, build, common_names, flag, flat_fields
-from audiomill.config.renamed import RENAMED_OPTIONS, with_new_names
+from audiomill.config.renamed import RENAMED_OPTIONS, with_new_options
 from audiomill.errors import UsageError
 from audiomill_jobs.yaml_files import comma_separated, switched, yaml_mapping
 
@@ -221,9 +221,7 @@ def checked_values(values: dict[str, Any], kind: type, path: str, where: str = "
         UsageError: a name that is no option, or a value of another type.
     """
     hints = {field.name: field for field in flat_fields(kind)}
-    for name in [name for name in values if name not in hints and RENAMED_OPTIONS.get(name) in hints]:
-        note_renamed(f"{path}: {where}{name}", RENAMED_OPTIONS[name])
-        values = with_new_names(values, {name: RENAMED_OPTIONS[name]})
+    values = with_new_options(values, hints, lambda old, new: note_renamed(f"{path}: {where}{old}", new))
     for name in values:
         if name not in hints and name != "inputs":
             raise UsageError(f"{path}: {where}{name} is no option here; expected one of {', '.join(sorted(hints))}")

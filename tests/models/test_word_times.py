@@ -15,7 +15,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import TimedText, Utterance
 from audiomill.models.seq2seq.decode_slots import DecodedTokens
 from audiomill.models.seq2seq.hypothesis import DecodedChunk
-from audiomill.models.seq2seq.word_time_repair import drop_repeated_chunks, ordered, settled
+from audiomill.models.seq2seq.word_time_repair import drop_repeated_chunks, ordered, repair_times
 from audiomill.models.whisper.timing import heads_of, warp
 from audiomill.models.whisper.words import TimedToken, words_of
 from tests.support.jobs_by_hand import loaded, rows, run
@@ -163,7 +163,7 @@ def test_a_word_does_not_last_through_the_pause_beside_it() -> None:
     sound = np.zeros(4 * RATE, np.int16)
     sound[RATE // 2 : RATE] = 8_000
     sound[3 * RATE : 3 * RATE + RATE // 2] = 8_000
-    first, second = settled(
+    first, second = repair_times(
         [TimedText("one", 8_000, 2 * RATE, 1.0), TimedText("two", 2 * RATE, 3 * RATE + RATE // 2, 1.0)], sound
     )
     assert abs(first.stop - RATE) <= RATE // 10 and abs(second.start - 3 * RATE) <= RATE // 10

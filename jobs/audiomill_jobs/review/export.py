@@ -246,11 +246,11 @@ def _export_units(place: Place, to: Place | None, other: dict[str, Any]) -> None
 
 
 def _export_samples(place: Place, kind: str, to: str | None, other: dict[str, Any]) -> None:
-    from audiomill.exports.samples import Wanted, export_samples, parsed_only  # torch takes seconds to import
+    from audiomill.exports.samples import SampleOptions, export_samples, parsed_only  # torch takes seconds to import
 
     if to is None:
         raise UsageError(f"--format {kind}: writes several files; name a folder with --to")
-    wanted = Wanted(
+    wanted = SampleOptions(
         kind=kind,
         split=other["split"],
         by=other["split_by"],

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar, TypeVar
 
-from audiomill.config.renamed import RENAMED_OPTIONS, with_new_names
+from audiomill.config.renamed import with_new_options
 from audiomill.errors import UsageError
 
 T = TypeVar("T")
@@ -161,19 +161,17 @@ def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: a name that is no option, or a value of another type.
     """
     fields = {field.name: field for field in flat_fields(kind)}
-    for name in [name for name in values if name not in fields and RENAMED_OPTIONS.get(name) in fields]:
-        warnings.warn(
-            f"{name} is called {RENAMED_OPTIONS[name]} now; the old name works in this version",
-            FutureWarning,
-            stacklevel=4,
-        )
-        values = with_new_names(values, {name: RENAMED_OPTIONS[name]})
+    values = with_new_options(values, fields, _warn_renamed)
     for name in values:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1, 0.6)
             hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(sorted(fields))}"
             raise UsageError(f"{name} is no option here; {hint}")
     return {name: _typed(name, value, str(fields[name].type)) for name, value in values.items()}
+
+
+def _warn_renamed(old: str, new: str) -> None:
+    warnings.warn(f"{old} is called {new} now; the old name works in this version", FutureWarning, stacklevel=5)
 
 
 def _typed(name: str, value: Any, type_name: str) -> Any:

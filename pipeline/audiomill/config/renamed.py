@@ -5,7 +5,7 @@ Old options work for one version, with a line that says the new one. Old columns
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TypeVar
 
 V = TypeVar("V")
@@ -70,3 +70,11 @@ RENAMED_LEDGER_KEYS = {"canary": "verification", "rungs": "fallback_levels"}
 def with_new_names(values: Mapping[str, V], names: Mapping[str, str]) -> dict[str, V]:
     """A mapping whose keys have today's names; one that is there under both keeps the new one."""
     return {names.get(name, name): value for name, value in values.items() if names.get(name) not in values}
+
+
+def with_new_options(values: Mapping[str, V], known: Container[str], note: Callable[[str, str], None]) -> dict[str, V]:
+    """Options by today's names. `known`: those of the job; `note`: is given each old name and its new one."""
+    old = {name: RENAMED_OPTIONS[name] for name in values if name not in known and RENAMED_OPTIONS.get(name) in known}
+    for name, new in old.items():
+        note(name, new)
+    return with_new_names(values, old)

@@ -18,7 +18,7 @@ from audiomill.tables.reader import opened
 MEGABYTE = 1_000_000
 
 
-class Wanted(NamedTuple):
+class SampleOptions(NamedTuple):
     """`split`, `by`, `seed`: see `audiomill.exports.splits`; `only`: rows to take; `columns`: beside the arrays."""
 
     kind: str
@@ -33,7 +33,7 @@ class Wanted(NamedTuple):
     where: Sequence[Condition] = ()
 
 
-def export_samples(output: Place, to: Place, wanted: Wanted) -> dict[str, int]:
+def export_samples(output: Place, to: Place, wanted: SampleOptions) -> dict[str, int]:
     """Writes the shards and returns the number of samples by split.
 
     Raises:

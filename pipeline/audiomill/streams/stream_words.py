@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -50,8 +49,3 @@ class StreamingPolicy(Protocol):
     def finish(self) -> StreamLook:
         """No more audio comes: all words are final."""
         ...
-
-
-def spoken(words: Sequence[tuple[str, int, int]]) -> str:
-    """Text of words."""
-    return " ".join(text for text, _, _ in words)

@@ -149,11 +149,11 @@ def load_hf_speech_llm(loading: Loading, layout: Layout) -> SpeechModel:
     is_large = _is_large(model)
     known = layout.languages() if layout.languages is not None else frozenset()
 
-    def asked(utterance: Utterance) -> str | None:
+    def name_of_language(utterance: Utterance) -> str | None:
         code = base_language(utterance.language or wanted.language)
         return code if code in known else None
 
-    listening = HfAudioPrefixEncoder(layout, model, processor, lm, asked)
+    listening = HfAudioPrefixEncoder(layout, model, processor, lm, name_of_language)
     writer = DecoderAdapter(
         weights=lm.weights(config.precision, frees=is_large),
         tokens=lm.special_tokens(),

@@ -103,7 +103,7 @@ class _Beam:
         grown_BKC = np.where(is_last_BKC, blank[..., None], both[..., None]) + logprobs_BC[:, None, :]
         grown_BKC[:, :, 0] = _NEVER
         stay_other = self._merged(rows, grown_BKC, is_last_BKC, stay_other)
-        delta_BKC, states = self._context.grown(
+        delta_BKC, states = self._context.token_scores(
             self._states[rows], tokens_BC, self._word_worth[rows], self._prefix[rows]
         )
         self._keep(rows, tokens_BC, stay_blank, stay_other, grown_BKC, worth, delta_BKC, states)
@@ -115,8 +115,8 @@ class _Beam:
         result = is_last_BKC[at_B, child].any(-1)
         at_B, child, parent = at_B[result], child[result], parent[result]
         column = is_last_BKC[at_B, child].argmax(-1)
-        grown = grown_BKC[at_B, parent, column]
-        stay_other[at_B, child] = np.logaddexp(stay_other[at_B, child], grown)
+        token_scores = grown_BKC[at_B, parent, column]
+        stay_other[at_B, child] = np.logaddexp(stay_other[at_B, child], token_scores)
         grown_BKC[at_B, parent, column] = _NEVER
         return stay_other
 

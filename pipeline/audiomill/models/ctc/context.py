@@ -96,7 +96,7 @@ class Context:
         self._followed: dict[tuple[int, str], tuple[float, bool, int]] = {}
         self.empty = Prefix(None, -2, "", 0, 0.0, 0, 0, 0, 0.0, (ROOT, ROOT))
 
-    def grown(
+    def token_scores(
         self,
         states_BKS: NDArray[np.int64],
         tokens_BC: NDArray[np.int64],
@@ -110,7 +110,7 @@ class Context:
         is_end = np.broadcast_to((tokens_BC == self._delimiter)[:, None, :], shape)
         is_begin = np.broadcast_to((self._begins[tokens_BC] & (tokens_BC >= 0))[:, None, :], shape)
         if self._is_by_token:
-            delta += self._worth_of_tokens(tokens_BC, prefixes)
+            delta += self._scores_of_tokens(tokens_BC, prefixes)
         else:
             delta += np.where(is_end | is_begin, word_worth_BK[..., None], 0.0)
         behind = np.zeros((*shape, self.num_states), np.int64)
@@ -152,7 +152,7 @@ class Context:
         before = self._with_word(prefix, token, states) if self._begins[token] else prefix
         word = text if self._begins[token] else prefix.word + text
         return _replaced(
-            before, parent=prefix, token=token, word=word, word_worth=self._worth(before.lm_state, word), states=states
+            before, parent=prefix, token=token, word=word, word_worth=self._score(before.lm_state, word), states=states
         )
 
     def ended(self, prefix: Prefix) -> tuple[Prefix, float]:
@@ -196,7 +196,7 @@ class Context:
             prefix.num_unknown + is_unknown, prefix.hotwords + hit, 0.0, states,
         )  # fmt: skip
 
-    def _worth(self, state: int, word: str) -> float:
+    def _score(self, state: int, word: str) -> float:
         if not word:
             return 0.0
         score, is_unknown, _ = self._follow(state, word)
@@ -216,7 +216,7 @@ class Context:
             result = self._followed[(state, word)] = (score, written not in self._lm, number)
         return result
 
-    def _worth_of_tokens(
+    def _scores_of_tokens(
         self, tokens_BC: NDArray[np.int64], prefixes: Sequence[Sequence[Prefix]]
     ) -> NDArray[np.float64]:
         """Where each token is a word."""
@@ -225,7 +225,7 @@ class Context:
             for number, prefix in enumerate(prefixes[row]):
                 for column, token in enumerate(tokens[1:], 1):
                     result[row, number, column] = (
-                        self._worth(prefix.lm_state, self._tokens[token]) if token >= 0 else 0.0
+                        self._score(prefix.lm_state, self._tokens[token]) if token >= 0 else 0.0
                     )
         return result
 

@@ -29,7 +29,7 @@ MIN_SAID_TWICE, MAX_SAID_TWICE = 2, 24
 """Tokens at a seam."""
 
 
-def settled(words: Sequence[TimedText], pcm_T: NDArray[np.int16]) -> tuple[TimedText, ...]:
+def repair_times(words: Sequence[TimedText], pcm_T: NDArray[np.int16]) -> tuple[TimedText, ...]:
     """Words in their order with times that can be.
 
     Args:

@@ -42,7 +42,7 @@ from audiomill.models.seq2seq.hypothesis import (
     seconds_without_context,
 )
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics, failed_checks, is_silence
-from audiomill.models.seq2seq.word_time_repair import settled
+from audiomill.models.seq2seq.word_time_repair import repair_times
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part, deleted_parts, join_hypotheses
@@ -296,7 +296,7 @@ class WhisperModel:
             return word_confidence(Evidence(probability, avg_logprob, hypothesis.fallback_level))
 
         words = words_of(timed, self._tokenizer, hypothesis.language, judge)
-        return words if self._heads is None else settled(words, _core(utterance).pcm_T)
+        return words if self._heads is None else repair_times(words, _core(utterance).pcm_T)
 
     def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
