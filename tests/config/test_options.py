@@ -23,7 +23,7 @@ from audiomill.config.jobs import (
     TraceConfig,
     TranscribeConfig,
 )
-from audiomill.config.redecode import RedecodeConfig, TuneJobConfig
+from audiomill.config.output_jobs import RedecodeConfig, TuneJobConfig
 from audiomill.config.select import SelectJobConfig
 from audiomill.config.train import FinetuneConfig
 from audiomill.models.load import load_tasks

@@ -14,7 +14,7 @@ import soundfile
 from rich.console import Console
 
 from audiomill.config.fields import build
-from audiomill.config.redecode import RedecodeConfig, RedecodeOutputConfig, TunedConfig, TuneJobConfig
+from audiomill.config.output_jobs import RedecodeConfig, RedecodeOutputConfig, TunedConfig, TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ConfigMismatchError, InputError, ModelError, UsageError

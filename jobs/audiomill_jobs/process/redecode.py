@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from audiomill.config.redecode import RedecodeConfig
+from audiomill.config.output_jobs import RedecodeConfig
 from audiomill.config.run import WatchConfig
 from audiomill_jobs.options import JobCommand, config_from, with_options
 from audiomill_jobs.telling import report_of

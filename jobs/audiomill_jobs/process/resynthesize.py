@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from audiomill.config.redecode import ResynthesizeConfig
+from audiomill.config.output_jobs import ResynthesizeConfig
 from audiomill.watch.progress import counted
 from audiomill_jobs.options import JobCommand, config_from, with_options
 

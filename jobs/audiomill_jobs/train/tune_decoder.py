@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from audiomill.config.redecode import TuneJobConfig
+from audiomill.config.output_jobs import TuneJobConfig
 from audiomill_jobs.options import JobCommand, config_from, with_options
 
 EXAMPLES = """\

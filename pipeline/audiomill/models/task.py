@@ -1,4 +1,4 @@
-"""One model of a run, settled: what workers load and what they ask of it. Plain values; no torch."""
+"""The shape of a checkpoint, and one model of a run, settled: what workers load and what they ask of it. Plain values; no torch."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import soundfile
 
 from audiomill.audio.clock import Form
 from audiomill.config.defaults import WINDOW_S
-from audiomill.config.redecode import COPIES_FOLDER
+from audiomill.config.output_jobs import COPIES_FOLDER
 from audiomill.errors import RecordingRejected
 from audiomill.html.page import Raw, table
 from audiomill.report.clip_reader import data_uri

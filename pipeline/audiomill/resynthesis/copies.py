@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 from rich.console import Console
 
-from audiomill.config.redecode import COPIES_FOLDER, ResynthesizeConfig
+from audiomill.config.output_jobs import COPIES_FOLDER, ResynthesizeConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import InputError, ModelError, RecordingRejected, UsageError
 from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint

@@ -1,4 +1,4 @@
-"""The models of a job with their checkpoints, found and looked at before anything is started."""
+"""The models of a job with their checkpoints, found and looked at before anything is started; and their calibration."""
 
 from __future__ import annotations
 

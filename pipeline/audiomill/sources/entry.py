@@ -1,4 +1,4 @@
-"""One planned recording: where its bytes lie and what is known about it before reading."""
+"""One planned recording: where its bytes lie and what is known about it before reading; and many of them in little memory."""
 
 from __future__ import annotations
 

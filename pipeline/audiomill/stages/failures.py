@@ -1,4 +1,4 @@
-"""What workers leave in the output when a part fails: the driver reads it there, because engines drop what failed."""
+"""How far a piece is, and what workers leave in the output when a part fails: the driver reads it there, because engines drop what failed."""
 
 from __future__ import annotations
 

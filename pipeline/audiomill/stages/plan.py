@@ -1,4 +1,4 @@
-"""Inputs -> parts: groups of recordings of roughly equal audio, shards kept together."""
+"""Inputs -> recordings -> parts: groups of recordings of roughly equal audio, shards kept together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of one training."""
+"""The page of one training, with its curves and its clips."""
 
 from __future__ import annotations
 

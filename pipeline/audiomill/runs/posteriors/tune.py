@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from audiomill.config.redecode import TuneJobConfig
+from audiomill.config.output_jobs import TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.device import usable_cores

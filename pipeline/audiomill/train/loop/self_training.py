@@ -27,7 +27,7 @@ from rich.console import Console
 
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
-from audiomill.config.redecode import RedecodeEngineConfig, RedecodeOutputConfig, TuneConfig, TuneJobConfig
+from audiomill.config.output_jobs import RedecodeEngineConfig, RedecodeOutputConfig, TuneConfig, TuneJobConfig
 from audiomill.config.run import OutputConfig
 from audiomill.config.search import SearchConfig
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig

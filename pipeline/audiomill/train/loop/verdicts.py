@@ -1,4 +1,4 @@
-"""What becomes of a round: whether its student takes over, which one is best, when a loop ends, and the line that says so."""
+"""What becomes of a round: whether its student takes over, which one is best, when a loop ends, the line that says so, and the scores behind it."""
 
 from __future__ import annotations
 

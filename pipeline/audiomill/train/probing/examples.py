@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from audiomill.config.redecode import ProbeConfig
+from audiomill.config.output_jobs import ProbeConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.sources.references import read_joined
 from audiomill.storage import ledger

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from audiomill.config.redecode import ProbeJobConfig
+from audiomill.config.output_jobs import ProbeJobConfig
 from audiomill.errors import InputError, UsageError
 from audiomill.html.figures import bars
 from audiomill.html.page import document, section, table

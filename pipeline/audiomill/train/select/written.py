@@ -1,4 +1,4 @@
-"""Kept segments as other tools read them: NeMo's JSON lines (Hugging Face datasets reads them too) and Lhotse's cuts."""
+"""Kept segments as other tools read them: NeMo's JSON lines (Hugging Face datasets reads them too) and Lhotse's cuts; and as FLAC files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the jobs that read kept posteriors: `redecode` and `tune-decoder`."""
+"""Options of the jobs that read a finished output: `redecode`, `tune-decoder`, `probe` and `resynthesize`."""
 
 from __future__ import annotations
 
