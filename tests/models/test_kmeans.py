@@ -224,6 +224,10 @@ def test_codes_of_the_spectrogram_are_the_nearest_entries(tmp_path: Path, corpus
     vectors = {row["segment_id"]: row for row in rows(tmp_path / "vectors", "embeddings")}
     assert vectors
     for row in rows(tmp_path / "codes", "codes"):
-        values = np.asarray(vectors[row["segment_id"]]["values"], np.float32).reshape(-1, centroids.shape[1])
-        distances = ((values[:, None] - centroids) ** 2).sum(-1)
-        assert (np.asarray(row["codes"]) == distances.argmin(-1)).mean() > 0.999
+        values = np.asarray(vectors[row["segment_id"]]["values"], np.float64).reshape(-1, centroids.shape[1])
+        distances_FV = ((values[:, None] - centroids) ** 2).sum(-1)
+        codes_F = np.asarray(row["codes"])
+        chosen_F = np.take_along_axis(distances_FV, codes_F[:, None], axis=1)[:, 0]
+        # Two entries can be equally near but for the last digit, and processors add in another order.
+        np.testing.assert_allclose(chosen_F, distances_FV.min(-1), rtol=1e-4, atol=1e-4)
+        assert len(np.unique(codes_F)) > 1
