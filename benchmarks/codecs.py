@@ -38,11 +38,12 @@ from transformers import (
     MimiModel,
 )
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.fields import build
 from audiomill.config.jobs import JobConfig, ModelTask, RunConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.config.stages import ModelConfig
-from audiomill.models.base import CodesRequest, RequestedOutputs, Utterance
+from audiomill.models.base import CodesRequest, RequestedOutputs
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
@@ -102,7 +103,7 @@ def ours(folder: Path) -> Callable[[Clips], Codes]:
 
     def run(clips: Clips) -> Codes:
         given = [
-            Utterance(np.zeros(len(clip) * 16_000 // rate, np.int16), 0, 0, ("r", None), 0, None, wave_TK=clip[:, None])
+            Segment(np.zeros(len(clip) * 16_000 // rate, np.int16), 0, 0, ("r", None), 0, None, waves=(clip[:, None],))
             for clip in clips
         ]
         return [answer.readout.codes[0] for answer in model.forward(given)]

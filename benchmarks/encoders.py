@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCTC
 
 from audiomill.audio.bucketing import budget_batches, padding_waste_pct
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import RequestedOutputs, Utterance
+from audiomill.models.base import RequestedOutputs
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features, settled_precision
@@ -80,7 +81,7 @@ def ours(model: Path, precision: str) -> tuple[Callable[[Clips], Symbols], Calla
     def run(pcms: Clips) -> Symbols:
         found: Symbols = [[] for _ in pcms]
         for rows in batches(pcms):
-            given = [Utterance(pcms[n], 0, 0, (str(n), None), 0, None) for n in rows]
+            given = [Segment(pcms[n], 0, 0, (str(n), None), 0, None) for n in rows]
             for n, answer in zip(rows, loaded.forward(given), strict=True):
                 found[n] = answer.text.symbols.tolist()
         return found

@@ -17,20 +17,19 @@ from typing import Any
 
 from rich.console import Console
 
-from audiomill.audio.recording import Cut
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.fields import build
 from audiomill.config.jobs import JobConfig, TranscribeConfig
-from audiomill.models.base import Utterance
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
 from audiomill.runs.job import run_job
 from audiomill.runs.resolve_checkpoints import resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.listing import list_inputs
-from audiomill.stages.answers.fallback import decode_with_fallback, run_model
 from audiomill.stages.model_processes import end_waiting
 from audiomill.stages.plan import planned_table
 from audiomill.stages.sandbox import Decoder
+from audiomill.stages.steps.transcribe import transcripts_of
 from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
@@ -60,19 +59,15 @@ def loop_seconds(config: JobConfig) -> float:
     (task,) = load_tasks(spec.tasks, {})
     entries = list_inputs(config.inputs, {}, None, "/none").entries
     plan = planned_table(entries, [None] * len(entries), first_part=0, part_seconds=300)
-    decoder, parts = Decoder(spec.decode, spec.segments, {}), dict[int, list[Utterance]]()
+    decoder, parts = Decoder(spec.decode, spec.segments, {}), dict[int, list[Segment]]()
     for row in plan.to_pylist():
         for event in decoder.read(row):
-            if isinstance(event, Cut):
-                parts.setdefault(row["part"], []).append(
-                    Utterance(event.pcm_T, event.left, event.right, (row["id"], event.channel), event.start, None)
-                )
+            if isinstance(event, Segment):
+                parts.setdefault(row["part"], []).append(event)
     decoder.close()
     started = time.perf_counter()
-    for utterances in parts.values():
-        answers = run_model(utterances, task.model, task.spec.batch_samples).answers
-        found = decode_with_fallback(task, utterances, [answer for answer in answers if answer is not None])
-        task.model.transcripts(utterances, [answer.text for answer in found])
+    for segments in parts.values():
+        transcripts_of(segments, task, falls_back=True)
     return time.perf_counter() - started
 
 

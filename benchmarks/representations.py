@@ -19,9 +19,10 @@ import torch
 import transformers
 
 from audiomill.audio.bucketing import budget_batches
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import CodesRequest, Prediction, RequestedOutputs, Utterance, VectorRequest
+from audiomill.models.base import CodesRequest, Prediction, RequestedOutputs, VectorRequest
 from audiomill.models.frames.exact import with_plain_weights
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
@@ -70,13 +71,13 @@ def ours(
     loaded = load_model(TaskSpec(label="m", model=config, requested=requested, hop=320, batch_samples=0), {})
 
     def run(pcms: Sequence[Any]) -> list[Prediction]:
-        utterances = [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
+        segments = [Segment(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
         answers: list[Any] = [None] * len(pcms)
         for rows in budget_batches(np.array([len(pcm) for pcm in pcms]), int(batch_seconds * RATE)):
-            for row, answer in zip(rows.tolist(), loaded.forward([utterances[i] for i in rows]), strict=True):
+            for row, answer in zip(rows.tolist(), loaded.forward([segments[i] for i in rows]), strict=True):
                 answers[row] = answer
         if requested.transcripts is not None:
-            loaded.transcripts(utterances, [answer.text for answer in answers])
+            loaded.transcripts(segments, [answer.text for answer in answers])
         return answers
 
     return run

@@ -1,11 +1,11 @@
-"""Which representation is worth what, with 10, 100 and 1,000 labelled utterances: a CTC head on frozen frames.
+"""Which representation is worth what, with 10, 100 and 1,000 labelled segments: a CTC head on frozen frames.
 
     python -m benchmarks.representations_worth --digits FOLDER [--read FOLDER] --model WHISPER [--model ...]
 
 Digits: the Free Spoken Digit Dataset as one tar a speaker; five speakers give the labels, and recordings of theirs that no head
 was trained on and a sixth speaker are the tests (word errors). Read speech: audio beside `references.tsv` (columns file, language,
 text), English clips up to 17 s; readers of the test clips are in no training (character errors: words need more text than this).
-Where there are fewer utterances than a size asks for, all of them are the last size. Heads are those of `audiomill finetune
+Where there are fewer segments than a size asks for, all of them are the last size. Heads are those of `audiomill finetune
 --features`, letters: two recurrent layers on the digits, which give the control its context, a linear one on the longer read speech.
 All representations have the same heads, updates and seeds; 95% intervals of a bootstrap over recordings. Each MODEL is a
 checkpoint, CHECKPOINT@LAYER for one of its hidden states, or CHECKPOINT@mixed for their uniform sum; the spectrogram is the control.
@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
-from audiomill.models.base import MIXED, Utterance, VectorRequest
+from audiomill.models.base import MIXED, VectorRequest
 from audiomill.models.ctc.labels import best_path, form_of, label_vocabulary
 from audiomill.models.device import usable_cores
 from audiomill.models.feature_ctc.feature_head import FeatureHead
@@ -67,7 +68,7 @@ class Corpus(NamedTuple):
 
     @property
     def sizes(self) -> list[int]:
-        """As many utterances as there are, at most."""
+        """As many segments as there are, at most."""
         return sorted({min(size, len(self.train)) for size in SIZES})
 
 
@@ -79,7 +80,7 @@ class Head(NamedTuple):
 
 
 def digits(folder: Path) -> Corpus:
-    """Utterances in random order."""
+    """Segments in random order."""
     every = recordings(folder)
     order = [sorted(every)[at] for at in np.random.default_rng(0).permutation(len(every))]
     known = [name for name in order if name.split("_")[1] != TEST_SPEAKER]
@@ -116,7 +117,7 @@ def frames_of(name: str, clips: Sequence[Spoken]) -> list[Tensor]:
     else:
         want = VectorRequest(layer=int(which) if which else shape.num_layers, dtype="fp32")
     encoder = loaded_encoder(model, want, int(shape.hop), ModelConfig(device="cpu", precision="fp32"), {})
-    return [encoder.frames([Utterance(clip.pcm_T, 0, 0, ("", None), 0, None)])[0].clone() for clip in clips]
+    return [encoder.frames([Segment(clip.pcm_T, 0, 0, ("", None), 0, None)])[0].clone() for clip in clips]
 
 
 def new_head(width: int, hidden: int, texts: Sequence[str], seed: int) -> Head:

@@ -161,8 +161,9 @@ def word_error_rate(root: Path, model: str, **options: Any) -> float:
 
 def ctc_head(root: Path, checkpoint: Path, updates: int, seed: int) -> float:
     """Word error rate of one linear layer over words on the same frames, trained as long."""
+    from audiomill.audio.cutting.segment import Segment
     from audiomill.config.stages import ModelConfig
-    from audiomill.models.base import Utterance, VectorRequest
+    from audiomill.models.base import VectorRequest
     from audiomill.models.speech_llm.settings import ENCODER, settings_of_folder
     from audiomill.models.vectors.frozen_encoder import loaded_encoder
 
@@ -179,7 +180,7 @@ def ctc_head(root: Path, checkpoint: Path, updates: int, seed: int) -> float:
     for split in ("train", "test"):
         paths = sorted((root / split).glob("*.wav"))
         pcms = [(soundfile.read(path, dtype="int16")[0]) for path in paths]
-        heard = [encoder.frames([Utterance(pcm, 0, 0, ("", None), 0, None)])[0].clone() for pcm in pcms]
+        heard = [encoder.frames([Segment(pcm, 0, 0, ("", None), 0, None)])[0].clone() for pcm in pcms]
         frames[split], texts[split] = heard, [path.with_suffix(".txt").read_text() for path in paths]
     torch.manual_seed(seed)
     head, random = nn.Linear(settings.encoder_width, 1 + len(WORDS)), np.random.default_rng(seed)

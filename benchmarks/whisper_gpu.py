@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from audiomill.models.base import Utterance
+from audiomill.audio.cutting.segment import Segment
 from audiomill.models.frames.mel import LogMel
 from audiomill.models.seq2seq.continuous_batching import decode
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest, DecodeSlots, Search
@@ -78,13 +78,13 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> Any:
         return WhisperForConditionalGeneration(config).to(dtype).eval()
 
 
-def windows(count: int) -> tuple[list[Utterance], list[int]]:
+def windows(count: int) -> tuple[list[Segment], list[int]]:
     """Noise of 10 to 30 s, 23.5 in the mean, and the number of tokens of each."""
     random = np.random.default_rng(0)
     seconds = 10 + 20 * random.beta(2.6, 1.25, count)
     pcm = random.integers(-3000, 3000, WINDOW_SAMPLES).astype(np.int16)
-    utterances = [Utterance(pcm[: int(RATE * each)], 0, 0, (str(n), None), 0, "en") for n, each in enumerate(seconds)]
-    return utterances, [max(1, round(TOKENS_PER_SECOND * each)) for each in seconds]
+    segments = [Segment(pcm[: int(RATE * each)], 0, 0, (str(n), None), 0, "en") for n, each in enumerate(seconds)]
+    return segments, [max(1, round(TOKENS_PER_SECOND * each)) for each in seconds]
 
 
 class Phases:
@@ -122,10 +122,10 @@ class Engine:
         )
 
     @torch.inference_mode()
-    def run(self, utterances: list[Utterance], counts: list[int], phases: Phases) -> int:
+    def run(self, segments: list[Segment], counts: list[int], phases: Phases) -> int:
         """Number of tokens that came out."""
         asked = TaskOptions(TOKENS, "transcribe", None, (), (), False, False)
-        hearing = EncodeDecode(self.weights, asked, utterances, [WINDOW_SAMPLES] * len(utterances), DecodingOptions())
+        hearing = EncodeDecode(self.weights, asked, segments, [WINDOW_SAMPLES] * len(segments), DecodingOptions())
         lengths: list[int] = []
 
         def next_entry(most: int, frames: int | None) -> DecodeRequest | None:
@@ -139,20 +139,20 @@ class Engine:
 
         with phases("all"):
             decode(self.table, next_entry, done)
-        assert len(lengths) == len(utterances), "every window once"
+        assert len(lengths) == len(segments), "every window once"
         return sum(lengths)
 
 
-def generate_rate(model: Any, utterances: list[Utterance], counts: list[int], batch: int, compiled: bool) -> float:
+def generate_rate(model: Any, segments: list[Segment], counts: list[int], batch: int, compiled: bool) -> float:
     """Windows a second of transformers, sorted so that a batch's token counts are alike."""
     mel = LogMel(model.config.num_mel_bins, model.device)
-    order = sorted(range(len(utterances)), key=lambda row: counts[row])
+    order = sorted(range(len(segments)), key=lambda row: counts[row])
     options = {"cache_implementation": "static"} if compiled else {}
 
     def run(rows: list[int]) -> None:
         pcm = np.zeros((batch, WINDOW_SAMPLES), np.int16)  # one shape, so that nothing is compiled twice
         for at, row in enumerate(rows):
-            pcm[at, : len(utterances[row].pcm_T)] = utterances[row].pcm_T
+            pcm[at, : len(segments[row].pcm_T)] = segments[row].pcm_T
         features = mel(torch.from_numpy(pcm).to(model.device).float() / 32768).to(model.dtype)
         length = counts[rows[-1]]
         model.generate(
@@ -173,7 +173,7 @@ def generate_rate(model: Any, utterances: list[Utterance], counts: list[int], ba
     for group in groups:
         run(group)
     _wait(model.device)
-    return len(utterances) / (time.perf_counter() - began)
+    return len(segments) / (time.perf_counter() - began)
 
 
 def _wait(device: torch.device) -> None:
@@ -227,29 +227,27 @@ def main() -> None:
     dtype, precision = (torch.bfloat16, "bf16") if is_cuda else (torch.float32, "fp32")
     model = random_model(args.shape, device, dtype)
     engine = Engine(model, precision, args.memory_fraction, is_fixed=True)
-    utterances, counts = windows(args.windows)
-    speech_s = sum(len(each.pcm_T) for each in utterances) / RATE
-    engine.run(
-        utterances[: 2 * engine.num_rows], counts[: 2 * engine.num_rows], Phases(device, False)
-    )  # records graphs
+    segments, counts = windows(args.windows)
+    speech_s = sum(len(each.pcm_T) for each in segments) / RATE
+    engine.run(segments[: 2 * engine.num_rows], counts[: 2 * engine.num_rows], Phases(device, False))  # records graphs
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
     times = []
     for _ in range(args.repeat):
         _wait(device)
         began = time.perf_counter()
-        num_tokens = engine.run(utterances, counts, Phases(device, False))
+        num_tokens = engine.run(segments, counts, Phases(device, False))
         _wait(device)
         times.append(time.perf_counter() - began)
     took, rates = statistics.median(times), machine_rates(device, dtype)
     phases = Phases(device, True)
-    engine.run(utterances, counts, phases)
-    rate, tflops = len(utterances) / took, total_flops(args.shape, counts) / took / 1e12
+    engine.run(segments, counts, phases)
+    rate, tflops = len(segments) / took, total_flops(args.shape, counts) / took / 1e12
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if is_cuda else "cpu",
         "shape": args.shape,
-        "windows": len(utterances),
-        "mean_speech_s": round(speech_s / len(utterances), 2),
+        "windows": len(segments),
+        "mean_speech_s": round(speech_s / len(segments), 2),
         "tokens": num_tokens,
         "rows_at_a_time": engine.num_rows,
         "samples_per_s": round(rate, 2),
@@ -267,7 +265,7 @@ def main() -> None:
     peers = {}
     for batch in (int(each) for each in args.peer_batches.split(",") if each):
         try:
-            peers[str(batch)] = round(generate_rate(model, utterances, counts, batch, is_cuda), 2)
+            peers[str(batch)] = round(generate_rate(model, segments, counts, batch, is_cuda), 2)
         except torch.OutOfMemoryError:
             peers[str(batch)] = None
         print(f"transformers generate, batch {batch}: {peers[str(batch)]} samples/s", flush=True)

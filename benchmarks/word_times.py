@@ -15,9 +15,10 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import RequestedOutputs, Utterance
+from audiomill.models.base import RequestedOutputs
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
 from audiomill_jobs.install.demo import whisper_folder
@@ -125,8 +126,8 @@ def main() -> None:
         model = load_model(task, {})
         errors, num_words = [], sum(len(each.words) for each in spoken)
         for number, each in enumerate(spoken):
-            utterance = Utterance(each.pcm_T, 0, 0, (str(number), None), 0, None)
-            (transcript,) = model.transcripts([utterance], [model.forward([utterance])[0].text])
+            segment = Segment(each.pcm_T, 0, 0, (str(number), None), 0, None)
+            (transcript,) = model.transcripts([segment], [model.forward([segment])[0].text])
             ours = [(plain(word.text), word.start / RATE) for word in transcript.words or ()]
             theirs = [(plain(word), start) for word, start in each.words]
             matcher = difflib.SequenceMatcher(a=[w for w, _ in theirs], b=[w for w, _ in ours], autojunk=False)

@@ -237,24 +237,23 @@ ENDING = pa.struct(
 )
 """What is known when the last sample of a recording was read. Counts at the model's rate."""
 
-CUT = pa.struct(
+PIECE_SEGMENT = pa.struct(
     [
         ("recording_id", pa.string()),
         ("channel", pa.int32()),
         ("start", pa.int64()),
-        ("stop", pa.int64()),
+        ("num_samples", pa.int64()),
         ("left", pa.int32()),
         ("right", pa.int32()),
         ("is_overlap_copy", pa.bool_()),
         ("language", pa.string()),
         ("speech", pa.int64()),
-        ("forms", pa.list_(pa.int64())),
+        ("wave_samples", pa.list_(pa.int64())),
         ("vad_mask", pa.binary()),
     ]
 )
-"""One segment inside a piece. `start`, `stop`: source time in samples; `left`, `right`: samples of context
-around it in the PCM; `is_overlap_copy`: computed only so that its neighbours' words are whole, gives no row; `forms`: samples that it
-has in each form; `vad_mask`: a byte for every 512 samples, null where nobody asked."""
+"""A segment inside a piece, see `audiomill.audio.cutting.segment.Segment`. `num_samples`: in the PCM, with the context; `wave_samples`: in
+each form."""
 
 PIECE = pa.schema(
     [
@@ -262,15 +261,15 @@ PIECE = pa.schema(
         ("piece", pa.int32()),
         ("last", pa.bool_()),
         ("pcm", pa.large_binary()),
-        ("forms", pa.list_(pa.large_binary())),
-        ("cuts", pa.list_(CUT)),
+        ("waves", pa.list_(pa.large_binary())),
+        ("segments", pa.list_(PIECE_SEGMENT)),
         ("endings", pa.list_(ENDING)),
         ("rejections", pa.list_(pa.struct(list(REJECTIONS)))),
         ("planned", pa.list_(pa.string())),
         ("seconds", pa.map_(pa.string(), pa.float64())),
     ]
 )
-"""One row: decoded speech of (a bounded piece of) a part. `pcm`: all cuts end to end, int16 at 16 kHz; `forms`: the same as
+"""One row: decoded speech of (a bounded piece of) a part. `pcm`: all segments end to end, int16 at 16 kHz; `waves`: the same as
 float32 in each form of the run, see `audiomill.audio.forms`; `planned`: in the last piece, ids of all recordings of the part."""
 
 RESULT = pa.schema(

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from audiomill.audio.bucketing import budget_batches, padding_waste_pct
 from audiomill.audio.clock import resampled_length, samples_from_seconds, seconds_from_samples
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.decode import open_audio, planned_duration_s
-from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
+from audiomill.audio.recording import Ending, RecordingSpec, StageClock, cut_recording
 from audiomill.audio.resample import resample
 from audiomill.audio.vad import SpeechProbabilities
 from audiomill.errors import RecordingRejected
@@ -26,11 +27,11 @@ SPEC = cutting("vad")
 FIXED = cutting("fixed")
 
 
-def cut(content: bytes, spec: Any = SPEC, channels: str = "mix", **span: Any) -> tuple[list[Cut], Ending]:
+def cut(content: bytes, spec: Any = SPEC, channels: str = "mix", **span: Any) -> tuple[list[Segment], Ending]:
     settings = {"start_s": None, "duration_s": None, "min_s": 0.1, "max_s": 1e6} | span
     events = list(cut_recording(io.BytesIO(content), RecordingSpec(channels=channels, **settings), spec, StageClock()))
     assert isinstance(events[-1], Ending)
-    return [e for e in events if isinstance(e, Cut)], events[-1]
+    return [e for e in events if isinstance(e, Segment)], events[-1]
 
 
 def whole(content: bytes) -> Any:
@@ -263,7 +264,7 @@ def test_fixed_windows_lose_no_sample(num_samples: int) -> None:
 def test_memory_does_not_grow_with_the_recording(voices: Any, pause_s: int) -> None:
     from audiomill.audio.recording import _Track
 
-    track = _Track(None, SPEC, 0)
+    track = _Track(Segment(np.zeros(0, np.int16), 0, 0, ("r", None), 0), SPEC)
     piece = np.concatenate([voices[1][0], np.zeros(pause_s * RATE, np.int16), voices[0][0]])
     held, num_cuts = [], 0
     for _ in range(200):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiomill.audio.cutting.segment import ContextWindows, QuietWindows, SegmentSpec, SpeechSpans
+from audiomill.audio.cutting.segmenter import ContextWindows, QuietWindows, SegmentSpec, SpeechSpans
 from audiomill.audio.cutting.stream_chunks import Span
 from audiomill.audio.vad import FRAME_SAMPLES
 from tests.support.synth import cutting

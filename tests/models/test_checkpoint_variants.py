@@ -13,8 +13,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import ConfigMismatchError, ModelError, RunError
-from audiomill.models.base import Utterance
 from tests.support.jobs_by_hand import loaded, rows, run
 from tests.support.synth import RATE, TINY, encode, noise
 
@@ -144,10 +144,10 @@ def test_a_checkpoint_means_what_transformers_says(
 ) -> None:
     way(tmp_path, family, normalize)
     logits, text = theirs(tmp_path)
-    model, utterance = loaded(tmp_path), Utterance(QUIET, 0, 0, ("a", None), 0, None)
-    probabilities, _ = model.posteriors(utterance)
+    model, segment = loaded(tmp_path), Segment(QUIET, 0, 0, ("a", None), 0, None)
+    probabilities, _ = model.posteriors(segment)
     assert np.abs(np.log(probabilities) - logits.log_softmax(-1).numpy()).max() < 1e-3
-    (ours,) = model.transcripts([utterance], [model.forward([utterance])[0].text])
+    (ours,) = model.transcripts([segment], [model.forward([segment])[0].text])
     assert ours.text == text and len(text) > 10
 
 
@@ -290,12 +290,13 @@ def test_special_tokens_are_told_and_can_be_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["processor", "weights"])
 def test_the_verification_asks_transformers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     """What is wrong alone and in a batch alike is noticed compared with transformers alone."""
+    from audiomill.models.batch import Difference
     from audiomill.models.frames import wav2vec2_loading as frame_model
-    from audiomill.stages.answers.parity_check import Difference, differs_from_transformers, parity_with_transformers
+    from audiomill.stages.steps.verify import differs_from_transformers, parity_with_transformers
 
     by_hand(tmp_path / "m", "wavlm", normalize=False)
-    utterance = Utterance(QUIET, 0, 0, ("a", None), 0, None)
-    parity = parity_with_transformers(loaded(tmp_path / "m"), [utterance])
+    segment = Segment(QUIET, 0, 0, ("a", None), 0, None)
+    parity = parity_with_transformers(loaded(tmp_path / "m"), [segment])
     assert parity.inputs < 1e-6 and parity.outputs < 1e-5 and parity.note == ""
     if wrong == "processor":
         monkeypatch.setattr(frame_model, "normalizes", lambda folder: True)
@@ -304,18 +305,18 @@ def test_the_verification_asks_transformers_too(tmp_path: Path, monkeypatch: pyt
         model = loaded(tmp_path / "m")
         with torch.no_grad():
             model._model.lm_head.weight[3] *= 1.5
-    inputs, outputs, _ = parity_with_transformers(model, [utterance])
+    inputs, outputs, _ = parity_with_transformers(model, [segment])
     told = differs_from_transformers(Difference(inputs_apart=inputs, outputs_apart=outputs), "fp32")
     assert told is not None and ("processor gives" if wrong == "processor" else "transformers' own") in told
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
-    from audiomill.stages.answers.parity_check import parity_with_transformers
+    from audiomill.stages.steps.verify import parity_with_transformers
 
     by_hand(tmp_path, "wav2vec2", normalize=True)
     (tmp_path / "preprocessor_config.json").unlink()
-    utterance = Utterance(QUIET, 0, 0, ("a", None), 0, None)
-    assert "no preprocessor_config.json" in parity_with_transformers(loaded(tmp_path), [utterance]).note
+    segment = Segment(QUIET, 0, 0, ("a", None), 0, None)
+    assert "no preprocessor_config.json" in parity_with_transformers(loaded(tmp_path), [segment]).note
 
 
 def test_a_beam_search_knows_tokens_that_the_head_lacks(tmp_path: Path) -> None:

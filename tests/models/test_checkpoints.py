@@ -18,10 +18,10 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError, RunError
-from audiomill.models.base import Utterance
 from audiomill.models.checkpoint import check_options, checkpoint_fingerprint, find_checkpoint
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.parts import transformers_parts
@@ -69,10 +69,8 @@ def save_multilingual(folder: Path, encoder_layers: int = 2, **generating: Any) 
     return folder
 
 
-def utterances(languages: list[str | None]) -> list[Utterance]:
-    return [
-        Utterance(noise(20_000 * (n + 1), n), 0, 0, ("r", None), 0, language) for n, language in enumerate(languages)
-    ]
+def segments(languages: list[str | None]) -> list[Segment]:
+    return [Segment(noise(20_000 * (n + 1), n), 0, 0, ("r", None), 0, language) for n, language in enumerate(languages)]
 
 
 def load(folder: Path, **options: Any) -> Any:
@@ -92,24 +90,24 @@ def hf_generate(folder: Path, pcm: Any, **options: Any) -> list[int]:
 
 @pytest.mark.parametrize("task", ["transcribe", "translate"])
 def test_given_languages_and_tasks_equal_generate_in_a_mixed_batch(multilingual: Path, task: str) -> None:
-    batch = utterances(["de", "en", "fr", "de"])
+    batch = segments(["de", "en", "fr", "de"])
     heard = load(multilingual, task=task, timestamps=False, max_new_tokens=40).decode(batch)
-    for row, utterance in zip(heard, batch, strict=True):
-        expected = hf_generate(multilingual, utterance.pcm_T, language=utterance.language, task=task)
+    for row, segment in zip(heard, batch, strict=True):
+        expected = hf_generate(multilingual, segment.pcm_T, language=segment.language, task=task)
         assert len(set(expected)) > 3, "a model that says one thing proves nothing"
-        assert row.tokens == expected and row.language == utterance.language and row.language_probability is None
+        assert row.tokens == expected and row.language == segment.language and row.language_probability is None
 
 
 def test_detected_languages_equal_hugging_face_with_their_probability(multilingual: Path) -> None:
-    batch = utterances([None, None, "fr", None])
+    batch = segments([None, None, "fr", None])
     heard = load(multilingual, timestamps=False, max_new_tokens=5).decode(batch)
     model = WhisperForConditionalGeneration.from_pretrained(multilingual).eval()
-    for row, utterance in zip(heard, batch, strict=True):
+    for row, segment in zip(heard, batch, strict=True):
         features = WhisperFeatureExtractor(feature_size=128)(
-            utterance.pcm_T.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt"
+            segment.pcm_T.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt"
         )
         token = int(model.detect_language(features.input_features)[0])
-        if utterance.language is None:
+        if segment.language is None:
             assert row.language == SPECIALS[token - len(WORDS)][2:-2] and 1 / 3 <= row.language_probability <= 1
         else:
             assert row.language == "fr" and row.language_probability is None
@@ -119,13 +117,13 @@ def test_a_distilled_decoder_writes_what_generate_writes_with_times(tmp_path: Pa
     """distil-large-v3: 32 layers hear, two write, and the alignment heads are those of the 32 that its teacher had, over
     which transformers stumbles."""
     folder = save_multilingual(tmp_path, encoder_layers=5, alignment_heads=[[7, 0], [25, 6]])
-    batch = utterances(["de", "en"])
+    batch = segments(["de", "en"])
     model = load(folder, max_new_tokens=40)
     heard = model.decode(batch)
-    for row, utterance in zip(heard, batch, strict=True):
-        assert row.tokens == hf_generate(folder, utterance.pcm_T, language=utterance.language, task="transcribe")
-    for text, utterance in zip(model.transcripts(batch, heard), batch, strict=True):
-        assert text.words and all(0 <= word.start <= word.stop <= len(utterance.pcm_T) for word in text.words)
+    for row, segment in zip(heard, batch, strict=True):
+        assert row.tokens == hf_generate(folder, segment.pcm_T, language=segment.language, task="transcribe")
+    for text, segment in zip(model.transcripts(batch, heard), batch, strict=True):
+        assert text.words and all(0 <= word.start <= word.stop <= len(segment.pcm_T) for word in text.words)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
@@ -136,15 +134,15 @@ def test_logits_that_are_not_finite_are_no_text(multilingual: Path, tmp_path: Pa
     weights[name] = torch.full_like(weights[name], 1e30)
     save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
     with pytest.raises(RunError, match="not finite, first at the decoder's logits"):
-        load(tmp_path / "m").decode(utterances(["de", "en"]))
+        load(tmp_path / "m").decode(segments(["de", "en"]))
 
 
 def test_the_language_option_overrides_what_rows_say(multilingual: Path) -> None:
-    assert {row.language for row in load(multilingual, language="de").decode(utterances([None, "en"]))} == {"de"}
+    assert {row.language for row in load(multilingual, language="de").decode(segments([None, "en"]))} == {"de"}
 
 
 def test_languages_are_looked_for_among_those_allowed(multilingual: Path) -> None:
-    batch = utterances([None, None, "fr", None])
+    batch = segments([None, None, "fr", None])
     free = [row.language for row in load(multilingual).decode(batch)]
     for allowed in ("de,fr", "en", "en, de, fr"):
         heard = load(multilingual, languages=allowed).decode(batch)

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModel
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import CodesRequest, Utterance
+from audiomill.models.base import CodesRequest
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.codecs import windows
 from audiomill.models.task import Shape
@@ -50,9 +51,9 @@ def sound(folder: Path, seconds: float, seed: int) -> NDArray[np.float32]:
     return (np.round(wave.clip(-0.9, 0.9) * 2**23) / 2**23).astype(np.float32)
 
 
-def utterance(folder: Path, wave_TK: NDArray[np.float32]) -> Utterance:
+def segment(folder: Path, wave_TK: NDArray[np.float32]) -> Segment:
     pcm = np.zeros(round(len(wave_TK) * float(RATE) / shape(folder).form.rate), np.int16)  # type: ignore[union-attr]
-    return Utterance(pcm, 0, 0, ("r", None), 0, None, wave_TK=wave_TK)
+    return Segment(pcm, 0, 0, ("r", None), 0, None, waves=(wave_TK,))
 
 
 def alone(folder: Path, wave_TK: NDArray[np.float32]) -> NDArray[Any]:
@@ -86,7 +87,7 @@ def own(folder: Path) -> Any:
 
 def test_a_batch_has_the_codes_of_each_row_alone(folder: Path) -> None:
     sounds = [sound(folder, seconds, number) for number, seconds in enumerate(SECONDS)]
-    answers = own(folder).forward([utterance(folder, each) for each in sounds])
+    answers = own(folder).forward([segment(folder, each) for each in sounds])
     for wave_TK, answer in zip(sounds, answers, strict=True):
         (codes,) = answer.readout.codes
         assert (codes == alone(folder, wave_TK)).all()
@@ -105,7 +106,7 @@ OFTEN = ("dac", "encodec-48", "mimi")
 def test_codes_do_not_depend_on_the_number_of_threads(folder: Path) -> None:
     """The loudness of EnCodec's chunks did: a mean over time has other last bits in two halves."""
     model, before, found = own(folder), torch.get_num_threads(), []
-    sounds = [utterance(folder, sound(folder, 2.0 + number / 7, number)) for number in range(4)]
+    sounds = [segment(folder, sound(folder, 2.0 + number / 7, number)) for number in range(4)]
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
@@ -123,7 +124,7 @@ def test_hours_in_windows_have_the_codes_of_one_piece(
     monkeypatch.setattr(windows, "_WINDOW_S", 0.7)
     for name in ("dac", "dac-44", "encodec", "encodec-48", "mimi"):
         wave_TK = sound(folders[name], 5.333, 0)
-        (answer,) = own(folders[name]).forward([utterance(folders[name], wave_TK)])
+        (answer,) = own(folders[name]).forward([segment(folders[name], wave_TK)])
         codes, expected = answer.readout.codes[0], alone(folders[name], wave_TK)
         assert codes.shape == expected.shape
         assert (codes == expected).all(), (name, np.argwhere(codes != expected)[:10], (codes != expected).sum())

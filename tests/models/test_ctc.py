@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiomill.models.base import Utterance
+from audiomill.audio.cutting.segment import Segment
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary, FrameLabels, transcripts
 from audiomill.models.ctc.vocabulary import ctc_vocabulary
 
@@ -22,8 +22,8 @@ def labels(text: str) -> FrameLabels:
     return FrameLabels(ids, np.full(len(ids), -0.1, np.float32))
 
 
-def whole(num_frames: int) -> Utterance:
-    return Utterance(np.zeros(num_frames * HOP, np.int16), 0, 0, ("r", None), 0, None)
+def whole(num_frames: int) -> Segment:
+    return Segment(np.zeros(num_frames * HOP, np.int16), 0, 0, ("r", None), 0, None)
 
 
 def read(text: str) -> list[str]:
@@ -52,15 +52,15 @@ def test_windows_give_the_words_of_the_whole_once_each(text: str, core: int, con
         stop = min(start + core, len(text))
         left, right = min(context, start), min(context, len(text) - stop)
         pcm = np.zeros((stop + right - start + left) * HOP, np.int16)
-        windows.append(Utterance(pcm, left * HOP, right * HOP, ("r", None), start * HOP, None))
+        windows.append(Segment(pcm, left * HOP, right * HOP, ("r", None), start * HOP, None))
         frames.append(labels(text[start - left : stop + right]))
     parts = [t.text for t in transcripts(windows, frames, VOCABULARY, HOP, None)]
     assert " ".join(p for p in parts if p) == read(text)[0]
 
 
 def test_tracks_are_read_apart() -> None:
-    one = Utterance(np.zeros(4 * HOP, np.int16), 0, 0, ("r", 0), 0, None)
-    two = Utterance(np.zeros(4 * HOP, np.int16), 0, 0, ("r", 1), 0, None)
+    one = Segment(np.zeros(4 * HOP, np.int16), 0, 0, ("r", 0), 0, None)
+    two = Segment(np.zeros(4 * HOP, np.int16), 0, 0, ("r", 1), 0, None)
     assert [t.text for t in transcripts([one, two], [labels("aab-"), labels("cc|a")], VOCABULARY, HOP, None)] == [
         "ab",
         "c a",
@@ -70,8 +70,8 @@ def test_tracks_are_read_apart() -> None:
 def test_unspaced_scripts_are_shared_out_by_token() -> None:
     text = "abc-" * 60  # 4.8 s without delimiter
     windows = [
-        Utterance(np.zeros(160 * HOP, np.int16), 0, 40 * HOP, ("r", None), 0, None),
-        Utterance(np.zeros(160 * HOP, np.int16), 40 * HOP, 0, ("r", None), 120 * HOP, None),
+        Segment(np.zeros(160 * HOP, np.int16), 0, 40 * HOP, ("r", None), 0, None),
+        Segment(np.zeros(160 * HOP, np.int16), 40 * HOP, 0, ("r", None), 120 * HOP, None),
     ]
     parts = [t.text for t in transcripts(windows, [labels(text[:160]), labels(text[80:])], VOCABULARY, HOP, None)]
     assert parts == ["abc" * 30, "abc" * 30]
@@ -89,6 +89,6 @@ def test_words_end_at_the_blank_that_a_vocabulary_has(told: str | None, tokens: 
     vocabulary = ctc_vocabulary(tokenizer, None, None)
     labels = np.array([1, 2, 3, 0, 2, len(names) - 1, 1], np.int32)
     frames = FrameLabels(labels, np.zeros(len(labels), np.float32))
-    utterance = Utterance(np.zeros(320 * len(labels), np.int16), 0, 0, ("r", None), 0, None)
-    (found,) = transcripts([utterance], [frames], vocabulary, 320, None)
+    segment = Segment(np.zeros(320 * len(labels), np.int16), 0, 0, ("r", None), 0, None)
+    (found,) = transcripts([segment], [frames], vocabulary, 320, None)
     assert found.text == "ab b a" and [word.text for word in found.words or ()] == ["ab", "b", "a"]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Prediction, Utterance
 from audiomill.models.seq2seq.hypothesis import Hypothesis
 from tests.support.jobs_by_hand import loaded
 
@@ -22,11 +22,11 @@ def model(whisper: Path) -> Any:
     return loaded(whisper, transcripts=TranscriptConfig())
 
 
-def said(pcm: Any) -> Utterance:
-    return Utterance(pcm, 0, 0, ("r", None), 0, None, speech=len(pcm))
+def said(pcm: Any) -> Segment:
+    return Segment(pcm, 0, 0, ("r", None), 0, None, speech=len(pcm))
 
 
-def only(model: Any, pcm: Any, whole: Any, behind: bool) -> tuple[Utterance, Hypothesis]:
+def only(model: Any, pcm: Any, whole: Any, behind: bool) -> tuple[Segment, Hypothesis]:
     """What a decoder would have that hears all of `whole` and writes down one part of it, before or behind the other."""
     (answer,) = model.forward([said(pcm)])
     (stretch,), shift = answer.text.chunks, len(whole) - len(pcm) if behind else 0
@@ -35,13 +35,12 @@ def only(model: Any, pcm: Any, whole: Any, behind: bool) -> tuple[Utterance, Hyp
     return said(whole), answer.text._replace(chunks=(stretch._replace(timed=tuple(timed)),))
 
 
-def reread(model: Any, utterance: Utterance, heard: Hypothesis) -> tuple[list[Any], Hypothesis]:
-    parts = model.fallback.find_deletions([utterance], [Prediction(heard)])
+def reread(model: Any, segment: Segment, heard: Hypothesis) -> tuple[list[Any], Hypothesis]:
+    parts = model.find_deletions(0, segment, heard)
     if not parts:
         return [], heard
-    answers = model.forward([part.utterance for part in parts])
-    (filled,) = model.fallback.fill_deletions(parts, answers, [Prediction(heard)])
-    return parts, filled.text
+    texts = [prediction.text for prediction in model.forward([part.segment for part in parts])]
+    return parts, model.fill_deletions(heard, list(zip(parts, texts, strict=True)))
 
 
 @pytest.mark.parametrize("behind", [pytest.param(False, marks=pytest.mark.nightly), True])
@@ -51,11 +50,11 @@ def test_a_sentence_that_was_left_out_is_put_where_it_was_said(
     second = voices[1][0]
     first = (second // 3).astype(np.int16)
     whole = np.concatenate([first, PAUSE, second])
-    utterance, heard = only(model, second if behind else first, whole, behind)
-    (short,) = model.transcripts([utterance], [heard])
-    parts, filled = reread(model, utterance, heard)
-    assert len(parts) >= 2 and sum(len(part.utterance.pcm_T) for part in parts) == len(whole)
-    (text,) = model.transcripts([utterance], [filled])
+    segment, heard = only(model, second if behind else first, whole, behind)
+    (short,) = model.transcripts([segment], [heard])
+    parts, filled = reread(model, segment, heard)
+    assert len(parts) >= 2 and sum(len(part.segment.pcm_T) for part in parts) == len(whole)
+    (text,) = model.transcripts([segment], [filled])
     alone = [model.transcripts([said(pcm)], [model.forward([said(pcm)])[0].text])[0].text for pcm in (first, second)]
     assert len(text.text.split()) > len(short.text.split())
     assert text.text.split()[:3] == alone[0].split()[:3] and text.text.split()[-2:] == alone[1].split()[-2:]

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor, AutoModelForSpeechSeq2Seq, AutoProcessor
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import INT8_WEIGHT7
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.base import VectorRequest
 from audiomill.models.checkpoint import check_options, find_checkpoint
 from audiomill.models.locate import HUB_PATTERNS
 from audiomill.models.preprocessing_files import file_hashes
@@ -41,8 +42,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return SAVERS[request.param](tmp_path_factory.mktemp("encoder-decoders") / request.param)
 
 
-def utterances(lengths: list[int]) -> list[Utterance]:
-    return [Utterance(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
+def segments(lengths: list[int]) -> list[Segment]:
+    return [Segment(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
 
 
 def wanted(folder: Path, **options: Any) -> TranscriptConfig:
@@ -100,9 +101,9 @@ def alone(folder: Path, num_samples: int) -> tuple[list[int], float, tuple[torch
 
 
 def check_batch(folder: Path, lengths: list[int]) -> None:
-    batch = utterances(lengths)
-    for utterance, answer in zip(batch, both(folder).forward(batch), strict=True):
-        tokens, margin, hidden = alone(folder, len(utterance.pcm_T))
+    batch = segments(lengths)
+    for segment, answer in zip(batch, both(folder).forward(batch), strict=True):
+        tokens, margin, hidden = alone(folder, len(segment.pcm_T))
         assert margin < 1e-3 or answer.text.tokens == tokens
         for vectors, each in zip(answer.readout.vectors, hidden, strict=True):
             ours = torch.from_numpy(vectors.values_ND)
@@ -130,7 +131,7 @@ def test_rows_wait_for_a_slot_and_write_the_same(folder: Path, monkeypatch: pyte
 
 def test_beam_search_is_that_of_generate(folder: Path) -> None:
     model = both(folder)
-    found = [model.decode([each], DecodingOptions(num_beams=3))[0].tokens for each in utterances(FIXED[:2])]
+    found = [model.decode([each], DecodingOptions(num_beams=3))[0].tokens for each in segments(FIXED[:2])]
     assert found == [written_by_generate(folder, n, num_beams=3, length_penalty=1.0)[0] for n in FIXED[:2]]
 
 
@@ -139,7 +140,7 @@ def test_vectors_alone_are_those_beside_text_and_know_their_core(folder: Path) -
     hop = {"canary": 1280, "moonshine": 384}[folder.name]
     only = loaded(folder, vectors=(VectorRequest(layer=2),))
     whole, inner = only.forward(
-        [Utterance(pcm, 0, 0, ("r", None), 0, None), Utterance(pcm, 20 * hop, 20 * hop, ("r", None), 0, None)]
+        [Segment(pcm, 0, 0, ("r", None), 0, None), Segment(pcm, 20 * hop, 20 * hop, ("r", None), 0, None)]
     )
     (of_all,), (of_core,) = whole.readout.vectors, inner.readout.vectors
     assert np.allclose(of_all.values_ND[20 : 20 + len(of_core.values_ND)], of_core.values_ND, atol=1e-5)
@@ -152,12 +153,12 @@ def test_canary_is_told_language_task_and_punctuation(tmp_path: Path) -> None:
     ways.append(("en", {"punctuation": False}, {"punctuation": False}))
     for language, options, request in ways:
         text = TranscriptConfig(language=language, temperature_fallback=False, max_new_tokens=MAX_NEW, **options)
-        (answer,) = loaded(folder, transcripts=text).forward(utterances([40_123]))
+        (answer,) = loaded(folder, transcripts=text).forward(segments([40_123]))
         tokens, _ = written_by_generate(folder, 40_123, {"source_language": language, **request})
         assert answer.text.tokens == tokens
     (german,) = loaded(
         folder, transcripts=TranscriptConfig(language="en", max_new_tokens=MAX_NEW, temperature_fallback=False)
-    ).forward([utterances([40_123])[0]._replace(language="de")])
+    ).forward([segments([40_123])[0]._replace(language="de")])
     assert german.text.tokens == written_by_generate(folder, 40_123)[0] and german.text.language == "de"
 
 
@@ -199,7 +200,7 @@ def test_a_run_passes_its_gates_and_writes_the_same_in_other_parts(folder: Path,
 
 def test_in_int8_a_row_is_written_the_same_whatever_is_beside_it(folder: Path) -> None:
     model = loaded(folder, precision=INT8_WEIGHT7, transcripts=wanted(folder))
-    batch = utterances([16_000, 40_123, 700])
+    batch = segments([16_000, 40_123, 700])
     for together, each in zip(model.forward(batch), batch, strict=True):
         (single,) = model.forward([each])
         assert together.text.tokens == single.text.tokens

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.base import VectorRequest
 from audiomill.models.precision import cpu_features
 from tests.support.encoder_checkpoints import ENCODERS
 from tests.support.jobs_by_hand import check_accounts, loaded, rows, run
@@ -43,8 +44,8 @@ def parakeet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ENCODERS["parakeet"](tmp_path_factory.mktemp("one") / "parakeet")
 
 
-def utterances(lengths: list[int]) -> list[Utterance]:
-    return [Utterance(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
+def segments(lengths: list[int]) -> list[Segment]:
+    return [Segment(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
 
 
 def slopes_of(log_mel_MF: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -118,11 +119,11 @@ def both(folder: Path) -> Any:
 
 def check_batch(folder: Path, lengths: list[int]) -> None:
     """What each row of one batch gives is what it gives alone in transformers."""
-    model, batch = both(folder), utterances(lengths)
+    model, batch = both(folder), segments(lengths)
     answers = model.forward(batch)
     texts = model.transcripts(batch, [answer.text for answer in answers])
-    for utterance, answer, text in zip(batch, answers, texts, strict=True):
-        logits, hidden, expected = alone(folder, len(utterance.pcm_T))
+    for segment, answer, text in zip(batch, answers, texts, strict=True):
+        logits, hidden, expected = alone(folder, len(segment.pcm_T))
         for vectors, theirs in zip(answer.readout.vectors, hidden, strict=True):
             ours = torch.from_numpy(vectors.values_ND)
             assert ours.shape == theirs.shape and vectors.num_frames == len(theirs)
@@ -148,7 +149,7 @@ def test_random_lengths_and_mixes_give_what_each_row_gives_alone(folder: Path, l
 
 
 def test_the_order_and_company_of_rows_do_not_matter(folder: Path) -> None:
-    model, batch = both(folder), utterances(FIXED)
+    model, batch = both(folder), segments(FIXED)
     together = [answer.text.labels_F.tolist() for answer in model.forward(batch)]
     assert [answer.text.labels_F.tolist() for answer in model.forward(batch[::-1])][::-1] == together
     assert [model.forward([each])[0].text.labels_F.tolist() for each in batch] == together
@@ -157,7 +158,7 @@ def test_the_order_and_company_of_rows_do_not_matter(folder: Path) -> None:
 def test_the_shortest_audio_is_heard(folder: Path) -> None:
     """A sample, nothing, and silence: no row is lost, no value is not a number."""
     pcm = [np.zeros(0, np.int16), np.ones(1, np.int16), np.zeros(RATE, np.int16), noise(500)]
-    batch = [Utterance(each, 0, 0, (str(at), None), 0, None) for at, each in enumerate(pcm)]
+    batch = [Segment(each, 0, 0, (str(at), None), 0, None) for at, each in enumerate(pcm)]
     for answer in both(folder).forward(batch):
         assert np.isfinite(answer.text.logprobs_F).all()
         assert all(np.isfinite(vectors.values_ND).all() for vectors in answer.readout.vectors)
@@ -166,8 +167,8 @@ def test_the_shortest_audio_is_heard(folder: Path) -> None:
 def test_layers_above_the_wanted_ones_are_not_computed_and_not_missed(folder: Path) -> None:
     model = loaded(folder, vectors=(VectorRequest(layer=2),))
     assert len(model._network.stack.layers) == 2
-    for utterance, answer in zip(utterances(FIXED[1:3]), model.forward(utterances(FIXED[1:3])), strict=True):
-        theirs = alone(folder, len(utterance.pcm_T))[1][2]
+    for segment, answer in zip(segments(FIXED[1:3]), model.forward(segments(FIXED[1:3])), strict=True):
+        theirs = alone(folder, len(segment.pcm_T))[1][2]
         assert (torch.from_numpy(answer.readout.vectors[0].values_ND) - theirs).norm() / theirs.norm() < MAX_RELATIVE_L2
 
 
@@ -177,10 +178,10 @@ def test_in_coarser_numbers_a_row_is_what_it_is_alone(folder: Path, precision: s
         with pytest.raises(ModelError, match="has no bf16 products"):
             loaded(folder, precision)
         return
-    model, batch = loaded(folder, precision), utterances(FIXED[:3])
+    model, batch = loaded(folder, precision), segments(FIXED[:3])
     together = [answer.text for answer in model.forward(batch)]
-    for utterance, ours in zip(batch, together, strict=True):
-        single = model.forward([utterance])[0].text
+    for segment, ours in zip(batch, together, strict=True):
+        single = model.forward([segment])[0].text
         is_clear = single.logprobs_F > np.log(0.6)
         assert (ours.labels_F == single.labels_F)[is_clear].all()
         if precision != "bf16":
@@ -188,14 +189,14 @@ def test_in_coarser_numbers_a_row_is_what_it_is_alone(folder: Path, precision: s
 
 
 def test_the_canary_compares_with_transformers(folder: Path) -> None:
-    found = both(folder).parity(utterances([30_000])[0])
+    found = both(folder).parity(segments([30_000])[0])
     if folder.name == "granite":
         assert "torchaudio" in found.note
         ours, theirs = both(folder)._feed([noise(30_000)]), granite_features(noise(30_000))
         assert (ours["input_features"] - theirs["input_features"]).abs().max() < 1e-4
         return
     assert found.inputs < 1e-4 and found.outputs < 1e-4 and not found.note
-    lower = loaded(folder, vectors=(VectorRequest(layer=2),)).parity(utterances([30_000])[0])
+    lower = loaded(folder, vectors=(VectorRequest(layer=2),)).parity(segments([30_000])[0])
     assert lower.outputs < 1e-4, "also where the layers above the wanted ones are gone"
 
 

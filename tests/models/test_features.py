@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.fields import build
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.base import VectorRequest
 from audiomill.models.feature_ctc.feature_learner import new_feature_learner
 from audiomill.models.frames.mel import log_mel_MF
 from tests.conftest import made_once
@@ -68,10 +69,10 @@ def test_a_head_learns_to_read_and_does_what_ctc_models_do(
 
 def test_rows_go_through_a_head_alone_whatever_is_beside_them(tone_features: Path) -> None:
     model = loaded(tone_features, transcripts=TranscriptConfig())
-    batch = [Utterance(spoken(sentence(n), n), 0, 0, (str(n), None), 0, None) for n in range(4)]
-    batch.append(Utterance(noise(20), 0, 0, ("short", None), 0, None))
-    for utterance, answer in zip(batch, model.forward(batch), strict=True):
-        (alone,) = model.forward([utterance])
+    batch = [Segment(spoken(sentence(n), n), 0, 0, (str(n), None), 0, None) for n in range(4)]
+    batch.append(Segment(noise(20), 0, 0, ("short", None), 0, None))
+    for segment, answer in zip(batch, model.forward(batch), strict=True):
+        (alone,) = model.forward([segment])
         assert np.array_equal(alone.text.labels_F, answer.text.labels_F)
         assert np.abs(alone.text.logprobs_F - answer.text.logprobs_F).max() < 1e-4
 
@@ -86,7 +87,7 @@ def test_the_loss_is_torch_s_own_of_each_clip_alone(wav2vec2_folder: Path, width
     vectors = loaded(wav2vec2_folder, vectors=(VectorRequest(layer=2, dtype="fp32"),))
     expected = 0.0
     for clip, label in zip(clips, labels, strict=True):
-        frames = vectors.forward([Utterance(clip, 0, 0, ("", None), 0, None)])[0].readout.vectors[0].values_ND
+        frames = vectors.forward([Segment(clip, 0, 0, ("", None), 0, None)])[0].readout.vectors[0].values_ND
         logits = learner.model(torch.from_numpy(frames)[None], torch.tensor([len(frames)]))
         args = (torch.tensor([label]), torch.tensor([len(frames)]), torch.tensor([len(label)]))
         expected += float(
@@ -103,7 +104,7 @@ def test_a_mixture_is_what_embed_gives_of_it(wav2vec2_folder: Path, tmp_path: Pa
     learner = new_feature_learner(wav2vec2_folder, build(TrainConfig, options), ["ab"], torch.device("cpu"))
     (frames,) = learner._encoder.frames([noise(16_000)])
     want = VectorRequest(layer=-1, weights=(0.2, 0.0, 0.8), dtype="fp32")
-    heard = loaded(wav2vec2_folder, vectors=(want,)).forward([Utterance(noise(16_000), 0, 0, ("", None), 0, None)])
+    heard = loaded(wav2vec2_folder, vectors=(want,)).forward([Segment(noise(16_000), 0, 0, ("", None), 0, None)])
     assert np.array_equal(frames.numpy(), heard[0].readout.vectors[0].values_ND)
     learner.save(tmp_path / "kept")
     assert json.loads((tmp_path / "kept" / "config.json").read_text())["mixture"] == [0.2, 0.0, 0.8]

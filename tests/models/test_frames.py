@@ -389,7 +389,7 @@ def test_each_codes_entry_decides_for_itself_whether_runs_are_joined(tmp_path: P
     from audiomill.config.representations import CodesConfig
     from audiomill.config.stages import ModelConfig
     from audiomill.models.checkpoint import find_checkpoint, shape_of
-    from audiomill.models.requested_outputs import settled_codes
+    from audiomill.models.vectors.requested_outputs import settled_codes
 
     np.save(tmp_path / "km.npy", np.zeros((5, 8), np.float32))
     checkpoint = find_checkpoint(ModelConfig(model="fake://"), {})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiomill.models.base import Prediction, Utterance
-from audiomill.models.seq2seq.hypothesis import Hypothesis
+from audiomill.audio.cutting.segment import Segment
+from audiomill.config.text import TranscriptConfig
+from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.language_smoothing import smooth_languages
-from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
-from tests.support.jobs_by_hand import loaded
+from audiomill.models.seq2seq.quality_checks import DecodingMetrics
+from audiomill.models.seq2seq.temperature_fallback import FallbackPolicy, agreed_languages, decode_with_fallback
 
 SURE_EN, SURE_DE, DOUBT = {"en": 0.98, "de": 0.01}, {"en": 0.0005, "de": 0.999}, {"en": 0.3, "de": 0.6}
 
@@ -38,21 +39,33 @@ def test_the_sequence_is_the_most_probable_of_all(shares: list[float]) -> None:
     assert score(tuple(found)) >= max(score(codes) for codes in product(["en", "de"], repeat=len(shares))) - 1e-9
 
 
-def test_each_recording_agrees_on_its_own(whisper: Path) -> None:
-    fallback: Any = loaded(whisper).fallback
-    assert isinstance(fallback, TemperatureFallback)
+class Decoder:
+    """Is sure of every text."""
+
+    def context(self, num_samples: int, options: DecodingOptions) -> int:
+        return num_samples
+
+    def metrics(self, segments: Sequence[Segment], hypotheses: Sequence[Hypothesis]) -> list[DecodingMetrics]:
+        return [DecodingMetrics(-0.1, 0.0, 1.2, 1, 12.0, True, 0.0, None)] * len(hypotheses)
+
+
+def test_each_recording_agrees_on_its_own_and_what_changes_is_decoded_again() -> None:
     pcm = np.zeros(400, np.int16)
-    utterances = [Utterance(pcm, 0, 0, (track, None), start, None) for track in "ab" for start in (900, 0, 500)]
-    heard = [SURE_EN, SURE_EN, DOUBT, SURE_DE, SURE_DE, DOUBT]
-    answers = [Prediction(Hypothesis((), max(p, key=p.__getitem__), max(p.values()), languages=p)) for p in heard]
-    told = fallback.smooth_language_id(utterances, answers)
-    assert [each.language for each in told] == ["en"] * 3 + ["de"] * 3
-    assert [fallback.needs_redecoding(u, a) for u, a in zip(told, answers, strict=True)] == [False, False, True] + [
-        False
-    ] * 3
-    again = fallback.replace_text(answers[2], Prediction(Hypothesis((), "en", None)))
-    assert again.text.language_probability == 0.3 and again.text.languages == DOUBT
-    given_ = [Prediction(Hypothesis((), "fr", None))]
-    assert fallback.smooth_language_id(utterances[:1], given_) == utterances[:1] and not fallback.needs_redecoding(
-        utterances[0], given_[0]
-    )
+    segments = [Segment(pcm, 0, 0, (track, None), start) for track in "ab" for start in (900, 0, 500)]
+    detected = [SURE_EN, SURE_EN, DOUBT, SURE_DE, SURE_DE, DOUBT]
+    hypotheses = [Hypothesis((), max(p, key=p.__getitem__), max(p.values()), languages=p) for p in detected]
+    assert [each.language for each in agreed_languages(segments, hypotheses)] == ["en"] * 3 + ["de"] * 3
+    again: list[Segment] = []
+
+    def decode_all(batch: Sequence[Segment], model: Any, options: DecodingOptions) -> list[Hypothesis | None]:
+        again.extend(batch)
+        return [Hypothesis((), segment.language, None) for segment in batch]
+
+    policy = FallbackPolicy(model=Decoder(), first=DecodingOptions(), checks=TranscriptConfig())  # type: ignore[arg-type]
+    results = decode_with_fallback(segments, hypotheses, policy, decode_all)
+    assert [(each.track[0], each.start, each.language) for each in again] == [("a", 500, "en")]
+    assert [each.language for each in results] == ["en"] * 3 + ["de"] * 3
+    assert results[2].language_probability == 0.3 and results[2].languages == DOUBT
+    given_ = [Hypothesis((), "fr", None)]
+    again.clear()
+    assert decode_with_fallback(segments[:1], given_, policy, decode_all)[0].language == "fr" and not again

@@ -11,10 +11,10 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.sound_measures import Signal, measured
 from audiomill.audio.vad import voiced_frames
 from audiomill.errors import InputError, UsageError
-from audiomill.models.base import Utterance
 from audiomill.models.sound_quality.dnsmos import opinion
 from audiomill.tables.conditions import conditions_of
 from tests.support.command_line import in_process
@@ -117,7 +117,7 @@ def test_tags_are_those_of_transformers_alone_and_do_not_depend_on_the_batch(tag
         np.tile(clips_of("it")[0], 5),
         np.tile(clips_of("it")[0], 5)[:163_850],
     ]
-    batch = [Utterance(clip, 0, 0, ("a", None), 0, None) for clip in clips]
+    batch = [Segment(clip, 0, 0, ("a", None), 0, None) for clip in clips]
     for clip, answer, alone in zip(clips, ours.forward(batch), map(lambda u: ours.forward([u])[0], batch), strict=True):
         parts = [clip[at : at + 163_840] for at in range(0, len(clip), 163_840)]
         parts = [np.pad(part, (0, max(0, 400 - len(part)))) for part in parts]

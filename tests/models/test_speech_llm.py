@@ -13,12 +13,13 @@ import transformers
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import INT8
 from audiomill.config.fields import build
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.base import VectorRequest
 from audiomill.models.seq2seq.generation import MAX_ROWS
 from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.speech_llm.learner import ProjectorLearner, new_projector_learner
@@ -43,8 +44,8 @@ def wanted(**options: Any) -> TranscriptConfig:
     return TranscriptConfig(**{"temperature_fallback": False, "max_new_tokens": MAX_NEW, **options})
 
 
-def utterances(lengths: list[int]) -> list[Utterance]:
-    return [Utterance(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
+def segments(lengths: list[int]) -> list[Segment]:
+    return [Segment(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
 
 
 LIKE_LLAMA = {"mistral", "qwen2"}
@@ -89,10 +90,10 @@ def written_by_generate(lm: Any, prefix_PD: torch.Tensor, **options: Any) -> tup
 def test_a_batch_writes_what_generate_writes_for_each_row_alone(each_kind: tuple[Path, Path]) -> None:
     whole, lm = each_kind
     model, theirs = loaded(whole, transcripts=wanted()), AutoModelForCausalLM.from_pretrained(lm).eval()
-    batch = utterances(FIXED)
+    batch = segments(FIXED)
     said = set()
-    for utterance, answer in zip(batch, model.forward(batch), strict=True):
-        tokens, logprobs = written_by_generate(theirs, model._listening.prefixes([utterance])[0])
+    for segment, answer in zip(batch, model.forward(batch), strict=True):
+        tokens, logprobs = written_by_generate(theirs, model._listening.prefixes([segment])[0])
         assert answer.text.tokens == tokens
         ours = answer.text.chunks[0].decoded.logprobs
         assert np.abs(np.array(ours) - logprobs[: len(ours)]).max(initial=0.0) < 1e-4
@@ -102,7 +103,7 @@ def test_a_batch_writes_what_generate_writes_for_each_row_alone(each_kind: tuple
 
 def test_rows_that_wait_beams_and_int8_write_the_same_as_alone(llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MAX_ROWS, "cpu", 2)
-    model, batch = loaded(llm, transcripts=wanted()), utterances(FIXED)
+    model, batch = loaded(llm, transcripts=wanted()), segments(FIXED)
     for how in (DecodingOptions(), DecodingOptions(num_beams=3), DecodingOptions(fallback_level=2, temperature=0.4)):
         together = [each.tokens for each in model.decode(batch, how)]
         assert together == [model.decode([each], how)[0].tokens for each in batch]
@@ -113,18 +114,18 @@ def test_rows_that_wait_beams_and_int8_write_the_same_as_alone(llm: Path, monkey
 
 def test_beams_are_those_of_generate(llm: Path) -> None:
     model, theirs = loaded(llm, transcripts=wanted()), AutoModelForCausalLM.from_pretrained(llm / "lm").eval()
-    for utterance in utterances(FIXED[:3]):
-        prefix = model._listening.prefixes([utterance])[0]
+    for segment in segments(FIXED[:3]):
+        prefix = model._listening.prefixes([segment])[0]
         tokens, _ = written_by_generate(theirs, prefix, num_beams=3, length_penalty=1.0)
-        assert model.decode([utterance], DecodingOptions(num_beams=3))[0].tokens == tokens
+        assert model.decode([segment], DecodingOptions(num_beams=3))[0].tokens == tokens
 
 
 def test_the_prefix_is_prompt_frames_in_steps_and_prompt(llm: Path, wav2vec2_folder: Path) -> None:
     """Seven frames in steps of three are three steps: the last one is filled up, nothing is dropped."""
     model = loaded(llm, transcripts=wanted())
-    utterance = utterances([16_000])[0]
-    frames = loaded(wav2vec2_folder, vectors=(VectorRequest(layer=2),)).forward([utterance])[0].readout.vectors[0]
-    prefix = model._listening.prefixes([utterance])[0]
+    segment = segments([16_000])[0]
+    frames = loaded(wav2vec2_folder, vectors=(VectorRequest(layer=2),)).forward([segment])[0].readout.vectors[0]
+    prefix = model._listening.prefixes([segment])[0]
     assert len(prefix) == -(-frames.num_frames // 3) + 1  # a newline behind the audio
     projector = Projector(2, 3, 8, 4, loudness=0.5)
     steps = projector(torch.ones(1, 7, 2))
@@ -138,10 +139,10 @@ def test_the_prefix_is_prompt_frames_in_steps_and_prompt(llm: Path, wav2vec2_fol
 def test_others_layouts_write_what_generate_writes(kind: str, tmp_path: Path) -> None:
     folder = SAVERS[kind](tmp_path / kind)
     model = loaded(folder, transcripts=wanted(max_new_tokens=12))
-    listening, batch = model._listening, utterances([16_000, 40_123, 700])
+    listening, batch = model._listening, segments([16_000, 40_123, 700])
     theirs = getattr(transformers, listening._layout.kind).from_pretrained(folder).eval()
-    for utterance, answer in zip(batch, model.forward(batch), strict=True):
-        inputs = listening.inputs(utterance)
+    for segment, answer in zip(batch, model.forward(batch), strict=True):
+        inputs = listening.inputs(segment)
         options = {"max_new_tokens": 12, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
         found = theirs.generate(**inputs, **options)
         margin = min(float(scores[0].topk(2).values.diff().abs()) for scores in found.scores)
@@ -160,7 +161,7 @@ def test_lora_weights_of_granite_speech_are_not_left_out(tmp_path: Path) -> None
     from tests.support.speech_llm_checkpoints import save_granite_speech
 
     folder = save_granite_speech(tmp_path / "granite", lora_rank=2)
-    model, batch = loaded(folder, transcripts=wanted(max_new_tokens=8)), utterances([16_000, 3_000, 40_123, 9_000])
+    model, batch = loaded(folder, transcripts=wanted(max_new_tokens=8)), segments([16_000, 3_000, 40_123, 9_000])
     with_them = [answer.text.tokens for answer in model.forward(batch)]
     gone = (folder / "adapter_config.json").rename(tmp_path / "adapter_config.json")
     theirs = transformers.GraniteSpeechForConditionalGeneration.from_pretrained(folder).eval()
@@ -172,8 +173,8 @@ def test_lora_weights_of_granite_speech_are_not_left_out(tmp_path: Path) -> None
                     3 / 2 * (file.get_tensor(f"{before}.lora_B.weight") @ file.get_tensor(f"{before}.lora_A.weight"))
                 )
     compared = 0
-    for utterance, tokens in zip(batch, with_them, strict=True):
-        inputs = model._listening.inputs(utterance)
+    for segment, tokens in zip(batch, with_them, strict=True):
+        inputs = model._listening.inputs(segment)
         found = theirs.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist()[inputs["input_ids"].shape[1] :]
         known = [each for each in found if each not in model._listening._lm.ends]
         audio = theirs.config.audio_token_id
@@ -383,7 +384,7 @@ def test_a_clip_longer_than_the_encoder_s_window_is_no_label(whisper: Path, llm:
 def test_a_spectrogram_may_stand_before_a_projector(llm: Path, tmp_path: Path) -> None:
     save_speech_llm(tmp_path / "on-mel", Path("log-mel://"), llm / "lm", model="log-mel://", frame_stacking=8)
     model = loaded(tmp_path / "on-mel", transcripts=wanted())
-    assert len(model._listening.prefixes(utterances([16_000]))[0]) == 13 + 1  # 100 frames in eights, a newline
+    assert len(model._listening.prefixes(segments([16_000]))[0]) == 13 + 1  # 100 frames in eights, a newline
 
 
 def test_what_a_chat_is_told_of_the_day_is_always_the_same(tmp_path: Path) -> None:
@@ -447,7 +448,7 @@ def test_lora_weights_learn_are_kept_and_change_what_is_written(
     texts = learner.transcripts(batch, [None] * len(batch))
     learner.save(tmp_path / "kept")
     model = loaded(tmp_path / "kept", transcripts=wanted(max_new_tokens=400))
-    heard = [Utterance(each, 0, 0, ("", None), 0, None) for each in batch]
+    heard = [Segment(each, 0, 0, ("", None), 0, None) for each in batch]
     found = model.transcripts(heard, [answer.text for answer in model.forward(heard)])
     assert [each.text for each in found] == texts
     assert texts != learner_of(wav2vec2_folder, llm / "lm").transcripts(batch, [None] * len(batch))

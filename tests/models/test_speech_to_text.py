@@ -13,10 +13,11 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.search import SearchConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.base import VectorRequest
 from audiomill.models.seq2seq.beam.fusion import Coverage, Fusion, with_ends_ruled
 from tests.support.jobs_by_hand import loaded, rows, run
 from tests.support.scale import daily
@@ -48,11 +49,9 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out" / "checkpoint"
 
 
-def utterances(lengths: list[int]) -> list[Utterance]:
+def segments(lengths: list[int]) -> list[Segment]:
     clips = [spoken("abc ab ca cb", n, noise=0.1) for n in lengths]
-    return [
-        Utterance(np.resize(clip, n), 0, 0, (str(n), None), 0, None) for clip, n in zip(clips, lengths, strict=True)
-    ]
+    return [Segment(np.resize(clip, n), 0, 0, (str(n), None), 0, None) for clip, n in zip(clips, lengths, strict=True)]
 
 
 @cache
@@ -76,7 +75,7 @@ def test_texts_of_a_batch_are_those_of_generate_alone(student: Path, num_beams: 
     wanted = TranscriptConfig(
         temperature_fallback=False, max_new_tokens=MAX_NEW, decoder=SearchConfig(beam_size=num_beams)
     )
-    model, batch = loaded(student, transcripts=wanted), utterances(LENGTHS)
+    model, batch = loaded(student, transcripts=wanted), segments(LENGTHS)
     texts = model.transcripts(batch, [answer.text for answer in model.forward(batch)])
     assert [each.text for each in texts] == [generated(student, u.pcm_T, num_beams) for u in batch]
     assert len({each.text for each in texts}) >= 3
@@ -84,10 +83,10 @@ def test_texts_of_a_batch_are_those_of_generate_alone(student: Path, num_beams: 
 
 def test_vectors_of_a_batch_are_those_of_the_encoder_alone(student: Path) -> None:
     model, extractor, _ = theirs(student)
-    batch = utterances(LENGTHS)
+    batch = segments(LENGTHS)
     ours = loaded(student, vectors=(VectorRequest(layer=2, dtype="fp32"),)).forward(batch)
-    for utterance, answer in zip(batch, ours, strict=True):
-        wave = utterance.pcm_T.astype(np.float32) / 32768
+    for segment, answer in zip(batch, ours, strict=True):
+        wave = segment.pcm_T.astype(np.float32) / 32768
         features = extractor(wave, sampling_rate=RATE, return_tensors="pt").input_features
         with torch.inference_mode():
             expected = model.model.encoder(features).last_hidden_state[0].numpy()
@@ -103,7 +102,7 @@ def test_a_padded_batch_is_worth_what_its_clips_are_worth_alone(student: Path) -
 
     config = TrainConfig(mask_time_prob=0.0, label_smoothing=0.0)
     learner = load_seq2seq_learner(student, config, said("ab"), torch.device("cpu"))
-    clips, texts = [each.pcm_T for each in utterances(LENGTHS[:3])], ("ab ca", "c", "bca")
+    clips, texts = [each.pcm_T for each in segments(LENGTHS[:3])], ("ab ca", "c", "bca")
     labels = learner.labels(said(*texts, "zoo", "..."), np.full(5, RATE))
     assert labels[3:] == ["unknown_characters", "empty_text"]
     learner.model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Prediction, Utterance
-from audiomill.models.seq2seq.hypothesis import DecodingOptions
+from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import (
     DecodingMetrics,
     failed_checks,
@@ -24,6 +25,7 @@ from audiomill.models.seq2seq.quality_checks import (
     is_unsure,
 )
 from audiomill.models.seq2seq.repetition_detector import RepetitionDetector, Sampler
+from audiomill.models.seq2seq.temperature_fallback import decode_with_fallback
 from audiomill.models.whisper.words import DOUBTFUL, segment_confidence
 from audiomill.text.repetition import num_repeats
 from tests.models.test_whisper import hf_tokens
@@ -196,11 +198,11 @@ def test_a_sampled_row_does_not_depend_on_its_neighbours() -> None:
 
 
 @pytest.fixture(scope="module")
-def clips(voices: Any) -> list[Utterance]:
+def clips(voices: Any) -> list[Segment]:
     pause = np.zeros(4_000, np.int16)
     pair = np.concatenate([voices[0][0], pause, voices[1][0]])
     pcms = [voices[0][0], voices[1][0], pair, noise(30_000)]
-    return [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
+    return [Segment(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def clips(voices: Any) -> list[Utterance]:
     ],
 )
 def test_every_way_of_decoding_gives_each_row_what_it_gets_alone(
-    whisper: Path, clips: list[Utterance], options: DecodingOptions
+    whisper: Path, clips: list[Segment], options: DecodingOptions
 ) -> None:
     model = loaded(whisper, transcripts=TranscriptConfig(max_new_tokens=daily(16, 224)))
     clips = daily([clips[0], clips[1], clips[3]], clips)
@@ -223,7 +225,7 @@ def test_every_way_of_decoding_gives_each_row_what_it_gets_alone(
 
 
 @pytest.mark.parametrize("timestamps", [False, pytest.param(True, marks=pytest.mark.nightly)])
-def test_beam_search_equals_hugging_face(whisper: Path, clips: list[Utterance], timestamps: bool) -> None:
+def test_beam_search_equals_hugging_face(whisper: Path, clips: list[Segment], timestamps: bool) -> None:
     clips, most = clips[: daily(2, 3)], daily(16, 40)
     model = loaded(whisper, transcripts=TranscriptConfig(timestamps=timestamps, max_new_tokens=most))
     for clip, heard in zip(clips, model.decode(clips, DecodingOptions(num_beams=3)), strict=True):
@@ -241,21 +243,24 @@ def test_a_short_context_is_a_function_of_the_segment(whisper: Path) -> None:
     assert {full.padded_length(n) for n in (400, 9 * RATE)} == {30 * RATE}
 
 
-def test_a_second_model_is_the_last_fallback_level(
-    whisper: Path, clips: list[Utterance], wav2vec2_folder: Path
-) -> None:
+def test_a_second_model_is_the_last_fallback_level(whisper: Path, clips: list[Segment], wav2vec2_folder: Path) -> None:
     text = TranscriptConfig(
         second_pass_model=str(whisper), min_avg_logprob=0.0, max_no_speech_prob=1.0, max_new_tokens=16
     )
     model = loaded(whisper, transcripts=text)
-    assert model.fallback.num_levels == 5 and loaded(whisper).fallback.num_levels == 4
-    again = model.fallback.forward(clips[:2], 5)
-    assert [each.text.tokens for each in again] == [each.tokens for each in model.decode(clips[:2])]
-    assert {each.text.fallback_level for each in again} == {5}
-    same = [Prediction(each.text._replace(is_agreed=True)) for each in again]
-    assert model.fallback.find_failed(clips[:2], same, 5) == [0, 1], (
-        "two levels may agree: the second model is still asked"
-    )
+    levels = model.fallback.levels
+    assert len(levels) == 5 and len(loaded(whisper).fallback.levels) == 4
+    again = levels[-1].model.decode(clips[:2], levels[-1].options)
+    assert [each.tokens for each in again] == [each.tokens for each in model.decode(clips[:2])]
+    assert {each.fallback_level for each in again} == {5}
+    tried: list[tuple[int, int]] = []
+
+    def decode_all(batch: Sequence[Segment], by: Any, options: DecodingOptions) -> list[Hypothesis | None]:
+        tried.append((options.fallback_level, len(batch)))
+        return [None] * len(batch) if options.fallback_level == 4 else list(by.decode(batch, options))
+
+    decode_with_fallback(clips[:2], again, model.fallback, decode_all)
+    assert tried[-1] == (5, 2), "two levels may agree: the second model is still asked"
 
 
 def test_a_second_model_that_cannot_be_asked_is_said_at_once(

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.base import VectorRequest
 from tests.support.encoder_checkpoints import save_transducer
 from tests.support.jobs_by_hand import check_accounts, loaded, part_files, rows, run
 from tests.support.scale import daily
@@ -32,8 +33,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return save_transducer(tmp_path_factory.mktemp("transducers") / request.param, durations=KINDS[request.param])
 
 
-def utterances(lengths: list[int]) -> list[Utterance]:
-    return [Utterance(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
+def segments(lengths: list[int]) -> list[Segment]:
+    return [Segment(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
 
 
 @cache
@@ -81,13 +82,13 @@ def is_comparable(folder: Path, num_samples: int) -> bool:
 
 
 def check_batch(folder: Path, lengths: list[int]) -> None:
-    model, batch = both(folder), utterances(lengths)
+    model, batch = both(folder), segments(lengths)
     answers = model.forward(batch)
     texts = model.transcripts(batch, [answer.text for answer in answers])
-    for utterance, answer, text in zip(batch, answers, texts, strict=True):
-        expected, written, hidden, _ = alone(folder, len(utterance.pcm_T))
+    for segment, answer, text in zip(batch, answers, texts, strict=True):
+        expected, written, hidden, _ = alone(folder, len(segment.pcm_T))
         ours = list(zip(answer.text.tokens_N.tolist(), answer.text.frames_N.tolist(), strict=True))
-        if is_comparable(folder, len(utterance.pcm_T)):
+        if is_comparable(folder, len(segment.pcm_T)):
             assert ours == expected and text.text == written
         for vectors, theirs in zip(answer.readout.vectors, hidden, strict=True):
             assert (torch.from_numpy(vectors.values_ND) - theirs).norm() / theirs.norm() < 1e-4
@@ -108,29 +109,29 @@ def test_random_lengths_and_mixes_give_what_each_row_gives_alone(folder: Path, l
 
 
 def test_words_lie_where_their_tokens_were_written(folder: Path) -> None:
-    model, batch = both(folder), utterances(FIXED)
+    model, batch = both(folder), segments(FIXED)
     answers = [answer.text for answer in model.forward(batch)]
-    for utterance, labels, text in zip(batch, answers, model.transcripts(batch, answers), strict=True):
+    for segment, labels, text in zip(batch, answers, model.transcripts(batch, answers), strict=True):
         assert text.text == " ".join(word.text for word in text.words or ())
         starts = [word.start for word in text.words or ()]
         assert starts == sorted(starts) and all(start % HOP == 0 for start in starts)
         assert {start // HOP for start in starts} <= set(labels.frames_N.tolist())
         for word in text.words or ():
-            assert word.start < word.stop <= len(utterance.pcm_T) + 5 * HOP and 0 < word.probability <= 1
+            assert word.start < word.stop <= len(segment.pcm_T) + 5 * HOP and 0 < word.probability <= 1
 
 
 def test_a_model_that_writes_without_end_at_one_frame_goes_on(tmp_path: Path) -> None:
     """Every label lasts no frame: NeMo's limit moves on, transformers would stop with the audio half read."""
     folder = save_transducer(tmp_path / "tdt", durations=(0, 0, 0, 0, 0))
-    model, (utterance,) = loaded(folder), utterances([40_000])
-    labels = model.forward([utterance])[0].text
+    model, (segment,) = loaded(folder), segments([40_000])
+    labels = model.forward([segment])[0].text
     counts = np.bincount(labels.frames_N)
-    assert counts.max() <= 10 and labels.frames_N.max() > len(utterance.pcm_T) // HOP - 4
+    assert counts.max() <= 10 and labels.frames_N.max() > len(segment.pcm_T) // HOP - 4
 
 
 def test_context_is_heard_and_what_it_says_is_left_out(folder: Path) -> None:
     pcm, left, right = noise(80_000, seed=1), 12 * HOP, 10 * HOP
-    model, whole = both(folder), Utterance(pcm, left, right, ("r", None), left, None)
+    model, whole = both(folder), Segment(pcm, left, right, ("r", None), left, None)
     (answer,) = model.forward([whole])
     (text,) = model.transcripts([whole], [answer.text])
     inside = [f for f in answer.text.frames_N.tolist() if left <= f * HOP < len(pcm) - right]
@@ -140,7 +141,7 @@ def test_context_is_heard_and_what_it_says_is_left_out(folder: Path) -> None:
 
 @pytest.mark.parametrize("num_samples", [0, 1, 500])
 def test_the_shortest_audio_is_heard(folder: Path, num_samples: int) -> None:
-    (answer,) = both(folder).forward([Utterance(np.ones(num_samples, np.int16), 0, 0, ("r", None), 0, None)])
+    (answer,) = both(folder).forward([Segment(np.ones(num_samples, np.int16), 0, 0, ("r", None), 0, None)])
     assert np.isfinite(answer.text.logprobs_N).all() and np.isfinite(answer.readout.vectors[0].values_ND).all()
 
 
@@ -159,6 +160,6 @@ def test_a_run_gives_words_vectors_and_the_same_bytes_again(folder: Path, tmp_pa
     with pytest.raises(ModelError, match=r"--beam-size: .* is no CTC model"):
         run(tmp_path / "in", tmp_path / "beam", model=folder, beam_size=4)
     int8 = loaded(folder, "int8-w7a8-smooth")
-    batch = utterances(FIXED[:3])
+    batch = segments(FIXED[:3])
     together = [answer.text.tokens_N.tolist() for answer in int8.forward(batch)]
     assert [int8.forward([each])[0].text.tokens_N.tolist() for each in batch] == together

@@ -13,8 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import ModelError
-from audiomill.models.base import CodesRequest, Utterance, VectorRequest
+from audiomill.models.base import CodesRequest, VectorRequest
 from audiomill.models.wav2vec1.fairseq import load_fairseq, read_fairseq, shape_of_fairseq
 from audiomill.models.wav2vec1.network import Aggregator, Wav2Vec, Wav2VecSpec, num_frames
 from tests.support import reference_wav2vec as paper
@@ -102,9 +103,9 @@ def requested(path: Path) -> dict[str, Any]:
 
 
 def test_a_batch_equals_the_papers_definition_row_by_row(checkpoint: Path) -> None:
-    batch = [Utterance(noise(n, n), 0, 0, (str(n), None), 0, None) for n in LENGTHS]
-    for utterance, answer in zip(batch, loaded(checkpoint, **requested(checkpoint)).forward(batch), strict=True):
-        z, c, codes = reference(checkpoint, utterance.pcm_T)
+    batch = [Segment(noise(n, n), 0, 0, (str(n), None), 0, None) for n in LENGTHS]
+    for segment, answer in zip(batch, loaded(checkpoint, **requested(checkpoint)).forward(batch), strict=True):
+        z, c, codes = reference(checkpoint, segment.pcm_T)
         for ours, theirs in zip(answer.readout.vectors, (z, c), strict=True):
             assert ours.values_ND.shape == theirs.shape
             assert np.linalg.norm(ours.values_ND - theirs) / np.linalg.norm(theirs) < 1e-4

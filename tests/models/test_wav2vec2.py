@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import INT8, INT8_BF16, INT8_WEIGHT7
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.base import VectorRequest
 from audiomill.models.precision import cpu_features
 from tests.support.jobs_by_hand import loaded, run
 from tests.support.scale import daily
@@ -28,8 +29,8 @@ MAX_RELATIVE_L2 = 1e-4
 MINUTE = 16_000 * 60
 
 
-def utterances(lengths: list[int]) -> list[Utterance]:
-    return [Utterance(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
+def segments(lengths: list[int]) -> list[Segment]:
+    return [Segment(noise(n, seed=n), 0, 0, (str(n), None), 0, None) for n in lengths]
 
 
 @cache
@@ -63,12 +64,12 @@ def minimum(folder: Path) -> int:
 
 def check_batch(folder: Path, lengths: list[int]) -> None:
     """What each row of one batch gives is what it gives alone in Hugging Face."""
-    model, batch = both(folder), utterances(lengths)
+    model, batch = both(folder), segments(lengths)
     answers = model.forward(batch)
     texts = model.transcripts(batch, [answer.text for answer in answers])
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    for utterance, answer, text in zip(batch, answers, texts, strict=True):
-        logits, hidden = alone(folder, len(utterance.pcm_T))
+    for segment, answer, text in zip(batch, answers, texts, strict=True):
+        logits, hidden = alone(folder, len(segment.pcm_T))
         for vectors, theirs in zip(answer.readout.vectors, hidden, strict=True):
             ours = torch.from_numpy(vectors.values_ND)
             assert ours.shape == theirs.shape and vectors.num_frames == len(theirs)
@@ -95,7 +96,7 @@ def test_random_lengths_and_mixes_give_what_each_row_gives_alone(ctc_folder: Pat
 
 def test_the_order_and_company_of_rows_do_not_matter(ctc_folder: Path) -> None:
     model = both(ctc_folder)
-    batch = utterances([n for n in FIXED if n >= 1_999])
+    batch = segments([n for n in FIXED if n >= 1_999])
     together = [answer.text.labels_F.tolist() for answer in model.forward(batch)]
     assert [answer.text.labels_F.tolist() for answer in model.forward(batch[::-1])][::-1] == together
     pairs = [model.forward([u, batch[0]])[0].text.labels_F.tolist() for u in batch]
@@ -105,8 +106,8 @@ def test_the_order_and_company_of_rows_do_not_matter(ctc_folder: Path) -> None:
 def test_layers_above_the_wanted_ones_are_not_computed_and_not_missed(ctc_folder: Path) -> None:
     model = loaded(ctc_folder, vectors=(VectorRequest(layer=1),))
     assert len(model._network.stack.layers) == 1
-    for utterance, answer in zip(utterances(FIXED[1:4]), model.forward(utterances(FIXED[1:4])), strict=True):
-        theirs = alone(ctc_folder, len(utterance.pcm_T))[1][1]
+    for segment, answer in zip(segments(FIXED[1:4]), model.forward(segments(FIXED[1:4])), strict=True):
+        theirs = alone(ctc_folder, len(segment.pcm_T))[1][1]
         ours = torch.from_numpy(answer.readout.vectors[0].values_ND)
         assert (ours - theirs).norm() / theirs.norm() < MAX_RELATIVE_L2
 
@@ -131,7 +132,7 @@ def test_windows_with_context_leave_every_frame_once(wav2vec2_folder: Path) -> N
     for start in range(0, len(pcm), core):
         stop = min(start + core, len(pcm))
         left, right = min(context, start), min(context, len(pcm) - stop)
-        windows.append(Utterance(pcm[start - left : stop + right], left, right, ("r", None), start, None))
+        windows.append(Segment(pcm[start - left : stop + right], left, right, ("r", None), start, None))
     answers = model.forward(windows)
     expected = int(model._network.body._get_feat_extract_output_lengths(len(pcm)))
     _, _, starts = _core_frames(windows, [answer.text for answer in answers], 320)
@@ -164,10 +165,10 @@ def test_in_int8_a_batch_has_the_bits_of_its_rows_and_is_near_fp32(ctc_folder: P
 
     lengths = [n for n in FIXED if n >= minimum(ctc_folder)][:3]
     coarse = loaded(ctc_folder, precision=precision, transcripts=TranscriptConfig(), vectors=WANTS)
-    batch = utterances(lengths)
+    batch = segments(lengths)
     together, fine = coarse.forward(batch), both(ctc_folder).forward(batch)
-    for utterance, answer, theirs in zip(batch, together, fine, strict=True):
-        (alone_,) = coarse.forward([utterance])
+    for segment, answer, theirs in zip(batch, together, fine, strict=True):
+        (alone_,) = coarse.forward([segment])
         for mine, same, near in zip(
             answer.readout.vectors, alone_.readout.vectors, theirs.readout.vectors, strict=True
         ):
@@ -181,7 +182,7 @@ def test_in_int8_the_number_of_threads_does_not_change_a_bit(wav2vec2_folder: Pa
     for threads in (1, 2, 3):
         model = loaded(wav2vec2_folder, precision=FINEST_INT8, vectors=WANTS)
         torch.set_num_threads(threads)
-        found += [answer.readout.vectors[-1].values_ND for answer in model.forward(utterances([320_000]))]
+        found += [answer.readout.vectors[-1].values_ND for answer in model.forward(segments([320_000]))]
         torch.set_num_threads(before)
     assert np.array_equal(found[0], found[1])
     if FINEST_INT8 == INT8_BF16:

@@ -14,8 +14,8 @@ import torch
 from transformers import WhisperFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Utterance
 from audiomill.models.frames.mel import slaney_filters
 from audiomill.models.whisper.model import WhisperModel
 from audiomill.models.whisper.parts import transformers_parts
@@ -24,8 +24,8 @@ from tests.support.jobs_by_hand import loaded
 from tests.support.scale import daily
 
 
-def utterance(pcm: Any, language: str | None = None) -> Utterance:
-    return Utterance(np.asarray(pcm, np.int16), 0, 0, ("r", None), 0, language)
+def segment(pcm: Any, language: str | None = None) -> Segment:
+    return Segment(np.asarray(pcm, np.int16), 0, 0, ("r", None), 0, language)
 
 
 @cache
@@ -71,10 +71,10 @@ def test_tokens_equal_generate_alone_and_in_any_batch(whisper: Any, clips: list[
         daily([clips[0], clips[2], clips[5]], clips) if timestamps else clips[: daily(2, 5)]
     )  # long ones take longest
     expected = [hf_tokens(transcriber, pcm, timestamps) for pcm in clips]
-    alone = [transcriber.decode([utterance(pcm)])[0].tokens for pcm in clips]
+    alone = [transcriber.decode([segment(pcm)])[0].tokens for pcm in clips]
     assert alone == expected
     order = np.random.default_rng(1).permutation(len(clips))
-    mixed = transcriber.decode([utterance(clips[i]) for i in order])
+    mixed = transcriber.decode([segment(clips[i]) for i in order])
     assert [row.tokens for row in mixed] == [expected[i] for i in order]
 
 
@@ -98,7 +98,7 @@ def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) ->
     from audiomill.models.base import stack_rows
 
     extractor = WhisperFeatureExtractor(feature_size=80)
-    pcm_BT = torch.from_numpy(stack_rows([utterance(c) for c in clips], 30 * 16_000))
+    pcm_BT = torch.from_numpy(stack_rows([segment(c) for c in clips], 30 * 16_000))
     ours = tiny_en._weights.mel(pcm_BT.float() / 32768)
     for row, pcm in zip(ours, clips, strict=True):
         theirs = extractor(pcm.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt").input_features[0]
@@ -106,16 +106,16 @@ def test_log_mel_equals_the_feature_extractor(tiny_en: Any, clips: list[Any]) ->
 
 
 def test_real_speech_is_read_without_error(tiny_en: Any, voices: Any) -> None:
-    utterances = [utterance(pcm) for pcm, _ in voices]
-    transcripts = tiny_en.transcripts(utterances, tiny_en.decode(utterances))
+    segments = [segment(pcm) for pcm, _ in voices]
+    transcripts = tiny_en.transcripts(segments, tiny_en.decode(segments))
     for transcript, (_, text) in zip(transcripts, voices, strict=True):
         assert score_pair(text, transcript.text, "en")[0].rate == 0
         assert -1 < transcript.avg_logprob < 0 and 0 <= transcript.no_speech_prob < 0.5
 
 
 def test_phrases_lie_in_order_inside_the_segment(tiny_en: Any, clips: list[Any]) -> None:
-    utterances = [utterance(pcm) for pcm in clips[:6]]
-    for clip, transcript in zip(clips[:6], tiny_en.transcripts(utterances, tiny_en.decode(utterances)), strict=True):
+    segments = [segment(pcm) for pcm in clips[:6]]
+    for clip, transcript in zip(clips[:6], tiny_en.transcripts(segments, tiny_en.decode(segments)), strict=True):
         assert transcript.phrases
         edges = [edge for phrase in transcript.phrases for edge in (phrase.start, phrase.stop)]
         assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= len(clip)
@@ -130,7 +130,7 @@ def test_a_prompt_and_suppressed_numerals_change_what_is_written(whisper: Any) -
     from audiomill_jobs.install.demo import english_clips
 
     waveform, rate = soundfile.read(english_clips()[0][0].with_name("counting.wav"), dtype="float32")
-    counting = utterance(np.rint(soxr.resample(waveform, rate, 16_000) * 32767))
+    counting = segment(np.rint(soxr.resample(waveform, rate, 16_000) * 32767))
     texts = {}
     for name, options in (("plain", {}), ("words", {"suppress_numerals": True}), ("told", {"prompt": "one two three"})):
         model = loaded(whisper, transcripts=TranscriptConfig(**options))
@@ -143,6 +143,6 @@ def test_a_prompted_decode_equals_generate(whisper: Any, clips: list[Any]) -> No
     model = loaded(whisper, transcripts=TranscriptConfig(prompt="Brown foxes, lazy dogs.", timestamps=False))
     ids = torch.tensor(model._asked.before)
     clips = clips[: daily(1, 3)]
-    for clip, heard in zip(clips, model.decode([utterance(c) for c in clips]), strict=True):
+    for clip, heard in zip(clips, model.decode([segment(c) for c in clips]), strict=True):
         theirs = hf_tokens(model, clip, False, prompt_ids=ids, max_new_tokens=100)
         assert heard.tokens == [token for token in theirs[-len(heard.tokens) :] if token < model._tokens.end]

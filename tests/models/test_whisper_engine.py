@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import INT8
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import RequestedOutputs, Utterance
+from audiomill.models.base import RequestedOutputs
 from audiomill.models.load import load_model
 from audiomill.models.matrix_products import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smooth_quant
 from audiomill.models.precision import cpu_features, product_kind, settled_precision
@@ -39,27 +40,27 @@ def loaded(model: Any, precision: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def clips(voices: Any) -> list[Utterance]:
+def clips(voices: Any) -> list[Segment]:
     """Words and sentences of many lengths: contexts of 10, 15, 20 and 30 s."""
     (hello, _), (fox, _) = voices
     pause = np.zeros(6_000, np.int16)
     many = np.concatenate([fox, pause, hello, pause] * 7)
     pcms = [hello, many[: 12 * 16_000], hello[:9_000], fox, many[: 17 * 16_000], fox[8_000:], many[: 22 * 16_000]]
     pcms = pcms[: daily(4, 7)]
-    return [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
+    return [Segment(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
 
 
-def results(model: Any, clips: list[Utterance]) -> list[Any]:
+def results(model: Any, clips: list[Segment]) -> list[Any]:
     return [[stretch.decoded for stretch in heard.chunks] for heard in model.decode(clips, SHORT)]
 
 
 @pytest.fixture(scope="module")
-def expected(whisper: Path, clips: list[Utterance]) -> list[Any]:
+def expected(whisper: Path, clips: list[Segment]) -> list[Any]:
     """All rows at once, in fp32."""
     return results(loaded(whisper, "fp32"), clips)
 
 
-def test_in_int8_every_row_has_the_same_bits_whatever_is_beside_it(whisper: Path, clips: list[Utterance]) -> None:
+def test_in_int8_every_row_has_the_same_bits_whatever_is_beside_it(whisper: Path, clips: list[Segment]) -> None:
     model, few = loaded(whisper, INT8), clips[: daily(3, 5)]
     alone = [results(model, [clip])[0] for clip in few]
     assert results(model, few) == alone
@@ -90,7 +91,7 @@ def tokens(found: list[Any]) -> list[list[list[int]]]:
 
 @pytest.mark.parametrize("capacity", [1, pytest.param(3, marks=pytest.mark.nightly)])
 def test_rows_that_wait_and_join_get_what_they_get_at_once(
-    whisper: Path, clips: list[Utterance], expected: list[Any], capacity: int
+    whisper: Path, clips: list[Segment], expected: list[Any], capacity: int
 ) -> None:
     model = loaded(whisper, "fp32")
     assert model._capacity >= len(clips)
@@ -100,7 +101,7 @@ def test_rows_that_wait_and_join_get_what_they_get_at_once(
 
 @pytest.mark.parametrize("capacity", [2, pytest.param(8, marks=pytest.mark.nightly)])
 def test_fixed_shapes_as_on_a_gpu_give_the_same_texts(
-    whisper: Path, clips: list[Utterance], expected: list[Any], capacity: int
+    whisper: Path, clips: list[Segment], expected: list[Any], capacity: int
 ) -> None:
     model = loaded(whisper, "fp32")
     model._is_fixed, model._capacity = True, capacity
@@ -112,7 +113,7 @@ def test_fixed_shapes_as_on_a_gpu_give_the_same_texts(
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
-def test_coarser_products_change_few_words(whisper: Path, clips: list[Utterance], precision: str) -> None:
+def test_coarser_products_change_few_words(whisper: Path, clips: list[Segment], precision: str) -> None:
     if precision == "bf16" and "bf16" not in cpu_features():
         with pytest.raises(ModelError, match="has no bf16 products"):
             loaded(whisper, precision)

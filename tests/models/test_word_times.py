@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import TimedText, Utterance
+from audiomill.models.base import TimedText
 from audiomill.models.seq2seq.decode_slots import DecodedTokens
 from audiomill.models.seq2seq.hypothesis import DecodedChunk
 from audiomill.models.seq2seq.word_time_repair import drop_repeated_chunks, ordered, repair_times
@@ -54,22 +55,20 @@ def test_without_given_heads_the_upper_half_tells() -> None:
 
 
 @pytest.fixture(scope="module")
-def spoken(voices: Any) -> list[Utterance]:
+def spoken(voices: Any) -> list[Segment]:
     pause = np.zeros(3 * RATE, np.int16)
     pcms = [voices[0][0], voices[1][0], np.concatenate([voices[0][0], pause, voices[1][0]]), np.zeros(RATE, np.int16)]
-    return [Utterance(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
+    return [Segment(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
 
 
 @pytest.mark.parametrize("temperature_fallback", [True, pytest.param(False, marks=pytest.mark.nightly)])
-def test_words_are_whole_in_order_and_inside(
-    whisper: Path, spoken: list[Utterance], temperature_fallback: bool
-) -> None:
+def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Segment], temperature_fallback: bool) -> None:
     model = loaded(whisper, transcripts=TranscriptConfig(temperature_fallback=temperature_fallback))
-    answers = [model.forward([utterance])[0].text for utterance in spoken]
-    for utterance, transcript in zip(spoken, model.transcripts(spoken, answers), strict=True):
+    answers = [model.forward([segment])[0].text for segment in spoken]
+    for segment, transcript in zip(spoken, model.transcripts(spoken, answers), strict=True):
         assert [word.text for word in transcript.words] == transcript.text.split()
         edges = [edge for word in transcript.words for edge in (word.start, word.stop)]
-        assert edges == sorted(edges) and all(0 <= edge <= len(utterance.pcm_T) + 320 for edge in edges)
+        assert edges == sorted(edges) and all(0 <= edge <= len(segment.pcm_T) + 320 for edge in edges)
         assert all(0 < word.probability <= 1 for word in transcript.words)
     long = model.transcripts(spoken, answers)[2].words
     (fox,) = [word for word in long if "fox" in word.text.lower()]
@@ -77,12 +76,12 @@ def test_words_are_whole_in_order_and_inside(
     assert at + 0.6 < fox.start / RATE < at + 1.1, "the second sentence is where it is, three seconds on"
 
 
-def test_word_times_do_not_depend_on_the_batch(whisper: Path, spoken: list[Utterance]) -> None:
+def test_word_times_do_not_depend_on_the_batch(whisper: Path, spoken: list[Segment]) -> None:
     model = loaded(whisper, transcripts=TranscriptConfig(temperature_fallback=False))
     spoken = spoken[: daily(3, 99)]
     together = model.transcripts(spoken, [answer.text for answer in model.forward(spoken)])
-    for utterance, ours in zip(spoken, together, strict=True):
-        alone = model.transcripts([utterance], [model.forward([utterance])[0].text])[0]
+    for segment, ours in zip(spoken, together, strict=True):
+        alone = model.transcripts([segment], [model.forward([segment])[0].text])[0]
         assert [(w.text, w.start, w.stop) for w in alone.words] == [(w.text, w.start, w.stop) for w in ours.words]
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.mixing import mixing_of
 from audiomill.errors import RunError
-from audiomill.models.base import Transcript, Utterance
+from audiomill.models.base import Transcript
 from audiomill.models.fake.model import FakeModel
 from audiomill.models.load import load_tasks
 from audiomill.models.precision import cpu_features
+from audiomill.report.remarks import remarks
 from audiomill.runs.resolve_checkpoints import resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.listing import list_inputs
@@ -24,7 +26,6 @@ from audiomill.stages.infer import infer_piece
 from audiomill.stages.plan import planned_table
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import Place
-from audiomill.tables.remarks import remarks
 from tests.support.jobs_by_hand import job, rows, run
 from tests.support.synth import RATE, encode, noise, tone
 
@@ -32,8 +33,8 @@ from tests.support.synth import RATE, encode, noise, tone
 class Mumbling(FakeModel):
     """Its texts are no rows of any table: a fault of whoever makes rows of them."""
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Any) -> list[Transcript]:
-        return [each._replace(avg_logprob="x") for each in super().transcripts(utterances, texts)]  # type: ignore[arg-type]
+    def transcripts(self, segments: Sequence[Segment], texts: Any) -> list[Transcript]:
+        return [each._replace(avg_logprob="x") for each in super().transcripts(segments, texts)]  # type: ignore[arg-type]
 
 
 def test_an_error_while_rows_are_made_ends_the_run_and_names_the_place(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import pytest
 import soundfile
 from rich.console import Console
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.fields import build
 from audiomill.config.output_jobs import RedecodeConfig, RedecodeOutputConfig, TunedConfig, TuneJobConfig
 from audiomill.config.search import SearchConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ConfigMismatchError, InputError, ModelError, UsageError
-from audiomill.models.base import Utterance
 from audiomill.models.ctc.rescore import Rescorer
 from audiomill.runs.posteriors.redecode import redecode_output
 from audiomill.runs.posteriors.tune import tune
@@ -171,7 +171,7 @@ def test_the_batch_does_not_matter_to_beams(reader: Path) -> None:
     text = TranscriptConfig(decoder=SearchConfig(beam_size=8, lm=str(reader / "words.arpa"), num_best=2))
     model = loaded(reader / "model" / "checkpoint", transcripts=text)
     clips = [
-        Utterance(spoken(word, seed, NOISE), 0, 0, (str(seed), None), 0, None)
+        Segment(spoken(word, seed, NOISE), 0, 0, (str(seed), None), 0, None)
         for seed, word in enumerate(["abc", "a cab ab", "b"])
     ]
     together = model.transcripts(clips, [answer.text for answer in model.forward(clips)])

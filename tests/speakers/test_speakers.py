@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import LocalSpeaker, Utterance
+from audiomill.models.base import LocalSpeaker
 from audiomill.models.campplus.campplus_network import CamPlusPlus
 from audiomill.models.locate import installed_path
 from audiomill.models.restricted_unpickler import checkpoint_tensors, names_tensor
@@ -46,8 +47,8 @@ def original(file: str) -> Any:
     return module
 
 
-def utterance(pcm_T: NDArray[np.int16], start: int = 0) -> Utterance:
-    return Utterance(pcm_T, 0, 0, ("a", None), start, None)
+def spoken(pcm_T: NDArray[np.int16], start: int = 0) -> Segment:
+    return Segment(pcm_T, 0, 0, ("a", None), start, None)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ EMBEDDER: dict[str, Any] = {}
 def test_who_is_heard_does_not_depend_on_the_batch(diarizer: Any) -> None:
     wave, _ = conversation("en fr en it", pause_s=0.3)
     batch = [
-        utterance(wave[first : first + length])
+        spoken(wave[first : first + length])
         for first, length in ((0, 40_000), (20_000, 70_000), (60_000, 47_111), (0, 480))
     ]
     together = diarizer.forward(batch)
@@ -251,7 +252,7 @@ def test_nobody_and_one_who_says_little_are_told(diarizer: Any) -> None:
     assert clustered(np.zeros((0, 8), np.float32), np.zeros(0), [], Rule(0.56)).tolist() == []
     little = clustered(np.ones((1, 8), np.float32), np.array([0.5]), in_time(1), Rule(0.56), num_speakers=3)
     assert little.tolist() == [0]
-    answers = diarizer.forward([utterance(np.zeros(16_000, np.int16)), utterance(noise(400))])
+    answers = diarizer.forward([spoken(np.zeros(16_000, np.int16)), spoken(noise(400))])
     assert answers[0].readout.local == () and all(isinstance(each, LocalSpeaker) for each in answers[1].readout.local)
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiomill.errors import RunError
-from audiomill.stages.answers.parity_check import Difference, choose_segments, largest, verdict
+from audiomill.models.batch import Difference, largest
+from audiomill.stages.steps.verify import choose_segments, verdict
 from tests.support.jobs_by_hand import rows, run
 from tests.support.synth import encode, noise
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.search import SearchConfig
 from audiomill.errors import InputError
-from audiomill.models.base import Utterance
 from audiomill.models.ctc.align import WILDCARD, _tokens
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch
 from audiomill.models.ctc.context import Context, FusionWeights
@@ -35,7 +35,7 @@ def words_of(tokens: Sequence[int]) -> list[str]:
 def read(vocabulary: CtcVocabulary, tokens: Sequence[str]) -> list[tuple[str, int, int]]:
     """Words with their frames, of a path with a frame a token."""
     ids = np.array([vocabulary.tokens.index(each) for each in tokens], np.int32)
-    whole = Utterance(np.zeros(len(ids) * HOP, np.int16), 0, 0, ("r", None), 0, None)
+    whole = Segment(np.zeros(len(ids) * HOP, np.int16), 0, 0, ("r", None), 0, None)
     (found,) = transcripts([whole], [FrameLabels(ids, np.full(len(ids), -0.1, np.float32))], vocabulary, HOP, None)
     assert found.text == " ".join(word.text for word in found.words or ())
     return [(word.text, word.start // HOP, word.stop // HOP) for word in found.words or ()]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audiomill.audio.recording import Cut
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import InputError, RecordingRejected
 from audiomill.sources.listing import list_inputs
@@ -56,7 +56,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 def samples(events: list[Any]) -> Any:
-    return np.concatenate([e.pcm_T for e in events if isinstance(e, Cut)])
+    return np.concatenate([e.pcm_T for e in events if isinstance(e, Segment)])
 
 
 def test_segments_pass_through_unchanged(decoder: Decoder, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.cutting.stream_chunks import StreamChunks
 from audiomill.config.stages import ChunksConfig, ModelConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import TimedText, Transcript, Utterance
+from audiomill.models.base import TimedText, Transcript
 from audiomill.streams.listener import Listener
 from audiomill.streams.local_agreement import LocalAgreement, agreed, already
 from audiomill.streams.local_agreement import drop_timeless_repeats as that_take_time
@@ -86,8 +87,8 @@ def test_the_last_chunk_is_heard_whole_or_not(tones: Listener, talk: Any, tone_m
 
     pcm = talk[0][:count]
     whole = loaded(tone_model / "model" / "checkpoint")
-    utterance = Utterance(pcm, 0, 0, ("whole", None), 0, None)
-    (transcript,) = whole.transcripts([utterance], [whole.forward([utterance])[0].text])
+    segment = Segment(pcm, 0, 0, ("whole", None), 0, None)
+    (transcript,) = whole.transcripts([segment], [whole.forward([segment])[0].text])
     last, words = transcript.words[-1], accept(tones, pcm, list(range(8_000, count, 8_000)))
     ends = [(text, stop) for text, _, stop, is_final in words if is_final]
     assert ends[-1][0] == last.text and ends[-1][1] == pytest.approx(last.stop / RATE, abs=0.05)
@@ -186,7 +187,7 @@ def look_at(*looks: str) -> Any:
     """Transcripts in their order: words of half a second each."""
     waiting = iter(looks)
 
-    def transcripts(utterances: Any, texts: Any) -> list[Transcript]:
+    def transcripts(segments: Any, texts: Any) -> list[Transcript]:
         words = tuple(TimedText(word, 8_000 * n, 8_000 * (n + 1), 1.0) for n, word in enumerate(next(waiting).split()))
         return [Transcript("", None, None, None, None, words, None)]
 
@@ -234,7 +235,7 @@ def test_words_whose_times_move_are_neither_lost_nor_doubled(voices: Any) -> Non
     def moved(*looks: tuple[str, int]) -> Any:
         waiting = iter(looks)
 
-        def transcripts(utterances: Any, texts: Any) -> list[Transcript]:
+        def transcripts(segments: Any, texts: Any) -> list[Transcript]:
             text, by = next(waiting)
             words = tuple(
                 TimedText(word, 8_000 * n + by, 8_000 * (n + 1) + by, 1.0) for n, word in enumerate(text.split())

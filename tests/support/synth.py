@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiomill.audio.cutting.segment import SegmentSpec, spec_from_seconds
+from audiomill.audio.cutting.segmenter import SegmentSpec, spec_from_seconds
 from audiomill.config.stages import SegmentConfig
 
 RATE = 16_000

@@ -376,9 +376,9 @@ def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: l
     losses = [row["loss"] for row in told if "loss" in row]
     assert losses[-1] < losses[0]
     model = loaded(tmp_path / "out" / "checkpoint")
-    from audiomill.models.base import Utterance
+    from audiomill.audio.cutting.segment import Segment
 
-    heard = [Utterance(pcm, 0, 0, ("r", None), 0, None) for pcm in clips]
+    heard = [Segment(pcm, 0, 0, ("r", None), 0, None) for pcm in clips]
     texts = model.transcripts(heard, [answer.text for answer in model.forward(heard)])
     assert sum(text.text.isupper() for text in texts) >= 1, [text.text for text in texts]
     from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline

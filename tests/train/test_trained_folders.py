@@ -51,11 +51,11 @@ def logits_of_transformers(folder: Path, kind: str = "AutoModelForCTC") -> tuple
 
 
 def logprobs_of_ours(folder: Path) -> torch.Tensor:
-    from audiomill.models.base import Utterance
+    from audiomill.audio.cutting.segment import Segment
 
     model = loaded(folder)
     pcm = spoken("abc", 1)
-    values, _ = model.posteriors(Utterance(pcm, 0, 0, ("a", None), 0, None))
+    values, _ = model.posteriors(Segment(pcm, 0, 0, ("a", None), 0, None))
     return torch.from_numpy(values).log()
 
 

@@ -20,7 +20,8 @@ from audiomill.errors import AudiomillError
 from audiomill.models.device import usable_cores
 from audiomill.models.precision import cpu_features, settled_precision
 from audiomill.runs.record import RECORDED_PACKAGES
-from audiomill.watch.journal import redacted, without_credentials
+from audiomill.storage.urls import without_credentials
+from audiomill.watch.journal import redacted
 from audiomill_jobs.options import JsonMapping, WithExamples
 
 DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}

@@ -24,7 +24,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.chosen import check_chosen, transcript_parts
 from audiomill.tables.conditions import Condition, check_measured, check_met, conditions_of, meeting
-from audiomill.tables.speaker_tables import voices_of, with_names
+from audiomill.tables.voice_tables import voices_of, with_names
 from audiomill.watch.progress import counted
 from audiomill_jobs.options import JsonMapping, WithExamples, transcript_option
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from audiomill.errors import InputError
+from audiomill.report.remarks import remarks
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.codes import usage
-from audiomill.tables.remarks import remarks
 from audiomill.watch.journal import PlainConsole
 from audiomill.watch.progress import counted
 from audiomill_jobs.options import JsonMapping, WithExamples

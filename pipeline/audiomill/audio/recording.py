@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, resampled_length, samples_from_seconds
-from audiomill.audio.cutting.segment import Segmenter, SegmentSpec, segmenter
+from audiomill.audio.cutting.segment import Segment
+from audiomill.audio.cutting.segmenter import Segmenter, SegmentSpec, segmenter
 from audiomill.audio.cutting.stream_chunks import Span
 from audiomill.audio.decode import open_audio
 from audiomill.audio.forms import FormStream, SampleBuffer, missing
@@ -31,22 +32,6 @@ LOUDEST = 1.5
 """Decoders of lossy formats go a little beyond full scale; more was written so."""
 MAX_OBSOLETE = 10 * MODEL_SAMPLE_RATE
 """Samples that may stay in memory although nobody will ask for them: dropping them costs a copy."""
-
-
-class Cut(NamedTuple):
-    """A segment with its audio. Times: samples at 16 kHz in the source; `pcm_T` includes the context; `speech`: samples
-    with voice activity, where it was asked for; `forms`: the same sound as wave_TK in each form that a model wants;
-    `vad_mask`: a byte for every 512 samples of `pcm_T`, where it was asked for."""
-
-    channel: int | None
-    start: int
-    stop: int
-    left: int
-    right: int
-    speech: int | None
-    pcm_T: NDArray[np.int16]
-    forms: tuple[NDArray[np.float32], ...] = ()
-    vad_mask: bytes | None = None
 
 
 class Ending(NamedTuple):
@@ -80,6 +65,8 @@ class RecordingSpec:
     track: str = "default"
     is_every_track: bool = False
     channel: int | None = None
+    recording_id: str = ""
+    language: str | None = None
 
 
 @dataclass
@@ -103,7 +90,7 @@ class StageClock:
 
 def cut_recording(
     handle: IO[bytes], spec: RecordingSpec, segments: SegmentSpec, clock: StageClock
-) -> Iterator[Cut | Ending]:
+) -> Iterator[Segment | Ending]:
     """Segments of one recording in time order per channel, then its ending.
 
     Args:
@@ -132,23 +119,31 @@ def cut_recording(
         source = _Source(audio, limit, spec, mixing, channels, [stream for each in streams for stream in each])
         picked, num_picked = clock.timed("decode", source.blocks()), len(channels)
         origin = samples_from_seconds(start_s)
-        tracks = [_Track(channel, segments, origin, each) for channel, each in zip(channels, streams, strict=True)]
+        tracks = [
+            _Track(_empty(spec, channel, origin), segments, each)
+            for channel, each in zip(channels, streams, strict=True)
+        ]
         envelope, checksum = Envelope(), 0
         for block in clock.timed("resample", resample(picked, audio.sample_rate, num_picked)):
             pcm_TK = to_int16(block)
             before = time.perf_counter()
-            cuts = [cut for index, track in enumerate(tracks) for cut in track.push(pcm_TK[:, index])]
+            ready = [each for index, track in enumerate(tracks) for each in track.push(pcm_TK[:, index])]
             clock.seconds["segment"] += time.perf_counter() - before
             envelope.push(pcm_TK)
             checksum = zlib.crc32(np.ascontiguousarray(pcm_TK).data, checksum)
-            yield from cuts
+            yield from ready
         source.check()
         before = time.perf_counter()
-        cuts = [cut for track in tracks for cut in track.finish()]
+        ready = [each for track in tracks for each in track.finish()]
         clock.seconds["segment"] += time.perf_counter() - before
-        yield from cuts
+        yield from ready
         speech = _union_length([span for track in tracks for span in track.spans])
         yield source.ending(origin, speech, envelope)._replace(checksum=checksum)
+
+
+def _empty(spec: RecordingSpec, channel: int | None, origin: int) -> Segment:
+    """A segment without samples, at the start of the recording."""
+    return Segment(np.zeros(0, np.int16), 0, 0, (spec.recording_id, channel), origin, spec.language)
 
 
 def _channels(spec: RecordingSpec, count: int) -> list[int | None]:
@@ -274,25 +269,26 @@ class _Source:
 
 
 class _Track:
-    """One channel: its segmenter, and the samples that may still be asked for."""
+    """One channel: its segmenter, and the samples that may still be asked for. `empty`: a segment without samples, at the
+    start of the recording."""
 
-    def __init__(self, channel: int | None, spec: SegmentSpec, origin: int, streams: Sequence[FormStream] = ()) -> None:
-        self._channel, self._spec, self._origin, self._streams = channel, spec, origin, streams
+    def __init__(self, empty: Segment, spec: SegmentSpec, streams: Sequence[FormStream] = ()) -> None:
+        self._empty, self._spec, self._streams = empty, spec, streams
         self._cutter: Segmenter = segmenter(spec)
         self._kept = SampleBuffer()
         self._settled: list[Span] = []  # waiting for their right context
         self.spans: list[Span] = []
 
-    def push(self, pcm_T: NDArray[np.int16]) -> list[Cut]:
+    def push(self, pcm_T: NDArray[np.int16]) -> list[Segment]:
         self._kept.push(pcm_T)
         self._settled += self._cutter.push(pcm_T)
-        cuts = []
+        ready = []
         while self._settled and self._is_here(self._settled[0].stop + self._settled[0].right):
-            cuts.append(self._cut(self._settled.pop(0)))
+            ready.append(self._cut(self._settled.pop(0)))
         self._drop_before(min([self._cutter.keep_from, *(span.start - span.left for span in self._settled)]))
-        return cuts
+        return ready
 
-    def finish(self) -> list[Cut]:
+    def finish(self) -> list[Segment]:
         self._settled += self._cutter.finish()
         end = self._kept.num_samples
         return [self._cut(span._replace(right=min(span.right, end - span.stop)), end) for span in self._settled]
@@ -300,7 +296,7 @@ class _Track:
     def _is_here(self, sample: int) -> bool:
         return sample <= self._kept.num_samples and all(stream.reaches(sample) for stream in self._streams)
 
-    def _cut(self, span: Span, end: int | None = None) -> Cut:
+    def _cut(self, span: Span, end: int | None = None) -> Segment:
         """A segment; `end`: of the recording, where it is known."""
         self.spans.append(Span(span.start, span.stop))
         first, last = span.start - span.left, span.stop + span.right
@@ -308,10 +304,15 @@ class _Track:
         speech = None
         if self._spec.measures_speech:
             speech = speech_samples(pcm[span.left : len(pcm) - span.right], self._spec.threshold)
-        start, stop = self._origin + span.start, self._origin + span.stop
-        forms = tuple(stream.take(first, None if last == end else last) for stream in self._streams)
-        vad_mask = voiced_frames(pcm, self._spec.threshold).tobytes() if self._spec.marks_speech else None
-        return Cut(self._channel, start, stop, span.left, span.right, speech, pcm, forms, vad_mask)
+        return self._empty._replace(
+            pcm_T=pcm,
+            left=span.left,
+            right=span.right,
+            start=self._empty.start + span.start,
+            speech=speech,
+            waves=tuple(stream.take(first, None if last == end else last) for stream in self._streams),
+            vad_mask=voiced_frames(pcm, self._spec.threshold).tobytes() if self._spec.marks_speech else None,
+        )
 
     def _drop_before(self, sample: int) -> None:
         self._kept.drop_before(sample, MAX_OBSOLETE)

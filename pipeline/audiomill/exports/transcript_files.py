@@ -14,7 +14,8 @@ from audiomill.errors import InputError
 from audiomill.sources.entry import stem
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.tables.speaker_tables import TURNS, voices_of, with_names
+from audiomill.tables.speaker_tables import TURNS
+from audiomill.tables.voice_tables import voices_of, with_names
 from audiomill.text.speaker_files import ctm, rttm, textgrid
 from audiomill.text.subtitles import Cue, cues_of_text, cues_of_words, srt, vtt
 

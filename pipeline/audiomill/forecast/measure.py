@@ -16,7 +16,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from audiomill.audio.clock import seconds_from_samples
-from audiomill.audio.cutting.segment import whole_spec
+from audiomill.audio.cutting.segmenter import whole_spec
 from audiomill.config.forecast import ForecastConfig
 from audiomill.config.jobs import JobConfig
 from audiomill.config.stages import DecodeConfig
@@ -199,7 +199,7 @@ def _alone(
     log("loading the model")
     loaded = load_tasks(spec.tasks, config.plan.storage_options)
     piece, stage_s, opening_s = _decoded(entries, spec)
-    has_audio = bool(piece.column("cuts")[0].as_py())
+    has_audio = bool(piece.column("segments")[0].as_py())
     points = curve(piece, loaded, spec, budget, log) if has_audio else [Point(1.0, 0.0)]
     tried = search_batch_size(piece, loaded, spec, budget, log) if do_search and has_audio else []
     default = seconds_from_samples(spec.tasks[0].batch_samples)

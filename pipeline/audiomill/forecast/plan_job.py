@@ -29,8 +29,7 @@ from audiomill.runs.resolve_checkpoints import resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table
 from audiomill.storage.fs import Place
-from audiomill.storage.urls import absolute
-from audiomill.watch.journal import without_credentials
+from audiomill.storage.urls import absolute, without_credentials
 
 SHARE, LEAST_S, MOST_S = 0.001, 300.0, 3600.0
 """Of the sample, when nothing is said."""

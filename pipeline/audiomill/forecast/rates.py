@@ -53,21 +53,29 @@ class BatchSize(NamedTuple):
 def repeated(piece: pa.Table, copies: int) -> pa.Table:
     """A piece several times over, each copy of recordings of its own."""
     (row,) = piece.to_pylist()
-    cuts = [
-        {**cut, "recording_id": f"{cut['recording_id']}{number}"} for number in range(copies) for cut in row["cuts"]
+    segments = [
+        {**each, "recording_id": f"{each['recording_id']}{number}"}
+        for number in range(copies)
+        for each in row["segments"]
     ]
-    sounds = {"pcm": row["pcm"] * copies, "forms": [form * copies for form in row["forms"]]}
-    return pa.Table.from_pylist([{**row, "cuts": cuts, **sounds}], schema=schema.PIECE)
+    sounds = {"pcm": row["pcm"] * copies, "waves": [wave * copies for wave in row["waves"]]}
+    return pa.Table.from_pylist([{**row, "segments": segments, **sounds}], schema=schema.PIECE)
 
 
 def shortened(piece: pa.Table, share: float) -> pa.Table:
-    """Every so many-th cut of a piece, about `share` of them."""
+    """Every so many-th segment of a piece, about `share` of them."""
     (row,) = piece.to_pylist()
     step = max(1, round(1 / share))
-    lengths = [cut["left"] + cut["stop"] - cut["start"] + cut["right"] for cut in row["cuts"]]
-    sounds = {"pcm": _every(row["pcm"], lengths, step)}
-    forms = [_every(form, [cut["forms"][n] for cut in row["cuts"]], step) for n, form in enumerate(row["forms"])]
-    return pa.Table.from_pylist([{**row, "cuts": row["cuts"][::step], **sounds, "forms": forms}], schema=schema.PIECE)
+    segments = row["segments"]
+    chosen = {
+        "segments": segments[::step],
+        "pcm": _every(row["pcm"], [each["num_samples"] for each in segments], step),
+        "waves": [
+            _every(wave, [each["wave_samples"][number] for each in segments], step)
+            for number, wave in enumerate(row["waves"])
+        ],
+    }
+    return pa.Table.from_pylist([{**row, **chosen}], schema=schema.PIECE)
 
 
 def _every(sound: bytes, lengths: Sequence[int], step: int) -> bytes:

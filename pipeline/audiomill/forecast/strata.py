@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from audiomill.sources.entry import suffix
-from audiomill.watch.journal import without_credentials
+from audiomill.storage.urls import without_credentials
 
 MIN_SPAN_S, MAX_SPAN_S = 30.0, 300.0
 """Of longer recordings a stretch is taken."""

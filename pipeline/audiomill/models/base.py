@@ -1,4 +1,4 @@
-"""The protocol between models and stages: utterances, predictions, hypotheses and the n-best list.
+"""The protocol between models and stages: segments, predictions, hypotheses and the n-best list.
 
 B batch, T samples, F frames, D width, K codebooks.
 """
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 
 MIXED = -1
@@ -20,32 +21,11 @@ CONV = -100
 """Stands for the normalised output of the convolutions where a layer's number is expected."""
 
 
-class Utterance(NamedTuple):
-    """What a model is given of one segment.
-
-    `pcm_T`: int16 at 16 kHz, `left` and `right` samples of it context; `track`: recording and channel,
-    `start`: first sample after the left context, on the recording's clock; `language`: code or None; `speech`: samples
-    with voice activity inside, None where it was not measured; `vad_mask`: a byte for every 512 samples of `pcm_T`, 1 where there
-    is voice activity, None where nobody asked; `wave_TK`: the same sound as float32 in the model's own form
-    (see `audiomill.audio.forms`), for models that have one.
-    """
-
-    pcm_T: NDArray[np.int16]
-    left: int
-    right: int
-    track: tuple[str, int | None]
-    start: int
-    language: str | None
-    speech: int | None = None
-    wave_TK: NDArray[np.float32] | None = None
-    vad_mask: bytes | None = None
-
-
-def stack_rows(batch: Sequence[Utterance], num_samples: int) -> NDArray[np.int16]:
+def stack_rows(batch: Sequence[Segment], num_samples: int) -> NDArray[np.int16]:
     """pcm_BT of a batch, zeros behind each row up to `num_samples`."""
     pcm_BT = np.zeros((len(batch), num_samples), np.int16)
-    for row, utterance in enumerate(batch):
-        pcm_BT[row, : len(utterance.pcm_T)] = utterance.pcm_T
+    for row, segment in enumerate(batch):
+        pcm_BT[row, : len(segment.pcm_T)] = segment.pcm_T
     return pcm_BT
 
 
@@ -194,7 +174,7 @@ class Readout(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Everything a model gave for one utterance. `text` is None where no transcript was wanted."""
+    """Everything a model gave for one segment. `text` is None where no transcript was wanted."""
 
     text: Any = None
     readout: Readout = Readout()
@@ -227,7 +207,7 @@ class Prediction(NamedTuple):
 
 
 class Parity(NamedTuple):
-    """Of a model here with transformers' own, on one utterance: relative distances (L2) of what the model is given and of
+    """Of a model here with transformers' own, on one segment: relative distances (L2) of what the model is given and of
     what comes out. `note`: what was not compared, and why."""
 
     inputs: float = 0.0
@@ -235,92 +215,57 @@ class Parity(NamedTuple):
     note: str = ""
 
 
-class FallbackPolicy(Protocol):
-    """How a model tries again what does not pass its own checks. Rungs count from 1."""
-
-    @property
-    def num_levels(self) -> int: ...
-
-    def find_failed(
-        self, utterances: Sequence[Utterance], answers: Sequence[Prediction], fallback_level: int
-    ) -> list[int]:
-        """Indices of the predictions to decode again at this level."""
-
-    def smooth_language_id(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Utterance]:
-        """The utterances with the language that their recording agrees on, where it was detected; see `is_retold`."""
-
-    def needs_redecoding(self, utterance: Utterance, answer: Prediction) -> bool:
-        """Whether an utterance must be heard again, because it was taken for another language."""
-
-    def padded_length(self, num_samples: int, fallback_level: int) -> int: ...
-
-    def forward(self, batch: Sequence[Utterance], fallback_level: int) -> list[Prediction]: ...
-
-    def choose_better(
-        self, utterances: Sequence[Utterance], before: Sequence[Prediction], after: Sequence[Prediction]
-    ) -> list[Prediction]:
-        """The better of two answers to each utterance."""
-
-    def replace_text(self, before: Prediction, after: Prediction) -> Prediction:
-        """The second answer, with what only the first one knows."""
-
-    def find_deletions(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Any]:
-        """Parts of utterances whose answers leave speech out, each with its `utterance` and the `row` of the answer."""
-
-    def fill_deletions(
-        self, parts: Sequence[Any], predictions: Sequence[Prediction], answers: Sequence[Prediction]
-    ) -> list[Prediction]:
-        """The answers, or what was found in such parts instead, where that says more."""
-
-    def finalize(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Any]:
-        """Final texts, once no fallback level is left."""
-
-
 class Aligner(Protocol):
     """How a model tells when words were said that it did not write itself."""
 
     def edges(
-        self, utterances: Sequence[Utterance], texts: Sequence[Any], words: Sequence[Sequence[str]]
+        self, segments: Sequence[Segment], texts: Sequence[Any], words: Sequence[Sequence[str]]
     ) -> list[list[tuple[int, int]] | None]:
         """Samples between which each word was said, counted from the segment's start; None where that cannot be told."""
         ...
 
 
 OnProgress = Callable[[int, int], None]
-"""Told how many more utterances, and samples of them, have an answer."""
+"""Takes how many more segments, and samples of them, have a prediction."""
+
+
+def no_progress(num_segments: int, num_samples: int) -> None:
+    """Where nobody asks how far it is."""
 
 
 class SpeechModel(Protocol):
     """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece.
 
-    `fallback`: None for models that answer once;
-    `aligner`: None for models that tell no times of others' words. `pads_rows_alone`: rows of a batch keep their own padded
-    lengths; `on_progress`: told as utterances are answered, None where nobody asks; `reports_progress`: the model tells it itself,
-    row by row.
+    `fallback`: a `audiomill.models.seq2seq.temperature_fallback.FallbackPolicy`, None for models that decode once; `aligner`: None for models that give no times to others' words;
+    `pads_rows_alone`: rows of a batch keep their own padded lengths.
     """
 
-    on_progress: OnProgress | None = None
-    reports_progress: bool = False
-    fallback: FallbackPolicy | None = None
+    fallback: object | None = None
     aligner: Aligner | None = None
     pads_rows_alone: bool = False
 
     def padded_length(self, num_samples: int) -> int:
-        """Samples that an utterance of this length occupies in a batch."""
+        """Samples that a segment of this length occupies in a batch; by default rows are padded to the longest."""
+        return num_samples
+
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
+        """One prediction per segment, in order."""
         ...
 
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
-        """One answer per utterance, in order."""
-        ...
+    def forward_with_progress(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[Prediction]:
+        """The same; models that finish row by row report each."""
+        predictions = self.forward(batch)
+        on_progress(len(batch), sum(len(segment.pcm_T) for segment in batch))
+        return predictions
 
     def spare_memory(self) -> None:
         """Use half as much from now on, where something is kept between batches: one did not fit."""
         return
 
-    def parity(self, utterance: Utterance) -> Parity:
-        """What transformers' own processor and model make of an utterance alone, beside what this makes of it."""
+    def parity(self, segment: Segment) -> Parity:
+        """Distances from transformers' own processor and model, for a segment alone."""
         ...
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Any]) -> list[Transcript]:
-        """One transcript per utterance, in order; asked for only where transcripts are wanted."""
+    def transcripts(self, segments: Sequence[Segment], texts: Sequence[Any]) -> list[Transcript]:
+        """One transcript per segment, in order; asked for only where transcripts are wanted."""
         raise AssertionError("asked for texts of a model that writes none")

@@ -28,10 +28,10 @@ from audiomill.report.gather import (
 from audiomill.report.original_and_copy import copies_section
 from audiomill.report.page import body, report_document
 from audiomill.report.recording_details import Index, display_name, index_row, part_file, script, side_segment
+from audiomill.report.remarks import remarks
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import read_table
-from audiomill.tables.remarks import remarks
 from audiomill.watch.journal import redacted
 from audiomill.watch.progress import counted, duration_text, size_text
 

@@ -12,7 +12,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.audio.cutting.segment import whole_spec
+from audiomill.audio.cutting.segmenter import whole_spec
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import RecordingRejected
 from audiomill.stages.sandbox import Decoder, waveform_of

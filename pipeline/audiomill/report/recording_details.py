@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from audiomill.storage.fs import Place
-from audiomill.storage.urls import protocol
-from audiomill.watch.journal import without_credentials
+from audiomill.storage.urls import protocol, without_credentials
 
 _Row = dict[str, Any]
 SIDE_FILE_ROWS = 2_000

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import Form
-from audiomill.audio.cutting.segment import whole_spec
-from audiomill.audio.recording import Cut
+from audiomill.audio.cutting.segment import Segment
+from audiomill.audio.cutting.segmenter import whole_spec
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import RecordingRejected
 from audiomill.stages.sandbox import Decoder
@@ -51,8 +51,9 @@ class Originals:
         """
         planned = self._planned[segment["recording_id"]]
         span = {"span_start_s": segment["start_s"], "span_duration_s": segment["stop_s"] - segment["start_s"]}
-        cuts = [event for event in self._decoder.read({**planned, **span, "sidecars": None}) if isinstance(event, Cut)]
-        mine = [cut.forms[0] for cut in cuts if cut.channel == segment["channel"]]
+        events = list(self._decoder.read({**planned, **span, "sidecars": None}))
+        segments = [event for event in events if isinstance(event, Segment)]
+        mine = [each.wave_TK for each in segments if each.channel == segment["channel"]]
         if not mine:
             raise RecordingRejected("read", "no_samples", "the recording has no audio there any more")
         return np.concatenate(mine)

@@ -13,10 +13,11 @@ import soxr
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.recording import to_int16
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import RequestedOutputs, Utterance
+from audiomill.models.base import RequestedOutputs
 from audiomill.models.checkpoint import check_options, find_checkpoint, shape_of
 from audiomill.models.load import load_model
 from audiomill.models.task import TaskSpec
@@ -83,7 +84,7 @@ class Recogniser:
         pcm = to_int16(soxr.resample(wave_T, rate, MODEL_SAMPLE_RATE, quality="HQ"))
         size = len(pcm) if self._window_s is None else int(self._window_s * MODEL_SAMPLE_RATE)
         windows = [pcm[first : first + size] for first in range(0, max(1, len(pcm)), max(1, size))]
-        given = [Utterance(window, 0, 0, ("copy", None), 0, language) for window in windows]
+        given = [Segment(window, 0, 0, ("copy", None), 0, language) for window in windows]
         answers = [answer for each in given for answer in self._model.forward([each])]
         texts = self._model.transcripts(given, [answer.text for answer in answers])
         return " ".join(text.text for text in texts if text.text)

@@ -1,25 +1,21 @@
-"""What `--speakers` adds to a run: a task for the diarizer, and how speakers are told from what it heard."""
+"""What `--speakers` adds to a run: a task for the diarizer."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from audiomill.audio.cutting.segment import SegmentSpec
+from audiomill.audio.cutting.segmenter import SegmentSpec
 from audiomill.config.jobs import JobConfig, ModelTask
-from audiomill.config.speakers import AUTO, CHANNEL, NONE
+from audiomill.config.speakers import AUTO, CHANNEL
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint
 from audiomill.models.family import TAGS, TURNS, VOICES
 from audiomill.models.locate import installed_path
 from audiomill.models.task import TaskSpec
-from audiomill.speakers.clustering import Rule
-from audiomill.tables.speaker_tables import SpeakersWant
-from audiomill.watch.journal import without_credentials
 
 
 def diarizer_task(config: JobConfig) -> Iterator[ModelTask]:
@@ -95,30 +91,9 @@ def check_listener(task: ModelTask, checkpoint: Checkpoint) -> None:
             raise UsageError(f"{task.model.model}: gives {gives} and nothing else: name it with {option}")
 
 
-def voice_name(model: str) -> str:
-    """What every worker can find it by."""
-    return str(Path(model).absolute()) if Path(model).exists() else model
-
-
 def voice_print(model: str, options: dict[str, Any]) -> str:
     """Fingerprint of the model of voices."""
     return checkpoint_fingerprint(find_checkpoint(ModelConfig(model=model), options))
-
-
-def speakers_want(config: JobConfig) -> SpeakersWant | None:
-    """How speakers are told; None: nobody asked."""
-    wanted = config.speakers
-    if wanted.speakers == NONE:
-        return None
-    by_channel = wanted.speakers == CHANNEL
-    return SpeakersWant(
-        by_channel=by_channel,
-        rule=Rule(distance=wanted.clustering_threshold),
-        num_speakers=wanted.num_speakers,
-        max_speakers=wanted.max_speakers,
-        model=None if by_channel else without_credentials(voice_name(wanted.speaker_model)),
-        keeps_voices=wanted.save_speaker_embeddings,
-    )
 
 
 def with_splits(spec: TaskSpec, segments: SegmentSpec) -> TaskSpec:

@@ -19,6 +19,7 @@ from audiomill.config.fields import build, defaults_of, typed
 from audiomill.config.jobs import BY_NAME, JobConfig
 from audiomill.config.run import is_mine
 from audiomill.errors import RunError, UsageError
+from audiomill.models.batch import Difference
 from audiomill.runs.engine import check_places, engine_line, open_engine, with_engine
 from audiomill.runs.planning import listing_of, plan_of, with_access, with_part_seconds
 from audiomill.runs.poison_isolation import isolate, retry_rejected
@@ -27,9 +28,9 @@ from audiomill.runs.resolve_checkpoints import resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
-from audiomill.stages.answers.parity_check import Difference, choose_segments, differs_from_transformers, verdict
 from audiomill.stages.failures import forget_failures, hung_on
 from audiomill.stages.spec import RunSpec
+from audiomill.stages.steps.verify import choose_segments, differs_from_transformers, verdict
 from audiomill.stages.write import declare_complete, write_result
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place, remove_stale_temporaries
@@ -37,7 +38,7 @@ from audiomill.storage.ledger import split_by_part
 from audiomill.storage.part_files import part_name
 from audiomill.storage.urls import absolute
 from audiomill.tables.outputs import table_names
-from audiomill.tables.speaker_tables import drop_voices
+from audiomill.tables.voice_tables import drop_voices
 from audiomill.watch.follow import inside
 from audiomill.watch.journal import tell, tell_part
 from audiomill.watch.meter import Meter

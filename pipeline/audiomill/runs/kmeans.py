@@ -17,7 +17,7 @@ from audiomill.config.jobs import JobConfig, KmeansJobConfig
 from audiomill.config.representations import KmeansConfig
 from audiomill.errors import RunError, UsageError
 from audiomill.models.checkpoint import checkpoint_fingerprint
-from audiomill.models.requested_outputs import layer_numbers
+from audiomill.models.vectors.requested_outputs import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
 from audiomill.runs.planning import listing_of
 from audiomill.runs.resolve_checkpoints import ResolvedTask, resolve_tasks
@@ -29,8 +29,7 @@ from audiomill.stages.sample import Reservoir, sample_of
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
-from audiomill.storage.urls import absolute
-from audiomill.watch.journal import without_credentials
+from audiomill.storage.urls import absolute, without_credentials
 from audiomill.watch.progress import RunProgress
 
 SURPLUS = 1.3

@@ -179,5 +179,6 @@ class _Team:
 
 def _audio_s(piece: pa.Table) -> float:
     """Of all segments; a piece may have thousands."""
-    cuts = piece.column("cuts").combine_chunks().flatten()
-    return seconds_from_samples(pc.sum(pc.subtract(cuts.field("stop"), cuts.field("start"))).as_py() or 0)
+    segments = piece.column("segments").combine_chunks().flatten()
+    context = pc.add(segments.field("left"), segments.field("right"))
+    return seconds_from_samples(pc.sum(pc.subtract(segments.field("num_samples"), context)).as_py() or 0)

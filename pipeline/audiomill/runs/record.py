@@ -10,11 +10,11 @@ from typing import Any
 
 import audiomill
 from audiomill.config.jobs import JobConfig
+from audiomill.models.batch import Difference
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.ctc.vocabulary import vocabulary_of
-from audiomill.stages.answers.parity_check import Difference
 from audiomill.storage.fs import Place
-from audiomill.watch.journal import without_credentials
+from audiomill.storage.urls import without_credentials
 
 RECORDED_PACKAGES = (
     "torch", "transformers", "ray", "pyarrow", "numpy", "soundfile", "av", "soxr", "silero-vad", "onnxruntime", "fsspec",

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from audiomill import schema
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, samples_from_seconds
-from audiomill.audio.cutting.segment import FRAME_GRID, SegmentSpec, spec_from_seconds
+from audiomill.audio.cutting.segmenter import FRAME_GRID, SegmentSpec, spec_from_seconds
 from audiomill.audio.cutting.stream_chunks import STREAM, in_steps
 from audiomill.config.defaults import MOST_PART_S, WINDOW_S
 from audiomill.config.fields import digest, result_fields
@@ -24,8 +25,6 @@ from audiomill.models.family import ALIGNMENT
 from audiomill.models.preprocessing_files import file_hashes
 from audiomill.models.task import TaskSpec
 from audiomill.runs.diarization_setup import (
-    speakers_want,
-    voice_name,
     voice_print,
     with_splits,
 )
@@ -39,12 +38,11 @@ from audiomill.runs.second_pass_model import (
 )
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place
-from audiomill.storage.urls import absolute
+from audiomill.storage.urls import absolute, without_credentials
 from audiomill.tables.assemble import Tables
-from audiomill.tables.output import ModelRequest
+from audiomill.tables.output import ModelRequest, OutputRun
 from audiomill.tables.outputs import OUTPUTS
-from audiomill.tables.quality_table import QUALITY
-from audiomill.watch.journal import without_credentials
+from audiomill.tables.speaker_tables import full_name
 
 WHOLE_RECORDING_FACTOR = 4
 """`--segment none`: models without a fixed window take recordings up to this many segments long whole."""
@@ -186,7 +184,7 @@ def _task_spec(
         text = dataclasses.replace(
             text, second_pass_model=task.second.name if is_last_rung else None, second_pass_threshold=None
         )
-    turns = None if config.speaker_model is None else DiarizationRequest(voices=voice_name(config.speaker_model))
+    turns = None if config.speaker_model is None else DiarizationRequest(voices=full_name(config.speaker_model))
     requested = RequestedOutputs(transcripts=text, aligns=aligns, turns=turns, tags=config.num_tags, **results)
     spec = TaskSpec(
         label=without_credentials(model.model),
@@ -340,9 +338,11 @@ def _part_seconds(wanted: float, bytes_a_second: float) -> float:
 
 
 def _tables(asked: Sequence[ModelRequest], config: JobConfig) -> Tables:
-    requested = [each.spec.requested for each in asked]
-    frames = {output.name: output.schema(asked) for output in OUTPUTS if any(map(output.is_wanted, requested))}
-    if config.quality.quality:
-        frames["quality"] = QUALITY
-    has_text = any(each.transcripts is not None for each in requested)
-    return Tables(has_text, frames, speakers_want(config), config.quality.quality and config.quality.dnsmos)
+    has_text = any(each.spec.requested.transcripts is not None for each in asked)
+    outputs, schemas = dict[str, OutputRun](), dict(schema.TABLES)
+    for output in OUTPUTS:
+        run = output.resolve_run(config, asked)
+        if run is not None:
+            outputs[output.name] = run
+            schemas |= output.part_schemas(run)
+    return Tables(has_text, outputs, schemas)

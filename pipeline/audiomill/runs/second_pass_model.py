@@ -18,7 +18,7 @@ from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoi
 from audiomill.models.family import Family
 from audiomill.models.precision import settled_precision
 from audiomill.models.task import TaskSpec
-from audiomill.watch.journal import without_credentials
+from audiomill.storage.urls import without_credentials
 
 PRECISION, SECOND_PRECISION = "precision", "second-precision"
 """What a run settles and keeps, by its name in run.json."""

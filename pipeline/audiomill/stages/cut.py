@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from audiomill import schema
-from audiomill.audio.recording import Cut
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import RecordingRejected
 from audiomill.stages.read import Finished
 
@@ -23,7 +23,7 @@ from audiomill.stages.read import Finished
 class RecordingReader(Protocol):
     """Reads one plan row; raises Rejected. See `audiomill.stages.read.read_recording`."""
 
-    def read(self, row: dict[str, Any]) -> Iterator[Cut | Finished]: ...
+    def read(self, row: dict[str, Any]) -> Iterator[Segment | Finished]: ...
 
 
 def cut_part(
@@ -44,8 +44,8 @@ def cut_part(
     for row in rows:
         try:
             for event in reader.read(row):
-                if isinstance(event, Cut):
-                    yield from piece.add_cut(row, event)
+                if isinstance(event, Segment):
+                    yield from piece.add(event)
                 else:
                     yield from piece.finish_recording(row, event)
         except RecordingRejected as rejected:
@@ -54,38 +54,36 @@ def cut_part(
 
 
 class _PieceBuilder:
-    """Collects cuts and endings into `schema.PIECE` rows of bounded size."""
+    """Collects segments and endings into `schema.PIECE` rows of bounded size."""
 
     def __init__(self, part: int, piece_samples: int) -> None:
         self._part, self._limit, self._number = part, piece_samples, 0
         self._clear()
 
     def _clear(self) -> None:
-        self._cuts: list[dict[str, Any]] = []
-        self._pcm: list[NDArray[np.int16]] = []
-        self._forms: list[tuple[NDArray[np.float32], ...]] = []
+        self._segments: list[Segment] = []
         self._num_samples = 0
-        self._latest: dict[tuple[str, int | None], Cut] = {}
-        self._seam: list[tuple[dict[str, Any], Cut, Cut | None]] = []
+        self._latest: dict[tuple[str, int | None], Segment] = {}
+        self._seam: list[tuple[Segment, Segment | None]] = []
         self._endings: list[dict[str, Any]] = []
         self._rejections: list[dict[str, Any]] = []
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
-    def add_cut(self, row: dict[str, Any], cut: Cut) -> Iterator[pa.Table]:
+    def add(self, segment: Segment) -> Iterator[pa.Table]:
         """Takes a segment; yields the piece before it if that is full.
 
-        Windows that share context are repeated as halos on both sides of the seam between two pieces, so
+        Windows that share context are repeated as overlap copies on both sides of the seam between two pieces, so
         that a word across the seam is whole for the side that owns it. All channels cross it together.
         """
-        if not self._cuts or self._num_samples < self._limit:
-            self._append(row, cut, is_overlap_copy=False)
+        if not self._segments or self._num_samples < self._limit:
+            self._append(segment)
             return
-        before = self._latest.pop((row["id"], cut.channel), None) if cut.left else None
-        self._seam.append((row, cut, before))
+        before = self._latest.pop(segment.track, None) if segment.left else None
+        self._seam.append((segment, before))
         if before is not None:
-            self._append(row, cut, is_overlap_copy=True)
-            self._latest.pop((row["id"], cut.channel))
-        if cut.left and any(recording_id == row["id"] for recording_id, _ in self._latest):
+            self._append(segment._replace(is_overlap_copy=True))
+            self._latest.pop(segment.track)
+        if segment.left and any(recording_id == segment.recording_id for recording_id, _ in self._latest):
             return  # the other channels' windows at this seam are still to come
         yield from self._cross_seam()
 
@@ -93,27 +91,15 @@ class _PieceBuilder:
         """Closes the piece and starts the next one with the windows behind the seam."""
         seam, self._seam = self._seam, []
         yield self.close(last=False)
-        for each_row, each, is_overlap_copy in seam:
-            if is_overlap_copy is not None:
-                self._append(each_row, is_overlap_copy, is_overlap_copy=True)
-            self._append(each_row, each, is_overlap_copy=False)
+        for segment, before in seam:
+            if before is not None:
+                self._append(before._replace(is_overlap_copy=True))
+            self._append(segment)
 
-    def _append(self, row: dict[str, Any], cut: Cut, is_overlap_copy: bool) -> None:
-        fields: dict[str, Any] = {
-            "channel": cut.channel,
-            "start": cut.start,
-            "stop": cut.stop,
-            "left": cut.left,
-            "right": cut.right,
-        }
-        fields |= {"speech": cut.speech, "forms": [len(form) for form in cut.forms], "vad_mask": cut.vad_mask}
-        self._cuts.append(
-            {"recording_id": row["id"], **fields, "is_overlap_copy": is_overlap_copy, "language": row["language"]}
-        )
-        self._pcm.append(cut.pcm_T)
-        self._forms.append(cut.forms)
-        self._num_samples += len(cut.pcm_T)
-        self._latest[(row["id"], cut.channel)] = cut
+    def _append(self, segment: Segment) -> None:
+        self._segments.append(segment)
+        self._num_samples += len(segment.pcm_T)
+        self._latest[segment.track] = segment
 
     def finish_recording(self, row: dict[str, Any], finished: Finished) -> Iterator[pa.Table]:
         """Takes the account of a recording; a seam that not every channel will reach any more is crossed now."""
@@ -127,9 +113,7 @@ class _PieceBuilder:
 
     def reject(self, row: dict[str, Any], rejected: RecordingRejected) -> None:
         self._seam = []
-        keep = [index for index, cut in enumerate(self._cuts) if cut["recording_id"] != row["id"]]
-        self._cuts, self._pcm = [self._cuts[i] for i in keep], [self._pcm[i] for i in keep]
-        self._forms = [self._forms[i] for i in keep]
+        self._segments = [segment for segment in self._segments if segment.recording_id != row["id"]]
         named = {name: row[name] for name in ("id", "source", "member")}
         self._rejections.append(
             {**named, "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}
@@ -141,9 +125,9 @@ class _PieceBuilder:
             "part": [self._part],
             "piece": [self._number],
             "last": [last],
-            "pcm": _end_to_end([self._pcm]),
-            "forms": _listed(_end_to_end(list(zip(*self._forms, strict=True)))),
-            "cuts": [self._cuts],
+            "pcm": _end_to_end([[segment.pcm_T for segment in self._segments]]),
+            "waves": _listed(_end_to_end(list(zip(*(segment.waves for segment in self._segments), strict=True)))),
+            "segments": [[_plain_fields(segment) for segment in self._segments]],
             "endings": [self._endings],
             "rejections": [self._rejections],
             "planned": [list(planned)],
@@ -152,6 +136,41 @@ class _PieceBuilder:
         self._number += 1
         self._clear()
         return pa.table(values, schema=schema.PIECE)
+
+
+def _plain_fields(segment: Segment) -> dict[str, Any]:
+    """A value of `schema.PIECE_SEGMENT`."""
+    names = ("recording_id", "channel", "start", "left", "right", "is_overlap_copy", "language", "speech", "vad_mask")
+    counts = {"num_samples": len(segment.pcm_T), "wave_samples": [len(wave_TK) for wave_TK in segment.waves]}
+    return {name: getattr(segment, name) for name in names} | counts
+
+
+def segments_of(piece: pa.Table, wave_channels: Sequence[int]) -> list[Segment]:
+    """The segments of a piece, with zero-copy views of its samples.
+
+    Args:
+        piece: one row of `schema.PIECE`.
+        wave_channels: of each form of the run, in the order of `Segment.waves`.
+    """
+    pcm_T = _view(piece.column("pcm").combine_chunks(), 0, np.int16)
+    streams = piece.column("waves").combine_chunks().flatten()
+    waves = [_view(streams, n, np.float32).reshape(-1, count) for n, count in enumerate(wave_channels[: len(streams)])]
+    segments, at, wave_at = [], 0, [0] * len(waves)
+    for fields in piece.column("segments").to_pylist()[0]:
+        track, counts = (fields.pop("recording_id"), fields.pop("channel")), fields.pop("wave_samples")
+        stop, wave_stop = at + fields.pop("num_samples"), [a + n for a, n in zip(wave_at, counts, strict=True)]
+        mine = tuple(wave_TK[a:b] for wave_TK, a, b in zip(waves, wave_at, wave_stop, strict=True))
+        segments.append(Segment(pcm_T[at:stop], track=track, waves=mine, **fields))
+        at, wave_at = stop, wave_stop
+    assert at == len(pcm_T), "segments cover the piece"
+    return segments
+
+
+def _view(column: Any, number: int, kind: type[Any]) -> NDArray[Any]:
+    """The bytes of a value of a binary column as numbers, without a copy."""
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    buffer = array[number].as_buffer()
+    return np.frombuffer(buffer, kind) if buffer is not None and buffer.size else np.zeros(0, kind)
 
 
 def _end_to_end(streams: Sequence[Sequence[NDArray[Any]]]) -> pa.Array:

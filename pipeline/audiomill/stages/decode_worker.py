@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from audiomill.audio.cutting.segment import SegmentSpec
+from audiomill.audio.cutting.segment import Segment
+from audiomill.audio.cutting.segmenter import SegmentSpec
 from audiomill.audio.decode import planned_duration_s
 from audiomill.audio.ffmpeg import tracks_of
-from audiomill.audio.recording import Cut, StageClock
+from audiomill.audio.recording import StageClock
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import RecordingRejected
@@ -118,17 +119,16 @@ def _serve(
     _expect_progress_within(0)
 
 
-def _answer(event: Cut | Finished, answers: IO[bytes]) -> None:
-    if isinstance(event, Cut):
-        sounds: list[NDArray[Any]] = [event.pcm_T, *event.forms]
-        shapes, num_bytes = [form.shape for form in event.forms], sum(sound.nbytes for sound in sounds)
+def _answer(event: Segment | Finished, answers: IO[bytes]) -> None:
+    if isinstance(event, Segment):
+        sounds: list[NDArray[Any]] = [event.pcm_T, *event.waves]
         header = {
-            "kind": "cut",
-            "fields": event[:6],
-            "forms": shapes,
-            "num_bytes": num_bytes + len(event.vad_mask or b""),
+            "kind": "segment",
+            "fields": {name: getattr(event, name) for name in ("left", "right", "channel", "start", "speech")},
+            "shapes": [wave_TK.shape for wave_TK in event.waves],
+            "num_voiced": None if event.vad_mask is None else len(event.vad_mask),
+            "num_bytes": sum(sound.nbytes for sound in sounds) + len(event.vad_mask or b""),
         }
-        header["num_voiced"] = None if event.vad_mask is None else len(event.vad_mask)
         _send(answers, header, *sounds, event.vad_mask or b"")
     else:
         fields, envelope = event.ending._asdict(), event.ending.envelope

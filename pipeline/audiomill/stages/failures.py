@@ -40,10 +40,11 @@ class Heartbeat:
     """
 
     def __init__(self, output: Place, piece: pa.Table) -> None:
-        (part, number, cuts) = (piece.column(name)[0].as_py() for name in ("part", "piece", "cuts"))
+        (part, number, segments) = (piece.column(name)[0].as_py() for name in ("part", "piece", "segments"))
         self._place = progress_place(output, part, number)
         self._every_s = LOCAL_EVERY_S if output.is_local else REMOTE_EVERY_S
-        self._segments, self._audio = len(cuts), sum(cut["stop"] - cut["start"] for cut in cuts)
+        self._segments = len(segments)
+        self._audio = sum(each["num_samples"] - each["left"] - each["right"] for each in segments)
         self._segments_done = self._audio_done = 0
         self._written = time.monotonic()
 

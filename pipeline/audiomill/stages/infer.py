@@ -7,29 +7,33 @@ import json
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.fingerprint import sound_fingerprint
 from audiomill.errors import RunError
-from audiomill.models.base import OnProgress, Prediction, Utterance
+from audiomill.models.base import OnProgress, no_progress
+from audiomill.models.batch import Batch, SegmentResult, joined, largest
 from audiomill.models.task import LoadedTask
-from audiomill.stages.answers.batching import Batched
-from audiomill.stages.answers.diarize import Diarized, diarize
-from audiomill.stages.answers.fallback import decode_with_fallback, run_model
-from audiomill.stages.answers.parity_check import Difference, compare, largest, parity_with_transformers
-from audiomill.stages.answers.texts import transcribe_segments
+from audiomill.stages.cut import segments_of
+from audiomill.stages.steps.calibration import calibrate
+from audiomill.stages.steps.diarize import cut_at_speakers
+from audiomill.stages.steps.fallback import fallback
+from audiomill.stages.steps.forward import forward
+from audiomill.stages.steps.second_pass import second_pass
+from audiomill.stages.steps.self_consistency import self_consistency
+from audiomill.stages.steps.transcribe import keep_first_pass, transcribe
+from audiomill.stages.steps.verify import verify
+from audiomill.stages.steps.word_alignment import align
 from audiomill.tables.assemble import Result, Tables, pack
-from audiomill.tables.output import Predictions
 from audiomill.tables.outputs import OUTPUTS
-from audiomill.tables.quality_table import quality_rows
 from audiomill.tables.rows import segment_row
-from audiomill.tables.speaker_tables import OBSERVED_SPEAKERS
+
+InferenceStep = Callable[[Batch], Batch]
 
 
 def infer_piece(
@@ -37,15 +41,16 @@ def infer_piece(
     tasks: Sequence[LoadedTask],
     wanted: Tables,
     verify_segments: int,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = no_progress,
 ) -> pa.Table:
     """Runs the models over one piece.
 
     Args:
-        piece: one row of `schema.PIECE`; tasks: the models and what is wanted of each.
+        piece: one row of `schema.PIECE`.
+        tasks: the models and what is wanted of each.
         wanted: the tables of the run.
-        verify_segments: segments to compute again alone, see `audiomill.stages.answers.parity_check`.
-        on_progress: told how many segments and samples the first model has answered, as it goes.
+        verify_segments: segments to compute again alone, see `audiomill.stages.steps.verify`.
+        on_progress: takes how many segments and samples the first model has answered, as it goes.
 
     Returns:
         One packed row, see `audiomill.tables.assemble`; segments in plan order. A segment that one of the models failed on
@@ -56,106 +61,123 @@ def infer_piece(
     """
     began, before = time.time(), time.perf_counter()
     passed_on = ("part", "piece", "last", "endings", "rejections", "planned")
-    (row,) = piece.select([*passed_on, "cuts", "seconds"]).to_pylist()
-    cuts, utterances = row["cuts"], _utterances(piece, row["cuts"])
-    for task in tasks:
-        task.model.on_progress = None
-    tasks[0].model.on_progress = on_progress
-    by_task = [_in_form(piece, cuts, utterances, tasks, task) for task in tasks]
+    (row,) = piece.select([*passed_on, "seconds"]).to_pylist()
+    steps_for = partial(inference_steps, tasks, row["part"], on_progress)
+    batch = _run_steps(_batch_of(piece, tasks), steps_for, verify_segments)
+    _check_some_work(batch)
+    tables = _tables(batch, wanted, row["part"])
+    result = {
+        **{name: row[name] for name in passed_on},
+        "segments": _segment_rows(batch, row["part"]),
+        "lost": list(_lost_samples(batch).items()),
+        "failures": [(name, describe_error(error)) for name, error in _first_errors(batch).items()],
+        "seconds": list(_seconds(row["seconds"], before, batch).items()),
+        "began": began,
+        "verification": _verification(batch),
+    }
+    return pack(Result(result, tables))
+
+
+def inference_steps(
+    tasks: Sequence[LoadedTask], seed: int, on_progress: OnProgress, verify_segments: int
+) -> list[InferenceStep]:
+    """What happens to the segments of a piece, in order."""
+    steps: list[InferenceStep] = []
+    numbered = list(enumerate(tasks))
+    for number, task in numbered:
+        if task.spec.requested.turns is not None:
+            steps += [partial(forward, number=number, task=task)]
+            steps += [partial(verify, number=number, task=task, count=verify_segments, seed=seed)]
+            steps += [partial(cut_at_speakers, number=number)] if task.spec.requested.turns.splits else []
+    others = [(number, task) for number, task in numbered if task.spec.requested.turns is None]
+    for number, task in others:
+        progress = no_progress if number else on_progress
+        steps.append(partial(forward, number=number, task=task, on_progress=progress))
+    for number, task in others:
+        steps.append(partial(verify, number=number, task=task, count=verify_segments, seed=seed))
+        steps.append(partial(fallback, number=number, task=task))
+    for number, task in others:
+        if task.spec.requested.transcripts is not None:
+            steps += _text_steps(number, task, others)
+    return steps
+
+
+def _text_steps(number: int, task: LoadedTask, others: Sequence[tuple[int, LoadedTask]]) -> list[InferenceStep]:
+    """Of a model that transcribes. What is not the main text is calibrated and no more."""
+    requested = task.spec.requested
+    assert requested.transcripts is not None, "it transcribes"
+    steps: list[InferenceStep] = [partial(transcribe, number=number, task=task)]
+    if requested.is_main:
+        aligners = [(at, each) for at, each in others if each.model.aligner is not None]
+        steps += [partial(align, main=number, number=at, task=each) for at, each in aligners[:1]]
+        if times := requested.transcripts.decoder.consistency_samples:
+            steps.append(partial(self_consistency, number=number, task=task, times=times))
+        steps.append(partial(keep_first_pass, number=number, task=task))
+    steps.append(partial(calibrate, number=number, task=task))
+    return [*steps, partial(second_pass, number=number, task=task)] if requested.is_main else steps
+
+
+def _batch_of(piece: pa.Table, tasks: Sequence[LoadedTask]) -> Batch:
+    specs = tuple(task.spec for task in tasks)
+    forms = sorted({spec.form for spec in specs if spec.form is not None})
+    segments = segments_of(piece, [form.num_channels for form in forms])
+    return Batch(specs, tuple(SegmentResult(segment) for segment in segments))
+
+
+def _run_steps(batch: Batch, steps_for: Callable[[int], list[InferenceStep]], verify_segments: int) -> Batch:
+    """All steps; recording by recording after something failed for all together: what fails again alone is lost. The
+    verification then takes its segments from the first recordings that do not fail."""
     try:
-        results = _infer_segments(cuts, by_task, tasks, wanted, verify_segments, row["part"])
+        return _through(batch, steps_for(verify_segments))
     except RunError:
         raise
     except Exception as error:
-        results = _infer_by_recording(cuts, by_task, tasks, wanted, error, verify_segments, row["part"])
-    _check_some_work(cuts, results)
-    result = {
-        **{name: row[name] for name in passed_on},
-        "segments": results.segments,
-        "lost": list(results.lost.items()),
-        "failures": [(name, describe_error(error)) for name, error in results.errors.items()],
-        "seconds": list(_seconds(row["seconds"], before, results).items()),
-        "began": began,
-        "verification": None if results.difference is None else json.dumps(results.difference._asdict()),
-    }
-    return pack(Result(result, results.frames))
+        names = list(dict.fromkeys(each.segment.recording_id for each in batch.results))
+        if len(names) == 1:
+            return batch.failed(error)
+    results: list[Batch] = []
+    for name in names:
+        results.append(_alone(batch.only(name), steps_for(verify_segments)))
+        verify_segments = max(0, verify_segments - results[-1].num_verified)
+    return joined(results)
 
 
-_QUALITY = "quality"
+def _alone(batch: Batch, steps: Sequence[InferenceStep]) -> Batch:
+    try:
+        return _through(batch, steps)
+    except RunError:
+        raise
+    except Exception as error:
+        return batch.failed(error)
 
 
-@dataclass
-class _Inferred:
-    """What the models made of some segments. `lost`: samples by recording; `errors`: the first one of each; `second_s`:
-    seconds of the second model."""
-
-    segments: list[dict[str, Any]] = field(default_factory=list)
-    frames: dict[str, pa.Table] = field(default_factory=dict)
-    lost: Counter[str] = field(default_factory=Counter)
-    errors: dict[str, Exception] = field(default_factory=dict)
-    batched: list[Batched] = field(default_factory=list)
-    difference: Difference | None = None
-    second_s: float = 0.0
+def _through(batch: Batch, steps: Sequence[InferenceStep]) -> Batch:
+    for step in steps:
+        batch = step(batch)
+    return batch
 
 
-def _infer_segments(
-    cuts: Sequence[dict[str, Any]],
-    utterances: Sequence[Sequence[Utterance]],
-    tasks: Sequence[LoadedTask],
-    wanted: Tables,
-    verify_segments: int,
-    seed: int,
-) -> _Inferred:
-    """What each task makes of its own `utterances`."""
-    everyone, (who, tasks, at) = tasks, _diarize(cuts, utterances, tasks)
-    before, cuts, utterances = cuts, who.cuts, who.utterances
-    batched = [run_model(u, task.model, task.spec.batch_samples) for u, task in zip(utterances, tasks, strict=True)]
-    good = [i for i in range(len(cuts)) if all(each.answers[i] is not None for each in batched)]
-    answers = [[answer for i in good if (answer := each.answers[i]) is not None] for each in batched]
-    good_utterances = [[of_task[i] for i in good] for of_task in utterances]
-    tasks[0].model.on_progress = None  # what follows is heard again
-    compared: list[tuple[Sequence[Utterance], Sequence[Prediction]]]
-    compared = list(zip(good_utterances, answers, strict=True))
-    if at is not None:
-        compared.insert(at, who.diarizer_pairs)
-    difference = _verify(everyone, compared, verify_segments, seed)
-    first, answers = answers, list(map(decode_with_fallback, tasks, good_utterances, answers))
-    texts = transcribe_segments(tasks, good_utterances[0], first, answers)
-    transcripts = texts.main(tasks)
-    core_numbers = [number for number, i in enumerate(good) if not cuts[i]["is_overlap_copy"]]
-    given = Predictions(
-        [cuts[good[number]] for number in core_numbers],
-        [task.spec for task in tasks],
-        [[each[number] for number in core_numbers] for each in answers],
-        [[each[number] for number in core_numbers] for each in texts.by_task],
-    )
-    result = _Inferred(batched=batched, difference=difference, second_s=texts.second_s)
-    prints = [_fingerprint(good_utterances[0][n]) for n in core_numbers]
-    with _faults_are_ours("segments", seed):
-        pairs = zip(given.cuts, core_numbers, prints, strict=True)
-        result.segments = [segment_row(cut, transcripts[n], sound) for cut, n, sound in pairs]
+def _segment_rows(batch: Batch, part: int) -> list[dict[str, Any]]:
+    main = batch.main
+    with _faults_are_ours("segments", part):
+        return [
+            segment_row(
+                each.segment,
+                None if main is None else each.transcripts[main],
+                sound_fingerprint(each.segment.core.pcm_T),
+            )
+            for each in batch.stored
+        ]
+
+
+def _tables(batch: Batch, wanted: Tables, part: int) -> dict[str, pa.Table]:
+    """The rows of every other table."""
+    tables = {}
     for output in OUTPUTS:
-        if output.name in wanted.frames:
-            with _faults_are_ours(output.name, seed):
-                result.frames[output.name] = output.rows(given, wanted.frames[output.name])
-    if who.rows is not None and who.batched is not None:
-        result.frames[OBSERVED_SPEAKERS] = who.rows
-        result.batched = [*batched, who.batched]
-    if _QUALITY in wanted.frames:
-        result.frames[_QUALITY] = _quality(given, tasks, [good_utterances[0][n] for n in core_numbers], wanted)
-    failures = [(before[index], error) for index, error in sorted(who.lost.items())]
-    for index in sorted(set(range(len(cuts))) - set(good)):
-        failures.append((cuts[index], next((each.errors[index] for each in batched if index in each.errors), None)))
-    _add_failures(result, failures)
-    return result
-
-
-def _add_failures(result: _Inferred, failures: Sequence[tuple[dict[str, Any], Exception | None]]) -> None:
-    """Counts the segments that a model failed on; of each recording the first error is kept."""
-    for cut, error in failures:
-        result.lost[cut["recording_id"]] += cut["stop"] - cut["start"]
-        if error is not None:
-            result.errors.setdefault(cut["recording_id"], error)
+        if output.name in wanted.outputs:
+            with _faults_are_ours(output.name, part):
+                tables[output.name] = output.rows(batch, wanted.outputs[output.name])
+    return tables
 
 
 @contextlib.contextmanager
@@ -177,82 +199,30 @@ def _faults_are_ours(table: str, part: int) -> Iterator[None]:
         ) from error
 
 
-def _diarize(
-    cuts: Sequence[dict[str, Any]], utterances: Sequence[Sequence[Utterance]], tasks: Sequence[LoadedTask]
-) -> tuple[Diarized, Sequence[LoadedTask], int | None]:
-    """What the diarizer heard, the tasks without it, and which one it is, where there is one."""
-    at = next((n for n, task in enumerate(tasks) if task.spec.requested.turns is not None), None)
-    if at is None:
-        return Diarized(cuts, utterances), tasks, None
-    others = [number for number in range(len(tasks)) if number != at]
-    who = diarize(cuts, utterances[at], [utterances[number] for number in others], tasks[at])
-    return who, [tasks[number] for number in others], at
+def _lost_samples(batch: Batch) -> Counter[str]:
+    """By recording, of the segments that a model failed on."""
+    lost: Counter[str] = Counter()
+    for each in batch.results:
+        if each.failure is not None and not each.segment.is_overlap_copy:
+            lost[each.segment.recording_id] += each.segment.num_samples
+    return lost
 
 
-def _quality(
-    given: Predictions, tasks: Sequence[LoadedTask], utterances: Sequence[Utterance], wanted: Tables
-) -> pa.Table:
-    """How the segments sound, with the answers of the tagger, where there is one."""
-    tagger = next((n for n, task in enumerate(tasks) if task.spec.requested.tags), None)
-    tags = None if tagger is None else given.answers[tagger]
-    return quality_rows(given.cuts, utterances, tags, wanted.has_dnsmos)
+def _first_errors(batch: Batch) -> dict[str, Exception]:
+    """By recording."""
+    errors: dict[str, Exception] = {}
+    for each in batch.results:
+        if each.failure is not None:
+            errors.setdefault(each.segment.recording_id, each.failure)
+    return errors
 
 
-def _infer_by_recording(
-    cuts: Sequence[dict[str, Any]],
-    utterances: Sequence[Sequence[Utterance]],
-    tasks: Sequence[LoadedTask],
-    wanted: Tables,
-    error: Exception,
-    verify_segments: int,
-    seed: int,
-) -> _Inferred:
-    """Recording by recording, after something failed for all together: what fails again alone is lost. The exactness check
-    takes its segments from the first ones that do not."""
-    result = _Inferred(frames={name: kind.empty_table() for name, kind in wanted.frames.items()})
-    names = list(dict.fromkeys(cut["recording_id"] for cut in cuts))
-    for name in names:
-        mine = [at for at, cut in enumerate(cuts) if cut["recording_id"] == name]
-        try:
-            if len(names) == 1:
-                raise error
-            each = _infer_segments(
-                [cuts[at] for at in mine],
-                [[task_utterances[at] for at in mine] for task_utterances in utterances],
-                tasks,
-                wanted,
-                verify_segments,
-                seed,
-            )
-        except RunError:
-            raise
-        except Exception as alone:
-            result.errors[name] = alone
-            result.lost[name] = sum(
-                cuts[at]["stop"] - cuts[at]["start"] for at in mine if not cuts[at]["is_overlap_copy"]
-            )
-            continue
-        if each.difference is not None:
-            verify_segments = max(0, verify_segments - each.difference.num_segments)
-            result.difference = largest([*([result.difference] if result.difference else []), each.difference])
-        result.segments += each.segments
-        result.frames = {
-            key: pa.concat_tables([*([result.frames[key]] if key in result.frames else []), table])
-            for key, table in each.frames.items()
-        }
-        result.lost.update(each.lost)
-        result.errors |= each.errors
-        result.batched += each.batched
-        result.second_s += each.second_s
-    return result
-
-
-def _check_some_work(cuts: Sequence[dict[str, Any]], inferred: _Inferred) -> None:
-    """Raises RunFailed where a model fails on everything in the same way."""
-    names = {cut["recording_id"] for cut in cuts}
-    kinds = {type(error) for error in inferred.errors.values()}
-    if len(names) > 1 and not inferred.segments and inferred.errors.keys() == names and len(kinds) == 1:
-        raise RunError(f"the models fail on every recording: {describe_error(next(iter(inferred.errors.values())))}")
+def _check_some_work(batch: Batch) -> None:
+    """Raises RunError where a model fails on everything in the same way."""
+    names, errors = {each.segment.recording_id for each in batch.results}, _first_errors(batch)
+    kinds = {type(error) for error in errors.values()}
+    if len(names) > 1 and not batch.stored and errors.keys() == names and len(kinds) == 1:
+        raise RunError(f"the models fail on every recording: {describe_error(next(iter(errors.values())))}")
 
 
 def describe_error(error: BaseException) -> str:
@@ -260,82 +230,20 @@ def describe_error(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _fingerprint(utterance: Utterance) -> int:
-    return sound_fingerprint(utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right])
-
-
-def _verify(
-    tasks: Sequence[LoadedTask],
-    compared: Sequence[tuple[Sequence[Utterance], Sequence[Prediction]]],
-    count: int,
-    seed: int,
-) -> Difference | None:
-    if count == 0 or not compared[0][0]:
+def _verification(batch: Batch) -> str | None:
+    """JSON of the largest differences; as many segments count as one model was compared on."""
+    if not batch.differences:
         return None
-    results = [compare(task.model, *each, count, seed) for task, each in zip(tasks, compared, strict=True)]
-    for task, (utterances, _) in zip(tasks, compared, strict=True):
-        task.parity = task.parity or parity_with_transformers(task.model, utterances)
-        inputs, outputs, note = task.parity
-        results.append(Difference(inputs_apart=inputs, outputs_apart=outputs, not_compared=note))
-    return largest(results)._replace(num_segments=results[0].num_segments)
+    return json.dumps(largest(batch.differences.values())._replace(num_segments=batch.num_verified)._asdict())
 
 
-def _seconds(before_infer: Sequence[tuple[str, float]], started: float, inferred: _Inferred) -> dict[str, float]:
-    seconds, batched = dict(before_infer), inferred.batched
+def _seconds(before_infer: Sequence[tuple[str, float]], started: float, batch: Batch) -> dict[str, float]:
+    seconds = dict(before_infer)
     seconds["infer"] = time.perf_counter() - started
-    seconds["infer_real_audio"] = seconds_from_samples(sum(each.num_real for each in batched))
-    seconds["infer_padded_audio"] = seconds_from_samples(sum(each.num_padded for each in batched))
-    if any(each.num_halved for each in batched):
-        seconds["infer_halved_batches"] = float(sum(each.num_halved for each in batched))
-    if inferred.second_s:
-        seconds["infer_second_model"] = inferred.second_s
+    seconds["infer_real_audio"] = seconds_from_samples(sum(cost.num_real for cost in batch.costs))
+    seconds["infer_padded_audio"] = seconds_from_samples(sum(cost.num_padded for cost in batch.costs))
+    if num_halved := sum(cost.num_halved for cost in batch.costs):
+        seconds["infer_halved_batches"] = float(num_halved)
+    if batch.second_pass_s:
+        seconds["infer_second_model"] = batch.second_pass_s
     return seconds
-
-
-def _utterances(piece: pa.Table, cuts: list[dict[str, Any]]) -> list[Utterance]:
-    """Zero-copy views of the piece's samples."""
-    column = piece.column("pcm")
-    chunk = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-    first, last = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + 2]
-    buffer = chunk.buffers()[2]
-    pcm = np.frombuffer(buffer, np.int16)[first // 2 : last // 2] if buffer is not None else np.zeros(0, np.int16)
-    utterances, at = [], 0
-    for cut in cuts:
-        length = cut["left"] + cut["stop"] - cut["start"] + cut["right"]
-        track = (cut["recording_id"], cut["channel"])
-        utterances.append(
-            Utterance(
-                pcm[at : at + length],
-                cut["left"],
-                cut["right"],
-                track,
-                cut["start"],
-                cut["language"],
-                cut["speech"],
-                vad_mask=cut["vad_mask"],
-            )
-        )
-        at += length
-    assert at == len(pcm), "cuts cover the piece"
-    return utterances
-
-
-def _in_form(
-    piece: pa.Table,
-    cuts: Sequence[dict[str, Any]],
-    utterances: Sequence[Utterance],
-    tasks: Sequence[LoadedTask],
-    task: LoadedTask,
-) -> Sequence[Utterance]:
-    """The utterances as one of the tasks hears them: with zero-copy views of its own form, if it has one."""
-    form = task.spec.form
-    if form is None or not utterances:
-        return utterances
-    number = sorted({each.spec.form for each in tasks if each.spec.form is not None}).index(form)
-    values = piece.column("forms").combine_chunks().flatten()[number].as_buffer()
-    wave_TK = np.frombuffer(values, np.float32).reshape(-1, form.num_channels)
-    edges = np.cumsum([0, *(cut["forms"][number] for cut in cuts)])
-    return [
-        utterance._replace(wave_TK=wave_TK[first:last])
-        for utterance, first, last in zip(utterances, edges, edges[1:], strict=False)
-    ]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiomill import schema
-from audiomill.audio.cutting.segment import whole_spec
+from audiomill.audio.cutting.segmenter import whole_spec
 from audiomill.config.defaults import LEAST_PART_S, MOST_PART_S, NUM_PARTS
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.models.device import usable_cores

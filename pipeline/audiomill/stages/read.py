@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from audiomill.audio.cutting.segment import SegmentSpec
-from audiomill.audio.recording import Cut, Ending, RecordingSpec, StageClock, cut_recording
+from audiomill.audio.cutting.segment import Segment
+from audiomill.audio.cutting.segmenter import SegmentSpec
+from audiomill.audio.recording import Ending, RecordingSpec, StageClock, cut_recording
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import AudiomillError, RecordingRejected
 from audiomill.sources.entry import Sidecar
@@ -33,7 +34,7 @@ class Finished(NamedTuple):
 
 def read_recording(
     row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, clock: StageClock
-) -> Iterator[Cut | Finished]:
+) -> Iterator[Segment | Finished]:
     """Segments of one plan row, then `Finished`. A broken connection is tried again where it stopped.
 
     Raises:
@@ -59,7 +60,7 @@ def read_recording(
 
 def _read_once(
     row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, clock: StageClock
-) -> Iterator[Cut | Finished]:
+) -> Iterator[Segment | Finished]:
     if row["reason"] is not None:
         raise RecordingRejected("plan", row["reason"], row["detail"] or "")
     clock.seconds.clear()
@@ -69,6 +70,8 @@ def _read_once(
         track=decode.track if row["track"] is None else str(row["track"]),
         is_every_track=row["track"] is not None,
         channel=row["channel"],
+        recording_id=row["id"],
+        language=row["language"],
         start_s=row["span_start_s"],
         duration_s=row["span_duration_s"],
         min_s=decode.min_recording_seconds,

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.audio.cutting.segment import SegmentSpec
-from audiomill.audio.recording import Cut, Ending, StageClock
+from audiomill.audio.cutting.segment import Segment
+from audiomill.audio.cutting.segmenter import SegmentSpec
+from audiomill.audio.recording import Ending, StageClock
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import RecordingRejected, WorkerDiedError
@@ -89,7 +90,7 @@ class Decoder:
         self._process: _Process | None = None
         self._reader = ShardReader(storage_options, decode.audio_column)
 
-    def read(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
+    def read(self, row: dict[str, Any]) -> Iterator[Segment | Finished]:
         """Events of one plan row, see `audiomill.stages.read.read_recording`.
 
         Raises:
@@ -178,7 +179,7 @@ class Decoder:
         except (ValueError, BrokenPipeError) as error:
             raise WorkerDiedError(self._end(DYING_S)) from error
 
-    def _ask(self, row: dict[str, Any]) -> Iterator[Cut | Finished]:
+    def _ask(self, row: dict[str, Any]) -> Iterator[Segment | Finished]:
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
         is_answered = False
@@ -190,8 +191,8 @@ class Decoder:
                 payload = process.stdout.read(header.get("num_bytes", 0))
                 if len(payload) < header.get("num_bytes", 0):
                     raise EOFError
-                if header["kind"] == "cut":
-                    yield _cut(header, payload)
+                if header["kind"] == "segment":
+                    yield _segment(row, header, payload)
                     continue
                 is_answered = True
                 if header["kind"] == "rejected":
@@ -220,22 +221,33 @@ class Decoder:
         return self._process
 
 
-def _cut(header: dict[str, Any], payload: bytes) -> Cut:
+def _segment(row: Mapping[str, Any], header: dict[str, Any], payload: bytes) -> Segment:
     """A segment with its sound: 16 kHz first, then each form, then where there is speech."""
     vad_mask = None
     if header["num_voiced"] is not None:
-        cut = len(payload) - header["num_voiced"]
-        payload, vad_mask = payload[:cut], payload[cut:]
-    shapes = [tuple(shape) for shape in header["forms"]]
+        num_sound = len(payload) - header["num_voiced"]
+        payload, vad_mask = payload[:num_sound], payload[num_sound:]
+    shapes = [tuple(shape) for shape in header["shapes"]]
     sizes = [rows * channels for rows, channels in shapes]
     num_samples = (len(payload) - 4 * sum(sizes)) // 2
     pcm_T = np.frombuffer(payload, np.int16, num_samples)
     edges = [2 * num_samples + 4 * sum(sizes[:number]) for number in range(len(sizes))]
-    forms = tuple(
+    waves = tuple(
         np.frombuffer(payload, np.float32, size, at).reshape(shape)
         for size, at, shape in zip(sizes, edges, shapes, strict=True)
     )
-    return Cut._make([*header["fields"], pcm_T, forms, vad_mask])
+    fields = header["fields"]
+    return Segment(
+        pcm_T,
+        fields["left"],
+        fields["right"],
+        (row["id"], fields["channel"]),
+        fields["start"],
+        row["language"],
+        fields["speech"],
+        waves,
+        vad_mask,
+    )
 
 
 def waveform_of(
@@ -254,8 +266,9 @@ def waveform_of(
         RecordingRejected: the recording cannot be used, or has no audio there.
     """
     row = {**planned, "span_start_s": start_s, "span_duration_s": seconds, "sidecars": None}
-    cuts = [event for event in decoder.read(row) if isinstance(event, Cut)]
-    mine = [cut.pcm_T for cut in cuts if cut.channel == (planned["channel"] if channel is None else channel)]
+    wanted = planned["channel"] if channel is None else channel
+    segments = [event for event in decoder.read(row) if isinstance(event, Segment)]
+    mine = [segment.pcm_T for segment in segments if segment.channel == wanted]
     if not mine:
         raise RecordingRejected("read", "no_samples", "the recording has no audio there any more")
     return np.concatenate(mine)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from audiomill.audio.cutting.segment import SegmentSpec
+from audiomill.audio.cutting.segmenter import SegmentSpec
 from audiomill.config.run import EngineConfig
 from audiomill.config.stages import DecodeConfig
 from audiomill.models.task import TaskSpec

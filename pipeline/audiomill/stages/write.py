@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiomill.errors import RunError
-from audiomill.stages.answers.parity_check import Difference, largest
+from audiomill.models.batch import Difference, largest
 from audiomill.stages.failures import progress_place
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import in_schema, part_name, read_table, write_table
-from audiomill.tables.assemble import Result, Tables, assemble, from_ipc, in_order_of, to_ipc, unpack
+from audiomill.tables.assemble import Result, Tables, assemble, from_ipc, to_ipc, unpack
 from audiomill.tables.forgotten import forgotten_of, without_forgotten
+from audiomill.tables.output import in_order_of
 from audiomill.tables.outputs import OUTPUTS
 
 _COUNTS = pa.schema(

@@ -111,3 +111,12 @@ def real_path(source: str, real_folder: Callable[[str], str] = os.path.realpath)
 def folder_of(url: str) -> str:
     """Without the last name."""
     return url.rpartition("/")[0] or "/"
+
+
+def without_credentials(url: str) -> str:
+    """`https://user:secret@host/x?token=y` -> `https://host/x`."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path.split('?')[0] if scheme.startswith('http') else path}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.cutting.stream_chunks import in_steps
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
@@ -18,12 +19,11 @@ from audiomill.config.run import OutputConfig
 from audiomill.config.stages import ChunksConfig, ListenConfig, ModelConfig, PlanConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Utterance
 from audiomill.models.device import resolve_device
 from audiomill.models.family import POSTERIORS
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
-from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
+from audiomill.models.seq2seq.temperature_fallback import FallbackPolicy, check_texts
 from audiomill.runs.resolve_checkpoints import resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.streams.chunked_ctc import ChunkedCtc
@@ -202,7 +202,7 @@ class Listener:
                 words[number] += streams[number].words_to_emit(look, time.perf_counter() - began)
         return words
 
-    def _due(self, streams: Sequence[Stream], is_last: bool) -> list[tuple[int, Utterance]]:
+    def _due(self, streams: Sequence[Stream], is_last: bool) -> list[tuple[int, Segment]]:
         """At most one look of each stream."""
         results = []
         for number, stream in enumerate(streams):
@@ -217,12 +217,12 @@ class Listener:
         return results
 
     def _read_predictions(
-        self, streams: Sequence[Stream], due: Sequence[tuple[int, Utterance]]
+        self, streams: Sequence[Stream], due: Sequence[tuple[int, Segment]]
     ) -> Iterable[tuple[int, StreamLook]]:
         looks = [look for _, look in due]
         texts = [answer.text for answer in self._model.forward(looks)]
-        if isinstance(self._model.fallback, TemperatureFallback):  # what is made of silence is no text
-            texts = self._model.fallback.finalize(looks, texts)
+        if isinstance(self._model.fallback, FallbackPolicy):  # what is made of silence is no text
+            texts = check_texts(looks, texts, self._model.fallback)
         for (number, look), text in zip(due, texts, strict=True):
             yield number, streams[number].ear.accept(look, text)
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
-from audiomill.models.base import Transcript, Utterance
+from audiomill.models.base import Transcript
 from audiomill.streams.stream_words import StreamLook
 
 PAUSE, SILENCE = int(0.6 * MODEL_SAMPLE_RATE), 2 * MODEL_SAMPLE_RATE
@@ -46,7 +47,7 @@ class LocalAgreement:
         self,
         name: str,
         language: str | None,
-        transcripts: Callable[[Sequence[Utterance], Sequence[Any]], list[Transcript]],
+        transcripts: Callable[[Sequence[Segment], Sequence[Any]], list[Transcript]],
     ) -> None:
         self._name, self._language, self._transcripts = name, language, transcripts
         self._voice = SpeechProbabilities(block_frames=1)
@@ -57,7 +58,7 @@ class LocalAgreement:
         self._final: list[Timed] = []  # final words that begin in `pcm_T`
         self._told = 0  # audio before this is done with
 
-    def due(self, chunk_T: NDArray[np.int16], is_last: bool) -> Utterance | None:
+    def due(self, chunk_T: NDArray[np.int16], is_last: bool) -> Segment | None:
         self._pcm_T = np.concatenate([self._pcm_T, chunk_T])
         probabilities = self._voice.push(chunk_T)
         if is_last:
@@ -77,16 +78,16 @@ class LocalAgreement:
             self._drop(first - _MARGIN)
         return self._look()
 
-    def rest(self) -> Utterance | None:
+    def rest(self) -> Segment | None:
         return None
 
-    def _look(self) -> Utterance:
+    def _look(self) -> Segment:
         speech = sum(self._voiced[self._from // FRAME_SAMPLES :]) * FRAME_SAMPLES
-        return Utterance(self._pcm_T.copy(), 0, 0, (self._name, None), self._from, self._language, speech=speech)
+        return Segment(self._pcm_T.copy(), 0, 0, (self._name, None), self._from, self._language, speech=speech)
 
-    def accept(self, utterance: Utterance, text: Any) -> StreamLook:
-        (transcript,) = self._transcripts([utterance], [text])
-        at = utterance.start
+    def accept(self, segment: Segment, text: Any) -> StreamLook:
+        (transcript,) = self._transcripts([segment], [text])
+        at = segment.start
         every = drop_timeless_repeats([(word.text, at + word.start, at + word.stop) for word in transcript.words or ()])
         words = every[already(self._final, every, self._told) :]
         end = self._from + len(self._pcm_T)

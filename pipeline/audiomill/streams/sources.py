@@ -13,8 +13,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.audio.cutting.segment import whole_spec
-from audiomill.audio.recording import Cut
+from audiomill.audio.cutting.segment import Segment
+from audiomill.audio.cutting.segmenter import whole_spec
 from audiomill.audio.resample import Resampler
 from audiomill.config.stages import DecodeConfig, PlanConfig, SourceConfig
 from audiomill.errors import InputError, RecordingRejected, UsageError
@@ -127,7 +127,9 @@ def _file(source: str, config: SourceConfig) -> Iterator[NDArray[np.int16]]:
                 if start_s > (row["span_start_s"] or 0.0) and rejected.reason in BEHIND_THE_END:
                     return
                 raise InputError(f"{source}: {rejected.reason}: {rejected.detail}") from rejected
-            pcm_T = np.concatenate([np.zeros(0, np.int16), *(each.pcm_T for each in events if isinstance(each, Cut))])
+            pcm_T = np.concatenate(
+                [np.zeros(0, np.int16), *(each.pcm_T for each in events if isinstance(each, Segment))]
+            )
             yield pcm_T[: samples_from_seconds(BLOCK_S)]
             if len(pcm_T) < samples_from_seconds(BLOCK_S):
                 errors = [event.ending.error for event in events if isinstance(event, Finished) and event.ending.error]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.models.base import Utterance
+from audiomill.audio.cutting.segment import Segment
 
 
 class StreamWord(NamedTuple):
@@ -34,15 +34,15 @@ class StreamLook(NamedTuple):
 class StreamingPolicy(Protocol):
     """State of one stream on one kind of model: told of audio, it says what the model should look at."""
 
-    def due(self, chunk_T: NDArray[np.int16], is_last: bool) -> Utterance | None:
+    def due(self, chunk_T: NDArray[np.int16], is_last: bool) -> Segment | None:
         """Takes the next chunk; what to look at now, None: nothing."""
         ...
 
-    def rest(self) -> Utterance | None:
+    def rest(self) -> Segment | None:
         """What is left to look at once the last chunk was taken."""
         ...
 
-    def accept(self, utterance: Utterance, text: Any) -> StreamLook:
+    def accept(self, segment: Segment, text: Any) -> StreamLook:
         """Takes what the model made of what was due."""
         ...
 

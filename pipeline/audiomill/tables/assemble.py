@@ -9,48 +9,34 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
+from audiomill.tables.output import OutputRun, in_segment_order
+from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.rows import in_time_order, joined_text, spoken_language
-from audiomill.tables.speaker_tables import (
-    MADE_LAST,
-    OBSERVED,
-    OBSERVED_SPEAKERS,
-    SpeakersWant,
-    with_their_speakers,
-    with_turns,
-)
-from audiomill.tables.transcripts import TRANSCRIPTS
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What a run writes. `has_text`: some model transcribes; `frames`: schemas of embeddings and codes by name; `speakers`: how
-    they are told, None where nobody asked; `has_dnsmos`: networks judge how segments sound."""
+    """What a run writes. `has_text`: some model transcribes; `outputs`: by the name of the output; `schemas`: of all tables."""
 
     has_text: bool
-    frames: Mapping[str, pa.Schema]
-    speakers: SpeakersWant | None = None
-    has_dnsmos: bool = False
-
-    @property
-    def schemas(self) -> dict[str, pa.Schema]:
-        return {**schema.TABLES, **self.frames, **({} if self.speakers is None else MADE_LAST)}
+    outputs: Mapping[str, OutputRun]
+    schemas: Mapping[str, pa.Schema]
 
 
 class Result(NamedTuple):
-    """What the models made of one piece. `row`: see `schema.RESULT`; `frames`: embeddings and codes by table name."""
+    """What the models made of one piece. `row`: see `schema.RESULT`; `tables`: rows by the name of the output."""
 
     row: dict[str, Any]
-    frames: dict[str, pa.Table]
+    tables: dict[str, pa.Table]
 
 
 def pack(result: Result) -> pa.Table:
-    """One Arrow row: the plain columns, then one list of structs for each table of frames."""
+    """One Arrow row: the plain columns, then one list of structs for each output."""
     packed = pa.Table.from_pylist([result.row], schema=schema.RESULT)
-    for name, table in result.frames.items():
+    for name, table in result.tables.items():
         rows = table.combine_chunks()
         columns = [
             rows.column(field.name).chunk(0) if rows.num_rows else pa.array([], field.type) for field in rows.schema
@@ -63,12 +49,12 @@ def pack(result: Result) -> pa.Table:
 def unpack(packed: pa.Table) -> Result:
     """The result that `pack` made a row of."""
     (row,) = packed.select(schema.RESULT.names).to_pylist()
-    frames = {}
+    tables = {}
     for name in packed.column_names[len(schema.RESULT) :]:
         structs = packed.column(name).combine_chunks()
         structs = structs.chunk(0) if isinstance(structs, pa.ChunkedArray) else structs
-        frames[name] = pa.Table.from_struct_array(structs.flatten())
-    return Result(row, frames)
+        tables[name] = pa.Table.from_struct_array(structs.flatten())
+    return Result(row, tables)
 
 
 def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
@@ -100,28 +86,20 @@ def assemble(results: Sequence[Result], wanted: Tables) -> dict[str, pa.Table]:
 
     Returns:
         `recordings`, `segments` and `rejections`: every recording is in exactly one of the first and the last.
-        Then the tables of frames, in the order of the segments.
+        Then the tables of the outputs, in the order of the segments.
     """
     tables = _accounts([result.row for result in results], wanted.has_text)
-    if wanted.speakers is not None:
-        speaker_rows = [result.frames[OBSERVED_SPEAKERS] for result in results if OBSERVED_SPEAKERS in result.frames]
-        tables = with_turns(tables, pa.concat_tables([OBSERVED.empty_table(), *speaker_rows]), wanted.speakers)
-    for name, expected in wanted.frames.items():
-        outcome = [result.frames[name].cast(expected) for result in results if name in result.frames]
-        joined = pa.concat_tables(outcome) if outcome else expected.empty_table()
-        tables[name] = in_order_of(joined, "segment_id", tables["segments"].column("id"))
-    if wanted.speakers is not None and TRANSCRIPTS.name in tables:
-        tables[TRANSCRIPTS.name] = with_their_speakers(tables[TRANSCRIPTS.name], tables)
+    for output in OUTPUTS:
+        if output.name not in wanted.outputs:
+            continue
+        run = wanted.outputs[output.name]
+        pieces = [result.tables[output.name].cast(run.schema) for result in results if output.name in result.tables]
+        rows = pa.concat_tables(pieces) if pieces else run.schema.empty_table()
+        if output.finish is None:
+            tables[output.name] = in_segment_order(rows, tables)
+        else:
+            tables = output.finish(tables, rows, run)
     return tables
-
-
-def in_order_of(table: pa.Table, column: str, order: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Rows whose `column` is in `order`, arranged like it; equal ones keep their order, others are left out."""
-    at = pc.index_in(table.column(column), value_set=order)
-    known, at = table.filter(pc.is_valid(at)), pc.drop_null(at)
-    if at.to_numpy().size < 2 or (at.to_numpy()[1:] >= at.to_numpy()[:-1]).all():
-        return known  # the usual case, without a copy
-    return known.take(pa.array(at.to_numpy().argsort(kind="stable")))
 
 
 def _accounts(results: Sequence[dict[str, Any]], has_text: bool) -> dict[str, pa.Table]:

@@ -10,18 +10,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from audiomill.config.jobs import JobConfig
 from audiomill.config.representations import CodesConfig
 from audiomill.errors import InputError
+from audiomill.models.batch import Batch
 from audiomill.models.checkpoint import Checkpoint
-from audiomill.models.requested_outputs import settled_codes
 from audiomill.models.task import Shape
+from audiomill.models.vectors.requested_outputs import settled_codes
 from audiomill.schema import column
 from audiomill.tables.output import (
     CLOCK,
     NAMED,
     ModelRequest,
     Output,
-    Predictions,
+    OutputRun,
     Reading,
     frame_row,
     lists,
@@ -56,27 +58,31 @@ def _settle(
     return {"codes": tuple(requested)}, {"codebook": file_hashes} if file_hashes else {}
 
 
-def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
+def _resolve_run(job: JobConfig, asked: Sequence[ModelRequest]) -> OutputRun | None:
+    return OutputRun(_SCHEMA) if any(each.spec.requested.codes for each in asked) else None
+
+
+def _rows(batch: Batch, run: OutputRun) -> pa.Table:
     """By segment, then by want, then by codebook."""
     rows: list[dict[str, Any]] = []
     codes: list[NDArray[np.uint16] | None] = []
     durations: list[NDArray[np.uint16] | None] = []
     scales: list[NDArray[np.float32] | None] = []
-    for number, cut in enumerate(answered.cuts):
-        for task, answers in zip(answered.tasks, answered.answers, strict=True):
-            for want, codes_KF in zip(task.requested.codes, answers[number].readout.codes, strict=True):
+    for each in batch.stored:
+        for number, prediction in each.predictions.items():
+            spec, result = batch.specs[number], prediction.readout.scales
+            for want, codes_KF in zip(spec.requested.codes, prediction.readout.codes, strict=True):
                 for codebook, codes_F in enumerate(codes_KF[: want.num_kept]):
                     named = {"quantizer": want.name, "codebook": codebook, "num_entries": want.num_entries}
-                    rows.append({**frame_row(cut, task, want.layer, 1), **named})
+                    rows.append({**frame_row(each.segment, spec, want.layer, 1), **named})
                     kept_value, lasting = run_lengths(codes_F) if want.deduplicate else (codes_F, None)
                     codes.append(kept_value)
                     durations.append(lasting)
-                    result = answers[number].readout.scales
                     scales.append(np.array(result, np.float32) if result else None)
-    columns = plain_columns(rows, kind, ("codes", "durations", "scales"))
+    columns = plain_columns(rows, run.schema, ("codes", "durations", "scales"))
     columns["scales"] = lists(scales, np.float32)
     columns["codes"], columns["durations"] = lists(codes, np.uint16), lists(durations, np.uint16)
-    return pa.table([columns[name] for name in kind.names], schema=kind)
+    return pa.table([columns[name] for name in run.schema.names], schema=run.schema)
 
 
 def run_lengths(codes_F: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
@@ -157,13 +163,12 @@ def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:
 
 CODES = Output(
     name="codes",
-    documented=_SCHEMA,
+    documented={"codes": _SCHEMA},
     config=CodesConfig,
     shorthand="codebook",
     resolve=_settle,
     row_keys=lambda spec: [(want.name,) for want in spec.requested.codes],
-    is_wanted=lambda requested: bool(requested.codes),
-    schema=lambda asked: _SCHEMA,
+    resolve_run=_resolve_run,
     rows=_rows,
     bytes_per_second=_bytes_per_second,
     counted=lambda table: {"codes_usage": code_counts(table)},

@@ -14,7 +14,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table
 from audiomill.tables.quality_table import QUALITY
-from audiomill.tables.speaker_tables import voices_of, with_names
+from audiomill.tables.voice_tables import voices_of, with_names
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "==": operator.eq, "=": operator.eq, ">": operator.gt, "<": operator.lt,
@@ -25,7 +25,7 @@ BETWEEN = re.compile(r",(?=\s*(?:tag:[^<>=!]+|\w+)\s*(?:>=|<=|!=|==|=|>|<))")
 TAG, SPEAKER = "tag:", "speaker"
 _NOT_COMPARED = ("words", "phrases", "failed_checks", "nbest", "tags", "id", "segment_id")
 OF_SEGMENTS = tuple(name for name in schema.SEGMENTS.names if name not in _NOT_COMPARED)
-OF_QUALITY = tuple(name for name in QUALITY.names if name not in (*_NOT_COMPARED, "recording_id"))
+OF_QUALITY = tuple(name for name in QUALITY.documented["quality"].names if name not in (*_NOT_COMPARED, "recording_id"))
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from audiomill.config.jobs import JobConfig
 from audiomill.config.representations import EmbeddingsConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import VectorRequest
+from audiomill.models.batch import Batch
 from audiomill.models.checkpoint import Checkpoint
-from audiomill.models.requested_outputs import settled_vectors
 from audiomill.models.task import Shape, TaskSpec
+from audiomill.models.vectors.requested_outputs import settled_vectors
 from audiomill.schema import column
 from audiomill.tables.output import (
     CLOCK,
     NAMED,
     ModelRequest,
     Output,
-    Predictions,
+    OutputRun,
     Reading,
     frame_row,
     lists,
@@ -90,27 +92,28 @@ def _pool_name(want: VectorRequest) -> str:
     return f"{want.pool}/speech" if want.over_speech else want.pool
 
 
-def _schema(asked: Sequence[ModelRequest]) -> pa.Schema:
+def _resolve_run(job: JobConfig, asked: Sequence[ModelRequest]) -> OutputRun | None:
     requested = [(each.shape.width_of(want.layer), want) for each in asked for want in each.spec.requested.vectors]
-    return schema_of(values_type(requested))
+    return OutputRun(schema_of(values_type(requested))) if requested else None
 
 
-def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
+def _rows(batch: Batch, run: OutputRun) -> pa.Table:
     """By segment, then by want."""
     rows: list[dict[str, Any]] = []
     vectors: list[NDArray[Any]] = []
     scales: list[NDArray[np.float32] | None] = []
-    for number, cut in enumerate(answered.cuts):
-        for task, answers in zip(answered.tasks, answered.answers, strict=True):
-            for want, result in zip(task.requested.vectors, answers[number].readout.vectors, strict=True):
+    for each in batch.stored:
+        for number, prediction in each.predictions.items():
+            spec = batch.specs[number]
+            for want, result in zip(spec.requested.vectors, prediction.readout.vectors, strict=True):
                 named = {"layer": want.layer, "pool": _pool_name(want), "num_frames": result.num_frames}
-                rows.append({**frame_row(cut, task, want.layer, want.stride), **named})
+                rows.append({**frame_row(each.segment, spec, want.layer, want.stride), **named})
                 vectors.append(result.values_ND)
                 scales.append(result.scale_N)
-    columns = plain_columns(rows, kind, ("values", "scale"))
-    columns["values"] = _values(vectors, kind.field("values").type)
+    columns = plain_columns(rows, run.schema, ("values", "scale"))
+    columns["values"] = _values(vectors, run.schema.field("values").type)
     columns["scale"] = lists(scales, np.float32)
-    return pa.table([columns[name] for name in kind.names], schema=kind)
+    return pa.table([columns[name] for name in run.schema.names], schema=run.schema)
 
 
 def _bytes_per_second(asked: ModelRequest) -> float:
@@ -154,14 +157,13 @@ def _read(rows: pa.Table, row: int, chosen: Mapping[str, Any]) -> NDArray[Any]:
 
 EMBEDDINGS = Output(
     name="embeddings",
-    documented=schema_of(pa.list_(pa.list_(pa.float16(), 768))),
+    documented={"embeddings": schema_of(pa.list_(pa.list_(pa.float16(), 768)))},
     config=EmbeddingsConfig,
     shorthand="layers",
     resolve=_settle,
     check=_check,
     row_keys=_row_keys,
-    is_wanted=lambda requested: bool(requested.vectors),
-    schema=_schema,
+    resolve_run=_resolve_run,
     rows=_rows,
     bytes_per_second=_bytes_per_second,
     reading=Reading(

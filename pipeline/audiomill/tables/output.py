@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import seconds_from_samples
-from audiomill.models.base import Prediction, RequestedOutputs, Transcript
+from audiomill.audio.cutting.segment import Segment
+from audiomill.config.jobs import JobConfig
+from audiomill.models.batch import Batch
 from audiomill.models.checkpoint import Checkpoint
 from audiomill.models.task import Shape, TaskSpec
 from audiomill.schema import column
@@ -30,18 +33,13 @@ CLOCK = [
 ]
 
 
-def segment_id(cut: Mapping[str, Any]) -> str:
-    """Recording id, channel and start sample."""
-    channel = "" if cut["channel"] is None else f"-c{cut['channel']}"
-    return f"{cut['recording_id']}{channel}-{cut['start']:010d}"
-
-
-def frame_row(cut: Mapping[str, Any], task: TaskSpec, layer: int | None, stride: int) -> dict[str, Any]:
+def frame_row(segment: Segment, task: TaskSpec, layer: int | None, stride: int) -> dict[str, Any]:
+    """The columns that tables of frames have in common."""
     hop = task.hop_of(layer)
-    first = cut["start"] + (-cut["left"]) % hop
+    first = segment.start + (-segment.left) % hop
     return {
-        "segment_id": segment_id(cut),
-        "recording_id": cut["recording_id"],
+        "segment_id": segment.id,
+        "recording_id": segment.recording_id,
         "model": task.label,
         "frame_rate_hz": task.frame_rate(layer) / stride,
         "first_frame_s": seconds_from_samples(first),
@@ -67,6 +65,20 @@ def offsets(sizes: Sequence[int]) -> NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
 
 
+def in_segment_order(rows: pa.Table, tables: Mapping[str, pa.Table]) -> pa.Table:
+    """Rows of segments that the part has, in the order of its segments table."""
+    return in_order_of(rows, "segment_id", tables["segments"].column("id"))
+
+
+def in_order_of(table: pa.Table, column: str, order: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Rows whose `column` is in `order`, arranged like it; equal ones keep their order, others are left out."""
+    at = pc.index_in(table.column(column), value_set=order)
+    known, at = table.filter(pc.is_valid(at)), pc.drop_null(at).to_numpy()
+    if at.size < 2 or (at[1:] >= at[:-1]).all():
+        return known  # the usual case, without a copy
+    return known.take(pa.array(at.argsort(kind="stable")))
+
+
 class ModelRequest(NamedTuple):
     """A task with the shape of its checkpoint."""
 
@@ -74,14 +86,11 @@ class ModelRequest(NamedTuple):
     shape: Shape
 
 
-class Predictions(NamedTuple):
-    """What models gave for the segments of a piece: `cuts` as in `schema.CUT`; `answers`: a sequence a task, an answer a
-    segment; `texts`: in the same form, None where a task writes none."""
+class OutputRun(NamedTuple):
+    """A table of a run. `schema`: of what a piece gives; `options`: what its rows depend on, in a form of the output's own."""
 
-    cuts: Sequence[Mapping[str, Any]]
-    tasks: Sequence[TaskSpec]
-    answers: Sequence[Sequence[Prediction]]
-    texts: Sequence[Sequence[Transcript | None]]
+    schema: pa.Schema
+    options: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,23 +120,24 @@ class Output:
 
     Attributes:
         name: of its folder.
-        documented: its schema, with the usual width where that depends on the model.
+        documented: schemas of its tables by name, with the usual width where that depends on the model.
         config: dataclass of its options; None where it has none of its own.
         shorthand: the option that a plain value in a YAML file stands for.
         resolve: (configs, checkpoint, shape, storage options) -> fields of `RequestedOutputs`, and what other files say,
             by option.
         check: raises UsageError for configs of one job that cannot share a table.
         row_keys: what a row of a task is known by, for each kind of row.
-        is_wanted: whether a task gives rows.
-        schema: of a run.
+        resolve_run: (job, its models) -> what a run writes; None: the job does not ask for it.
         rows: of a piece, by segment.
+        finish: (tables of a part, rows of all its pieces, what the run writes) -> the tables with its own; None: the rows in
+            the order of the segments are its one table.
         bytes_per_second: of audio, for one task.
         counted: what a ledger entry keeps of a part's rows, by name.
         reading: None for tables that are no training data.
     """
 
     name: str
-    documented: pa.Schema
+    documented: Mapping[str, pa.Schema]
     config: type | None = None
     shorthand: str = ""
     resolve: Callable[
@@ -135,9 +145,13 @@ class Output:
     ] = lambda configs, checkpoint, shape, options: ({}, {})  # fmt: skip
     check: Callable[[Sequence[Any]], None] = lambda configs: None
     row_keys: Callable[[TaskSpec], Sequence[tuple[Any, ...]]] = lambda spec: ()
-    is_wanted: Callable[[RequestedOutputs], bool]
-    schema: Callable[[Sequence[ModelRequest]], pa.Schema]
-    rows: Callable[[Predictions, pa.Schema], pa.Table]
-    bytes_per_second: Callable[[ModelRequest], float]
+    resolve_run: Callable[[JobConfig, Sequence[ModelRequest]], OutputRun | None]
+    rows: Callable[[Batch, OutputRun], pa.Table]
+    finish: Callable[[dict[str, pa.Table], pa.Table, OutputRun], dict[str, pa.Table]] | None = None
+    bytes_per_second: Callable[[ModelRequest], float] = lambda asked: 0.0
     counted: Callable[[pa.Table], dict[str, Any]] = lambda table: {}
     reading: Reading | None = None
+
+    def part_schemas(self, run: OutputRun) -> dict[str, pa.Schema]:
+        """Of the tables that a part has of it, by name."""
+        return {name: run.schema if name == self.name else kind for name, kind in self.documented.items()}

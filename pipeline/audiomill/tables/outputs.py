@@ -7,16 +7,14 @@ from audiomill.tables.codes import CODES
 from audiomill.tables.embeddings import EMBEDDINGS
 from audiomill.tables.posteriors import POSTERIORS
 from audiomill.tables.quality_table import QUALITY
-from audiomill.tables.speaker_tables import MADE_LAST
+from audiomill.tables.speaker_tables import SPEAKERS
 from audiomill.tables.transcripts import TRANSCRIPTS
 
-OUTPUTS = (EMBEDDINGS, CODES, POSTERIORS, TRANSCRIPTS)
-"""Beside recordings, segments and rejections, in the order in which they are settled."""
+OUTPUTS = (SPEAKERS, EMBEDDINGS, CODES, POSTERIORS, TRANSCRIPTS, QUALITY)
+"""Other than recordings, segments and rejections, in the order in which a part gets them."""
 DOCUMENTED = {
     **schema.TABLES,
-    **{output.name: output.documented for output in OUTPUTS},
-    **MADE_LAST,
-    "quality": QUALITY,
+    **{name: kind for output in OUTPUTS for name, kind in output.documented.items()},
 }
 """Every table with its schema, by name."""
 

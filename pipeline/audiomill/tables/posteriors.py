@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
+from audiomill.config.jobs import JobConfig
 from audiomill.models.base import RequestedOutputs
+from audiomill.models.batch import Batch
 from audiomill.models.ctc.emissions import Emissions, narrowed, quantize_logprobs
 from audiomill.schema import column
-from audiomill.tables.output import CLOCK, NAMED, ModelRequest, Output, Predictions, frame_row
+from audiomill.tables.output import CLOCK, NAMED, ModelRequest, Output, OutputRun, frame_row
 
 BYTES_PER_CANDIDATE = 3
 
@@ -30,29 +34,33 @@ def _num_kept(requested: RequestedOutputs) -> int:
     return 0 if requested.transcripts is None else requested.transcripts.decoder.save_posteriors
 
 
-def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
+def _resolve_run(job: JobConfig, asked: Sequence[ModelRequest]) -> OutputRun | None:
+    return OutputRun(_SCHEMA) if any(_num_kept(each.spec.requested) for each in asked) else None
+
+
+def _rows(batch: Batch, run: OutputRun) -> pa.Table:
     """A row a segment: the most probable tokens of its own frames."""
-    number, task = next((n, task) for n, task in enumerate(answered.tasks) if _num_kept(task.requested))
-    hop, rows = task.text_hop, []
-    for cut, answer in zip(answered.cuts, answered.answers[number], strict=True):
-        text = answer.text
-        first = -(-cut["left"] // hop)
-        stop = len(text.labels_F) if cut["right"] == 0 else -(-(cut["left"] + cut["stop"] - cut["start"]) // hop)
+    number, spec = next((n, spec) for n, spec in enumerate(batch.specs) if _num_kept(spec.requested))
+    hop, rows = spec.text_hop, []
+    for each in batch.stored:
+        segment, text = each.segment, each.predictions[number].text
+        first = -(-segment.left // hop)
+        stop = len(text.labels_F) if segment.right == 0 else -(-(segment.left + segment.num_samples) // hop)
         emissions = Emissions(text.top.tokens_FC[first:stop], text.top.logprobs_FC[first:stop])
-        top = narrowed(emissions, _num_kept(task.requested))
+        top = narrowed(emissions, _num_kept(spec.requested))
         rows.append(
             {
-                **frame_row(cut, task, None, 1),
+                **frame_row(segment, spec, None, 1),
                 "frame_rate_hz": MODEL_SAMPLE_RATE / hop,
-                "first_frame_s": seconds_from_samples(cut["start"] - cut["left"] + first * hop),
+                "first_frame_s": seconds_from_samples(segment.start - segment.left + first * hop),
                 "num_frames": len(top.tokens_FC),
-                "continues_previous": cut["left"] > 0,
+                "continues_previous": segment.left > 0,
                 "num_tokens": top.tokens_FC.shape[1],
                 "tokens": top.tokens_FC.astype("<u2").tobytes(),
                 "quantized_logprobs": quantize_logprobs(top.logprobs_FC).tobytes(),
             }
         )
-    return pa.Table.from_pylist(rows, schema=kind)
+    return pa.Table.from_pylist(rows, schema=run.schema)
 
 
 def _bytes_per_second(asked: ModelRequest) -> float:
@@ -64,9 +72,8 @@ def _bytes_per_second(asked: ModelRequest) -> float:
 
 POSTERIORS = Output(
     name="posteriors",
-    documented=_SCHEMA,
-    is_wanted=lambda requested: _num_kept(requested) > 0,
-    schema=lambda asked: _SCHEMA,
+    documented={"posteriors": _SCHEMA},
+    resolve_run=_resolve_run,
     rows=_rows,
     bytes_per_second=_bytes_per_second,
 )

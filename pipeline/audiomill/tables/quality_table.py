@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
-from audiomill.audio.sound_measures import Signal, measured
-from audiomill.models.base import Prediction, Utterance
+from audiomill.audio.sound_measures import measured
+from audiomill.audio.vad import FRAME_SAMPLES
+from audiomill.config.jobs import JobConfig
+from audiomill.models.batch import Batch
 from audiomill.schema import column
-from audiomill.tables.output import segment_id
+from audiomill.tables.output import ModelRequest, Output, OutputRun
 
 TAG = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 MOS = "mean opinion score by DNSMOS; null: left out by --no-dnsmos"
-QUALITY = pa.schema(
+_SCHEMA = pa.schema(
     [
         column("segment_id", pa.string(), "joins segments.id"),
         column("recording_id", pa.string(), "joins recordings.id"),
@@ -38,34 +40,27 @@ QUALITY = pa.schema(
         ),
     ]
 )
-_BYTES_PER_SECOND = 6.0
 
 
-def quality_rows(
-    cuts: Sequence[Mapping[str, Any]],
-    utterances: Sequence[Utterance],
-    tags: Sequence[Prediction] | None,
-    with_dnsmos: bool,
-) -> pa.Table:
-    """A row a segment.
+def _resolve_run(job: JobConfig, asked: Sequence[ModelRequest]) -> OutputRun | None:
+    """`options`: whether networks judge, too."""
+    return OutputRun(_SCHEMA, options=job.quality.dnsmos) if job.quality.quality else None
 
-    Args:
-        cuts: the segments.
-        utterances: the same, with their voice activity marked.
-        tags: what a tagger answered, None without one.
-        with_dnsmos: whether networks judge, too.
-    """
+
+def _rows(batch: Batch, run: OutputRun) -> pa.Table:
+    """A row a segment."""
+    tagger = next((number for number, spec in enumerate(batch.specs) if spec.requested.tags), None)
     rows = []
-    for number, (cut, utterance) in enumerate(zip(cuts, utterances, strict=True)):
-        assert utterance.vad_mask is not None, "voice activity was marked"
-        left, stop = utterance.left, len(utterance.pcm_T) - utterance.right
-        pcm_T = utterance.pcm_T[left:stop]
-        named = {"segment_id": segment_id(cut), "recording_id": cut["recording_id"]}
+    for each in batch.stored:
+        segment = each.segment
+        assert segment.vad_mask is not None, "voice activity was marked"
+        named = {"segment_id": segment.id, "recording_id": segment.recording_id}
         # Marks count from the first sample of the context; a part of a frame is nearly always the same as the whole.
-        signal: Signal = measured(pcm_T, utterance.vad_mask[left // 512 :])
-        tag_rows = None if tags is None else [{"label": a, "probability": p} for a, p in tags[number].readout.tags]
-        rows.append({**named, **asdict(signal), **_opinion(pcm_T, with_dnsmos), "tags": tag_rows})
-    return pa.Table.from_pylist(rows, schema=QUALITY)
+        pcm_T, vad_mask = segment.core.pcm_T, segment.vad_mask[segment.left // FRAME_SAMPLES :]
+        tags = None if tagger is None else each.predictions[tagger].readout.tags
+        tag_rows = None if tags is None else [{"label": label, "probability": p} for label, p in tags]
+        rows.append({**named, **asdict(measured(pcm_T, vad_mask)), **_opinion(pcm_T, run.options), "tags": tag_rows})
+    return pa.Table.from_pylist(rows, schema=run.schema)
 
 
 def _opinion(pcm_T: Any, with_dnsmos: bool) -> dict[str, float | None]:
@@ -75,3 +70,6 @@ def _opinion(pcm_T: Any, with_dnsmos: bool) -> dict[str, float | None]:
     from audiomill.models.sound_quality.dnsmos import opinion
 
     return dict(zip(names, opinion(pcm_T), strict=True))
+
+
+QUALITY = Output(name="quality", documented={"quality": _SCHEMA}, resolve_run=_resolve_run, rows=_rows)

@@ -26,10 +26,10 @@ from audiomill.storage.ledger import done_parts
 from audiomill.storage.part_files import in_schema, part_name, read_table
 from audiomill.tables.output import Reading
 from audiomill.tables.outputs import OUTPUTS
-from audiomill.tables.speaker_tables import VOICE, voices_of
+from audiomill.tables.voice_tables import VOICE, voices_of
 
 
-class Batch(NamedTuple):
+class CollatedBatch(NamedTuple):
     """`values`: B first, zeros behind each sample's end; `mask_BF`: True where a frame is real, None for pooled vectors,
     which have no frames; `columns`: what was asked for by `columns=`, a list each."""
 
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     columns: dict[str, list[Any]]
 
 
-def collated(samples: Sequence[Any], time_axis: int | None) -> Batch:
+def collated(samples: Sequence[Any], time_axis: int | None) -> CollatedBatch:
     """Pads and stacks samples of `audiomill.open_output`.
 
     Args:
@@ -50,7 +50,7 @@ def collated(samples: Sequence[Any], time_axis: int | None) -> Batch:
     metadata = [sample[2] if len(sample) > 2 else {} for sample in samples]
     columns = {name: [each[name] for each in metadata] for name in metadata[0]} if metadata else {}
     if time_axis is None:
-        return Batch(ids, torch.from_numpy(_stackable(np.stack(arrays))), None, columns)
+        return CollatedBatch(ids, torch.from_numpy(_stackable(np.stack(arrays))), None, columns)
     lengths = [array.shape[time_axis] for array in arrays]
     padded = []
     for array, length in zip(arrays, lengths, strict=True):
@@ -58,7 +58,7 @@ def collated(samples: Sequence[Any], time_axis: int | None) -> Batch:
         widths[time_axis] = (0, max(lengths) - length)
         padded.append(np.pad(array, widths))
     mask_BF = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return Batch(ids, torch.from_numpy(_stackable(np.stack(padded))), mask_BF, columns)
+    return CollatedBatch(ids, torch.from_numpy(_stackable(np.stack(padded))), mask_BF, columns)
 
 
 def _stackable(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -170,7 +170,7 @@ class OutputDataset(Dataset[_Sample]):
         return results
 
     @property
-    def collate(self) -> Callable[[Sequence[_Sample]], Batch]:
+    def collate(self) -> Callable[[Sequence[_Sample]], CollatedBatch]:
         """For `DataLoader(collate_fn=...)`: pads samples to the longest of their batch, with a mask."""
         return _Collate(self._reading.time_axis)
 
@@ -281,7 +281,7 @@ class _Collate:
     def __init__(self, time_axis: int) -> None:
         self._time_axis = time_axis
 
-    def __call__(self, samples: Sequence[_Sample]) -> Batch:
+    def __call__(self, samples: Sequence[_Sample]) -> CollatedBatch:
         is_pooled = self._time_axis == 0 and samples[0][1].ndim == 1 and samples[0][1].dtype.kind == "f"
         return collated(samples, None if is_pooled else self._time_axis)
 

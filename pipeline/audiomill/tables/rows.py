@@ -11,29 +11,29 @@ import numpy as np
 
 from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
+from audiomill.audio.cutting.segment import Segment
 from audiomill.models.base import TimedText, Transcript
-from audiomill.tables.output import segment_id
 from audiomill.text.repetition import compression_ratio
 
 
-def segment_row(cut: Mapping[str, Any], transcript: Transcript | None, fingerprint: int) -> dict[str, Any]:
+def segment_row(segment: Segment, transcript: Transcript | None, fingerprint: int) -> dict[str, Any]:
     """A row of `schema.SEGMENTS`.
 
     Args:
-        cut: the segment, see `schema.CUT`.
+        segment: with its place in the recording.
         transcript: None where no text was wanted.
         fingerprint: of its sound.
     """
     row: dict[str, Any] = dict.fromkeys(schema.SEGMENTS.names)
     row |= {
-        "id": segment_id(cut),
-        "recording_id": cut["recording_id"],
-        "channel": cut["channel"],
-        "start_s": seconds_from_samples(cut["start"]),
-        "stop_s": seconds_from_samples(cut["stop"]),
+        "id": segment.id,
+        "recording_id": segment.recording_id,
+        "channel": segment.channel,
+        "start_s": seconds_from_samples(segment.start),
+        "stop_s": seconds_from_samples(segment.stop),
         "fingerprint": fingerprint,
     }
-    return row if transcript is None else row | text_columns(transcript, cut["start"], cut["stop"])
+    return row if transcript is None else row | text_columns(transcript, segment.start, segment.stop)
 
 
 def text_columns(transcript: Transcript, start: int, stop: int) -> dict[str, Any]:

@@ -5,83 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from audiomill import schema
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds, seconds_from_samples
-from audiomill.models.base import Prediction
+from audiomill.config.jobs import JobConfig
+from audiomill.config.speakers import CHANNEL, NONE
+from audiomill.models.batch import Batch
 from audiomill.schema import column
 from audiomill.speakers.attribution import with_speakers
 from audiomill.speakers.clustering import Rule
 from audiomill.speakers.turns import Turn, Voice, arranged, channel_span, turns_of
-from audiomill.storage.fs import Place
-from audiomill.storage.part_files import read_table
-from audiomill.tables.forgotten import forgetting_settings
+from audiomill.storage.urls import without_credentials
+from audiomill.tables.output import ModelRequest, Output, OutputRun
 
-VOICES_FOLDER = "voices"
-LINKS = pa.schema(
-    [
-        column("recording_id", pa.string(), "joins recordings.id"),
-        column("speaker", pa.string(), "joins speakers.speaker"),
-        column("voice", pa.string(), "joins voices.voice: the same person in every recording"),
-        column("similarity", pa.float32(), "cosine to the voice when it was linked; 1: founded it", "-1..1"),
-    ]
-)
-VOICES = pa.schema(
-    [
-        column("voice", pa.string(), "id, never given to anybody else"),
-        column("name", pa.string(), "given by `audiomill link-speakers --name`", nullable=True),
-        column("sum", pa.list_(pa.float64()), "of the vectors that were linked to it, by seconds"),
-        column("last", pa.int64(), "number of the latest id that was given"),
-        column("settings", pa.string(), "digest of what the output was made with: under others, links mean nothing"),
-    ]
-)
-VOICE = ("voice", "voice_name")
-"""Columns that a reader joins by recording and speaker."""
-
-
-def voices_of(output: Place) -> dict[tuple[str, str | None], dict[str, str | None]]:
-    """(recording, speaker) -> voice and its name; empty where `audiomill link-speakers` was never run."""
-    place = output.join(VOICES_FOLDER, "links.parquet")
-    if not place.exists():
-        return {}
-    rows = read_table(output.join(VOICES_FOLDER, "voices.parquet"), ["voice", "name", "settings"]).to_pylist()
-    if {row["settings"] for row in rows} != {forgetting_settings(output)}:
-        return {}
-    names = {row["voice"]: row["name"] for row in rows}
-    return {
-        (row["recording_id"], row["speaker"]): {"voice": row["voice"], "voice_name": names.get(row["voice"])}
-        for row in read_table(place, ["recording_id", "speaker", "voice"]).to_pylist()
-    }
-
-
-def drop_voices(output: Place) -> None:
-    """Removes what is known of voices, but for what was forgotten."""
-    for name in ("links.parquet", "voices.parquet"):
-        output.join(VOICES_FOLDER, name).remove()
-
-
-def with_names(
-    row: dict[str, Any], voices: Mapping[tuple[str, str | None], Mapping[str, str | None]]
-) -> dict[str, Any]:
-    """A row of segments or turns, its speakers by the names that people gave them."""
-
-    def named(speaker: str | None) -> str | None:
-        voice = voices.get((row["recording_id"], speaker))
-        return speaker if voice is None or voice["voice_name"] is None else voice["voice_name"]
-
-    if not voices or row["speaker"] is None:
-        return row
-    words = row.get("words")
-    renamed_words = {} if words is None else {"words": [word | {"speaker": named(word["speaker"])} for word in words]}
-    return row | {"speaker": named(row["speaker"])} | renamed_words
-
-
-OBSERVED_SPEAKERS = "heard_speakers"
-"""Name of this among what pieces give."""
-OBSERVED = pa.schema(
+_OBSERVED = pa.schema(
     [
         ("recording_id", pa.string()),
         ("channel", pa.int32()),
@@ -130,13 +71,11 @@ _SPEAKERS = pa.schema(
         column("vector", pa.list_(pa.float32()), VECTOR, nullable=True),
     ]
 )
-MADE_LAST = {"turns": TURNS, "speakers": _SPEAKERS}
-"""By folder name."""
 
 
 @dataclass(frozen=True)
 class SpeakersWant:
-    """How a run tells speakers. `by_channel`: every channel is one; the rest: see `audiomill.config.speakers`."""
+    """How a run identifies speakers. `by_channel`: every channel is one; the rest: see `audiomill.config.speakers`."""
 
     by_channel: bool
     rule: Rule
@@ -146,35 +85,59 @@ class SpeakersWant:
     keeps_voices: bool
 
 
-def observed_rows(cuts: Sequence[Mapping[str, Any]], answers: Sequence[Prediction]) -> pa.Table:
-    """Local speakers of segments that a diarizer has heard."""
+def _resolve_run(job: JobConfig, asked: Sequence[ModelRequest]) -> OutputRun | None:
+    """`options`: a `SpeakersWant`."""
+    wanted = job.speakers
+    if wanted.speakers == NONE:
+        return None
+    by_channel = wanted.speakers == CHANNEL
+    want = SpeakersWant(
+        by_channel=by_channel,
+        rule=Rule(distance=wanted.clustering_threshold),
+        num_speakers=wanted.num_speakers,
+        max_speakers=wanted.max_speakers,
+        model=None if by_channel else without_credentials(full_name(wanted.speaker_model)),
+        keeps_voices=wanted.save_speaker_embeddings,
+    )
+    return OutputRun(_OBSERVED, options=want)
+
+
+def full_name(model: str) -> str:
+    """What every worker can find a model by."""
+    return str(Path(model).absolute()) if Path(model).exists() else model
+
+
+def _rows(batch: Batch, run: OutputRun) -> pa.Table:
+    """Local speakers of segments, those that another model failed on among them; none where channels are speakers."""
+    diarizer = next((number for number, spec in enumerate(batch.specs) if spec.requested.turns is not None), -1)
     rows = [
         {
-            "recording_id": cut["recording_id"],
-            "channel": cut["channel"],
-            "window": cut["start"] + each.window,
+            "recording_id": segment.recording_id,
+            "channel": segment.channel,
+            "window": segment.start + each.window,
             "number": each.number,
-            "start": cut["start"] + each.span[0],
-            "stop": cut["start"] + each.span[1],
+            "start": segment.start + each.span[0],
+            "stop": segment.start + each.span[1],
             "probability": each.span[2],
             "alone_s": each.alone / MODEL_SAMPLE_RATE,
             "vector": None if each.vector_D is None else each.vector_D.tolist(),
         }
-        for cut, answer in zip(cuts, answers, strict=True)
-        if not cut["is_overlap_copy"]
-        for each in answer.readout.local
+        for result in batch.results
+        if diarizer in result.predictions and not (segment := result.segment).is_overlap_copy
+        for each in result.predictions[diarizer].readout.local
     ]
-    return pa.Table.from_pylist(rows, schema=OBSERVED)
+    return pa.Table.from_pylist(rows, schema=run.schema)
 
 
-def with_turns(tables: dict[str, pa.Table], observed: pa.Table, want: SpeakersWant) -> dict[str, pa.Table]:
+def _finish(tables: dict[str, pa.Table], observed: pa.Table, run: OutputRun) -> dict[str, pa.Table]:
     """The tables of a part with `turns` and `speakers`, and the speakers of segments and words.
 
     Args:
         tables: recordings, segments and others.
-        observed: what the diarizer heard in all pieces; empty where channels are speakers.
-        want: how to tell.
+        observed: local speakers of all pieces; empty where channels are speakers.
+        run: how speakers are identified.
     """
+    want: SpeakersWant = run.options
     segments = tables["segments"].to_pylist()
     names = tables["recordings"].column("id").to_pylist()
     result = _by_channel(segments) if want.by_channel else _by_voice(observed, want)
@@ -192,7 +155,7 @@ def with_turns(tables: dict[str, pa.Table], observed: pa.Table, want: SpeakersWa
     }
 
 
-def with_their_speakers(transcripts: pa.Table, tables: Mapping[str, pa.Table]) -> pa.Table:
+def with_speakers_of_words(transcripts: pa.Table, tables: Mapping[str, pa.Table]) -> pa.Table:
     """The texts of a job's other models with the speakers of their words."""
     columns = ["id", "recording_id", "channel", "start_s", "stop_s"]
     segments = {row["id"]: row for row in tables["segments"].select(columns).to_pylist()}
@@ -255,3 +218,13 @@ def _speaker_rows(
 
 def _stored_vector(vector: Any, want: SpeakersWant) -> list[float] | None:
     return vector.tolist() if want.keeps_voices and vector is not None else None
+
+
+SPEAKERS = Output(
+    name="diarization",
+    documented={"turns": TURNS, "speakers": _SPEAKERS},
+    resolve_run=_resolve_run,
+    rows=_rows,
+    finish=_finish,
+)
+"""Its tables are made when all pieces of a part are there: who is who shows over a whole recording only."""

@@ -7,10 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from audiomill.models.base import RequestedOutputs, Transcript
+from audiomill.config.jobs import JobConfig
+from audiomill.models.base import Transcript
+from audiomill.models.batch import Batch, SegmentResult
+from audiomill.models.task import TaskSpec
 from audiomill.schema import WORD, column
-from audiomill.tables.output import ModelRequest, Output, Predictions, segment_id
+from audiomill.tables.output import ModelRequest, Output, OutputRun, in_segment_order
 from audiomill.tables.rows import text_columns
+from audiomill.tables.speaker_tables import with_speakers_of_words
 from audiomill.text.wer import score_pair
 
 _BYTES_PER_SECOND = 120.0
@@ -46,45 +50,47 @@ def model_agreement(one: str, other: str, language: str | None) -> float:
     return round(max(0.0, 1.0 - score_pair(longer, shorter, language)[0].rate), 4)
 
 
-def _rows(answered: Predictions, kind: pa.Schema) -> pa.Table:
+def _resolve_run(job: JobConfig, asked: Sequence[ModelRequest]) -> OutputRun | None:
+    return OutputRun(_SCHEMA) if any(each.spec.requested.beside for each in asked) else None
+
+
+def _rows(batch: Batch, run: OutputRun) -> pa.Table:
     """By segment, then by model."""
-    main = next(n for n, task in enumerate(answered.tasks) if task.requested.is_main)
-    results = [
-        _row(cut, task, answered.texts[number][at], answered.texts[main][at])
-        for at, cut in enumerate(answered.cuts)
-        for number, task in enumerate(answered.tasks)
-        if task.requested.beside
+    rows = [
+        _row(each, batch.specs[number], transcript, batch.main)
+        for each in batch.stored
+        for number, transcript in each.transcripts.items()
+        if number != batch.main
     ]
-    return pa.Table.from_pylist(results, schema=kind)
+    return pa.Table.from_pylist(rows, schema=run.schema)
 
 
-def _row(cut: Any, task: Any, text: Transcript | None, main: Transcript | None) -> dict[str, Any]:
-    assert text is not None and task.requested.transcripts is not None, "the model transcribes"
-    columns = text_columns(text, cut["start"], cut["stop"])
+def _row(result: SegmentResult, spec: TaskSpec, transcript: Transcript, main: int | None) -> dict[str, Any]:
+    assert spec.requested.transcripts is not None and main is not None, "two models transcribe"
+    segment = result.segment
+    columns = text_columns(transcript, segment.start, segment.stop)
     return {
-        "segment_id": segment_id(cut),
-        "recording_id": cut["recording_id"],
-        "transcript": task.requested.beside,
-        "model": task.label,
-        "task": task.requested.transcripts.task,
+        "segment_id": segment.id,
+        "recording_id": segment.recording_id,
+        "transcript": spec.requested.beside,
+        "model": spec.label,
+        "task": spec.requested.transcripts.task,
         **{name: columns[name] for name in ("language", "text", "confidence", "words")},
-        "model_agreement": model_agreement(main.text if main is not None else "", text.text, text.language),
+        "model_agreement": model_agreement(result.transcripts[main].text, transcript.text, transcript.language),
     }
 
 
-def _is_wanted(requested: RequestedOutputs) -> bool:
-    return bool(requested.beside)
-
-
-def _schema(asked: Sequence[ModelRequest]) -> pa.Schema:
-    return _SCHEMA
+def _finish(tables: dict[str, pa.Table], rows: pa.Table, run: OutputRun) -> dict[str, pa.Table]:
+    """With the speakers of their words, where the part has turns."""
+    rows = in_segment_order(rows, tables)
+    return {**tables, "transcripts": with_speakers_of_words(rows, tables) if "turns" in tables else rows}
 
 
 TRANSCRIPTS = Output(
     name="transcripts",
-    documented=_SCHEMA,
-    is_wanted=_is_wanted,
-    schema=_schema,
+    documented={"transcripts": _SCHEMA},
+    resolve_run=_resolve_run,
     rows=_rows,
+    finish=_finish,
     bytes_per_second=lambda asked: _BYTES_PER_SECOND * bool(asked.spec.requested.beside),
 )

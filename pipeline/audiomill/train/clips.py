@@ -24,12 +24,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, seconds_from_samples
-from audiomill.audio.cutting.segment import whole_spec
+from audiomill.audio.cutting.segment import Segment
+from audiomill.audio.cutting.segmenter import whole_spec
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.models.device import usable_cores
 from audiomill.sources.entry import Entry
 from audiomill.sources.entry import stem as stem_of
-from audiomill.stages.cut import cut_part
+from audiomill.stages.cut import cut_part, segments_of
 from audiomill.stages.plan import header_durations, listed, planned_table
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage.fs import Place
@@ -280,14 +281,11 @@ def _sorted_out(
     part: int,
 ) -> tuple[pa.Table, pa.Table, NDArray[np.int16]]:
     """What of a part is a clip and what is not, and the samples of the clips."""
-    (cuts,), (endings,), (rejections,) = (piece.column(name).to_pylist() for name in ("cuts", "endings", "rejections"))
-    samples = np.frombuffer(piece.column("pcm")[0].as_buffer(), np.int16)
-    lengths = [cut["stop"] - cut["start"] for cut in cuts]
-    starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    cuts_of: dict[str, list[int]] = {}
-    for number, cut in enumerate(cuts):
-        if channel in (None, cut["channel"]):
-            cuts_of.setdefault(cut["recording_id"], []).append(number)
+    (endings,), (rejections,) = (piece.column(name).to_pylist() for name in ("endings", "rejections"))
+    segments_by_recording: dict[str, list[Segment]] = {}
+    for segment in segments_of(piece, ()):
+        if channel in (None, segment.channel):
+            segments_by_recording.setdefault(segment.recording_id, []).append(segment)
     ended = {ending["id"]: ending for ending in endings}
     rejected = {row["id"]: row for row in rejections}
     usable: list[dict[str, Any]] = []
@@ -296,28 +294,27 @@ def _sorted_out(
     offset = 0
     for row in rows:
         named = {**{name: row[name] for name in ("id", "source", "member")}, "role": source.role}
-        why = _why_not(
-            rejected.get(row["id"]), ended.get(row["id"]), cuts_of.get(row["id"], []), source, lengths, min_samples
-        )
+        segments = segments_by_recording.get(row["id"], [])
+        why = _why_not(rejected.get(row["id"]), ended.get(row["id"]), segments, source, min_samples)
         if why is not None:
             dropped.append({**named, "reason": why[0], "detail": why[1]})
             continue
-        (number,) = cuts_of[row["id"]]
-        chosen.append(samples[starts[number] : starts[number + 1]])
+        (segment,) = segments
+        chosen.append(segment.pcm_T)
         usable.append(
             {
                 **named,
-                "start_s": seconds_from_samples(cuts[number]["start"]),
+                "start_s": seconds_from_samples(segment.start),
                 "text": ended[row["id"]]["reference"],
                 "language": row["language"],
                 "weight": source.weight,
                 "part": part,
                 "offset": offset,
-                "num_samples": lengths[number],
+                "num_samples": segment.num_samples,
                 "checksum": zlib.crc32(np.ascontiguousarray(chosen[-1]).data),
             }
         )
-        offset += lengths[number]
+        offset += segment.num_samples
     pcm = np.concatenate(chosen) if chosen else np.zeros(0, np.int16)
     return pa.Table.from_pylist(usable, CLIP), pa.Table.from_pylist(dropped, DROPPED), pcm
 
@@ -325,9 +322,8 @@ def _sorted_out(
 def _why_not(
     rejection: dict[str, Any] | None,
     ending: dict[str, Any] | None,
-    cuts: list[int],
+    segments: Sequence[Segment],
     source: Source,
-    lengths: list[int],
     min_samples: int,
 ) -> tuple[str, str] | None:
     """Reason and detail of a recording that is no clip."""
@@ -335,9 +331,9 @@ def _why_not(
         return rejection["reason"], rejection["detail"]
     assert ending is not None, "a recording ends or is rejected"
     seconds = seconds_from_samples(ending["num_samples"])
-    if len(cuts) > 1:
+    if len(segments) > 1:
         return "too_long", f"expected at most --max-clip-seconds, got {seconds:.1f} s; cut it, or raise the limit"
-    if not cuts or lengths[cuts[0]] < min_samples:
+    if not segments or segments[0].num_samples < min_samples:
         return "too_short", f"expected at least --min-clip-seconds, got {seconds:.3f} s"
     if source.needs_text and ending["reference"] is None:
         return "no_text", "expected a text column in the manifest or a .txt beside the audio, got none"

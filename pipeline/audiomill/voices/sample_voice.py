@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.audio.cutting.segment import whole_spec
+from audiomill.audio.cutting.segmenter import whole_spec
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import InputError, RecordingRejected, UsageError
 from audiomill.models.speakers.diarizer_family import embedder_of

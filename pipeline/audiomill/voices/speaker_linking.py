@@ -22,7 +22,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, write_table
 from audiomill.tables.forgotten import forgetting_settings, forgotten_of, is_forgotten, remember, without_forgotten
-from audiomill.tables.speaker_tables import LINKS, VOICES, VOICES_FOLDER
+from audiomill.tables.voice_tables import LINKS, VOICES, VOICES_FOLDER
 
 
 @dataclass

@@ -45,15 +45,6 @@ class JsonConsole(Console):
         stream.flush()
 
 
-def without_credentials(url: str) -> str:
-    """`https://user:secret@host/x?token=y` -> `https://host/x`."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path.split('?')[0] if scheme.startswith('http') else path}"
-
-
 class PlainConsole(Console):
     """Text as it is: names in brackets are no markup, and secrets are left out."""
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from audiomill.audio.bucketing import padding_waste_pct
 from audiomill.config.defaults import SECOND_PASS_LEVEL
+from audiomill.models.batch import Difference, largest
 from audiomill.models.checkpoint import find_checkpoint
-from audiomill.stages.answers.parity_check import Difference, largest
 from audiomill.stages.spec import RunSpec
 from audiomill.storage import ledger
 from audiomill.tables.codes import usage

@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 
 class StreamChunks:
-    """See `audiomill.audio.cutting.segment.Segmenter`.
+    """See `audiomill.audio.cutting.segmenter.Segmenter`.
 
     Args:
         chunk, left, right: samples of a chunk, before it and behind it.

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.models.base import Parity, Prediction, Readout, SpeechModel, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import Parity, Prediction, Readout, SpeechModel
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
 from audiomill.models.frames.whole import loaded_whole
@@ -53,11 +54,11 @@ class Tagger(SpeechModel):
         """Whole windows."""
         return max(1, -(-num_samples // _WINDOW)) * _WINDOW
 
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         return Parity(note="input and forward pass: they are transformers' own")
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """The most probable labels of each row."""
         windows = [(row, part) for row, each in enumerate(batch) for part in _windows(each)]
         sums: list[Any] = [0.0] * len(batch)
@@ -81,7 +82,7 @@ class Tagger(SpeechModel):
         return tuple((str(names[at]), round(float(probability_L[at]), 4)) for at in order)
 
 
-def _windows(utterance: Utterance) -> list[NDArray[np.int16]]:
-    pcm_T = utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]
+def _windows(segment: Segment) -> list[NDArray[np.int16]]:
+    pcm_T = segment.pcm_T[segment.left : len(segment.pcm_T) - segment.right]
     parts = [pcm_T[start : start + _WINDOW] for start in range(0, max(1, len(pcm_T)), _WINDOW)]
     return [np.pad(part, (0, max(0, _LEAST_SAMPLES - len(part)))) for part in parts]

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import ModelError
-from audiomill.models.base import Parity, SpeechModel, Utterance
+from audiomill.models.base import Parity, SpeechModel
 from audiomill.models.causal.activation_trace import Stage
 from audiomill.models.causal.language_model import LanguageModel, language_model_of
 from audiomill.models.causal.lora_files import add_lora, without_lora_files
@@ -84,7 +85,7 @@ class HfAudioPrefixEncoder:
         model: Any,
         processor: Any,
         lm: LanguageModel,
-        language: Callable[[Utterance], str | None],
+        language: Callable[[Segment], str | None],
     ) -> None:
         self._layout, self._model, self._processor = layout, model, processor
         self._lm, self._language = lm, language
@@ -92,22 +93,22 @@ class HfAudioPrefixEncoder:
     def padded_length(self, num_samples: int) -> int:
         return num_samples
 
-    def prefixes(self, batch: Sequence[Utterance]) -> list[Tensor]:
-        """prefix_PD of each utterance."""
-        return [self._lm.prefix([self.embedded(utterance)]) for utterance in batch]
+    def prefixes(self, batch: Sequence[Segment]) -> list[Tensor]:
+        """prefix_PD of each segment."""
+        return [self._lm.prefix([self.embedded(segment)]) for segment in batch]
 
-    def inputs(self, utterance: Utterance) -> dict[str, Tensor]:
-        """What the model is given of one utterance."""
-        wave = utterance.pcm_T.astype(np.float32) / 32768.0
+    def inputs(self, segment: Segment) -> dict[str, Tensor]:
+        """What the model is given of one segment."""
+        wave = segment.pcm_T.astype(np.float32) / 32768.0
         wave = np.pad(wave, (0, max(0, _MIN_SAMPLES - len(wave))))
-        request = self._layout.request(self._processor, wave, self._language(utterance))
+        request = self._layout.request(self._processor, wave, self._language(segment))
         device, dtype = self._model.device, self._model.dtype
         return {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in request.items()}
 
     @torch.inference_mode()
-    def embedded(self, utterance: Utterance) -> Tensor:
+    def embedded(self, segment: Segment) -> Tensor:
         """embedded_PD: tokens of the request, audio in its places."""
-        inputs = self.inputs(utterance)
+        inputs = self.inputs(segment)
         tokens_L = inputs["input_ids"][0]
         audio_ND = self._layout.audio_features(self._model, inputs)
         is_audio_L = tokens_L == self._model.config.audio_token_id
@@ -120,11 +121,11 @@ class HfAudioPrefixEncoder:
         embedded_LD[is_audio_L] = audio_ND.to(embedded_LD.dtype)
         return embedded_LD
 
-    def stages(self, utterance: Utterance) -> tuple[Stage, ...]:
+    def stages(self, segment: Segment) -> tuple[Stage, ...]:
         """What its own tower and projector make of the audio."""
-        is_audio_L = self.inputs(utterance)["input_ids"][0] == self._model.config.audio_token_id
-        steps_ND = self.embedded(utterance)[is_audio_L].float().cpu().numpy()
-        seconds = max(_MIN_SAMPLES, len(utterance.pcm_T)) / MODEL_SAMPLE_RATE
+        is_audio_L = self.inputs(segment)["input_ids"][0] == self._model.config.audio_token_id
+        steps_ND = self.embedded(segment)[is_audio_L].float().cpu().numpy()
+        seconds = max(_MIN_SAMPLES, len(segment.pcm_T)) / MODEL_SAMPLE_RATE
         meaning = "What stands in the places for audio, as wide as the language model's own tokens (some of them pad the segment)."
         return (Stage("projector output", steps_ND.T, len(steps_ND) / seconds, meaning),)
 
@@ -149,8 +150,8 @@ def load_hf_speech_llm(loading: Loading, layout: Layout) -> SpeechModel:
     is_large = _is_large(model)
     known = layout.languages() if layout.languages is not None else frozenset()
 
-    def name_of_language(utterance: Utterance) -> str | None:
-        code = base_language(utterance.language or wanted.language)
+    def name_of_language(segment: Segment) -> str | None:
+        code = base_language(segment.language or wanted.language)
         return code if code in known else None
 
     listening = HfAudioPrefixEncoder(layout, model, processor, lm, name_of_language)
@@ -158,7 +159,7 @@ def load_hf_speech_llm(loading: Loading, layout: Layout) -> SpeechModel:
         weights=lm.weights(config.precision, frees=is_large),
         tokens=lm.special_tokens(),
         decoded=lambda rows: [processor.tokenizer.decode(row, skip_special_tokens=True) for row in rows],
-        language=lambda utterance: utterance.language or wanted.language,
+        language=lambda segment: segment.language or wanted.language,
         prompt=lambda language: [],
         parse_reply=layout.parse_reply,
     )
@@ -167,7 +168,7 @@ def load_hf_speech_llm(loading: Loading, layout: Layout) -> SpeechModel:
         writer,
         wanted,
         config.memory_fraction,
-        lambda utterance: Parity(note=_NOT_COMPARED) if is_large else _parity(listening, lm, utterance),
+        lambda segment: Parity(note=_NOT_COMPARED) if is_large else _parity(listening, lm, segment),
     )
 
 
@@ -176,15 +177,15 @@ def _is_large(model: Any) -> bool:
     return bool(sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS)
 
 
-def _parity(listening: HfAudioPrefixEncoder, lm: LanguageModel, utterance: Utterance) -> Parity:
+def _parity(listening: HfAudioPrefixEncoder, lm: LanguageModel, segment: Segment) -> Parity:
     """Logits behind the request, by our layers and by transformers' own."""
     from audiomill.models.seq2seq.kv_cache import KVCache
 
     weights = lm.weights("fp32")
     with torch.inference_mode():
-        inputs = listening.inputs(utterance)
+        inputs = listening.inputs(segment)
         theirs = lm.model(**inputs, use_cache=False).logits[:, -1]
-        prefix_PD = listening.prefixes([utterance])[0]
+        prefix_PD = listening.prefixes([segment])[0]
         ours = weights.logits(KVCache(weights, 1, len(prefix_PD)).admit_prefixes(prefix_PD[None])[:, -1])
         others = [token for token in range(ours.shape[-1]) if token not in lm.ends]  # ends are counted as one here
         return Parity(0.0, relative(ours[:, others], theirs[:, others]))

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import ModelError
-from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance
+from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel
 from audiomill.models.codecs.windows import Encode, Sound, dac, encodec, encodec_chunks, in_one_piece, mimi
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import extractor_of
@@ -40,18 +41,18 @@ class Overlaps:
         self._seen: list[tuple[tuple[str, int | None], int, NDArray[np.int64]]] = []
         self.num_compared = self.num_differing = 0
 
-    def add(self, utterance: Utterance, codes_KF: NDArray[np.int64]) -> None:
+    def add(self, segment: Segment, codes_KF: NDArray[np.int64]) -> None:
         """Takes the codes of a window with its context."""
-        first = round(Fraction(utterance.start - utterance.left) / self._step)
-        if any((track, other) == (utterance.track, first) for track, other, _ in self._seen):
+        first = round(Fraction(segment.start - segment.left) / self._step)
+        if any((track, other) == (segment.track, first) for track, other, _ in self._seen):
             return  # heard again
         for track, other, theirs_KF in self._seen:
             start, stop = max(first, other), min(first + codes_KF.shape[1], other + theirs_KF.shape[1])
-            if track == utterance.track and start < stop:
+            if track == segment.track and start < stop:
                 mine, others = codes_KF[:, start - first : stop - first], theirs_KF[:, start - other : stop - other]
                 self.num_compared += mine.size
                 self.num_differing += int((mine != others).sum())
-        self._seen = [*self._seen[-MOST_KEPT + 1 :], (utterance.track, first, codes_KF)]
+        self._seen = [*self._seen[-MOST_KEPT + 1 :], (segment.track, first, codes_KF)]
 
     def note(self) -> str:
         """In words; empty where no windows overlapped."""
@@ -111,35 +112,35 @@ class CodecModel(SpeechModel):
         """Whole frames."""
         return int(-(-num_samples // self._step) * self._step)
 
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         """Nothing of it is ours but the windows that long recordings are heard in."""
         return Parity(note=f"input and forward pass: they are transformers' own{self._overlaps.note()}")
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Codes of each row."""
-        return [answer for utterance in batch for answer in self._alone(utterance)]
+        return [answer for segment in batch for answer in self._alone(segment)]
 
-    def _alone(self, utterance: Utterance) -> list[Prediction]:
+    def _alone(self, segment: Segment) -> list[Prediction]:
         heartbeat()
-        wave_TK = self._features(utterance)
+        wave_TK = self._features(segment)
         missing = max(0, self._least - len(wave_TK))  # convolutions take no less than a frame
         given_TK = np.pad(wave_TK, ((0, missing), (0, 0))) if missing else wave_TK
         sound = Sound(given_TK, partial(self._input, given_TK), self._model.device)
         codes_KF, scales = self._encode(self._model, sound)
         num_frames = max(1, int(-(-len(wave_TK) * MODEL_SAMPLE_RATE // (self._form.rate * self._step))))
-        if self._encode is in_one_piece and (utterance.left or utterance.right):
-            self._overlaps.add(utterance, codes_KF.cpu().numpy())
+        if self._encode is in_one_piece and (segment.left or segment.right):
+            self._overlaps.add(segment, codes_KF.cpu().numpy())
         codes_BFK = codes_KF[:, :num_frames].T[None]
-        core = CoreFrames([utterance], [codes_BFK.shape[1]], self._step, codes_BFK.device)
+        core = CoreFrames([segment], [codes_BFK.shape[1]], self._step, codes_BFK.device)
         out = read_out(self._wants, {}, codes_BFK, {}, lambda layer: core)
         return [Prediction(None, readout._replace(scales=scales)) for readout in out]
 
-    def _features(self, utterance: Utterance) -> NDArray[np.float32]:
+    def _features(self, segment: Segment) -> NDArray[np.float32]:
         """wave_TK in the codec's form."""
-        if utterance.wave_TK is not None:
-            return utterance.wave_TK
-        wave_T = soxr.resample(utterance.pcm_T.astype(np.float32) / 32768.0, MODEL_SAMPLE_RATE, self._form.rate, "HQ")
+        if segment.waves:
+            return segment.wave_TK
+        wave_T = soxr.resample(segment.pcm_T.astype(np.float32) / 32768.0, MODEL_SAMPLE_RATE, self._form.rate, "HQ")
         return np.repeat(wave_T[:, None], self._form.num_channels, axis=1)
 
     def _input(self, wave_TK: NDArray[np.float32]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""CTC prefix beam search over many utterances at once, with language model, lexicon and hotwords.
+"""CTC prefix beam search over many segments at once, with language model, lexicon and hotwords.
 
-Every array has a row an utterance and a column a prefix; a step does one frame of all utterances. Only what survives a
-frame becomes a Python object. B utterances, F frames, K prefixes, C candidate tokens of a frame (the blank first).
+Every array has a row a segment and a column a prefix; a step does one frame of all segments. Only what survives a
+frame becomes a Python object. B segments, F frames, K prefixes, C candidate tokens of a frame (the blank first).
 
 Source: Hannun et al. 2014, "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent
 DNNs" (arXiv:1408.2873), algorithm 1: the probability of a prefix is the sum over all its alignments.
@@ -21,7 +21,7 @@ from audiomill.models.watchdog import heartbeat
 
 _NEVER = -np.inf
 BATCH = 48
-"""Utterances that are searched side by side: more do not make a step cheaper."""
+"""Segments that are searched side by side: more do not make a step cheaper."""
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 Floats = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class ScoredText(NamedTuple):
 def prefix_beam_search(
     rows: Sequence[Emissions], context: Context, beam_size: int, num_best: int
 ) -> list[list[ScoredText]]:
-    """Best texts of each utterance, best first.
+    """Best texts of each segment, best first.
 
     Args:
         rows: candidate tokens of every frame.
@@ -72,7 +72,7 @@ def _searched(rows: Sequence[Emissions], context: Context, beam_size: int) -> li
 
 
 class _Beam:
-    """Prefixes of all utterances after some frames. `blank`, `other`: log-probability of the alignments that end in a
+    """Prefixes of all segments after some frames. `blank`, `other`: log-probability of the alignments that end in a
     blank, or in the last token; `worth`: what the context adds."""
 
     def __init__(self, num_rows: int, beam_size: int, context: Context) -> None:

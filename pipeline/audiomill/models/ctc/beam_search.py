@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.search import SearchConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import Candidate, TimedText, Transcript, Utterance
+from audiomill.models.base import Candidate, TimedText, Transcript
 from audiomill.models.ctc.align import WordSpan, token_spans
 from audiomill.models.ctc.beam import ScoredText, prefix_beam_search
 from audiomill.models.ctc.context import Context, FusionWeights
@@ -37,12 +38,12 @@ class Stretch(NamedTuple):
     top: Emissions
 
 
-def stretch_of(utterance: Utterance, top: Emissions | None, hop: int, is_continued: bool) -> Stretch:
-    """The frames of an utterance itself, its context left out."""
+def stretch_of(segment: Segment, top: Emissions | None, hop: int, is_continued: bool) -> Stretch:
+    """The frames of a segment itself, its context left out."""
     assert top is not None, "the most probable tokens were kept"
-    at, core = core_frames(utterance, len(top.tokens_FC), hop)
-    first = int(at[core][0]) if core.any() else utterance.start
-    return Stretch(utterance.start, first, is_continued, Emissions(top.tokens_FC[core], top.logprobs_FC[core]))
+    at, core = core_frames(segment, len(top.tokens_FC), hop)
+    first = int(at[core][0]) if core.any() else segment.start
+    return Stretch(segment.start, first, is_continued, Emissions(top.tokens_FC[core], top.logprobs_FC[core]))
 
 
 class BeamDecoder:

@@ -1,6 +1,6 @@
 """What a prefix is worth besides its sound: words by a language model, a lexicon that allows, hotwords that draw.
 
-B utterances, K prefixes, C candidate tokens, S automata (lexicon, hotwords).
+B segments, K prefixes, C candidate tokens, S automata (lexicon, hotwords).
 """
 
 from __future__ import annotations

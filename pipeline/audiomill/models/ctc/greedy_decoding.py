@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomill.models.base import TimedText, Transcript, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import TimedText, Transcript
 from audiomill.models.ctc.emissions import Emissions
 from audiomill.models.ctc.word_pieces import join_pieces
 
@@ -47,7 +48,7 @@ class CtcVocabulary:
 
 
 class FrameLabels(NamedTuple):
-    """Best label of every frame of one utterance, context included, with its log-probability; `emissions_FV`: those of
+    """Best label of every frame of one segment, context included, with its log-probability; `emissions_FV`: those of
     all labels, where another model's words are to be aligned; `top`: of the most probable ones, for beam search."""
 
     labels_F: NDArray[np.int32]
@@ -75,35 +76,35 @@ class _Unit(NamedTuple):
 
 
 def transcripts(
-    utterances: Sequence[Utterance],
+    segments: Sequence[Segment],
     frames: Sequence[FrameLabels],
     vocabulary: CtcVocabulary,
     hop: int,
     language: str | None,
 ) -> list[Transcript]:
-    """One transcript per utterance.
+    """One transcript per segment.
 
     Neighbouring windows of one recording are read as one stream of frames, each frame from the window whose
     core holds it; a word belongs to the window in which it starts. So no word is doubled, none is cut.
 
     Args:
-        utterances: in time order per track.
+        segments: in time order per track.
         frames: their labels.
         vocabulary: see above.
         hop: samples from one frame to the next.
         language: reported as given.
     """
     results: dict[int, Transcript] = {}
-    for run in contiguous(utterances):
-        labels, logprobs, starts = _core_frames([utterances[i] for i in run], [frames[i] for i in run], hop)
+    for run in contiguous(segments):
+        labels, logprobs, starts = _core_frames([segments[i] for i in run], [frames[i] for i in run], hop)
         units = list(_units(labels, logprobs, starts, vocabulary, hop))
-        edges = [utterances[i].start for i in run[1:]]
+        edges = [segments[i].start for i in run[1:]]
         owner = np.searchsorted(edges, [unit.start for unit in units], side="right")
         for number, index in enumerate(run):
             mine = [unit for unit, row in zip(units, owner, strict=True) if row == number]
-            within = (starts >= utterances[index].start) & ((starts < edges[number]) if number < len(edges) else True)
-            results[index] = _transcript(mine, utterances[index].start, language, float(logprobs[within].sum()))
-    return [results[index] for index in range(len(utterances))]
+            within = (starts >= segments[index].start) & ((starts < edges[number]) if number < len(edges) else True)
+            results[index] = _transcript(mine, segments[index].start, language, float(logprobs[within].sum()))
+    return [results[index] for index in range(len(segments))]
 
 
 def without_special(transcript: Transcript, special: Sequence[str]) -> Transcript:
@@ -119,15 +120,15 @@ def without_special(transcript: Transcript, special: Sequence[str]) -> Transcrip
     return transcript._replace(text=cleaned(transcript.text), words=None if transcript.words is None else spoken)
 
 
-def contiguous(utterances: Sequence[Utterance]) -> Iterator[list[int]]:
-    """Index runs of windows of one track that share context; every other utterance is a run of its own."""
+def contiguous(segments: Sequence[Segment]) -> Iterator[list[int]]:
+    """Index runs of windows of one track that share context; every other segment is a run of its own."""
     tracks: dict[tuple[str, int | None], list[int]] = {}
-    for index, utterance in enumerate(utterances):
-        tracks.setdefault(utterance.track, []).append(index)
+    for index, segment in enumerate(segments):
+        tracks.setdefault(segment.track, []).append(index)
     for indices in tracks.values():
         run = indices[:1]
         for before, index in pairwise(indices):
-            if utterances[index].left and _core_end(utterances[before]) == utterances[index].start:
+            if segments[index].left and _core_end(segments[before]) == segments[index].start:
                 run.append(index)
             else:
                 yield run
@@ -135,23 +136,23 @@ def contiguous(utterances: Sequence[Utterance]) -> Iterator[list[int]]:
         yield run
 
 
-def _core_end(utterance: Utterance) -> int:
-    return utterance.start + len(utterance.pcm_T) - utterance.left - utterance.right
+def _core_end(segment: Segment) -> int:
+    return segment.start + len(segment.pcm_T) - segment.left - segment.right
 
 
-def core_frames(utterance: Utterance, num_frames: int, hop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Start sample of every frame, and which of them lie in the utterance itself, not in its context."""
-    at = utterance.start - utterance.left + hop * np.arange(num_frames, dtype=np.int64)
-    return at, (at >= utterance.start) & ((at < _core_end(utterance)) | (utterance.right == 0))
+def core_frames(segment: Segment, num_frames: int, hop: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Start sample of every frame, and which of them lie in the segment itself, not in its context."""
+    at = segment.start - segment.left + hop * np.arange(num_frames, dtype=np.int64)
+    return at, (at >= segment.start) & ((at < _core_end(segment)) | (segment.right == 0))
 
 
 def _core_frames(
-    run: list[Utterance], frames: list[FrameLabels], hop: int
+    run: list[Segment], frames: list[FrameLabels], hop: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     """Labels, log-probabilities and start samples of the frames whose start lies in their window's core."""
     labels, logprobs, starts = [], [], []
-    for utterance, each in zip(run, frames, strict=True):
-        at, core = core_frames(utterance, len(each.labels_F), hop)
+    for segment, each in zip(run, frames, strict=True):
+        at, core = core_frames(segment, len(each.labels_F), hop)
         labels.append(each.labels_F[core])
         logprobs.append(each.logprobs_F[core])
         starts.append(at[core])

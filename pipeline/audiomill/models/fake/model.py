@@ -21,17 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import ModelError
-from audiomill.models.base import (
-    Parity,
-    Prediction,
-    Readout,
-    RequestedOutputs,
-    SpeechModel,
-    Transcript,
-    Utterance,
-    Vectors,
-)
+from audiomill.models.base import Parity, Prediction, Readout, RequestedOutputs, SpeechModel, Transcript, Vectors
 from audiomill.models.task import Shape
 
 SLOWNESS = {"slow": 0.02, "device": 0.25}
@@ -65,9 +57,9 @@ WORDS = [
 ]
 
 
-def _do_harm(batch: Sequence[Utterance]) -> None:
-    for utterance in batch:
-        value, count = Counter(utterance.pcm_T[8_000:24_000].tolist()).most_common(1)[0]
+def _do_harm(batch: Sequence[Segment]) -> None:
+    for segment in batch:
+        value, count = Counter(segment.pcm_T[8_000:24_000].tolist()).most_common(1)[0]
         if value in HARM and count > 15_000:
             HARM[value]()
 
@@ -107,12 +99,12 @@ class FakeModel(SpeechModel):
     def padded_length(self, num_samples: int) -> int:
         return num_samples
 
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         """There is nothing else that it should be."""
         return Parity()
 
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
-        """A hash of the samples of each utterance; frame means as vectors, their signs as codes."""
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
+        """A hash of the samples of each segment; frame means as vectors, their signs as codes."""
         time.sleep(self._delay_s * len(batch))
         if self._is_greedy and len(batch) > 2:
             raise RuntimeError("fake device out of memory")
@@ -124,28 +116,28 @@ class FakeModel(SpeechModel):
         texts = digests if self._wants.transcripts is not None else [None] * len(batch)
         return [Prediction(text, self._readout(u, leak)) for text, u, leak in zip(texts, batch, padding, strict=True)]
 
-    def _readout(self, utterance: Utterance, leak: int) -> Readout:
+    def _readout(self, segment: Segment, leak: int) -> Readout:
         hop, width = FAKE_SHAPE.hop, FAKE_SHAPE.width
-        stop = len(utterance.pcm_T) - utterance.right
-        first, last = -(-utterance.left // hop), -(-stop // hop)
-        padded = np.pad(utterance.pcm_T, (0, -len(utterance.pcm_T) % hop)).reshape(-1, hop)[first:last]
+        stop = len(segment.pcm_T) - segment.right
+        first, last = -(-segment.left // hop), -(-stop // hop)
+        padded = np.pad(segment.pcm_T, (0, -len(segment.pcm_T) % hop)).reshape(-1, hop)[first:last]
         values_ND = padded.reshape(len(padded), width, -1).mean(-1).astype(np.float16) / 8 + np.float16(leak / 1000)
         bits_N = (values_ND[:, :4] > 0) @ (1 << np.arange(4))
         vectors = [values_ND if want.pool == "none" else values_ND.mean(0)[None] for want in self._wants.vectors]
         codes = [np.stack([bits_N] * want.num_codebooks).astype(np.uint16) for want in self._wants.codes]
         return Readout(tuple(Vectors(vector, None, len(values_ND)) for vector in vectors), tuple(codes))
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Digest]) -> list[Transcript]:
+    def transcripts(self, segments: Sequence[Segment], texts: Sequence[Digest]) -> list[Transcript]:
         """Four words and a log-probability from each hash."""
         return [
             Transcript(
                 text=" ".join(WORDS[byte % len(WORDS)] for byte in text.digest[:4]),
-                language=utterance.language or "en",
+                language=segment.language or "en",
                 language_probability=None,
                 avg_logprob=-text.digest[4] / 512,
                 no_speech_prob=None,
                 words=None,
                 phrases=None,
             )
-            for utterance, text in zip(utterances, texts, strict=True)
+            for segment, text in zip(segments, texts, strict=True)
         ]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiomill.models.base import Utterance
+from audiomill.audio.cutting.segment import Segment
 from audiomill.models.vectors.frozen_encoder import FrozenEncoder
 
 LAYERS = 2
@@ -67,7 +67,7 @@ class FeatureFeed:
 
     def __call__(self, rows: Sequence[NDArray[np.int16]]) -> dict[str, Tensor]:
         """frames_BFE of a batch, and how many each row has."""
-        frames = self._encoder.frames([Utterance(row, 0, 0, ("", None), 0, None) for row in rows])
+        frames = self._encoder.frames([Segment(row, 0, 0, ("", None), 0, None) for row in rows])
         some = [
             frame if len(frame) else frame.new_zeros(1, frame.shape[1]) for frame in frames
         ]  # a row too short for a frame

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import ModelError
-from audiomill.models.base import Parity, Utterance
+from audiomill.models.base import Parity
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.frames.frame_network import FrameNetwork
@@ -128,7 +129,7 @@ def encoder_network(loading: Loading, model: Any, kind: Encoder) -> FrameNetwork
         body=body,
         stack=body,
         feed=feed,
-        parity=lambda utterance: encoder_parity(folder, model, kind, feed, utterance),
+        parity=lambda segment: encoder_parity(folder, model, kind, feed, segment),
         final_norm=kind.final_norm(body),
     )
 
@@ -147,16 +148,14 @@ def extractor_of(folder: Path, expected_rate: int = MODEL_SAMPLE_RATE) -> Any:
     return extractor
 
 
-def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, utterance: Utterance) -> Parity:
+def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, segment: Segment) -> Parity:
     """Compares what is given to the model and what comes out with transformers' own processor and model."""
-    ours = feed([utterance.pcm_T])
+    ours = feed([segment.pcm_T])
     try:
         extractor = extractor_of(folder)
     except ImportError as error:
         return Parity(note=f"input and forward pass: transformers' own feature extractor needs {error.name or error}")
-    theirs = extractor(
-        utterance.pcm_T.astype(np.float32) / 32768.0, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt"
-    )
+    theirs = extractor(segment.pcm_T.astype(np.float32) / 32768.0, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt")
     name = next(name for name, each in ours.items() if each.is_floating_point())
     steps = min(ours[name].shape[1], theirs[name].shape[1]) if ours[name].ndim == theirs[name].ndim else None
     inputs = relative(ours[name][:, :steps], theirs[name][:, :steps])

@@ -10,23 +10,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from audiomill.models.base import (
-    CONV,
-    Aligner,
-    FallbackPolicy,
-    OnProgress,
-    Parity,
-    Readout,
-    RequestedOutputs,
-    Utterance,
-)
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import CONV, Parity, Readout, RequestedOutputs, SpeechModel
 from audiomill.models.finite import first_not_finite, is_finite, not_finite
 from audiomill.models.frames.frame_network import FrameNetwork, cores
 from audiomill.models.vectors.forward_hooks import LayerTaps, without_layers_above
 from audiomill.models.vectors.readout import Quantizer, read_out
 
 
-class EncodingModel:
+class EncodingModel(SpeechModel):
     """The encoder's side of `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -35,11 +27,6 @@ class EncodingModel:
         quantizers: by name of the want.
         writes: something behind the encoder is wanted, so that all its layers are.
     """
-
-    on_progress: OnProgress | None = None
-    reports_progress = False
-    fallback: FallbackPolicy | None = None
-    aligner: Aligner | None = None
 
     def __init__(
         self, network: FrameNetwork, requested: RequestedOutputs, quantizers: Mapping[str, Quantizer], writes: bool
@@ -50,33 +37,26 @@ class EncodingModel:
         if not writes:
             without_layers_above(network.stack, max(self._stack, default=0))
 
-    def padded_length(self, num_samples: int) -> int:
-        """Rows are padded to the longest of their batch."""
-        return num_samples
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between batches."""
-
     @torch.inference_mode()
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         """With transformers' own processor and forward pass."""
-        result = self._network.parity(utterance)
+        result = self._network.parity(segment)
         self._taps.taken()
         return result
 
-    def _encoded(self, batch: Sequence[Utterance]) -> Tensor:
+    def _encoded(self, batch: Sequence[Segment]) -> Tensor:
         """hidden_BFD of the last layer.
 
         Raises:
             RunError: it holds values that are no numbers, where text is wanted.
         """
-        inputs, body = self._feed([utterance.pcm_T for utterance in batch]), self._network.body
+        inputs, body = self._feed([segment.pcm_T for segment in batch]), self._network.body
         hidden_BFD: Tensor = body(**inputs).last_hidden_state
         if self._writes and not is_finite(hidden_BFD):
             raise not_finite(first_not_finite(body, lambda: body(**inputs)) or "the encoder")
         return hidden_BFD
 
-    def _read_out(self, batch: Sequence[Utterance], device: torch.device) -> Sequence[Readout]:
+    def _read_out(self, batch: Sequence[Segment], device: torch.device) -> Sequence[Readout]:
         """What is wanted of the hidden states of the last pass."""
         if not self._wants.layers:
             return [Readout()] * len(batch)

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiomill.models.base import Parity, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import Parity
 from audiomill.models.vectors.readout import CoreFrames
 
 
@@ -56,7 +57,7 @@ class FrameNetwork:
         body: what to run where no text is wanted.
         stack: has the `layers` that hidden states are counted by.
         feed: waveforms -> its keyword arguments.
-        parity: compares one utterance with transformers' own processor and model.
+        parity: compares one segment with transformers' own processor and model.
         final_norm: behind the last layer, where hidden state N is what leaves it.
         convolutions: its inputs -> what enters its `feature_projection`; None for models without.
     """
@@ -65,13 +66,13 @@ class FrameNetwork:
     body: Any
     stack: Any
     feed: Feed
-    parity: Callable[[Utterance], Parity]
+    parity: Callable[[Segment], Parity]
     final_norm: Any | None = None
     convolutions: Callable[[dict[str, Tensor]], Any] | None = None
 
 
-def cores(batch: Sequence[Utterance], feed: Feed, device: torch.device) -> Callable[[int | None], CoreFrames]:
-    """The frames of a hidden state that lie in the utterances of the last batch themselves; layers may differ in their clock."""
+def cores(batch: Sequence[Segment], feed: Feed, device: torch.device) -> Callable[[int | None], CoreFrames]:
+    """The frames of a hidden state that lie in the segments of the last batch themselves; layers may differ in their clock."""
 
     @cache
     def core(layer: int | None) -> CoreFrames:

@@ -31,7 +31,7 @@ class FrameInputs:
     Args:
         model: base model, or one with a head, on its device; changed in place.
         fbank: None for waveform models, else the features of wav2vec2-BERT.
-        normalize: zero mean and unit variance per utterance, as the checkpoint was trained.
+        normalize: zero mean and unit variance per segment, as the checkpoint was trained.
         multiple: batches are padded to a multiple of so many frames.
     """
 

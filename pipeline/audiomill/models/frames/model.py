@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.search import SearchConfig
-from audiomill.models.base import CONV, Prediction, RequestedOutputs, Transcript, Utterance
+from audiomill.models.base import CONV, Prediction, RequestedOutputs, Transcript
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
 from audiomill.models.ctc.emissions import Emissions
@@ -64,11 +65,11 @@ class FrameModel(EncodingModel):
             self._beam = BeamDecoder(decoder, vocabulary, storage_options or {}, str(self._model.device))
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Best label of every frame, vectors and codes, whichever are wanted."""
         if self._one_by_one and len(batch) > 1:
-            return [answer for utterance in batch for answer in self.forward([utterance])]
-        inputs = self._feed([utterance.pcm_T for utterance in batch])
+            return [answer for segment in batch for answer in self.forward([segment])]
+        inputs = self._feed([segment.pcm_T for segment in batch])
         texts: Sequence[FrameLabels | None] = [None] * len(batch)
         if self._vocabulary is not None:
             logits_BFV = self._model(**inputs).logits
@@ -82,25 +83,25 @@ class FrameModel(EncodingModel):
         readouts = self._read_out(batch, self._model.device)
         return [Prediction(text, readout) for text, readout in zip(texts, readouts, strict=True)]
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels]) -> list[Transcript]:
+    def transcripts(self, segments: Sequence[Segment], texts: Sequence[FrameLabels]) -> list[Transcript]:
         """Words with times."""
         assert self._vocabulary is not None, "text is wanted"
-        result = self._transcripts(utterances, texts, self._vocabulary)
+        result = self._transcripts(segments, texts, self._vocabulary)
         wanted = self._wants.transcripts
         if wanted is None or not wanted.drop_special_tokens:
             return result
         return [without_special(each, self._vocabulary.special) for each in result]
 
     def _transcripts(
-        self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels], vocabulary: CtcVocabulary
+        self, segments: Sequence[Segment], texts: Sequence[FrameLabels], vocabulary: CtcVocabulary
     ) -> list[Transcript]:
         if self._beam is None:
-            return transcripts(utterances, texts, vocabulary, self.text_hop, self._language)
-        order = [(at, number > 0) for run in contiguous(utterances) for number, at in enumerate(run)]
-        stretches = [stretch_of(utterances[at], texts[at].top, self.text_hop, joins) for at, joins in order]
+            return transcripts(segments, texts, vocabulary, self.text_hop, self._language)
+        order = [(at, number > 0) for run in contiguous(segments) for number, at in enumerate(run)]
+        stretches = [stretch_of(segments[at], texts[at].top, self.text_hop, joins) for at, joins in order]
         result = self._beam.transcripts(stretches, self.text_hop, self._language)
         by_number = {at: text for (at, _), text in zip(order, result, strict=True)}
-        return [by_number[at] for at in range(len(utterances))]
+        return [by_number[at] for at in range(len(segments))]
 
     @property
     def text_hop(self) -> int:
@@ -108,10 +109,10 @@ class FrameModel(EncodingModel):
         return self._feed.text_hop
 
     @torch.inference_mode()
-    def posteriors(self, utterance: Utterance) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        """posteriors_FV of one utterance, and the tokens, for pictures."""
+    def posteriors(self, segment: Segment) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """posteriors_FV of one segment, and the tokens, for pictures."""
         assert self._vocabulary is not None, "text is wanted"
-        inputs = self._feed([utterance.pcm_T])
+        inputs = self._feed([segment.pcm_T])
         result = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
         self._taps.taken()
         return result, self._vocabulary.tokens
@@ -143,16 +144,16 @@ class FrameModel(EncodingModel):
         return tokens_BFC.int().cpu().numpy(), values_BFC.cpu().numpy()
 
     def edges(
-        self, utterances: Sequence[Utterance], texts: Sequence[FrameLabels], words: Sequence[Sequence[str]]
+        self, segments: Sequence[Segment], texts: Sequence[FrameLabels], words: Sequence[Sequence[str]]
     ) -> list[list[tuple[int, int]] | None]:
         """See `audiomill.models.base.Aligner`."""
         assert self._vocabulary is not None, "a model with a CTC head"
         results: list[list[tuple[int, int]] | None] = []
-        for utterance, text, spoken_words in zip(utterances, texts, words, strict=True):
+        for segment, text, spoken_words in zip(segments, texts, words, strict=True):
             heartbeat()
             assert text.emissions_FV is not None, "alignment was wanted"
             spans = word_frames(spoken_words, text.emissions_FV, self._vocabulary)
-            hop, left = self.text_hop, utterance.left
+            hop, left = self.text_hop, segment.left
             results.append(spans and [(max(0, hop * a - left), max(0, hop * b - left)) for a, b in spans])
         return results
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import INT8_BF16
 from audiomill.errors import ModelError
-from audiomill.models.base import Parity, RequestedOutputs, Utterance
+from audiomill.models.base import Parity, RequestedOutputs
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.bf16_convolutions import with_bf16_convolutions
 from audiomill.models.frames.exact import with_plain_weights
@@ -29,7 +30,7 @@ from audiomill.models.vectors.readout import Quantizer
 
 
 def frame_model_parity(
-    folder: Path, model: Any, inputs: FrameInputs, utterance: Utterance, language: str | None, trust_remote_code: bool
+    folder: Path, model: Any, inputs: FrameInputs, segment: Segment, language: str | None, trust_remote_code: bool
 ) -> Parity:
     """Compares what is given to the model, and the logits (without a head: what enters its last layer here).
 
@@ -37,15 +38,15 @@ def frame_model_parity(
         folder: of the checkpoint.
         model: as it runs here, masks and all.
         inputs: feeds it.
-        utterance: alone, longer than what the model can hear.
+        segment: alone, longer than what the model can hear.
         language: of the adapter that was loaded.
         trust_remote_code: see `--trust-remote-code`.
     """
     extractor = feature_extractor(folder)
     if extractor is None:
         return Parity(note=f"input and forward pass: no {PREPROCESSOR} says how transformers prepares audio")
-    ours = inputs([utterance.pcm_T])
-    waveform = utterance.pcm_T.astype(np.float32) / 32768.0
+    ours = inputs([segment.pcm_T])
+    waveform = segment.pcm_T.astype(np.float32) / 32768.0
     theirs = extractor(waveform, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt")
     name = "input_features" if "input_features" in ours else "input_values"
     frames = min(ours[name].shape[1], theirs[name].shape[1])  # theirs drops an odd mel frame
@@ -121,7 +122,7 @@ def load_frame_model(
         body=model.base_model,
         stack=model.base_model.encoder,
         feed=feed,
-        parity=lambda utterance: frame_model_parity(folder, model, feed, utterance, adapted, trust_remote_code),
+        parity=lambda segment: frame_model_parity(folder, model, feed, segment, adapted, trust_remote_code),
         convolutions=lambda inputs: model.base_model.feature_extractor(inputs["input_values"]).transpose(1, 2),
     )
     more: dict[str, Any] = {"storage_options": storage_options, "one_by_one": is_int8(precision)}

@@ -7,22 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from audiomill.models.base import (
-    Aligner,
-    FallbackPolicy,
-    OnProgress,
-    Parity,
-    Prediction,
-    RequestedOutputs,
-    Transcript,
-    Utterance,
-)
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel
 from audiomill.models.frames.mel import NUM_FFT, LogMel
 from audiomill.models.log_mel.mel_bands import HOP, MELS
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 
 
-class LogMelModel:
+class LogMelModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`: its one hidden state is the spectrogram.
 
     Args:
@@ -30,41 +22,28 @@ class LogMelModel:
         quantizers: by name of the want.
     """
 
-    on_progress: OnProgress | None = None
-    reports_progress = False
     pads_rows_alone = True
-    fallback: FallbackPolicy | None = None
-    aligner: Aligner | None = None
 
     def __init__(self, requested: RequestedOutputs, quantizers: Mapping[str, Quantizer]) -> None:
         self._wants, self._quantizers = requested, quantizers
         self._mel = LogMel(MELS, torch.device("cpu"))
 
-    def padded_length(self, num_samples: int) -> int:
-        return num_samples
-
-    def spare_memory(self) -> None:
-        """Nothing is kept between batches."""
-
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Vectors and codes, row by row."""
         results = []
-        for utterance in batch:
-            hidden_1FM = self._spectrogram(utterance)
-            core = CoreFrames([utterance], [hidden_1FM.shape[1]], HOP, hidden_1FM.device)
+        for segment in batch:
+            hidden_1FM = self._spectrogram(segment)
+            core = CoreFrames([segment], [hidden_1FM.shape[1]], HOP, hidden_1FM.device)
             (readout,) = read_out(self._wants, {0: hidden_1FM}, None, self._quantizers, lambda layer, core=core: core)  # type: ignore[misc]
             results.append(Prediction(None, readout))
         return results
 
-    def _spectrogram(self, utterance: Utterance) -> Tensor:
-        wave_1T = torch.from_numpy(utterance.pcm_T.copy())[None].float() / 32768.0
+    def _spectrogram(self, segment: Segment) -> Tensor:
+        wave_1T = torch.from_numpy(segment.pcm_T.copy())[None].float() / 32768.0
         padded = torch.nn.functional.pad(wave_1T, (0, max(0, NUM_FFT - wave_1T.shape[1])))
         return self._mel(padded).transpose(1, 2)
 
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         """Nothing to compare with."""
         return Parity(note="a spectrogram is no model of transformers")
-
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[object]) -> list[Transcript]:
-        raise AssertionError("asked for texts of a model that writes none")

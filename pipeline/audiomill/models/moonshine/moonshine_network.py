@@ -125,7 +125,7 @@ def load_moonshine(loading: Loading) -> SpeechModel:
             weights=moonshine_decoder(model, loading.path, precision),
             tokens=special_tokens(model, start, model.config.vocab_size),
             decoded=lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True),
-            language=lambda utterance: None if text is None else text.language,
+            language=lambda segment: None if text is None else text.language,
             prompt=lambda language: [start],
         )
 

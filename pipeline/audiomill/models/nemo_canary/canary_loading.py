@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.cutting.segment import Segment
 from audiomill.errors import ModelError
-from audiomill.models.base import SpeechModel, Utterance
+from audiomill.models.base import SpeechModel
 from audiomill.models.family import Loading
 from audiomill.models.fastconformer.fast_conformer import encoder
 from audiomill.models.fastconformer.frame_clock import fastconformer_shape
@@ -68,8 +69,8 @@ def load_canary(loading: Loading) -> SpeechModel:
         assert text is not None and text.language is not None, "checked before anything was started"
         default, into_english, punctuation = text.language, text.task == "translate", text.punctuation
 
-        def language(utterance: Utterance) -> str:
-            return utterance.language if utterance.language in LANGUAGES else default
+        def language(segment: Segment) -> str:
+            return segment.language if segment.language in LANGUAGES else default
 
         @cache
         def prompt(spoken: str | None) -> list[int]:

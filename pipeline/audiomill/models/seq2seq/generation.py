@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import RunError
-from audiomill.models.base import Candidate, OnProgress, Transcript, Utterance
+from audiomill.models.base import Candidate, OnProgress, Transcript
 from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import Ranked, decode_with_beams
 from audiomill.models.seq2seq.beam.fusion import Fusion
@@ -124,7 +125,7 @@ class DecoderAdapter:
     weights: DecoderWeights
     tokens: SpecialTokens
     decoded: Callable[[list[list[int]]], list[str]]
-    language: Callable[[Utterance], str | None]
+    language: Callable[[Segment], str | None]
     prompt: Callable[[str | None], list[int]]
     pieces: Sequence[str] | None = None
     parse_reply: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
@@ -153,10 +154,10 @@ class Generator:
     @torch.inference_mode()
     def written(
         self,
-        batch: Sequence[Utterance],
+        batch: Sequence[Segment],
         rows: Sequence[Tensor],
         options: DecodingOptions,
-        on_progress: OnProgress | None,
+        on_progress: OnProgress,
     ) -> list[Hypothesis]:
         """Tokens of each row: what the encoder made of it (F x D), or what its text begins with (P x D).
 
@@ -164,7 +165,7 @@ class Generator:
             RunError: the model gives values that are no numbers, or has no room for a text behind its audio.
         """
         weights, level = self._writer.weights, options.fallback_level
-        languages = [self._writer.language(utterance) for utterance in batch]
+        languages = [self._writer.language(segment) for segment in batch]
         prompts = [self._writer.prompt(language) for language in languages]
         results, nbest = dict[int, DecodedTokens](), dict[int, tuple[Candidate, ...]]()
         waiting = deque(sorted(range(len(batch)), key=lambda row: -len(rows[row])))
@@ -184,8 +185,7 @@ class Generator:
             if math.isnan(decoded.sum_logprob):
                 raise not_finite("the decoder's logits")
             results[name] = decoded
-            if on_progress is not None:
-                on_progress(1, len(batch[name].pcm_T))
+            on_progress(1, len(batch[name].pcm_T))
 
         search, longest = self._search(options), max(map(len, rows))
         length = self._prompt_length(prompts, longest)
@@ -275,11 +275,9 @@ class Generator:
             for text in self._writer.decoded([hypothesis.tokens for hypothesis in hypotheses])
         ]
 
-    def metrics(self, utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis]) -> list[DecodingMetrics]:
+    def metrics(self, segments: Sequence[Segment], hypotheses: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
-        return metrics_of(
-            utterances, hypotheses, [text for text, _ in self._texts(hypotheses)], [0.0] * len(hypotheses)
-        )
+        return metrics_of(segments, hypotheses, [text for text, _ in self._texts(hypotheses)], [0.0] * len(hypotheses))
 
     def transcripts(self, hypotheses: Sequence[Hypothesis]) -> list[Transcript]:
         """Texts; words have no times, because nothing says how well this decoder's attention tells them."""
@@ -299,9 +297,3 @@ class Generator:
             )
             for hypothesis, (text, language) in zip(hypotheses, self._texts(hypotheses), strict=True)
         ]
-
-
-def core(utterance: Utterance) -> Utterance:
-    """Without its context."""
-    stop = len(utterance.pcm_T) - utterance.right
-    return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.base import Candidate, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import Candidate
 from audiomill.models.seq2seq.decode_slots import DecodedTokens
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics, chars_per_second
 from audiomill.text.repetition import compression_ratio, num_repeats
@@ -43,7 +44,7 @@ class DecodingOptions:
 
 
 class DecodedChunk(NamedTuple):
-    """One pass of the decoder over an utterance from sample `start` on."""
+    """One pass of the decoder over a segment from sample `start` on."""
 
     start: int
     decoded: DecodedTokens
@@ -51,8 +52,7 @@ class DecodedChunk(NamedTuple):
 
 
 class Hypothesis(NamedTuple):
-    """Raw result of one utterance: usually one chunk, more where the decoder stopped early. `is_agreed`: two levels
-    gave the same tokens, so a third would not change them; `languages`: their probabilities, where it was detected; `nbest`:
+    """Raw result of one segment: usually one chunk, more where the decoder stopped early. `languages`: their probabilities, where it was detected; `nbest`:
     the best texts, where they were asked for."""
 
     chunks: tuple[DecodedChunk, ...]
@@ -60,7 +60,6 @@ class Hypothesis(NamedTuple):
     language_probability: float | None
     fallback_level: int = 0
     failed_checks: tuple[str, ...] | None = None
-    is_agreed: bool = False
     languages: dict[str, float] | None = None
     nbest: tuple[Candidate, ...] | None = None
 
@@ -85,12 +84,12 @@ def mean_logprob(hypothesis: Hypothesis) -> float:
 
 
 def metrics_of(
-    utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis], texts: Sequence[str], overruns_s: Sequence[float]
+    segments: Sequence[Segment], hypotheses: Sequence[Hypothesis], texts: Sequence[str], overruns_s: Sequence[float]
 ) -> list[DecodingMetrics]:
     """What the decoder knows about each text.
 
     Args:
-        utterances: that were heard.
+        segments: that were heard.
         hypotheses: tokens of each.
         texts: as they are written, blanks around them and all.
         overruns_s: by how much each is said to begin behind the audio's end.
@@ -101,21 +100,16 @@ def metrics_of(
             no_speech_prob=hypothesis.chunks[0].decoded.no_speech_prob,
             compression_ratio=compression_ratio(text.strip()),
             num_repeats=num_repeats(units(text.lower())),
-            chars_per_second=chars_per_second(text.strip(), seconds_without_context(utterance)),
+            chars_per_second=chars_per_second(text.strip(), segment.seconds),
             is_finished=all(stretch.decoded.is_finished for stretch in hypothesis.chunks),
             overrun_s=overrun_s,
-            speech_s=None if utterance.speech is None else utterance.speech / MODEL_SAMPLE_RATE,
+            speech_s=None if segment.speech is None else segment.speech / MODEL_SAMPLE_RATE,
         )
-        for utterance, hypothesis, text, overrun_s in zip(utterances, hypotheses, texts, overruns_s, strict=True)
+        for segment, hypothesis, text, overrun_s in zip(segments, hypotheses, texts, overruns_s, strict=True)
     ]
 
 
-def seconds_without_context(utterance: Utterance) -> float:
-    """Without its context."""
-    return (len(utterance.pcm_T) - utterance.left - utterance.right) / MODEL_SAMPLE_RATE
-
-
-def seed_of(utterance: Utterance, start: int, fallback_level: int) -> int:
+def seed_of(segment: Segment, start: int, fallback_level: int) -> int:
     """Random numbers of a segment's own, whatever is decoded beside it. `start`: in samples of the segment."""
-    seed_text = f"{utterance.track}-{utterance.start + start}-{fallback_level}"
+    seed_text = f"{segment.track}-{segment.start + start}-{fallback_level}"
     return int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:6], "little")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.base import Prediction, Readout, RequestedOutputs, Transcript, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import OnProgress, Prediction, Readout, RequestedOutputs, Transcript, no_progress
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import Encoder, encoder_network
 from audiomill.models.frames.encoding import EncodingModel
@@ -22,10 +23,10 @@ from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.beam.fusion import Fusion, fusion_of
 from audiomill.models.seq2seq.decoder_weights import step_precision
-from audiomill.models.seq2seq.generation import DecoderAdapter, Generator, core
+from audiomill.models.seq2seq.generation import DecoderAdapter, Generator
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
-from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
+from audiomill.models.seq2seq.temperature_fallback import FallbackPolicy
 from audiomill.models.vectors.readout import Quantizer
 from audiomill.models.watchdog import heartbeat
 
@@ -44,7 +45,7 @@ class EncoderDecoder(EncodingModel):
         fusion: beside the beams that every row is decoded with; None: rows are decoded without beams.
     """
 
-    reports_progress = pads_rows_alone = True
+    pads_rows_alone = True
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class EncoderDecoder(EncodingModel):
         if fusion is not None and requested.transcripts is not None:
             self._first = DecodingOptions(num_beams=requested.transcripts.decoder.beam_size, uses_fusion=True)
         if requested.transcripts is not None and requested.transcripts.temperature_fallback:
-            self.fallback = TemperatureFallback(self, requested.transcripts)
+            self.fallback = FallbackPolicy(model=self, first=self._first, checks=requested.transcripts)
 
     def spare_memory(self) -> None:
         """Half the rows at a time."""
@@ -78,28 +79,31 @@ class EncoderDecoder(EncodingModel):
         return num_samples
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Tokens, vectors and codes, whichever are wanted. Where text is wanted a segment's context is not looked at."""
+        return self.forward_with_progress(batch, no_progress)
+
+    @torch.inference_mode()
+    def forward_with_progress(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[Prediction]:
+        """Reports a row when its text is written, or its hidden states are read."""
         if self._writing is None:
-            return [Prediction(None, readout) for _, readout in self._rows(batch)]
-        cores = [core(utterance) for utterance in batch]
+            return [Prediction(None, readout) for _, readout in self._rows(batch, on_progress)]
+        cores = [segment.core for segment in batch]
         rows, readouts = [], []
         for hidden_FD, readout in self._rows(cores):
             rows.append(hidden_FD)
             readouts.append(readout)
-        texts = self._writing.written(cores, rows, self._first, self.on_progress)
+        texts = self._writing.written(cores, rows, self._first, on_progress)
         return [Prediction(text, readout) for text, readout in zip(texts, readouts, strict=True)]
 
     @torch.inference_mode()
-    def decode(self, batch: Sequence[Utterance], options: DecodingOptions) -> list[Hypothesis]:
+    def decode(self, batch: Sequence[Segment], options: DecodingOptions) -> list[Hypothesis]:
         """Tokens of one batch."""
         assert self._writing is not None, "text is wanted"
-        cores = [core(utterance) for utterance in batch]
-        return self._writing.written(
-            cores, [hidden_FD for hidden_FD, _ in self._rows(cores)], options, self.on_progress
-        )
+        cores = [segment.core for segment in batch]
+        return self._writing.written(cores, [hidden_FD for hidden_FD, _ in self._rows(cores)], options, no_progress)
 
-    def _rows(self, batch: Sequence[Utterance]) -> list[tuple[Tensor, Readout]]:
+    def _rows(self, batch: Sequence[Segment], on_progress: OnProgress = no_progress) -> list[tuple[Tensor, Readout]]:
         """hidden_FD of each row, and what is wanted of its hidden states."""
         rows: list[tuple[Tensor, Readout]] = []
         while len(rows) < len(batch):
@@ -109,12 +113,12 @@ class EncoderDecoder(EncodingModel):
             counts = self._feed.frames_B().tolist()
             readouts = self._read_out(some, hidden_BFD.device)
             rows += [(row[:count], out) for row, count, out in zip(hidden_BFD, counts, readouts, strict=True)]
-            if self._writing is None and self.on_progress is not None:
-                self.on_progress(len(some), sum(len(utterance.pcm_T) for utterance in some))
+            if self._writing is None:
+                on_progress(len(some), sum(len(segment.pcm_T) for segment in some))
         return rows
 
-    def _next(self, waiting: Sequence[Utterance]) -> Sequence[Utterance]:
-        """Utterances that are encoded together: on a CPU each alone, as a row's numbers then cannot depend on others."""
+    def _next(self, waiting: Sequence[Segment]) -> Sequence[Segment]:
+        """Segments that are encoded together: on a CPU each alone, as a row's numbers then cannot depend on others."""
         if self._network.model.device.type == "cpu":
             return waiting[:1]
         most, count = self._encoded_at_once_s * MODEL_SAMPLE_RATE, 1
@@ -122,12 +126,12 @@ class EncoderDecoder(EncodingModel):
             count += 1
         return waiting[:count]
 
-    def metrics(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
+    def metrics(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
         assert self._writing is not None, "text is wanted"
-        return self._writing.metrics(utterances, texts)
+        return self._writing.metrics(segments, texts)
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Transcript]:
+    def transcripts(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[Transcript]:
         """Texts, without times of words."""
         assert self._writing is not None, "text is wanted"
         return self._writing.transcripts(texts)

@@ -1,14 +1,19 @@
-"""Temperature fallback: texts that fail their quality checks are decoded again, in the full window, sampled, by beam search."""
+"""Temperature fallback: texts that fail their quality checks are decoded again, in the full window, sampled, by beam search.
+
+Source: openai/whisper transcribe.py `decode_with_fallback`; the levels here are others, see `_LEVELS`.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import SECOND_PASS_LEVEL
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import Prediction, Utterance
+from audiomill.models.base import SpeechModel
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.language_smoothing import smooth_languages
 from audiomill.models.seq2seq.quality_checks import (
@@ -20,198 +25,237 @@ from audiomill.models.seq2seq.quality_checks import (
     is_unsure,
 )
 
-_FALLBACK_LEVELS = (
+_LEVELS = (
     DecodingOptions(fallback_level=1, stops_repetition=True, decodes_trailing_speech=True),
     DecodingOptions(fallback_level=2, temperature=0.4, stops_repetition=True, decodes_trailing_speech=True),
     DecodingOptions(fallback_level=3, temperature=0.8, stops_repetition=True, decodes_trailing_speech=True),
     DecodingOptions(fallback_level=4, num_beams=5, decodes_trailing_speech=True),
 )
 """Full window, sampled twice, beam search."""
-SECOND_PASS = DecodingOptions(fallback_level=SECOND_PASS_LEVEL, stops_repetition=True, decodes_trailing_speech=True)
+_SECOND_PASS = DecodingOptions(fallback_level=SECOND_PASS_LEVEL, stops_repetition=True, decodes_trailing_speech=True)
 """Full window of the second model, where there is one."""
 SILENCE = "silence"
 
 
-class FallbackDecoder(Protocol):
-    """What temperature fallback needs of a model."""
-
-    def padded_length(self, num_samples: int) -> int:
-        """Samples that its first answer was shown."""
-        ...
+class AutoregressiveModel(SpeechModel, Protocol):
+    """A model that writes token after token, in more than one way."""
 
     def context(self, num_samples: int, options: DecodingOptions) -> int:
-        """Samples that it is shown of a segment."""
+        """Samples that the encoder is shown of a segment."""
         ...
 
-    def decode(self, batch: Sequence[Utterance], options: DecodingOptions) -> list[Hypothesis]:
+    def decode(self, batch: Sequence[Segment], options: DecodingOptions) -> list[Hypothesis]:
         """Tokens of a batch."""
         ...
 
-    def metrics(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
+    def metrics(self, segments: Sequence[Segment], hypotheses: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
         ...
 
 
 class DeletionRecovery(Protocol):
-    """What knows where speech is that a text says nothing of."""
+    """Finds speech that a text says nothing of."""
 
-    def find_deletions(self, row: int, utterance: Utterance, hypothesis: Hypothesis) -> list[Any]:
-        """See `audiomill.models.base.Ladder`."""
+    def find_deletions(self, row: int, segment: Segment, hypothesis: Hypothesis) -> list[Any]:
+        """Parts of a segment, each with its `segment` and the `row` of the hypothesis; none where the text is whole."""
         ...
 
     def fill_deletions(self, hypothesis: Hypothesis, parts: Sequence[tuple[Any, Hypothesis]]) -> Hypothesis:
-        """What was found in the parts of a segment in place of its text, where that says more."""
+        """The texts of the parts of a segment in place of its own, where they say more."""
         ...
 
 
-class TemperatureFallback:
-    """See `audiomill.models.base.Ladder`.
+class FallbackLevel(NamedTuple):
+    """One more way to decode."""
 
-    Args:
+    model: AutoregressiveModel
+    options: DecodingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FallbackPolicy:
+    """How a model decodes again what does not pass its checks.
+
+    Attributes:
         model: decodes.
-        text: thresholds of the checks.
+        first: how it decoded the first time.
+        checks: thresholds, and what becomes of texts that pass at no level.
         second: another model of the same vocabulary, the last level.
-        rereading: finds speech that was left out; None: nobody looks.
+        recovery: None: nobody looks for speech that was left out.
     """
 
-    def __init__(
-        self,
-        model: FallbackDecoder,
-        text: TranscriptConfig,
-        second: FallbackDecoder | None = None,
-        rereading: DeletionRecovery | None = None,
-    ) -> None:
-        self._model, self._text, self._second, self._rereading = model, text, second, rereading
+    model: AutoregressiveModel
+    first: DecodingOptions
+    checks: TranscriptConfig
+    second: AutoregressiveModel | None = None
+    recovery: DeletionRecovery | None = None
 
     @property
-    def num_levels(self) -> int:
-        return len(_FALLBACK_LEVELS) + (self._second is not None)
+    def levels(self) -> list[FallbackLevel]:
+        """In the order in which they are tried."""
+        levels = [FallbackLevel(self.model, options) for options in _LEVELS]
+        return levels if self.second is None else [*levels, FallbackLevel(self.second, _SECOND_PASS)]
 
-    def find_failed(
-        self, utterances: Sequence[Utterance], answers: Sequence[Prediction], fallback_level: int
-    ) -> list[int]:
-        """Texts that fail a check or are unsure, but for those made of silence: there is nothing to hear better.
 
-        What two levels agree on is left, and what is hopeless, unless another model may say something else.
-        """
-        is_second = self._second is not None and fallback_level == self.num_levels
-        results = []
-        for index, metrics in enumerate(self._metrics(utterances, answers)):
-            failed = failed_checks(metrics, self._text)
-            if not (failed or is_unsure(metrics, fallback_level)) or is_silence(metrics, self._text):
-                continue
-            if is_second or not (
-                answers[index].text.is_agreed or is_not_worth_retrying(metrics, failed, fallback_level)
-            ):
-                results.append(index)
+DecodeAll = Callable[[Sequence[Segment], AutoregressiveModel, DecodingOptions], "list[Hypothesis | None]"]
+"""Decodes any number of segments in exact batches; None where the model fails."""
+
+
+class _Candidate(NamedTuple):
+    """A text with what its decoder knows about it. `is_agreed`: two levels gave the same tokens, so a third would not change
+    them."""
+
+    hypothesis: Hypothesis
+    metrics: DecodingMetrics
+    is_agreed: bool = False
+
+
+def decode_with_fallback(
+    segments: Sequence[Segment], hypotheses: Sequence[Hypothesis], policy: FallbackPolicy, decode_all: DecodeAll
+) -> list[Hypothesis]:
+    """Texts of the first pass, replaced by better ones where they fail their checks.
+
+    Args:
+        segments: of a piece.
+        hypotheses: of the first pass.
+        policy: levels and thresholds.
+        decode_all: decodes segments again.
+    """
+    segments, hypotheses = _with_agreed_languages(segments, hypotheses, policy, decode_all)
+    candidates = _measured(segments, hypotheses, policy)
+    for level in policy.levels:
+        rows = [row for row, each in enumerate(candidates) if _is_tried(each, segments[row], level, policy)]
+        for row, hypothesis in _decode_rows(rows, segments, level, decode_all):
+            candidates[row] = _better(candidates[row], hypothesis, segments[row], policy)
+    candidates = _with_deletions_filled(segments, candidates, policy, decode_all)
+    return [_checked(each.hypothesis, each.metrics, policy.checks) for each in candidates]
+
+
+def check_texts(
+    segments: Sequence[Segment], hypotheses: Sequence[Hypothesis], policy: FallbackPolicy
+) -> list[Hypothesis]:
+    """Texts with the names of the checks that they fail; nothing is decoded again."""
+    candidates = _measured(segments, hypotheses, policy)
+    return [_checked(each.hypothesis, each.metrics, policy.checks) for each in candidates]
+
+
+def agreed_languages(segments: Sequence[Segment], hypotheses: Sequence[Hypothesis]) -> list[Segment]:
+    """The segments with the language that their recording agrees on, where it was detected: one that is hard to identify
+    takes the language of those around it, see `audiomill.models.seq2seq.language_smoothing`."""
+    tracks: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
+    for index, hypothesis in enumerate(hypotheses):
+        if hypothesis.languages is not None:
+            tracks[segments[index].track].append(index)
+    results = list(segments)
+    for rows in tracks.values():
+        rows.sort(key=lambda index: segments[index].start)
+        for index, code in zip(rows, smooth_languages([hypotheses[i].languages or {} for i in rows]), strict=True):
+            results[index] = segments[index]._replace(language=code)
+    return results
+
+
+def _with_agreed_languages(
+    segments: Sequence[Segment], hypotheses: Sequence[Hypothesis], policy: FallbackPolicy, decode_all: DecodeAll
+) -> tuple[Sequence[Segment], Sequence[Hypothesis]]:
+    """Segments in the language of their recording; what was taken for another one is decoded again."""
+    segments, results = agreed_languages(segments, hypotheses), list(hypotheses)
+    rows = [row for row, each in enumerate(results) if each.languages and segments[row].language != each.language]
+    for row, hypothesis in _decode_rows(rows, segments, FallbackLevel(policy.model, policy.first), decode_all):
+        results[row] = keep_language_probabilities(results[row], hypothesis)
+    return segments, results
+
+
+def keep_language_probabilities(before: Hypothesis, after: Hypothesis) -> Hypothesis:
+    """The second text, with what is known of languages from the first pass."""
+    if before.languages is None:
+        return after
+    probability = before.languages.get(after.language or "", 0.0)
+    return after._replace(languages=before.languages, language_probability=probability)
+
+
+def _measured(
+    segments: Sequence[Segment], hypotheses: Sequence[Hypothesis], policy: FallbackPolicy
+) -> list[_Candidate]:
+    metrics = policy.model.metrics(segments, hypotheses)
+    return [_Candidate(*pair) for pair in zip(hypotheses, metrics, strict=True)]
+
+
+def _is_tried(candidate: _Candidate, segment: Segment, level: FallbackLevel, policy: FallbackPolicy) -> bool:
+    """Whether a text that fails a check or is unsure is decoded at this level.
+
+    Not what is made of silence, what two levels agree on, or what is hopeless, unless another model may say something else;
+    and not what the first pass saw in the same context already.
+    """
+    metrics, number = candidate.metrics, level.options.fallback_level
+    failed = failed_checks(metrics, policy.checks)
+    if not (failed or is_unsure(metrics, number)) or is_silence(metrics, policy.checks):
+        return False
+    if level.model is policy.second:
+        return True
+    if candidate.is_agreed or is_not_worth_retrying(metrics, failed, number):
+        return False
+    length = len(segment.pcm_T)
+    return number > 1 or level.model.context(length, policy.first) < level.model.context(length, level.options)
+
+
+def _decode_rows(
+    rows: Sequence[int], segments: Sequence[Segment], level: FallbackLevel, decode_all: DecodeAll
+) -> list[tuple[int, Hypothesis]]:
+    """Rows and their new texts, without those that the model failed on."""
+    decoded = decode_all([segments[row] for row in rows], *level) if rows else []
+    return [(row, hypothesis) for row, hypothesis in zip(rows, decoded, strict=True) if hypothesis is not None]
+
+
+def _better(before: _Candidate, hypothesis: Hypothesis, segment: Segment, policy: FallbackPolicy) -> _Candidate:
+    """Fewer failed checks win, then what is surer. Of the same tokens the first stays: the last bits of
+    their log-probabilities depend on how many rows were in their batch."""
+    if hypothesis.tokens == before.hypothesis.tokens:
+        return before._replace(is_agreed=True)
+    (after,) = _measured([segment], [hypothesis], policy)
+    if not is_better(after.metrics, before.metrics, policy.checks):
+        return before._replace(is_agreed=False)
+    return after._replace(hypothesis=keep_language_probabilities(before.hypothesis, hypothesis))
+
+
+def _with_deletions_filled(
+    segments: Sequence[Segment], candidates: Sequence[_Candidate], policy: FallbackPolicy, decode_all: DecodeAll
+) -> list[_Candidate]:
+    """Texts with the speech that they left out. Where nobody speaks, or a part fails, they stay."""
+    results = list(candidates)
+    if policy.recovery is None:
         return results
-
-    def smooth_language_id(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Utterance]:
-        """See `audiomill.models.seq2seq.language_smoothing.smooth_languages`: a segment that is hard to tell takes the language of those around it."""
-        tracks: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
-        for index, answer in enumerate(answers):
-            if answer.text.languages is not None:
-                tracks[utterances[index].track].append(index)
-        results = list(utterances)
-        for rows in tracks.values():
-            rows.sort(key=lambda index: utterances[index].start)
-            for index, code in zip(rows, smooth_languages([answers[i].text.languages for i in rows]), strict=True):
-                results[index] = utterances[index]._replace(language=code)
+    parts: list[Any] = []
+    for row, each in enumerate(candidates):
+        if not is_silence(each.metrics, policy.checks):
+            parts += policy.recovery.find_deletions(row, segments[row], each.hypothesis)
+    if not parts:
         return results
-
-    def needs_redecoding(self, utterance: Utterance, answer: Prediction) -> bool:
-        return answer.text.languages is not None and utterance.language != answer.text.language
-
-    def replace_text(self, before: Prediction, after: Prediction) -> Prediction:
-        """Readouts and probabilities of languages stay those of the first answer."""
-        languages = before.text.languages
-        if languages is None:
-            return before._replace(text=after.text)
-        probability = languages.get(after.text.language, 0.0)
-        return before._replace(text=after.text._replace(languages=languages, language_probability=probability))
-
-    def padded_length(self, num_samples: int, fallback_level: int) -> int:
-        options = self._options(fallback_level)
-        return self._model.context(num_samples, options) * options.num_beams
-
-    def _options(self, fallback_level: int) -> DecodingOptions:
-        return _FALLBACK_LEVELS[fallback_level - 1] if fallback_level <= len(_FALLBACK_LEVELS) else SECOND_PASS
-
-    def forward(self, batch: Sequence[Utterance], fallback_level: int) -> list[Prediction]:
-        """Decodes again. What was read off the first answer's hidden states stays there: see `choose_better`."""
-        if fallback_level > len(_FALLBACK_LEVELS):
-            assert self._second is not None, "levels end with those of one model otherwise"
-            return [Prediction(redecoded) for redecoded in self._second.decode(batch, SECOND_PASS)]
-        if fallback_level > 1:
-            return [
-                Prediction(redecoded) for redecoded in self._model.decode(batch, _FALLBACK_LEVELS[fallback_level - 1])
-            ]
-        window = self._model.context(0, _FALLBACK_LEVELS[0])
-        # Long segments were shown the full window at once: the first answer was this one.
-        is_fresh = [self._model.padded_length(len(utterance.pcm_T)) < window for utterance in batch]
-        fresh = [utterance for utterance, wanted in zip(batch, is_fresh, strict=True) if wanted]
-        redecoded = iter(self._model.decode(fresh, _FALLBACK_LEVELS[0]) if fresh else ())
-        return [Prediction(next(redecoded) if wanted else None) for wanted in is_fresh]
-
-    def choose_better(
-        self, utterances: Sequence[Utterance], before: Sequence[Prediction], after: Sequence[Prediction]
-    ) -> list[Prediction]:
-        """Fewer failed checks win, then what is surer. Of the same tokens the first stays: the last bits of
-        their log-probabilities depend on how many rows were beside them."""
-        agreed = [n.text is not None and n.text.tokens == o.text.tokens for o, n in zip(before, after, strict=True)]
-        news = zip(before, after, agreed, strict=True)
-        again = [old if is_agreed or new.text is None else new for old, new, is_agreed in news]
-        pairs = zip(before, again, self._metrics(utterances, before), self._metrics(utterances, again), strict=True)
-        better = [self.replace_text(old, new) if is_better(b, a, self._text) else old for old, new, a, b in pairs]
-        return [
-            answer._replace(text=answer.text._replace(is_agreed=is_agreed))
-            for answer, is_agreed in zip(better, agreed, strict=True)
-        ]
-
-    def find_deletions(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[Any]:
-        """See `audiomill.models.base.Ladder`; of texts that stand for nothing no more is asked."""
-        deletions: list[Any] = []
-        if self._rereading is None:
-            return deletions
-        for row, metrics in enumerate(self._metrics(utterances, answers)):
-            if not is_silence(metrics, self._text):
-                deletions += self._rereading.find_deletions(row, utterances[row], answers[row].text)
-        return deletions
-
-    def fill_deletions(
-        self, parts: Sequence[Any], predictions: Sequence[Prediction], answers: Sequence[Prediction]
-    ) -> list[Prediction]:
-        """See `audiomill.models.base.Ladder`."""
-        assert self._rereading is not None, "parts were found"
-        of: defaultdict[int, list[tuple[Any, Hypothesis]]] = defaultdict(list)
-        for part, answer in zip(parts, predictions, strict=True):
-            of[part.row].append((part, answer.text))
-        texts = {index: self._rereading.fill_deletions(answers[index].text, pairs) for index, pairs in of.items()}
-        return [
-            answer._replace(text=texts[index]) if index in texts else answer for index, answer in enumerate(answers)
-        ]
-
-    def finalize(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """Marks what fails at every level, and empties what is made of silence (or of doubt, by option)."""
-        results = []
-        for hypothesis, metrics in zip(texts, self._model.metrics(utterances, texts), strict=True):
-            if is_silence(metrics, self._text):
-                results.append(
-                    _emptied(hypothesis, (SILENCE,)) if any(s.decoded.tokens for s in hypothesis.chunks) else hypothesis
-                )
-                continue
-            failed = failed_checks(metrics, self._text)
-            is_dropped = bool(failed) and self._text.low_confidence == "drop"
-            results.append(_emptied(hypothesis, failed) if is_dropped else hypothesis._replace(failed_checks=failed))
-        return results
-
-    def _metrics(self, utterances: Sequence[Utterance], answers: Sequence[Prediction]) -> list[DecodingMetrics]:
-        return self._model.metrics(utterances, [answer.text for answer in answers])
+    decoded = decode_all([part.segment for part in parts], policy.model, policy.first)
+    by_row: defaultdict[int, list[tuple[Any, Hypothesis | None]]] = defaultdict(list)
+    for part, hypothesis in zip(parts, decoded, strict=True):
+        by_row[part.row].append((part, hypothesis))
+    for row, several in by_row.items():
+        pairs = [(part, hypothesis) for part, hypothesis in several if hypothesis is not None]
+        if len(pairs) == len(several):
+            filled = policy.recovery.fill_deletions(results[row].hypothesis, pairs)
+            (results[row],) = _measured([segments[row]], [filled], policy)
+    return results
 
 
-def _emptied(hypothesis: Hypothesis, failed_checks: tuple[str, ...]) -> Hypothesis:
+def _checked(hypothesis: Hypothesis, metrics: DecodingMetrics, checks: TranscriptConfig) -> Hypothesis:
+    """Marks what fails at every level, and empties what is made of silence (or of doubt, by option)."""
+    if is_silence(metrics, checks):
+        has_tokens = any(chunk.decoded.tokens for chunk in hypothesis.chunks)
+        return _emptied(hypothesis, (SILENCE,)) if has_tokens else hypothesis
+    failed = failed_checks(metrics, checks)
+    is_dropped = bool(failed) and checks.low_confidence == "drop"
+    return _emptied(hypothesis, failed) if is_dropped else hypothesis._replace(failed_checks=failed)
+
+
+def _emptied(hypothesis: Hypothesis, failed: tuple[str, ...]) -> Hypothesis:
     """Without its words; what was known about them stays."""
     chunks = tuple(
-        s._replace(decoded=s.decoded._replace(tokens=[], logprobs=[]), timed=None) for s in hypothesis.chunks
+        chunk._replace(decoded=chunk.decoded._replace(tokens=[], logprobs=[]), timed=None)
+        for chunk in hypothesis.chunks
     )
-    return hypothesis._replace(chunks=chunks, failed_checks=failed_checks)
+    return hypothesis._replace(chunks=chunks, failed_checks=failed)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.models.base import LocalSpeaker, Parity, Prediction, Readout, SpeechModel, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import LocalSpeaker, Parity, Prediction, Readout, SpeechModel
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 from audiomill.models.watchdog import heartbeat
 
@@ -62,7 +63,7 @@ _Span = tuple[int, int, float]
 
 
 class _Window(NamedTuple):
-    """A stretch of an utterance. `start`: its first sample there."""
+    """A stretch of a segment. `start`: its first sample there."""
 
     row: int
     start: int
@@ -91,10 +92,10 @@ class Diarizer(SpeechModel):
         step = self._classifier.step
         return -(-max(num_samples, self._classifier.least) // step) * step
 
-    def parity(self, utterance: Utterance) -> Parity:
-        return self._classifier.parity(_without_context(utterance))
+    def parity(self, segment: Segment) -> Parity:
+        return self._classifier.parity(_without_context(segment))
 
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Local speakers of each row."""
         longest = self._classifier.window
         windows = [
@@ -148,9 +149,9 @@ class Diarizer(SpeechModel):
         ]
 
 
-def _without_context(utterance: Utterance) -> NDArray[np.int16]:
+def _without_context(segment: Segment) -> NDArray[np.int16]:
     """Without its context."""
-    return utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right]
+    return segment.pcm_T[segment.left : len(segment.pcm_T) - segment.right]
 
 
 def _windows(row: int, pcm_T: NDArray[np.int16], longest: int) -> list[_Window]:

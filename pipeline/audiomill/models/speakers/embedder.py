@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel
 from audiomill.models.vectors.readout import CoreFrames, read_out
 from audiomill.models.watchdog import heartbeat
 
@@ -78,11 +79,11 @@ class VectorModel(SpeechModel):
         """Nothing is padded but what is too short to be heard."""
         return max(num_samples, self._embedder.least)
 
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         """Transformers has no such model."""
         return Parity(note="input and forward pass: transformers has no such model")
 
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """The vector of each row, its context left out."""
         without_context = [each._replace(pcm_T=each.pcm_T[each.left : len(each.pcm_T) - each.right]) for each in batch]
         without_context = [each._replace(left=0, right=0) for each in without_context]

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.fields import flag
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
-from audiomill.models.base import Utterance, VectorRequest
+from audiomill.models.base import VectorRequest
 from audiomill.models.causal.activation_trace import Stage
 from audiomill.models.causal.language_model import load_language_model
 from audiomill.models.causal.speech_llm_model import SpeechLLM
@@ -122,7 +123,7 @@ class ProjectorLearner:
     def _prefixes(self, rows: Rows, is_empty: NDArray[np.bool_], random: np.random.Generator) -> list[Tensor]:
         """prefix_PD of each row, as `inputs_embeds` take them; some frames are hidden. Noise never comes again."""
         text = iter(self._remembered.frames([row for row, empty in zip(rows, is_empty, strict=True) if not empty]))
-        noise = [Utterance(row, 0, 0, ("", None), 0, None) for row, empty in zip(rows, is_empty, strict=True) if empty]
+        noise = [Segment(row, 0, 0, ("", None), 0, None) for row, empty in zip(rows, is_empty, strict=True) if empty]
         unsaid = iter(self._parts.encoder.frames(noise) if noise else ())
         frames = [self._hidden((next(unsaid) if empty else next(text)).float(), random) for empty in is_empty]
         counts = [self._parts.projector.num_steps(len(frame)) for frame in frames]
@@ -156,22 +157,22 @@ class ProjectorLearner:
         """Greedy text, by the program that will use the checkpoint."""
         parts = self._parts
         text = TranscriptConfig(word_times=False, temperature_fallback=False, max_new_tokens=_MAX_TEXT_TOKENS)
-        utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
+        segments = [Segment(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
         if self._weights is None or parts.settings.has_adapter:  # LoRA weights have changed
             self._weights = parts.lm.weights(_precision(parts.lm.body))
         writer = DecoderAdapter(
             weights=self._weights,
             tokens=parts.lm.special_tokens(),
             decoded=lambda tokens: parts.tokenizer.batch_decode(tokens, skip_special_tokens=True),
-            language=lambda utterance: None,
+            language=lambda segment: None,
             prompt=lambda language: [],
         )
         listening = CachedFrames(
             self, Projected(parts.encoder, parts.projector, parts.lm, self._prompt, parts.settings.rates)
         )
         model = SpeechLLM(listening, writer, text, 0.5, parts.encoder.parity)
-        answers = model.forward(utterances)
-        return [transcript.text for transcript in model.transcripts(utterances, [answer.text for answer in answers])]
+        answers = model.forward(segments)
+        return [transcript.text for transcript in model.transcripts(segments, [answer.text for answer in answers])]
 
     @torch.inference_mode()
     def remembered_prefixes(self, projected: Projected, rows: Rows) -> list[Tensor]:
@@ -206,11 +207,11 @@ class CachedFrames:
     def padded_length(self, num_samples: int) -> int:
         return self._projected.padded_length(num_samples)
 
-    def prefixes(self, batch: Sequence[Utterance]) -> list[Tensor]:
-        return self._learner.remembered_prefixes(self._projected, [utterance.pcm_T for utterance in batch])
+    def prefixes(self, batch: Sequence[Segment]) -> list[Tensor]:
+        return self._learner.remembered_prefixes(self._projected, [segment.pcm_T for segment in batch])
 
-    def stages(self, utterance: Utterance) -> tuple[Stage, ...]:
-        return self._projected.stages(utterance)
+    def stages(self, segment: Segment) -> tuple[Stage, ...]:
+        return self._projected.stages(segment)
 
 
 def no_speech_clip(num_samples: int, random: np.random.Generator) -> NDArray[np.int16]:

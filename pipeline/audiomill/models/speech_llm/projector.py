@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own habit)
 from torch import Tensor, nn
 
-from audiomill.models.base import Utterance
+from audiomill.audio.cutting.segment import Segment
 from audiomill.models.causal.activation_trace import Stage
 from audiomill.models.causal.language_model import LanguageModel
 from audiomill.models.vectors.frozen_encoder import FrozenEncoder
@@ -84,14 +84,14 @@ class Projected:
     def padded_length(self, num_samples: int) -> int:
         return self.encoder.padded_length(num_samples)
 
-    def prefixes(self, batch: Sequence[Utterance]) -> list[Tensor]:
-        """prefix_PD of each utterance."""
+    def prefixes(self, batch: Sequence[Segment]) -> list[Tensor]:
+        """prefix_PD of each segment."""
         return [self._lm.prefix(self.parts(frames_FE)) for frames_FE in self.encoder.frames(batch)]
 
     @torch.inference_mode()
-    def stages(self, utterance: Utterance) -> tuple[Stage, ...]:
+    def stages(self, segment: Segment) -> tuple[Stage, ...]:
         """Frames of the encoder, steps of the projector."""
-        (frames_FE,) = self.encoder.frames([utterance])
+        (frames_FE,) = self.encoder.frames([segment])
         _, steps_SD, _ = self.parts(frames_FE)
         frame_rate, step_rate = self._rates
         return (

@@ -45,7 +45,7 @@ def load_speech_llm(loading: Loading) -> SpeechModel:
         weights=parts.lm.weights(model.precision, frees=True),
         tokens=parts.lm.special_tokens(),
         decoded=lambda rows: tokenizer.batch_decode(rows, skip_special_tokens=True),
-        language=lambda utterance: wanted.language,
+        language=lambda segment: wanted.language,
         prompt=lambda language: [],
     )
     return SpeechLLM(listening, writer, wanted, model.memory_fraction, parts.encoder.parity)

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Utterance
+from audiomill.models.base import no_progress
 from audiomill.models.ctc.labels import written_form
 from audiomill.models.ctc.word_pieces import learned_pieces
 from audiomill.models.frames.masks import span_mask
@@ -117,11 +118,11 @@ class Seq2SeqLearner:
             writer_of(self.model, self._folder, self._tokenizer, "fp32", wanted), wanted, MEMORY_FRACTION
         )
         hidden = [self.model.model.encoder(**self._features([row])[0]).last_hidden_state[0] for row in rows]
-        utterances = [Utterance(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
+        segments = [Segment(row, 0, 0, (str(at), None), 0) for at, row in enumerate(rows)]
         return [
             transcript.text
             for transcript in writing.transcripts(
-                writing.written(utterances, hidden, DecodingOptions(stops_repetition=True), None)
+                writing.written(segments, hidden, DecodingOptions(stops_repetition=True), no_progress)
             )
         ]
 

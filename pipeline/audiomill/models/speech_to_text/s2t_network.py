@@ -176,7 +176,7 @@ def writer_of(
         weights=s2t_decoder(model, folder, precision),
         tokens=special_tokens(model, start, model.config.vocab_size),
         decoded=lambda rows: [str(each) for each in tokenizer.batch_decode(rows, skip_special_tokens=True)],
-        language=lambda utterance: None if text is None else text.language,
+        language=lambda segment: None if text is None else text.language,
         prompt=lambda language: [start],
         pieces=tokenizer.convert_ids_to_tokens(list(range(model.config.vocab_size))),
     )

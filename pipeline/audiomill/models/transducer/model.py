@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from audiomill.models.base import Prediction, RequestedOutputs, TimedText, Transcript, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import Prediction, RequestedOutputs, TimedText, Transcript
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary, core_frames, without_special
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.family import Loading
@@ -64,10 +65,10 @@ class TransducerModel(EncodingModel):
         self._loop = LabelLoop(network.model)
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Labels, vectors and codes, whichever are wanted."""
         if self._one_by_one and len(batch) > 1:
-            return [answer for utterance in batch for answer in self.forward([utterance])]
+            return [answer for segment in batch for answer in self.forward([segment])]
         hidden_BFD = self._encoded(batch)
         texts: Sequence[Labels | None] = [None] * len(batch)
         if self._vocabulary is not None:
@@ -75,20 +76,20 @@ class TransducerModel(EncodingModel):
         readouts = self._read_out(batch, hidden_BFD.device)
         return [Prediction(text, readout) for text, readout in zip(texts, readouts, strict=True)]
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Labels]) -> list[Transcript]:
+    def transcripts(self, segments: Sequence[Segment], texts: Sequence[Labels]) -> list[Transcript]:
         """Words with times; what was said in the context of a segment is not its own."""
         vocabulary, wanted = self._vocabulary, self._wants.transcripts
         assert vocabulary is not None, "text is wanted"
-        results = [self._transcript(each, text, vocabulary) for each, text in zip(utterances, texts, strict=True)]
+        results = [self._transcript(each, text, vocabulary) for each, text in zip(segments, texts, strict=True)]
         if wanted is None or not wanted.drop_special_tokens:
             return results
         return [without_special(result, vocabulary.special) for result in results]
 
-    def _transcript(self, utterance: Utterance, text: Labels, vocabulary: CtcVocabulary) -> Transcript:
+    def _transcript(self, segment: Segment, text: Labels, vocabulary: CtcVocabulary) -> Transcript:
         num_frames = 1 + int(max(text.frames_N, default=0))
-        _, is_core_F = core_frames(utterance, num_frames, self._feed.text_hop)
+        _, is_core_F = core_frames(segment, num_frames, self._feed.text_hop)
         core_numbers = [n for n, frame in enumerate(text.frames_N.tolist()) if is_core_F[frame]]
-        words = tuple(_words(list(self._pieces(utterance, text, core_numbers, vocabulary)), vocabulary))
+        words = tuple(_words(list(self._pieces(segment, text, core_numbers, vocabulary)), vocabulary))
         written, logprobs = " ".join(word.text for word in words), text.logprobs_N[core_numbers]
         doubt = text.path_logprob / max(1, len("".join(vocabulary.tokens[t] for t in text.tokens_N.tolist())))
         return Transcript(
@@ -103,11 +104,11 @@ class TransducerModel(EncodingModel):
         )
 
     def _pieces(
-        self, utterance: Utterance, text: Labels, core_numbers: Sequence[int], vocabulary: CtcVocabulary
+        self, segment: Segment, text: Labels, core_numbers: Sequence[int], vocabulary: CtcVocabulary
     ) -> Iterator[_Piece]:
         hop = self._feed.text_hop
         for n in core_numbers:
-            start = int(text.frames_N[n]) * hop - utterance.left
+            start = int(text.frames_N[n]) * hop - segment.left
             name, lasting = vocabulary.tokens[int(text.tokens_N[n])], int(text.lasting_N[n])
             yield _Piece(name, max(0, start), max(0, start + lasting * hop), float(text.logprobs_N[n]))
 

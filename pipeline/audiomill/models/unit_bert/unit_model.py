@@ -12,21 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiomill.audio.vad import FRAME_SAMPLES
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import (
-    Aligner,
-    CodesRequest,
-    FallbackPolicy,
-    OnProgress,
-    Parity,
-    Prediction,
-    RequestedOutputs,
-    SpeechModel,
-    Transcript,
-    Utterance,
-)  # fmt: skip
+from audiomill.models.base import CodesRequest, Parity, Prediction, RequestedOutputs, SpeechModel
 from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint, shape_of
 from audiomill.models.codes.codebooks import read_codebook
 from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, END, START, UnitSettings, unit_settings
@@ -34,10 +23,10 @@ from audiomill.models.codes.unit_tokens import UnitVocabulary, deduplicate_codes
 from audiomill.models.family import Loading
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of, load_model
-from audiomill.models.requested_outputs import QUANTIZER
 from audiomill.models.task import TaskSpec
 from audiomill.models.vectors.kept_parts import check_same_part, place_of
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
+from audiomill.models.vectors.requested_outputs import QUANTIZER
 from audiomill.models.watchdog import heartbeat
 from audiomill.storage.fs import Place
 
@@ -45,7 +34,7 @@ _EDGES = 2
 """Tokens around those of a segment: its start and its end."""
 
 
-class UnitModel:
+class UnitModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`. A segment's codes are read without those of its neighbours, as in training.
 
     Args:
@@ -57,11 +46,7 @@ class UnitModel:
         quantizers: by name of the want.
     """
 
-    on_progress: OnProgress | None = None
-    reports_progress = False
     pads_rows_alone = True
-    fallback: FallbackPolicy | None = None
-    aligner: Aligner | None = None
 
     def __init__(
         self,
@@ -79,24 +64,15 @@ class UnitModel:
     def padded_length(self, num_samples: int) -> int:
         return self._encoder.padded_length(num_samples)
 
-    def spare_memory(self) -> None:
-        """Rows are read one by one already."""
-
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Vectors and codes, row by row."""
         results = []
-        for utterance, answer in zip(batch, self._encoder.forward(batch), strict=True):
+        for segment, answer in zip(batch, self._encoder.forward(batch), strict=True):
             heartbeat()
             hidden = self._hidden(answer.readout.codes[0])
-            inside = utterance._replace(
-                pcm_T=utterance.pcm_T[utterance.left : len(utterance.pcm_T) - utterance.right],
-                left=0,
-                right=0,
-                vad_mask=utterance.vad_mask and utterance.vad_mask[utterance.left // FRAME_SAMPLES :],
-            )
             frames, device = next(iter(hidden.values())).shape[1], self._body.device
-            core = CoreFrames([inside], [frames], self._settings.hop, device)
+            core = CoreFrames([segment.core], [frames], self._settings.hop, device)
             (readout,) = read_out(self._wants, hidden, None, self._quantizers, lambda layer, core=core: core)  # type: ignore[misc]
             results.append(Prediction(None, readout))
         return results
@@ -120,12 +96,9 @@ class UnitModel:
         states = self._body(input_ids=ids, output_hidden_states=True).hidden_states
         return {layer: states[layer][:, 1:-1] for layer in self._wants.layers}
 
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         """Of what makes the codes."""
-        return self._encoder.parity(utterance)
-
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[object]) -> list[Transcript]:
-        raise AssertionError("asked for texts of a model that writes none")
+        return self._encoder.parity(segment)
 
 
 def _windows(length: int, window: int) -> list[tuple[int, int]]:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import samples_from_seconds
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import Parity, RequestedOutputs, SpeechModel, Utterance, VectorRequest
+from audiomill.models.base import Parity, RequestedOutputs, SpeechModel, VectorRequest
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, shape_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import VECTORS
@@ -37,19 +38,19 @@ class FrozenEncoder:
     def __init__(self, model: SpeechModel, device: torch.device) -> None:
         self._model, self._device = model, device
 
-    def frames(self, batch: Sequence[Utterance]) -> list[Tensor]:
-        """frames_FE of each utterance, without its context. On a CPU each is encoded alone: the last bits of a batch's sums
+    def frames(self, batch: Sequence[Segment]) -> list[Tensor]:
+        """frames_FE of each segment, without its context. On a CPU each is encoded alone: the last bits of a batch's sums
         depend on its rows, and a training that goes on after a kill has others beside them."""
         alone = self._device.type == "cpu"
-        calls = [[utterance] for utterance in batch] if alone else [batch]
+        calls = [[segment] for segment in batch] if alone else [batch]
         answers = [answer for call in calls for answer in self._model.forward(call)]
         return [torch.from_numpy(answer.readout.vectors[0].values_ND).to(self._device) for answer in answers]
 
     def padded_length(self, num_samples: int) -> int:
         return self._model.padded_length(num_samples)
 
-    def parity(self, utterance: Utterance) -> Parity:
-        return self._model.parity(utterance)
+    def parity(self, segment: Segment) -> Parity:
+        return self._model.parity(segment)
 
 
 def most_samples(checkpoint: Checkpoint) -> int | None:
@@ -103,8 +104,8 @@ class FeatureCache:
         results = {key: self._cached[key] for key in keys if key in self._cached}
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in results}
         if new:
-            utterances = [Utterance(row, 0, 0, ("", None), 0, None) for row in new.values()]
-            frames = [frame.float() for frame in self._encoder.frames(utterances)]
+            segments = [Segment(row, 0, 0, ("", None), 0, None) for row in new.values()]
+            frames = [frame.float() for frame in self._encoder.frames(segments)]
             results |= zip(new, frames, strict=True)
             for key, each in zip(new, frames, strict=True):
                 self._keep(key, each)

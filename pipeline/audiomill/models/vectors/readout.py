@@ -13,17 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.vad import FRAME_SAMPLES
-from audiomill.models.base import (
-    CONV,
-    MIXED,
-    CodesRequest,
-    Readout,
-    RequestedOutputs,
-    Utterance,
-    VectorRequest,
-    Vectors,
-)
+from audiomill.models.base import CONV, MIXED, CodesRequest, Readout, RequestedOutputs, VectorRequest, Vectors
 from audiomill.models.finite import is_finite, not_finite
 from audiomill.models.task import Hop
 
@@ -36,22 +28,20 @@ class CoreFrames:
     """The frames of each row that belong to its segment: those that start inside it, not in the context.
 
     Args:
-        utterances: the batch.
+        segments: the batch.
         num_frames: frames that the model gives for each of them alone.
         hop: samples at 16 kHz from one frame to the next.
         device: of the hidden states.
     """
 
-    def __init__(
-        self, utterances: Sequence[Utterance], num_frames: Sequence[int], hop: Hop, device: torch.device
-    ) -> None:
+    def __init__(self, segments: Sequence[Segment], num_frames: Sequence[int], hop: Hop, device: torch.device) -> None:
         first, self.counts = [], []
-        for utterance, frames in zip(utterances, num_frames, strict=True):
-            start = -(-utterance.left // hop)
-            stop = frames if utterance.right == 0 else -(-(len(utterance.pcm_T) - utterance.right) // hop)
+        for segment, frames in zip(segments, num_frames, strict=True):
+            start = -(-segment.left // hop)
+            stop = frames if segment.right == 0 else -(-(len(segment.pcm_T) - segment.right) // hop)
             first.append(start)
             self.counts.append(max(0, min(stop, frames) - start))
-        self._utterances, self._first, self._hop = utterances, first, hop
+        self._segments, self._first, self._hop = segments, first, hop
         self.num_frames_B = torch.tensor(self.counts, device=device)
         at_F = torch.arange(max(self.counts), device=device)
         self._index_BF = torch.tensor(first, device=device)[:, None] + at_F
@@ -60,9 +50,9 @@ class CoreFrames:
     def with_speech(self) -> Tensor:
         """mask_BF of core frames with voice activity in their middle; all of a row that has none."""
         result = np.zeros(self.mask_BF.shape, bool)
-        for row, (utterance, first, count) in enumerate(zip(self._utterances, self._first, self.counts, strict=True)):
-            assert utterance.vad_mask is not None, "voice activity was marked where it is wanted"
-            vad_mask = np.frombuffer(utterance.vad_mask, np.uint8).astype(bool)
+        for row, (segment, first, count) in enumerate(zip(self._segments, self._first, self.counts, strict=True)):
+            assert segment.vad_mask is not None, "voice activity was marked where it is wanted"
+            vad_mask = np.frombuffer(segment.vad_mask, np.uint8).astype(bool)
             middle_F = ((first + np.arange(count) + 0.5) * float(self._hop)).astype(np.int64)
             spoken_F = vad_mask[np.minimum(middle_F // FRAME_SAMPLES, len(vad_mask) - 1)]
             result[row, :count] = spoken_F if spoken_F.any() else True

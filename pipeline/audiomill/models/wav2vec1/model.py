@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, Utterance, stack_rows
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel, stack_rows
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.wav2vec1.network import Wav2Vec, num_frames
 
@@ -31,12 +32,12 @@ class Wav2VecModel(SpeechModel):
         """Rows are padded to the longest of their batch."""
         return num_samples
 
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         """Nobody to compare with."""
         return Parity(note="input and forward pass: transformers has no model that reads fairseq's files")
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Vectors and codes."""
         spec, device = self._model.spec, self._parameter.device
         lengths = [max(spec.receptive_field, len(u.pcm_T)) for u in batch]

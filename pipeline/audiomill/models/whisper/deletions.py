@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import samples_from_seconds
+from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.vad import FRAME_SAMPLES, speech_samples, voiced_frames
-from audiomill.models.base import Utterance
 from audiomill.models.seq2seq.hypothesis import DecodedChunk, Hypothesis, TimedToken
 
 SLOWEST = 4.0
@@ -33,25 +33,25 @@ class Part(NamedTuple):
     """Of a segment that is decoded again, from `start` (samples of the segment) on. `row`: the segment's number."""
 
     row: int
-    utterance: Utterance
+    segment: Segment
     start: int
 
 
 def deleted_parts(
-    row: int, utterance: Utterance, hypothesis: Hypothesis, sizes: Callable[[Sequence[int]], list[int]]
+    row: int, segment: Segment, hypothesis: Hypothesis, sizes: Callable[[Sequence[int]], list[int]]
 ) -> list[Part]:
     """The parts of a segment some of whose speech has too few words, or none.
 
     Args:
         row: of the segment.
-        utterance: without context.
+        segment: without context.
         hypothesis: with times of tokens.
         sizes: bytes of each of some tokens.
     """
     timed = [token for stretch in hypothesis.chunks for token in stretch.timed or ()]
-    if not timed or not any(_is_spoken(utterance.pcm_T[start:stop]) for start, stop in _lulls(timed, utterance.pcm_T)):
+    if not timed or not any(_is_spoken(segment.pcm_T[start:stop]) for start, stop in _lulls(timed, segment.pcm_T)):
         return []
-    runs = _runs(utterance)
+    runs = _runs(segment)
     written = sizes([token.token for token in timed])
     cuts: set[int] = set()
     for at, (start, stop) in enumerate(runs):
@@ -61,19 +61,19 @@ def deleted_parts(
         )
         if seconds >= _MIN_SPEECH_S and inside < SLOWEST * seconds:
             cuts |= {at, at + 1}
-    middles = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(runs)), len(utterance.pcm_T)]
-    edges = sorted({0, len(utterance.pcm_T), *(middles[at] for at in cuts)})
+    middles = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(runs)), len(segment.pcm_T)]
+    edges = sorted({0, len(segment.pcm_T), *(middles[at] for at in cuts)})
     if len(edges) < 3:
         return []  # nothing to part
     return [
         Part(
             row,
-            utterance._replace(
-                pcm_T=utterance.pcm_T[start:stop],
-                start=utterance.start + start,
+            segment._replace(
+                pcm_T=segment.pcm_T[start:stop],
+                start=segment.start + start,
                 language=hypothesis.language,
                 speech=sum(max(0, min(b, stop) - max(a, start)) for a, b in runs),
-                vad_mask=utterance.vad_mask and utterance.vad_mask[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)],
+                vad_mask=segment.vad_mask and segment.vad_mask[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)],
             ),
             start,
         )
@@ -92,13 +92,13 @@ def _is_spoken(pcm_T: NDArray[np.int16]) -> bool:
     return speech_samples(pcm_T, PROBABILITY) > samples_from_seconds(LULL_SHARE * LULL_SHARE * _MIN_SPEECH_S)
 
 
-def _runs(utterance: Utterance) -> list[tuple[int, int]]:
+def _runs(segment: Segment) -> list[tuple[int, int]]:
     """Samples with speech, between pauses."""
-    vad_mask = voiced_frames(utterance.pcm_T, PROBABILITY)
+    vad_mask = voiced_frames(segment.pcm_T, PROBABILITY)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], vad_mask, [False]]).astype(np.int8)))
     joined: list[tuple[int, int]] = []
     for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        low, high = first * FRAME_SAMPLES, min(len(utterance.pcm_T), last * FRAME_SAMPLES)
+        low, high = first * FRAME_SAMPLES, min(len(segment.pcm_T), last * FRAME_SAMPLES)
         if joined and low - joined[-1][1] < samples_from_seconds(MIN_PAUSE_S):
             joined[-1] = (joined[-1][0], high)
         else:

@@ -1,4 +1,4 @@
-"""One call of Whisper's decoder over many utterances: which rows wait, how they are encoded, what comes of them.
+"""One call of Whisper's decoder over many segments: which rows wait, how they are encoded, what comes of them.
 
 B batch, M mels, F frames, D model width.
 """
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.base import Utterance, stack_rows
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import stack_rows
 from audiomill.models.frames.mel import HOP_SAMPLES, LogMel
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest
@@ -94,28 +95,28 @@ class EncodeDecode:
     Args:
         weights: of the model.
         task_options: of every row.
-        utterances: without context.
+        segments: without context.
         contexts: samples that the encoder is shown of each.
         options: to decode.
         kept: hidden states that `on_encoded` wants beside the last.
-        on_encoded: takes utterance numbers and their hidden states, when they are encoded for the first time.
+        on_encoded: takes segment numbers and their hidden states, when they are encoded for the first time.
     """
 
     def __init__(
         self,
         weights: WhisperWeights,
         task_options: TaskOptions,
-        utterances: Sequence[Utterance],
+        segments: Sequence[Segment],
         contexts: Sequence[int],
         options: DecodingOptions,
         hidden_states: Collection[int] = (),
         on_encoded: Callable[[list[int], dict[int, Tensor]], None] | None = None,
     ) -> None:
         self._weights, self._task_options, self._options = weights, task_options, options
-        self._utterances, self._contexts = utterances, contexts
+        self._segments, self._contexts = segments, contexts
         self._kept, self._on_encoded = hidden_states, on_encoded
-        order = sorted(range(len(utterances)), key=lambda row: -contexts[row])
-        self._passes: list[tuple[int, int]] = []  # utterance and first sample
+        order = sorted(range(len(segments)), key=lambda row: -contexts[row])
+        self._passes: list[tuple[int, int]] = []  # segment and first sample
         self._waiting: deque[int] = deque()
         for row in order:
             self._wait(row, 0)
@@ -132,10 +133,10 @@ class EncodeDecode:
 
     @property
     def num_rows(self) -> int:
-        return len(self._utterances)
+        return len(self._segments)
 
     def row_of(self, name: int) -> int:
-        """The utterance that a pass is of."""
+        """The segment that a pass is of."""
         return self._passes[name][0]
 
     def next_entry(self, most: int, frames: int | None = None) -> DecodeRequest | None:
@@ -163,7 +164,7 @@ class EncodeDecode:
 
     def _max_tokens(self, row: int, start: int) -> int:
         """Tokens that somebody may say behind a sample."""
-        return int(SAID_A_SECOND * (len(self._utterances[row].pcm_T) - start) / MODEL_SAMPLE_RATE) + SAID_AT_ONCE
+        return int(SAID_A_SECOND * (len(self._segments[row].pcm_T) - start) / MODEL_SAMPLE_RATE) + SAID_AT_ONCE
 
     def _encoded(self, most: int) -> _Encoded | None:
         """The next rows, encoded: on a GPU beside what its main stream does."""
@@ -185,7 +186,7 @@ class EncodeDecode:
         return is_left
 
     def _next_names(self, most: int) -> list[int]:
-        """Passes of one context, all at the start of their utterance or all behind it."""
+        """Passes of one context, all at the start of their segment or all behind it."""
 
         def kind(name: int) -> tuple[int, bool]:
             return self._contexts[self._passes[name][0]], self._passes[name][1] == 0
@@ -207,7 +208,7 @@ class EncodeDecode:
         heartbeat()
         passes = [self._passes[name] for name in names]
         context, device = self._contexts[passes[0][0]], self._weights.decoder.device
-        pcm_BT = torch.from_numpy(stack_rows([self._utterances[row] for row, _ in passes], context))
+        pcm_BT = torch.from_numpy(stack_rows([self._segments[row] for row, _ in passes], context))
         if device.type == "cuda":
             pcm_BT = pcm_BT.pin_memory().to(device, non_blocking=True)
         mel_BMF = self._weights.mel(pcm_BT.float() / 32768.0).to(self._weights.encoder.dtype)
@@ -223,7 +224,7 @@ class EncodeDecode:
         tokens, task_options = self._task_options.tokens, self._task_options
         unknown = []
         for at, row in enumerate(rows):
-            code = tokens.code(task_options.language or self._utterances[row].language)
+            code = tokens.code(task_options.language or self._segments[row].language)
             if not tokens.languages or code is not None:
                 self._languages[row] = DetectedLanguage(tokens.languages.get(code or ""), None)
             elif row not in self._languages:
@@ -239,36 +240,36 @@ class EncodeDecode:
 
     def _seed(self, name: int) -> int:
         row, start = self._passes[name]
-        return seed_of(self._utterances[row], start, self._options.fallback_level)
+        return seed_of(self._segments[row], start, self._options.fallback_level)
 
     def done(self, name: int, decoded: DecodedTokens) -> None:
         """Takes one result; what the decoder left out waits for its own turn."""
         row, start = self._passes[name]
-        decoded_part, rest_from = self._until_rest(decoded, self._utterances[row], start)
+        decoded_part, rest_from = self._until_rest(decoded, self._segments[row], start)
         self._found[name] = decoded_part
         if rest_from is not None:
             self._wait(row, start + rest_from)
 
     def progress(self, name: int) -> tuple[int, int]:
-        """Utterances and samples that a result stands for: a rest was counted with what came before it."""
+        """Segments and samples that a result stands for: a rest was counted with what came before it."""
         row, start = self._passes[name]
-        return (1, len(self._utterances[row].pcm_T)) if start == 0 else (0, 0)
+        return (1, len(self._segments[row].pcm_T)) if start == 0 else (0, 0)
 
-    def _until_rest(self, decoded: DecodedTokens, utterance: Utterance, start: int) -> tuple[DecodedTokens, int | None]:
+    def _until_rest(self, decoded: DecodedTokens, segment: Segment, start: int) -> tuple[DecodedTokens, int | None]:
         """The tokens up to the last pair of timestamps, and how far behind `start` the rest is to be decoded.
 
         None if all was heard: a single stamp ends the window, there are no pairs, or less than `MIN_REST_S` is left. A
         single stamp is not believed where voice activity says that somebody goes on speaking.
         """
         ids, first = decoded.tokens, self._task_options.tokens.first_timestamp
-        num_samples = len(utterance.pcm_T) - start
+        num_samples = len(segment.pcm_T) - start
         pairs = [i for i in range(1, len(ids)) if ids[i] >= first and ids[i - 1] >= first]
         ends_single = len(ids) >= 2 and ids[-1] >= first > ids[-2]
         if not self._task_options.timestamps:
             return decoded, None
         if ends_single and self._options.decodes_trailing_speech:
             rest_from = (ids[-1] - first) * STAMP_SAMPLES
-            goes_on = _is_left_out(utterance, start + rest_from)
+            goes_on = _is_left_out(segment, start + rest_from)
             return decoded, rest_from if goes_on and rest_from > 0 else None
         if not pairs or ends_single:
             return decoded, None
@@ -279,13 +280,13 @@ class EncodeDecode:
         return decoded._replace(tokens=ids[:stop], logprobs=decoded.logprobs[:stop]), rest_from
 
     def hypotheses(self, heads: Heads | None) -> list[Hypothesis]:
-        """Everything that was found, in the order of the utterances; with word times where there are alignment heads."""
+        """Everything that was found, in the order of the segments; with word times where there are alignment heads."""
         timed = self._timed(heads) if heads is not None else {}
-        chunks: dict[int, list[DecodedChunk]] = {row: [] for row in range(len(self._utterances))}
+        chunks: dict[int, list[DecodedChunk]] = {row: [] for row in range(len(self._segments))}
         for name, (row, start) in enumerate(self._passes):
             chunks[row].append(DecodedChunk(start, self._found[name], timed.get(name)))
         end = self._task_options.tokens.end
-        return [self._hypothesis(row, drop_repeated_chunks(chunks[row], end)) for row in range(len(self._utterances))]
+        return [self._hypothesis(row, drop_repeated_chunks(chunks[row], end)) for row in range(len(self._segments))]
 
     def _hypothesis(self, row: int, chunks: tuple[DecodedChunk, ...]) -> Hypothesis:
         token, languages = self._languages[row]
@@ -331,14 +332,14 @@ class EncodeDecode:
 
     def _num_frames(self, name: int) -> int:
         row, start = self._passes[name]
-        return max(1, -(-(len(self._utterances[row].pcm_T) - start) // WHISPER_HOP))
+        return max(1, -(-(len(self._segments[row].pcm_T) - start) // WHISPER_HOP))
 
 
-def _is_left_out(utterance: Utterance, decoded_until: int) -> bool:
+def _is_left_out(segment: Segment, decoded_until: int) -> bool:
     """Whether much of the speech lies behind a sample: all of a segment that voice activity cut out is speech, but for
     pauses; elsewhere there is more of it than fits before the sample."""
-    whole = len(utterance.pcm_T)
-    speech = whole if utterance.speech is None else utterance.speech
+    whole = len(segment.pcm_T)
+    speech = whole if segment.speech is None else segment.speech
     return min(whole, speech) - decoded_until > MIN_LEFT_OUT_S * MODEL_SAMPLE_RATE
 
 

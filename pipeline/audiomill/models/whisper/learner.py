@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
-from audiomill.models.base import RequestedOutputs, Utterance
+from audiomill.models.base import RequestedOutputs
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.frames.mel import LogMel
 from audiomill.models.learner import Loss, Rows
@@ -179,12 +180,12 @@ class WhisperLearner:
             {},
             _precision(self.model),
         )
-        utterances = [
-            Utterance(row, 0, 0, (str(at), None), 0, language)
+        segments = [
+            Segment(row, 0, 0, (str(at), None), 0, language)
             for at, (row, language) in enumerate(zip(rows, languages, strict=True))
         ]
-        answers = model.forward(utterances)
-        return [transcript.text for transcript in model.transcripts(utterances, [answer.text for answer in answers])]
+        answers = model.forward(segments)
+        return [transcript.text for transcript in model.transcripts(segments, [answer.text for answer in answers])]
 
     def save(self, folder: Path) -> None:
         """As Hugging Face has it, whatever it came from."""

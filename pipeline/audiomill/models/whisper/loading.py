@@ -13,7 +13,6 @@ from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.family import Loading
 from audiomill.models.finite import check_weights
 from audiomill.models.load import dtype_of
-from audiomill.models.seq2seq.temperature_fallback import TemperatureFallback
 from audiomill.models.vectors.readout import Quantizer
 from audiomill.models.whisper.folder import tokenizer_of
 from audiomill.models.whisper.model import WhisperCheckpoint, WhisperModel
@@ -25,18 +24,15 @@ from audiomill.models.whisper.tokens import numeral_tokens, tokens_of
 def load_whisper_task(loading: Loading) -> SpeechModel:
     """The model of a task, with the second model as its last fallback level where one is wanted."""
     config, requested, device = loading.task.model, loading.task.requested, loading.device
-    first = load_whisper(
-        loading.path, device, config.precision, requested, loading.quantizers, config.memory_fraction
-    )  # fmt: skip
-    text = requested.transcripts
+    text, second = requested.transcripts, None
     if text is not None and text.second_pass_model is not None:
         named = dataclasses.replace(config, model=text.second_pass_model)
         behind = Path(find_checkpoint(named, loading.storage_options).path)
         second = load_whisper(
             behind, device, config.precision, RequestedOutputs(transcripts=text), {}, config.memory_fraction
         )
-        first.fallback = TemperatureFallback(first, text, second, first)
-    return first
+    quantizers, memory = loading.quantizers, config.memory_fraction
+    return load_whisper(loading.path, device, config.precision, requested, quantizers, memory, second)
 
 
 def load_whisper(
@@ -46,6 +42,7 @@ def load_whisper(
     requested: RequestedOutputs,
     quantizers: Mapping[str, Quantizer],
     memory_fraction: float,
+    second: WhisperModel | None = None,
 ) -> WhisperModel:
     """Whisper from a Hugging Face or CTranslate2 folder."""
     model, generation = whisper_parts(folder)
@@ -59,9 +56,5 @@ def load_whisper(
     model = model.to(device=device, dtype=torch.float32 if device.type == "cpu" else dtype_of(precision)).eval()
     shape = (model.config.decoder_layers, model.config.decoder_attention_heads)
     heads = heads_of(generation.get("alignment_heads"), *shape)
-    whisper_model = WhisperModel(
-        WhisperCheckpoint(model, tokenizer, tokens, heads), requested, quantizers, precision, memory_fraction, folder
-    )
-    if requested.transcripts is not None and requested.transcripts.temperature_fallback:
-        whisper_model.fallback = TemperatureFallback(whisper_model, requested.transcripts, rereading=whisper_model)
-    return whisper_model
+    checkpoint = WhisperCheckpoint(model, tokenizer, tokens, heads)
+    return WhisperModel(checkpoint, requested, quantizers, precision, memory_fraction, folder, second)

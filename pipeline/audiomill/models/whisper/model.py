@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import WINDOW_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import (
-    Aligner,
-    FallbackPolicy,
     OnProgress,
     Parity,
     Prediction,
     Readout,
     RequestedOutputs,
+    SpeechModel,
     TimedText,
     Transcript,
-    Utterance,
+    no_progress,
 )
 from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import decode_with_beams
@@ -39,9 +39,9 @@ from audiomill.models.seq2seq.hypothesis import (
     TimedToken,
     mean_logprob,
     metrics_of,
-    seconds_without_context,
 )
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics, failed_checks, is_silence
+from audiomill.models.seq2seq.temperature_fallback import FallbackPolicy
 from audiomill.models.seq2seq.word_time_repair import repair_times
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
@@ -86,7 +86,7 @@ class WhisperCheckpoint(NamedTuple):
     heads: Heads
 
 
-class WhisperModel:
+class WhisperModel(SpeechModel):
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -96,7 +96,10 @@ class WhisperModel:
         precision: of the matrix products.
         memory_fraction: share of the device's free memory to plan for.
         folder: the checkpoint's, to compare with transformers.
+        second: decodes what fails its checks at every other level.
     """
+
+    pads_rows_alone = True
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class WhisperModel:
         precision: str,
         memory_fraction: float = 0.8,
         folder: Path | None = None,
+        second: WhisperModel | None = None,
     ) -> None:
         self._folder = folder
         model, tokenizer, tokens, heads = checkpoint
@@ -136,10 +140,8 @@ class WhisperModel:
         )
         self._is_fixed = model.device.type == "cuda"
         self._tables: dict[tuple[float, bool], DecodeSlots] = {}
-        self.pads_rows_alone = self.reports_progress = True
-        self.on_progress: OnProgress | None = None
-        self.fallback: FallbackPolicy | None = None
-        self.aligner: Aligner | None = None
+        if requested.transcripts is not None and text.temperature_fallback:
+            self.fallback = FallbackPolicy(model=self, first=self._first, checks=text, second=second, recovery=self)
 
     def _planned_rows(self, memory_fraction: float) -> int:
         device, shapes = self._model.device, shapes_of(self._model)
@@ -150,10 +152,10 @@ class WhisperModel:
         )
 
     @torch.inference_mode()
-    def parity(self, utterance: Utterance) -> Parity:
+    def parity(self, segment: Segment) -> Parity:
         """With transformers' own feature extractor and encoder."""
         assert self._folder is not None, "loaded from a folder"
-        return whisper_parity(self._folder, self._model, self._weights, utterance)
+        return whisper_parity(self._folder, self._model, self._weights, segment)
 
     def spare_memory(self) -> None:
         """Half the rows at a time."""
@@ -169,38 +171,45 @@ class WhisperModel:
         return short_context(num_samples, self._model.device.type) if options.is_short_context else WINDOW_SAMPLES
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Utterance]) -> list[Prediction]:
+    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """Tokens, vectors and codes, whichever are wanted.
 
         Text is made of the segment without its context, so where text is wanted the context is not looked at.
         """
+        return self.forward_with_progress(batch, no_progress)
+
+    @torch.inference_mode()
+    def forward_with_progress(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[Prediction]:
+        """Reports a row when its text is written."""
         readouts: dict[int, Readout] = {}
 
         def read(rows: list[int], hidden: dict[int, Tensor]) -> None:
             readouts.update(zip(rows, self._read_out([batch[row] for row in rows], hidden), strict=True))
 
         if self._wants.transcripts is not None:
-            batch = [_core(utterance) for utterance in batch]
+            batch = [segment.core for segment in batch]
         encode_decode = self._encode_decode(batch, self._first, read if self._wants.layers else None)
         if self._wants.transcripts is None:
             while encode_decode.encode_next():
                 continue
             return [Prediction(None, readouts[row]) for row in range(len(batch))]
-        texts = self._decoded(encode_decode, self._first)
+        texts = self._decoded(encode_decode, self._first, on_progress)
         return [Prediction(text, readouts.get(row, Readout())) for row, text in enumerate(texts)]
 
     @torch.inference_mode()
-    def decode(self, batch: Sequence[Utterance], options: DecodingOptions | None = None) -> list[Hypothesis]:
+    def decode(self, batch: Sequence[Segment], options: DecodingOptions | None = None) -> list[Hypothesis]:
         """Tokens of one batch, by default the most probable ones of full windows."""
         options = options or DecodingOptions()
-        return self._decoded(self._encode_decode([_core(utterance) for utterance in batch], options, None), options)
+        return self._decoded(self._encode_decode([segment.core for segment in batch], options, None), options)
 
-    def _encode_decode(self, batch: Sequence[Utterance], options: DecodingOptions, on_encoded: Any) -> EncodeDecode:
-        contexts = [self.context(len(utterance.pcm_T), options) for utterance in batch]
+    def _encode_decode(self, batch: Sequence[Segment], options: DecodingOptions, on_encoded: Any) -> EncodeDecode:
+        contexts = [self.context(len(segment.pcm_T), options) for segment in batch]
         hidden_states = self._wants.layers if on_encoded is not None else set()
         return EncodeDecode(self._weights, self._asked, batch, contexts, options, hidden_states, on_encoded)
 
-    def _decoded(self, encode_decode: EncodeDecode, options: DecodingOptions) -> list[Hypothesis]:
+    def _decoded(
+        self, encode_decode: EncodeDecode, options: DecodingOptions, on_progress: OnProgress = no_progress
+    ) -> list[Hypothesis]:
         search = Search(
             tokens=self._tokens,
             timestamps=self._asked.timestamps,
@@ -211,23 +220,13 @@ class WhisperModel:
         decoder = self._weights.decoder
         if options.num_beams == 1:
             table = self._table(search, min(self._capacity, encode_decode.num_rows))
-            decode(table, encode_decode.next_entry, self._telling(encode_decode))
+            decode(table, encode_decode.next_entry, _report(encode_decode, on_progress))
         else:
             while (entry := encode_decode.next_entry(max(1, self._capacity // options.num_beams))) is not None:
                 result = decode_with_beams(decoder, entry.begins, entry.prompts, search, options.num_beams)
                 for name, (best, *_) in zip(entry.names, result, strict=True):
                     encode_decode.done(name, _numbers(best.decoded))
         return encode_decode.hypotheses(self._heads)
-
-    def _telling(self, encode_decode: EncodeDecode) -> Callable[[int, DecodedTokens], None]:
-        """Takes results, and tells how far it is."""
-
-        def done(name: int, decoded: DecodedTokens) -> None:
-            encode_decode.done(name, _numbers(decoded))
-            if self.on_progress is not None:
-                self.on_progress(*encode_decode.progress(name))
-
-        return done
 
     def _table(self, search: Search, num_rows: int) -> DecodeSlots:
         """Slots for rows; on a GPU always the same ones, so that recorded steps are used again."""
@@ -241,26 +240,23 @@ class WhisperModel:
             self._tables = {kind: DecodeSlots(decoder, search, self._capacity, length, WINDOW_SAMPLES // WHISPER_HOP)}
         return self._tables[kind]
 
-    def _read_out(self, batch: Sequence[Utterance], hidden: dict[int, Tensor]) -> list[Readout]:
+    def _read_out(self, batch: Sequence[Segment], hidden: dict[int, Tensor]) -> list[Readout]:
         """Frames of the audio only: what the model makes of the padding is dropped."""
         frames = [-(-len(u.pcm_T) // WHISPER_HOP) for u in batch]
         core = CoreFrames(batch, frames, WHISPER_HOP, self._model.device)
         return read_out(self._wants, hidden, None, self._quantizers, lambda layer: core)
 
-    def metrics(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
+    def metrics(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
         """What the decoder knows about each text."""
         whole = [[token for token in hypothesis.tokens if token < self._tokens.end] for hypothesis in texts]
-        pairs = zip(utterances, texts, strict=True)
-        overruns_s = [
-            last_beginning(hypothesis, self._tokens) - seconds_without_context(utterance)
-            for utterance, hypothesis in pairs
-        ]
-        return metrics_of(utterances, texts, self._tokenizer.decode_batch(whole), overruns_s)
+        pairs = zip(segments, texts, strict=True)
+        overruns_s = [last_beginning(hypothesis, self._tokens) - segment.seconds for segment, hypothesis in pairs]
+        return metrics_of(segments, texts, self._tokenizer.decode_batch(whole), overruns_s)
 
-    def find_deletions(self, row: int, utterance: Utterance, hypothesis: Hypothesis) -> list[Part]:
+    def find_deletions(self, row: int, segment: Segment, hypothesis: Hypothesis) -> list[Part]:
         """The parts of a segment some of whose speech has too few words; they are told by times of words."""
         return deleted_parts(
-            row, _core(utterance), hypothesis, lambda ids: [len(single.encode()) for single in self._singles(ids)]
+            row, segment.core, hypothesis, lambda ids: [len(single.encode()) for single in self._singles(ids)]
         )
 
     def _singles(self, ids: Sequence[int]) -> list[str]:
@@ -268,7 +264,7 @@ class WhisperModel:
 
     def fill_deletions(self, hypothesis: Hypothesis, parts: Sequence[tuple[Part, Hypothesis]]) -> Hypothesis:
         """The texts of the parts in place of the segment's, where they say more and every one of them is clear."""
-        result = self.metrics([part.utterance for part, _ in parts], [text for _, text in parts])
+        result = self.metrics([part.segment for part, _ in parts], [text for _, text in parts])
         with_speech = [pair for pair, metrics in zip(parts, result, strict=True) if not is_silence(metrics, self._text)]
         clear = all(
             metrics.avg_logprob >= MIN_LOGPROB and not failed_checks(metrics, self._text)
@@ -283,7 +279,7 @@ class WhisperModel:
     def _num_words(self, tokens: Sequence[int]) -> int:
         return len(units(self._tokenizer.decode([token for token in tokens if token < self._tokens.end])))
 
-    def _words(self, hypothesis: Hypothesis, utterance: Utterance) -> tuple[TimedText, ...]:
+    def _words(self, hypothesis: Hypothesis, segment: Segment) -> tuple[TimedText, ...]:
         """Words with their confidence; without times where none were asked for."""
         end, avg_logprob = self._tokens.end, mean_logprob(hypothesis)
         timed: list[TimedToken] = []
@@ -296,13 +292,12 @@ class WhisperModel:
             return word_confidence(Evidence(probability, avg_logprob, hypothesis.fallback_level))
 
         words = words_of(timed, self._tokenizer, hypothesis.language, judge)
-        return words if self._heads is None else repair_times(words, _core(utterance).pcm_T)
+        return words if self._heads is None else repair_times(words, segment.core.pcm_T)
 
-    def transcripts(self, utterances: Sequence[Utterance], texts: Sequence[Hypothesis]) -> list[Transcript]:
+    def transcripts(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[Transcript]:
         """Texts and phrases, with one detokenise call for all."""
         spans = [
-            phrase_tokens(hypothesis, self._tokens, len(u.pcm_T))
-            for u, hypothesis in zip(utterances, texts, strict=True)
+            phrase_tokens(hypothesis, self._tokens, len(u.pcm_T)) for u, hypothesis in zip(segments, texts, strict=True)
         ]
         whole = [[t for t in hypothesis.tokens if t < self._tokens.end] for hypothesis in texts]
         decoded_texts = self._tokenizer.decode_batch(
@@ -310,8 +305,8 @@ class WhisperModel:
         )
         pieces = iter(decoded_texts[len(whole) :])
         transcripts = []
-        for utterance, hypothesis, text, row in zip(utterances, texts, decoded_texts, spans, strict=False):
-            words, no_speech_prob = self._words(hypothesis, utterance), hypothesis.chunks[0].decoded.no_speech_prob
+        for segment, hypothesis, text, row in zip(segments, texts, decoded_texts, spans, strict=False):
+            words, no_speech_prob = self._words(hypothesis, segment), hypothesis.chunks[0].decoded.no_speech_prob
             phrases = tuple(TimedText(next(pieces).strip(), start, stop, 1.0) for _, start, stop in row)
             transcripts.append(
                 Transcript(
@@ -334,10 +329,14 @@ class WhisperModel:
         return transcripts
 
 
-def _core(utterance: Utterance) -> Utterance:
-    """Without its context."""
-    stop = len(utterance.pcm_T) - utterance.right
-    return utterance._replace(pcm_T=utterance.pcm_T[utterance.left : stop], left=0, right=0)
+def _report(encode_decode: EncodeDecode, on_progress: OnProgress) -> Callable[[int, DecodedTokens], None]:
+    """What takes the result of a row, and reports it."""
+
+    def done(name: int, decoded: DecodedTokens) -> None:
+        encode_decode.done(name, _numbers(decoded))
+        on_progress(*encode_decode.progress(name))
+
+    return done
 
 
 def _numbers(decoded: DecodedTokens) -> DecodedTokens:

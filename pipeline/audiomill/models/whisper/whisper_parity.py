@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
+from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import WINDOW_S
-from audiomill.models.base import Parity, Utterance, stack_rows
+from audiomill.models.base import Parity, stack_rows
 from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, feature_extractor, relative
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.whisper import ctranslate2
@@ -21,21 +22,21 @@ from audiomill.models.whisper.parts import transformers_parts
 _WINDOW_SAMPLES = samples_from_seconds(WINDOW_S)
 
 
-def whisper_parity(folder: Path, model: Any, weights: WhisperWeights, utterance: Utterance) -> Parity:
+def whisper_parity(folder: Path, model: Any, weights: WhisperWeights, segment: Segment) -> Parity:
     """Compares the log-mel of a full window, and what the encoder makes of it.
 
     Args:
         folder: of the checkpoint, from which theirs is loaded again.
         model: as it was loaded here.
         weights: taken from it, which compute here.
-        utterance: alone.
+        segment: alone.
     """
     from transformers import WhisperFeatureExtractor
 
     extractor = feature_extractor(folder) or WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
-    waveform = utterance.pcm_T[:_WINDOW_SAMPLES].astype(np.float32) / 32768.0
+    waveform = segment.pcm_T[:_WINDOW_SAMPLES].astype(np.float32) / 32768.0
     theirs = extractor(waveform, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt").input_features
-    pcm_BT = torch.from_numpy(stack_rows([utterance], _WINDOW_SAMPLES)).to(model.device)
+    pcm_BT = torch.from_numpy(stack_rows([segment], _WINDOW_SAMPLES)).to(model.device)
     ours = weights.mel(pcm_BT.float() / 32768.0)
     apart = relative(ours, theirs)
     if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.audio.cutting.segment import whole_spec
+from audiomill.audio.cutting.segment import Segment
+from audiomill.audio.cutting.segmenter import whole_spec
 from audiomill.config.jobs import JobConfig, ModelTask, TraceConfig
 from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.errors import InputError, RecordingRejected, UsageError
-from audiomill.models.base import CONV, Prediction, Transcript, Utterance, VectorRequest, Vectors
+from audiomill.models.base import CONV, Prediction, Transcript, VectorRequest, Vectors
 from audiomill.models.causal.activation_trace import ActivationTrace
 from audiomill.models.checkpoint import find_checkpoint, shape_of
 from audiomill.models.family import POSTERIORS, TEXT, VECTORS
@@ -78,22 +79,22 @@ def trace_recording(config: TraceConfig) -> Trace:
     spec, _ = resolve_run(job, [result], "cpu", cpu_features())
     (task,) = spec.tasks
     pcm, is_cut = _read(job.inputs[0], job, max_seconds)
-    utterance = Utterance(pcm, 0, 0, ("trace", None), 0, None)
+    segment = Segment(pcm, 0, 0, ("trace", None), 0, None)
     has_conv = result.checkpoint.family.shows_convolutions(Path(result.checkpoint.path))
     if has_conv:
         requested = dataclasses.replace(task.requested, vectors=(VectorRequest(layer=CONV), *task.requested.vectors))
         task = dataclasses.replace(task, requested=requested)
     model: Any = load_model(task, job.plan.storage_options)
-    (answer,) = model.forward([utterance])
-    transcript = model.transcripts([utterance], [answer.text])[0] if answer.text is not None else None
+    (answer,) = model.forward([segment])
+    transcript = model.transcripts([segment], [answer.text])[0] if answer.text is not None else None
     steps = [Step("waveform", "wave", pcm.astype(np.float32) / 32768, MODEL_SAMPLE_RATE, _wave_words(result))]
     steps.append(_mel_step(pcm, result))
     steps += _vector_steps(answer, task, result)
     steps += _code_steps(answer, task)
     if POSTERIORS in result.checkpoint.gives and transcript is not None:
-        steps.append(_posterior_step(model, utterance, transcript, len(pcm)))
+        steps.append(_posterior_step(model, segment, transcript, len(pcm)))
     if result.checkpoint.family.shows_activations:
-        steps += _activation_steps(model.activations(utterance, answer.text))
+        steps += _activation_steps(model.activations(segment, answer.text))
     text = transcript.text if transcript is not None else None
     return Trace(job.inputs[0], task.label, pcm, is_cut, text, tuple(steps))
 
@@ -208,8 +209,8 @@ def _activation_steps(activations: ActivationTrace) -> Iterator[Step]:
     yield Step("first choices", "choices", probabilities_KN, 0.0, meaning, rows, cells=texts)
 
 
-def _posterior_step(model: Any, utterance: Utterance, transcript: Transcript, num_samples: int) -> Step:
-    posteriors_FV, tokens = model.posteriors(utterance)
+def _posterior_step(model: Any, segment: Segment, transcript: Transcript, num_samples: int) -> Step:
+    posteriors_FV, tokens = model.posteriors(segment)
     spoken = np.flatnonzero(posteriors_FV.max(0) > 0.1)
     rows = tuple({"|": "space", "": f"#{i}"}.get(tokens[i], tokens[i]) for i in spoken.tolist())
     words = tuple(

@@ -34,7 +34,7 @@ from audiomill.storage.urls import absolute
 from audiomill.tables.assemble import Result, Tables
 from audiomill.tables.outputs import table_names
 from audiomill.tables.rows import in_time_order, joined_text, text_columns
-from audiomill.tables.speaker_tables import MADE_LAST
+from audiomill.tables.speaker_tables import SPEAKERS
 from audiomill.watch.progress import RunProgress
 
 _Summary = dict[str, Any]
@@ -125,7 +125,7 @@ def _redecode_part(place: Place, output: Place, part: int, config: SearchConfig,
         segment | text_columns(text._replace(language=segment["language"]), *_edges(segment))
         for segment, text in zip(segments, texts, strict=True)
     ]
-    turns = _made_last(place, part)
+    turns = _speaker_tables(place, part)
     if "turns" in turns:
         rows = with_speakers(
             rows, turns["turns"].select(["recording_id", "channel", "speaker", "start_s", "stop_s"]).to_pylist()
@@ -142,15 +142,17 @@ def _redecode_part(place: Place, output: Place, part: int, config: SearchConfig,
     }
     planned = [id for table in columns.values() for id in table.column("id").to_pylist()]
     result = Result({"seconds": [("redecode", time.perf_counter() - started)], "began": None, "verification": None}, {})
-    wanted = Tables(True, {name: table.schema for name, table in turns.items()})
+    wanted = Tables(True, {}, {**schema.TABLES, **{name: table.schema for name, table in turns.items()}})
     entry = write_part(PartTarget(output, part, planned), tables, [result], wanted, key, time.perf_counter())
     return part, int(entry["num_rejections"])
 
 
-def _made_last(place: Place, part: int) -> dict[str, pa.Table]:
+def _speaker_tables(place: Place, part: int) -> dict[str, pa.Table]:
     """Turns and speakers, where the output knows them: who speaks does not depend on how the words are spelled."""
-    files = {name: place.join(name, part_name(part) + ".parquet") for name in MADE_LAST}
-    return {name: in_schema(read_table(file), MADE_LAST[name]) for name, file in files.items() if file.exists()}
+    files = {name: place.join(name, part_name(part) + ".parquet") for name in SPEAKERS.documented}
+    return {
+        name: in_schema(read_table(file), SPEAKERS.documented[name]) for name, file in files.items() if file.exists()
+    }
 
 
 def _edges(segment: dict[str, Any]) -> tuple[int, int]:

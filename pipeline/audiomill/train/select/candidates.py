@@ -19,7 +19,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.tables.conditions import check_measured, conditions_of, with_quality
 from audiomill.tables.rows import metadata_of
-from audiomill.tables.speaker_tables import voices_of
+from audiomill.tables.voice_tables import voices_of
 from audiomill.text.calibrate import SIGNS, Calibration, cross_fitted, fit_calibration, reliability, signs_of
 from audiomill.text.normalize import units_of
 from audiomill.text.repetition import num_repeats

@@ -8,15 +8,18 @@ alone says nothing if both are wrong.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.models.base import Parity, Prediction, SpeechModel, Utterance
+from audiomill.audio.cutting.segment import Segment
+from audiomill.models.base import Parity, Prediction, SpeechModel
+from audiomill.models.batch import Batch, Difference, largest
 from audiomill.models.precision import product_kind
+from audiomill.models.task import LoadedTask
 
 Array = NDArray[np.float64]
 MAX_RELATIVE_L2 = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02, "int8": 0.02}
@@ -24,21 +27,7 @@ MAX_DIFFERING_SHARE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.02}
 """Rounding may turn a tie between two codes or letters: a share that no leak of padding stays under."""
 MAX_INPUTS_APART = 1e-3
 MAX_OUTPUTS_APART = {"fp32": 1e-3, "bf16": 0.2, "fp16": 0.05, "int8": 0.3}
-"""Beside fp32, relative distances of hidden states or logits: a wrong weight or processor gives more."""
-
-
-class Difference(NamedTuple):
-    """Between batch and alone. `relative_l2`: of vectors and probabilities, the largest of all segments;
-    `num_differing` of `num_compared` codes, letters and tokens. `inputs_apart`, `outputs_apart`, `not_compared`: between a
-    model here and transformers' own, see `audiomill.models.base.Parity`."""
-
-    num_segments: int = 0
-    relative_l2: float = 0.0
-    num_differing: int = 0
-    num_compared: int = 0
-    inputs_apart: float = 0.0
-    outputs_apart: float = 0.0
-    not_compared: str = ""
+"""Compared with fp32, relative distances of hidden states or logits: a wrong weight or processor gives more."""
 
 
 def choose_segments(parts: Sequence[int], num_wanted: int, seed: str) -> dict[int, int]:
@@ -55,39 +44,46 @@ def choose_segments(parts: Sequence[int], num_wanted: int, seed: str) -> dict[in
     return {part: count for part, count in counts.items() if count}
 
 
+def verify(batch: Batch, number: int, task: LoadedTask, count: int, seed: int) -> Batch:
+    """Compares some predictions of a model's first pass.
+
+    Args:
+        batch: behind the forward pass.
+        number: of the model.
+        task: the model; its parity with transformers is looked at once.
+        count: segments; all if there are fewer.
+        seed: chooses them.
+    """
+    segments = batch.segments_for(number)
+    if not count or not segments:
+        return batch
+    predictions = [each.first[number] for each in batch.good]
+    difference = compare(task.model, segments, predictions, count, seed)
+    task.parity = task.parity or parity_with_transformers(task.model, segments)
+    inputs, outputs, note = task.parity
+    both = largest([difference, Difference(inputs_apart=inputs, outputs_apart=outputs, not_compared=note)])
+    return replace(batch, differences={**batch.differences, number: both})
+
+
 def compare(
-    model: SpeechModel, utterances: Sequence[Utterance], answers: Sequence[Prediction], count: int, seed: int
+    model: SpeechModel, segments: Sequence[Segment], predictions: Sequence[Prediction], count: int, seed: int
 ) -> Difference:
-    """Runs `count` of the utterances again, each alone.
+    """Runs `count` of the segments again, each alone.
 
     Args:
         model: what gave the answers.
-        utterances: of a piece.
+        segments: of a piece.
         answers: theirs, from batches.
         count: how many; all if there are fewer.
         seed: chooses them.
     """
-    picked = np.random.default_rng(seed).permutation(len(utterances))[:count]
-    return largest(_difference(answers[i], model.forward([utterances[i]])[0]) for i in picked.tolist())
+    picked = np.random.default_rng(seed).permutation(len(segments))[:count]
+    return largest(_difference(predictions[i], model.forward([segments[i]])[0]) for i in picked.tolist())
 
 
-def largest(differences: Iterable[Difference]) -> Difference:
-    """Sums of the counts, maximum of the errors."""
-    results = list(differences)
-    return Difference(
-        sum(result.num_segments for result in results),
-        max((each.relative_l2 for each in results), default=0.0),
-        sum(each.num_differing for each in results),
-        sum(each.num_compared for each in results),
-        max((each.inputs_apart for each in results), default=0.0),
-        max((each.outputs_apart for each in results), default=0.0),
-        next((each.not_compared for each in results if each.not_compared), ""),
-    )
-
-
-def parity_with_transformers(model: SpeechModel, utterances: Sequence[Utterance]) -> Parity:
-    """One of the utterances through transformers' own processor and model: the shortest of those of a second or more."""
-    long = [utterance for utterance in utterances if len(utterance.pcm_T) >= MODEL_SAMPLE_RATE] or list(utterances)
+def parity_with_transformers(model: SpeechModel, segments: Sequence[Segment]) -> Parity:
+    """One of the segments through transformers' own processor and model: the shortest of those of a second or more."""
+    long = [segment for segment in segments if len(segment.pcm_T) >= MODEL_SAMPLE_RATE] or list(segments)
     try:
         return model.parity(min(long, key=lambda each: (len(each.pcm_T), str(each.track), each.start)))
     except Exception as error:  # theirs may raise anything; the run does not depend on it
