@@ -25,10 +25,11 @@ from audiomill.audio.cutting.segment import Segment
 from audiomill.models.frames.mel import LogMel
 from audiomill.models.seq2seq.continuous_batching import decode
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest, DecodeSlots, Search
+from audiomill.models.seq2seq.generation import MAX_ROWS
 from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.seq2seq.memory import free_bytes, predicted_bytes, rows_that_fit, shapes_of
 from audiomill.models.whisper.encode_decode import ENCODER_SECONDS, EncodeDecode, TaskOptions, weights_of
-from audiomill.models.whisper.model import MAX_DECODER_ROWS, WINDOW_SAMPLES
+from audiomill.models.whisper.model import WINDOW_SAMPLES
 from audiomill.models.whisper.tokens import WhisperTokens
 from benchmarks.record import save
 
@@ -114,7 +115,7 @@ class Engine:
         self.weights, self.shapes = weights_of(model, precision), shapes_of(model)
         self.encoder_frames = ENCODER_SECONDS[device.type] * 50
         budget = memory_fraction * free_bytes(device)
-        most = MAX_DECODER_ROWS[device.type]
+        most = MAX_ROWS[device.type]
         self.num_rows = rows_that_fit(self.shapes, budget, WINDOW_FRAMES, self.encoder_frames, most)
         search = Search(tokens=TOKENS, timestamps=False, max_new_tokens=150)
         self.table = DecodeSlots(

@@ -288,6 +288,6 @@ RESULT = pa.schema(
         ("verification", pa.string()),
     ]
 )
-"""One row: what the models made of a piece; `pipeline/audiomill/tables/result.py` adds a column for each table of frames. `lost`:
+"""One row: what the models made of a piece; `audiomill.tables.assemble.pack` adds a column for each output. `lost`:
 samples per recording id that a model failed on, `failures`: with what error; `began`: when the model was given the piece, seconds since 1970;
-`verification`: JSON of `audiomill.stages.answers.parity_check.Difference`, null where none was done."""
+`verification`: JSON of `audiomill.models.batch.Difference`, null where none was done."""

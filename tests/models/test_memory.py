@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from audiomill.models.seq2seq.generation import Shapes, free_bytes, predicted_bytes, rows_that_fit
-from audiomill.stages.answers.batching import is_out_of_memory
+from audiomill.stages.steps.batching import is_out_of_memory
 from audiomill.watch.progress import summary_lines
 from tests.support.jobs_by_hand import rows, run
 from tests.support.synth import RATE, encode, noise

@@ -251,6 +251,7 @@ def tone_llm(tone_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return made_once(tmp_path_factory, "tone-llm", make)
 
 
+@pytest.mark.nightly
 def test_a_projector_learns_to_read_and_its_checkpoint_transcribes(
     tone_llm: Path, tone_model: Path, tmp_path: Path
 ) -> None:
@@ -433,6 +434,7 @@ def test_a_training_that_goes_on_after_a_stop_ends_with_the_same_bytes(
     assert stopped and one == two
 
 
+@pytest.mark.nightly
 def test_lora_weights_learn_are_kept_and_change_what_is_written(
     wav2vec2_folder: Path, llm: Path, tmp_path: Path
 ) -> None:

@@ -154,9 +154,9 @@ def test_a_run_gives_words_vectors_and_the_same_bytes_again(folder: Path, tmp_pa
         run(tmp_path / "in", tmp_path / name, model=folder, segment="fixed", verify_segments=1)
     check_accounts(tmp_path / "once")
     assert part_files(tmp_path / "once") == part_files(tmp_path / "again")
-    segments = rows(tmp_path / "once", "segments")
-    assert len(segments) >= 4 and all(0 <= row["confidence"] <= 1 for row in segments)
-    assert all(s["start_s"] <= w["start_s"] <= w["stop_s"] <= s["stop_s"] for s in segments for w in s["words"])
+    written = rows(tmp_path / "once", "segments")
+    assert len(written) >= 4 and all(0 <= row["confidence"] <= 1 for row in written)
+    assert all(s["start_s"] <= w["start_s"] <= w["stop_s"] <= s["stop_s"] for s in written for w in s["words"])
     with pytest.raises(ModelError, match=r"--beam-size: .* is no CTC model"):
         run(tmp_path / "in", tmp_path / "beam", model=folder, beam_size=4)
     int8 = loaded(folder, "int8-w7a8-smooth")

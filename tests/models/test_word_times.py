@@ -85,6 +85,7 @@ def test_word_times_do_not_depend_on_the_batch(whisper: Path, spoken: list[Segme
         assert [(w.text, w.start, w.stop) for w in alone.words] == [(w.text, w.start, w.stop) for w in ours.words]
 
 
+@pytest.mark.nightly
 def test_the_table_holds_words_in_source_time_unless_turned_off(tmp_path: Path, whisper: Path, voices: Any) -> None:
     (tmp_path / "in").mkdir()
     pause = np.zeros(4 * RATE, np.int16)

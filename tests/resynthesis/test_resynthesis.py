@@ -130,6 +130,7 @@ def test_a_page_plays_as_much_of_a_copy_as_of_its_original(
     assert [soundfile.info(io.BytesIO(file)).frames for file in played] == [RATE // 2] * 4
 
 
+@pytest.mark.nightly
 def test_a_recogniser_says_what_a_copy_loses(
     folders: dict[str, Path], tmp_path: Path, audiomill: Any, whisper: Path, voices: Any
 ) -> None:

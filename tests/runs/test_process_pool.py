@@ -57,6 +57,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+@pytest.mark.nightly
 def test_several_processes_give_the_bytes_of_one(
     many: None, corpus: Path, wav2vec2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_restart_and_other_settings(reader: Path, kept: Path, tmp_path: Path) 
         decoded(tmp_path / "none", tmp_path / "x")
 
 
+@pytest.mark.nightly
 def test_tuning_is_no_worse_than_the_weights_as_given(reader: Path, kept: Path, tmp_path: Path, audiomill: Any) -> None:
     config = TuneJobConfig(
         inputs=(str(kept),),
@@ -198,6 +199,7 @@ def test_agreement_is_high_where_the_sound_is_clear(reader: Path, tmp_path: Path
     assert means["clear"] > means["noisy"] + 0.1
 
 
+@pytest.mark.nightly
 def test_a_causal_language_model_weighs_the_best_texts_again(reader: Path, kept: Path, tmp_path: Path) -> None:
     """A small GPT-2 with random weights: its scores are those of one text alone, and the order follows them."""
     import torch

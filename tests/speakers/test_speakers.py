@@ -384,6 +384,7 @@ def known(row: dict[str, Any]) -> dict[str, Any]:
     return found | {"vector": None} | ({} if words is None else {"words": [known(word) for word in words]})
 
 
+@pytest.mark.nightly
 def test_parts_do_not_matter_to_who_speaks(talks: dict[str, Any], tmp_path: Path, whisper: Path) -> None:
     run(
         talks["root"] / "in",
@@ -407,6 +408,7 @@ def test_parts_do_not_matter_to_who_speaks(talks: dict[str, Any], tmp_path: Path
                 assert np.allclose(a["vector"], b["vector"], atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_the_number_of_threads_does_not_matter_to_a_bit(
     talks: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -528,6 +530,7 @@ def test_models_before_segmentation_3_are_refused(tmp_path: Path) -> None:
         run(tmp_path / "a.wav", tmp_path / "out", speakers="auto", diarizer=tmp_path / "old")
 
 
+@pytest.mark.nightly
 def test_other_transcripts_have_speakers_too(tmp_path: Path, wav2vec2_folder: Path, whisper: Path) -> None:
     from audiomill.config.jobs import ModelTask, RunConfig
     from audiomill.config.run import OutputConfig

@@ -317,6 +317,7 @@ def test_telephone_pcm_without_a_header_is_heard_by_its_options(tone_model: Path
     assert texts[0] and score_pair(" ".join(texts[0]), " ".join(texts[1]), None)[0].rate < 0.35
 
 
+@pytest.mark.nightly
 def test_a_pipe_is_heard_to_its_last_whole_sample(tone_model: Path, talk: Any) -> None:
     pcm = talk[0][:40_000]
     command = [sys.executable, "-m", "audiomill", "listen", "-", "--model", str(tone_model / "model" / "checkpoint")]

@@ -132,6 +132,7 @@ def test_agreement_of_two_texts() -> None:
     )
 
 
+@pytest.mark.nightly
 def test_doubtful_segments_are_written_again_by_another_model_of_any_family(
     place: Path, whisper: Path, parakeet: Path, alone: dict[int, dict[str, tuple[str, Any]]]
 ) -> None:
@@ -170,6 +171,7 @@ def test_what_cannot_be_a_second_model_is_told(place: Path, whisper: Path, parak
             run(place / "in", place / "out", model=whisper, **options)
 
 
+@pytest.mark.nightly
 def test_the_plan_tells_share_cost_and_gain(place: Path, whisper: Path, parakeet: Path) -> None:
     options = [
         "--segment",

@@ -173,6 +173,7 @@ def test_what_is_forgotten_stays_forgotten(output: Path, shows: Path, wav2vec2_f
     assert b'"S' in (output / "voices" / "forgotten.json").read_bytes()
 
 
+@pytest.mark.nightly
 def test_names_and_forgetting_do_not_pass_to_others_under_other_settings(
     output: Path, shows: Path, wav2vec2_folder: Path
 ) -> None:

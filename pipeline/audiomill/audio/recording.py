@@ -106,9 +106,8 @@ def cut_recording(
     longest_s = spec.max_s if spec.duration_s is None else min(spec.max_s, spec.duration_s)
     is_mixed = spec.channels == "mix" and spec.channel is None
     raises = segments.kind == "vad"  # other models hear what is there: vectors would change
-    mixing = Mixing()
-    if is_mixed:
-        mixing = mixing_of(handle, start_s, longest_s, spec.track, raises, clock.on_progress)
+    sampled = (handle, start_s, longest_s, spec.track, raises, clock.on_progress)
+    mixing = mixing_of(*sampled) if is_mixed else Mixing()
     with open_audio(handle, start_s, spec.track) as audio:
         limit = None if spec.duration_s is None else int(spec.duration_s * audio.sample_rate + 0.5)
         if audio.num_announced is not None:

@@ -258,6 +258,10 @@ class SpeechModel(Protocol):
         on_progress(len(batch), sum(len(segment.pcm_T) for segment in batch))
         return predictions
 
+    def split_by_language(self, segment: Segment, prediction: Prediction) -> list[Segment]:
+        """The parts of a segment without context, each in a language of its own; by default nobody looks."""
+        return [segment]
+
     def spare_memory(self) -> None:
         """Use half as much from now on, where something is kept between batches: one did not fit."""
         return

@@ -24,6 +24,7 @@ from audiomill.stages.steps.calibration import calibrate
 from audiomill.stages.steps.diarize import cut_at_speakers
 from audiomill.stages.steps.fallback import fallback
 from audiomill.stages.steps.forward import forward
+from audiomill.stages.steps.language_changes import cut_at_languages
 from audiomill.stages.steps.second_pass import second_pass
 from audiomill.stages.steps.self_consistency import self_consistency
 from audiomill.stages.steps.transcribe import keep_first_pass, transcribe
@@ -90,9 +91,14 @@ def inference_steps(
             steps += [partial(verify, number=number, task=task, count=verify_segments, seed=seed)]
             steps += [partial(cut_at_speakers, number=number)] if task.spec.requested.turns.splits else []
     others = [(number, task) for number, task in numbered if task.spec.requested.turns is None]
+    forward_steps = [
+        partial(forward, number=number, task=task, on_progress=no_progress if number else on_progress)
+        for number, task in others
+    ]
+    steps += forward_steps
     for number, task in others:
-        progress = no_progress if number else on_progress
-        steps.append(partial(forward, number=number, task=task, on_progress=progress))
+        if task.spec.requested.is_main:
+            steps.append(partial(cut_at_languages, number=number, task=task, forward_steps=forward_steps))
     for number, task in others:
         steps.append(partial(verify, number=number, task=task, count=verify_segments, seed=seed))
         steps.append(partial(fallback, number=number, task=task))

@@ -10,7 +10,7 @@ from audiomill.tables.quality_table import QUALITY
 from audiomill.tables.speaker_tables import SPEAKERS
 from audiomill.tables.transcripts import TRANSCRIPTS
 
-OUTPUTS = (SPEAKERS, EMBEDDINGS, CODES, POSTERIORS, TRANSCRIPTS, QUALITY)
+OUTPUTS = (EMBEDDINGS, CODES, POSTERIORS, SPEAKERS, TRANSCRIPTS, QUALITY)
 """Other than recordings, segments and rejections, in the order in which a part gets them."""
 DOCUMENTED = {
     **schema.TABLES,

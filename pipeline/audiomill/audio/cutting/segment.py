@@ -31,6 +31,7 @@ class Segment(NamedTuple):
             its own alone.
         vad_mask: a byte for every 512 samples of `pcm_T`, 1 where there is voice activity; None where nobody asked.
         is_overlap_copy: computed only so that the words of its neighbours are whole; it gives no row.
+        language_probability: of `language`, where it was identified from the sound.
     """
 
     pcm_T: NDArray[np.int16]
@@ -43,6 +44,7 @@ class Segment(NamedTuple):
     waves: tuple[NDArray[np.float32], ...] = ()
     vad_mask: bytes | None = None
     is_overlap_copy: bool = False
+    language_probability: float | None = None
 
     @property
     def recording_id(self) -> str:

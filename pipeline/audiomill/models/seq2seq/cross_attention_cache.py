@@ -28,6 +28,19 @@ class CrossKV(NamedTuple):
             return self
         return CrossKV([key[rows] for key in self.keys], [value[rows] for value in self.values])
 
+    def windows(self, starts: Sequence[int], length: int) -> CrossKV:
+        """Windows of a single row, as rows of their own.
+
+        Args:
+            starts: their first frames.
+            length: frames of each.
+        """
+
+        def cut(whole_1HFE: Tensor) -> Tensor:
+            return torch.cat([whole_1HFE[:, :, start : start + length] for start in starts])
+
+        return CrossKV([cut(key) for key in self.keys], [cut(value) for value in self.values])
+
 
 class DynamicCrossCache:
     """Groups of any lengths, one behind the other: no memory for padding. For CPUs, where shapes may change."""

@@ -32,7 +32,7 @@ class TimedToken(NamedTuple):
 class DecodingOptions:
     """One way to decode. `fallback_level`: its number; `is_short_context`: short context; `temperature` 0: the most probable token;
     `uses_fusion`: beams have what a run asked for beside them (language models, coverage); `decodes_trailing_speech`: what the decoder leaves
-    out at the end is decoded too, where somebody speaks there."""
+    out at the end is decoded too, where somebody speaks there; `watches_language`: notices where the language may change inside a segment."""
 
     fallback_level: int = 0
     is_short_context: bool = False
@@ -41,6 +41,7 @@ class DecodingOptions:
     uses_fusion: bool = False
     stops_repetition: bool = False
     decodes_trailing_speech: bool = False
+    watches_language: bool = False
 
 
 class DecodedChunk(NamedTuple):
@@ -53,7 +54,7 @@ class DecodedChunk(NamedTuple):
 
 class Hypothesis(NamedTuple):
     """Raw result of one segment: usually one chunk, more where the decoder stopped early. `languages`: their probabilities, where it was detected; `nbest`:
-    the best texts, where they were asked for."""
+    the best texts, where they were asked for; `may_mix_languages`: some stretch of it may be in another language."""
 
     chunks: tuple[DecodedChunk, ...]
     language: str | None
@@ -62,6 +63,7 @@ class Hypothesis(NamedTuple):
     failed_checks: tuple[str, ...] | None = None
     languages: dict[str, float] | None = None
     nbest: tuple[Candidate, ...] | None = None
+    may_mix_languages: bool = False
 
     @property
     def tokens(self) -> list[int]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.cutting.segment import Segment
-from audiomill.models.base import stack_rows
+from audiomill.models.base import OnProgress, stack_rows
+from audiomill.models.finite import not_finite
 from audiomill.models.frames.mel import HOP_SAMPLES, LogMel
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest
@@ -25,19 +26,16 @@ from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.hypothesis import DecodedChunk, DecodingOptions, Hypothesis, TimedToken, seed_of
 from audiomill.models.seq2seq.word_time_repair import drop_repeated_chunks
 from audiomill.models.watchdog import heartbeat
-from audiomill.models.whisper.detect import detect_languages
 from audiomill.models.whisper.folder import WHISPER_HOP
+from audiomill.models.whisper.language_identification import DetectedLanguage, identify_languages
 from audiomill.models.whisper.network.encoder import run_encoder
 from audiomill.models.whisper.network.weights import EncoderWeights, encoder_weights, whisper_decoder
 from audiomill.models.whisper.timing import Heads, token_costs, token_frames
 from audiomill.models.whisper.tokens import WhisperTokens
-from audiomill.models.whisper.words import STAMP_SAMPLES
+from audiomill.models.whisper.trailing_speech import without_rest
 
 SAID_A_SECOND, SAID_AT_ONCE = 4.0, 8
 """Tokens. So long a text may repeat itself in the full window, which is the remedy for loops of a short context."""
-MIN_REST_S = 1.0
-"""With less audio behind the last phrase Whisper invents a greeting."""
-MIN_LEFT_OUT_S = 3.0  # less behind the last timestamp may be a pause, or the stamp's error
 ENCODER_SECONDS = {"cpu": 60, "cuda": 960}  # encoded at once: its products are large early
 ALIGNED_AT_ONCE, WARPED_AT_ONCE = 16, 64
 """Rows that the decoder reads again together for word times, and rows whose paths are computed together."""
@@ -71,13 +69,6 @@ class TaskOptions(NamedTuple):
     before: Sequence[int]
     timestamps: bool
     keeps_hidden: bool
-
-
-class DetectedLanguage(NamedTuple):
-    """A language with its probability among all that were looked for; None where it was given."""
-
-    token: int | None
-    probabilities: dict[str, float] | None
 
 
 class _Encoded(NamedTuple):
@@ -230,10 +221,17 @@ class EncodeDecode:
             elif row not in self._languages:
                 unknown.append(at)
         if unknown:
-            result = detect_languages(self._weights.decoder, looked_at.take(unknown), tokens, task_options.among)
-            for at, probabilities in zip(unknown, result, strict=True):
-                best = max(probabilities, key=probabilities.__getitem__)
-                self._languages[rows[at]] = DetectedLanguage(tokens.languages[best], probabilities)
+            segments = [self._segments[rows[at]] for at in unknown] if self._options.watches_language else None
+            results = identify_languages(
+                self._weights.decoder, looked_at.take(unknown), tokens, task_options.among, segments
+            )
+            self._languages |= {rows[at]: result for at, result in zip(unknown, results, strict=True)}
+
+    def detected_languages(self) -> list[dict[str, float]]:
+        """Probabilities of languages of all rows, which are not decoded."""
+        while self.next_entry(self.num_rows) is not None:
+            continue
+        return [self._languages[row].probabilities or {} for row in range(self.num_rows)]
 
     def _prompt(self, row: int, timestamps: bool) -> list[int]:
         return self._task_options.tokens.prompt(self._languages[row].token, self._task_options.task, timestamps)
@@ -243,41 +241,39 @@ class EncodeDecode:
         return seed_of(self._segments[row], start, self._options.fallback_level)
 
     def done(self, name: int, decoded: DecodedTokens) -> None:
-        """Takes one result; what the decoder left out waits for its own turn."""
+        """Takes one result; what the decoder left out waits for its own turn.
+
+        Raises:
+            RunError: the decoder computed no numbers.
+        """
+        if math.isnan(decoded.sum_logprob):
+            raise not_finite("the decoder's logits")
         row, start = self._passes[name]
-        decoded_part, rest_from = self._until_rest(decoded, self._segments[row], start)
-        self._found[name] = decoded_part
+        self._found[name], rest_from = decoded, None
+        if self._task_options.timestamps:
+            first_timestamp, looks_behind = (
+                self._task_options.tokens.first_timestamp,
+                self._options.decodes_trailing_speech,
+            )
+            self._found[name], rest_from = without_rest(
+                decoded, self._segments[row], start, first_timestamp, looks_behind
+            )
         if rest_from is not None:
             self._wait(row, start + rest_from)
+
+    def done_with_progress(self, on_progress: OnProgress) -> Callable[[int, DecodedTokens], None]:
+        """`done`, reported."""
+
+        def done(name: int, decoded: DecodedTokens) -> None:
+            self.done(name, decoded)
+            on_progress(*self.progress(name))
+
+        return done
 
     def progress(self, name: int) -> tuple[int, int]:
         """Segments and samples that a result stands for: a rest was counted with what came before it."""
         row, start = self._passes[name]
         return (1, len(self._segments[row].pcm_T)) if start == 0 else (0, 0)
-
-    def _until_rest(self, decoded: DecodedTokens, segment: Segment, start: int) -> tuple[DecodedTokens, int | None]:
-        """The tokens up to the last pair of timestamps, and how far behind `start` the rest is to be decoded.
-
-        None if all was heard: a single stamp ends the window, there are no pairs, or less than `MIN_REST_S` is left. A
-        single stamp is not believed where voice activity says that somebody goes on speaking.
-        """
-        ids, first = decoded.tokens, self._task_options.tokens.first_timestamp
-        num_samples = len(segment.pcm_T) - start
-        pairs = [i for i in range(1, len(ids)) if ids[i] >= first and ids[i - 1] >= first]
-        ends_single = len(ids) >= 2 and ids[-1] >= first > ids[-2]
-        if not self._task_options.timestamps:
-            return decoded, None
-        if ends_single and self._options.decodes_trailing_speech:
-            rest_from = (ids[-1] - first) * STAMP_SAMPLES
-            goes_on = _is_left_out(segment, start + rest_from)
-            return decoded, rest_from if goes_on and rest_from > 0 else None
-        if not pairs or ends_single:
-            return decoded, None
-        rest_from = (ids[pairs[-1]] - first) * STAMP_SAMPLES
-        if rest_from == 0 or num_samples - rest_from < MIN_REST_S * MODEL_SAMPLE_RATE:
-            return decoded, None
-        stop = pairs[-1] + 1
-        return decoded._replace(tokens=ids[:stop], logprobs=decoded.logprobs[:stop]), rest_from
 
     def hypotheses(self, heads: Heads | None) -> list[Hypothesis]:
         """Everything that was found, in the order of the segments; with word times where there are alignment heads."""
@@ -289,10 +285,17 @@ class EncodeDecode:
         return [self._hypothesis(row, drop_repeated_chunks(chunks[row], end)) for row in range(len(self._segments))]
 
     def _hypothesis(self, row: int, chunks: tuple[DecodedChunk, ...]) -> Hypothesis:
-        token, languages = self._languages[row]
+        token, languages, may_change = self._languages[row]
         language = "en" if token is None else self._task_options.tokens.language_of(token)
-        sure = None if languages is None else languages[language]
-        return Hypothesis(chunks, language, sure, fallback_level=self._options.fallback_level, languages=languages)
+        sure = self._segments[row].language_probability if languages is None else languages[language]
+        return Hypothesis(
+            chunks,
+            language,
+            sure,
+            fallback_level=self._options.fallback_level,
+            languages=languages,
+            may_mix_languages=may_change,
+        )
 
     def _timed(self, heads: Heads) -> dict[int, tuple[TimedToken, ...]]:
         """Tokens with times of every pass that has text."""
@@ -333,14 +336,6 @@ class EncodeDecode:
     def _num_frames(self, name: int) -> int:
         row, start = self._passes[name]
         return max(1, -(-(len(self._segments[row].pcm_T) - start) // WHISPER_HOP))
-
-
-def _is_left_out(segment: Segment, decoded_until: int) -> bool:
-    """Whether much of the speech lies behind a sample: all of a segment that voice activity cut out is speech, but for
-    pauses; elsewhere there is more of it than fits before the sample."""
-    whole = len(segment.pcm_T)
-    speech = whole if segment.speech is None else segment.speech
-    return min(whole, speech) - decoded_until > MIN_LEFT_OUT_S * MODEL_SAMPLE_RATE
 
 
 def _moved(mel_BMF: Tensor, frames: Sequence[int]) -> Tensor:

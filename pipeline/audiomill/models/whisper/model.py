@@ -6,11 +6,13 @@ B batch, T samples, F frames, D model width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
@@ -28,11 +30,10 @@ from audiomill.models.base import (
     Transcript,
     no_progress,
 )
-from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import decode_with_beams
 from audiomill.models.seq2seq.continuous_batching import decode
-from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeSlots, Search
-from audiomill.models.seq2seq.generation import free_bytes, rows_that_fit, shapes_of
+from audiomill.models.seq2seq.decode_slots import DecodeSlots, Search
+from audiomill.models.seq2seq.generation import MAX_ROWS, free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.hypothesis import (
     DecodingOptions,
     Hypothesis,
@@ -48,6 +49,7 @@ from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.whisper.deletions import MIN_LOGPROB, MIN_MORE_WORDS, Part, deleted_parts, join_hypotheses
 from audiomill.models.whisper.encode_decode import ENCODER_SECONDS, EncodeDecode, TaskOptions, weights_of
 from audiomill.models.whisper.folder import WHISPER_HOP
+from audiomill.models.whisper.language_identification import language_parts
 from audiomill.models.whisper.timing import Heads
 from audiomill.models.whisper.tokens import WhisperTokens, whisper_prompt_tokens
 from audiomill.models.whisper.whisper_parity import whisper_parity
@@ -66,8 +68,6 @@ CONTEXT_MARGIN_S = 1.0
 CONTEXT_FLOOR_S, CONTEXT_STEP_S = {"cpu": 8.0, "cuda": 10.0}, {"cpu": 2.0, "cuda": 5.0}
 """Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much. A GPU decodes rows
 of one context together, so it has few of them; see `benchmarks/results/short_context.json`."""
-MAX_DECODER_ROWS = {"cpu": 64, "cuda": 256}
-"""Rows that are decoded at a time: more do not make a step cheaper."""
 
 
 def short_context(num_samples: int, device: str) -> int:
@@ -137,6 +137,7 @@ class WhisperModel(SpeechModel):
             is_short_context=text.temperature_fallback and not requested.layers,
             stops_repetition=text.temperature_fallback,
             decodes_trailing_speech=text.temperature_fallback,
+            watches_language=text.temperature_fallback and text.language is None and len(tokens.languages) > 1,
         )
         self._is_fixed = model.device.type == "cuda"
         self._tables: dict[tuple[float, bool], DecodeSlots] = {}
@@ -147,9 +148,7 @@ class WhisperModel(SpeechModel):
         device, shapes = self._model.device, shapes_of(self._model)
         encoder_frames = ENCODER_SECONDS[device.type] * MODEL_SAMPLE_RATE // WHISPER_HOP
         budget = memory_fraction * free_bytes(device)
-        return rows_that_fit(
-            shapes, budget, WINDOW_SAMPLES // WHISPER_HOP, encoder_frames, MAX_DECODER_ROWS[device.type]
-        )
+        return rows_that_fit(shapes, budget, WINDOW_SAMPLES // WHISPER_HOP, encoder_frames, MAX_ROWS[device.type])
 
     @torch.inference_mode()
     def parity(self, segment: Segment) -> Parity:
@@ -202,6 +201,25 @@ class WhisperModel(SpeechModel):
         options = options or DecodingOptions()
         return self._decoded(self._encode_decode([segment.core for segment in batch], options, None), options)
 
+    @torch.inference_mode()
+    def split_by_language(self, segment: Segment, prediction: Prediction) -> list[Segment]:
+        """See `audiomill.models.whisper.language_identification`; only where the forward pass saw signs of a change."""
+        if prediction.text is None or not prediction.text.may_mix_languages:
+            return [segment]
+
+        def detect(stretches: Sequence[NDArray[np.int16]]) -> list[dict[str, float]]:
+            parts = [segment._replace(pcm_T=pcm_T) for pcm_T in stretches]
+            return self._encode_decode(parts, DecodingOptions(is_short_context=True), None).detected_languages()
+
+        parts = language_parts(segment.pcm_T, detect)
+        if len(parts) == 1:
+            return [segment]
+        cut = segment.cut_at([0, *(part.stop for part in parts)])
+        return [
+            each._replace(language=part.language, language_probability=part.probability)
+            for each, part in zip(cut, parts, strict=True)
+        ]
+
     def _encode_decode(self, batch: Sequence[Segment], options: DecodingOptions, on_encoded: Any) -> EncodeDecode:
         contexts = [self.context(len(segment.pcm_T), options) for segment in batch]
         hidden_states = self._wants.layers if on_encoded is not None else set()
@@ -220,12 +238,12 @@ class WhisperModel(SpeechModel):
         decoder = self._weights.decoder
         if options.num_beams == 1:
             table = self._table(search, min(self._capacity, encode_decode.num_rows))
-            decode(table, encode_decode.next_entry, _report(encode_decode, on_progress))
+            decode(table, encode_decode.next_entry, encode_decode.done_with_progress(on_progress))
         else:
             while (entry := encode_decode.next_entry(max(1, self._capacity // options.num_beams))) is not None:
                 result = decode_with_beams(decoder, entry.begins, entry.prompts, search, options.num_beams)
                 for name, (best, *_) in zip(entry.names, result, strict=True):
-                    encode_decode.done(name, _numbers(best.decoded))
+                    encode_decode.done(name, best.decoded)
         return encode_decode.hypotheses(self._heads)
 
     def _table(self, search: Search, num_rows: int) -> DecodeSlots:
@@ -327,20 +345,3 @@ class WhisperModel(SpeechModel):
                 )
             )
         return transcripts
-
-
-def _report(encode_decode: EncodeDecode, on_progress: OnProgress) -> Callable[[int, DecodedTokens], None]:
-    """What takes the result of a row, and reports it."""
-
-    def done(name: int, decoded: DecodedTokens) -> None:
-        encode_decode.done(name, _numbers(decoded))
-        on_progress(*encode_decode.progress(name))
-
-    return done
-
-
-def _numbers(decoded: DecodedTokens) -> DecodedTokens:
-    """The same; raises RunFailed where the decoder computed no numbers."""
-    if math.isnan(decoded.sum_logprob):
-        raise not_finite("the decoder's logits")
-    return decoded
