@@ -11,6 +11,7 @@ AudiomillError
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 
@@ -62,8 +63,17 @@ class WorkerDiedError(AudiomillError):
     """
 
     def __init__(self, returncode: int) -> None:
-        super().__init__(f"process ended with status {returncode}")
+        super().__init__(_ending(returncode))
         self.returncode = returncode
+
+
+def _ending(returncode: int) -> str:
+    """How a process ended, for people."""
+    if returncode >= 0:
+        return f"the process ended with exit status {returncode}"
+    if returncode == -signal.SIGKILL:
+        return "the process was killed (SIGKILL), as happens where the machine or its container has no memory left"
+    return f"the process was killed by signal {-returncode}"
 
 
 class WorkerTimeoutError(WorkerDiedError):

@@ -34,6 +34,33 @@ def test_a_containers_quota_counts_as_cores(
 
 
 @pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 5\ninactive_file 100\n"}, 400),
+        ({"memory.max": "max\n", "memory.current": "700\n", "memory.stat": ""}, None),
+        (
+            {
+                "memory/memory.limit_in_bytes": "1000\n",
+                "memory/memory.usage_in_bytes": "1200\n",
+                "memory/memory.stat": "total_inactive_file 0\n",
+            },
+            0,
+        ),
+        ({}, None),
+    ],
+)
+def test_a_containers_limit_counts_as_memory(
+    files: dict[str, str], left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    free = device.available_memory()
+    assert free == left if left is not None else free > 2**20
+
+
+@pytest.mark.parametrize(
     ("flags", "expected"),
     [
         ("fpu avx2 avx512f avx512_vnni avx512_bf16", {"avx2", "vnni", "bf16"}),

@@ -17,7 +17,7 @@ import click
 
 import audiomill
 from audiomill.errors import AudiomillError
-from audiomill.models.device import usable_cores
+from audiomill.models.device import available_memory, usable_cores
 from audiomill.models.precision import cpu_features, settled_precision
 from audiomill.runs.record import RECORDED_PACKAGES
 from audiomill.storage.urls import without_credentials
@@ -77,7 +77,7 @@ def _machine() -> Iterator[Line]:
     memory = psutil.virtual_memory()
     yield "system", platform.platform(), True
     yield "cores", f"{usable_cores()} of {os.cpu_count()}", True
-    yield "memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free", True
+    yield "memory", f"{available_memory() / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free", True
     if SHARED_MEMORY.is_dir():
         shared = shutil.disk_usage(SHARED_MEMORY)
         is_enough = shared.total > 64 * 2**20 + 1

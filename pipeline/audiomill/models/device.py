@@ -39,6 +39,33 @@ def _quota(group: Path) -> float:
     return int(quota) / int(period) if quota.isdigit() and int(period) > 0 else math.inf
 
 
+def available_memory() -> int:
+    """Bytes that nobody uses now: of the machine, or of the container where that has less."""
+    return min(int(psutil.virtual_memory().available), _left_in(CGROUP, _own_group()))
+
+
+def _own_group() -> str:
+    """Path of this process's memory group below its mount; a container sees its own as the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return ""
+    named = {kind: path for _, kind, path in (line.split(":", 2) for line in lines)}
+    return named.get("memory", named.get("", "")).strip("/")
+
+
+def _left_in(mount: Path, name: str) -> int:
+    """Bytes below the limit of a memory group, its page cache not counted; very many without a limit."""
+    for folder in (mount / name, mount / "memory" / name, mount, mount / "memory"):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with contextlib.suppress(OSError, ValueError):
+                most, now = int((folder / limit).read_text()), int((folder / used).read_text())
+                rows = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                cached = next((int(value) for key, value in rows if key in ("total_inactive_file", "inactive_file")), 0)
+                return max(0, most - now + cached)
+    return sys.maxsize
+
+
 def resolve_device(device: str) -> str:
     """`auto` -> `cuda` if there is one, else `cpu`.
 
@@ -93,7 +120,7 @@ def device_memory(device: str) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info(device if ":" in device else 0)[0])
-    return int(psutil.virtual_memory().available)
+    return available_memory()
 
 
 def peak_meter(device: str) -> Callable[[], int]:

@@ -45,8 +45,11 @@ def isolate(
     reasons = [r["reason"] for result in results for r in result.row["rejections"]]
     num_crashed, num_hung = reasons.count("worker_crashed"), reasons.count("model_timeout")
     if num_crashed + num_hung == len(rows) > 1:
-        what = "died" if num_crashed else "model_timeout"
-        raise RunError(f"part {part}: its workers {what} on every recording; run again with --verbose to see why")
+        what = "died" if num_crashed else "gave no sign of life"
+        raise RunError(
+            f"part {part}: its workers {what} on every recording; run again with --verbose to see why, and see whether memory is "
+            "full: --batch-seconds makes batches smaller"
+        )
     tables = assemble(results, spec.tables)
     planned = [row["id"] for row in rows]
     entry = write_part(

@@ -12,13 +12,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiomill.audio.clock import seconds_from_samples
 from audiomill.errors import WorkerDiedError
-from audiomill.models.device import usable_cores
+from audiomill.models.device import available_memory, usable_cores
 from audiomill.stages.failures import Heartbeat, reported
 from audiomill.stages.model_processes import ModelProcesses
 from audiomill.stages.spec import RunSpec, canary_of
@@ -126,7 +125,7 @@ class Processes:
         """Whether there is enough to do for one more process, and memory."""
         if self._num >= self._most or self._seconds < ANOTHER_AFTER_S * self._num:
             return False
-        return self._all[0].memory() < MAX_SHARE_OF_MEMORY * psutil.virtual_memory().available
+        return self._all[0].memory() < MAX_SHARE_OF_MEMORY * available_memory()
 
 
 class _Team:

@@ -20,7 +20,7 @@ from audiomill import errors
 from audiomill.config.defaults import WALL_FACTOR
 from audiomill.errors import RunError, UsageError, WorkerDiedError, WorkerTimeoutError
 from audiomill.models.base import OnProgress
-from audiomill.models.device import usable_cores
+from audiomill.models.device import available_memory, usable_cores
 from audiomill.stages.child_processes import Idle, command_of
 from audiomill.stages.spec import RunSpec
 from audiomill.tables.assemble import stream_table, to_ipc
@@ -93,6 +93,13 @@ class ModelProcesses:
             with contextlib.suppress(WorkerDiedError):  # killed while it loads, as any process may be once
                 self._loaded()
             self._loaded()
+        except WorkerDiedError as death:
+            self.close()
+            gigabytes = available_memory() / 1e9
+            raise RunError(
+                f"the models could not be loaded: {death}; {gigabytes:.1f} GB are free now; "
+                "use a smaller model, or a machine with more memory"
+            ) from death
         except BaseException:
             self.close()
             raise

@@ -18,6 +18,7 @@ from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import RunError
 from audiomill.models.base import Candidate, OnProgress, Transcript
+from audiomill.models.device import available_memory
 from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import Ranked, decode_with_beams
 from audiomill.models.seq2seq.beam.fusion import Fusion
@@ -79,9 +80,7 @@ def free_bytes(device: torch.device) -> int:
     """Memory that nobody uses now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    import psutil  # GPU machines may lack it
-
-    return int(psutil.virtual_memory().available)
+    return available_memory()
 
 
 def rows_that_fit(shapes: Shapes, budget: float, frames: int, encoder_frames: int, most: int) -> int:
