@@ -116,7 +116,7 @@ def frames_of(name: str, clips: Sequence[Spoken]) -> list[Tensor]:
         want = VectorRequest(layer=MIXED, weights=read_layer_weights(UNIFORM, shape, str(checkpoint), {}), dtype="fp32")
     else:
         want = VectorRequest(layer=int(which) if which else shape.num_layers, dtype="fp32")
-    encoder = loaded_encoder(model, want, int(shape.hop), ModelConfig(device="cpu", precision="fp32"), {})
+    encoder = loaded_encoder(model, want, ModelConfig(device="cpu", precision="fp32"), {})
     return [encoder.frames([Segment(clip.pcm_T, 0, 0, ("", None), 0, None)])[0].clone() for clip in clips]
 
 

@@ -171,7 +171,6 @@ def ctc_head(root: Path, checkpoint: Path, updates: int, seed: int) -> float:
     encoder = loaded_encoder(
         str(checkpoint / ENCODER),
         VectorRequest(layer=settings.layer, dtype="fp32"),
-        settings.hop,
         ModelConfig(device="cpu", precision="fp32"),
         {},
     )

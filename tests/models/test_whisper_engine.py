@@ -16,12 +16,11 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import RequestedOutputs
-from audiomill.models.load import load_model
+from audiomill.models.load import load
 from audiomill.models.matrix_products import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smooth_quant
 from audiomill.models.precision import cpu_features, product_kind, settled_precision
 from audiomill.models.seq2seq.decode_slots import CudaGraphRunner
 from audiomill.models.seq2seq.hypothesis import DecodingOptions
-from audiomill.models.task import TaskSpec
 from tests.support.jobs_by_hand import rows, run
 from tests.support.scale import daily
 from tests.support.synth import encode
@@ -36,7 +35,7 @@ def loaded(model: Any, precision: str) -> Any:
     )
     config = ModelConfig(model=str(model), device="cpu", precision=settled)
     requested = RequestedOutputs(transcripts=TranscriptConfig())
-    return load_model(TaskSpec(label="m", model=config, requested=requested, hop=320, batch_samples=0), {})
+    return load(config, requested)
 
 
 @pytest.fixture(scope="module")

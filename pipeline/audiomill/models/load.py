@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiomill.models.base import CONV, CodesRequest, SpeechModel
-from audiomill.models.checkpoint import Checkpoint, find_checkpoint
+from audiomill.config.stages import ModelConfig
+from audiomill.models.base import CONV, CodesRequest, RequestedOutputs, SpeechModel
+from audiomill.models.checkpoint import Checkpoint, find_checkpoint, shape_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import Loading
 from audiomill.models.precision import check_precision, cpu_features
@@ -28,6 +30,46 @@ def dtype_of(precision: str) -> torch.dtype:
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def plan_model(
+    checkpoint: Checkpoint, model: ModelConfig, requested: RequestedOutputs, batch_samples: int = 0, label: str = ""
+) -> TaskSpec:
+    """A model that is asked for, settled: plain values that travel to workers.
+
+    Args:
+        checkpoint: of the model.
+        model: device, number format and memory; the name is that of the checkpoint.
+        requested: what it shall give.
+        batch_samples: padded audio a batch.
+        label: its name in the tables; the checkpoint's by default.
+    """
+    shape = shape_of(checkpoint)
+    return TaskSpec(
+        label=label or checkpoint.name,
+        model=dataclasses.replace(model, model=checkpoint.name),
+        requested=requested,
+        hop=shape.step,
+        batch_samples=batch_samples,
+        text_hop=shape.text_hop,
+        hops=shape.hops,
+        form=shape.form,
+    )
+
+
+def load(model: ModelConfig, requested: RequestedOutputs, storage_options: dict[str, Any] | None = None) -> SpeechModel:
+    """A model in one call, ready to use.
+
+    Args:
+        model: its name, device and number format.
+        requested: what it shall give.
+        storage_options: fsspec options.
+
+    Raises:
+        ModelError: the checkpoint cannot be found or loaded.
+    """
+    options = storage_options or {}
+    return load_model(plan_model(find_checkpoint(model, options), model, requested), options)
 
 
 def load_tasks(

@@ -5,6 +5,7 @@ Sources: Le Roux et al. 2019, arXiv:1811.02508 (SI-SDR); the mel distance is the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +19,8 @@ from audiomill.audio.recording import to_int16
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import RequestedOutputs
-from audiomill.models.checkpoint import check_options, find_checkpoint, shape_of
-from audiomill.models.load import load_model
-from audiomill.models.task import TaskSpec
+from audiomill.models.checkpoint import check_options, find_checkpoint
+from audiomill.models.load import load
 from audiomill.text.wer import score_pair
 
 NONE = "none"
@@ -40,16 +40,9 @@ def recogniser_of(
     config = ModelConfig(model=name, device=device)
     checkpoint = find_checkpoint(config, options)
     check_options(checkpoint, name, TranscriptConfig())
-    shape = shape_of(checkpoint)
-    task = TaskSpec(
-        label=name,
-        model=ModelConfig(model=checkpoint.name, device=device, precision="fp32"),
-        requested=RequestedOutputs(transcripts=TranscriptConfig()),
-        hop=shape.step,
-        text_hop=shape.text_hop,
-        batch_samples=0,
-    )
-    return Recogniser(name, load_model(task, options), checkpoint.family.window_s)
+    requested = RequestedOutputs(transcripts=TranscriptConfig())
+    model = load(dataclasses.replace(config, precision="fp32"), requested, options)
+    return Recogniser(name, model, checkpoint.family.window_s)
 
 
 def _of_the_job(record: Mapping[str, Any]) -> str | None:

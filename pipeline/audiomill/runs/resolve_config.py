@@ -22,6 +22,7 @@ from audiomill.models.base import DiarizationRequest, RequestedOutputs
 from audiomill.models.checkpoint import checkpoint_fingerprint
 from audiomill.models.ctc.beam_search import decoder_prints
 from audiomill.models.family import ALIGNMENT
+from audiomill.models.load import plan_model
 from audiomill.models.preprocessing_files import file_hashes
 from audiomill.models.task import TaskSpec
 from audiomill.runs.diarization_setup import (
@@ -186,18 +187,18 @@ def _task_spec(
         )
     turns = None if config.speaker_model is None else DiarizationRequest(voices=full_name(config.speaker_model))
     requested = RequestedOutputs(transcripts=text, aligns=aligns, turns=turns, tags=config.num_tags, **results)
-    spec = TaskSpec(
-        label=without_credentials(model.model),
-        model=dataclasses.replace(model, model=task.checkpoint.name, device=device, precision=precision),
-        requested=requested,
-        hop=task.shape.step,
-        text_hop=task.shape.text_hop,
-        hops=task.shape.hops,
-        form=task.shape.form,
+    spec = plan_model(
+        task.checkpoint,
+        dataclasses.replace(model, device=device, precision=precision),
+        requested,
+        samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
+        without_credentials(model.model),
+    )
+    spec = dataclasses.replace(
+        spec,
         second=second,
         calibration=read_calibration(config.transcripts, options),
         second_pass_threshold=None if config.transcripts is None else config.transcripts.second_pass_threshold,
-        batch_samples=samples_from_seconds(model.batch_seconds or family.batch_seconds[kind]),
     )
     return spec, others
 

@@ -14,8 +14,9 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import RequestedOutputs
-from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint, shape_of
+from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint
 from audiomill.models.family import Family
+from audiomill.models.load import plan_model
 from audiomill.models.precision import settled_precision
 from audiomill.models.task import TaskSpec
 from audiomill.storage.urls import without_credentials
@@ -54,17 +55,15 @@ def second_spec(
     before: Mapping[str, Any],
 ) -> TaskSpec:
     """The model that writes doubtful texts again: as the first one, but with the search of its own family."""
-    shape, family = shape_of(second), second.family
+    family = second.family
     precision = precision_of(model.precision, family, device, features, True, before[SECOND_PRECISION])
     alone = dataclasses.replace(text, second_pass_model=None, second_pass_threshold=None, decoder=SearchConfig())
-    return TaskSpec(
-        label=without_credentials(second.name),
-        model=dataclasses.replace(model, model=second.name, device=device, precision=precision),
-        requested=RequestedOutputs(transcripts=alone),
-        hop=shape.step,
-        text_hop=shape.text_hop,
-        hops=shape.hops,
-        batch_samples=samples_from_seconds(family.batch_seconds[model_kind(device)]),
+    return plan_model(
+        second,
+        dataclasses.replace(model, device=device, precision=precision),
+        RequestedOutputs(transcripts=alone),
+        samples_from_seconds(family.batch_seconds[model_kind(device)]),
+        without_credentials(second.name),
     )
 
 

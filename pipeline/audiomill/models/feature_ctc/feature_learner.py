@@ -210,7 +210,7 @@ def new_feature_learner(
         vocab_size=len(form.vocabulary.tokens),
         mixture=mixture,
     )
-    encoder = loaded_encoder(name, want_of(settings), settings.hop, _formats(config, device), {})
+    encoder = loaded_encoder(name, want_of(settings), _formats(config, device), {})
     head = FeatureHead(settings.encoder_width, settings.hidden, settings.vocab_size, config.dropout or 0.0)
     place = folder if has_files(config.model) else None
     return FeatureLearner(encoder, head.to(device), settings, form, place, config, most_samples(result))

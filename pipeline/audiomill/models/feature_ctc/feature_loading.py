@@ -68,9 +68,7 @@ def encoder_of(
         settings.encoder_fingerprint,
     )
     precision = model.precision if model.precision in ("fp32", "fp16", "bf16") else "fp32"
-    return loaded_encoder(
-        name, want_of(settings), settings.hop, dataclasses.replace(model, precision=precision), storage_options
-    )
+    return loaded_encoder(name, want_of(settings), dataclasses.replace(model, precision=precision), storage_options)
 
 
 def want_of(settings: FeatureSettings) -> VectorRequest:

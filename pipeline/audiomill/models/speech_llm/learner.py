@@ -295,7 +295,7 @@ def new_projector_learner(folder: Path, config: TrainConfig, device: torch.devic
         prompt=prompt,
         has_adapter=bool(config.lora_rank),
     )
-    encoder = loaded_encoder(name, VectorRequest(layer=layer, dtype="fp32"), settings.hop, _formats(config, device), {})
+    encoder = loaded_encoder(name, VectorRequest(layer=layer, dtype="fp32"), _formats(config, device), {})
     projector = Projector(
         settings.encoder_width, settings.stack, settings.hidden, settings.lm_width, loudness_of(lm.embeddings_VD)
     )

@@ -98,9 +98,7 @@ def load_parts(
             "expected the one that it was trained with"
         )
     finer = dataclasses.replace(model, precision="fp32") if is_int8(model.precision) else model
-    encoder = loaded_encoder(
-        encoder_name, VectorRequest(layer=settings.layer, dtype="fp32"), settings.hop, finer, storage_options
-    )
+    encoder = loaded_encoder(encoder_name, VectorRequest(layer=settings.layer, dtype="fp32"), finer, storage_options)
     return Parts(settings, encoder, load_projector(folder, settings).to(device), lm, tokenizer)
 
 

@@ -22,8 +22,7 @@ from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, END, START, 
 from audiomill.models.codes.unit_tokens import UnitVocabulary, deduplicate_codes, joint_codes, read_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.frames.whole import loaded_whole
-from audiomill.models.load import dtype_of, load_model
-from audiomill.models.task import TaskSpec
+from audiomill.models.load import dtype_of, load
 from audiomill.models.vectors.kept_parts import check_same_part, place_of
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.vectors.requested_outputs import QUANTIZER
@@ -156,7 +155,6 @@ def load_coder(
     check_same_part(
         "checkpoint that makes the codes", name, checkpoint_fingerprint(checkpoint), settings.encoder_fingerprint
     )
-    coder_config = dataclasses.replace(model, model=name)
     source, layer, shape = "", None, shape_of(checkpoint)
     if settings.has_codebook:
         source = str(folder / CODEBOOK)
@@ -175,7 +173,4 @@ def load_coder(
         num_entries=settings.num_entries,
         num_kept=settings.num_codebooks,
     )
-    task = TaskSpec(
-        label=name, model=coder_config, requested=RequestedOutputs(codes=(want,)), hop=shape.hop, batch_samples=0
-    )
-    return load_model(task, storage_options)
+    return load(dataclasses.replace(model, model=name), RequestedOutputs(codes=(want,)), storage_options)

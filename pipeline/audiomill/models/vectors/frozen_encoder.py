@@ -20,8 +20,8 @@ from audiomill.models.base import Parity, RequestedOutputs, SpeechModel, VectorR
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, shape_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import VECTORS
-from audiomill.models.load import load_model
-from audiomill.models.task import Shape, TaskSpec
+from audiomill.models.load import load
+from audiomill.models.task import Shape
 
 CACHED_BYTES = 1 << 30
 """Of encoded clips: without augmentation each is the same in every epoch, and the encoder most of the work."""
@@ -76,14 +76,11 @@ def found_encoder(name: str, storage_options: dict[str, Any]) -> tuple[Checkpoin
 
 
 def loaded_encoder(
-    name: str, want: VectorRequest, hop: int, model: ModelConfig, storage_options: dict[str, Any]
+    name: str, want: VectorRequest, model: ModelConfig, storage_options: dict[str, Any]
 ) -> FrozenEncoder:
     """An encoder on the device of `model`, in its number format, that gives one kind of frames."""
-    encoder_config = dataclasses.replace(model, model=name)
-    task = TaskSpec(
-        label=name, model=encoder_config, requested=RequestedOutputs(vectors=(want,)), hop=hop, batch_samples=0
-    )
-    return FrozenEncoder(load_model(task, storage_options), torch.device(resolve_device(model.device)))
+    encoder = load(dataclasses.replace(model, model=name), RequestedOutputs(vectors=(want,)), storage_options)
+    return FrozenEncoder(encoder, torch.device(resolve_device(model.device)))
 
 
 class FeatureCache:
