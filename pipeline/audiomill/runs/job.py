@@ -25,7 +25,7 @@ from audiomill.runs.planning import listing_of, plan_of, with_access, with_part_
 from audiomill.runs.poison_isolation import isolate, retry_rejected
 from audiomill.runs.record import record_verification, run_record
 from audiomill.runs.resolve_checkpoints import resolve_tasks
-from audiomill.runs.resolve_config import resolve_run
+from audiomill.runs.resolve_config import resolve_run, with_part_size
 from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.failures import forget_failures, hung_on
@@ -85,12 +85,10 @@ def run_job(
         claim = {} if config.output.overwrite else ledger.claim_of(output)
         config, durations = with_part_seconds(config, listing, claim, opened.device)
         spec, fields = resolve_run(config, tasks, opened.device, opened.features, claim.get("results"))
-        _claim(asked, config, output, fields, console)
-        if asked.plan.part_seconds is None:  # another run may have claimed the output a moment before
-            first = with_part_seconds(asked, listing, ledger.claim_of(output), opened.device)[0]
-            if first.plan != config.plan:
-                config = dataclasses.replace(config, plan=first.plan)
-                spec, _ = resolve_run(config, tasks, opened.device, opened.features, fields)
+        claimed = _claim(asked, config, output, fields, console)
+        if asked.plan.part_seconds is None:  # of runs that come at once the first one chooses
+            config = with_part_seconds(asked, listing, claimed, opened.device)[0]
+            spec = with_part_size(spec, config.plan.part_seconds)
         _withdraw_damaged(output, console)
         plan = plan_of(listing, spec, output, console, config, durations)
         with tracer(config.watch.traces, console) as traced:
@@ -133,8 +131,10 @@ def _places(inputs: Sequence[Any]) -> tuple[str, ...]:
     return tuple(map(str, flat))
 
 
-def _claim(asked: JobConfig, config: JobConfig, output: Place, fields: dict[str, Any], console: Console) -> None:
-    """Makes the output this job's, or checks that it is; clears it first where that was asked for."""
+def _claim(
+    asked: JobConfig, config: JobConfig, output: Place, fields: dict[str, Any], console: Console
+) -> dict[str, Any]:
+    """Makes the output this job's, or checks that it is; clears it first where that was asked for. Returns run.json."""
     if asked.engine.engine == "auto" and not config.output.quiet:
         console.print(engine_line(asked), highlight=False, soft_wrap=True)
     if config.output.overwrite:
@@ -142,7 +142,7 @@ def _claim(asked: JobConfig, config: JobConfig, output: Place, fields: dict[str,
         if not config.speakers.save_speaker_embeddings:
             drop_voices(output)
     remove_stale_temporaries(output)
-    ledger.guard(output, fields, run_record(config), defaults_of(*BY_NAME.values()))
+    return ledger.guard(output, fields, run_record(config), defaults_of(*BY_NAME.values()))
 
 
 def _run(

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiomill import schema
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, Form, samples_from_seconds
 from audiomill.audio.cutting.segmenter import FRAME_GRID, SegmentSpec, spec_from_seconds
 from audiomill.audio.cutting.stream_chunks import STREAM, in_steps
@@ -40,8 +39,8 @@ from audiomill.runs.second_pass_model import (
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute, without_credentials
-from audiomill.tables.assemble import Tables
-from audiomill.tables.output import ModelRequest, OutputRun
+from audiomill.tables.assemble import resolve_tables
+from audiomill.tables.output import ModelRequest
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.speaker_tables import full_name
 
@@ -78,24 +77,29 @@ def resolve_run(
     specs = [with_splits(spec, segments) for spec in specs]
     fields |= {"segment": segments.kind, "max_segment_seconds": segments.max_length / MODEL_SAMPLE_RATE}
     asked = [ModelRequest(spec, task.shape) for spec, task in zip(specs, tasks, strict=True)]
-    per_second = bytes_per_second(asked)
-    part_seconds = _part_seconds(config.plan.part_seconds or MOST_PART_S, sum(per_second.values()))
     run = RunSpec(
         output=Place(absolute(config.output.output), options),
         digest=digest(fields),
         decode=config.decode,
         segments=segments,
         tasks=tuple(specs),
-        tables=_tables(asked, config),
+        tables=resolve_tables(config, asked),
         engine=config.engine,
         storage_options=options,
-        part_seconds=part_seconds,
-        piece_samples=samples_from_seconds(part_seconds * PLAIN_BYTES / sound_bytes(segments)),
-        bytes_per_second=per_second,
+        part_seconds=0.0,
+        piece_samples=0,
+        bytes_per_second=bytes_per_second(asked),
         verbose=config.output.verbose,
         is_watched=config.watch.metrics is not None or config.engine.ray_address not in (None, "local"),
     )
-    return run, fields
+    return with_part_size(run, config.plan.part_seconds), fields
+
+
+def with_part_size(run: RunSpec, seconds: float | None) -> RunSpec:
+    """The run with parts of so many seconds, fewer where a part's files would not fit memory."""
+    part_seconds = _part_seconds(seconds or MOST_PART_S, sum(run.bytes_per_second.values()))
+    piece_samples = samples_from_seconds(part_seconds * PLAIN_BYTES / sound_bytes(run.segments))
+    return dataclasses.replace(run, part_seconds=part_seconds, piece_samples=piece_samples)
 
 
 def _task_specs(
@@ -336,14 +340,3 @@ def bytes_per_second(asked: Sequence[ModelRequest]) -> dict[str, float]:
 def _part_seconds(wanted: float, bytes_a_second: float) -> float:
     """A part is written as one file a table, so it must fit memory."""
     return min(wanted, max(MIN_PART_SECONDS, MAX_PART_BYTES / bytes_a_second)) if bytes_a_second else wanted
-
-
-def _tables(asked: Sequence[ModelRequest], config: JobConfig) -> Tables:
-    has_text = any(each.spec.requested.transcripts is not None for each in asked)
-    outputs, schemas = dict[str, OutputRun](), dict(schema.TABLES)
-    for output in OUTPUTS:
-        run = output.resolve_run(config, asked)
-        if run is not None:
-            outputs[output.name] = run
-            schemas |= output.part_schemas(run)
-    return Tables(has_text, outputs, schemas)

@@ -38,8 +38,9 @@ KNOWN_NAMES = re.compile(
 
 def guard(
     output: Place, fields: dict[str, Any], record: dict[str, Any], defaults: Mapping[str, Any] | None = None
-) -> None:
-    """Claims the output for a configuration, or checks that it is the one it was made with.
+) -> dict[str, Any]:
+    """Claims the output for a configuration, or checks that it is the one it was made with. Of runs that come at once one
+    claims it.
 
     Args:
         output: the output folder.
@@ -47,14 +48,17 @@ def guard(
         record: what run.json holds beside that (versions, fingerprint).
         defaults: of options, so that an output of a version without one of them goes on.
 
+    Returns:
+        run.json as it stands, of this run or of the one that claimed the output first.
+
     Raises:
         ConfigMismatchError: another configuration made this output; the message names the differences.
     """
     place = output.join("run.json")
-    content = json.dumps({"results": fields, **record}, indent=2, sort_keys=True).encode()
-    if place.create(content):
-        return
-    claimed = json.loads(place.read())
+    content = {"results": fields, **record}
+    if place.create(json.dumps(content, indent=2, sort_keys=True).encode()):
+        return content
+    claimed: dict[str, Any] = json.loads(place.read())
     _check_version(output, str(claimed.get("audiomill")), str(record.get("audiomill")))
     before = claimed["results"]
 
@@ -74,6 +78,7 @@ def guard(
             f"{output.url} was made with other settings: {'; '.join(others)}. "
             "Use the old settings, another --output, or --overwrite to start anew"
         )
+    return claimed
 
 
 def _check_version(output: Place, made_by: str, now: str) -> None:

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from audiomill import schema
 from audiomill.audio.clock import seconds_from_samples
-from audiomill.tables.output import OutputRun, in_segment_order
+from audiomill.config.jobs import JobConfig
+from audiomill.tables.output import ModelRequest, OutputRun, in_segment_order
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.rows import in_time_order, joined_text, spoken_language
 
@@ -24,6 +25,18 @@ class Tables:
     has_text: bool
     outputs: Mapping[str, OutputRun]
     schemas: Mapping[str, pa.Schema]
+
+
+def resolve_tables(config: JobConfig, asked: Sequence[ModelRequest]) -> Tables:
+    """What a run of these models writes."""
+    has_text = any(each.spec.requested.transcripts is not None for each in asked)
+    outputs, schemas = dict[str, OutputRun](), dict(schema.TABLES)
+    for output in OUTPUTS:
+        run = output.resolve_run(config, asked)
+        if run is not None:
+            outputs[output.name] = run
+            schemas |= output.part_schemas(run)
+    return Tables(has_text, outputs, schemas)
 
 
 class Result(NamedTuple):
