@@ -18,10 +18,6 @@ from audiomill.errors import AudiomillError, UsageError
 
 SAID_OF_NO_ROOM = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc")
 """By libraries that do not raise OSError."""
-REMOTE_LIBRARIES = (
-    "aiohttp", "aiobotocore", "botocore", "urllib3", "requests", "httpx", "httpcore", "gcsfs", "google", "azure", "huggingface_hub",
-)  # fmt: skip
-"""Their errors are the network's or the store's."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -105,7 +101,9 @@ def describe_failure(error: Exception) -> str | None:
         return "the disk: No space left on device; make room and run the same command again"
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
         return f"{error.filename}: cannot be written ({error.strerror}); name a place that can"
-    if type(error).__module__.split(".")[0] in REMOTE_LIBRARIES:
+    from audiomill.storage.fs import NETWORK_LIBRARIES  # only here: a help page needs no store
+
+    if type(error).__module__.split(".")[0] in (*NETWORK_LIBRARIES, "google", "huggingface_hub"):
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return f"the store or its server cannot be reached ({reason}); check address, network and --storage-options"
     return None

@@ -11,6 +11,10 @@ import pytest
 
 from audiomill.config.fields import build, flag, flat_fields
 from audiomill.config.jobs import TranscribeConfig
+from audiomill.errors import InputError
+from audiomill.sources.listing import list_inputs
+from audiomill.storage.fs import Place
+from audiomill_jobs.main import describe_failure
 from tests.support import corpus
 from tests.support.synth import encode
 
@@ -159,3 +163,20 @@ def test_version_and_help(audiomill: Any) -> None:
     assert audiomill("--version").stdout.startswith("audiomill 0.")
     shown = audiomill("--help").stdout
     assert all(job in shown for job in ("transcribe", "inspect", "score", "export", "demo"))
+
+
+@pytest.mark.parametrize("library", ["aiohttp", "botocore", "httpx2", "huggingface_hub"])
+def test_a_store_that_cannot_be_reached_is_named_as_such(library: str) -> None:
+    error = type("ConnectError", (Exception,), {"__module__": f"{library}._exceptions"})("Name or service not known")
+    told = describe_failure(error)
+    assert told is not None and "cannot be reached (Name or service not known)" in told and "network" in told
+    assert describe_failure(ValueError("ours")) is None
+
+
+def test_the_hub_is_not_asked_where_the_user_forbids_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    place = Place("hf://datasets/nobody/nothing", {})
+    monkeypatch.setattr(type(place.fs), "isfile", lambda *_: False)
+    monkeypatch.setattr(type(place.fs), "isdir", lambda *_: False)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        list_inputs((place.url,), {}, None, "/none")

@@ -20,7 +20,7 @@ from audiomill.errors import WorkerDiedError
 from audiomill.models.device import available_memory, usable_cores
 from audiomill.stages.failures import Heartbeat, reported
 from audiomill.stages.model_processes import ModelProcesses
-from audiomill.stages.spec import RunSpec, canary_of
+from audiomill.stages.spec import RunSpec, segments_to_verify
 from audiomill.storage.fs import Place
 
 ANOTHER_AFTER_S = 240.0
@@ -91,7 +91,7 @@ class Processes:
             threads = self._share(self._num)
             self._changed.notify_all()
         with reported(piece.column("part")[0].as_py(), notes):
-            return process.infer(piece, canary_of(piece, self._spec), Heartbeat(notes, piece).add, threads)
+            return process.infer(piece, segments_to_verify(piece, self._spec), Heartbeat(notes, piece).add, threads)
 
     def close(self) -> None:
         """Whoever waits gets none, whoever computes fails."""

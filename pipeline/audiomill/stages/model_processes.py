@@ -174,7 +174,7 @@ class ModelProcesses:
             answer: tuple[Any, ...] = channel.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
-        self._is_busy = answer[0] == "heard"
+        self._is_busy = answer[0] == "progress"
         if answer[0] == "failed":
             raise _raised(*answer[1:])
         return answer

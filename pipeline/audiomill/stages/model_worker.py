@@ -2,7 +2,7 @@
 
 Protocol: Python values over a socket between a process and its own child, so pickle meets nothing foreign; Arrow tables
 travel as bytes of an Arrow stream. Told `import` or `rest` it says nothing. Asked `load` it answers `loaded`; asked
-`infer` it answers `update_progress` (how far it is, and that it lives) any number of times and then `result`. `failed` tells an error.
+`infer` it answers `progress` (how far it is, and that it lives) any number of times and then `result`. `failed` tells an error.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _inferred(
         nonlocal sent
         pending[:] = pending[0] + num_segments, pending[1] + num_samples
         if time.monotonic() - sent >= BEAT_EVERY_S:
-            channel.send(("heard", *pending))
+            channel.send(("progress", *pending))
             pending[:], sent = (0, 0), time.monotonic()
 
     with on_heartbeat(lambda: update_progress(0, 0)):

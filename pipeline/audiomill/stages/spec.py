@@ -49,7 +49,7 @@ class RunSpec:
         return tuple(task.model.precision for task in self.tasks)
 
 
-def canary_of(piece: pa.Table, spec: RunSpec) -> int:
+def segments_to_verify(piece: pa.Table, spec: RunSpec) -> int:
     """Segments of a piece to compute again alone: those of its part are in its first piece."""
     part, number = (piece.column(name)[0].as_py() for name in ("part", "piece"))
     return spec.verify_segments.get(part, 0) if number == 0 else 0

@@ -85,6 +85,10 @@ OPEN_PROTOCOLS = ("file", "local", "memory", "http", "https")
 """Need no credentials, so `--storage-options` meant for the object store are not given to them."""
 NUM_ATTEMPTS = 6
 _FIRST_DELAY_S = 0.2
+NETWORK_LIBRARIES = (
+    "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3",
+)  # fmt: skip
+"""Their errors are the network's or the server's."""
 FINAL_ERRORS = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 READ_AHEAD_BYTES = 1 << 20
 VERSIONS = ("ETag", "etag", "e_tag", "generation", "LastModified", "last_modified", "mtime")
@@ -294,7 +298,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, (OSError, TimeoutError, ConnectionError)):
         return True
     kind = type(error)
-    return kind.__module__.split(".")[0] in ("aiohttp", "botocore", "urllib3", "requests", "gcsfs", "azure")
+    return kind.__module__.split(".")[0] in NETWORK_LIBRARIES
 
 
 @contextlib.contextmanager
