@@ -167,13 +167,8 @@ def _kind(place: Place) -> str:
     special = special_kind(place)
     if special is not None:
         raise InputError(f"{place.url}: expected a file or folder, got {special}; write its audio to a file first")
-    is_offline = place.url.startswith("hf://") and os.environ.get("HF_HUB_OFFLINE", "0").lower() in (
-        "1",
-        "true",
-        "yes",
-        "on",
-    )
-    why = "HF_HUB_OFFLINE is set, so that nobody asks the hub: unset it" if is_offline else "check the path"
+    is_offline = protocol(place.url) == "hf" and os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    why = "HF_HUB_OFFLINE is set: unset it" if is_offline else "check the path"
     raise InputError(f"{place.url}: no such file or folder; {why}")
 
 
