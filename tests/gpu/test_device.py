@@ -12,6 +12,14 @@ from audiomill.models import device
 from audiomill.models.precision import capabilities_of_torch, cpu_features, flagged
 
 
+def write_group(folder: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of a container's control group, in place of this machine's."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    monkeypatch.setattr(device, "CGROUP", folder)
+
+
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
@@ -25,10 +33,7 @@ from audiomill.models.precision import capabilities_of_torch, cpu_features, flag
 def test_a_containers_quota_counts_as_cores(
     files: dict[str, str], cores: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    write_group(tmp_path, files, monkeypatch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert device.usable_cores() == (cores or 64)
 
@@ -52,10 +57,7 @@ def test_a_containers_quota_counts_as_cores(
 def test_a_containers_limit_counts_as_memory(
     files: dict[str, str], left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    write_group(tmp_path, files, monkeypatch)
     free = device.available_memory()
     assert free == left if left is not None else free > 2**20
 

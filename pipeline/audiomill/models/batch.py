@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from audiomill.audio.cutting.segment import Segment
 from audiomill.models.base import Prediction, Transcript
-from audiomill.models.task import TaskSpec
+from audiomill.models.task import TaskSpec, wave_forms
 
 _T = TypeVar("_T")
 
@@ -121,8 +121,8 @@ class Batch:
         form = self.specs[number].form
         if form is None:
             return [each.segment for each in self.good]
-        forms = sorted({spec.form for spec in self.specs if spec.form is not None})
-        return [each.segment.in_form(forms.index(form)) for each in self.good]
+        number_of_form = wave_forms(self.specs).index(form)
+        return [each.segment.in_form(number_of_form) for each in self.good]
 
     @property
     def num_verified(self) -> int:

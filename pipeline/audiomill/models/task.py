@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -81,6 +81,11 @@ class TaskSpec:
     def frame_rate(self, layer: int | None) -> float:
         """Frames a second, of the same."""
         return float(MODEL_SAMPLE_RATE / self.hop_of(layer))
+
+
+def wave_forms(specs: Iterable[TaskSpec]) -> list[Form]:
+    """What models of a run hear other than 16 kHz, in the order of `Segment.waves`."""
+    return sorted({spec.form for spec in specs if spec.form is not None})
 
 
 @dataclass

@@ -18,7 +18,7 @@ from audiomill.audio.fingerprint import sound_fingerprint
 from audiomill.errors import RunError
 from audiomill.models.base import OnProgress, no_progress
 from audiomill.models.batch import Batch, SegmentResult, joined, largest
-from audiomill.models.task import LoadedTask
+from audiomill.models.task import LoadedTask, wave_forms
 from audiomill.stages.cut import segments_of
 from audiomill.stages.steps.calibration import calibrate
 from audiomill.stages.steps.diarize import cut_at_speakers
@@ -91,14 +91,12 @@ def inference_steps(
             steps += [partial(verify, number=number, task=task, count=verify_segments, seed=seed)]
             steps += [partial(cut_at_speakers, number=number)] if task.spec.requested.turns.splits else []
     others = [(number, task) for number, task in numbered if task.spec.requested.turns is None]
-    forward_steps = [
-        partial(forward, number=number, task=task, on_progress=no_progress if number else on_progress)
-        for number, task in others
-    ]
-    steps += forward_steps
+    for number, task in others:
+        steps.append(partial(forward, number=number, task=task, on_progress=no_progress if number else on_progress))
+    again = [partial(forward, number=number, task=task) for number, task in others]  # parts were reported as a whole
     for number, task in others:
         if task.spec.requested.is_main:
-            steps.append(partial(cut_at_languages, number=number, task=task, forward_steps=forward_steps))
+            steps.append(partial(cut_at_languages, number=number, task=task, forward_steps=again))
     for number, task in others:
         steps.append(partial(verify, number=number, task=task, count=verify_segments, seed=seed))
         steps.append(partial(fallback, number=number, task=task))
@@ -125,8 +123,7 @@ def _text_steps(number: int, task: LoadedTask, others: Sequence[tuple[int, Loade
 
 def _batch_of(piece: pa.Table, tasks: Sequence[LoadedTask]) -> Batch:
     specs = tuple(task.spec for task in tasks)
-    forms = sorted({spec.form for spec in specs if spec.form is not None})
-    segments = segments_of(piece, [form.num_channels for form in forms])
+    segments = segments_of(piece, [form.num_channels for form in wave_forms(specs)])
     return Batch(specs, tuple(SegmentResult(segment) for segment in segments))
 
 
@@ -143,18 +140,9 @@ def _run_steps(batch: Batch, steps_for: Callable[[int], list[InferenceStep]], ve
             return batch.failed(error)
     results: list[Batch] = []
     for name in names:
-        results.append(_alone(batch.only(name), steps_for(verify_segments)))
+        results.append(_run_steps(batch.only(name), steps_for, verify_segments))
         verify_segments = max(0, verify_segments - results[-1].num_verified)
     return joined(results)
-
-
-def _alone(batch: Batch, steps: Sequence[InferenceStep]) -> Batch:
-    try:
-        return _through(batch, steps)
-    except RunError:
-        raise
-    except Exception as error:
-        return batch.failed(error)
 
 
 def _through(batch: Batch, steps: Sequence[InferenceStep]) -> Batch:

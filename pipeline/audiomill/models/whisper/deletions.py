@@ -65,20 +65,11 @@ def deleted_parts(
     edges = sorted({0, len(segment.pcm_T), *(middles[at] for at in cuts)})
     if len(edges) < 3:
         return []  # nothing to part
-    return [
-        Part(
-            row,
-            segment._replace(
-                pcm_T=segment.pcm_T[start:stop],
-                start=segment.start + start,
-                language=hypothesis.language,
-                speech=sum(max(0, min(b, stop) - max(a, start)) for a, b in runs),
-                vad_mask=segment.vad_mask and segment.vad_mask[start // FRAME_SAMPLES : -(-stop // FRAME_SAMPLES)],
-            ),
-            start,
-        )
-        for start, stop in pairwise(edges)
-    ]
+    parts = []
+    for part, (start, stop) in zip(segment.cut_at(edges), pairwise(edges), strict=True):
+        speech = sum(max(0, min(b, stop) - max(a, start)) for a, b in runs)
+        parts.append(Part(row, part._replace(language=hypothesis.language, speech=speech), start))
+    return parts
 
 
 def _lulls(timed: Sequence[TimedToken], pcm_T: NDArray[np.int16]) -> list[tuple[int, int]]:
