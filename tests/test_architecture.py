@@ -142,6 +142,18 @@ def test_nobody_outside_compares_the_name_of_a_family_or_a_table() -> None:
             assert text not in (families_ | tables) - own, f"{path}:{line} compares with {text!r}"
 
 
+def test_what_families_import_late_is_there() -> None:
+    for path in FILES:
+        if path.name.endswith("family.py") or path.name.endswith("families.py"):
+            for node in ast.walk(tree(path)):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Late":
+                    target = ast.literal_eval(node.args[0])
+                    name, _, function = target.partition(":")
+                    (defining,) = (each for each in FILES if module(each) == name)
+                    names = {getattr(each, "name", "") for each in tree(defining).body}
+                    assert function in names, f"{path}: {target} is not defined"
+
+
 def test_families_do_not_import_each_other() -> None:
     names = {family.name for family in families()}
     for path in FILES:

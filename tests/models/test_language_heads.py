@@ -131,7 +131,7 @@ def test_multilingual_whisper_is_told_each_clip_s_own_language(tmp_path: Path) -
     from audiomill.models.whisper.learner import WhisperLabel, load_whisper_learner
 
     folder = save_multilingual(tmp_path / "whisper")
-    learner = load_whisper_learner(folder, TrainConfig(), torch.device("cpu"))
+    learner = load_whisper_learner(folder, TrainConfig(), [], torch.device("cpu"))
     known = learner._tokens.languages
     texts = [Text("hello", "English"), Text("hej", "de-DE"), Text("hi", "klingon"), Text("hi", None), Text("...", "en")]
     labels = learner.labels(texts, np.full(5, RATE))

@@ -348,7 +348,7 @@ def test_a_trace_shows_the_way_from_frames_to_choices(tone_llm: Path, tone_model
 def learner_of(encoder: Path, lm: Path, **options: Any) -> ProjectorLearner:
     torch.manual_seed(0)
     config = build(TrainConfig, {"model": str(encoder), "lm": str(lm), "device": "cpu", "frame_stacking": 4, **options})
-    return new_projector_learner(encoder, config, torch.device("cpu"))
+    return new_projector_learner(encoder, config, [], torch.device("cpu"))
 
 
 def test_the_loss_is_that_of_the_language_model_row_by_row(wav2vec2_folder: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def save_speech_llm(folder: Path, encoder: Path, lm: Path, **options: Any) -> Pa
 
     torch.manual_seed(0)
     config = build(TrainConfig, {"model": str(encoder), "lm": str(lm), "device": "cpu", **options})
-    learner = new_projector_learner(encoder, config, torch.device("cpu"))
+    learner = new_projector_learner(encoder, config, [], torch.device("cpu"))
     learner.save(folder)
     return folder
 

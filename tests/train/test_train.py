@@ -349,7 +349,7 @@ def test_pretraining_learns_what_is_hidden_and_its_codes_stay_alive(tones: Path,
 def test_whisper_s_loss_is_hugging_face_s_own_and_falls(whisper: Path, voices: list[Any], tmp_path: Path) -> None:
     from audiomill.models.whisper.learner import encoded, load_whisper_learner
 
-    learner = load_whisper_learner(whisper, TrainConfig(mask_time_prob=0.0), torch.device("cpu"))
+    learner = load_whisper_learner(whisper, TrainConfig(mask_time_prob=0.0), [], torch.device("cpu"))
     model, clips = learner.model, [pcm for pcm, _ in voices[:2]]
     mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -166,5 +166,5 @@ def test_pretraining_goes_on_from_a_folder_that_an_earlier_version_wrote(tmp_pat
     (name,) = (each for each in weights if each.endswith("conv_layers.0.layer_norm.weight"))
     weights[name.replace("layer_norm.", "layer_norm._norm.")] = torch.full_like(weights.pop(name), 2.0)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    model = load_pretrainer(folder, TrainConfig(), torch.device("cpu")).model
+    model = load_pretrainer(folder, TrainConfig(), [], torch.device("cpu")).model
     assert (model.wav2vec2.feature_extractor.conv_layers[0].layer_norm.weight == 2.0).all()

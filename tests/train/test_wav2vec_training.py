@@ -114,7 +114,7 @@ def loaded_network(settings: dict[str, Any]) -> Any:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(folder_of(Path(name) / "c", settings))
         config = TrainConfig(from_scratch=True)
-        return load_wav2vec_pretrainer(folder, config, torch.device("cpu"), codes=True).model
+        return load_wav2vec_pretrainer(folder, config, [], torch.device("cpu"), codes=True).model
 
 
 def test_what_was_learnt_is_read_as_a_folder_and_as_fairseq_s_file(tones: Path, tmp_path: Path) -> None:

@@ -56,6 +56,31 @@ class Resynthesizer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Late:
+    """A function that is imported when it is called first: a family is known without torch.
+
+    Attributes:
+        target: "module:function".
+    """
+
+    target: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module, _, name = self.target.partition(":")
+        return getattr(importlib.import_module(module), name)(*args, **kwargs)
+
+
+def always(*outputs: str) -> Callable[[Path, Mapping[str, Any]], frozenset[str]]:
+    """For families whose checkpoints all give the same."""
+    return lambda path, settings: frozenset(outputs)
+
+
+def of_type(*model_types: str) -> Callable[[Path, Mapping[str, Any]], bool]:
+    """For families that config.json names."""
+    return lambda path, settings: settings.get("model_type") in model_types
+
+
 def check_nothing(path: Path, model: str, text: TranscriptConfig) -> None:
     """For families whose checkpoints take every option."""
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audiomill.models.base import SpeechModel
-from audiomill.models.family import TAGS, Facts, Family, Loading
+from audiomill.models.family import TAGS, Facts, Family, Late, always
 from audiomill.models.task import Shape
 
 _WINDOW_S = 10.24
@@ -17,16 +16,6 @@ BATCH_S = {"cpu": 82.0, "cuda": 480.0}
 
 def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
     return settings.get("model_type") == "audio-spectrogram-transformer"
-
-
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((TAGS,))
-
-
-def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.ast_tags.tagger import load_tagger
-
-    return load_tagger(loading)
 
 
 FAMILY = Family(
@@ -39,9 +28,9 @@ FAMILY = Family(
         licence="BSD-3-Clause",
     ),
     recognises=_recognises,
-    gives=_provides,
+    gives=always(TAGS),
     shape=lambda path: Shape(width=0, num_layers=-1, hop=160),
-    load=_load,
+    load=Late("audiomill.models.ast_tags.tagger:load_tagger"),
     whole_s=lambda settings: _LONGEST_S,
     batch_seconds=BATCH_S,
     precisions={"cpu": ("fp32",), "cuda": ("fp32",)},

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import TEXT, Facts, Family, Loading, check_plain
+from audiomill.models.family import TEXT, Facts, Family, Loading, always, check_plain, of_type
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.task import Shape
 
@@ -62,8 +61,8 @@ def hf_speech_llm_family(
         name=name,
         checkpoints=checkpoints,
         facts=facts,
-        recognises=lambda path, settings: settings.get("model_type") == model_type,
-        gives=_provides,
+        recognises=of_type(model_type),
+        gives=always(TEXT),
         shape=shape,
         check=check,
         load=load,
@@ -74,7 +73,3 @@ def hf_speech_llm_family(
         shows_activations=True,
         reads_log_mel=True,
     )
-
-
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((TEXT,))

@@ -10,16 +10,12 @@ from typing import Any
 from audiomill.audio.clock import Form
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, Facts, Family, Loading, Resynthesizer
+from audiomill.models.family import CODES, Facts, Family, Loading, Resynthesizer, always, of_type
 from audiomill.models.task import Shape
 
 WHOLE_S = {"dac": 10_800.0, "encodec": 10_800.0, "mimi": 10_800.0}
 """Codecs whose encoders go through long recordings in windows that change nothing, and how long those may be."""
 _MODEL_TYPES = ("dac", "encodec", "mimi", "neucodec", "xcodec", "xcodec2")
-
-
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((CODES,))
 
 
 def _shape(path: Path) -> Shape:
@@ -87,8 +83,8 @@ FAMILY = Family(
         licence="the checkpoint's own",
         transformers=(5, 24),
     ),
-    recognises=lambda path, settings: settings.get("model_type") in _MODEL_TYPES,
-    gives=_provides,
+    recognises=of_type(*_MODEL_TYPES),
+    gives=always(CODES),
     shape=_shape,
     load=_load,
     batch_seconds=FRAMES_BATCH_S,

@@ -154,7 +154,9 @@ def _formats(config: TrainConfig, device: torch.device) -> ModelConfig:
     return ModelConfig(device=str(device), precision=precision, trust_remote_code=config.trust_remote_code)
 
 
-def load_feature_learner(folder: Path, config: TrainConfig, device: torch.device) -> FeatureLearner:
+def load_feature_learner(
+    folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device
+) -> FeatureLearner:
     """A recogniser on features that learns on, with its tokens.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import ALIGNMENT, CODES, POSTERIORS, TEXT, VECTORS, Facts, Family, Loading
+from audiomill.models.family import ALIGNMENT, CODES, POSTERIORS, TEXT, VECTORS, Facts, Family, Loading, of_type
 from audiomill.models.task import Shape
 
 ALONE = "labels, hidden states and codes are those of transformers alone, batch size 1 (a test compares)"
@@ -39,7 +39,7 @@ def frame_family(
     return Family(
         name=name,
         checkpoints=checkpoints,
-        recognises=lambda path, settings: settings.get("model_type") in model_types,
+        recognises=of_type(*model_types),
         gives=_provides,
         shape=shape,
         load=load,

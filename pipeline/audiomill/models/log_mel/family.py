@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
+from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading, always
 from audiomill.models.log_mel.mel_bands import HOP, MELS
 from audiomill.models.task import Shape
 
 _SCHEME = "log-mel://"
-
-
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((VECTORS, CODES))
 
 
 def _load(loading: Loading) -> SpeechModel:
@@ -35,7 +27,7 @@ FAMILY = Family(
         licence="nothing to license",
     ),
     recognises=lambda path, settings: False,
-    gives=_provides,
+    gives=always(VECTORS, CODES),
     shape=lambda path: Shape(width=MELS, num_layers=0, hop=HOP),
     load=_load,
     batch_seconds=FRAMES_BATCH_S,

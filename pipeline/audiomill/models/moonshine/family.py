@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from audiomill.config.defaults import WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading, check_plain
+from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Late, always, check_plain, of_type
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.moonshine.strides import MOONSHINE_HOP
 from audiomill.models.task import Shape
@@ -23,20 +20,10 @@ def _shape(path: Path) -> Shape:
     return Shape(width=config.hidden_size, num_layers=config.encoder_num_hidden_layers, hop=MOONSHINE_HOP)
 
 
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((TEXT, VECTORS, CODES))
-
-
 def _check(path: Path, model: str, text: TranscriptConfig) -> None:
     check_plain(model, text)
     if text.languages is not None:
         raise ModelError(f"--languages: {model} does not look for languages; say --language, which is told in the rows")
-
-
-def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.moonshine.moonshine_network import load_moonshine
-
-    return load_moonshine(loading)
 
 
 FAMILY = Family(
@@ -48,11 +35,11 @@ FAMILY = Family(
         exact="tokens are those of `generate` alone (a test compares)",
         licence="MIT for English; the checkpoint's own for other languages",
     ),
-    recognises=lambda path, settings: settings.get("model_type") == "moonshine",
-    gives=_provides,
+    recognises=of_type("moonshine"),
+    gives=always(TEXT, VECTORS, CODES),
     shape=_shape,
     check=_check,
-    load=_load,
+    load=Late("audiomill.models.moonshine.moonshine_network:load_moonshine"),
     reads_alone=True,
     batch_seconds=WINDOWS_BATCH_S,
     precisions=PRECISIONS,

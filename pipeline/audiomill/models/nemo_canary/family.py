@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from audiomill.config.defaults import WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, PUNCTUATION, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading, check_plain
+from audiomill.models.family import (
+    CODES,
+    PUNCTUATION,
+    TEXT,
+    TRANSLATION,
+    VECTORS,
+    Facts,
+    Family,
+    Late,
+    always,
+    check_plain,
+    of_type,
+)
 from audiomill.models.fastconformer.frame_clock import fastconformer_shape
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.nemo_canary.trained_languages import LANGUAGES
 
 _WINDOW_S = 40.0
 """What it was trained on; beyond that its texts break off."""
-
-
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((TEXT, TRANSLATION, PUNCTUATION, VECTORS, CODES))
 
 
 def _check(path: Path, model: str, text: TranscriptConfig) -> None:
@@ -34,12 +39,6 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
         raise ModelError(f"--language {text.language}: {model} knows {known}")
 
 
-def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.nemo_canary.canary_loading import load_canary
-
-    return load_canary(loading)
-
-
 FAMILY = Family(
     name="nemo_canary",
     checkpoints="Canary-1B-v2 (the folder of transformers, not the .nemo file)",
@@ -51,11 +50,11 @@ FAMILY = Family(
         licence="CC-BY-4.0",
         transformers=(5, 24),
     ),
-    recognises=lambda path, settings: settings.get("model_type") == "canary",
-    gives=_provides,
+    recognises=of_type("canary"),
+    gives=always(TEXT, TRANSLATION, PUNCTUATION, VECTORS, CODES),
     shape=fastconformer_shape,
     check=_check,
-    load=_load,
+    load=Late("audiomill.models.nemo_canary.canary_loading:load_canary"),
     window_s=_WINDOW_S,
     reads_alone=True,
     batch_seconds=WINDOWS_BATCH_S,

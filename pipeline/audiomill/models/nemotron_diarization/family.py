@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audiomill.models.family import Facts
+from audiomill.models.family import Facts, Late
 from audiomill.models.speakers.diarizer_family import frame_classifier
 
 _HOP = 160
@@ -16,18 +16,12 @@ def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
     return settings.get("model_type") == "nemotron3_diarization"
 
 
-def _classifier(path: Path, device: str) -> Any:
-    from audiomill.models.nemotron_diarization.nemotron import load_nemotron
-
-    return load_nemotron(path, device)
-
-
 FAMILY = frame_classifier(
     "nemotron_diarization",
     "Nemotron 3 Diarization",
     _recognises,
     _HOP,
-    _classifier,
+    Late("audiomill.models.nemotron_diarization.nemotron:load_nemotron"),
     Facts(
         examples=("nvidia/Nemotron-3-Diarization",),
         offers="turns, for --speakers: who speaks in a segment; voices tell who is who across segments",

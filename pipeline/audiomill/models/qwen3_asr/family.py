@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audiomill.models.base import SpeechModel
 from audiomill.models.causal.hf_speech_llm_family import hf_speech_llm_facts, hf_speech_llm_family
-from audiomill.models.family import Loading
+from audiomill.models.family import Late, Loading
 
 
 def _load(loading: Loading) -> SpeechModel:
@@ -14,12 +14,6 @@ def _load(loading: Loading) -> SpeechModel:
     return load_hf_speech_llm(loading, QWEN3_LAYOUT)
 
 
-def _languages() -> frozenset[str]:
-    from audiomill.models.qwen3_asr.qwen3_request import languages
-
-    return languages()
-
-
 FAMILY = hf_speech_llm_family(
     "qwen3_asr",
     "Qwen3-ASR (the folder of transformers)",
@@ -27,5 +21,5 @@ FAMILY = hf_speech_llm_family(
     13.0,
     _load,
     hf_speech_llm_facts(("Qwen/Qwen3-ASR-0.6B-hf", "Qwen/Qwen3-ASR-1.7B-hf"), "Apache-2.0"),
-    _languages,
+    Late("audiomill.models.qwen3_asr.qwen3_request:languages"),
 )

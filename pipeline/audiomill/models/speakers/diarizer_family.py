@@ -10,7 +10,7 @@ from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.config.stages import ModelConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import TURNS, VOICES, Facts, Family, Loading
+from audiomill.models.family import TURNS, VOICES, Facts, Family, Loading, always
 from audiomill.models.speakers.vector_family import LONGEST_S
 from audiomill.models.task import Shape
 
@@ -47,7 +47,7 @@ def frame_classifier(
         checkpoints=checkpoints,
         facts=facts,
         recognises=recognises,
-        gives=lambda path, settings: frozenset((TURNS,)),
+        gives=always(TURNS),
         shape=lambda path: Shape(width=0, num_layers=-1, hop=hop),
         load=load,
         whole_s=lambda settings: LONGEST_S,

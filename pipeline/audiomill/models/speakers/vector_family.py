@@ -8,7 +8,7 @@ from typing import Any
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import VECTORS, VOICES, Facts, Family, Loading
+from audiomill.models.family import VECTORS, VOICES, Facts, Family, Loading, always
 from audiomill.models.restricted_unpickler import names_tensor
 from audiomill.models.task import Shape
 
@@ -49,7 +49,7 @@ def speaker_vectors(
         checkpoints=checkpoints,
         facts=facts,
         recognises=recognises,
-        gives=lambda path, settings: frozenset((VECTORS, VOICES)),
+        gives=always(VECTORS, VOICES),
         shape=lambda path: Shape(width=width, num_layers=0, hop=_HOP, is_pooled=True),
         load=load,
         whole_s=lambda settings: LONGEST_S,

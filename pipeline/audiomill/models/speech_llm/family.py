@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import SpeechModel
-from audiomill.models.family import TEXT, Facts, Family, Loading, check_plain
+from audiomill.models.family import TEXT, Facts, Family, Late, always, check_plain, of_type
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.speech_llm.settings import SPEECH_LLM_TYPE, settings_of_folder
 from audiomill.models.task import Shape
-from audiomill.text.normalize import Text
-
-
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((TEXT,))
 
 
 def _shape(path: Path) -> Shape:
@@ -33,24 +25,6 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
         raise ModelError(f"--languages: {model} does not look for languages; say --language, which is told in the rows")
 
 
-def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.speech_llm.speech_llm_loading import load_speech_llm
-
-    return load_speech_llm(loading)
-
-
-def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
-    from audiomill.models.speech_llm.learner import load_projector_learner
-
-    return load_projector_learner(path, config, device)
-
-
-def _joining(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
-    from audiomill.models.speech_llm.learner import new_projector_learner
-
-    return new_projector_learner(path, config, device)
-
-
 FAMILY = Family(
     name="speech_llm",
     checkpoints="encoder, projector and language model, as `audiomill finetune --projector` makes them",
@@ -60,16 +34,16 @@ FAMILY = Family(
         exact="tokens are those of the language model's own `generate` alone (a test compares)",
         licence="those of its encoder and its language model",
     ),
-    recognises=lambda path, settings: settings.get("model_type") == SPEECH_LLM_TYPE,
-    gives=_provides,
+    recognises=of_type(SPEECH_LLM_TYPE),
+    gives=always(TEXT),
     shape=_shape,
     check=_check,
-    load=_load,
+    load=Late("audiomill.models.speech_llm.speech_llm_loading:load_speech_llm"),
     window_s=WINDOW_S,
     reads_alone=True,
     batch_seconds=WINDOWS_BATCH_S,
     precisions=PRECISIONS,
     shows_activations=True,
-    learners={"projector": _learner},
-    joins={"projector": _joining},
+    learners={"projector": Late("audiomill.models.speech_llm.learner:load_projector_learner")},
+    joins={"projector": Late("audiomill.models.speech_llm.learner:new_projector_learner")},
 )

@@ -232,7 +232,9 @@ def _formats(config: TrainConfig, device: torch.device) -> ModelConfig:
     return ModelConfig(device=str(device), precision=precision, trust_remote_code=config.trust_remote_code)
 
 
-def load_projector_learner(folder: Path, config: TrainConfig, device: torch.device) -> ProjectorLearner:
+def load_projector_learner(
+    folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device
+) -> ProjectorLearner:
     """A speech LLM that learns on.
 
     Raises:
@@ -258,7 +260,9 @@ def load_projector_learner(folder: Path, config: TrainConfig, device: torch.devi
     return ProjectorLearner(parts, inside, config, most_samples(encoder))
 
 
-def new_projector_learner(folder: Path, config: TrainConfig, device: torch.device) -> ProjectorLearner:
+def new_projector_learner(
+    folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device
+) -> ProjectorLearner:
     """A new projector between an encoder and a language model.
 
     Raises:

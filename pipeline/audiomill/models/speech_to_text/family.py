@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import SpeechModel
-from audiomill.models.family import BEAMS, CODES, TEXT, VECTORS, Facts, Family, Loading, check_plain
+from audiomill.models.family import (
+    BEAMS,
+    CODES,
+    TEXT,
+    VECTORS,
+    Facts,
+    Family,
+    Late,
+    always,
+    check_plain,
+    of_type,
+)
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.task import Shape
-from audiomill.text.normalize import Text
 
 
 def _shape(path: Path) -> Shape:
@@ -25,26 +32,10 @@ def _shape(path: Path) -> Shape:
     return Shape(width=config.d_model, num_layers=config.encoder_layers, hop=S2T_HOP)
 
 
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((TEXT, VECTORS, CODES, BEAMS))
-
-
 def _check(path: Path, model: str, text: TranscriptConfig) -> None:
     check_plain(model, text)
     if text.languages is not None:
         raise ModelError(f"--languages: {model} does not look for languages; say --language, which is told in the rows")
-
-
-def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.speech_to_text.s2t_network import load_speech_to_text
-
-    return load_speech_to_text(loading)
-
-
-def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
-    from audiomill.models.speech_to_text.s2t_learner import load_seq2seq_learner
-
-    return load_seq2seq_learner(path, config, texts, device)
 
 
 FAMILY = Family(
@@ -56,15 +47,15 @@ FAMILY = Family(
         exact="tokens are those of `generate` alone (a test compares)",
         licence="MIT",
     ),
-    recognises=lambda path, settings: settings.get("model_type") == "speech_to_text",
-    gives=_provides,
+    recognises=of_type("speech_to_text"),
+    gives=always(TEXT, VECTORS, CODES, BEAMS),
     shape=_shape,
     check=_check,
-    load=_load,
+    load=Late("audiomill.models.speech_to_text.s2t_network:load_speech_to_text"),
     window_s=WINDOW_S,
     reads_alone=True,
     batch_seconds=WINDOWS_BATCH_S,
     precisions=PRECISIONS,
     reads_log_mel=True,
-    learners={"seq2seq": _learner},
+    learners={"seq2seq": Late("audiomill.models.speech_to_text.s2t_learner:load_seq2seq_learner")},
 )

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from audiomill.config.defaults import CONFORMER_BATCH_S
-from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Loading
+from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Late, always, of_type
 from audiomill.models.fastconformer.frame_clock import fastconformer_shape
 from audiomill.models.frames.frame_families import PRECISIONS
 
 _MODEL_TYPES = ("parakeet_tdt", "parakeet_rnnt")
-
-
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((TEXT, VECTORS, CODES))
-
-
-def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.transducer.model import load_transducer
-
-    return load_transducer(loading)
 
 
 FAMILY = Family(
@@ -35,10 +20,10 @@ FAMILY = Family(
         licence="CC-BY-4.0",
         transformers=(5, 13),
     ),
-    recognises=lambda path, settings: settings.get("model_type") in _MODEL_TYPES,
-    gives=_provides,
+    recognises=of_type(*_MODEL_TYPES),
+    gives=always(TEXT, VECTORS, CODES),
     shape=fastconformer_shape,
-    load=_load,
+    load=Late("audiomill.models.transducer.model:load_transducer"),
     reads_alone=True,
     batch_seconds=CONFORMER_BATCH_S,
     precisions=PRECISIONS,

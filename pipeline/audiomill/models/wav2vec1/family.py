@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, VECTORS, Facts, Family, Loading
-from audiomill.models.task import Shape
-from audiomill.text.normalize import Text
-
-
-def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset((VECTORS, CODES))
-
-
-def _shape(path: Path) -> Shape:
-    from audiomill.models.wav2vec1.fairseq import shape_of_fairseq
-
-    return shape_of_fairseq(path)
+from audiomill.models.family import CODES, VECTORS, Facts, Family, Late, Loading, always
 
 
 def _load(loading: Loading) -> SpeechModel:
@@ -32,14 +18,8 @@ def _load(loading: Loading) -> SpeechModel:
     return Wav2VecModel(model, loading.task.requested, loading.quantizers)
 
 
-def _learner(codes: bool) -> Any:
-    def load(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
-        from audiomill.models.wav2vec1.predictive_learner import load_wav2vec_pretrainer
-
-        return load_wav2vec_pretrainer(path, config, device, codes)
-
-    return load
-
+_SHAPE = Late("audiomill.models.wav2vec1.fairseq:shape_of_fairseq")
+_LEARNER = Late("audiomill.models.wav2vec1.predictive_learner:load_wav2vec_pretrainer")
 
 FAMILY = Family(
     name="wav2vec1",
@@ -51,11 +31,11 @@ FAMILY = Family(
         licence="MIT",
     ),
     recognises=lambda path, settings: path.suffix == ".pt" or settings.get("model_type") == "audiomill_wav2vec",
-    gives=_provides,
-    shape=_shape,
+    gives=always(VECTORS, CODES),
+    shape=_SHAPE,
     load=_load,
     batch_seconds=FRAMES_BATCH_S,
     quantizes_itself=True,
-    learners={"wav2vec": _learner(codes=False), "vq-wav2vec": _learner(codes=True)},
-    usual=lambda path: "wav2vec" if _shape(path).quantizer is None else "vq-wav2vec",
+    learners={"wav2vec": partial(_LEARNER, codes=False), "vq-wav2vec": partial(_LEARNER, codes=True)},
+    usual=lambda path: "wav2vec" if _SHAPE(path).quantizer is None else "vq-wav2vec",
 )

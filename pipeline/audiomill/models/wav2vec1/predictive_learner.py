@@ -96,12 +96,15 @@ def _waveform(rows: Rows, device: torch.device) -> Tensor:
     return nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)
 
 
-def load_wav2vec_pretrainer(folder: Path, config: TrainConfig, device: torch.device, codes: bool) -> Wav2VecPretrainer:
+def load_wav2vec_pretrainer(
+    folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device, codes: bool
+) -> Wav2VecPretrainer:
     """A learner that goes on from a checkpoint, or starts from a configuration alone.
 
     Args:
         folder: or file.
         config: how it learns.
+        texts: of the clips, which it does not need.
         device: where.
         codes: it is to have a quantizer, or none.
 

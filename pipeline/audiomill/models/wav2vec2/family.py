@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from audiomill.models.family import Facts
+from audiomill.models.family import Facts, Late
 from audiomill.models.frames.frame_families import ALONE, OFFERS
 from audiomill.models.frames.wav2vec2_families import relatives
-from audiomill.text.normalize import Text
-
-
-def _by_ctc(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
-    from audiomill.models.wav2vec2.learner import load_ctc
-
-    return load_ctc(path, config, texts, device)
-
-
-def _by_contrast(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
-    from audiomill.models.wav2vec2.pretrainer import load_pretrainer
-
-    return load_pretrainer(path, config, device)
-
 
 FAMILY = relatives(
     "wav2vec2",
@@ -42,5 +24,8 @@ FAMILY = relatives(
         licence="Apache-2.0 or MIT; MMS: CC-BY-NC-4.0",
     ),
     lends_quantizer=True,
-    learners={"ctc": _by_ctc, "pretrain": _by_contrast},
+    learners={
+        "ctc": Late("audiomill.models.wav2vec2.learner:load_ctc"),
+        "pretrain": Late("audiomill.models.wav2vec2.pretrainer:load_pretrainer"),
+    },
 )

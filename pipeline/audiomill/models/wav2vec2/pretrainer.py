@@ -89,7 +89,7 @@ class Pretrainer:
         save_preparation(self._folder, folder)
 
 
-def load_pretrainer(folder: Path, config: TrainConfig, device: torch.device) -> Pretrainer:
+def load_pretrainer(folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device) -> Pretrainer:
     """A learner that goes on from a checkpoint, or starts from a configuration alone.
 
     Raises:

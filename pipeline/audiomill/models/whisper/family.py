@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from audiomill.config.defaults import SPEECH_SEGMENT_S, WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Loading
+from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Late
 from audiomill.models.task import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import vocabulary_size, whisper_shape
 from audiomill.storage.content_cache import once_per_content
-from audiomill.text.normalize import Text
 from audiomill.text.repetition import num_repeats
 from audiomill.text.scripts import units
 
@@ -67,18 +65,6 @@ def _only_language(path: Path) -> str | None:
     return "English" if vocabulary_size(path) == ENGLISH_VOCABULARY else None
 
 
-def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.whisper.loading import load_whisper_task
-
-    return load_whisper_task(loading)
-
-
-def _learner(path: Path, config: Any, texts: Sequence[Text], device: Any) -> Any:
-    from audiomill.models.whisper.learner import load_whisper_learner
-
-    return load_whisper_learner(path, config, device)
-
-
 MOST_REPEATS = 3
 """Of words in a prompt."""
 FAMILY = Family(
@@ -99,7 +85,7 @@ FAMILY = Family(
     gives=_provides,
     shape=_shape,
     check=_check,
-    load=_load,
+    load=Late("audiomill.models.whisper.loading:load_whisper_task"),
     window_s=WINDOW_S,
     reads_alone=True,
     speech_segment_s=SPEECH_SEGMENT_S,
@@ -110,5 +96,5 @@ FAMILY = Family(
     only_language=_only_language,
     times_words=True,
     reads_log_mel=True,
-    learners={"whisper": _learner},
+    learners={"whisper": Late("audiomill.models.whisper.learner:load_whisper_learner")},
 )

@@ -260,7 +260,9 @@ def _save_tokenizer_settings(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def load_whisper_learner(folder: Path, config: TrainConfig, device: torch.device) -> WhisperLearner:
+def load_whisper_learner(
+    folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device
+) -> WhisperLearner:
     """A learner from a Hugging Face or CTranslate2 folder."""
     from transformers import AutoConfig, WhisperForConditionalGeneration
 
