@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.ctc.beam import ScoredText, prefix_beam_search
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch

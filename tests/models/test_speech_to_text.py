@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from audiomill.audio.cutting.segment import Segment
-from audiomill.config.search import SearchConfig
-from audiomill.config.text import TranscriptConfig
+from audiomill.config.text import SearchConfig, TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import VectorRequest
 from audiomill.models.seq2seq.beam.fusion import Coverage, Fusion, with_ends_ruled

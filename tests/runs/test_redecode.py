@@ -16,8 +16,7 @@ from rich.console import Console
 from audiomill.audio.cutting.segment import Segment
 from audiomill.config.fields import build
 from audiomill.config.output_jobs import RedecodeConfig, RedecodeOutputConfig, TunedConfig, TuneJobConfig
-from audiomill.config.search import SearchConfig
-from audiomill.config.text import TranscriptConfig
+from audiomill.config.text import SearchConfig, TranscriptConfig
 from audiomill.errors import ConfigMismatchError, InputError, ModelError, UsageError
 from audiomill.models.ctc.rescore import Rescorer
 from audiomill.runs.posteriors.redecode import redecode_output

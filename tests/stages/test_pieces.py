@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiomill.audio.cutting.segment import Segment
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.ctc.align import WILDCARD, _tokens
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch

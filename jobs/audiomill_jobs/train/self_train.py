@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from audiomill.config.select import SelectConfig
-from audiomill.config.train import SEQ2SEQ, LoopConfig, TrainConfig
+from audiomill.config.train import LoopConfig, TrainConfig
 from audiomill.errors import UsageError
 from audiomill.models.new_models.named import SCHEME, is_new
 from audiomill_jobs.options import WithExamples, checked_values
@@ -77,6 +77,9 @@ def self_train(job_file: str, output: str | None, rounds: int | None, quiet: boo
     )
 
 
+_SEQ2SEQ = "seq2seq"
+
+
 def _starts_anew(train: dict[str, Any]) -> bool:
     """Whether the teacher knows nothing before it has learnt."""
     return bool(train.get("from_scratch")) or is_new(str(train.get("model", "")))
@@ -95,8 +98,8 @@ def _kinds(labelling: type) -> dict[str, type]:
 def _section(given: Any, kind: type, path: str, name: str) -> dict[str, Any]:
     if given is None:
         return {}
-    if name == "student" and given == SEQ2SEQ:
-        return {"objective": SEQ2SEQ, "model": f"{SCHEME}{SEQ2SEQ}"}
+    if name == "student" and given == _SEQ2SEQ:
+        return {"objective": _SEQ2SEQ, "model": f"{SCHEME}{_SEQ2SEQ}"}
     if not isinstance(given, dict):
         raise UsageError(f"{path}: {name}: expected names and values, got {given!r}")
     values = {str(key).replace("-", "_"): value for key, value in given.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
 import numbers
 import os
@@ -198,9 +199,13 @@ def _typed(name: str, value: Any, type_name: str) -> Any:
 
 
 def flat_fields(kind: type) -> list[dataclasses.Field[Any]]:
-    """Every option field of a job config, in order, nested dataclasses opened; without those in its `LEFT_OUT`."""
+    """Every option field of a job config, a class's own before those it inherits, nested dataclasses opened; without those in
+    its `LEFT_OUT`."""
     fields: list[dataclasses.Field[Any]] = []
-    for each in dataclasses.fields(kind):
+    names = list(inspect.get_annotations(kind))
+    for each in sorted(
+        dataclasses.fields(kind), key=lambda each: names.index(each.name) if each.name in names else len(names)
+    ):
         nested = _nested_kind(kind, each.name)
         if nested is not None:
             fields.extend(flat_fields(nested))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audiomill.config.fields import Validated, option
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.errors import UsageError
 
 COPIES_FOLDER = "resynthesis"

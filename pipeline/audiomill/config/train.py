@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from audiomill.config.defaults import WINDOW_S
-from audiomill.config.fields import Validated, flag, option
+from audiomill.config.fields import Validated, option
+from audiomill.config.optimization import OptimizationConfig
 from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.errors import UsageError
 
-PROJECTOR, FEATURES, SEQ2SEQ = "projector", "features", "seq2seq"
-UNITS = "units"
-"""Objective of `train-unit-lm`, see `audiomill.config.train_unit_lm`."""
-WITHOUT_TEXT = ("pretrain", "wav2vec", "vq-wav2vec")
-"""Objectives that learn from audio alone."""
-RECIPES: dict[str, dict[str, Any]] = {
-    "": {"learning_rate": 1e-4, "weight_decay": 0.01},
-    SEQ2SEQ: {"learning_rate": 1e-3, "weight_decay": 0.01},
-    FEATURES: {"learning_rate": 1e-3, "weight_decay": 0.0},
-    PROJECTOR: {"learning_rate": 1e-3, "weight_decay": 0.0, "max_warmup_updates": 500},
-}
-"""What holds where nobody says otherwise, by objective; the first for all that are not named."""
-
-
-OF_NEW_ONES = (
-    "lm",
-    "lm_prompt",
-    "encoder_layer",
-    "frame_stacking",
-    "projector_width",
-    "lora_rank",
-    "head_width",
-    "layer_weights",
-    "tokenizer",
-)
-"""Options that only a new head or projector reads: one that learns on has its own."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Validated):
+class TrainConfig(OptimizationConfig):
     """How a model is trained."""
 
     COMMON = (
@@ -74,7 +46,6 @@ class TrainConfig(Validated):
         "(contrastive); wav2vec, vq-wav2vec: so do these older ones, which tell frames to come; features, projector: see --features, "
         "--projector; auto: by the checkpoint, ctc for wav2vec2-family ones.",
         choices=("auto", "ctc", "whisper", "seq2seq", "pretrain", "wav2vec", "vq-wav2vec", "features", "projector"),
-        settled=(UNITS,),
         results=True,
     )
     features: bool = option(
@@ -166,31 +137,9 @@ class TrainConfig(Validated):
     adapter_width: int = option(
         16, "--language-adapters: width inside adapters of a checkpoint that has none.", results=True
     )
-    epochs: float = option(10.0, "Passes over the training clips.", results=True)
-    max_updates: int | None = option(None, "Steps of the optimiser, instead of --epochs.", results=True)
-    learning_rate: float | None = option(
-        None,
-        "Highest learning rate.",
-        otherwise="1e-4; for a projector, on features and for seq2seq 1e-3",
-        results=True,
-    )
-    schedule: str = option(
-        "tri-stage",
-        "tri-stage: up, hold, decay; cosine: up, then down along a cosine; constant: up, then hold.",
-        choices=("tri-stage", "cosine", "constant"),
-        results=True,
-    )
-    warmup_ratio: float = option(0.1, "Share of the updates in which the learning rate rises.", results=True)
     max_warmup_updates: int | None = option(
         None, "Most updates in which it rises.", otherwise="no limit; for a projector 500", results=True
     )
-    hold_ratio: float = option(0.4, "tri-stage: share in which it stays.", results=True)
-    weight_decay: float | None = option(
-        None, "AdamW's.", otherwise="0.01; for a projector or on features 0", results=True
-    )
-    max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm.", results=True)
-    batch_seconds: float = option(100.0, "Padded audio seconds a batch; clips of like length share one.", results=True)
-    gradient_accumulation_steps: int = option(1, "Batches an update, on each worker.", results=True)
     min_clip_seconds: float = option(0.1, "Shorter clips are dropped.", results=True)
     max_clip_seconds: float = option(WINDOW_S, "Longer clips are dropped.", results=True)
     freeze_feature_encoder: bool = option(
@@ -214,47 +163,26 @@ class TrainConfig(Validated):
     noise_snr: float | None = option(
         None, "Half of the clips get noise, this many dB to 20 dB more below the speech.", results=True
     )
-    dropout: float | None = option(None, "Of all layers.", otherwise="the checkpoint's own", results=True)
     ema_decay: float | None = option(
         None, "Evaluate and keep an exponential average of the weights, e.g. 0.999.", results=True
     )
-    gradient_checkpointing: bool = option(False, "Less memory, a third more time.")
     evaluate_every: int | None = option(
         None, "Updates between evaluations on --dev.", otherwise="an epoch", results=True
     )
     patience: int | None = option(
         None, "Stop after this many evaluations without a better WER.", otherwise="never", results=True
     )
-    save_minutes: float = option(5.0, "Minutes of training that a kill can lose.")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
-    precision: str = option(
-        "auto",
-        "auto: bf16 on GPUs that have it, else fp16; fp32 on CPU.",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        results=True,
-    )
-    workers: int = option(1, "Processes that train together, one a GPU (torch distributed).", results=True)
-    engine: str = option(
-        "auto",
-        "local: workers on this machine (or those that torchrun started); ray: workers of Ray Train; auto: local, unless "
-        "--ray-address or RAY_ADDRESS names a cluster.",
-        choices=("auto", "local", "ray"),
-    )
-    ray_address: str | None = option(None, "Address of a running cluster, or auto.")
-    seed: int = option(0, "Of new weights, order, augmentation and dropout.", results=True)
     trust_remote_code: bool = option(
         False, "Let a checkpoint bring its own Python code. Leave off unless you have read it."
     )
 
     def check(self) -> None:
+        super().check()
         self.require_positive(
-            "epochs", "max_updates", "learning_rate", "batch_seconds", "gradient_accumulation_steps", "max_clip_seconds", "workers",
-            "max_grad_norm", "evaluate_every", "patience", "save_minutes", "pseudo_weight", "frame_stacking", "projector_width",
+            "max_clip_seconds", "evaluate_every", "patience", "pseudo_weight", "frame_stacking", "projector_width",
             "max_warmup_updates", "vocab_size", "adapter_width",
         )  # fmt: skip
-        for name in ("frame_dropout", "no_speech_augment_prob", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"--{flag(name)} {getattr(self, name)}: expected a share from 0 to below 1")
+        self.require_shares("frame_dropout", "no_speech_augment_prob", "label_smoothing")
         if self.features and self.projector:
             raise UsageError(
                 "--features and --projector: a head on features, or a projector before a language model; take one"
@@ -267,19 +195,10 @@ class TrainConfig(Validated):
             raise UsageError(f"--speed-augment {self.speed_augment}: expected a share from 0 to below 0.5")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UsageError(f"--ema-decay {self.ema_decay}: expected a number between 0 and 1, such as 0.999")
-        if not (self.warmup_ratio >= 0 and self.hold_ratio >= 0 and self.warmup_ratio + self.hold_ratio <= 1):
-            raise UsageError("--warmup-ratio and --hold-ratio: expected shares that add up to at most 1")
         if self.min_clip_seconds >= self.max_clip_seconds:
             raise UsageError(
                 f"--min-clip-seconds {self.min_clip_seconds:g}: expected less than --max-clip-seconds {self.max_clip_seconds:g}"
             )
-
-
-def by_recipe(config: TrainConfig, objective: str) -> TrainConfig:
-    """A config in which what nobody said is as the objective's recipe has it."""
-    recipe = RECIPES.get(objective, RECIPES[""])
-    unsaid = {name: value for name, value in recipe.items() if getattr(config, name) is None}
-    return dataclasses.replace(config, **unsaid)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from audiomill.text.normalize import Text
 if TYPE_CHECKING:
     import torch
 
+    from audiomill.config.optimization import OptimizationConfig
     from audiomill.config.train import TrainConfig
     from audiomill.models.learner import Learner
     from audiomill.models.vectors.readout import Quantizer
@@ -44,6 +45,29 @@ class Loading:
     device: torch.device
     quantizers: Mapping[str, Quantizer]
     storage_options: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a checkpoint can be trained for.
+
+    Attributes:
+        load: folder or file, options, texts of the clips and device -> what learns.
+        needs_text: it learns from labels; False: from audio alone.
+        is_flag: it is asked for by a flag of its name.
+        options: that it reads; an option that some objective lists is refused where another is trained.
+        new_options: of these, the ones that only new weights read: what learns on has its own.
+        defaults: of options that nobody gave.
+        refuses: options that do not go with it, and why.
+    """
+
+    load: Callable[[Path, TrainConfig, Sequence[Text], torch.device], Learner]
+    needs_text: bool = True
+    is_flag: bool = False
+    options: tuple[str, ...] = ()
+    new_options: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
 
 class Resynthesizer(Protocol):
@@ -134,9 +158,9 @@ class Family:
         reads_log_mel: `trace` shows a spectrogram as its input.
         resynthesizer: from a folder and a device, what makes sound of its codes; None: nothing does.
         embedder: from a checkpoint and a device, what makes vectors of voices, see `audiomill.models.speakers.embedder`.
-        learners: objective -> loads what learns by it; the first one is the default.
+        learners: what its checkpoints can be trained for, by name; the first one is the default.
         usual: by a folder or file, the objective that is meant where nobody says one; None: the first of the learners.
-        joins: objective -> loads what learns by it from a checkpoint of another family, which gives vectors.
+        joins: what checkpoints of other families, which give vectors, can be trained for.
         code_learner: from the folder of a plan and its sequences (see `audiomill.models.codes.unit_plan`), what learns to
             be the language model over them.
         scheme: prefix of names that stand for no files; their fingerprint is the name.
@@ -169,14 +193,10 @@ class Family:
     reads_log_mel: bool = False
     resynthesizer: Callable[[Path, str], Resynthesizer] | None = None
     embedder: Callable[[Path, str], Any] | None = None
-    learners: Mapping[str, Callable[[Path, TrainConfig, Sequence[Text], torch.device], Learner]] = field(
-        default_factory=dict
-    )
+    learners: Mapping[str, Objective] = field(default_factory=dict)
     usual: Callable[[Path], str] | None = None
-    joins: Mapping[str, Callable[[Path, TrainConfig, Sequence[Text], torch.device], Learner]] = field(
-        default_factory=dict
-    )
-    code_learner: Callable[[Path, TrainConfig, torch.device], Learner] | None = None
+    joins: Mapping[str, Objective] = field(default_factory=dict)
+    code_learner: Callable[[Path, OptimizationConfig, torch.device], Learner] | None = None
     scheme: str | None = None
 
 
@@ -198,19 +218,20 @@ def has_files(model: str) -> bool:
     return by_scheme(model) is None
 
 
-def learners_of(family: Family) -> dict[str, Callable[[Path, TrainConfig, Sequence[Text], torch.device], Learner]]:
-    """Objective -> loads what learns by it from a checkpoint of a family: its own, and those that join any family."""
-    joined = {objective: load for each in families() for objective, load in each.joins.items()}
-    return {**joined, **family.learners}
+def objectives_of(family: Family) -> dict[str, Objective]:
+    """What a checkpoint of a family can be trained for: its own, and those that join any family."""
+    return {**{name: each for other in families() for name, each in other.joins.items()}, **family.learners}
 
 
-def objectives() -> dict[str, list[str]]:
-    """Objective -> names of the families that learn by it."""
-    results: dict[str, list[str]] = {}
-    for family in families():
-        for objective in family.learners:
-            results.setdefault(objective, []).append(family.name)
-    return results
+@cache
+def objectives() -> dict[str, Objective]:
+    """Every objective, by name."""
+    return {name: each for family in families() for name, each in {**family.joins, **family.learners}.items()}
+
+
+def learning_by(objective: str) -> list[str]:
+    """Names of the families that learn by an objective."""
+    return [family.name for family in families() if objective in family.learners]
 
 
 def check_plain(model: str, text: TranscriptConfig) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from audiomill.audio.clock import samples_from_seconds
 from audiomill.config.jobs import ModelTask
-from audiomill.config.search import SearchConfig
 from audiomill.config.stages import ModelConfig
-from audiomill.config.text import TranscriptConfig
+from audiomill.config.text import SearchConfig, TranscriptConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import RequestedOutputs
 from audiomill.models.checkpoint import Checkpoint, check_options, find_checkpoint

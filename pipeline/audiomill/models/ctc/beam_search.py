@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomill.audio.cutting.segment import Segment
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import Candidate, TimedText, Transcript
 from audiomill.models.ctc.align import WordSpan, token_spans

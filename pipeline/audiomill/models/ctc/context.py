@@ -20,7 +20,7 @@ _NEVER = -np.inf
 
 
 class FusionWeights(NamedTuple):
-    """See `audiomill.config.search.SearchConfig`."""
+    """See `audiomill.config.text.SearchConfig`."""
 
     lm: float = 0.0
     word: float = 0.0

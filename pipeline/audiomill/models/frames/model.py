@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.audio.cutting.segment import Segment
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.models.base import CONV, Prediction, RequestedOutputs, Transcript
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.family import TEXT, Facts, Family, Late, always, check_plain, of_type
+from audiomill.models.family import TEXT, Facts, Family, Late, Objective, always, check_plain, of_type
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.speech_llm.settings import SPEECH_LLM_TYPE, settings_of_folder
 from audiomill.models.task import Shape
@@ -25,6 +26,18 @@ def _check(path: Path, model: str, text: TranscriptConfig) -> None:
         raise ModelError(f"--languages: {model} does not look for languages; say --language, which is told in the rows")
 
 
+_NEW = ("lm", "lm_prompt", "encoder_layer", "frame_stacking", "projector_width", "lora_rank")
+_PROJECTOR = Objective(
+    load=Late("audiomill.models.speech_llm.learner:load_projector_learner"),
+    is_flag=True,
+    options=(*_NEW, "frame_dropout", "no_speech_augment_prob"),
+    new_options=_NEW,
+    defaults={"learning_rate": 1e-3, "weight_decay": 0.0, "max_warmup_updates": 500},
+    refuses={
+        "from_scratch": "what is trained by --projector is new, its encoder is not",
+        "gradient_checkpointing": "--projector trains no language model; take smaller --batch-seconds",
+    },
+)
 FAMILY = Family(
     name="speech_llm",
     checkpoints="encoder, projector and language model, as `audiomill finetune --projector` makes them",
@@ -44,6 +57,6 @@ FAMILY = Family(
     batch_seconds=WINDOWS_BATCH_S,
     precisions=PRECISIONS,
     shows_activations=True,
-    learners={"projector": Late("audiomill.models.speech_llm.learner:load_projector_learner")},
-    joins={"projector": Late("audiomill.models.speech_llm.learner:new_projector_learner")},
+    learners={"projector": _PROJECTOR},
+    joins={"projector": replace(_PROJECTOR, load=Late("audiomill.models.speech_llm.learner:new_projector_learner"))},
 )

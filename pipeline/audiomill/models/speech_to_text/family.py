@@ -15,6 +15,7 @@ from audiomill.models.family import (
     Facts,
     Family,
     Late,
+    Objective,
     always,
     check_plain,
     of_type,
@@ -57,5 +58,11 @@ FAMILY = Family(
     batch_seconds=WINDOWS_BATCH_S,
     precisions=PRECISIONS,
     reads_log_mel=True,
-    learners={"seq2seq": Late("audiomill.models.speech_to_text.s2t_learner:load_seq2seq_learner")},
+    learners={
+        "seq2seq": Objective(
+            load=Late("audiomill.models.speech_to_text.s2t_learner:load_seq2seq_learner"),
+            options=("label_smoothing", "vocab_size"),
+            defaults={"learning_rate": 1e-3},
+        )
+    },
 )

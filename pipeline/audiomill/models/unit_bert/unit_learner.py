@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiomill.config.train import TrainConfig
+from audiomill.config.optimization import OptimizationConfig
 from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, KEY, UnitPlan, read_plan
 from audiomill.models.codes.unit_tokens import UnitVocabulary, read_vocabulary
 from audiomill.models.frames.masks import span_mask
@@ -91,7 +91,7 @@ def _metrics(logits_NV: Tensor, targets_N: Tensor, total: Tensor) -> dict[str, f
     return {"accuracy": float(right), "token_perplexity": math.exp(mean)}
 
 
-def load_unit_learner(folder: Path, training: TrainConfig, device: torch.device) -> UnitLearner:
+def load_unit_learner(folder: Path, training: OptimizationConfig, device: torch.device) -> UnitLearner:
     """A new model, by the plan and the vocabulary beside the sequences."""
     from transformers import RobertaConfig, RobertaForMaskedLM
 

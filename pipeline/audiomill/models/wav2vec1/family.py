@@ -6,7 +6,7 @@ from functools import partial
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.models.base import SpeechModel
-from audiomill.models.family import CODES, VECTORS, Facts, Family, Late, Loading, always
+from audiomill.models.family import CODES, VECTORS, Facts, Family, Late, Loading, Objective, always
 
 
 def _load(loading: Loading) -> SpeechModel:
@@ -36,6 +36,9 @@ FAMILY = Family(
     load=_load,
     batch_seconds=FRAMES_BATCH_S,
     quantizes_itself=True,
-    learners={"wav2vec": partial(_LEARNER, codes=False), "vq-wav2vec": partial(_LEARNER, codes=True)},
+    learners={
+        "wav2vec": Objective(load=partial(_LEARNER, codes=False), needs_text=False),
+        "vq-wav2vec": Objective(load=partial(_LEARNER, codes=True), needs_text=False),
+    },
     usual=lambda path: "wav2vec" if _SHAPE(path).quantizer is None else "vq-wav2vec",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiomill.models.family import Facts, Late
+from audiomill.models.family import Facts, Late, Objective
 from audiomill.models.frames.frame_families import ALONE, OFFERS
 from audiomill.models.frames.wav2vec2_families import relatives
 
@@ -25,7 +25,7 @@ FAMILY = relatives(
     ),
     lends_quantizer=True,
     learners={
-        "ctc": Late("audiomill.models.wav2vec2.learner:load_ctc"),
-        "pretrain": Late("audiomill.models.wav2vec2.pretrainer:load_pretrainer"),
+        "ctc": Objective(load=Late("audiomill.models.wav2vec2.learner:load_ctc")),
+        "pretrain": Objective(load=Late("audiomill.models.wav2vec2.pretrainer:load_pretrainer"), needs_text=False),
     },
 )

@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.config.defaults import SPEECH_SEGMENT_S, WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Late
+from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Late, Objective
 from audiomill.models.task import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import vocabulary_size, whisper_shape
@@ -96,5 +96,5 @@ FAMILY = Family(
     only_language=_only_language,
     times_words=True,
     reads_log_mel=True,
-    learners={"whisper": Late("audiomill.models.whisper.learner:load_whisper_learner")},
+    learners={"whisper": Objective(load=Late("audiomill.models.whisper.learner:load_whisper_learner"))},
 )

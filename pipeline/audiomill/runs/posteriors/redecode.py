@@ -19,7 +19,7 @@ from audiomill import schema
 from audiomill.audio.clock import samples_from_seconds
 from audiomill.config.fields import digest, flag, result_fields
 from audiomill.config.output_jobs import RedecodeConfig, TuneConfig, TuneJobConfig
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.errors import UsageError
 from audiomill.models.ctc.beam_search import BeamDecoder, decoder_prints
 from audiomill.models.device import usable_cores

@@ -12,7 +12,7 @@ import numpy as np
 
 from audiomill import schema
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.base import Transcript
 from audiomill.models.ctc.beam_search import BeamDecoder, Stretch

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from audiomill.config.output_jobs import TuneJobConfig
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.device import usable_cores
 from audiomill.runs.posteriors.saved_posteriors import KeptPosteriors, decoder_of, processes, texts_of

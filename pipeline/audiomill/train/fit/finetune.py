@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from audiomill.config.train import WITHOUT_TEXT, FinetuneConfig, TrainOutputConfig, by_recipe
+from audiomill.config.train import FinetuneConfig, TrainOutputConfig
 from audiomill.errors import RunError, UsageError
 from audiomill.models.device import resolve_device
+from audiomill.models.family import objectives
 from audiomill.models.learner import Learner
 from audiomill.models.locate import local_path
 from audiomill.models.new_models.named import is_new
@@ -29,7 +30,7 @@ from audiomill.train.fit.metrics_history import nothing_learnt, read_metrics
 from audiomill.train.fit.output_lock import LOCK, claim, clear_training, fields_of, locked
 from audiomill.train.fit.processes import Worker, first_alone
 from audiomill.train.fit.same_data import check_same_data
-from audiomill.train.fit.start import start_of
+from audiomill.train.fit.start import start_of, with_defaults
 from audiomill.train.page import training_charts, training_page
 
 Report = dict[str, Any]
@@ -122,7 +123,7 @@ def _prepared(config: FinetuneConfig, output: Path, quiet: Console) -> Report | 
     train = dataclasses.replace(config.train, from_scratch=config.train.from_scratch or is_new(config.train.model))
     resolve_device(train.device)  # tells what is missing before anything is decoded
     path, objective, identity = start_of(train, config.plan.storage_options)
-    train = by_recipe(train, objective)
+    train = with_defaults(train, objective)
     if train.lm is not None and "://" in train.lm:  # with the options that its storage needs
         train = dataclasses.replace(train, lm=str(local_path(train.lm, config.plan.storage_options)))
     output.mkdir(parents=True, exist_ok=True)
@@ -195,7 +196,7 @@ def ended(training: Training, dropped: Sequence[Dropped], output: Path, extra: R
 
 
 def _sources(config: FinetuneConfig, objective: str) -> list[Source]:
-    train, needs_text = config.train, objective not in WITHOUT_TEXT
+    train, needs_text = config.train, objectives()[objective].needs_text
     if train.dev and not needs_text:
         raise UsageError("--dev: pretraining writes no text that could be scored; leave it out")
     sources = [Source(role="train", inputs=config.inputs, needs_text=needs_text)]

@@ -14,10 +14,11 @@ import pyarrow as pa
 import torch
 from rich.console import Console
 
-from audiomill.config.train import UNITS, TrainConfig
+from audiomill.config.optimization import OptimizationConfig
+from audiomill.config.train import TrainConfig
 from audiomill.models.checkpoint import family_of, settings_of
 from audiomill.models.device import resolve_device
-from audiomill.models.family import families, learners_of
+from audiomill.models.family import families, objectives_of
 from audiomill.models.learner import Learner
 from audiomill.train.clips import Clips
 from audiomill.train.fit.checkpoint_sync import Mirror, mirror_of
@@ -27,6 +28,9 @@ from audiomill.train.fit.state import States
 from audiomill.train.fit.updating import Labelled, run_updates
 from audiomill.train.unit_lm.sequences import Sequences
 
+UNITS = "units"
+"""Objective of language models over codes."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -34,7 +38,7 @@ class Training:
     learnt from; every worker makes its vocabulary of them. `objective` "units": rows are those of
     `audiomill.train.unit_lm.sequences`, and there is no model to start from."""
 
-    config: TrainConfig
+    config: OptimizationConfig
     folder: str
     model_path: str
     objective: str
@@ -64,8 +68,9 @@ def load_learner(training: Training, device: str) -> Learner:
     if training.objective == UNITS:
         load = next(family.code_learner for family in families() if family.code_learner is not None)
         return load(Path(training.folder), config, place)
+    assert isinstance(config, TrainConfig), "the other objectives are trained by finetune"
     family = family_of(path, settings_of(path), config.model)
-    return learners_of(family)[training.objective](
+    return objectives_of(family)[training.objective].load(
         path, config, Clips(Path(training.folder), training.label_rows).labelled_texts(config.language), place
     )
 

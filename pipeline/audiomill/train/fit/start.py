@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from audiomill.config.fields import digest, flag
 from audiomill.config.stages import ModelConfig
-from audiomill.config.train import FEATURES, PROJECTOR, SEQ2SEQ, TrainConfig
+from audiomill.config.train import TrainConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import (
     checkpoint_fingerprint,
@@ -16,52 +17,43 @@ from audiomill.models.checkpoint import (
     settings_of,
     weights_fingerprint,
 )
-from audiomill.models.family import learners_of, objectives
+from audiomill.models.family import learning_by, objectives, objectives_of
 from audiomill.models.locate import local_path
 
-_READ_BY = {
-    "lm": (PROJECTOR,),
-    "lm_prompt": (PROJECTOR,),
-    "frame_stacking": (PROJECTOR,),
-    "projector_width": (PROJECTOR,),
-    "frame_dropout": (PROJECTOR,),
-    "no_speech_augment_prob": (PROJECTOR,),
-    "lora_rank": (PROJECTOR,),
-    "head_width": (FEATURES,),
-    "layer_weights": (FEATURES,),
-    "encoder_layer": (FEATURES, PROJECTOR),
-    "label_smoothing": (SEQ2SEQ,),
-    "vocab_size": (SEQ2SEQ, FEATURES),
-}
-"""Options that only some objectives read."""
+_DEFAULTS = {"learning_rate": 1e-4, "weight_decay": 0.01}
+"""Of options that nobody gave, where the objective has none of its own."""
 
 
-def _check_flags(train: TrainConfig) -> None:
-    """Raises UsageError for objectives that contradict each other."""
-    for name in (PROJECTOR, FEATURES):
-        if getattr(train, name) and train.objective not in ("auto", name):
+def with_defaults(train: TrainConfig, objective: str) -> TrainConfig:
+    """A config in which what nobody gave is as the objective has it."""
+    defaults = {**_DEFAULTS, **objectives()[objective].defaults}
+    return replace(train, **{name: value for name, value in defaults.items() if getattr(train, name) is None})
+
+
+def _asked_objective(train: TrainConfig) -> str:
+    """The objective that is asked for, by its flag or by --objective; "auto": by the checkpoint.
+
+    Raises:
+        UsageError: both, and they differ.
+    """
+    flags = [name for name, each in objectives().items() if each.is_flag and getattr(train, name)]
+    for name in flags:
+        if train.objective not in ("auto", name):
             raise UsageError(f"--{name} and --objective {train.objective}: two things to learn by; leave one out")
-    if train.gradient_checkpointing and train.projector:
-        raise UsageError(
-            "--gradient-checkpointing: not with --projector, whose language model does not learn; take smaller --batch-seconds"
-        )
-
-
-def _objective_flag(objective: str) -> str:
-    """How an objective is asked for."""
-    return f"--{objective}" if objective in (PROJECTOR, FEATURES) else f"--objective {objective}"
+    return flags[0] if flags else train.objective
 
 
 def _check_read(train: TrainConfig, objective: str) -> None:
     """Raises UsageError for options that an objective does not read."""
-    plain = TrainConfig()
-    for name, readers in _READ_BY.items():
-        if objective not in readers and getattr(train, name) != getattr(plain, name):
-            raise UsageError(
-                f"--{flag(name)}: read by {' and '.join(map(_objective_flag, readers))} alone; add it, or leave the option out"
-            )
-    if train.from_scratch and objective in (PROJECTOR, FEATURES):
-        raise UsageError(f"--from-scratch: what is trained by --{objective} is new, its encoder is not; leave it out")
+    plain, known = TrainConfig(), objectives()
+    given = [each.name for each in fields(train) if getattr(train, each.name) != getattr(plain, each.name)]
+    for name in given:
+        readers = [reader for reader, each in known.items() if name in each.options]
+        if readers and objective not in readers:
+            asked = [f"--{each}" if known[each].is_flag else f"--objective {each}" for each in readers]
+            raise UsageError(f"--{flag(name)}: read by {' and '.join(asked)} alone; add it, or leave the option out")
+        if name in known[objective].refuses:
+            raise UsageError(f"--{flag(name)}: {known[objective].refuses[name]}; leave it out")
 
 
 def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, str]:
@@ -71,8 +63,7 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
         ModelError: nothing to start from.
         UsageError: the objective does not fit it.
     """
-    _check_flags(train)
-    asked = PROJECTOR if train.projector else FEATURES if train.features else train.objective
+    asked = _asked_objective(train)
     if train.from_scratch:
         path = local_path(train.model, options)
         if not (path / "config.json").exists():
@@ -83,7 +74,7 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
         config = ModelConfig(model=train.model, trust_remote_code=train.trust_remote_code)
         checkpoint = find_checkpoint(config, options)
         path, family, identity = Path(checkpoint.path), checkpoint.family, checkpoint_fingerprint(checkpoint)
-    able = learners_of(family)
+    able = objectives_of(family)
     if not able or (asked == "auto" and not family.learners):
         raise ModelError(
             f"--model {train.model}: a {family.name} model is not trained here; expected Whisper or wav2vec2 family, or --features "
@@ -91,14 +82,14 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
         )
     usual = family.usual(path) if family.usual else next(iter(family.learners), "")
     objective = usual if asked == "auto" else asked
-    _check_read(train, objective)
     if train.lm is not None:
         identity = f"{identity}, {weights_fingerprint(local_path(train.lm, options))}"
     if objective not in able:
-        others = ", ".join(objectives().get(objective, ()))
+        others = ", ".join(learning_by(objective))
         raise UsageError(
             f"--objective {objective}: learnt by {others}; {train.model} is a {family.name} checkpoint, "
             f"which learns by {', '.join(family.learners)}"
             + ("; --features trains a CTC head on its frames" if objective == "ctc" else "")
         )
+    _check_read(train, objective)
     return path, objective, identity

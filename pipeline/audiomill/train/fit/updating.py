@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.config.train import TrainConfig
+from audiomill.config.optimization import OptimizationConfig
 from audiomill.errors import RunError
 from audiomill.models.learner import Learner, Loss
 from audiomill.train.clips import Clips
@@ -53,7 +53,7 @@ def run_updates(
     train: Labelled,
     dev: Clips | None,
     states: States,
-    config: TrainConfig,
+    config: OptimizationConfig,
     worker: Worker,
     report_progress: _Told,
 ) -> Progress:
@@ -96,7 +96,7 @@ class _Run:
         train: Labelled,
         dev: Clips | None,
         states: States,
-        config: TrainConfig,
+        config: OptimizationConfig,
         worker: Worker,
         report_progress: _Told,
     ) -> None:

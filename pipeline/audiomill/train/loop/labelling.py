@@ -6,9 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from audiomill.config.run import EngineConfig
-from audiomill.config.search import SearchConfig
 from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
-from audiomill.config.text import TranscriptConfig
+from audiomill.config.text import SearchConfig, TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.checkpoint import check_options, find_checkpoint
 from audiomill.models.family import BEAMS, POSTERIORS

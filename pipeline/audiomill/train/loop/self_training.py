@@ -29,13 +29,13 @@ from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.config.output_jobs import RedecodeEngineConfig, RedecodeOutputConfig, TuneConfig, TuneJobConfig
 from audiomill.config.run import OutputConfig
-from audiomill.config.search import SearchConfig
 from audiomill.config.select import SelectConfig, SelectJobConfig, SelectOutputConfig
 from audiomill.config.stages import ModelConfig
-from audiomill.config.train import OF_NEW_ONES, FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
+from audiomill.config.text import SearchConfig
+from audiomill.config.train import FinetuneConfig, LoopConfig, TrainConfig, TrainOutputConfig
 from audiomill.errors import ModelError, UsageError
 from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint
-from audiomill.models.family import POSTERIORS, TEXT
+from audiomill.models.family import POSTERIORS, TEXT, objectives
 from audiomill.models.new_models.named import is_new
 from audiomill.runs.job import run_job
 from audiomill.runs.posteriors.tune import tuned
@@ -205,7 +205,8 @@ def _train_config(number: int, folder: Path, teacher: _Metrics | None, config: S
     train = dataclasses.replace(train, pseudo=str(folder / "selection"))
     if config.loop.start == "pretrained":
         return train
-    defaults = {name: getattr(TrainConfig(), name) for name in OF_NEW_ONES}  # the teacher has its own
+    new_options = {name for each in objectives().values() for name in each.new_options}
+    defaults = {name: getattr(TrainConfig(), name) for name in new_options}  # the teacher has its own
     return dataclasses.replace(train, model=teacher["checkpoint"], from_scratch=False, vocabulary="auto", **defaults)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 
 from audiomill.config.fields import result_fields
-from audiomill.config.train import UNITS
 from audiomill.config.train_unit_lm import TrainUnitsConfig, UnitsConfig
 from audiomill.errors import UsageError
 from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint
@@ -25,7 +24,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
 from audiomill.train.fit.finetune import PreparedTraining, Report, carried_out, given_back
-from audiomill.train.fit.launch import Training, load_learner
+from audiomill.train.fit.launch import UNITS, Training, load_learner
 from audiomill.train.fit.output_lock import claim
 from audiomill.train.unit_lm.sequences import (
     CodeKind,
@@ -89,7 +88,7 @@ def _prepared(config: TrainUnitsConfig, output: Path, quiet: Console) -> Report 
         highlight=False,
     )
     training = Training(
-        units.for_loop(),
+        units,
         str(folder),
         "",
         UNITS,

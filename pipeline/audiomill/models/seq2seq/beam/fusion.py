@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiomill.config.search import SearchConfig
+from audiomill.config.text import SearchConfig
 from audiomill.models.ctc.context import Context, FusionWeights, Prefix
 from audiomill.models.ctc.greedy_decoding import CtcVocabulary
 from audiomill.models.ctc.ngram import NgramModel, local_file
