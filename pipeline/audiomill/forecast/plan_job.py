@@ -24,7 +24,7 @@ from audiomill.forecast.strata import Drawn, draw, strata_of
 from audiomill.models.device import num_devices, resolve_device
 from audiomill.models.precision import cpu_features
 from audiomill.runs.engine import check_places, with_engine
-from audiomill.runs.planning import listing_of, with_access
+from audiomill.runs.open_run import listing_of, with_access
 from audiomill.runs.resolve_checkpoints import resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.stages.plan import header_durations, part_seconds_for, planned_table

@@ -1,4 +1,4 @@
-"""Inputs that changed since they were planned: the plan follows them, and what was made of their old content is made anew.
+"""Inputs that changed since they were planned, or are known under another name: the plan follows them, and what was made of their old content is made anew.
 
 A size or a text beside the audio that changed is a change. A time, an ETag or a place in a shard that changed may mean
 nothing: then the sound is compared with the checksum that `recordings` keeps.
@@ -7,6 +7,7 @@ nothing: then the sound is compared with the checksum that `recordings` keeps.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,15 +22,15 @@ from audiomill.config.jobs import JobConfig
 from audiomill.config.run import is_mine
 from audiomill.errors import RecordingRejected
 from audiomill.models.device import usable_cores
+from audiomill.runs.open_run import Run
 from audiomill.sources.entry import ENTRY_BATCH
-from audiomill.sources.listing import Listing
 from audiomill.sources.shards import KNOWS_SIZE
 from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
-from audiomill.storage.urls import absolute
+from audiomill.storage.urls import absolute, on_disk, real_folders, real_path
 from audiomill.watch.progress import counted
 
 SAID = ["sidecars", "reference", "language"]
@@ -38,27 +39,16 @@ _NAMES = ["position", "size", "version", *SAID]
 """What a listing says of a recording that may change."""
 
 
-def as_they_are_now(
-    plan: pa.Table,
-    files: list[str],
-    listing: Listing,
-    output: Place,
-    spec: RunSpec,
-    config: JobConfig,
-    console: Console,
-) -> pa.Table:
+def as_they_are_now(run: Run, plan: pa.Table, files: list[str]) -> pa.Table:
     """The plan with what the listing says now; parts with recordings that are not what they were are withdrawn.
 
     Args:
+        run: whose inputs are looked at.
         plan: as it is on file.
         files: names of its files.
-        listing: what the inputs hold now.
-        output: the output folder.
-        spec: the run.
-        config: its job.
-        console: for what is found.
     """
-    now = listing.entries.table
+    output, config, console = run.output, run.config, run.console
+    now = run.listing.entries.table
     at = pc.index_in(plan.column("id"), value_set=now.column("id").combine_chunks())
     _tell_gone(plan.filter(pc.is_null(at)), config, console)
     at = pc.if_else(pc.is_null(now.column("reason").take(at)), at, None)
@@ -72,7 +62,7 @@ def as_they_are_now(
     numbers = pa.array([row for row in changed if plan.column("part")[row].as_py() in done], pa.int64())
     mended = _with(plan, fresh, changed)
     before, after = plan.take(numbers), mended.take(numbers)
-    other = [row["id"] for row in _other(before.to_pylist(), after.to_pylist(), output, spec, config)]
+    other = [row["id"] for row in _other(before.to_pylist(), after.to_pylist(), output, run.spec, config)]
     is_other = pc.is_in(before.column("id"), value_set=pa.array(other, pa.string()))
     _withdraw(before.filter(is_other), output, console)
     ledger.rewrite_plan(output, files, mended)
@@ -154,3 +144,56 @@ def _withdraw(rows: pa.Table, output: Place, console: Console) -> None:
     console.print(text, highlight=False, soft_wrap=True)
     for part in parts:
         ledger.withdraw(output, part)
+
+
+def without_aliases(fresh: pa.Table, plan: pa.Table) -> tuple[list[int], list[str]]:
+    """Rows of a listing that are no files of the plan, and what is said of the others.
+
+    Args:
+        fresh: rows of `LISTED` whose ids the plan does not have.
+        plan: as it is on file.
+
+    Returns:
+        Numbers of the rows that are new, and notes.
+    """
+    sources = fresh.column("source").to_pylist()
+    if not any(source.startswith("/") for source in sources):
+        return list(range(len(sources))), []
+    real = real_folders()
+    planned = plan.column("source").unique().to_pylist()
+    names = set(planned)
+    by_real = {real_path(source, real): source for source in planned if source.startswith("/")}
+    entries_left, notes, aliases = [], [], []
+    for number, source in enumerate(sources):
+        known = by_real.get(real_path(source, real)) if source not in names else None
+        if known is None:
+            entries_left.append(number)
+        else:
+            aliases.append((source, known))
+    if aliases:
+        first, known = aliases[0]
+        notes.append(f"{counted(len(aliases), 'recording')} planned under another name already: {first} is {known}")
+    return entries_left, notes + _moved(fresh.take(pa.array(entries_left, pa.int64())), plan, names)
+
+
+def _moved(fresh: pa.Table, plan: pa.Table, names: set[str]) -> list[str]:
+    """That new files have the names and sizes of planned ones that are gone."""
+    new = {_mark(*row): row[0] for row in _names(fresh) if row[0] not in names}
+    pairs = [(row[0], new[_mark(*row)]) for row in _names(plan) if row[0].startswith("/") and _mark(*row) in new]
+    gone = [(before, now) for before, now in pairs if not os.path.lexists(on_disk(before))]
+    if not gone:
+        return []
+    before, now = gone[0]
+    return [
+        f"{counted(len(gone), 'planned recording')} not there any more, and new ones have their names and sizes "
+        f"({before}, now {now}): the new ones get rows of their own. If the corpus was moved, name another --output, "
+        "or make the old path a link to the new one"
+    ]
+
+
+def _names(table: pa.Table) -> Sequence[tuple[str, str, int | None]]:
+    return list(zip(*(table.column(name).to_pylist() for name in ("source", "member", "size")), strict=True))
+
+
+def _mark(source: str, member: str, size: int | None) -> tuple[str, str, int | None]:
+    return os.path.basename(source), member, size

@@ -19,7 +19,7 @@ from audiomill.errors import RunError, UsageError
 from audiomill.models.checkpoint import checkpoint_fingerprint
 from audiomill.models.vectors.requested_outputs import layer_numbers
 from audiomill.runs.engine import check_places, open_engine, with_engine
-from audiomill.runs.planning import listing_of
+from audiomill.runs.open_run import listing_of
 from audiomill.runs.resolve_checkpoints import ResolvedTask, resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.sources.entry import Entries

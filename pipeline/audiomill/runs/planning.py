@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
@@ -13,13 +9,12 @@ from rich.console import Console
 from audiomill.config.jobs import JobConfig
 from audiomill.config.run import size_in_bytes
 from audiomill.errors import RunError
-from audiomill.runs.changes import as_they_are_now
-from audiomill.runs.moved import without_aliases
+from audiomill.runs.changes import as_they_are_now, without_aliases
+from audiomill.runs.open_run import Run
 from audiomill.sources.listing import Listing
-from audiomill.stages.plan import header_durations, listed, part_seconds_for, planned_table
+from audiomill.stages.plan import header_durations, planned_table
 from audiomill.stages.spec import RunSpec
 from audiomill.storage import ledger
-from audiomill.storage.fs import Place
 from audiomill.watch.journal import tell
 from audiomill.watch.progress import audio_text, counted, size_text
 
@@ -27,58 +22,15 @@ MAX_TRIES = 20
 """Each is lost to another run that plans at the same time."""
 
 
-def listing_of(config: JobConfig) -> Listing:
-    """What the inputs of a job hold."""
-    return listed(config.inputs, config.plan, config.decode, config.output.output)
-
-
-def with_access(config: JobConfig, listing: Listing) -> JobConfig:
-    """The job with what is needed to read its inputs, where they were named with a signature or a password."""
-    options = listing.options(config.plan.storage_options)
-    return dataclasses.replace(config, plan=dataclasses.replace(config.plan, storage_options=options))
-
-
-def with_part_seconds(
-    config: JobConfig, listing: Listing, claim: Mapping[str, Any], device: str
-) -> tuple[JobConfig, list[float | None] | None]:
-    """The job with its part size settled: as asked, as the output was begun, or as the corpus wants it.
-
-    Returns:
-        The job, and the durations of the listed recordings where they had to be looked at for it.
-    """
-    kept_value = claim.get("part_seconds")
-    durations: list[float | None] | None = None
-    if config.plan.part_seconds is None and kept_value is None:
-        durations = header_durations(listing.entries, config.plan.storage_options)
-        kept_value = part_seconds_for(listing.entries, durations, device)
-    chosen = config.plan.part_seconds or kept_value
-    return dataclasses.replace(config, plan=dataclasses.replace(config.plan, part_seconds=chosen)), durations
-
-
-def plan_of(
-    listing: Listing,
-    spec: RunSpec,
-    output: Place,
-    console: Console,
-    config: JobConfig,
-    durations: Sequence[float | None] | None,
-) -> pa.Table:
-    """The plan on file, with new inputs added to it; planned again if another run was faster.
-
-    Args:
-        listing: what the inputs hold.
-        spec: the run.
-        output: its folder.
-        console: for what is planned.
-        config: the job.
-        durations: of the listed recordings; None: none was looked at.
-    """
+def plan_of(run: Run) -> pa.Table:
+    """The plan on file, with new inputs added to it; planned again if another run was faster."""
+    listing, output, console = run.listing, run.output, run.console
     for _ in range(MAX_TRIES):
         names = ledger.plan_files(output)
         plan = ledger.load_plan(output, names)
         if plan is not None:
-            plan = as_they_are_now(plan, names, listing, output, spec, config, console)
-        fresh, new, first_part = listing.entries, durations, 0
+            plan = as_they_are_now(run, plan, names)
+        fresh, new, first_part = listing.entries, run.durations, 0
         if plan is not None:
             is_known = pc.is_in(listing.entries.table.column("id"), value_set=plan.column("id").combine_chunks())
             at = pc.indices_nonzero(pc.invert(is_known))
@@ -89,15 +41,15 @@ def plan_of(
             if not len(at):
                 return plan
             fresh, first_part = listing.entries.take(at), int(plan.column("part")[-1].as_py()) + 1
-            new = None if durations is None else [durations[number] for number in at.to_pylist()]
+            new = None if run.durations is None else [run.durations[number] for number in at.to_pylist()]
         if new is None:
-            new = header_durations(fresh, config.plan.storage_options)
-        addition = planned_table(fresh, new, first_part=first_part, part_seconds=spec.part_seconds)
+            new = header_durations(fresh, run.config.plan.storage_options)
+        addition = planned_table(fresh, new, first_part=first_part, part_seconds=run.spec.part_seconds)
         if ledger.add_to_plan(output, addition, len(names)):
             _tell_left_out(console, listing)
-            if not config.output.quiet:
+            if not run.config.output.quiet:
                 _log_plan(console, listing, addition, plan)
-                _tell_sizes(console, addition, spec, config)
+                _tell_sizes(console, addition, run.spec, run.config)
             output.join("_SUCCESS").remove()
             return addition if plan is None else pa.concat_tables([plan, addition])
     raise RunError(f"{output.url}: the plan could not be written in {MAX_TRIES} tries; is the place writable?")

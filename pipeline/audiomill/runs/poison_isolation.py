@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 
 from audiomill.errors import RunError, UsageError
+from audiomill.runs.open_run import Run
 from audiomill.stages.failures import failure_of, forget_progress, hung_on
 from audiomill.stages.spec import RunSpec
 from audiomill.stages.write import PartTarget, replace_recordings, saved_results, write_part
@@ -89,34 +89,27 @@ def _failed(row: dict[str, Any], notes: Place, number: int) -> Result:
     return Result({**empty, "rejections": [rejection], "began": None, "verification": None}, {})
 
 
-def retry_rejected(
-    plan: pa.Table, spec: RunSpec, engine: ModuleType, console: Console
-) -> tuple[dict[int, pa.Table], float]:
-    """Runs the rejected recordings again and puts what now works in their place.
-
-    Returns:
-        The parts touched, and the seconds of audio that were gained.
-    """
-    parts = split_by_part(plan)
-    num_unfinished = len(parts.keys() - ledger.done_parts(spec.output))
+def process_rejected(run: Run, plan: pa.Table) -> Generator[tuple[int, float]]:
+    """Runs the rejected recordings again and puts what now works in their place; yields the number of each part that is
+    touched, and the seconds of audio that it gained."""
+    spec, parts = run.spec, split_by_part(plan)
+    num_unfinished = len(parts.keys() - ledger.done_parts(run.output))
     if num_unfinished:
         raise UsageError(
-            f"--retry-rejected: {num_unfinished} parts of {spec.output.url} are not finished; run without it first"
+            f"--retry-rejected: {num_unfinished} parts of {run.output.url} are not finished; run without it first"
         )
-    rejected = ledger.tables(spec.output, "rejections", ["id"]).column("id")
+    rejected = ledger.tables(run.output, "rejections", ["id"]).column("id")
     todo = plan.filter(pc.is_in(plan.column("id"), value_set=rejected.combine_chunks()))
-    console.print(f"retrying {counted(todo.num_rows, 'rejected recording')}", highlight=False, soft_wrap=True)
-    gained_s = 0.0
+    run.console.print(f"retrying {counted(todo.num_rows, 'rejected recording')}", highlight=False, soft_wrap=True)
     for rows in _together(split_by_part(todo).values()):
         results_of: defaultdict[int, list[Result]] = defaultdict(list)
-        for row, results in zip(rows, _apart(rows, spec, engine), strict=True):
+        for row, results in zip(rows, _apart(rows, spec, run.engine), strict=True):
             results_of[row["part"]] += results
         for part, results in results_of.items():
             order, fresh = parts[part].column("id").to_pylist(), assemble(results, spec.tables)
-            gained_s += sum(fresh["recordings"].column("duration_s").to_pylist())
-            entry = replace_recordings(spec.output, part, order, fresh, results, spec.tables, spec.digest)
-            tell_part(console, entry, fresh["rejections"].to_pylist())
-    return {part: parts[part] for part in split_by_part(todo)}, gained_s
+            entry = replace_recordings(run.output, part, order, fresh, results, spec.tables, spec.digest)
+            tell_part(run.console, entry, fresh["rejections"].to_pylist())
+            yield part, sum(fresh["recordings"].column("duration_s").to_pylist())
 
 
 def _together(tables: Iterable[pa.Table]) -> Iterator[list[dict[str, Any]]]:

@@ -28,12 +28,13 @@ from audiomill.runs.diarization_setup import (
     voice_print,
     with_splits,
 )
-from audiomill.runs.resolve_checkpoints import ResolvedTask, read_calibration
-from audiomill.runs.second_pass_model import (
+from audiomill.runs.resolve_checkpoints import (
     PRECISION,
     SECOND_PRECISION,
+    ResolvedTask,
     model_kind,
     precision_of,
+    read_calibration,
     second_spec,
 )
 from audiomill.stages.spec import RunSpec

@@ -5,11 +5,9 @@ from __future__ import annotations
 import datetime
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from audiomill.audio.bucketing import padding_waste_pct
 from audiomill.config.defaults import SECOND_PASS_LEVEL
@@ -56,23 +54,21 @@ def _of_second_model(entries: Sequence[dict[str, Any]], seconds: dict[str, float
 
 def summarise(
     entries: Sequence[dict[str, Any]],
-    todo: dict[int, pa.Table],
+    worked: Mapping[int, float],
     started: float,
-    gained_s: float | None,
     spec: RunSpec,
 ) -> Summary:
     """Counts of the whole output; times of this run only. Start-up ends when the model is given its first piece.
 
     Args:
         entries: of the ledger.
-        todo: parts that this run worked.
+        worked: parts that this run worked, and the seconds of audio that each gained by it.
         started: seconds since 1970.
-        gained_s: audio of the retried recordings of these parts; None: it worked the whole parts.
         spec: the run.
     """
     wall_s = time.time() - started
-    here = [entry for entry in entries if entry["part"] in todo]
-    audio_s = sum(entry["duration_s"] for entry in here) if gained_s is None else gained_s
+    here = [entry for entry in entries if entry["part"] in worked]
+    audio_s = sum(worked.values())
     startup_s = min([wall_s, *(max(0.0, (entry["began"] or started + wall_s) - started) for entry in here)])
     seconds: dict[str, float] = defaultdict(float, ledger.totals(here).seconds)
     num_halved = int(seconds.pop("infer_halved_batches", 0.0))
@@ -82,7 +78,7 @@ def summarise(
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **_totals(entries, spec),
         **_of_second_model(entries, seconds),
-        "num_parts_this_run": len(todo),
+        "num_parts_this_run": len(worked),
         "audio_s_this_run": audio_s,
         "wall_s": wall_s,
         "startup_s": startup_s,
