@@ -10,10 +10,10 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from audiomill.errors import ModelError
 
@@ -31,12 +31,18 @@ UNREADABLE = (
 
 
 class UnpickledStub:
-    """In the place of whatever a pickle wanted to make."""
+    """In the place of whatever a pickle wanted to make: the name that it was asked by, what it was given, and its state."""
 
+    name = ""
+    given: tuple[Any, ...] = ()
     state: Any = None
+    content: Any = None
 
-    def __init__(self, *given: Any, **named: Any) -> None:
+    def __new__(cls, *given: Any, **named: Any) -> UnpickledStub:
         """Takes anything."""
+        result = super().__new__(cls)
+        result.given = given
+        return result
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Of what wanted to be a mapping."""
@@ -52,6 +58,37 @@ class UnpickledStub:
 
     def __call__(self, *given: Any, **named: Any) -> UnpickledStub:
         return UnpickledStub()
+
+
+class StubUnpickler(pickle._Unpickler):
+    """An unpickler that makes plain values, what it is allowed to, and stubs of the rest. Python's own, whose memory no number
+    in a file can ask for.
+
+    Args:
+        stream: of the pickle.
+        allowed: (module, name) -> what stands for it.
+        on_state: called with every stub whose state was set, and its state.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        allowed: Mapping[tuple[str, str], Any],
+        on_state: Callable[[UnpickledStub], None] = lambda stub: None,
+    ) -> None:
+        super().__init__(stream)
+        self._allowed, self._on_state = allowed, on_state
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._allowed:
+            return self._allowed[module, name]
+        on_state = self._on_state
+
+        def setstate(stub: UnpickledStub, state: Any) -> None:
+            stub.state = state
+            on_state(stub)
+
+        return type("UnpickledStub", (UnpickledStub,), {"name": f"{module}.{name}", "__setstate__": setstate})
 
 
 class _Making:
@@ -167,7 +204,7 @@ def _plain(path: Path) -> Any:
                 raise
     with zipfile.ZipFile(path) as archive:
         name = next(each for each in archive.namelist() if each.endswith("/data.pkl"))
-        return _Unpickler(archive, name).load()
+        return _ArchiveUnpickler(archive, name).load()
 
 
 def _holds_code(path: Path) -> bool:
@@ -176,23 +213,19 @@ def _holds_code(path: Path) -> bool:
         return any("/code/" in name for name in archive.namelist())
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes tensors of an archive's storages, and inert things of the rest."""
+class _ArchiveUnpickler(StubUnpickler):
+    """Makes tensors of an archive's storages."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        super().__init__(archive.open(name))
+        import torch
+
+        makers = ("_rebuild_tensor_v2", "_rebuild_parameter")
+        allowed = {("torch._utils", each): _Making(getattr(torch._utils, each)) for each in makers}
+        super().__init__(archive.open(name), {**allowed, ("collections", "OrderedDict"): OrderedDict})
         self._archive, self._folder = archive, name.removesuffix("data.pkl")
 
     def find_class(self, module: str, name: str) -> Any:
-        import torch
-
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")):
-            return _Making(getattr(torch._utils, name))
-        if module == "torch" and name.endswith("Storage"):
-            return name
-        return UnpickledStub
+        return name if module == "torch" and name.endswith("Storage") else super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
         """Of `("storage", kind, key, device, count)`."""

@@ -18,9 +18,9 @@ from audiomill.config.jobs import BY_NAME, JobConfig
 from audiomill.errors import RunError, UsageError
 from audiomill.models.batch import Difference
 from audiomill.runs.open_run import Run, open_run
-from audiomill.runs.process_parts import check_verification, process_parts
 from audiomill.runs.planning import plan_of
 from audiomill.runs.poison_isolation import process_rejected
+from audiomill.runs.process_parts import check_verification, process_parts
 from audiomill.runs.record import record_verification
 from audiomill.sources.listing import Listing
 from audiomill.stages.write import declare_complete
