@@ -103,8 +103,8 @@ def test_a_machine_that_is_busy_with_something_else_rejects_nothing(impatient: D
         if process is None:
             process = impatient._process
             assert process is not None
-            process.send_signal(signal.SIGSTOP)
-            threading.Timer(1.0, process.send_signal, [signal.SIGCONT]).start()
+            os.kill(process.pid, signal.SIGSTOP)
+            threading.Timer(1.0, os.kill, [process.pid, signal.SIGCONT]).start()
     assert impatient._process is process, "one process read all of it"
     assert isinstance(events[-1], Finished)
 

@@ -1,7 +1,7 @@
 """The decode process, started by `audiomill.stages.sandbox`. A crash, hang or memory bomb ends only this.
 
-Protocol, without pickle: JSON lines on stdin (settings, which hold until the next ones, and questions); on stdout one
-JSON line per event, followed by the event's PCM bytes if it has any. A timer without handler ends the process
+Protocol, without pickle: a message is JSON (settings, which hold until the next ones, and questions); an answer is JSON a
+message, one an event, followed by the event's sound, a message each. A timer without handler ends the process
 when a decoder makes no progress, even inside C code. It counts the seconds that the process computes, which a busy
 machine does not make more; the wall clock, ten times as patient, ends what waits for ever.
 """
@@ -9,14 +9,12 @@ machine does not make more; the wall clock, ten times as patient, ends what wait
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import sys
 from collections.abc import Callable
 from typing import IO, Any
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -29,18 +27,17 @@ from audiomill.config.defaults import WALL_FACTOR
 from audiomill.config.stages import DecodeConfig
 from audiomill.errors import RecordingRejected
 from audiomill.sources.shards import ShardReader
+from audiomill.stages.child_processes import parent_channel
 from audiomill.stages.read import Finished, read_recording
 
 
 def main() -> None:
     """Serves until stdin closes."""
-    requests, answers = sys.stdin.buffer, _private_stdout()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    channel = parent_channel()
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
     reader: ShardReader | None = None
-    for line in requests:
-        question = json.loads(line)
+    while (question := _question(channel)) is not None:
         if question["ask"] == "settings":
             decode, segments = DecodeConfig(**question["decode"]), SegmentSpec(**question["segments"])
             if reader is not None:
@@ -52,9 +49,18 @@ def main() -> None:
         if question["ask"] in LOOKS:
             look, otherwise = LOOKS[question["ask"]]
             results = [_looked_at(row, reader, decode.decode_timeout, look, otherwise) for row in question["rows"]]
-            _send(answers, {question["ask"]: results})
+            _send(channel, {question["ask"]: results})
         else:
-            _serve(question["row"], reader, decode, segments, answers)
+            _serve(question["row"], reader, decode, segments, channel)
+
+
+def _question(channel: Any) -> dict[str, Any] | None:
+    """The next one; None: the parent is gone."""
+    try:
+        question: dict[str, Any] = json.loads(channel.recv_bytes())
+    except EOFError:
+        return None
+    return question
 
 
 def _limit_memory(limit: int) -> None:
@@ -99,9 +105,7 @@ def _expect_progress_within(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * seconds)
 
 
-def _serve(
-    row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, answers: IO[bytes]
-) -> None:
+def _serve(row: dict[str, Any], reader: ShardReader, decode: DecodeConfig, segments: SegmentSpec, channel: Any) -> None:
     def progress() -> None:
         _expect_progress_within(decode.decode_timeout)
 
@@ -109,42 +113,33 @@ def _serve(
     try:
         for event in read_recording(row, reader, decode, segments, StageClock(on_progress=progress)):
             _expect_progress_within(0)  # a busy reader of our answers is no hang
-            _answer(event, answers)
+            _answer(event, channel)
             progress()
     except RecordingRejected as rejected:
         _expect_progress_within(0)
         _send(
-            answers, {"kind": "rejected", "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}
+            channel, {"kind": "rejected", "stage": rejected.stage, "reason": rejected.reason, "detail": rejected.detail}
         )
     _expect_progress_within(0)
 
 
-def _answer(event: Segment | Finished, answers: IO[bytes]) -> None:
+def _answer(event: Segment | Finished, channel: Any) -> None:
     if isinstance(event, Segment):
         sounds: list[NDArray[Any]] = [event.pcm_T, *event.waves]
+        masks = [] if event.vad_mask is None else [event.vad_mask]
         header = {
             "kind": "segment",
             "fields": {name: getattr(event, name) for name in ("left", "right", "channel", "start", "speech")},
             "shapes": [wave_TK.shape for wave_TK in event.waves],
-            "num_voiced": None if event.vad_mask is None else len(event.vad_mask),
-            "num_bytes": sum(sound.nbytes for sound in sounds) + len(event.vad_mask or b""),
+            "has_vad_mask": bool(masks),
         }
-        _send(answers, header, *sounds, event.vad_mask or b"")
+        _send(channel, header, *(sound.tobytes() for sound in sounds), *masks)
     else:
-        fields, envelope = event.ending._asdict(), event.ending.envelope
-        del fields["envelope"]
-        _send(answers, {"kind": "finished", "ending": fields, "rest": event[1:], "num_bytes": len(envelope)}, envelope)
+        fields = event.ending._asdict()
+        _send(channel, {"kind": "finished", "ending": fields, "rest": event[1:]}, fields.pop("envelope"))
 
 
-def _send(answers: IO[bytes], header: dict[str, Any], *payload: Any) -> None:
-    answers.write(json.dumps(header).encode() + b"\n")
-    for each in payload:
-        answers.write(np.ascontiguousarray(each).data if isinstance(each, np.ndarray) else each)
-    answers.flush()
-
-
-def _private_stdout() -> IO[bytes]:
-    """Moves the answers to a descriptor of their own, so that a chatty C library cannot break the protocol."""
-    private = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return private
+def _send(channel: Any, header: dict[str, Any], *payloads: bytes) -> None:
+    channel.send_bytes(json.dumps({**header, "num_payloads": len(payloads)}).encode())
+    for payload in payloads:
+        channel.send_bytes(payload)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import subprocess
+import pickle
 import time
-from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
@@ -21,7 +19,7 @@ from audiomill.config.defaults import WALL_FACTOR
 from audiomill.errors import RunError, UsageError, WorkerDiedError, WorkerTimeoutError
 from audiomill.models.base import OnProgress
 from audiomill.models.device import available_memory, usable_cores
-from audiomill.stages.child_processes import Idle, command_of
+from audiomill.stages.child_processes import Child, Idle
 from audiomill.stages.spec import RunSpec
 from audiomill.tables.assemble import stream_table, to_ipc
 
@@ -31,37 +29,13 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AUTO,STRICT"}
 matrices have the same bits for any number of threads: MKL's conditional numerical reproducibility."""
 
 
-class _Process:
-    """A model process and the socket to it. It is told folder and environment when it loads; see `child_processes.Child`."""
-
-    def __init__(self, verbose: bool) -> None:
-        ours, theirs = socket.socketpair()
-        environment = {**ENVIRONMENT, **os.environ}
-        self.origin = verbose
-        self.child = subprocess.Popen(
-            command_of("audiomill.stages.model_worker"),
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=None if verbose else subprocess.DEVNULL,
-            env=environment,
-        )
-        theirs.close()
-        self.channel: Any = Connection(ours.detach())
-
-    def is_alive(self) -> bool:
-        return self.child.poll() is None
-
-    def end(self) -> int:
-        self.child.kill()
-        self.channel.close()
-        return self.child.wait()
+_idle: Idle[Child] = Idle()
 
 
-_idle: Idle[_Process] = Idle()
-
-
-def _taken(verbose: bool) -> _Process:
-    return _idle.take(verbose) or _Process(verbose)
+def _taken(verbose: bool) -> Child:
+    """Folder and environment it is given when it loads."""
+    environment = {**ENVIRONMENT, **os.environ}
+    return _idle.take(verbose) or Child("audiomill.stages.model_worker", verbose, environment, verbose)
 
 
 def end_waiting() -> None:
@@ -72,8 +46,8 @@ def end_waiting() -> None:
 def start_ahead(verbose: bool) -> None:
     """Lets a process load its libraries while there is still something else to do."""
     process = _taken(verbose)
-    with contextlib.suppress(OSError):
-        process.channel.send(("import",))
+    with contextlib.suppress(WorkerDiedError):
+        process.send(pickle.dumps(("import",)))
     _idle.leave(process)
 
 
@@ -87,7 +61,7 @@ class ModelProcesses:
 
     def __init__(self, spec: RunSpec, threads: int | None = None) -> None:
         self._spec, self._threads = spec, threads
-        self._process: _Process | None = None
+        self._process: Child | None = None
         self._is_busy = False
         try:
             with contextlib.suppress(WorkerDiedError):  # killed while it loads, as any process may be once
@@ -116,7 +90,7 @@ class ModelProcesses:
         """
         process = self._loaded()
         cores = threads or self._threads or usable_cores()
-        limit = _Limit(process.child.pid, self._spec.engine.model_timeout, cores)
+        limit = _Limit(process.pid, self._spec.engine.model_timeout, cores)
         self._send(("infer", to_ipc(piece), self._spec.tables, verify_segments, threads))
         while True:
             kind, *payload = self._answer(limit)
@@ -129,7 +103,7 @@ class ModelProcesses:
         """Bytes that its process holds; 0 where there is none."""
         process = self._process
         with contextlib.suppress(psutil.Error):
-            return 0 if process is None else int(psutil.Process(process.child.pid).memory_info().rss)
+            return 0 if process is None else int(psutil.Process(process.pid).memory_info().rss)
         return 0
 
     def close(self) -> None:
@@ -140,11 +114,11 @@ class ModelProcesses:
         if self._is_busy or self._spec.device.startswith("cuda"):
             process.end()
             return
-        with contextlib.suppress(OSError):  # dead: whoever wants it next will see
-            process.channel.send(("rest",))
+        with contextlib.suppress(WorkerDiedError):  # whoever wants it next will see
+            process.send(pickle.dumps(("rest",)))
         _idle.leave(process)
 
-    def _loaded(self) -> _Process:
+    def _loaded(self) -> Child:
         if self._process is None or not self._process.is_alive():
             self.close()
             self._process = _taken(self._spec.verbose)
@@ -157,33 +131,20 @@ class ModelProcesses:
     def _send(self, message: tuple[Any, ...]) -> None:
         assert self._process is not None
         self._is_busy = True
-        try:
-            self._process.channel.send(message)
-        except OSError as error:
-            raise self._death() from error
+        self._process.send(pickle.dumps(message))
 
     def _answer(self, limit: _Limit | None) -> tuple[Any, ...]:
         """The next thing that it tells."""
         assert self._process is not None
-        channel = self._process.channel
-        try:
-            while not channel.poll(LOOK_S):
-                if limit is not None and (passed := limit.passed()) is not None:
-                    self._death()
-                    raise WorkerTimeoutError(passed)
-            answer: tuple[Any, ...] = channel.recv()
-        except (EOFError, OSError) as error:
-            raise self._death() from error
+        while not self._process.has_message_within(LOOK_S):
+            if limit is not None and (passed := limit.passed()) is not None:
+                self._process.end()
+                raise WorkerTimeoutError(passed)
+        answer: tuple[Any, ...] = pickle.loads(self._process.receive())  # noqa: S301 - of our own child
         self._is_busy = answer[0] == "progress"
         if answer[0] == "failed":
             raise _raised(*answer[1:])
         return answer
-
-    def _death(self) -> WorkerDiedError:
-        assert self._process is not None
-        status = self._process.end()
-        self._process, self._is_busy = None, False
-        return WorkerDiedError(status)
 
 
 class _Limit:

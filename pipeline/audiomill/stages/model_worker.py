@@ -8,13 +8,12 @@ travel as bytes of an Arrow stream. Told `import` or `rest` it says nothing. Ask
 from __future__ import annotations
 
 import os
+import pickle
 import queue
-import signal
 import sys
 import threading
 import time
 import traceback
-from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
@@ -22,6 +21,7 @@ import psutil
 from audiomill.models.load import import_libraries, load_tasks
 from audiomill.models.task import LoadedTask
 from audiomill.models.watchdog import on_heartbeat
+from audiomill.stages.child_processes import parent_channel
 from audiomill.stages.infer import infer_piece
 from audiomill.tables.assemble import stream_table, to_ipc
 
@@ -32,9 +32,7 @@ KEPT_BYTES = 2**30
 
 def main() -> None:
     """Serves until the parent is gone."""
-    channel: Any = Connection(os.dup(0))
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    channel = parent_channel()
     requests: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     threading.Thread(target=_watch_parent, args=(channel, requests), daemon=True).start()
     tasks: list[LoadedTask] = []
@@ -53,18 +51,22 @@ def main() -> None:
                 if wanted != what:
                     tasks, what = [], None  # before the next ones need the memory
                     tasks, what = load_tasks(*wanted[1:]), wanted
-                channel.send(("loaded",))
+                _send(channel, ("loaded",))
             else:
-                channel.send(("result", _inferred(channel, tasks, *given)))
+                _send(channel, ("result", _inferred(channel, tasks, *given)))
         except Exception as error:
-            channel.send(("failed", type(error).__name__, str(error), traceback.format_exc()))
+            _send(channel, ("failed", type(error).__name__, str(error), traceback.format_exc()))
+
+
+def _send(channel: Any, answer: tuple[Any, ...]) -> None:
+    channel.send_bytes(pickle.dumps(answer))
 
 
 def _watch_parent(channel: Any, requests: queue.SimpleQueue[tuple[Any, ...]]) -> None:
     """Ends this process with its parent, whatever it computes."""
     try:
         while True:
-            requests.put(channel.recv())
+            requests.put(pickle.loads(channel.recv_bytes()))  # noqa: S301 - of our own parent
     except (EOFError, OSError):
         os._exit(0)
 
@@ -87,7 +89,7 @@ def _inferred(
         nonlocal sent
         pending[:] = pending[0] + num_segments, pending[1] + num_samples
         if time.monotonic() - sent >= BEAT_EVERY_S:
-            channel.send(("progress", *pending))
+            _send(channel, ("progress", *pending))
             pending[:], sent = (0, 0), time.monotonic()
 
     with on_heartbeat(lambda: update_progress(0, 0)):

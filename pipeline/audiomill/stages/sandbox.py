@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,7 +22,7 @@ from audiomill.errors import RecordingRejected, WorkerDiedError
 from audiomill.models.device import usable_cores
 from audiomill.sources.parquet import Row
 from audiomill.sources.shards import ShardReader
-from audiomill.stages.child_processes import Idle, command_of
+from audiomill.stages.child_processes import Child, Idle
 from audiomill.stages.read import Finished, read_recording
 from audiomill.storage.urls import protocol
 
@@ -33,44 +31,13 @@ ATTEMPTS_AFTER_KILL = 4
 ATTEMPTS_AFTER_CRASH = 2
 
 
-class _Process(subprocess.Popen[bytes]):
-    """A decode process, which takes new settings at any time. See `child_processes.Child`."""
-
-    def __init__(self, origin: tuple[object, ...], environment: dict[str, str], verbose: bool) -> None:
-        self.origin = origin
-        super().__init__(
-            command_of("audiomill.stages.decode_worker"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if verbose else subprocess.DEVNULL,
-            env=environment,
-        )
-
-    def is_alive(self) -> bool:
-        return self.poll() is None
-
-    def end(self, patience_s: float = 0.0) -> int:
-        """Kills it, unless it ends by itself: `patience_s` for one that has closed its pipe. Its exit status."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.wait(patience_s)
-        self.kill()
-        status = self.wait()
-        for pipe in (self.stdin, self.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        return status
+idle: Idle[Child] = Idle()
 
 
-DYING_S = 5.0
-"""For a process that has closed its pipe to end by itself, so that its own exit status is known."""
-idle: Idle[_Process] = Idle()
-
-
-def _taken(verbose: bool) -> _Process:
+def _taken(verbose: bool) -> Child:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     origin = (verbose, *sys.path, *sorted(environment.items()))
-    return idle.take(origin) or _Process(origin, environment, verbose)
+    return idle.take(origin) or Child("audiomill.stages.decode_worker", origin, environment, verbose)
 
 
 class Decoder:
@@ -87,7 +54,7 @@ class Decoder:
         self, decode: DecodeConfig, segments: SegmentSpec, storage_options: dict[str, Any], verbose: bool = False
     ) -> None:
         self._decode, self._segments, self._options, self._verbose = decode, segments, storage_options, verbose
-        self._process: _Process | None = None
+        self._process: Child | None = None
         self._reader = ShardReader(storage_options, decode.audio_column)
 
     def read(self, row: dict[str, Any]) -> Iterator[Segment | Finished]:
@@ -149,12 +116,6 @@ class Decoder:
         else:
             result.end()
 
-    def _end(self, patience_s: float = 0.0) -> int:
-        """Its exit status."""
-        assert self._process is not None
-        result, self._process = self._process, None
-        return result.end(patience_s)
-
     def _verdict(self, death: WorkerDiedError, num_deaths: int) -> RecordingRejected:
         limits = {-signal.SIGPROF: "{:g} s of computing", -signal.SIGALRM: f"{WALL_FACTOR} times {{:g}} s"}
         if death.returncode in limits:
@@ -168,74 +129,59 @@ class Decoder:
         )
 
     def _exchange(self, question: dict[str, Any]) -> dict[str, Any]:
-        """One line out, one line back."""
+        """One message out, one back."""
         process = self._running()
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-            answer: dict[str, Any] = json.loads(process.stdout.readline())
-            return answer
-        except (ValueError, BrokenPipeError) as error:
-            raise WorkerDiedError(self._end(DYING_S)) from error
+        process.send(json.dumps(question).encode())
+        return _answer(process)
 
     def _ask(self, row: dict[str, Any]) -> Iterator[Segment | Finished]:
-        process = self._running()
-        assert process.stdin is not None and process.stdout is not None
-        is_answered = False
+        process, is_answered = self._running(), False
         try:
-            process.stdin.write(json.dumps({"ask": "read", "row": row}).encode() + b"\n")
-            process.stdin.flush()
+            process.send(json.dumps({"ask": "read", "row": row}).encode())
             while not is_answered:
-                header = json.loads(process.stdout.readline())
-                payload = process.stdout.read(header.get("num_bytes", 0))
-                if len(payload) < header.get("num_bytes", 0):
-                    raise EOFError
+                header = _answer(process)
+                payloads = [process.receive() for _ in range(header.get("num_payloads", 0))]
                 if header["kind"] == "segment":
-                    yield _segment(row, header, payload)
+                    yield _segment(row, header, payloads)
                     continue
                 is_answered = True
                 if header["kind"] == "rejected":
                     raise RecordingRejected(header["stage"], header["reason"], header["detail"])
-                yield Finished(Ending(**header["ending"], envelope=payload), *header["rest"])
-        except (ValueError, EOFError, BrokenPipeError) as error:
-            raise WorkerDiedError(self._end(DYING_S)) from error
+                yield Finished(Ending(**header["ending"], envelope=payloads[0]), *header["rest"])
         finally:
             # Whoever asked stopped listening: the rest of the answer must not meet the next question.
-            if not is_answered and self._process is not None:
-                self._end()
+            if not is_answered:
+                process.end()
 
-    def _running(self) -> _Process:
-        if self._process is not None and not self._process.is_alive():
-            self._end()
-        if self._process is None:
+    def _running(self) -> Child:
+        if self._process is None or not self._process.is_alive():
             self._process = _taken(self._verbose)
-            assert self._process.stdin is not None
             settings = {
                 "decode": dataclasses.asdict(self._decode),
                 "segments": dataclasses.asdict(self._segments),
                 "storage_options": self._options,
             }
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.write(json.dumps({"ask": "settings", **settings}).encode() + b"\n")
+            self._process.send(json.dumps({"ask": "settings", **settings}).encode())
         return self._process
 
 
-def _segment(row: Mapping[str, Any], header: dict[str, Any], payload: bytes) -> Segment:
+def _answer(process: Child) -> dict[str, Any]:
+    """Raises WorkerDiedError: the process is gone, or out of its mind."""
+    try:
+        answer: dict[str, Any] = json.loads(process.receive())
+    except ValueError as error:
+        raise WorkerDiedError(process.end()) from error
+    return answer
+
+
+def _segment(row: Mapping[str, Any], header: dict[str, Any], payloads: Sequence[bytes]) -> Segment:
     """A segment with its sound: 16 kHz first, then each form, then where there is speech."""
-    vad_mask = None
-    if header["num_voiced"] is not None:
-        num_sound = len(payload) - header["num_voiced"]
-        payload, vad_mask = payload[:num_sound], payload[num_sound:]
-    shapes = [tuple(shape) for shape in header["shapes"]]
-    sizes = [rows * channels for rows, channels in shapes]
-    num_samples = (len(payload) - 4 * sum(sizes)) // 2
-    pcm_T = np.frombuffer(payload, np.int16, num_samples)
-    edges = [2 * num_samples + 4 * sum(sizes[:number]) for number in range(len(sizes))]
+    pcm_T = np.frombuffer(payloads[0], np.int16)
     waves = tuple(
-        np.frombuffer(payload, np.float32, size, at).reshape(shape)
-        for size, at, shape in zip(sizes, edges, shapes, strict=True)
+        np.frombuffer(payload, np.float32).reshape(shape)
+        for payload, shape in zip(payloads[1:], header["shapes"], strict=False)
     )
+    vad_mask = payloads[-1] if header["has_vad_mask"] else None
     fields = header["fields"]
     return Segment(
         pcm_T,
