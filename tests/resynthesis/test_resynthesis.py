@@ -170,7 +170,7 @@ def test_finished_parts_are_not_made_again_and_settings_are_not_mixed(
     assert {path: path.read_bytes() for path in (tmp_path / "copies").rglob("*") if path.is_file()} == whole
     assert parts[1].stat().st_mtime_ns == kept
     done = audiomill("resynthesize", "units", "--quiet", "--output", "copies", "--codebooks", "1")
-    assert done.returncode == 2 and "holds copies made in another way" in done.stderr
+    assert done.returncode == 2 and "was made with other settings: --codebooks was None, now 1" in done.stderr
     done = audiomill("resynthesize", "units", "--quiet", "--output", "coarse", "--codebooks", "1", "--most", "1")
     assert done.stdout.startswith("1 segment made again in ")
     assert quality_of(Place(str(tmp_path / "coarse"))).column("codebooks").to_pylist() == [1]
@@ -207,6 +207,8 @@ def test_what_cannot_be_made_is_one_line(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "other.txt").write_text("stays")
     done = audiomill("resynthesize", "units", "--quiet", "--overwrite", "--output", "mine")
+    assert done.returncode == 2 and "which audiomill did not write" in done.stderr
+    done = audiomill("resynthesize", "units", "--quiet", "--output", "mine")
     assert done.returncode == 0 and "1 without an original" in done.stdout
     assert (tmp_path / "mine" / "other.txt").exists()
 

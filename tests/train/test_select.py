@@ -31,11 +31,11 @@ from audiomill.train.select.candidates import _lm_score
 from audiomill.train.select.rules import (
     KEPT,
     LabelCandidate,
-    Rules,
     doubt,
     group_of,
     judged,
     leaked_texts,
+    rules_of,
     same_texts,
     within_budget,
 )
@@ -76,32 +76,33 @@ labels_drawn = st.lists(
     ("reason", "rules", "changes"),
     [
         ("empty_text", {}, {"text": " "}),
-        ("duration", {"max_seconds": 1.0}, {}),
+        ("duration", {"max_segment_seconds": 1.0}, {}),
         ("compression_ratio", {}, {"compression_ratio": 3.0}),
         ("repeated", {}, {"repeats": 9}),
         ("characters_per_second", {"max_chars_per_second": 5}, {}),
         ("failed_checks", {}, {"failed_checks": ("avg_logprob",)}),
         ("fallback_level", {"max_fallback_level": 1}, {"fallback_level": 3}),
-        ("language", {"languages": frozenset({"de"})}, {}),
+        ("language", {"languages": "de"}, {}),
         ("language", {"min_language_probability": 0.5}, {"language_probability": 0.2}),
-        ("script", {"scripts": frozenset({"latin"})}, {"text": "some слова"}),
-        ("vocabulary", {"words": frozenset({"some", "words"})}, {}),
+        ("script", {"script": "latin"}, {"text": "some слова"}),
+        ("vocabulary", {"max_unknown_words": 0.3}, {}),
         ("confidence", {"min_confidence": 0.95}, {}),
         ("self_consistency", {"min_self_consistency": 0.5}, {}),
-        ("disagreement", {"max_disagreement": 0.3}, {"disagreement": 0.5}),
-        ("lm_score", {"min_lm_score": -5.0}, {"lm_score": -7.0}),
+        ("disagreement", {"compare_with": "other/", "max_disagreement": 0.3}, {"disagreement": 0.5}),
+        ("lm_score", {"lm": "x.arpa", "min_lm_score": -5.0}, {"lm_score": -7.0}),
         ("segment_wer", {"max_segment_wer": 0.2}, {"expected_wer": 0.3}),
     ],
 )
 def test_each_rule_names_itself(reason: str, rules: dict[str, Any], changes: dict[str, Any]) -> None:
-    assert judged(label(), Rules()) is KEPT
-    verdict = judged(label(**changes), Rules(**rules))
+    words = frozenset({"some", "words"}) if reason == "vocabulary" else None
+    assert judged(label(), rules_of(SelectConfig(), None)) is KEPT
+    verdict = judged(label(**changes), rules_of(SelectConfig(**rules), words))
     assert verdict.reason == reason and verdict.detail.startswith("expected")
 
 
 def test_a_share_of_unknown_words_and_scripts() -> None:
     known = frozenset({"some", "words"})
-    assert judged(label(), Rules(words=known, max_unknown_words=0.34)) is KEPT
+    assert judged(label(), rules_of(SelectConfig(max_unknown_words=0.34), known)) is KEPT
     assert scripts_of("Zoë 漢字 ελ 12!") == {"latin", "han", "greek"}
 
 
@@ -140,7 +141,8 @@ def test_the_order_of_the_rows_does_not_matter(labels: list[LabelCandidate], bud
 @given(labels_drawn)
 def test_a_tighter_rule_never_keeps_more(labels: list[LabelCandidate]) -> None:
     for loose, tight in ((0.2, 0.6), (0.5, 0.9)):
-        kept = [{e.id for e in labels if judged(e, Rules(min_confidence=least)) is KEPT} for least in (loose, tight)]
+        rules = [rules_of(SelectConfig(min_confidence=least), None) for least in (loose, tight)]
+        kept = [{e.id for e in labels if judged(e, each) is KEPT} for each in rules]
         assert kept[1] <= kept[0]
 
 

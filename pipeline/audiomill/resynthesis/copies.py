@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import part_name, read_table, write_table
 from audiomill.storage.urls import absolute
-from audiomill.watch.progress import RunProgress
+from audiomill.watch.map_parts import map_parts
 
 _QUALITY = pa.schema(
     [
@@ -50,6 +51,7 @@ _QUALITY = pa.schema(
     ]
 )
 OWN = "quantizer"
+FOLDERS = ("audio", "quality")
 
 
 class _Source(NamedTuple):
@@ -89,15 +91,15 @@ def resynthesize_output(config: ResynthesizeConfig, console: Console) -> dict[st
     recogniser = recogniser_of(asked.recogniser, source.record, device, options)
     settings = {"codec": checkpoint_fingerprint(source.checkpoint), "codebooks": asked.codebooks, "most": asked.most,
                 "recogniser": recogniser.name if recogniser else None, "channels": _channels(source)}  # fmt: skip
-    _claim(to, settings, config.output.overwrite)
+    if config.output.overwrite:
+        ledger.clear_output(to, FOLDERS)
+    ledger.guard(to, settings, {"job": "resynthesize", "model_name": source.label, "inputs": [source.place.url]})
     copier = _Copier(source, to, decoder, recogniser, asked.codebooks, options)
     try:
         chosen = _chosen(source, asked.most)
-        with RunProgress(console, sum(chosen.seconds.values()), len(chosen.seconds), config.output.quiet) as progress:
-            for part, codes in ledger.each_part(source.place, "codes", parts=sorted(chosen.seconds)):
-                if not to.join("quality", part_name(part) + ".parquet").exists():
-                    copier.part(part, codes, chosen.segments)
-                progress.part_done(chosen.seconds[part], chosen.seconds[part], 0)
+        done = set(to.join("quality").names())
+        left = {part: seconds for part, seconds in chosen.seconds.items() if f"{part_name(part)}.parquet" not in done}
+        map_parts(partial(copier.part, chosen.segments), left, 0, console, config.output.quiet)
     finally:
         copier.close()
     return summary_of(to)
@@ -167,18 +169,6 @@ def _channels(source: _Source) -> str:
     return str(source.record["results"].get("channels", "mix"))
 
 
-def _claim(to: Place, settings: dict[str, Any], overwrite: bool) -> None:
-    """Says what the folder holds; what was made in another way is not mixed with it."""
-    place = to.join("settings.json")
-    if overwrite:
-        place.remove()
-        for name in ("audio", "quality"):
-            to.join(name).remove(recursive=True)
-    if place.exists() and json.loads(place.read()) != settings:
-        raise UsageError(f"{to.url}: holds copies made in another way; give --output another folder, or --overwrite")
-    place.write(json.dumps(settings, indent=1).encode())
-
-
 class _Chosen(NamedTuple):
     """Segments to make (None: all), and seconds by part."""
 
@@ -215,15 +205,17 @@ class _Copier:
     def close(self) -> None:
         self._originals.close()
 
-    def part(self, part: int, codes: pa.Table, chosen: frozenset[str] | None) -> None:
-        """Writes sound, then quality: a part whose quality is there is whole."""
+    def part(self, chosen: frozenset[str] | None, part: int) -> int:
+        """Writes sound, then quality: a part whose quality is there is whole. Nothing is rejected."""
         name = part_name(part) + ".parquet"
+        codes = read_table(self._source.place.join("codes", name))
         segments = {row["id"]: row for row in _rows_of(self._source.place.join("segments", name))}
         rows = []
         for segment_id, codes_KF, scales in self._codes(codes):
             if chosen is None or segment_id in chosen:
                 rows.append(self._copied(segments[segment_id], codes_KF, scales))
         write_table(self._to.join("quality", name), pa.Table.from_pylist(rows, _QUALITY), _QUALITY)
+        return 0
 
     def _codes(self, codes: pa.Table) -> Iterator[tuple[str, NDArray[np.int64], tuple[float, ...]]]:
         mask = pc.and_(pc.equal(codes.column("model"), self._source.label), pc.equal(codes.column("quantizer"), OWN))

@@ -31,7 +31,7 @@ _AT_ONCE = 16
 """Files that are fetched side by side."""
 PLAN_FILE = re.compile(r"plan(-\d{4})?\.parquet")
 KNOWN_NAMES = re.compile(
-    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|[^/]*\.prom|ledger|_pieces|export|voices|scores\..*|"
+    r"run\.json|_SUCCESS|report|report\.html|forecast\.(json|html)|[^/]*\.prom|ledger|_pieces|export|resynthesis|voices|scores\..*|"
     + PLAN_FILE.pattern
 )
 

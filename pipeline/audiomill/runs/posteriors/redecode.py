@@ -6,10 +6,9 @@ A finished part is not done again; the tables are those of `transcribe`, and so 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ from audiomill.config.text import SearchConfig
 from audiomill.errors import UsageError
 from audiomill.models.ctc.beam_search import BeamDecoder, decoder_prints
 from audiomill.models.device import usable_cores
-from audiomill.runs.posteriors.saved_posteriors import KeptPosteriors, decoder_of, processes, texts_of
+from audiomill.runs.posteriors.saved_posteriors import KeptPosteriors, decoder_of, texts_of
 from audiomill.runs.posteriors.tune import tuned
 from audiomill.speakers.attribution import with_speakers
 from audiomill.stages.write import PartTarget, declare_complete, write_part
@@ -35,7 +34,7 @@ from audiomill.tables.assemble import Result, Tables
 from audiomill.tables.outputs import table_names
 from audiomill.tables.rows import in_time_order, joined_text, text_columns
 from audiomill.tables.speaker_tables import SPEAKERS
-from audiomill.watch.progress import RunProgress
+from audiomill.watch.map_parts import map_parts
 
 _Summary = dict[str, Any]
 
@@ -75,11 +74,9 @@ def redecode_output(config: RedecodeConfig, console: Console) -> _Summary:
     for name in ledger.plan_files(source.place):
         output.join(name).write(source.place.join(name).read())
     todo = sorted(ledger.done_parts(source.place) - ledger.done_parts(output))
-    hours = {part: _seconds(source.place, part) for part in todo}
-    with RunProgress(console, sum(hours.values()), len(todo), config.output.quiet) as progress:
-        jobs = [(source.place, output, part, decoder, digest(fields)) for part in todo]
-        for part, rejections in _done(jobs, config.storage.workers):
-            progress.part_done(hours[part], hours[part], rejections)
+    seconds = {entry["part"]: entry["duration_s"] for entry in ledger.entries(source.place, todo)}
+    work = partial(_redecode_part, source.place, output, decoder, digest(fields))
+    map_parts(work, seconds, config.storage.workers or usable_cores(), console, config.output.quiet)
     return _finished(source, output)
 
 
@@ -105,18 +102,8 @@ def _tuned(config: RedecodeConfig, decoder: SearchConfig, console: Console) -> S
     return result
 
 
-def _seconds(place: Place, part: int) -> float:
-    return float(json.loads(place.join("ledger", part_name(part) + ".json").read())["duration_s"])
-
-
-def _done(jobs: list[tuple[Any, ...]], workers: int | None) -> Iterator[tuple[int, int]]:
-    with processes(min(workers or usable_cores(), max(1, len(jobs)))) as pool:
-        for future in [pool.submit(_redecode_part, *job) for job in jobs]:
-            yield future.result()
-
-
-def _redecode_part(place: Place, output: Place, part: int, config: SearchConfig, key: str) -> tuple[int, int]:
-    """Part number and number of rejections."""
+def _redecode_part(place: Place, output: Place, config: SearchConfig, key: str, part: int) -> int:
+    """Number of rejections."""
     started = time.perf_counter()
     source = KeptPosteriors(place)
     segments, stretches, hop = source.part(part)
@@ -144,7 +131,7 @@ def _redecode_part(place: Place, output: Place, part: int, config: SearchConfig,
     result = Result({"seconds": [("redecode", time.perf_counter() - started)], "began": None, "verification": None}, {})
     wanted = Tables(True, {}, {**schema.TABLES, **{name: table.schema for name, table in turns.items()}})
     entry = write_part(PartTarget(output, part, planned), tables, [result], wanted, key, time.perf_counter())
-    return part, int(entry["num_rejections"])
+    return int(entry["num_rejections"])
 
 
 def _speaker_tables(place: Place, part: int) -> dict[str, pa.Table]:

@@ -1,11 +1,9 @@
-"""The posteriors that an output keeps, and how they are decoded again. Processes that do it side by side."""
+"""The posteriors that an output keeps, and how they are decoded again."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -73,11 +71,6 @@ def texts_of(
     transcripts = decoder.transcripts([stretches[at] for at in order], hop, None)
     by_number = dict(zip(order, transcripts, strict=True))
     return [by_number[at] for at in range(len(segments))]
-
-
-def processes(count: int) -> Executor:
-    """Processes that work side by side; spawned, because models may hold threads."""
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
 _decoders: dict[Any, BeamDecoder] = {}

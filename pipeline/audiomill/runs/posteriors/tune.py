@@ -16,12 +16,13 @@ from audiomill.config.output_jobs import TuneJobConfig
 from audiomill.config.text import SearchConfig
 from audiomill.errors import InputError
 from audiomill.models.device import usable_cores
-from audiomill.runs.posteriors.saved_posteriors import KeptPosteriors, decoder_of, processes, texts_of
+from audiomill.runs.posteriors.saved_posteriors import KeptPosteriors, decoder_of, texts_of
 from audiomill.sources.references import read_references, reference_of
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
 from audiomill.text.wer import NO_ERRORS, Errors, score_pair
+from audiomill.watch.map_parts import spawned_processes
 
 RANGES = {
     "lm_weight": (0.0, 3.0),
@@ -81,7 +82,7 @@ def tried(config: TuneJobConfig, console: Console) -> list[Trial]:
     parts = sorted(ledger.done_parts(place))
     decoder_of(start, source)  # tells what cannot be used
     trials: list[Trial] = []
-    with processes(min(config.storage.workers or usable_cores(), max(1, len(parts) * 4))) as pool:
+    with spawned_processes(min(config.storage.workers or usable_cores(), max(1, len(parts) * 4))) as pool:
         for number, values in enumerate(_proposed(start, names, config.tune.trials, trials)):
             decoder = dataclasses.replace(start, **values)
             slices = [(part, at) for part in parts for at in range(_SLICES)]

@@ -6,11 +6,12 @@ Everything here is a function of plain rows. Every row that is not kept has the 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-from audiomill.config.defaults import REPEATING_RATIO
+from audiomill.config.select import SelectConfig
 from audiomill.text.normalize import normalizer, units_of
 from audiomill.text.scripts import scripts_of, units
 
@@ -57,85 +58,106 @@ class Verdict(NamedTuple):
 KEPT = Verdict("")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """Thresholds, see `audiomill.config.select.SelectConfig`; `words`: that texts may have, None for any."""
-
-    min_confidence: float | None = None
-    min_self_consistency: float | None = None
-    max_disagreement: float | None = None
-    min_lm_score: float | None = None
-    max_segment_wer: float | None = None
-    max_fallback_level: int = 127
-    allow_failed_checks: bool = False
-    max_compression_ratio: float = REPEATING_RATIO
-    max_repeats: int = 4
-    min_chars_per_second: float = 0.0
-    max_chars_per_second: float = 1e9
-    min_seconds: float = 0.0
-    max_seconds: float = 1e9
-    languages: frozenset[str] | None = None
-    min_language_probability: float = 0.0
-    scripts: frozenset[str] | None = None
-    words: frozenset[str] | None = None
-    max_unknown_words: float = 0.0
+LabelRule = Callable[[LabelCandidate], Verdict | None]
+"""Why a label fails, or None."""
 
 
-def judged(label: LabelCandidate, rules: Rules) -> Verdict:
-    """The first rule that a label fails, or `KEPT`. A sign that is asked for and was not measured fails."""
-    if not label.text.strip():
-        return Verdict("empty_text", "expected words, got none")
-    for reason, value, low, high in (
-        ("duration", label.seconds, rules.min_seconds, rules.max_seconds),
-        ("compression_ratio", label.compression_ratio or 0.0, None, rules.max_compression_ratio),
-        ("repeated", label.repeats, None, rules.max_repeats),
-        ("characters_per_second", label.chars_per_second, rules.min_chars_per_second, rules.max_chars_per_second),
-    ):
-        if (low is not None and value < low) or (high is not None and value > high):
-            return Verdict(reason, f"expected {_range(low, high)}, got {value:.3g}")
-    if label.failed_checks and not rules.allow_failed_checks:
-        return Verdict("failed_checks", f"expected a text that passes its checks, got {', '.join(label.failed_checks)}")
-    if (label.fallback_level or 0) > rules.max_fallback_level:
-        return Verdict("fallback_level", f"expected at most {rules.max_fallback_level}, got {label.fallback_level}")
-    return _judged_words(label, rules) or _judged_signs(label, rules) or KEPT
+def judged(label: LabelCandidate, rules: Sequence[LabelRule]) -> Verdict:
+    """The first rule that a label fails, or `KEPT`."""
+    return next((verdict for rule in rules if (verdict := rule(label)) is not None), KEPT)
 
 
-def _judged_words(label: LabelCandidate, rules: Rules) -> Verdict | None:
-    if rules.languages is not None and label.language not in rules.languages:
-        return Verdict("language", f"expected {', '.join(sorted(rules.languages))}, got {label.language}")
-    if label.language_probability is not None and label.language_probability < rules.min_language_probability:
-        return Verdict(
-            "language", f"expected at least {rules.min_language_probability}, got {label.language_probability:.3f}"
-        )
-    if rules.scripts is not None:
-        others = sorted(scripts_of(label.text) - rules.scripts)
-        if others:
-            return Verdict("script", f"expected {', '.join(sorted(rules.scripts))}, got {others[0]}")
-    if rules.words is not None:
-        words = units_of(label.text, label.language)
-        unknown = [word for word in words if word not in rules.words]
-        if not words or len(unknown) / len(words) > rules.max_unknown_words:
-            return Verdict("vocabulary", f"expected known words, got {' '.join(unknown[:5])!r}")
-    return None
+def rules_of(config: SelectConfig, words: frozenset[str] | None) -> list[LabelRule]:
+    """The rules of a selection, in order.
+
+    Args:
+        config: thresholds.
+        words: that texts may have; None: any.
+    """
+    languages, scripts = _names(config.languages), _names(config.script)
+    disagreement = config.max_disagreement if config.compare_with else None
+    return [
+        _has_text,
+        _bounds("duration", lambda label: label.seconds, config.min_segment_seconds, config.max_segment_seconds),
+        _bounds("compression_ratio", lambda label: label.compression_ratio or 0.0, None, config.max_compression_ratio),
+        _bounds("repeated", lambda label: label.repeats, None, config.max_repeats),
+        _bounds(
+            "characters_per_second",
+            lambda label: label.chars_per_second,
+            config.min_chars_per_second,
+            config.max_chars_per_second,
+        ),
+        *([] if config.allow_failed_checks else [_passes_checks]),
+        _bounds("fallback_level", lambda label: label.fallback_level or 0, None, config.max_fallback_level),
+        *([] if languages is None else [partial(_is_language, languages)]),
+        _bounds("language", lambda label: label.language_probability, config.min_language_probability, None, False),
+        *([] if scripts is None else [partial(_is_script, scripts)]),
+        *([] if words is None else [partial(_knows_words, words, config.max_unknown_words)]),
+        _meets_where,
+        _bounds("confidence", lambda label: label.confidence, config.min_confidence, None),
+        _bounds("self_consistency", lambda label: label.self_consistency, config.min_self_consistency, None),
+        _bounds("disagreement", lambda label: label.disagreement, None, disagreement),
+        _bounds("lm_score", lambda label: label.lm_score, config.min_lm_score, None),
+        _bounds("segment_wer", lambda label: label.expected_wer, None, config.max_segment_wer),
+    ]
 
 
-def _judged_signs(label: LabelCandidate, rules: Rules) -> Verdict | None:
-    if label.unmet is not None:
-        return Verdict("where", f"expected {label.unmet}")
-    for reason, value, low, high in (
-        ("confidence", label.confidence, rules.min_confidence, None),
-        ("self_consistency", label.self_consistency, rules.min_self_consistency, None),
-        ("disagreement", label.disagreement, None, rules.max_disagreement),
-        ("lm_score", label.lm_score, rules.min_lm_score, None),
-        ("segment_wer", label.expected_wer, None, rules.max_segment_wer),
-    ):
-        if low is None and high is None:
-            continue
+def _bounds(
+    reason: str,
+    sign: Callable[[LabelCandidate], float | None],
+    low: float | None,
+    high: float | None,
+    must_be_measured: bool = True,
+) -> LabelRule:
+    """A sign from `low` to `high`; without both there is no rule."""
+
+    def check(label: LabelCandidate) -> Verdict | None:
+        value = sign(label)
+        if (low is None and high is None) or (value is None and not must_be_measured):
+            return None
         if value is None:
             return Verdict(reason, f"expected {_range(low, high)}, got none: it was not measured")
         if (low is not None and value < low) or (high is not None and value > high):
             return Verdict(reason, f"expected {_range(low, high)}, got {value:.4g}")
-    return None
+        return None
+
+    return check
+
+
+def _has_text(label: LabelCandidate) -> Verdict | None:
+    return None if label.text.strip() else Verdict("empty_text", "expected words, got none")
+
+
+def _passes_checks(label: LabelCandidate) -> Verdict | None:
+    failed = ", ".join(label.failed_checks)
+    return Verdict("failed_checks", f"expected a text that passes its checks, got {failed}") if failed else None
+
+
+def _is_language(languages: frozenset[str], label: LabelCandidate) -> Verdict | None:
+    if label.language in languages:
+        return None
+    return Verdict("language", f"expected {', '.join(sorted(languages))}, got {label.language}")
+
+
+def _is_script(scripts: frozenset[str], label: LabelCandidate) -> Verdict | None:
+    others = sorted(scripts_of(label.text) - scripts)
+    return Verdict("script", f"expected {', '.join(sorted(scripts))}, got {others[0]}") if others else None
+
+
+def _knows_words(known: frozenset[str], most: float, label: LabelCandidate) -> Verdict | None:
+    words = units_of(label.text, label.language)
+    unknown = [word for word in words if word not in known]
+    if words and len(unknown) / len(words) <= most:
+        return None
+    return Verdict("vocabulary", f"expected known words, got {' '.join(unknown[:5])!r}")
+
+
+def _meets_where(label: LabelCandidate) -> Verdict | None:
+    return None if label.unmet is None else Verdict("where", f"expected {label.unmet}")
+
+
+def _names(text: str | None) -> frozenset[str] | None:
+    return None if text is None else frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 def _range(low: float | None, high: float | None) -> str:

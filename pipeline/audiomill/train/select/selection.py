@@ -34,11 +34,11 @@ from audiomill.train.select.held_out import HeldOut, read_held_out
 from audiomill.train.select.page import selection_page
 from audiomill.train.select.rules import (
     KEPT,
-    Rules,
     Verdict,
     doubt,
     judged,
     leaked_texts,
+    rules_of,
     same_texts,
     within_budget,
 )
@@ -118,7 +118,7 @@ def select_labels(config: SelectJobConfig, console: Console) -> _Report:
 
 def verdicts_of(candidates: Candidates, config: SelectConfig, held_out: HeldOut | None) -> list[Verdict]:
     """What becomes of each candidate, in their order."""
-    rules = _rules(config, candidates)
+    rules = rules_of(config, _words(config.vocabulary, candidates))
     verdicts = [judged(label, rules) for label in candidates.labels]
     if held_out is not None:
         _drop_leaks(candidates, verdicts, held_out)
@@ -140,33 +140,6 @@ def verdicts_of(candidates: Candidates, config: SelectConfig, held_out: HeldOut 
     for at, verdict in beyond.items():
         verdicts[at] = verdict
     return verdicts
-
-
-def _rules(config: SelectConfig, candidates: Candidates) -> Rules:
-    return Rules(
-        min_confidence=config.min_confidence,
-        min_self_consistency=config.min_self_consistency,
-        max_disagreement=config.max_disagreement if config.compare_with else None,
-        min_lm_score=config.min_lm_score,
-        max_segment_wer=config.max_segment_wer,
-        max_fallback_level=config.max_fallback_level,
-        allow_failed_checks=config.allow_failed_checks,
-        max_compression_ratio=config.max_compression_ratio,
-        max_repeats=config.max_repeats,
-        min_chars_per_second=config.min_chars_per_second,
-        max_chars_per_second=config.max_chars_per_second,
-        min_seconds=config.min_segment_seconds,
-        max_seconds=config.max_segment_seconds,
-        languages=_names(config.languages),
-        min_language_probability=config.min_language_probability,
-        scripts=_names(config.script),
-        words=_words(config.vocabulary, candidates),
-        max_unknown_words=config.max_unknown_words,
-    )
-
-
-def _names(text: str | None) -> frozenset[str] | None:
-    return None if text is None else frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 def _words(vocabulary: str | None, candidates: Candidates) -> frozenset[str] | None:
