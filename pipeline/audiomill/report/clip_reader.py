@@ -47,11 +47,20 @@ class ClipReader:
     def close(self) -> None:
         self._decoder.close()
 
+    def samples(
+        self, planned: Mapping[str, Any], start_s: float, stop_s: float, channel: int | None
+    ) -> NDArray[np.int16]:
+        """pcm_T of a stretch of a planned recording; times in its source.
+
+        Raises:
+            RecordingRejected: it cannot be read, or has no audio there.
+        """
+        return waveform_of(self._decoder, planned, start_s, min(stop_s - start_s, self._max_seconds), channel)
+
     def hear(self, planned: Mapping[str, Any], start_s: float, stop_s: float, channel: int | None) -> _Sound:
         """A stretch of a planned recording; times in its source."""
-        seconds = min(stop_s - start_s, self._max_seconds)
         try:
-            pcm_T = waveform_of(self._decoder, planned, start_s, seconds, channel)
+            pcm_T = self.samples(planned, start_s, stop_s, channel)
         except RecordingRejected as rejected:
             return _Sound(None, missing=redacted(f"{rejected.reason}: {rejected.detail}"))
         return _Sound(flac_uri(pcm_T), levels(pcm_T), len(pcm_T) / MODEL_SAMPLE_RATE)

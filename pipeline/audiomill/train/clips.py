@@ -71,14 +71,12 @@ MAX_SAMPLES_A_PIECE = 1 << 40
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Inputs of one role: train, pseudo or dev. `needs_text`: clips without text are dropped; `spans`: more clips, each
-    with its channel (None: as decoded)."""
+    """Inputs of one role: train, pseudo or dev. `needs_text`: clips without text are dropped."""
 
     role: str
     inputs: tuple[str, ...]
     weight: float = 1.0
     needs_text: bool = True
-    spans: tuple[tuple[Entry, int | None], ...] = ()
 
 
 class Dropped(NamedTuple):
@@ -209,8 +207,6 @@ def _entries(source: Source, plan: PlanConfig, decode: DecodeConfig, folder: Pat
     """Recordings or spans with their text, by the channel that is meant (None: as decoded)."""
     entries: defaultdict[int | None, list[Entry]] = defaultdict(list)
     plain = []
-    for entry, channel in source.spans:
-        entries[channel].append(entry)
     for name in source.inputs:
         place = Place(name, plan.storage_options)
         if is_selection(place):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -119,8 +118,7 @@ def _worst(output: Path, options: dict[str, Any]) -> str:
         }
         for _, row in results[:NUM_WORST]
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        sounds = players(chosen, Path(folder), options)
+    sounds = players(chosen, options)
     rows = [
         (
             sounds.get(row["id"], ""),

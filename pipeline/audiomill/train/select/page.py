@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from audiomill.html.page import document, section, table
@@ -17,7 +16,6 @@ def selection_page(
     candidates: Candidates,
     verdicts: Sequence[Verdict],
     listen: int,
-    folder: Path,
     options: dict[str, Any],
 ) -> str:
     """The page.
@@ -27,11 +25,10 @@ def selection_page(
         candidates: all candidates.
         verdicts: what became of them.
         listen: clips of each reason to play.
-        folder: scratch.
         options: for fsspec.
     """
     chosen = _chosen(candidates, verdicts, listen)
-    sounds = players([candidates.rows[at] for numbers in chosen.values() for at in numbers], folder, options)
+    sounds = players([candidates.rows[at] for numbers in chosen.values() for at in numbers], options)
     body = section("Figures", table(["", ""], _figures(report)))
     body += section("Hours", hours_chart(report["hours_kept"], report["dropped"]))
     if report["calibration"]:

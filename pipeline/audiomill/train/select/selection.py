@@ -10,10 +10,8 @@ OUTPUT/summary.json, report.html
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,8 +102,7 @@ def select_labels(config: SelectJobConfig, console: Console) -> _Report:
     report = _report(candidates, verdicts, calibration)
     report["teacher"] = sorted({row["teacher"] for row in candidates.rows})
     _write(candidates, verdicts, output, rules.export_audio)
-    with tempfile.TemporaryDirectory() as folder:
-        page = selection_page(report, candidates, verdicts, rules.listen, Path(folder), options)
+    page = selection_page(report, candidates, verdicts, rules.listen, options)
     output.join("report.html").write(page.encode())
     output.join("summary.json").write(json.dumps(report, indent=1).encode())
     if not report["num_kept"]:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import soundfile
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.config.stages import DecodeConfig, PlanConfig
 from audiomill.storage.fs import Place
 from audiomill.storage.urls import absolute
-from audiomill.train.clips import Source, prepare
-from audiomill.train.pseudo import span_of
+from audiomill.train.pseudo import selected_samples
 
 _MAX_CLIP_S = 3600.0
 
@@ -32,21 +28,13 @@ def export_clips(rows: Sequence[dict[str, Any]], output: Place) -> list[dict[str
     Returns:
         The rows with the files as their sources.
     """
-    spans = tuple((span_of(row), row["channel"]) for row in rows)
-    source = Source(role="export", inputs=(), needs_text=False, spans=spans)
     results = []
-    with tempfile.TemporaryDirectory() as folder:
-        plan = PlanConfig(storage_options=output.options)
-        clips = prepare([source], Path(folder), DecodeConfig(), plan, _MAX_CLIP_S, 0.0)[0]["export"]
-        by_name = {name: number for number, name in enumerate(clips.table.column("id").to_pylist())}
-        for row, (entry, _) in zip(rows, spans, strict=True):
-            if entry.id not in by_name:
-                continue
-            sink = io.BytesIO()
-            soundfile.write(sink, clips.pcm(by_name[entry.id]), MODEL_SAMPLE_RATE, format="FLAC")
-            place = output.join("audio", f"{row['id']}.flac")
-            place.write(sink.getvalue())
-            results.append({**row, "source": absolute(place.url), "member": "", "offset": 0.0, "channel": None})
+    for row, pcm_T in selected_samples(rows, _MAX_CLIP_S, output.options):
+        sink = io.BytesIO()
+        soundfile.write(sink, pcm_T, MODEL_SAMPLE_RATE, format="FLAC")
+        place = output.join("audio", f"{row['id']}.flac")
+        place.write(sink.getvalue())
+        results.append({**row, "source": absolute(place.url), "member": "", "offset": 0.0, "channel": None})
     return results
 
 
