@@ -152,7 +152,7 @@ def test_language_models_behind_audio_stay_on_the_gpu(precision: str) -> None:
     from transformers import Qwen3ForCausalLM
 
     from audiomill.models.causal.causal_decoder import causal_weights
-    from audiomill.models.seq2seq.special_tokens import SpecialTokens
+    from audiomill.models.seq2seq.token_rules import SpecialTokens
     from audiomill.models.speech_llm.projector import Projector
     from tests.support.language_models import config_of
 
@@ -173,12 +173,12 @@ def test_language_models_behind_audio_stay_on_the_gpu(precision: str) -> None:
 def test_log_mels_and_a_conformer_over_them_stay_on_the_gpu(dtype: torch.dtype) -> None:
     from transformers import ParakeetEncoder, ParakeetEncoderConfig, ParakeetFeatureExtractor
 
-    from audiomill.models.fastconformer.fast_conformer import NemoLogMel
+    from audiomill.models.fastconformer.fast_conformer import nemo_log_mels
 
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     config = ParakeetEncoderConfig(**shape, num_mel_bins=80, subsampling_conv_channels=16)
     encoder = on_gpu(ParakeetEncoder(config).eval(), dtype)
-    inputs, lengths_B = NemoLogMel(ParakeetFeatureExtractor(feature_size=80), GPU)(
+    inputs, lengths_B = nemo_log_mels(ParakeetFeatureExtractor(feature_size=80), GPU)(
         [np.zeros(n, np.int16) for n in (16_000, 9_000)]
     )
     assert {each.device.type for each in inputs.values()} == {"meta"} and lengths_B.device.type == "meta"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from audiomill.models.device import one_thread
-from audiomill.models.frames.fbank import HOP_SAMPLES, WINDOW_SAMPLES, KaldiFbank
+from audiomill.models.frames.fbank import HOP_SAMPLES, WINDOW_SAMPLES, kaldi_fbank
 from audiomill.models.restricted_unpickler import checkpoint_tensors, loaded_into
 from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
 
@@ -193,7 +193,7 @@ def load_campplus(path: Path, device: str, root: str) -> Embedder:
     tensors = checkpoint_tensors(path, root)
     width = tensors["xvector.dense.linear.weight"].shape[0]
     network = loaded_into(CamPlusPlus(width), tensors, path).to(device)
-    fbank = KaldiFbank(NUM_MELS, 0.0, torch.device(device))
+    fbank = kaldi_fbank(NUM_MELS, torch.device(device))
 
     def forward(pcm_BT: Tensor) -> Tensor:
         with one_thread():

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import OnProgress, Parity, Prediction, SpeechModel, Transcript, no_progress
+from audiomill.models.base import OnProgress, Parity, Readout
 from audiomill.models.causal.activation_trace import ActivationTrace, Stage, first_choices
 from audiomill.models.seq2seq.generation import DecoderAdapter, Generator
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
-from audiomill.models.seq2seq.quality_checks import DecodingMetrics
-from audiomill.models.seq2seq.temperature_fallback import FallbackPolicy
+from audiomill.models.seq2seq.model import GeneratingModel
 from audiomill.models.watchdog import heartbeat
 
 MOST_SHOWN, NUM_CHOICES = 60, 5
@@ -41,7 +40,7 @@ class AudioPrefixEncoder(Protocol):
         ...
 
 
-class SpeechLLM(SpeechModel):
+class SpeechLLM(GeneratingModel):
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -52,8 +51,6 @@ class SpeechLLM(SpeechModel):
         parity: compares one segment with transformers' own model.
     """
 
-    pads_rows_alone = True
-
     def __init__(
         self,
         listening: AudioPrefixEncoder,
@@ -63,46 +60,15 @@ class SpeechLLM(SpeechModel):
         parity: Callable[[Segment], Parity],
     ) -> None:
         self._listening, self._parity, self._writer = listening, parity, writer
-        self._writing = Generator(writer, wanted, memory_fraction)
-        self._first = DecodingOptions(stops_repetition=wanted.temperature_fallback)
-        if wanted.temperature_fallback:
-            self.fallback = FallbackPolicy(model=self, first=self._first, checks=wanted)
+        first = DecodingOptions(stops_repetition=wanted.temperature_fallback)
+        super().__init__(Generator(writer, wanted, memory_fraction), first, wanted)
 
     def padded_length(self, num_samples: int) -> int:
         return self._listening.padded_length(num_samples)
 
-    def context(self, num_samples: int, options: DecodingOptions) -> int:
-        """The encoder is shown the segment, however its text is written."""
-        return num_samples
-
-    def spare_memory(self) -> None:
-        self._writing.spare_memory()
-
-    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
-        """Tokens. A segment's context is not looked at."""
-        return self.forward_with_progress(batch, no_progress)
-
-    def forward_with_progress(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[Prediction]:
-        """Reports a row when its text is written."""
-        return [Prediction(hypothesis) for hypothesis in self._decoded(batch, self._first, on_progress)]
-
-    def decode(self, batch: Sequence[Segment], options: DecodingOptions) -> list[Hypothesis]:
-        """Tokens of one batch."""
-        return self._decoded(batch, options, no_progress)
-
-    @torch.inference_mode()
-    def _decoded(self, batch: Sequence[Segment], options: DecodingOptions, on_progress: OnProgress) -> list[Hypothesis]:
-        cores = [segment.core for segment in batch]
+    def _encode(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[tuple[Tensor, Readout]]:
         heartbeat()
-        return self._writing.written(cores, self._listening.prefixes(cores), options, on_progress)
-
-    def metrics(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
-        """What the language model knows about each text."""
-        return self._writing.metrics(segments, texts)
-
-    def transcripts(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[Transcript]:
-        """Texts, without times of words."""
-        return self._writing.transcripts(texts)
+        return [(prefix_PD, Readout()) for prefix_PD in self._listening.prefixes(batch)]
 
     @torch.inference_mode()
     def activations(self, segment: Segment, hypothesis: Hypothesis) -> ActivationTrace:

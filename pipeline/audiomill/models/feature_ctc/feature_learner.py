@@ -36,8 +36,7 @@ from audiomill.models.family import has_files
 from audiomill.models.feature_ctc.feature_head import FeatureHead
 from audiomill.models.feature_ctc.feature_loading import HEAD_WEIGHTS, encoder_of, load_head, want_of
 from audiomill.models.feature_ctc.feature_settings import ENCODER_FOLDER, FeatureSettings, feature_settings
-from audiomill.models.frames.masks import span_mask
-from audiomill.models.learner import Loss, Rows
+from audiomill.models.learner import Learner, Loss, Rows, ctc_losses, frozen_part, time_mask, weighted_loss
 from audiomill.models.vectors.frozen_encoder import (
     FeatureCache,
     FrozenEncoder,
@@ -52,7 +51,7 @@ from audiomill.text.normalize import Text
 _MASK_FRAMES = 10
 
 
-class FeatureLearner:
+class FeatureLearner(Learner):
     """See `audiomill.models.learner.Learner`.
 
     Args:
@@ -64,8 +63,6 @@ class FeatureLearner:
         config: how it learns.
         most: samples of a clip that the encoder can be shown; None: any.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -96,31 +93,16 @@ class FeatureLearner:
             results.append("audio_shorter_than_text" if is_short else tokens)
         return results
 
-    def set_trainable(self, update: int, num_updates: int) -> None:
-        """The head learns from the start, and nothing else ever."""
-
     def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of the labels; spans of frames are hidden."""
         frames_BFE, frames_B = self._features(rows)
         if self._config.mask_time_prob:
             random = np.random.default_rng([seed, 3])
-            mask_BF = span_mask(
-                frames_B.tolist(), frames_BFE.shape[1], self._config.mask_time_prob, _MASK_FRAMES, random
-            )
-            frames_BFE = frames_BFE.masked_fill(torch.from_numpy(mask_BF).to(self._device)[..., None], 0.0)
-        logprobs_FBV = self.model(frames_BFE, frames_B).float().log_softmax(-1).transpose(0, 1)
-        lengths = torch.tensor([len(tokens) for tokens in labels], device=self._device)
-        losses_B = nn.functional.ctc_loss(
-            logprobs_FBV,
-            torch.tensor([token for tokens in labels for token in tokens], device=self._device),
-            frames_B,
-            lengths,
-            blank=self._form.vocabulary.blank,
-            reduction="none",
-            zero_infinity=True,
-        )
-        weights_B = torch.from_numpy(weights).to(self._device)
-        return Loss((losses_B * weights_B).sum(), float((lengths * weights_B).sum()), {})
+            shape, share = frames_BFE.shape, self._config.mask_time_prob
+            mask_BF = time_mask(frames_B.tolist(), shape[1], share, _MASK_FRAMES, random, self._device)
+            frames_BFE = frames_BFE.masked_fill(mask_BF[..., None], 0.0)
+        losses_B = ctc_losses(self.model(frames_BFE, frames_B), frames_B, labels, self._form.vocabulary.blank)
+        return weighted_loss(losses_B, list(map(len, labels)), weights)
 
     def _features(self, rows: Rows) -> tuple[Tensor, Tensor]:
         frames = self._encoder.frames(rows)
@@ -148,12 +130,6 @@ class FeatureLearner:
             keep(self._place, folder / ENCODER_FOLDER)
 
 
-def _formats(config: TrainConfig, device: torch.device) -> ModelConfig:
-    """In which the encoder computes: it does not learn."""
-    precision = "fp32" if device.type == "cpu" else "bf16"
-    return ModelConfig(device=str(device), precision=precision, trust_remote_code=config.trust_remote_code)
-
-
 def load_feature_learner(
     folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device
 ) -> FeatureLearner:
@@ -175,7 +151,7 @@ def load_feature_learner(
     form: LabelForm | PieceForm = form_of(vocabulary, keeps_form)
     if vocabulary.mark:
         form = piece_form(tokenizer, keeps_form)
-    encoder = encoder_of(folder, settings, _formats(config, device), {})
+    encoder = encoder_of(folder, settings, frozen_part(config, device), {})
     name = place_of(folder, settings.encoder, ENCODER_FOLDER)
     place = Path(name) if has_files(settings.encoder) else None
     most = most_samples(find_checkpoint(ModelConfig(model=name), {}))
@@ -212,7 +188,7 @@ def new_feature_learner(
         vocab_size=len(form.vocabulary.tokens),
         mixture=mixture,
     )
-    encoder = loaded_encoder(name, want_of(settings), _formats(config, device), {})
+    encoder = loaded_encoder(name, want_of(settings), frozen_part(config, device), {})
     head = FeatureHead(settings.encoder_width, settings.hidden, settings.vocab_size, config.dropout or 0.0)
     place = folder if has_files(config.model) else None
     return FeatureLearner(encoder, head.to(device), settings, form, place, config, most_samples(result))

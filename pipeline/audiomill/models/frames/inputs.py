@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.models.frames.exact import adapter_frames, frame_mask, make_exact
-from audiomill.models.frames.fbank import KaldiFbank, num_mel_frames
+from audiomill.models.frames.fbank import MelFrontEnd, kaldi_fbank, num_mel_frames, standardized
 from audiomill.models.preprocessing_files import feature_extractor
 from audiomill.models.task import receptive_field
 
 BERT_HOP_SAMPLES = 320
 BERT_MIN_SAMPLES = 1_200
 """Two pairs of mel frames: with fewer, their normalisation divides by zero."""
+
+
+class BertFeatures(NamedTuple):
+    """What wav2vec2-BERT takes. `padding`: value behind a row's end."""
+
+    mels: MelFrontEnd
+    padding: float
 
 
 class FrameInputs:
@@ -35,7 +42,7 @@ class FrameInputs:
         multiple: batches are padded to a multiple of so many frames.
     """
 
-    def __init__(self, model: Any, fbank: KaldiFbank | None, normalize: bool, multiple: int = 1) -> None:
+    def __init__(self, model: Any, fbank: BertFeatures | None, normalize: bool, multiple: int = 1) -> None:
         self._model, self._fbank, self._normalize, self._multiple = model, fbank, normalize, multiple
         self._config = model.config
         self._lengths = make_exact(model.base_model)
@@ -88,10 +95,12 @@ class FrameInputs:
         """
         assert self._fbank is not None, "wav2vec2-BERT"
         pcm_BT, samples_B = self._padded(rows)
-        mel_BFM = self._fbank(pcm_BT, samples_B)
+        num_mel_B = num_mel_frames(samples_B)
+        mel_BFM = self._fbank.mels.log_mels(pcm_BT)
+        mask_BF = frame_mask(num_mel_B, mel_BFM.shape[1])
+        mel_BFM = standardized(mel_BFM, num_mel_B, mask_BF, lambda v: (v + 1e-7).sqrt(), self._fbank.padding)
         mel_BFM = nn.functional.pad(mel_BFM, (0, 0, 0, mel_BFM.shape[1] % 2), value=self._fbank.padding)
         pairs_BFM = mel_BFM.reshape(len(rows), -1, 2 * mel_BFM.shape[-1])
-        num_mel_B = num_mel_frames(samples_B)
         self._lengths.frames_B = (num_mel_B + 1) // 2
         mask_BF = frame_mask(num_mel_B // 2, pairs_BFM.shape[1])
         return {"input_features": pairs_BFM.to(self._model.dtype), "attention_mask": mask_BF.long()}
@@ -116,14 +125,14 @@ class FrameInputs:
         return lengths_B
 
 
-def fbank_of(folder: Path, model: Any) -> KaldiFbank | None:
+def fbank_of(folder: Path, model: Any) -> BertFeatures | None:
     """The features that wav2vec2-BERT takes; None for models that take waveforms."""
     if model.config.model_type != "wav2vec2-bert":
         return None
     from transformers import SeamlessM4TFeatureExtractor
 
     extractor = feature_extractor(folder) or SeamlessM4TFeatureExtractor()
-    return KaldiFbank(extractor.num_mel_bins, extractor.padding_value, model.device)
+    return BertFeatures(kaldi_fbank(extractor.num_mel_bins, model.device), extractor.padding_value)
 
 
 def normalizes(folder: Path) -> bool:

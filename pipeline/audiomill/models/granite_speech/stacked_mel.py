@@ -15,11 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
-from audiomill.models.frames.fbank import centred_window, own_frames, powers, waveforms, with_margins
+from audiomill.models.frames.fbank import MelFrontEnd, MelSpec, mel_filters
 from audiomill.models.granite_speech.halvings import MEL_HOP, STACKED
 from audiomill.models.preprocessing_files import extractor_settings
 
@@ -46,37 +44,30 @@ class GraniteLogMel:
     """
 
     def __init__(self, settings: dict[str, Any], device: torch.device) -> None:
-        self._settings, self._device = settings, device
-        window = torch.hann_window(settings["win_length"], dtype=torch.float64, device=device)
-        self._window = centred_window(window, settings["n_fft"])
-        filters = mel_filter_bank(
-            num_frequency_bins=settings["n_fft"] // 2 + 1,
-            num_mel_filters=settings["num_mel_bins"],
-            min_frequency=0.0,
-            max_frequency=MODEL_SAMPLE_RATE / 2,
-            sampling_rate=MODEL_SAMPLE_RATE,
-            norm=None,
-            mel_scale="htk",
+        self._settings = settings
+        spec = MelSpec(
+            filters_NM=mel_filters(settings["num_mel_bins"], settings["n_fft"]),
+            window=settings["win_length"],
+            hop=MEL_HOP,
+            num_fft=settings["n_fft"],
+            log=lambda power: power.clamp(min=_POWER_FLOOR).log10(),
+            is_periodic=True,
+            margin="reflect",
+            filled=lambda count: max(count, _MIN_SAMPLES, (_num_stacked(max(count, _MIN_SAMPLES)) - 1) * MEL_HOP + 1),
+            num_frames=_num_stacked,
         )
-        self._filters_NM = torch.from_numpy(np.asarray(filters, np.float64)).to(device)
+        self._mels = MelFrontEnd(spec, device)
 
     def __call__(self, rows: Sequence[NDArray[np.int16]]) -> tuple[dict[str, Tensor], Tensor]:
-        num_fft = self._settings["n_fft"]
-        waves = [np.pad(row, (0, max(0, _MIN_SAMPLES - len(row)))) for row in waveforms(rows)]
-        pairs = [-(-(len(wave) // MEL_HOP) // STACKED) for wave in waves]
-        whole = [
-            np.pad(w, (0, max(0, (STACKED * n - 1) * MEL_HOP + 1 - len(w)))) for w, n in zip(waves, pairs, strict=True)
-        ]
-        samples_BT = with_margins(whole, num_fft // 2, "reflect", self._device)
-        mel_BFM = powers(samples_BT, self._window, MEL_HOP, num_fft)[:, : STACKED * max(pairs)] @ self._filters_NM
-        counts_B, mask_BF = own_frames([STACKED * count for count in pairs], mel_BFM.shape[1], self._device)
-        log_BFM = mel_BFM.clamp_(min=_POWER_FLOOR).log10_().masked_fill_(~mask_BF[..., None], -torch.inf)
+        log_BFM, counts_B, mask_BF = self._mels(rows)
+        most = int(counts_B.max())
+        log_BFM, mask_BF = log_BFM[:, :most], mask_BF[:, :most]
+        log_BFM = log_BFM.masked_fill(~mask_BF[..., None], -torch.inf)
         floor_B11 = log_BFM.amax((1, 2), keepdim=True) - self._settings["logmel_floor_db"]
         log_BFM = torch.maximum(log_BFM, floor_B11).div_(4).add_(1)
         both = torch.cat([log_BFM, self._slopes(log_BFM, counts_B)], -1).masked_fill_(~mask_BF[..., None], 0.0)
         stacked = both.reshape(len(rows), -1, STACKED * both.shape[-1]).float()
-        num_pairs_B, mask = own_frames(pairs, stacked.shape[1], self._device)
-        return {"input_features": stacked, "attention_mask": mask.long()}, num_pairs_B
+        return {"input_features": stacked, "attention_mask": mask_BF[:, ::STACKED].long()}, counts_B // STACKED
 
     def _slopes(self, log_BFM: Tensor, counts_B: Tensor) -> Tensor:
         """Slope of a line through the frames around each; beyond a row's ends its first and last frame stand."""
@@ -89,6 +80,11 @@ class GraniteLogMel:
             ahead_BFM, behind_BFM = (log_BFM.gather(1, each) for each in index)
             slopes += step * (ahead_BFM - behind_BFM)
         return slopes.div_(reach * (reach + 1) * (2 * reach + 1) / 3)
+
+
+def _num_stacked(num_samples: int) -> int:
+    """Mel frames of a row: whole stacks of them."""
+    return STACKED * -(-(num_samples // MEL_HOP) // STACKED)
 
 
 def granite_features(folder: Path, config: Any, device: torch.device) -> GraniteLogMel:

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
-from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.causal.hf_speech_llm import Layout, Wave
 from audiomill.models.causal.language_model import on_a_fixed_day
-from audiomill.models.frames.fbank import centred_window, powers, with_margins
+from audiomill.models.frames.fbank import MelFrontEnd, MelSpec, mel_filters
 from audiomill.models.preprocessing_files import extractor_settings
 from audiomill.models.seq2seq.decoder_weights import tokenizer_in
 
@@ -42,17 +40,17 @@ class GraniteProcessor:
         self._window_size = int(settings.get("projector_window_size", 15))
         self._num_steps = self._window_size // int(settings.get("projector_downsample_rate", 5))
         mels = int(settings.get("n_mels", settings.get("feature_size", 80)))
-        filters = mel_filter_bank(
-            num_frequency_bins=NUM_FFT // 2 + 1,
-            num_mel_filters=mels,
-            min_frequency=0.0,
-            max_frequency=MODEL_SAMPLE_RATE / 2,
-            sampling_rate=MODEL_SAMPLE_RATE,
-            norm=None,
-            mel_scale="htk",
+        spec = MelSpec(
+            filters_NM=mel_filters(mels, NUM_FFT),
+            window=WINDOW,
+            hop=HOP,
+            num_fft=NUM_FFT,
+            log=lambda power: power.clamp(min=POWER_FLOOR).log10(),
+            is_periodic=True,
+            margin="reflect",
+            num_frames=lambda num_samples: num_samples // HOP + 1,
         )
-        self._filters_NM = torch.from_numpy(np.asarray(filters, np.float64))
-        self._window = centred_window(torch.hann_window(WINDOW, dtype=torch.float64), NUM_FFT)
+        self._mels = MelFrontEnd(spec, torch.device("cpu"))
         self._asked = ASKED
         if self.tokenizer.chat_template:
             chat = [{"role": "user", "content": ASKED}]
@@ -69,9 +67,7 @@ class GraniteProcessor:
 
     def features(self, wave: Wave) -> Tensor:
         """features_1F(2M): pairs of frames, each with the logarithms of its powers, floored below the loudest."""
-        samples_BT = with_margins([wave.astype(np.float64)], NUM_FFT // 2, "reflect", torch.device("cpu"))
-        mel_BFM = powers(samples_BT, self._window, HOP, NUM_FFT)[:, : len(wave) // HOP + 1] @ self._filters_NM
-        log_BFM = mel_BFM.clamp_(min=POWER_FLOOR).log10_()
+        log_BFM, *_ = self._mels.of_waves([wave.astype(np.float64)])
         log_BFM = torch.maximum(log_BFM, log_BFM.amax() - FLOOR_BELOW_LOUDEST).div_(4).add_(1)
         whole = log_BFM.shape[1] // STACKED * STACKED
         return log_BFM[:, :whole].reshape(1, -1, STACKED * log_BFM.shape[-1]).float()

@@ -22,8 +22,8 @@ from audiomill.models.device import available_memory
 from audiomill.models.finite import not_finite
 from audiomill.models.seq2seq.beam.beams import Ranked, decode_with_beams
 from audiomill.models.seq2seq.beam.fusion import Fusion
-from audiomill.models.seq2seq.continuous_batching import decode
-from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
+from audiomill.models.seq2seq.continuous_batching import decode_rows
+from audiomill.models.seq2seq.cross_attention_cache import cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest, DecodeSlots, Search
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.hypothesis import (
@@ -35,7 +35,7 @@ from audiomill.models.seq2seq.hypothesis import (
     seed_of,
 )
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
-from audiomill.models.seq2seq.special_tokens import SpecialTokens
+from audiomill.models.seq2seq.token_rules import SpecialTokens
 
 MAX_POSITIONS = 448
 ENCODER_WIDTHS = 16
@@ -130,6 +130,46 @@ class DecoderAdapter:
     parse_reply: Callable[[str], tuple[str, str | None]] = lambda text: (text, None)
 
 
+class _WaitingRows:
+    """See `audiomill.models.seq2seq.continuous_batching.RowSource`: rows of equal length begin together, the longest first."""
+
+    def __init__(
+        self,
+        writer: DecoderAdapter,
+        batch: Sequence[Segment],
+        rows: Sequence[Tensor],
+        prompts: Sequence[list[int]],
+        level: int,
+        on_progress: OnProgress,
+    ) -> None:
+        self._weights, self._batch, self._rows, self._level = writer.weights, batch, rows, level
+        self._prompts, self._on_progress = prompts, on_progress
+        self.results: dict[int, DecodedTokens] = {}
+        self._waiting = deque(sorted(range(len(batch)), key=lambda row: -len(rows[row])))
+
+    def next_entry(self, most: int, frames: int | None = None) -> DecodeRequest | None:
+        waiting, rows, names = self._waiting, self._rows, list[int]()
+        while waiting and len(names) < most and len(rows[waiting[0]]) == len(rows[(names or waiting)[0]]):
+            names.append(waiting.popleft())
+        if not names:
+            return None
+        begins = torch.stack([rows[name] for name in names])
+        seeds = [seed_of(self._batch[name], 0, self._level) for name in names]
+        has_cross = self._weights.has_cross_attention
+        return DecodeRequest(
+            cross_kv(self._weights, begins) if has_cross else begins,
+            [self._prompts[name] for name in names],
+            names,
+            seeds,
+        )
+
+    def done(self, name: int, decoded: DecodedTokens) -> None:
+        if math.isnan(decoded.sum_logprob):
+            raise not_finite("the decoder's logits")
+        self.results[name] = decoded
+        self._on_progress(1, len(self._batch[name].pcm_T))
+
+
 class Generator:
     """Writes texts of encoded rows.
 
@@ -163,55 +203,34 @@ class Generator:
         Raises:
             RunError: the model gives values that are no numbers, or has no room for a text behind its audio.
         """
-        weights, level = self._writer.weights, options.fallback_level
+        level = options.fallback_level
         languages = [self._writer.language(segment) for segment in batch]
         prompts = [self._writer.prompt(language) for language in languages]
-        results, nbest = dict[int, DecodedTokens](), dict[int, tuple[Candidate, ...]]()
-        waiting = deque(sorted(range(len(batch)), key=lambda row: -len(rows[row])))
-
-        def next_entry(most: int, _frames: int | None) -> DecodeRequest | None:
-            """Rows of equal length, which begin together."""
-            names: list[int] = []
-            while waiting and len(names) < most and len(rows[waiting[0]]) == len(rows[(names or waiting)[0]]):
-                names.append(waiting.popleft())
-            if not names:
-                return None
-            seeds = [seed_of(batch[name], 0, level) for name in names]
-            begins = self._begins(torch.stack([rows[name] for name in names]))
-            return DecodeRequest(begins, [prompts[name] for name in names], names, seeds)
-
-        def done(name: int, decoded: DecodedTokens) -> None:
-            if math.isnan(decoded.sum_logprob):
-                raise not_finite("the decoder's logits")
-            results[name] = decoded
-            on_progress(1, len(batch[name].pcm_T))
-
+        waiting = _WaitingRows(self._writer, batch, rows, prompts, level, on_progress)
         search, longest = self._search(options), max(map(len, rows))
         length = self._prompt_length(prompts, longest)
-        most = self._most_rows(longest)
-        if options.num_beams == 1:
-            decode(DecodeSlots(weights, search, min(most, len(batch)), length), next_entry, done)
-        while (entry := next_entry(max(1, most // options.num_beams), None)) is not None:
-            for name, ranked, candidates in self._beams(entry, search, options):
-                if candidates is not None:
-                    nbest[name] = candidates
-                done(name, ranked[0].decoded)
+        nbest: dict[int, tuple[Candidate, ...]] = {}
+
+        def beam_search(entry: DecodeRequest) -> Iterator[tuple[int, DecodedTokens]]:
+            fusion = self._fusion if options.uses_fusion else None
+            results = decode_with_beams(
+                self._writer.weights, entry.begins, entry.prompts, search, options.num_beams, fusion
+            )
+            for name, ranked in zip(entry.names, results, strict=True):
+                if fusion is not None:
+                    ranked, nbest[name] = self._weighed(ranked, fusion)
+                yield name, ranked[0].decoded
+
+        def slots(most: int) -> DecodeSlots:
+            return DecodeSlots(self._writer.weights, search, min(most, len(batch)), length)
+
+        decode_rows(waiting, options.num_beams, self._most_rows(longest), slots, beam_search)
         return [
-            Hypothesis((DecodedChunk(0, results[row]),), language, None, fallback_level=level, nbest=nbest.get(row))
+            Hypothesis(
+                (DecodedChunk(0, waiting.results[row]),), language, None, fallback_level=level, nbest=nbest.get(row)
+            )
             for row, language in enumerate(languages)
         ]
-
-    def _beams(
-        self, entry: DecodeRequest, search: Search, options: DecodingOptions
-    ) -> Iterator[tuple[int, list[Ranked], tuple[Candidate, ...] | None]]:
-        """Names, ranked texts and n-best list of the rows of a request, by beam search."""
-        fusion = self._fusion if options.uses_fusion else None
-        rows = decode_with_beams(self._writer.weights, entry.begins, entry.prompts, search, options.num_beams, fusion)
-        for name, ranked in zip(entry.names, rows, strict=True):
-            if fusion is None:
-                yield name, ranked, None
-            else:
-                yield name, *self._weighed(ranked, fusion)
 
     def _prompt_length(self, prompts: Sequence[Sequence[int]], longest: int) -> int:
         """Positions before the text. Raises RunError where they leave no room for it."""
@@ -244,9 +263,6 @@ class Generator:
             for at in order[: fusion.num_best]
         ]
         return [ranked[at] for at in order], tuple(listed)
-
-    def _begins(self, rows_BFD: Tensor) -> CrossKV | Tensor:
-        return cross_kv(self._writer.weights, rows_BFD) if self._writer.weights.has_cross_attention else rows_BFD
 
     def _search(self, options: DecodingOptions) -> Search:
         return Search(

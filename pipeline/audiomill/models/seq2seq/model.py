@@ -5,6 +5,7 @@ B batch, F frames, D width.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.cutting.segment import Segment
+from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import OnProgress, Prediction, Readout, RequestedOutputs, Transcript, no_progress
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import Encoder, encoder_network
@@ -21,17 +23,66 @@ from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
+from audiomill.models.seq2seq.autoregressive import AutoregressiveModel
 from audiomill.models.seq2seq.beam.fusion import Fusion, fusion_of
 from audiomill.models.seq2seq.decoder_weights import step_precision
 from audiomill.models.seq2seq.generation import DecoderAdapter, Generator
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
-from audiomill.models.seq2seq.temperature_fallback import FallbackPolicy
 from audiomill.models.vectors.readout import Quantizer
 from audiomill.models.watchdog import heartbeat
 
 
-class EncoderDecoder(EncodingModel):
+class GeneratingModel(AutoregressiveModel):
+    """An autoregressive model whose texts a `Generator` makes of what `_encode` gives."""
+
+    def __init__(self, generator: Generator | None, first: DecodingOptions, text: TranscriptConfig | None) -> None:
+        super().__init__(first, text)
+        self._generator = generator
+
+    @abstractmethod
+    def _encode(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[tuple[Tensor, Readout]]:
+        """What the decoder is given of each segment, and what is wanted of its hidden states; reported where no text is
+        wanted."""
+
+    def spare_memory(self) -> None:
+        """Half the rows at a time."""
+        if self._generator is not None:
+            self._generator.spare_memory()
+
+    @torch.inference_mode()
+    def forward_with_progress(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[Prediction]:
+        """Reports a row when its text is decoded, or its hidden states are read."""
+        if self._generator is None:
+            return [Prediction(None, readout) for _, readout in self._encode(batch, on_progress)]
+        return self._predictions(batch, self._first, on_progress)
+
+    def decode(self, batch: Sequence[Segment], options: DecodingOptions) -> list[Hypothesis]:
+        """Tokens of one batch."""
+        return [prediction.text for prediction in self._predictions(batch, options, no_progress)]
+
+    @torch.inference_mode()
+    def _predictions(
+        self, batch: Sequence[Segment], options: DecodingOptions, on_progress: OnProgress
+    ) -> list[Prediction]:
+        assert self._generator is not None, "text is wanted"
+        cores = [segment.core for segment in batch]
+        rows, readouts = zip(*self._encode(cores, no_progress), strict=True)
+        texts = self._generator.written(cores, rows, options, on_progress)
+        return [Prediction(text, readout) for text, readout in zip(texts, readouts, strict=True)]
+
+    def metrics(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
+        """What the decoder knows about each text."""
+        assert self._generator is not None, "text is wanted"
+        return self._generator.metrics(segments, texts)
+
+    def transcripts(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[Transcript]:
+        """Texts, without times of words."""
+        assert self._generator is not None, "text is wanted"
+        return self._generator.transcripts(texts)
+
+
+class EncoderDecoder(GeneratingModel, EncodingModel):
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -45,8 +96,6 @@ class EncoderDecoder(EncodingModel):
         fusion: beside the beams that every row is decoded with; None: rows are decoded without beams.
     """
 
-    pads_rows_alone = True
-
     def __init__(
         self,
         network: FrameNetwork,
@@ -57,53 +106,16 @@ class EncoderDecoder(EncodingModel):
         encoded_at_once_s: float = 0.0,
         fusion: Fusion | None = None,
     ) -> None:
-        super().__init__(network, requested, quantizers, writer is not None)
-        self._encoded_at_once_s, self._first = encoded_at_once_s, DecodingOptions()
-        self._writing: Generator | None = None
-        if writer is not None and requested.transcripts is not None:
-            self._writing = Generator(writer, requested.transcripts, memory_fraction, fusion)
-        if requested.transcripts is not None and requested.transcripts.temperature_fallback:
-            self._first = DecodingOptions(stops_repetition=True)
-        if fusion is not None and requested.transcripts is not None:
-            self._first = DecodingOptions(num_beams=requested.transcripts.decoder.beam_size, uses_fusion=True)
-        if requested.transcripts is not None and requested.transcripts.temperature_fallback:
-            self.fallback = FallbackPolicy(model=self, first=self._first, checks=requested.transcripts)
+        EncodingModel.__init__(self, network, requested, quantizers, writer is not None)
+        self._encoded_at_once_s, text = encoded_at_once_s, requested.transcripts
+        generator, first = None, DecodingOptions(stops_repetition=text is not None and text.temperature_fallback)
+        if writer is not None and text is not None:
+            generator = Generator(writer, text, memory_fraction, fusion)
+            if fusion is not None:
+                first = DecodingOptions(num_beams=text.decoder.beam_size, uses_fusion=True)
+        GeneratingModel.__init__(self, generator, first, text)
 
-    def spare_memory(self) -> None:
-        """Half the rows at a time."""
-        if self._writing is not None:
-            self._writing.spare_memory()
-
-    def context(self, num_samples: int, options: DecodingOptions) -> int:
-        """The encoder is shown the segment, however it is decoded."""
-        return num_samples
-
-    @torch.inference_mode()
-    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
-        """Tokens, vectors and codes, whichever are wanted. Where text is wanted a segment's context is not looked at."""
-        return self.forward_with_progress(batch, no_progress)
-
-    @torch.inference_mode()
-    def forward_with_progress(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[Prediction]:
-        """Reports a row when its text is written, or its hidden states are read."""
-        if self._writing is None:
-            return [Prediction(None, readout) for _, readout in self._rows(batch, on_progress)]
-        cores = [segment.core for segment in batch]
-        rows, readouts = [], []
-        for hidden_FD, readout in self._rows(cores):
-            rows.append(hidden_FD)
-            readouts.append(readout)
-        texts = self._writing.written(cores, rows, self._first, on_progress)
-        return [Prediction(text, readout) for text, readout in zip(texts, readouts, strict=True)]
-
-    @torch.inference_mode()
-    def decode(self, batch: Sequence[Segment], options: DecodingOptions) -> list[Hypothesis]:
-        """Tokens of one batch."""
-        assert self._writing is not None, "text is wanted"
-        cores = [segment.core for segment in batch]
-        return self._writing.written(cores, [hidden_FD for hidden_FD, _ in self._rows(cores)], options, no_progress)
-
-    def _rows(self, batch: Sequence[Segment], on_progress: OnProgress = no_progress) -> list[tuple[Tensor, Readout]]:
+    def _encode(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[tuple[Tensor, Readout]]:
         """hidden_FD of each row, and what is wanted of its hidden states."""
         rows: list[tuple[Tensor, Readout]] = []
         while len(rows) < len(batch):
@@ -113,7 +125,7 @@ class EncoderDecoder(EncodingModel):
             counts = self._feed.frames_B().tolist()
             readouts = self._read_out(some, hidden_BFD.device)
             rows += [(row[:count], out) for row, count, out in zip(hidden_BFD, counts, readouts, strict=True)]
-            if self._writing is None:
+            if self._generator is None:
                 on_progress(len(some), sum(len(segment.pcm_T) for segment in some))
         return rows
 
@@ -125,16 +137,6 @@ class EncoderDecoder(EncodingModel):
         while count < len(waiting) and (count + 1) * max(len(u.pcm_T) for u in waiting[: count + 1]) <= most:
             count += 1
         return waiting[:count]
-
-    def metrics(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[DecodingMetrics]:
-        """What the decoder knows about each text."""
-        assert self._writing is not None, "text is wanted"
-        return self._writing.metrics(segments, texts)
-
-    def transcripts(self, segments: Sequence[Segment], texts: Sequence[Hypothesis]) -> list[Transcript]:
-        """Texts, without times of words."""
-        assert self._writing is not None, "text is wanted"
-        return self._writing.transcripts(texts)
 
 
 def load_encoder_decoder(

@@ -6,16 +6,15 @@ Source: openai/whisper transcribe.py `decode_with_fallback`; the levels here are
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from audiomill.audio.cutting.segment import Segment
-from audiomill.config.defaults import SECOND_PASS_LEVEL
 from audiomill.config.text import TranscriptConfig
-from audiomill.models.base import SpeechModel
+from audiomill.models.seq2seq.autoregressive import AutoregressiveModel, FallbackLevel, FallbackPolicy
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
-from audiomill.models.seq2seq.language_smoothing import smooth_languages
 from audiomill.models.seq2seq.quality_checks import (
     DecodingMetrics,
     failed_checks,
@@ -25,77 +24,7 @@ from audiomill.models.seq2seq.quality_checks import (
     is_unsure,
 )
 
-_LEVELS = (
-    DecodingOptions(fallback_level=1, stops_repetition=True, decodes_trailing_speech=True),
-    DecodingOptions(fallback_level=2, temperature=0.4, stops_repetition=True, decodes_trailing_speech=True),
-    DecodingOptions(fallback_level=3, temperature=0.8, stops_repetition=True, decodes_trailing_speech=True),
-    DecodingOptions(fallback_level=4, num_beams=5, decodes_trailing_speech=True),
-)
-"""Full window, sampled twice, beam search."""
-_SECOND_PASS = DecodingOptions(fallback_level=SECOND_PASS_LEVEL, stops_repetition=True, decodes_trailing_speech=True)
-"""Full window of the second model, where there is one."""
 SILENCE = "silence"
-
-
-class AutoregressiveModel(SpeechModel, Protocol):
-    """A model that writes token after token, in more than one way."""
-
-    def context(self, num_samples: int, options: DecodingOptions) -> int:
-        """Samples that the encoder is shown of a segment."""
-        ...
-
-    def decode(self, batch: Sequence[Segment], options: DecodingOptions) -> list[Hypothesis]:
-        """Tokens of a batch."""
-        ...
-
-    def metrics(self, segments: Sequence[Segment], hypotheses: Sequence[Hypothesis]) -> list[DecodingMetrics]:
-        """What the decoder knows about each text."""
-        ...
-
-
-class DeletionRecovery(Protocol):
-    """Finds speech that a text says nothing of."""
-
-    def find_deletions(self, row: int, segment: Segment, hypothesis: Hypothesis) -> list[Any]:
-        """Parts of a segment, each with its `segment` and the `row` of the hypothesis; none where the text is whole."""
-        ...
-
-    def fill_deletions(self, hypothesis: Hypothesis, parts: Sequence[tuple[Any, Hypothesis]]) -> Hypothesis:
-        """The texts of the parts of a segment in place of its own, where they say more."""
-        ...
-
-
-class FallbackLevel(NamedTuple):
-    """One more way to decode."""
-
-    model: AutoregressiveModel
-    options: DecodingOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class FallbackPolicy:
-    """How a model decodes again what does not pass its checks.
-
-    Attributes:
-        model: decodes.
-        first: how it decoded the first time.
-        checks: thresholds, and what becomes of texts that pass at no level.
-        second: another model of the same vocabulary, the last level.
-        recovery: None: nobody looks for speech that was left out.
-    """
-
-    model: AutoregressiveModel
-    first: DecodingOptions
-    checks: TranscriptConfig
-    second: AutoregressiveModel | None = None
-    recovery: DeletionRecovery | None = None
-
-    @property
-    def levels(self) -> list[FallbackLevel]:
-        """In the order in which they are tried."""
-        levels = [FallbackLevel(self.model, options) for options in _LEVELS]
-        return levels if self.second is None else [*levels, FallbackLevel(self.second, _SECOND_PASS)]
-
 
 DecodeAll = Callable[[Sequence[Segment], AutoregressiveModel, DecodingOptions], "list[Hypothesis | None]"]
 """Decodes any number of segments in exact batches; None where the model fails."""
@@ -141,7 +70,7 @@ def check_texts(
 
 def agreed_languages(segments: Sequence[Segment], hypotheses: Sequence[Hypothesis]) -> list[Segment]:
     """The segments with the language that their recording agrees on, where it was detected: one that is hard to identify
-    takes the language of those around it, see `audiomill.models.seq2seq.language_smoothing`."""
+    takes the language of those around it, see `audiomill.models.seq2seq.temperature_fallback`."""
     tracks: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
     for index, hypothesis in enumerate(hypotheses):
         if hypothesis.languages is not None:
@@ -259,3 +188,34 @@ def _emptied(hypothesis: Hypothesis, failed: tuple[str, ...]) -> Hypothesis:
         for chunk in hypothesis.chunks
     )
     return hypothesis._replace(chunks=chunks, failed_checks=failed)
+
+
+SWITCH = 0.05
+"""Probability that the next segment is in another language. An isolated segment is believed to be in another language
+where that is some 400 times as probable; two in a row need 20 times each."""
+LEAST = 1e-4
+
+
+def smooth_languages(probabilities: Sequence[Mapping[str, float]]) -> list[str]:
+    """The most probable sequence of languages (Viterbi 1967).
+
+    Args:
+        probabilities: of each language for each segment; languages that are not named count as impossible.
+
+    Returns:
+        A language for each segment.
+    """
+    codes = sorted({code for probability in probabilities for code in probability})
+    emitted_SK = np.log([[max(each.get(code, 0.0), LEAST) for code in codes] for each in probabilities])
+    # The number of languages does not make a switch dearer: what counts is how probable this one is.
+    step_KK = np.full((len(codes), len(codes)), np.log(SWITCH))
+    np.fill_diagonal(step_KK, np.log(1 - SWITCH))
+    best_K, came_from = emitted_SK[0], []
+    for emitted_K in emitted_SK[1:]:
+        ways_KK = best_K[:, None] + step_KK
+        came_from.append(ways_KK.argmax(0))
+        best_K = ways_KK.max(0) + emitted_K
+    path = [int(best_K.argmax())]
+    for back_K in reversed(came_from):
+        path.append(int(back_K[path[-1]]))
+    return [codes[k] for k in reversed(path)]

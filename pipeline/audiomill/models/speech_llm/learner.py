@@ -29,7 +29,15 @@ from audiomill.models.causal.language_model import load_language_model
 from audiomill.models.causal.speech_llm_model import SpeechLLM
 from audiomill.models.checkpoint import checkpoint_fingerprint, find_checkpoint, weights_fingerprint
 from audiomill.models.family import has_files
-from audiomill.models.learner import Loss, Rows
+from audiomill.models.learner import (
+    Learner,
+    Loss,
+    Rows,
+    decoded_texts,
+    frozen_part,
+    precision_of_weights,
+    weighted_loss,
+)
 from audiomill.models.locate import local_path
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.generation import DecoderAdapter
@@ -64,7 +72,7 @@ class Places(NamedTuple):
     lm: Path
 
 
-class ProjectorLearner:
+class ProjectorLearner(Learner):
     """See `audiomill.models.learner.Learner`.
 
     Args:
@@ -73,8 +81,6 @@ class ProjectorLearner:
         config: how it learns.
         most: samples of a clip that the encoder can be shown; None: any.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(self, parts: Parts, places: Places, config: TrainConfig, most: int | None) -> None:
         self._most = most
@@ -116,9 +122,7 @@ class ProjectorLearner:
         prefixes = self._prefixes([row for row, _ in shown], is_empty, random)
         texts = [label for _, label in shown]
         logprobs = self._logprobs(prefixes, texts)
-        weighted = [total * float(weight) for total, weight in zip(logprobs, weights, strict=True)]
-        size = sum(len(text) * float(weight) for text, weight in zip(texts, weights, strict=True))
-        return Loss(-torch.stack(weighted).sum(), size, {})
+        return weighted_loss(-torch.stack(logprobs), list(map(len, texts)), weights)
 
     def _prefixes(self, rows: Rows, is_empty: NDArray[np.bool_], random: np.random.Generator) -> list[Tensor]:
         """prefix_PD of each row, as `inputs_embeds` take them; some frames are hidden. Noise never comes again."""
@@ -157,9 +161,8 @@ class ProjectorLearner:
         """Greedy text, by the program that will use the checkpoint."""
         parts = self._parts
         text = TranscriptConfig(word_times=False, temperature_fallback=False, max_new_tokens=_MAX_TEXT_TOKENS)
-        segments = [Segment(row, 0, 0, (str(at), None), 0, None) for at, row in enumerate(rows)]
         if self._weights is None or parts.settings.has_adapter:  # LoRA weights have changed
-            self._weights = parts.lm.weights(_precision(parts.lm.body))
+            self._weights = parts.lm.weights(precision_of_weights(parts.lm.body))
         writer = DecoderAdapter(
             weights=self._weights,
             tokens=parts.lm.special_tokens(),
@@ -171,8 +174,7 @@ class ProjectorLearner:
             self, Projected(parts.encoder, parts.projector, parts.lm, self._prompt, parts.settings.rates)
         )
         model = SpeechLLM(listening, writer, text, 0.5, parts.encoder.parity)
-        answers = model.forward(segments)
-        return [transcript.text for transcript in model.transcripts(segments, [answer.text for answer in answers])]
+        return decoded_texts(model, rows, [None] * len(rows))
 
     @torch.inference_mode()
     def remembered_prefixes(self, projected: Projected, rows: Rows) -> list[Tensor]:
@@ -222,16 +224,6 @@ def no_speech_clip(num_samples: int, random: np.random.Generator) -> NDArray[np.
     return np.clip(np.rint(random.normal(0.0, level, num_samples)), -32768, 32767).astype(np.int16)
 
 
-def _precision(body: Any) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[body.dtype]
-
-
-def _formats(config: TrainConfig, device: torch.device) -> ModelConfig:
-    """In which encoder and language model compute: they do not learn."""
-    precision = "fp32" if device.type == "cpu" else "bf16"
-    return ModelConfig(device=str(device), precision=precision, trust_remote_code=config.trust_remote_code)
-
-
 def load_projector_learner(
     folder: Path, config: TrainConfig, texts: Sequence[Text], device: torch.device
 ) -> ProjectorLearner:
@@ -246,7 +238,7 @@ def load_projector_learner(
         if getattr(config, name) != getattr(plain, name):
             option = f"--{flag(name)}"
             raise UsageError(f"{option}: {config.model} has its own already; leave it out, or start from its encoder")
-    parts = load_parts(folder, _formats(config, device), device, {}, keeps_adapter=True)
+    parts = load_parts(folder, frozen_part(config, device), device, {}, keeps_adapter=True)
     settings = parts.settings
     if config.lora_rank:
         raise UsageError(
@@ -277,7 +269,7 @@ def new_projector_learner(
     if not 0 <= layer <= shape.num_layers:
         raise UsageError(f"--encoder-layer {layer}: {config.model} has hidden states 0 to {shape.num_layers}")
     lm_folder = local_path(config.lm, {})
-    lm, tokenizer = load_language_model(lm_folder, config.lm, device, _formats(config, device).precision)
+    lm, tokenizer = load_language_model(lm_folder, config.lm, device, frozen_part(config, device).precision)
     prompt = prompt_for(tokenizer) if config.lm_prompt is None else config.lm_prompt
     try:
         check_prompt(prompt, "--lm-prompt")
@@ -299,7 +291,7 @@ def new_projector_learner(
         prompt=prompt,
         has_adapter=bool(config.lora_rank),
     )
-    encoder = loaded_encoder(name, VectorRequest(layer=layer, dtype="fp32"), _formats(config, device), {})
+    encoder = loaded_encoder(name, VectorRequest(layer=layer, dtype="fp32"), frozen_part(config, device), {})
     projector = Projector(
         settings.encoder_width, settings.stack, settings.hidden, settings.lm_width, loudness_of(lm.embeddings_VD)
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
@@ -24,14 +24,13 @@ from audiomill.models.ctc.labels import written_form
 from audiomill.models.ctc.word_pieces import learned_pieces
 from audiomill.models.frames.masks import span_mask
 from audiomill.models.frames.whole import loaded_whole
-from audiomill.models.learner import Loss, Rows
+from audiomill.models.learner import IGNORED, Learner, Loss, Rows, cross_entropy_loss, shifted_pairs
 from audiomill.models.seq2seq.decoder_weights import tokenizer_in
 from audiomill.models.seq2seq.generation import Generator
 from audiomill.models.seq2seq.hypothesis import DecodingOptions
 from audiomill.models.speech_to_text.s2t_network import FilterBanks, MaskedConvolutions, filter_banks, writer_of
 from audiomill.text.normalize import Text
 
-_IGNORED = -100
 _SPAN_FRAMES = 20
 BANDS, WIDEST_BAND = 2, 27 / 80
 """Bands of mels that are hidden of each clip, and the widest of them as a share of all."""
@@ -40,7 +39,7 @@ ROOM = 2
 MEMORY_FRACTION = 0.5
 
 
-class Seq2SeqLearner:
+class Seq2SeqLearner(Learner):
     """See `audiomill.models.learner.Learner`.
 
     Args:
@@ -50,8 +49,6 @@ class Seq2SeqLearner:
         folder: it came from.
         config: how it learns.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(self, model: Any, tokenizer: Any, features: FilterBanks, folder: Path, config: TrainConfig) -> None:
         self.model, self._tokenizer, self._features = model, tokenizer, features
@@ -74,9 +71,6 @@ class Seq2SeqLearner:
                 results.append(ids if len(ids) <= most else "text_too_long")
         return results
 
-    def set_trainable(self, update: int, num_updates: int) -> None:
-        """Everything learns from the start."""
-
     def loss(self, rows: Rows, labels: Sequence[list[int]], weights: NDArray[np.float32], seed: int) -> Loss:
         """Negative log-likelihood of text and end, against smoothed labels."""
         inputs, lengths_B = self._features(rows)
@@ -84,30 +78,17 @@ class Seq2SeqLearner:
             inputs["input_features"] = _masked(inputs["input_features"], lengths_B, self._config.mask_time_prob, seed)
         self._convolutions.lengths_B = lengths_B
         shown_BL, targets_BL = self._pairs(labels)
-        logits_BLV = self.model(**inputs, decoder_input_ids=shown_BL, use_cache=False).logits.float()
-        losses_BL = nn.functional.cross_entropy(
-            logits_BLV.transpose(1, 2),
-            targets_BL,
-            ignore_index=_IGNORED,
-            reduction="none",
-            label_smoothing=self._config.label_smoothing,
-        )
-        weights_B = torch.from_numpy(weights).to(losses_BL.device)
-        counts_B = (targets_BL != _IGNORED).sum(-1)
-        right = (logits_BLV.detach().argmax(-1) == targets_BL).sum() / counts_B.sum()
-        total = (losses_BL.sum(-1) * weights_B).sum()
-        return Loss(total, float((counts_B * weights_B).sum()), {"accuracy": float(right)})
+        logits_BLV = self.model(**inputs, decoder_input_ids=shown_BL, use_cache=False).logits
+        right = (logits_BLV.detach().argmax(-1) == targets_BL).sum() / (targets_BL != IGNORED).sum()
+        loss = cross_entropy_loss(logits_BLV, targets_BL, weights, self._config.label_smoothing)
+        return loss._replace(metrics={"accuracy": float(right)})
 
     def _pairs(self, labels: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """What the decoder is shown, and what it shall say: inputs_BL and targets_BL."""
-        config, device = self.model.config, self.model.device
-        shown = [[config.decoder_start_token_id, *tokens] for tokens in labels]
-        targets = [[*tokens, config.eos_token_id] for tokens in labels]
-        longest = max(map(len, shown))
-        return (
-            torch.tensor([row + [config.pad_token_id] * (longest - len(row)) for row in shown], device=device),
-            torch.tensor([row + [_IGNORED] * (longest - len(row)) for row in targets], device=device),
-        )
+        """inputs_BL and targets_BL of the decoder."""
+        config = self.model.config
+        texts = [[*tokens, config.eos_token_id] for tokens in labels]
+        prompts = [[config.decoder_start_token_id]] * len(texts)
+        return shifted_pairs(prompts, texts, config.pad_token_id, self.model.device)
 
     @torch.inference_mode()
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:

@@ -19,7 +19,7 @@ from audiomill.models.base import SpeechModel
 from audiomill.models.family import Loading
 from audiomill.models.frames.encoders import Encoder, extractor_of
 from audiomill.models.frames.exact import frame_mask
-from audiomill.models.frames.fbank import WINDOW_SAMPLES, KaldiFbank
+from audiomill.models.frames.fbank import WINDOW_SAMPLES, kaldi_fbank
 from audiomill.models.matrix_products import fused, projection
 from audiomill.models.seq2seq.decoder_weights import (
     CrossAttention,
@@ -47,7 +47,7 @@ class FilterBanks:
     """
 
     def __init__(self, num_mels: int, normalises: tuple[bool, bool], device: torch.device) -> None:
-        self._fbank, self._normalises, self._device = KaldiFbank(num_mels, 0.0, device), normalises, device
+        self._fbank, self._normalises, self._device = kaldi_fbank(num_mels, device), normalises, device
 
     def __call__(self, rows: Sequence[NDArray[np.int16]]) -> tuple[dict[str, Tensor], Tensor]:
         """Features, with a mask where rows differ in length, and the mel frames of each row."""

@@ -20,12 +20,12 @@ from audiomill.config.optimization import OptimizationConfig
 from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, KEY, UnitPlan, read_plan
 from audiomill.models.codes.unit_tokens import UnitVocabulary, read_vocabulary
 from audiomill.models.frames.masks import span_mask
-from audiomill.models.learner import Loss, Rows
+from audiomill.models.learner import Learner, Loss, Rows
 from audiomill.models.vectors.kept_parts import keep
 from audiomill.text.normalize import Text
 
 
-class UnitLearner:
+class UnitLearner(Learner):
     """See `audiomill.models.learner.Learner`; rows are tokens, there is no text.
 
     Args:
@@ -33,8 +33,6 @@ class UnitLearner:
         vocabulary: of the codes.
         plan: of the training.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(self, model: Any, vocabulary: UnitVocabulary, plan: UnitPlan) -> None:
         self.model, self._vocabulary, self._plan = model, vocabulary, plan
@@ -68,9 +66,6 @@ class UnitLearner:
         targets_N = target_BL[masked_BL]
         total = nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum")
         return Loss(total, float(len(targets_N)), _metrics(logits_NV, targets_N, total))
-
-    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
-        raise AssertionError("a language model over codes has no texts")
 
     def save(self, folder: Path) -> None:
         """As transformers has it, with what makes the codes beside it."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
-from audiomill.models.learner import Loss, Rows
+from audiomill.models.learner import Learner, Loss, Rows
 from audiomill.models.wav2vec1.fairseq import read_checkpoint, save_checkpoint
 from audiomill.models.wav2vec1.network import Wav2Vec, Wav2VecSpec, num_frames
 from audiomill.models.wav2vec1.predicting import Predictor, contrastive, drawn_negatives, quantize_features, temperature
@@ -38,15 +38,13 @@ class Wav2VecPretraining(Wav2Vec):
         return next(self.parameters()).device
 
 
-class Wav2VecPretrainer:
+class Wav2VecPretrainer(Learner):
     """See `audiomill.models.learner.Learner`; there is no text.
 
     Args:
         model: on its device.
         config: how it learns.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(self, model: Wav2VecPretraining, config: TrainConfig) -> None:
         self.model, self._config, self._heat = model, config, temperature(0.0)
@@ -81,9 +79,6 @@ class Wav2VecPretrainer:
         pairs = contrastive(model.wav2vec_predictions(c_BCF), seen_BCF, frames_B, negatives)
         metrics["accuracy"] = pairs.num_right / max(1, pairs.num_pairs)
         return Loss(pairs.loss + extra * pairs.num_pairs, float(pairs.num_pairs), metrics)
-
-    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
-        raise AssertionError("pretraining has no texts")
 
     def save(self, folder: Path) -> None:
         """As `--model` takes it, and fairseq's file beside it."""

@@ -29,10 +29,10 @@ from audiomill.models.ctc.labels import (
 )
 from audiomill.models.ctc.vocabulary import ctc_tokenizer, ctc_vocabulary
 from audiomill.models.frames.inputs import FrameInputs, fbank_of, normalizes
-from audiomill.models.frames.masks import numpy_seeded, span_mask
+from audiomill.models.frames.masks import numpy_seeded
 from audiomill.models.frames.wav2vec2_loading import load_adapter
 from audiomill.models.frames.whole import with_real_names
-from audiomill.models.learner import Loss, Rows
+from audiomill.models.learner import Learner, Loss, Rows, ctc_losses, time_mask, weighted_loss
 from audiomill.models.preprocessing_files import feature_extractor
 from audiomill.models.wav2vec2.language_heads import (
     ByLanguage,
@@ -58,7 +58,7 @@ class _Label(NamedTuple):
     language_head: str
 
 
-class CtcLearner:
+class CtcLearner(Learner):
     """See `audiomill.models.learner.Learner`.
 
     Args:
@@ -70,8 +70,6 @@ class CtcLearner:
         language_heads: by language, what belongs to it alone; None: all share the form and the head.
         row_languages: tells the network which languages it hears.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -122,28 +120,14 @@ class CtcLearner:
         hidden_BFD = self.model.dropout(hidden_BFD)
         frames_B = self._inputs.text_frames_B()
         total, size = torch.zeros((), device=self.model.device), 0.0
-        for language_head, at in rows_by_language([label.language_head for label in labels]).items():
-            lengths, weights_B = [len(labels[row].tokens) for row in at], torch.from_numpy(weights[at])
-            losses_B = self._losses(
-                hidden_BFD[at], frames_B[at], self._tongues[language_head], [labels[row].tokens for row in at]
+        for name, at in rows_by_language([label.language_head for label in labels]).items():
+            language_head, tokens = self._tongues[name], [labels[row].tokens for row in at]
+            logits_BFV, blank = language_head.head(hidden_BFD[at]), language_head.form.vocabulary.blank
+            part = weighted_loss(
+                ctc_losses(logits_BFV, frames_B[at], tokens, blank), list(map(len, tokens)), weights[at]
             )
-            total = total + (losses_B * weights_B.to(self.model.device)).sum()
-            size += float((torch.tensor(lengths) * weights_B).sum())
+            total, size = total + part.total, size + part.size
         return Loss(total, size, {})
-
-    def _losses(
-        self, hidden_BFD: Tensor, frames_B: Tensor, language_head: LanguageHead, labels: list[list[int]]
-    ) -> Tensor:
-        device = self.model.device
-        logprobs_FBV = language_head.head(hidden_BFD).float().log_softmax(-1).transpose(0, 1)
-        return torch.nn.functional.ctc_loss(
-            logprobs_FBV,
-            torch.tensor([token for tokens in labels for token in tokens], device=device),
-            frames_B.to(device),
-            torch.tensor([len(tokens) for tokens in labels], device=device),
-            blank=language_head.form.vocabulary.blank,
-            reduction="none",
-        )
 
     def _hidden(self, rows: Rows, language_heads: Sequence[str], seed: int) -> Tensor:
         self._spoken.languages = language_heads
@@ -155,9 +139,8 @@ class CtcLearner:
         if not self._config.mask_time_prob:
             return None
         frames = self._inputs.frames_B()
-        random = np.random.default_rng([seed, 3])
-        mask_BF = span_mask(frames.tolist(), int(frames.max()), self._config.mask_time_prob, _MASK_FRAMES, random)
-        return torch.from_numpy(mask_BF).to(self.model.device)
+        random, share = np.random.default_rng([seed, 3]), self._config.mask_time_prob
+        return time_mask(frames.tolist(), int(frames.max()), share, _MASK_FRAMES, random, self.model.device)
 
     @torch.inference_mode()
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:

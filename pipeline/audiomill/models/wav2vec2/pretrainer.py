@@ -18,7 +18,7 @@ from audiomill.errors import ModelError
 from audiomill.models.frames.inputs import FrameInputs, normalizes
 from audiomill.models.frames.masks import numpy_seeded, span_mask
 from audiomill.models.frames.whole import with_real_names
-from audiomill.models.learner import Loss, Rows
+from audiomill.models.learner import Learner, Loss, Rows
 from audiomill.models.wav2vec2.learner import save_preparation
 from audiomill.text.normalize import Text
 
@@ -31,7 +31,7 @@ _COLLAPSED = 2.0
 """Entries in use a codebook, below which it tells nothing any more."""
 
 
-class Pretrainer:
+class Pretrainer(Learner):
     """See `audiomill.models.learner.Learner`; there is no text.
 
     Args:
@@ -39,8 +39,6 @@ class Pretrainer:
         folder: it came from.
         config: how it learns.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(self, model: Any, folder: Path, config: TrainConfig) -> None:
         self.model, self._folder, self._config = model, folder, config
@@ -80,9 +78,6 @@ class Pretrainer:
             "collapsed": float(perplexity < _COLLAPSED * self.model.config.num_codevector_groups),
         }
         return Loss(model.loss, float(mask_BF.sum()), metrics)
-
-    def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
-        raise AssertionError("pretraining has no texts")
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)

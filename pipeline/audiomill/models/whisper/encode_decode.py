@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.cutting.segment import Segment
-from audiomill.models.base import OnProgress, stack_rows
+from audiomill.models.base import OnProgress, no_progress, stack_rows
 from audiomill.models.finite import not_finite
 from audiomill.models.frames.mel import HOP_SAMPLES, LogMel
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
@@ -91,6 +91,7 @@ class EncodeDecode:
         options: to decode.
         kept: hidden states that `on_encoded` wants beside the last.
         on_encoded: takes segment numbers and their hidden states, when they are encoded for the first time.
+        on_progress: takes a segment when its text is decoded.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class EncodeDecode:
         options: DecodingOptions,
         hidden_states: Collection[int] = (),
         on_encoded: Callable[[list[int], dict[int, Tensor]], None] | None = None,
+        on_progress: OnProgress = no_progress,
     ) -> None:
         self._weights, self._task_options, self._options = weights, task_options, options
         self._segments, self._contexts = segments, contexts
@@ -117,6 +119,7 @@ class EncodeDecode:
         device = weights.decoder.device
         self._side: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._hidden: dict[int, Tensor] = {}
+        self._on_progress = on_progress
 
     def _wait(self, row: int, start: int) -> None:
         self._waiting.append(len(self._passes))
@@ -260,20 +263,8 @@ class EncodeDecode:
             )
         if rest_from is not None:
             self._wait(row, start + rest_from)
-
-    def done_with_progress(self, on_progress: OnProgress) -> Callable[[int, DecodedTokens], None]:
-        """`done`, reported."""
-
-        def done(name: int, decoded: DecodedTokens) -> None:
-            self.done(name, decoded)
-            on_progress(*self.progress(name))
-
-        return done
-
-    def progress(self, name: int) -> tuple[int, int]:
-        """Segments and samples that a result stands for: a rest was counted with what came before it."""
-        row, start = self._passes[name]
-        return (1, len(self._segments[row].pcm_T)) if start == 0 else (0, 0)
+        if start == 0:  # a rest was counted with what came before it
+            self._on_progress(1, len(self._segments[row].pcm_T))
 
     def hypotheses(self, heads: Heads | None) -> list[Hypothesis]:
         """Everything that was found, in the order of the segments; with word times where there are alignment heads."""

@@ -16,14 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
-from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
 from audiomill.models.base import RequestedOutputs
-from audiomill.models.frames.masks import span_mask
 from audiomill.models.frames.mel import LogMel
-from audiomill.models.learner import Loss, Rows
+from audiomill.models.learner import (
+    Learner,
+    Loss,
+    Rows,
+    cross_entropy_loss,
+    decoded_texts,
+    precision_of_weights,
+    shifted_pairs,
+    time_mask,
+)
 from audiomill.models.whisper.folder import tokenizer_of
 from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperCheckpoint, WhisperModel, short_context
 from audiomill.models.whisper.parts import transformers_parts
@@ -32,7 +39,6 @@ from audiomill.text.normalize import Text
 
 _MAX_TEXT_TOKENS = 440
 """Of 448 positions, with room for the prompt and two timestamps."""
-_IGNORED = -100
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "normalizer.json", "added_tokens.json",
     "special_tokens_map.json", "preprocessor_config.json",
@@ -48,7 +54,7 @@ class WhisperLabel(NamedTuple):
     language: int | None = None
 
 
-class WhisperLearner:
+class WhisperLearner(Learner):
     """See `audiomill.models.learner.Learner`.
 
     Args:
@@ -57,8 +63,6 @@ class WhisperLearner:
         generation: settings of the checkpoint, see `audiomill.models.whisper.loading.transformers_parts`.
         config: what learns when.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(self, model: Any, folder: Path, generation: dict[str, Any], config: TrainConfig) -> None:
         self.model, self._folder, self._generation, self._config = model, folder, generation, config
@@ -134,13 +138,7 @@ class WhisperLearner:
             hidden_BFD = self._encoded(rows, context, random)
         inputs_BL, targets_BL = self._pairs(labels, random.random(len(labels)) < 0.5)
         decoded_BLD = self.model.model.decoder(input_ids=inputs_BL, encoder_hidden_states=hidden_BFD).last_hidden_state
-        logits_BLV = self.model.proj_out(decoded_BLD).float()
-        losses_BL = nn.functional.cross_entropy(
-            logits_BLV.transpose(1, 2), targets_BL, ignore_index=_IGNORED, reduction="none"
-        )
-        weights_B = torch.from_numpy(weights).to(losses_BL.device)
-        counts_B = (targets_BL != _IGNORED).sum(-1)
-        return Loss((losses_BL.sum(-1) * weights_B).sum(), float((counts_B * weights_B).sum()), {})
+        return cross_entropy_loss(self.model.proj_out(decoded_BLD), targets_BL, weights)
 
     def _encoded(self, rows: Rows, context: int, random: np.random.Generator) -> Tensor:
         """hidden_BFD of a context that holds every row; mel bands and times masked."""
@@ -150,26 +148,21 @@ class WhisperLearner:
         mel_BMF = self._mel(torch.from_numpy(pcm_BT).to(self.model.device).float() / 32768.0)
         if self._config.mask_time_prob:
             frames = [min(context, len(row)) // 160 for row in rows]
-            mask_BF = span_mask(frames, mel_BMF.shape[-1], self._config.mask_time_prob / 2, _SPAN_FRAMES, random)
-            mel_BMF = mel_BMF.masked_fill(torch.from_numpy(mask_BF).to(mel_BMF.device)[:, None], 0.0)
+            share = self._config.mask_time_prob / 2
+            mask_BF = time_mask(frames, mel_BMF.shape[-1], share, _SPAN_FRAMES, random, mel_BMF.device)
+            mel_BMF = mel_BMF.masked_fill(mask_BF[:, None], 0.0)
         return encoded(self.model.model.encoder, mel_BMF.to(self.model.dtype))
 
     def _pairs(self, labels: Sequence[WhisperLabel], timed: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """inputs_BL and targets_BL; the prompt is not learnt."""
-        tokens, rows = self._tokens, []
+        tokens, prompts, texts = self._tokens, [], []
         for label, is_timed in zip(labels, timed.tolist(), strict=True):
-            prompt = tokens.prompt(label.language, "transcribe", is_timed)
+            prompts.append(tokens.prompt(label.language, "transcribe", is_timed))
             text = list(label.tokens)
             if is_timed:
-                last = tokens.first_timestamp + min(1500, label.steps)
-                text = [tokens.first_timestamp, *text, last]
-            ids = [*prompt, *text, tokens.end]
-            rows.append((ids[:-1], [_IGNORED] * (len(prompt) - 1) + ids[len(prompt) :]))
-        longest = max(len(ids) for ids, _ in rows)
-        inputs = [ids + [tokens.end] * (longest - len(ids)) for ids, _ in rows]
-        targets = [ids + [_IGNORED] * (longest - len(ids)) for _, ids in rows]
-        device = self.model.device
-        return torch.tensor(inputs, device=device), torch.tensor(targets, device=device)
+                text = [tokens.first_timestamp, *text, tokens.first_timestamp + min(1500, label.steps)]
+            texts.append([*text, tokens.end])
+        return shifted_pairs(prompts, texts, tokens.end, self.model.device)
 
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
@@ -178,14 +171,9 @@ class WhisperLearner:
             WhisperCheckpoint(self.model, self._tokenizer, self._tokens, ()),
             RequestedOutputs(transcripts=text),
             {},
-            _precision(self.model),
+            precision_of_weights(self.model),
         )
-        segments = [
-            Segment(row, 0, 0, (str(at), None), 0, language)
-            for at, (row, language) in enumerate(zip(rows, languages, strict=True))
-        ]
-        answers = model.forward(segments)
-        return [transcript.text for transcript in model.transcripts(segments, [answer.text for answer in answers])]
+        return decoded_texts(model, rows, languages)
 
     def save(self, folder: Path) -> None:
         """As Hugging Face has it, whatever it came from."""
@@ -243,10 +231,6 @@ def encoded(encoder: Any, mel_BMF: Tensor) -> Tensor:
         hidden = checkpoint[0] if isinstance(checkpoint, tuple) else checkpoint
     normed: Tensor = encoder.layer_norm(hidden)
     return normed
-
-
-def _precision(model: Any) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[model.dtype]
 
 
 def _save_tokenizer_settings(folder: Path) -> None:

@@ -6,7 +6,7 @@ B batch, T samples, F frames, D model width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +25,14 @@ from audiomill.models.base import (
     Prediction,
     Readout,
     RequestedOutputs,
-    SpeechModel,
     TimedText,
     Transcript,
     no_progress,
 )
+from audiomill.models.seq2seq.autoregressive import AutoregressiveModel
 from audiomill.models.seq2seq.beam.beams import decode_with_beams
-from audiomill.models.seq2seq.continuous_batching import decode
-from audiomill.models.seq2seq.decode_slots import DecodeSlots, Search
+from audiomill.models.seq2seq.continuous_batching import decode_rows
+from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest, DecodeSlots, Search
 from audiomill.models.seq2seq.generation import MAX_ROWS, free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.hypothesis import (
     DecodingOptions,
@@ -42,7 +42,6 @@ from audiomill.models.seq2seq.hypothesis import (
     metrics_of,
 )
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics, failed_checks, is_silence
-from audiomill.models.seq2seq.temperature_fallback import FallbackPolicy
 from audiomill.models.seq2seq.word_time_repair import repair_times
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
@@ -86,7 +85,7 @@ class WhisperCheckpoint(NamedTuple):
     heads: Heads
 
 
-class WhisperModel(SpeechModel):
+class WhisperModel(AutoregressiveModel):
     """See `audiomill.models.base.SpeechModel`.
 
     Args:
@@ -98,8 +97,6 @@ class WhisperModel(SpeechModel):
         folder: the checkpoint's, to compare with transformers.
         second: decodes what fails its checks at every other level.
     """
-
-    pads_rows_alone = True
 
     def __init__(
         self,
@@ -133,7 +130,7 @@ class WhisperModel(SpeechModel):
         self._heads = heads if text.word_times else None
         self._capacity = self._planned_rows(memory_fraction)
         # Vectors and codes are those of full windows, as Hugging Face gives them.
-        self._first = DecodingOptions(
+        first = DecodingOptions(
             is_short_context=text.temperature_fallback and not requested.layers,
             stops_repetition=text.temperature_fallback,
             decodes_trailing_speech=text.temperature_fallback,
@@ -141,8 +138,7 @@ class WhisperModel(SpeechModel):
         )
         self._is_fixed = model.device.type == "cuda"
         self._tables: dict[tuple[float, bool], DecodeSlots] = {}
-        if requested.transcripts is not None and text.temperature_fallback:
-            self.fallback = FallbackPolicy(model=self, first=self._first, checks=text, second=second, recovery=self)
+        super().__init__(first, requested.transcripts, second, recovery=self)
 
     def _planned_rows(self, memory_fraction: float) -> int:
         device, shapes = self._model.device, shapes_of(self._model)
@@ -161,21 +157,9 @@ class WhisperModel(SpeechModel):
         self._capacity = max(1, self._capacity // 2)
         self._tables = {}
 
-    def padded_length(self, num_samples: int) -> int:
-        """Whisper was trained on windows of 30 s; with a short context it is shown less."""
-        return self.context(num_samples, self._first)
-
     def context(self, num_samples: int, options: DecodingOptions) -> int:
-        """Samples that the encoder is shown: a function of the segment alone, so that its batch does not matter."""
+        """Whisper was trained on windows of 30 s; with a short context it is shown less."""
         return short_context(num_samples, self._model.device.type) if options.is_short_context else WINDOW_SAMPLES
-
-    @torch.inference_mode()
-    def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
-        """Tokens, vectors and codes, whichever are wanted.
-
-        Text is made of the segment without its context, so where text is wanted the context is not looked at.
-        """
-        return self.forward_with_progress(batch, no_progress)
 
     @torch.inference_mode()
     def forward_with_progress(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[Prediction]:
@@ -187,12 +171,12 @@ class WhisperModel(SpeechModel):
 
         if self._wants.transcripts is not None:
             batch = [segment.core for segment in batch]
-        encode_decode = self._encode_decode(batch, self._first, read if self._wants.layers else None)
+        encode_decode = self._encode_decode(batch, self._first, read if self._wants.layers else None, on_progress)
         if self._wants.transcripts is None:
             while encode_decode.encode_next():
                 continue
             return [Prediction(None, readouts[row]) for row in range(len(batch))]
-        texts = self._decoded(encode_decode, self._first, on_progress)
+        texts = self._decoded(encode_decode, self._first)
         return [Prediction(text, readouts.get(row, Readout())) for row, text in enumerate(texts)]
 
     @torch.inference_mode()
@@ -220,14 +204,16 @@ class WhisperModel(SpeechModel):
             for each, part in zip(cut, parts, strict=True)
         ]
 
-    def _encode_decode(self, batch: Sequence[Segment], options: DecodingOptions, on_encoded: Any) -> EncodeDecode:
+    def _encode_decode(
+        self, batch: Sequence[Segment], options: DecodingOptions, on_encoded: Any, on_progress: OnProgress = no_progress
+    ) -> EncodeDecode:
         contexts = [self.context(len(segment.pcm_T), options) for segment in batch]
         hidden_states = self._wants.layers if on_encoded is not None else set()
-        return EncodeDecode(self._weights, self._asked, batch, contexts, options, hidden_states, on_encoded)
+        return EncodeDecode(
+            self._weights, self._asked, batch, contexts, options, hidden_states, on_encoded, on_progress
+        )
 
-    def _decoded(
-        self, encode_decode: EncodeDecode, options: DecodingOptions, on_progress: OnProgress = no_progress
-    ) -> list[Hypothesis]:
+    def _decoded(self, encode_decode: EncodeDecode, options: DecodingOptions) -> list[Hypothesis]:
         search = Search(
             tokens=self._tokens,
             timestamps=self._asked.timestamps,
@@ -235,15 +221,15 @@ class WhisperModel(SpeechModel):
             temperature=options.temperature,
             stops_repetition=options.stops_repetition,
         )
-        decoder = self._weights.decoder
-        if options.num_beams == 1:
-            table = self._table(search, min(self._capacity, encode_decode.num_rows))
-            decode(table, encode_decode.next_entry, encode_decode.done_with_progress(on_progress))
-        else:
-            while (entry := encode_decode.next_entry(max(1, self._capacity // options.num_beams))) is not None:
-                result = decode_with_beams(decoder, entry.begins, entry.prompts, search, options.num_beams)
-                for name, (best, *_) in zip(entry.names, result, strict=True):
-                    encode_decode.done(name, best.decoded)
+
+        def beam_search(entry: DecodeRequest) -> Iterator[tuple[int, DecodedTokens]]:
+            result = decode_with_beams(self._weights.decoder, entry.begins, entry.prompts, search, options.num_beams)
+            yield from ((name, best.decoded) for name, (best, *_) in zip(entry.names, result, strict=True))
+
+        def slots(most: int) -> DecodeSlots:
+            return self._table(search, min(most, encode_decode.num_rows))
+
+        decode_rows(encode_decode, options.num_beams, self._capacity, slots, beam_search)
         return encode_decode.hypotheses(self._heads)
 
     def _table(self, search: Search, num_rows: int) -> DecodeSlots:

@@ -12,8 +12,8 @@ from audiomill.models.task import LoadedTask
 from audiomill.stages.steps.batching import run_batches
 
 if TYPE_CHECKING:
+    from audiomill.models.seq2seq.autoregressive import AutoregressiveModel
     from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
-    from audiomill.models.seq2seq.temperature_fallback import AutoregressiveModel
 
 
 def fallback(batch: Batch, number: int, task: LoadedTask) -> Batch:
@@ -29,8 +29,9 @@ def with_fallback(segments: Sequence[Segment], hypotheses: Sequence[object], tas
     policy = task.model.fallback
     if policy is None:
         return hypotheses
+    from audiomill.models.seq2seq.autoregressive import FallbackPolicy
     from audiomill.models.seq2seq.hypothesis import Hypothesis  # only here: torch takes seconds to import
-    from audiomill.models.seq2seq.temperature_fallback import FallbackPolicy, decode_with_fallback
+    from audiomill.models.seq2seq.temperature_fallback import decode_with_fallback
 
     assert isinstance(policy, FallbackPolicy), "there is one kind"
     texts = [each for each in hypotheses if isinstance(each, Hypothesis)]
