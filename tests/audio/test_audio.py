@@ -19,7 +19,7 @@ from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.decode import open_audio, planned_duration_s
 from audiomill.audio.recording import Ending, RecordingSpec, StageClock, cut_recording
 from audiomill.audio.resample import resample
-from audiomill.audio.vad import SpeechProbabilities
+from audiomill.audio.vad import DETECTORS, FRAME_SAMPLES, SpeechProbabilities, detector, voiced_frames
 from audiomill.errors import RecordingRejected
 from tests.support.synth import RATE, cutting, encode, encode_with_ffmpeg, tone
 
@@ -241,6 +241,38 @@ def test_vad_equals_the_silero_package_frame_by_frame(voices: Any) -> None:
     stream = SpeechProbabilities()
     got = np.concatenate([*(stream.push(piece) for piece in np.array_split(pcm, 17)), stream.finish()])
     assert np.abs(got - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+@given(size=st.integers(0, 40_000), pieces=st.integers(1, 9))
+@settings(max_examples=20, deadline=None)
+def test_voice_activity_does_not_depend_on_how_a_recording_arrives(name: str, size: int, pieces: int) -> None:
+    pcm = np.random.default_rng(size).integers(-9000, 9000, size).astype(np.int16)
+    whole, stream = detector(name), detector(name)
+    expected = np.concatenate([whole.push(pcm), whole.finish()])
+    got = np.concatenate([*(stream.push(piece) for piece in np.array_split(pcm, pieces)), stream.finish()])
+    assert len(expected) == -(-size // FRAME_SAMPLES) and np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_each_detector_tells_speech_from_silence(voices: Any, name: str) -> None:
+    gap = np.zeros(2 * RATE, np.int16)
+    is_voiced_F = voiced_frames(np.concatenate([gap, voices[0][0], gap]), 0.5, name)
+    edge = len(gap) // FRAME_SAMPLES
+    assert not is_voiced_F[: edge - 2].any() and not is_voiced_F[len(is_voiced_F) - edge + 12 :].any()
+    assert is_voiced_F[edge:-edge].mean() > 0.5
+
+
+def test_a_frame_of_webrtc_is_the_mean_of_the_votes_on_its_steps(voices: Any) -> None:
+    import webrtcvad
+
+    pcm = voices[0][0][: len(voices[0][0]) // 2560 * 2560]
+    modes = [webrtcvad.Vad(mode) for mode in range(4)]
+    votes = [np.mean([mode.is_speech(s.tobytes(), RATE) for mode in modes]) for s in pcm.reshape(-1, 160)]
+    middles = np.arange(len(votes)) * 160 + 80
+    expected = [np.mean(np.array(votes)[middles // 512 == frame]) for frame in range(len(pcm) // 512)]
+    voice = detector("webrtc")
+    assert np.allclose(np.concatenate([voice.push(pcm), voice.finish()])[: len(expected)], expected)
 
 
 def test_speech_is_found_and_every_sample_accounted_for(voices: Any) -> None:

@@ -302,7 +302,7 @@ class _Track:
         pcm = self._kept.take(first, last)
         speech = None
         if self._spec.measures_speech:
-            speech = speech_samples(pcm[span.left : len(pcm) - span.right], self._spec.threshold)
+            speech = speech_samples(pcm[span.left : len(pcm) - span.right], self._spec.threshold, self._spec.vad)
         return self._empty._replace(
             pcm_T=pcm,
             left=span.left,
@@ -310,7 +310,9 @@ class _Track:
             start=self._empty.start + span.start,
             speech=speech,
             waves=tuple(stream.take(first, None if last == end else last) for stream in self._streams),
-            vad_mask=voiced_frames(pcm, self._spec.threshold).tobytes() if self._spec.marks_speech else None,
+            vad_mask=voiced_frames(pcm, self._spec.threshold, self._spec.vad).tobytes()
+            if self._spec.marks_speech
+            else None,
         )
 
     def _drop_before(self, sample: int) -> None:

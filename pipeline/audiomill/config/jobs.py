@@ -121,7 +121,7 @@ class TraceConfig(Stages):
     """`audiomill trace`: one recording through a model, whole and once, on the CPU."""
 
     LEFT_OUT = frozenset((
-        *LISTENING, "part_seconds", "segment", "max_segment_seconds", "vad_threshold", "min_speech_seconds",
+        *LISTENING, "part_seconds", "segment", "max_segment_seconds", "vad", "vad_threshold", "min_speech_seconds",
         "min_silence_seconds", "speech_pad_seconds", "max_gap_seconds", "chunk_overlap_seconds", "chunk_seconds",
         "left_context_seconds", "look_ahead_seconds", "device", "batch_seconds",
         "engine", "ray_address", "ship_code", "actors", "gpus_per_actor", "cpus_per_actor", "decode_workers",

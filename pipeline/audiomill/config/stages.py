@@ -7,6 +7,7 @@ digest that guards an output folder.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +119,7 @@ class SegmentConfig(Validated):
 
     segment: str = option(
         "auto",
-        "vad: speech found by silero-vad, cut at silences; fixed: windows; none: a recording is one segment if the model's window "
+        "vad: speech by voice activity (--vad), cut at silences; fixed: windows; none: a recording is one segment if the model's window "
         "holds it, else windows; stream: what a stream would hear (models with frames, --chunk-seconds and its like, see `listen`); auto: "
         "vad where text is wanted, else none.",
         choices=("auto", "vad", "fixed", "none", "stream"),
@@ -128,6 +129,12 @@ class SegmentConfig(Validated):
         None,
         "Longest segment, 30 at most for Whisper.",
         otherwise=f"{SPEECH_SEGMENT_S:g} where Whisper writes what voice activity found, else {WINDOW_S:g}",
+        results=True,
+    )
+    vad: str = option(
+        "silero",
+        "Detector of voice activity. silero: silero-vad; webrtc: that of WebRTC, faster and less sure (pip install 'audiomill[webrtc]').",
+        choices=("silero", "webrtc"),
         results=True,
     )
     vad_threshold: float = option(0.5, "Speech probability at which speech starts; it ends 0.15 below.", results=True)
@@ -141,6 +148,8 @@ class SegmentConfig(Validated):
 
     def check(self) -> None:
         self.require_positive("max_segment_seconds")
+        if self.vad == "webrtc" and importlib.util.find_spec("webrtcvad") is None:
+            raise UsageError("--vad webrtc: its package is missing; pip install 'audiomill[webrtc]'")
         if not 0 < self.vad_threshold < 1:
             raise UsageError(f"--vad-threshold {self.vad_threshold}: expected a probability between 0 and 1")
         longest = self.max_segment_seconds or WINDOW_S

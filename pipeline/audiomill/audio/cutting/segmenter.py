@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.stream_chunks import STREAM, Span, StreamChunks
-from audiomill.audio.vad import FRAME_SAMPLES, SpeechProbabilities
+from audiomill.audio.vad import FRAME_SAMPLES, SILERO, detector
 from audiomill.config.stages import SegmentConfig
 from audiomill.errors import UsageError
 
@@ -35,7 +35,7 @@ class SegmentSpec:
     segment of `fixed` and `none`; `grid`: windows with context start on multiples of it; `at_quiet_moments`: windows
     end where it is quiet; `measures_speech`: voice activity is measured in windows too; `marks_speech`: each segment says which
     of its frames have speech; `chunk` and `right`: of streams, whose `context` stands before a chunk alone; `forms`: rate and
-    channels of what models hear beside 16 kHz, see `audiomill.audio.forms`.
+    channels of what models are given beside 16 kHz, see `audiomill.audio.forms`; `vad`: detector of voice activity.
     """
 
     kind: str
@@ -54,6 +54,7 @@ class SegmentSpec:
     chunk: int = 0
     right: int = 0
     forms: tuple[tuple[int, int], ...] = ()
+    vad: str = SILERO
 
 
 class Segmenter(Protocol):
@@ -168,10 +169,10 @@ class SpeechSpans:
 
 
 class VadSegmenter:
-    """silero-vad speech, cut at silences."""
+    """Speech by a detector of voice activity, cut at silences."""
 
     def __init__(self, spec: SegmentSpec) -> None:
-        self._probabilities, self._spans, self._num_samples = SpeechProbabilities(), SpeechSpans(spec), 0
+        self._probabilities, self._spans, self._num_samples = detector(spec.vad), SpeechSpans(spec), 0
 
     @property
     def keep_from(self) -> int:
@@ -299,6 +300,7 @@ def spec_from_seconds(
         max_whole=max_whole,
         grid=grid,
         threshold=config.vad_threshold,
+        vad=config.vad,
         min_speech=samples_from_seconds(config.min_speech_seconds),
         min_silence=samples_from_seconds(config.min_silence_seconds),
         pad=samples_from_seconds(config.speech_pad_seconds),
