@@ -29,6 +29,15 @@ class ModelTask:
     speaker_model: str | None = None
     num_tags: int = 0
 
+    @property
+    def has_text(self) -> bool:
+        return self.transcripts is not None
+
+    @property
+    def text(self) -> TranscriptConfig:
+        """Options of texts; where none is wanted those that ask for nothing more."""
+        return self.transcripts or TranscriptConfig()
+
 
 LISTENING = tuple(each.name for kind in (SpeakersConfig, QualityConfig) for each in fields(kind))
 """Options of what is heard beside text, vectors and codes."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audiomill.config.fields import Validated, option
+from audiomill.config.stages import OutputPlace
 from audiomill.config.text import SearchConfig
 from audiomill.errors import UsageError
 
@@ -88,15 +89,13 @@ class ProbeConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeOutputConfig(Validated):
+class ProbeOutputConfig(OutputPlace):
     """Where the results go."""
 
-    output: str = option("", "Folder for weights.json (for `embed --layer-weights`), probe.json and probe.html.")
-    quiet: bool = option(False, "No progress, only the final summary.")
+    EXAMPLE = "name a folder for the weights, e.g. --output probe/"
+    LEFT_OUT = frozenset(("overwrite",))
 
-    def check(self) -> None:
-        if not self.output:
-            raise UsageError("--output is missing: name a folder for the weights, e.g. --output probe/")
+    output: str = option("", "Folder for weights.json (for `embed --layer-weights`), probe.json and probe.html.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,16 +129,12 @@ class RedecodeEngineConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RedecodeOutputConfig(Validated):
+class RedecodeOutputConfig(OutputPlace):
     """Where the results go."""
 
-    output: str = option("", "Folder or URL for the tables; for tune-decoder, a folder for the settings.")
-    overwrite: bool = option(False, "Delete what the output holds and start anew.")
-    quiet: bool = option(False, "No progress, only the final summary.")
+    EXAMPLE = "name a folder for the results, e.g. --output redecoded/"
 
-    def check(self) -> None:
-        if not self.output:
-            raise UsageError("--output is missing: name a folder for the results, e.g. --output respelled/")
+    output: str = option("", "Folder or URL for the tables; for tune-decoder, a folder for the settings.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from audiomill.config.fields import Validated, option
+from audiomill.config.stages import OutputPlace
 from audiomill.errors import UsageError
 
 SHARD = re.compile(r"(\d+)/(\d+)")
@@ -94,22 +95,20 @@ def array_task_of(text: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputConfig(Validated):
+class OutputConfig(OutputPlace):
     """Where results go and what a rerun does."""
 
     COMMON = ("output", "overwrite", "retry_rejected", "strict", "quiet")
+    EXAMPLE = "name the folder or URL for the tables, e.g. --output out/"
 
     output: str = option("", "Folder or URL for the tables.")
-    overwrite: bool = option(False, "Delete what the output holds and start anew.")
     retry_rejected: bool = option(False, "Run only the rejected recordings again.")
     max_output_bytes: str = option("100GB", "Warn before the run when its tables are forecast to be larger.")
     strict: bool = option(False, "Exit with 3 when anything was rejected.")
-    quiet: bool = option(False, "No progress, only the final summary.")
     verbose: bool = option(False, "Show what Ray, transformers and FFmpeg say.")
 
     def check(self) -> None:
-        if not self.output:
-            raise UsageError("--output is missing: name the folder or URL for the tables, e.g. --output out/")
+        super().check()
         if self.overwrite and self.retry_rejected:
             raise UsageError("--overwrite and --retry-rejected exclude each other: drop one of them")
         size_in_bytes(self.max_output_bytes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from audiomill.config.defaults import REPEATING_RATIO, WINDOW_S
 from audiomill.config.fields import Validated, option
+from audiomill.config.stages import OutputPlace
 from audiomill.errors import UsageError
 
 BALANCE_KEYS = ("source", "speaker", "duration", "language", "text")
@@ -135,16 +136,15 @@ class SelectConfig(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectOutputConfig(Validated):
+class SelectOutputConfig(OutputPlace):
     """Where a selection goes."""
+
+    EXAMPLE = "name a folder for the selection, e.g. --output selected/"
+    LEFT_OUT = frozenset(("quiet",))
 
     output: str = option("", "Folder or URL for the selection.")
     overwrite: bool = option(False, "Replace the selection that is there.")
     storage_options: dict[str, Any] = option({}, "fsspec options as JSON.")
-
-    def check(self) -> None:
-        if not self.output:
-            raise UsageError("--output is missing: name a folder for the selection, e.g. --output selected/")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from audiomill.config.defaults import (
     FRAMES_BATCH_S,
@@ -262,3 +262,18 @@ class ListenConfig:
     model: ModelConfig = ModelConfig()
     chunks: ChunksConfig = ChunksConfig()
     source: SourceConfig = SourceConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputPlace(Validated):
+    """Where a job's results go. `EXAMPLE`: what is missing where nobody says it, and how it would be said."""
+
+    EXAMPLE: ClassVar[str] = "name a folder for the results, e.g. --output results/"
+
+    output: str = option("", "Folder or URL.")
+    overwrite: bool = option(False, "Delete what the output holds and start anew.")
+    quiet: bool = option(False, "No progress, only the final summary.")
+
+    def check(self) -> None:
+        if not self.output:
+            raise UsageError(f"--output is missing: {self.EXAMPLE}")

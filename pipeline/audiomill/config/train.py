@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from audiomill.config.defaults import WINDOW_S
 from audiomill.config.fields import Validated, option
 from audiomill.config.optimization import OptimizationConfig
-from audiomill.config.stages import DecodeConfig, PlanConfig
+from audiomill.config.stages import DecodeConfig, OutputPlace, PlanConfig
 from audiomill.errors import UsageError
 
 
@@ -202,20 +202,16 @@ class TrainConfig(OptimizationConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOutputConfig(Validated):
+class TrainOutputConfig(OutputPlace):
     """Where a training run lives."""
+
+    EXAMPLE = "name a folder for the checkpoint, e.g. --output model/"
 
     output: str = option(
         "",
         "Folder or URL for the checkpoint, its metrics and the state to go on from (with a URL, work is done in ~/.cache/audiomill).",
     )
-    overwrite: bool = option(False, "Delete what the output holds and start anew.")
-    quiet: bool = option(False, "No progress, only the final summary.")
     verbose: bool = option(False, "Show what the libraries say.")
-
-    def check(self) -> None:
-        if not self.output:
-            raise UsageError("--output is missing: name a folder for the checkpoint, e.g. --output model/")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,18 +50,6 @@ class BatchSize(NamedTuple):
     predicted: int | None
 
 
-def repeated(piece: pa.Table, copies: int) -> pa.Table:
-    """A piece several times over, each copy of recordings of its own."""
-    (row,) = piece.to_pylist()
-    segments = [
-        {**each, "recording_id": f"{each['recording_id']}{number}"}
-        for number in range(copies)
-        for each in row["segments"]
-    ]
-    sounds = {"pcm": row["pcm"] * copies, "waves": [wave * copies for wave in row["waves"]]}
-    return pa.Table.from_pylist([{**row, "segments": segments, **sounds}], schema=schema.PIECE)
-
-
 def shortened(piece: pa.Table, share: float) -> pa.Table:
     """Every so many-th segment of a piece, about `share` of them."""
     (row,) = piece.to_pylist()

@@ -132,9 +132,23 @@ class RequestedOutputs:
     tags: int = 0
 
     @property
+    def has_text(self) -> bool:
+        return self.transcripts is not None
+
+    @property
+    def text(self) -> TranscriptConfig:
+        """Options of texts; where none is wanted those that ask for nothing more."""
+        return self.transcripts or TranscriptConfig()
+
+    @property
+    def has_head(self) -> bool:
+        """Whether letters are wanted of a CTC model: a text, or the times of another's."""
+        return self.has_text or self.aligns
+
+    @property
     def is_main(self) -> bool:
         """Whether its texts are those of the segments table."""
-        return self.transcripts is not None and not self.beside
+        return self.has_text and not self.beside
 
     @property
     def layers(self) -> set[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from audiomill.audio.cutting.segment import Segment
+from audiomill.errors import RunError
 from audiomill.models.base import Prediction, Transcript
 from audiomill.models.task import TaskSpec, wave_forms
 
@@ -165,3 +166,36 @@ def joined(batches: Sequence[Batch]) -> Batch:
         {n: largest(batch.differences[n] for batch in batches if n in batch.differences) for n in sorted(numbers)},
         sum(batch.second_pass_s for batch in batches),
     )
+
+
+InferenceStep = Callable[[Batch], Batch]
+
+
+def run_steps(batch: Batch, steps_for: Callable[[int], Sequence[InferenceStep]], verify_segments: int) -> Batch:
+    """All steps; recording by recording after something failed for all together: what fails again alone is lost. The
+    verification then takes its segments from the first recordings that do not fail.
+
+    Args:
+        batch: as it was cut.
+        steps_for: the steps with a verification of so many segments.
+        verify_segments: that are computed again alone.
+
+    Raises:
+        RunError: no fault of the audio.
+    """
+    try:
+        result = batch
+        for step in steps_for(verify_segments):
+            result = step(result)
+        return result
+    except RunError:
+        raise
+    except Exception as error:
+        names = list(dict.fromkeys(each.segment.recording_id for each in batch.results))
+        if len(names) == 1:
+            return batch.failed(error)
+    results: list[Batch] = []
+    for name in names:
+        results.append(run_steps(batch.only(name), steps_for, verify_segments))
+        verify_segments = max(0, verify_segments - results[-1].num_verified)
+    return joined(results)

@@ -121,6 +121,15 @@ class Checkpoint:
     gives: frozenset[str]
     whole_s: float | None = None
 
+    def offers(self, output: str) -> bool:
+        """Whether it can give one of the outputs that `audiomill.models.family` names."""
+        return output in self.gives
+
+    def require(self, output: str, otherwise: str) -> None:
+        """Raises ModelError with the text `otherwise` where it cannot give an output."""
+        if not self.offers(output):
+            raise ModelError(otherwise)
+
 
 def find_checkpoint(config: ModelConfig, storage_options: dict[str, Any]) -> Checkpoint:
     """Locates a checkpoint, downloads it if need be, and finds its family without loading weights.
@@ -195,23 +204,27 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
     Raises:
         ModelError: no text from this one, a language that it does not know, a translation by an English-only one.
     """
-    if TEXT not in checkpoint.gives:
-        raise ModelError(
-            f"{model}: a checkpoint without CTC head; transcribing needs a fine-tuned ...ForCTC or Whisper one "
-            "(embed and encode can use this one)"
-        )
-    search, is_ctc = text.decoder, POSTERIORS in checkpoint.gives
-    if not is_ctc and (search.save_posteriors or (search.beam_size > 1 and BEAMS not in checkpoint.gives)):
+    checkpoint.require(
+        TEXT,
+        f"{model}: a checkpoint without CTC head; transcribing needs a fine-tuned ...ForCTC or Whisper one "
+        "(embed and encode can use this one)",
+    )
+    search, is_ctc = text.decoder, checkpoint.offers(POSTERIORS)
+    if not is_ctc and (search.save_posteriors or (search.beam_size > 1 and not checkpoint.offers(BEAMS))):
         option = "--save-posteriors" if search.save_posteriors else "--beam-size"
         raise ModelError(f"{option}: {model} is no CTC model; use a ...ForCTC checkpoint, or leave it out")
     for name in ("lexicon", "hotwords") if not is_ctc else ("coverage_score",):
         if getattr(search, name):
             hint = "leave it out; Whisper takes such words in --prompt" if name == "hotwords" else "leave it out"
             raise ModelError(f"--{name.replace('_', '-')}: {model} does not read it; {hint}")
-    if text.task == "translate" and TRANSLATION not in checkpoint.gives:
-        raise ModelError(f"--task translate: {model} does not translate; use a multilingual Whisper or Canary")
-    if not text.punctuation and PUNCTUATION not in checkpoint.gives:
-        raise ModelError(f"--no-punctuation: {model} writes as it was trained; only Canary is told, leave it out")
+    if text.task == "translate":
+        checkpoint.require(
+            TRANSLATION, f"--task translate: {model} does not translate; use a multilingual Whisper or Canary"
+        )
+    if not text.punctuation:
+        checkpoint.require(
+            PUNCTUATION, f"--no-punctuation: {model} writes as it was trained; only Canary has a choice, leave it out"
+        )
     checkpoint.family.check(Path(checkpoint.path), model, text)
 
 

@@ -234,6 +234,13 @@ def learning_by(objective: str) -> list[str]:
     return [family.name for family in families() if objective in family.learners]
 
 
+def check_one_language(path: Path, model: str, text: TranscriptConfig) -> None:
+    """Raises ModelError for what only Whisper reads, and for languages to choose from."""
+    check_plain(model, text)
+    if text.languages is not None:
+        raise ModelError(f"--languages: {model} detects no language; say --language, which stands in the rows")
+
+
 def check_plain(model: str, text: TranscriptConfig) -> None:
     """Raises ModelError for what only Whisper reads."""
     asked = {"--prompt": text.prompt, "--suppress-numerals": text.suppress_numerals}

@@ -11,7 +11,7 @@ from audiomill.audio.cutting.segmenter import SegmentSpec
 from audiomill.config.jobs import JobConfig, ModelTask
 from audiomill.config.speakers import AUTO, CHANNEL
 from audiomill.config.stages import ModelConfig
-from audiomill.errors import ModelError, UsageError
+from audiomill.errors import UsageError
 from audiomill.models.checkpoint import Checkpoint, checkpoint_fingerprint, find_checkpoint
 from audiomill.models.family import TAGS, TURNS, VOICES
 from audiomill.models.locate import installed_path
@@ -62,18 +62,18 @@ def check_diarizer(task: ModelTask, checkpoint: Checkpoint, options: dict[str, A
     Raises:
         ModelError: a model that tells no speakers, or one that makes no vectors of voices.
     """
-    if TURNS not in checkpoint.gives:
-        raise ModelError(
-            f"--diarizer {task.model.model}: tells no speakers ({checkpoint.family.checkpoints}); use pyannote segmentation 3.0 "
-            "or Nemotron 3 Diarization"
-        )
+    checkpoint.require(
+        TURNS,
+        f"--diarizer {task.model.model}: finds no speakers ({checkpoint.family.checkpoints}); use pyannote segmentation 3.0 "
+        "or Nemotron 3 Diarization",
+    )
     assert task.speaker_model is not None, "the task has one"
     result = find_checkpoint(ModelConfig(model=task.speaker_model), options)
-    if VOICES not in result.gives:
-        raise ModelError(
-            f"--speaker-model {task.speaker_model}: makes no vectors of voices ({result.family.checkpoints}); use campplus, resemblyzer "
-            "or a folder of one"
-        )
+    result.require(
+        VOICES,
+        f"--speaker-model {task.speaker_model}: makes no vectors of voices ({result.family.checkpoints}); use campplus, resemblyzer "
+        "or a folder of one",
+    )
 
 
 def check_listener(task: ModelTask, checkpoint: Checkpoint) -> None:
@@ -82,9 +82,9 @@ def check_listener(task: ModelTask, checkpoint: Checkpoint) -> None:
     Raises:
         UsageError: a diarizer or a tagger in the place of another model, or the other way round.
     """
-    if task.num_tags and TAGS not in checkpoint.gives:
-        raise UsageError(
-            f"--tagger {task.model.model}: tags no sound ({checkpoint.family.checkpoints}); use an AST checkpoint"
+    if task.num_tags:
+        checkpoint.require(
+            TAGS, f"--tagger {task.model.model}: tags no sound ({checkpoint.family.checkpoints}); use an AST checkpoint"
         )
     for what, gives, option in ((task.speaker_model, TURNS, "--diarizer"), (task.num_tags, TAGS, "--tagger")):
         if not what and checkpoint.gives == {gives}:

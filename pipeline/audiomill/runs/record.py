@@ -39,10 +39,10 @@ def run_record(config: JobConfig) -> dict[str, Any]:
 def _vocabulary(config: JobConfig) -> dict[str, Any]:
     """What the numbers in the posteriors table stand for."""
     for task in config.tasks:
-        if task.transcripts is not None and task.transcripts.decoder.save_posteriors:
+        if task.has_text and task.text.decoder.save_posteriors:
             vocabulary = vocabulary_of(
                 find_checkpoint(task.model, config.plan.storage_options),
-                task.transcripts.language,
+                task.text.language,
                 task.model.trust_remote_code,
             )
             return {"ctc_vocabulary": dataclasses.asdict(vocabulary)}

@@ -138,8 +138,8 @@ def resolve_tasks(config: JobConfig) -> list[ResolvedTask]:
     tasks = [*config.tasks, *tagger_task(config), *diarizer_task(config)]
     for task in tasks:
         checkpoint = find_checkpoint(task.model, config.plan.storage_options)
-        if task.transcripts is not None:
-            check_options(checkpoint, task.model.model, task.transcripts)
+        if task.has_text:
+            check_options(checkpoint, task.model.model, task.text)
         if task.speaker_model is not None:
             check_diarizer(task, checkpoint, config.plan.storage_options)
         check_listener(task, checkpoint)
@@ -153,11 +153,9 @@ def resolve_tasks(config: JobConfig) -> list[ResolvedTask]:
 
 def _check_beside(tasks: Sequence[ModelTask]) -> None:
     """Raises UsageError for what only the first model that transcribes can be asked."""
-    for task in [task for task in tasks if task.transcripts is not None][1:]:
-        text = task.transcripts
-        if text is not None and (
-            text.decoder.save_posteriors or text.decoder.consistency_samples or text.second_pass_threshold is not None
-        ):
+    for task in [task for task in tasks if task.has_text][1:]:
+        text = task.text
+        if text.decoder.save_posteriors or text.decoder.consistency_samples or text.second_pass_threshold is not None:
             raise UsageError(
                 f"{task.model.model}: keep_posteriors, consistency_samples and redo_below are for the first model that transcribes; "
                 "its texts stand in segments, this one's in transcripts"

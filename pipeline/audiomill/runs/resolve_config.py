@@ -119,8 +119,8 @@ def _task_specs(
         prefix = "" if len(tasks) == 1 else f"models.{number}."
         settled = {name: (before or {}).get(f"{prefix}{name}") for name in (PRECISION, SECOND_PRECISION)}
         spec, others = _task_spec(task, device, features, options, settled, task is aligner)
-        writers = sum(each.requested.transcripts is not None for each in specs)
-        if writers and spec.requested.transcripts is not None:
+        writers = sum(each.requested.has_text for each in specs)
+        if writers and spec.requested.has_text:
             spec = dataclasses.replace(spec, requested=dataclasses.replace(spec.requested, beside=writers + 1))
         specs.append(spec)
         result = _model_fields(task, spec, others, task is aligner, options)
@@ -203,7 +203,7 @@ def _task_spec(
         spec,
         second=second,
         calibration=read_calibration(config.transcripts, options),
-        second_pass_threshold=None if config.transcripts is None else config.transcripts.second_pass_threshold,
+        second_pass_threshold=config.text.second_pass_threshold,
     )
     return spec, others
 
@@ -214,25 +214,25 @@ def _aligner(tasks: Sequence[ResolvedTask]) -> ResolvedTask | None:
     Raises:
         UsageError: `align` was asked of a model that cannot, or there is nothing to align.
     """
-    texts = [t.config.transcripts for t in tasks if ALIGNMENT not in t.checkpoint.gives]
+    texts = [t.config.transcripts for t in tasks if not t.checkpoint.offers(ALIGNMENT)]
     has_words = any(text.word_times for text in texts if text is not None)
-    able = [task for task in tasks if ALIGNMENT in task.checkpoint.gives]
+    able = [task for task in tasks if task.checkpoint.offers(ALIGNMENT)]
     for task in tasks:
         if task.config.aligns and (task not in able or not has_words):
             raise UsageError(
                 f"align: {task.config.model.model} has no CTC head, or no Whisper of this job writes words with times; "
                 "put `align: true` beside a ...ForCTC checkpoint and `transcripts` beside a Whisper"
             )
-    free = [task for task in able if task.config.transcripts is None and task.config.aligns is not False]
+    free = [task for task in able if not task.config.has_text and task.config.aligns is not False]
     return free[0] if free and has_words else None
 
 
 def _decoder_fields(config: ModelTask, options: dict[str, Any]) -> dict[str, str]:
-    return {} if config.transcripts is None else decoder_prints(config.transcripts.decoder, options)
+    return decoder_prints(config.text.decoder, options) if config.has_text else {}
 
 
 def _task_fields(config: ModelTask) -> dict[str, Any]:
-    task_fields: dict[str, Any] = {} if config.transcripts is None else result_fields(config.transcripts)
+    task_fields: dict[str, Any] = result_fields(config.text) if config.has_text else {}
     for name, several in config.tables.items():
         for number, each in enumerate(several):
             before = "" if len(several) == 1 else f"{name}.{number}."
@@ -285,10 +285,10 @@ def segment_spec(config: SegmentConfig, tasks: Sequence[ResolvedTask], marks_spe
     Where text comes from a model that reads each window alone, windows are cut at quiet moments; models with frames
     take context beside windows, and the frames of the context are dropped.
     """
-    writers = [task.checkpoint.family for task in tasks if task.config.transcripts is not None]
+    writers = [task.checkpoint.family for task in tasks if task.config.has_text]
     seconds = [task.second.family for task in tasks if task.second is not None]
     reads_alone = any(family.reads_alone for family in writers)
-    has_frames = any(any(t.config.tables.values()) or ALIGNMENT in t.checkpoint.gives for t in tasks)
+    has_frames = any(any(t.config.tables.values()) or t.checkpoint.offers(ALIGNMENT) for t in tasks)
     kind = config.segment if config.segment != "auto" else ("vad" if writers else "none")
     speech_lengths = [f.speech_segment_s for f in (*writers, *seconds) if f.speech_segment_s is not None]
     shorter = speech_lengths if kind == "vad" else []

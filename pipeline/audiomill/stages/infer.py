@@ -7,7 +7,7 @@ import json
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from audiomill.audio.clock import seconds_from_samples
 from audiomill.audio.fingerprint import sound_fingerprint
 from audiomill.errors import RunError
 from audiomill.models.base import OnProgress, no_progress
-from audiomill.models.batch import Batch, SegmentResult, joined, largest
+from audiomill.models.batch import Batch, InferenceStep, SegmentResult, largest, run_steps
 from audiomill.models.task import LoadedTask, wave_forms
 from audiomill.stages.cut import segments_of
 from audiomill.stages.steps.calibration import calibrate
@@ -33,8 +33,6 @@ from audiomill.stages.steps.word_alignment import align
 from audiomill.tables.assemble import Result, Tables, pack
 from audiomill.tables.outputs import OUTPUTS
 from audiomill.tables.rows import segment_row
-
-InferenceStep = Callable[[Batch], Batch]
 
 
 def infer_piece(
@@ -64,7 +62,7 @@ def infer_piece(
     passed_on = ("part", "piece", "last", "endings", "rejections", "planned")
     (row,) = piece.select([*passed_on, "seconds"]).to_pylist()
     steps_for = partial(inference_steps, tasks, row["part"], on_progress)
-    batch = _run_steps(_batch_of(piece, tasks), steps_for, verify_segments)
+    batch = run_steps(_batch_of(piece, tasks), steps_for, verify_segments)
     _check_some_work(batch)
     tables = _tables(batch, wanted, row["part"])
     result = {
@@ -101,7 +99,7 @@ def inference_steps(
         steps.append(partial(verify, number=number, task=task, count=verify_segments, seed=seed))
         steps.append(partial(fallback, number=number, task=task))
     for number, task in others:
-        if task.spec.requested.transcripts is not None:
+        if task.spec.requested.has_text:
             steps += _text_steps(number, task, others)
     return steps
 
@@ -109,12 +107,11 @@ def inference_steps(
 def _text_steps(number: int, task: LoadedTask, others: Sequence[tuple[int, LoadedTask]]) -> list[InferenceStep]:
     """Of a model that transcribes. What is not the main text is calibrated and no more."""
     requested = task.spec.requested
-    assert requested.transcripts is not None, "it transcribes"
     steps: list[InferenceStep] = [partial(transcribe, number=number, task=task)]
     if requested.is_main:
         aligners = [(at, each) for at, each in others if each.model.aligner is not None]
         steps += [partial(align, main=number, number=at, task=each) for at, each in aligners[:1]]
-        if times := requested.transcripts.decoder.consistency_samples:
+        if times := requested.text.decoder.consistency_samples:
             steps.append(partial(self_consistency, number=number, task=task, times=times))
         steps.append(partial(keep_first_pass, number=number, task=task))
     steps.append(partial(calibrate, number=number, task=task))
@@ -125,30 +122,6 @@ def _batch_of(piece: pa.Table, tasks: Sequence[LoadedTask]) -> Batch:
     specs = tuple(task.spec for task in tasks)
     segments = segments_of(piece, [form.num_channels for form in wave_forms(specs)])
     return Batch(specs, tuple(SegmentResult(segment) for segment in segments))
-
-
-def _run_steps(batch: Batch, steps_for: Callable[[int], list[InferenceStep]], verify_segments: int) -> Batch:
-    """All steps; recording by recording after something failed for all together: what fails again alone is lost. The
-    verification then takes its segments from the first recordings that do not fail."""
-    try:
-        return _through(batch, steps_for(verify_segments))
-    except RunError:
-        raise
-    except Exception as error:
-        names = list(dict.fromkeys(each.segment.recording_id for each in batch.results))
-        if len(names) == 1:
-            return batch.failed(error)
-    results: list[Batch] = []
-    for name in names:
-        results.append(_run_steps(batch.only(name), steps_for, verify_segments))
-        verify_segments = max(0, verify_segments - results[-1].num_verified)
-    return joined(results)
-
-
-def _through(batch: Batch, steps: Sequence[InferenceStep]) -> Batch:
-    for step in steps:
-        batch = step(batch)
-    return batch
 
 
 def _segment_rows(batch: Batch, part: int) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ class Listener:
             output=OutputConfig(output="-"),
         ).job()
         (result,) = resolve_tasks(job)
-        self.has_frames = POSTERIORS in result.checkpoint.gives
+        self.has_frames = result.checkpoint.offers(POSTERIORS)
         if not self.has_frames and not result.checkpoint.family.times_words:
             raise UsageError(
                 f"--model {model}: a {result.checkpoint.family.name} model tells no times of words; streams need a CTC model or a Whisper"

@@ -29,7 +29,7 @@ class Tables:
 
 def resolve_tables(config: JobConfig, asked: Sequence[ModelRequest]) -> Tables:
     """What a run of these models writes."""
-    has_text = any(each.spec.requested.transcripts is not None for each in asked)
+    has_text = any(each.spec.requested.has_text for each in asked)
     outputs, schemas = dict[str, OutputRun](), dict(schema.TABLES)
     for output in OUTPUTS:
         run = output.resolve_run(config, asked)

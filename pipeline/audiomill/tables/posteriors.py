@@ -31,7 +31,7 @@ _SCHEMA = pa.schema(
 
 def _num_kept(requested: RequestedOutputs) -> int:
     """Tokens beside the blank."""
-    return 0 if requested.transcripts is None else requested.transcripts.decoder.save_posteriors
+    return requested.text.decoder.save_posteriors if requested.has_text else 0
 
 
 def _resolve_run(job: JobConfig, asked: Sequence[ModelRequest]) -> OutputRun | None:

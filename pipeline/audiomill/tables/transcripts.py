@@ -66,7 +66,7 @@ def _rows(batch: Batch, run: OutputRun) -> pa.Table:
 
 
 def _row(result: SegmentResult, spec: TaskSpec, transcript: Transcript, main: int | None) -> dict[str, Any]:
-    assert spec.requested.transcripts is not None and main is not None, "two models transcribe"
+    assert spec.requested.has_text and main is not None, "two models transcribe"
     segment = result.segment
     columns = text_columns(transcript, segment.start, segment.stop)
     return {
@@ -74,7 +74,7 @@ def _row(result: SegmentResult, spec: TaskSpec, transcript: Transcript, main: in
         "recording_id": segment.recording_id,
         "transcript": spec.requested.beside,
         "model": spec.label,
-        "task": spec.requested.transcripts.task,
+        "task": spec.requested.text.task,
         **{name: columns[name] for name in ("language", "text", "confidence", "words")},
         "model_agreement": model_agreement(result.transcripts[main].text, transcript.text, transcript.language),
     }

@@ -91,8 +91,8 @@ class Dropped(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Clips:
-    """Clips in a fixed order, their samples on disk."""
+class TrainingRows:
+    """What is learnt from, in a fixed order; its content is on disk."""
 
     folder: Path
     table: pa.Table
@@ -102,7 +102,13 @@ class Clips:
 
     @cached_property
     def num_samples(self) -> NDArray[np.int64]:
+        """Of the audio that each row is, or was made of."""
         return np.asarray(self.table.column("num_samples").to_numpy())
+
+
+@dataclass(frozen=True)
+class Clips(TrainingRows):
+    """Clips, their samples on disk."""
 
     @cached_property
     def texts(self) -> list[str]:

@@ -113,7 +113,7 @@ class FakeModel(SpeechModel):
         digests = [Digest(hashlib.sha256(u.pcm_T.tobytes()).digest()) for u in batch]
         longest = max(len(u.pcm_T) for u in batch)
         padding = [(longest - len(u.pcm_T)) * self._leaks for u in batch]
-        texts = digests if self._wants.transcripts is not None else [None] * len(batch)
+        texts = digests if self._wants.has_text else [None] * len(batch)
         return [Prediction(text, self._readout(u, leak)) for text, u, leak in zip(texts, batch, padding, strict=True)]
 
     def _readout(self, segment: Segment, leak: int) -> Readout:

@@ -20,7 +20,7 @@ _FEATURES = Objective(
     load=Late("audiomill.models.feature_ctc.feature_learner:load_feature_learner"),
     is_flag=True,
     options=("head_width", "layer_weights", "encoder_layer", "vocab_size"),
-    new_options=("head_width", "layer_weights", "encoder_layer", "tokenizer"),
+    new_options=("head_width", "layer_weights", "encoder_layer", "tokenizer", "dropout"),
     defaults={"learning_rate": 1e-3, "weight_decay": 0.0},
     refuses={"from_scratch": "what is trained by --features is new, its encoder is not"},
 )

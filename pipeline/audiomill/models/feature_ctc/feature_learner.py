@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from audiomill.config.fields import flag
 from audiomill.config.stages import ModelConfig
 from audiomill.config.train import TrainConfig
 from audiomill.errors import UsageError
@@ -137,14 +136,7 @@ def load_feature_learner(
 
     Raises:
         ModelError: a part is missing or does not fit.
-        UsageError: options that only a new one reads.
     """
-    plain = TrainConfig()
-    for name in ("encoder_layer", "layer_weights", "head_width", "tokenizer", "dropout"):
-        if getattr(config, name) != getattr(plain, name):
-            raise UsageError(
-                f"--{flag(name)}: {config.model} has its own already; leave it out, or start from its encoder"
-            )
     settings = feature_settings(folder)
     tokenizer, keeps_form = ctc_tokenizer(folder, None, False), config.text_normalization == "as-is"
     vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, 0)

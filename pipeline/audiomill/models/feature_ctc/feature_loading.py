@@ -47,7 +47,7 @@ def load_feature_ctc(loading: Loading) -> SpeechModel:
         vocabulary,
         task.requested,
         loading.quantizers,
-        language=None if task.requested.transcripts is None else task.requested.transcripts.language,
+        language=task.requested.text.language,
         storage_options=loading.storage_options,
     )
 

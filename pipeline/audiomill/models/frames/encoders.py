@@ -93,7 +93,7 @@ def load_encoder(loading: Loading, kind: Encoder) -> FrameModel:
     from transformers import AutoModel, AutoModelForCTC
 
     config, requested, folder = loading.task.model, loading.task.requested, loading.path
-    has_text = requested.transcripts is not None or requested.aligns
+    has_text = requested.has_head
     vocabulary = None
     dtype = torch.float32 if is_int8(config.precision) else dtype_of(config.precision)
     model = loaded_whole(AutoModelForCTC if has_text else AutoModel, folder, dtype)
@@ -107,7 +107,7 @@ def load_encoder(loading: Loading, kind: Encoder) -> FrameModel:
         vocabulary,
         requested,
         loading.quantizers,
-        language=None if requested.transcripts is None else requested.transcripts.language,
+        language=requested.text.language,
         storage_options=loading.storage_options,
         one_by_one=is_int8(config.precision),
     )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiomill.audio.cutting.segment import Segment
-from audiomill.config.text import SearchConfig
 from audiomill.models.base import CONV, Prediction, RequestedOutputs, Transcript
 from audiomill.models.ctc.align import word_frames
 from audiomill.models.ctc.beam_search import BeamDecoder, stretch_of
@@ -57,7 +56,7 @@ class FrameModel(EncodingModel):
         self.aligner = self if requested.aligns else None
         if CONV in requested.layers:
             network.body.feature_projection.register_forward_pre_hook(self._keep_conv)
-        decoder = requested.transcripts.decoder if requested.transcripts is not None else SearchConfig()
+        decoder = requested.text.decoder
         has_beam = decoder.beam_size > 1
         self._num_kept = max(decoder.save_posteriors, decoder.beam_size_token * has_beam)
         self._beam: BeamDecoder | None = None

@@ -99,12 +99,12 @@ def load_frame_model(
     """
     from transformers import AutoModel, AutoModelForCTC
 
-    kind = AutoModel if requested.transcripts is None and not requested.aligns else AutoModelForCTC
-    language = None if requested.transcripts is None else requested.transcripts.language
+    kind = AutoModelForCTC if requested.has_head else AutoModel
+    language = requested.text.language
     model = loaded_whole(kind, folder, torch.float32, MAY_BE_MISSING, trust_remote_code)
     adapted = language if getattr(model.config, "adapter_attn_dim", None) else None
     vocabulary = None
-    if requested.transcripts is not None or requested.aligns:
+    if requested.has_head:
         tokenizer = ctc_tokenizer(folder, adapted, trust_remote_code)
         if adapted:
             load_adapter(model, adapted, folder)

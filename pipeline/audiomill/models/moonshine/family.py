@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiomill.config.defaults import WINDOWS_BATCH_S
-from audiomill.config.text import TranscriptConfig
-from audiomill.errors import ModelError
-from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Late, always, check_plain, of_type
+from audiomill.models.family import CODES, TEXT, VECTORS, Facts, Family, Late, always, check_one_language, of_type
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.moonshine.strides import MOONSHINE_HOP
 from audiomill.models.task import Shape
@@ -18,12 +16,6 @@ def _shape(path: Path) -> Shape:
 
     config = AutoConfig.from_pretrained(path)
     return Shape(width=config.hidden_size, num_layers=config.encoder_num_hidden_layers, hop=MOONSHINE_HOP)
-
-
-def _check(path: Path, model: str, text: TranscriptConfig) -> None:
-    check_plain(model, text)
-    if text.languages is not None:
-        raise ModelError(f"--languages: {model} does not look for languages; say --language, which is told in the rows")
 
 
 FAMILY = Family(
@@ -38,7 +30,7 @@ FAMILY = Family(
     recognises=of_type("moonshine"),
     gives=always(TEXT, VECTORS, CODES),
     shape=_shape,
-    check=_check,
+    check=check_one_language,
     load=Late("audiomill.models.moonshine.moonshine_network:load_moonshine"),
     reads_alone=True,
     batch_seconds=WINDOWS_BATCH_S,

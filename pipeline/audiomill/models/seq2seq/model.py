@@ -160,15 +160,15 @@ def load_encoder_decoder(
     dtype = torch.float32 if is_int8(precision) else dtype_of(precision)
     model = loaded_whole(AutoModelForSpeechSeq2Seq, folder, dtype).to(loading.device).eval()
     decoder = None
-    if requested.transcripts is not None:
+    if requested.has_text:
         if loading.device.type == "cpu":  # its activations stay in float32
             model.model.decoder.float()
             model.get_output_embeddings().float()
         decoder = writer(model, step_precision(precision, loading.device))
     network = encoder_network(loading, model, kind)
     fusion = None
-    if decoder is not None and decoder.pieces is not None and requested.transcripts is not None:
-        search = requested.transcripts.decoder
+    if decoder is not None and decoder.pieces is not None:
+        search = requested.text.decoder
         if search.beam_size > 1:
             fusion = fusion_of(decoder.pieces, search, loading.storage_options, str(loading.device))
     return EncoderDecoder(

@@ -8,7 +8,6 @@ from typing import Any
 
 from audiomill.config.defaults import FRAMES_BATCH_S
 from audiomill.config.stages import ModelConfig
-from audiomill.errors import ModelError
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import TURNS, VOICES, Facts, Family, Loading, always
 from audiomill.models.speakers.vector_family import LONGEST_S
@@ -65,8 +64,8 @@ def embedder_of(name: str, device: str, storage_options: dict[str, Any]) -> Any:
     from audiomill.models.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(ModelConfig(model=name), storage_options)
-    if VOICES not in checkpoint.gives or checkpoint.family.embedder is None:
-        raise ModelError(
-            f"--speaker-model {name}: makes no vectors of voices; use campplus, resemblyzer or a folder of one"
-        )
+    checkpoint.require(
+        VOICES, f"--speaker-model {name}: makes no vectors of voices; use campplus, resemblyzer or a folder of one"
+    )
+    assert checkpoint.family.embedder is not None, "it makes them"
     return checkpoint.family.embedder(Path(checkpoint.path), device)

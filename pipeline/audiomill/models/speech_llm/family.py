@@ -7,8 +7,7 @@ from pathlib import Path
 
 from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
-from audiomill.errors import ModelError
-from audiomill.models.family import TEXT, Facts, Family, Late, Objective, always, check_plain, of_type
+from audiomill.models.family import TEXT, Facts, Family, Late, Objective, always, check_one_language, of_type
 from audiomill.models.frames.frame_families import PRECISIONS
 from audiomill.models.speech_llm.settings import SPEECH_LLM_TYPE, settings_of_folder
 from audiomill.models.task import Shape
@@ -20,10 +19,8 @@ def _shape(path: Path) -> Shape:
 
 
 def _check(path: Path, model: str, text: TranscriptConfig) -> None:
-    check_plain(model, text)
+    check_one_language(path, model, text)
     settings_of_folder(path)
-    if text.languages is not None:
-        raise ModelError(f"--languages: {model} does not look for languages; say --language, which is told in the rows")
 
 
 _NEW = ("lm", "lm_prompt", "encoder_layer", "frame_stacking", "projector_width", "lora_rank")

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from audiomill.audio.cutting.segment import Segment
-from audiomill.config.fields import flag
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.config.train import TrainConfig
@@ -231,19 +230,9 @@ def load_projector_learner(
 
     Raises:
         ModelError: a part is missing or does not fit.
-        UsageError: options that only a new one reads.
     """
-    plain = TrainConfig()
-    for name in ("lm", "lm_prompt", "encoder_layer", "frame_stacking", "projector_width"):
-        if getattr(config, name) != getattr(plain, name):
-            option = f"--{flag(name)}"
-            raise UsageError(f"{option}: {config.model} has its own already; leave it out, or start from its encoder")
     parts = load_parts(folder, frozen_part(config, device), device, {}, keeps_adapter=True)
     settings = parts.settings
-    if config.lora_rank:
-        raise UsageError(
-            f"--lora-rank: {config.model} has LoRA weights or none, as it was trained; leave it out, or start from its encoder"
-        )
     inside = Places(
         local_path(place_of(folder, settings.encoder, ENCODER), {}) if has_files(settings.encoder) else None,
         local_path(place_of(folder, settings.lm, LM), {}),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
-from audiomill.config.text import TranscriptConfig
-from audiomill.errors import ModelError
 from audiomill.models.family import (
     BEAMS,
     CODES,
@@ -17,7 +15,7 @@ from audiomill.models.family import (
     Late,
     Objective,
     always,
-    check_plain,
+    check_one_language,
     of_type,
 )
 from audiomill.models.frames.frame_families import PRECISIONS
@@ -33,12 +31,6 @@ def _shape(path: Path) -> Shape:
     return Shape(width=config.d_model, num_layers=config.encoder_layers, hop=S2T_HOP)
 
 
-def _check(path: Path, model: str, text: TranscriptConfig) -> None:
-    check_plain(model, text)
-    if text.languages is not None:
-        raise ModelError(f"--languages: {model} does not look for languages; say --language, which is told in the rows")
-
-
 FAMILY = Family(
     name="speech_to_text",
     checkpoints="Speech2Text, and what --objective seq2seq makes",
@@ -51,7 +43,7 @@ FAMILY = Family(
     recognises=of_type("speech_to_text"),
     gives=always(TEXT, VECTORS, CODES, BEAMS),
     shape=_shape,
-    check=_check,
+    check=check_one_language,
     load=Late("audiomill.models.speech_to_text.s2t_network:load_speech_to_text"),
     window_s=WINDOW_S,
     reads_alone=True,

@@ -147,7 +147,7 @@ def load_transducer(loading: Loading) -> TransducerModel:
     model = loaded_whole(AutoModel, folder, torch.float32 if is_integers else dtype_of(precision))
     model = model.to(loading.device).eval()
     vocabulary, settings = None, model.config
-    if requested.transcripts is not None:
+    if requested.has_text:
         tokenizer = ctc_tokenizer(folder, None, False)
         vocabulary = ctc_vocabulary(tokenizer, settings.vocab_size, settings.pad_token_id, settings.blank_token_id)
     return TransducerModel(
@@ -155,6 +155,6 @@ def load_transducer(loading: Loading) -> TransducerModel:
         vocabulary,
         requested,
         loading.quantizers,
-        language=None if requested.transcripts is None else requested.transcripts.language,
+        language=requested.text.language,
         one_by_one=is_integers,
     )

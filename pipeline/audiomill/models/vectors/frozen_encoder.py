@@ -66,7 +66,7 @@ def found_encoder(name: str, storage_options: dict[str, Any]) -> tuple[Checkpoin
         ModelError: it gives none.
     """
     checkpoint = find_checkpoint(ModelConfig(model=name), storage_options)
-    shape = shape_of(checkpoint) if VECTORS in checkpoint.gives else None
+    shape = shape_of(checkpoint) if checkpoint.offers(VECTORS) else None
     if shape is None or shape.is_pooled or shape.form is not None:
         raise ModelError(
             f"{name}: a {checkpoint.family.name} checkpoint gives no frames to learn on; expected Whisper, "

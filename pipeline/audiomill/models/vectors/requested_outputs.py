@@ -32,8 +32,8 @@ def settled_vectors(
         ModelError: the checkpoint gives no vectors.
         UsageError: a layer that the model does not have, or a mixture that does not fit it.
     """
-    if configs and VECTORS not in checkpoint.gives:
-        raise ModelError(f"{checkpoint.name}: gives codes and no vectors: `audiomill encode` writes them")
+    if configs:
+        checkpoint.require(VECTORS, f"{checkpoint.name}: gives codes and no vectors: `audiomill encode` writes them")
     for config in configs:
         form = {name: getattr(config, name) for name in ("pool", "dtype", "l2_normalize")}
         form["over_speech"] = config.pool_speech
@@ -170,10 +170,9 @@ def _codebook(
 ) -> tuple[CodesRequest, str]:
     from audiomill.models.codes.codebooks import codebook_fingerprint, read_codebook
 
-    if VECTORS not in checkpoint.gives:
-        raise ModelError(
-            f"--codebook {source}: {checkpoint.name} has no layers to quantise, only its own codes: leave it out"
-        )
+    checkpoint.require(
+        VECTORS, f"--codebook {source}: {checkpoint.name} has no layers to quantise, only its own codes: leave it out"
+    )
     place = Place(absolute(source), storage_options)
     codebook = read_codebook(place, layer)
     entries, width = codebook.centroids_VD.shape

@@ -47,7 +47,7 @@ def load_whisper(
     """Whisper from a Hugging Face or CTranslate2 folder."""
     model, generation = whisper_parts(folder)
     tokenizer = tokenizer_of(folder)
-    if requested.transcripts is not None and requested.transcripts.suppress_numerals:
+    if requested.text.suppress_numerals:
         numerals = numeral_tokens(tokenizer, tokenizer.token_to_id("<|endoftext|>"))
         generation["suppress_tokens"] = [*(generation.get("suppress_tokens") or ()), *numerals]
     check_weights(model, folder)

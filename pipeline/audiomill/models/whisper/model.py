@@ -18,7 +18,6 @@ from torch import Tensor
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import WINDOW_S
-from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import (
     OnProgress,
     Parity,
@@ -112,9 +111,9 @@ class WhisperModel(AutoregressiveModel):
         model, tokenizer, tokens, heads = checkpoint
         self._model, self._tokenizer, self._tokens = model, tokenizer, tokens
         self._wants, self._quantizers = requested, quantizers
-        text = self._text = requested.transcripts or TranscriptConfig()
+        text = self._text = requested.text
         self._top = model.config.encoder_layers
-        if requested.transcripts is None:
+        if not requested.has_text:
             without_layers_above(model.model.encoder, max(requested.layers, default=0))
         self._weights = weights_of(model, precision)
         self._asked = TaskOptions(
@@ -169,10 +168,10 @@ class WhisperModel(AutoregressiveModel):
         def read(rows: list[int], hidden: dict[int, Tensor]) -> None:
             readouts.update(zip(rows, self._read_out([batch[row] for row in rows], hidden), strict=True))
 
-        if self._wants.transcripts is not None:
+        if self._wants.has_text:
             batch = [segment.core for segment in batch]
         encode_decode = self._encode_decode(batch, self._first, read if self._wants.layers else None, on_progress)
-        if self._wants.transcripts is None:
+        if not self._wants.has_text:
             while encode_decode.encode_next():
                 continue
             return [Prediction(None, readouts[row]) for row in range(len(batch))]

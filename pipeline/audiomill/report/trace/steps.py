@@ -91,7 +91,7 @@ def trace_recording(config: TraceConfig) -> Trace:
     steps.append(_mel_step(pcm, result))
     steps += _vector_steps(answer, task, result)
     steps += _code_steps(answer, task)
-    if POSTERIORS in result.checkpoint.gives and transcript is not None:
+    if result.checkpoint.offers(POSTERIORS) and transcript is not None:
         steps.append(_posterior_step(model, segment, transcript, len(pcm)))
     if result.checkpoint.family.shows_activations:
         steps += _activation_steps(model.activations(segment, answer.text))
@@ -107,14 +107,14 @@ def _task_for(config: TraceConfig) -> ModelTask:
     if layers == "auto":
         layers = ",".join(str(n) for n in sorted({min(1, shape.num_layers), shape.num_layers // 2, shape.num_layers}))
         layers = "all" if shape.layer_names else layers
-    has_vectors = VECTORS in checkpoint.gives
+    has_vectors = checkpoint.offers(VECTORS)
     if not has_vectors and pictures.layers != "auto":
         raise UsageError(f"--layers: {config.model.model} gives no hidden states; leave it out")
     if codebook == "auto":
         codebook = "quantizer" if shape.quantizer is not None else ""
     return ModelTask(
         model=dataclasses.replace(config.model, device="cpu"),
-        transcripts=config.transcripts if TEXT in checkpoint.gives else None,
+        transcripts=config.transcripts if checkpoint.offers(TEXT) else None,
         tables={
             "embeddings": (EmbeddingsConfig(layers=layers, dtype="fp32"),) if has_vectors else (),
             "codes": (CodesConfig(codebook=codebook, codebook_layer=pictures.codebook_layer),) if codebook else (),

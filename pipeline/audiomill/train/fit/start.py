@@ -43,8 +43,8 @@ def _asked_objective(train: TrainConfig) -> str:
     return flags[0] if flags else train.objective
 
 
-def _check_read(train: TrainConfig, objective: str) -> None:
-    """Raises UsageError for options that an objective does not read."""
+def _check_read(train: TrainConfig, objective: str, learns_on: bool) -> None:
+    """Raises UsageError for options that an objective does not read, or only where its weights are new."""
     plain, known = TrainConfig(), objectives()
     given = [each.name for each in fields(train) if getattr(train, each.name) != getattr(plain, each.name)]
     for name in given:
@@ -52,6 +52,10 @@ def _check_read(train: TrainConfig, objective: str) -> None:
         if readers and objective not in readers:
             asked = [f"--{each}" if known[each].is_flag else f"--objective {each}" for each in readers]
             raise UsageError(f"--{flag(name)}: read by {' and '.join(asked)} alone; add it, or leave the option out")
+        if learns_on and name in known[objective].new_options:
+            raise UsageError(
+                f"--{flag(name)}: {train.model} has its own already; leave it out, or start from its encoder"
+            )
         if name in known[objective].refuses:
             raise UsageError(f"--{flag(name)}: {known[objective].refuses[name]}; leave it out")
 
@@ -91,5 +95,5 @@ def start_of(train: TrainConfig, options: dict[str, Any]) -> tuple[Path, str, st
             f"which learns by {', '.join(family.learners)}"
             + ("; --features trains a CTC head on its frames" if objective == "ctc" else "")
         )
-    _check_read(train, objective)
+    _check_read(train, objective, objective in family.learners)
     return path, objective, identity

@@ -38,13 +38,13 @@ class Labelling:
 def read_by(model: str, label: Labelling) -> Labelling:
     """The labelling without what only a checkpoint of another kind reads: students need not be of their teacher's."""
     checkpoint = find_checkpoint(dataclasses.replace(label.model, model=model), label.plan.storage_options)
-    gives = checkpoint.gives
+    has_frames, has_beams = checkpoint.offers(POSTERIORS), checkpoint.offers(BEAMS)
     search = label.transcripts.decoder
-    if POSTERIORS not in gives:
+    if not has_frames:
         search = dataclasses.replace(search, hotwords=None, lexicon=None, save_posteriors=0)
-    if BEAMS not in gives:
+    if not has_beams:
         search = dataclasses.replace(search, coverage_score=0.0)
-    if POSTERIORS not in gives and BEAMS not in gives:
+    if not has_frames and not has_beams:
         search = SearchConfig(consistency_samples=search.consistency_samples)
     text = dataclasses.replace(label.transcripts, decoder=search)
     try:

@@ -119,10 +119,9 @@ def _has_baseline(config: SelfTraining) -> bool:
     if not config.labelled or train.from_scratch or train.projector or train.features or is_new(train.model):
         return False
     try:
-        gives = find_checkpoint(ModelConfig(model=train.model), config.label.plan.storage_options).gives
+        return find_checkpoint(ModelConfig(model=train.model), config.label.plan.storage_options).offers(TEXT)
     except ModelError:
         return False
-    return TEXT in gives
 
 
 def _claim(root: Path, config: SelfTraining) -> None:
@@ -215,7 +214,7 @@ def _tuned(folder: Path, teacher: _Metrics, config: SelfTraining, console: Conso
     label = config.label
     search = label.transcripts.decoder
     checkpoint = find_checkpoint(ModelConfig(model=teacher["checkpoint"]), label.plan.storage_options)
-    if not config.loop.tune_trials or search.beam_size == 1 or POSTERIORS not in checkpoint.gives:
+    if not config.loop.tune_trials or search.beam_size == 1 or not checkpoint.offers(POSTERIORS):
         return label
     done, dev_folder = folder / "tuning" / "decoder.json", folder / "tuning" / "dev"
     if not done.exists():

@@ -25,6 +25,7 @@ from audiomill.models.codes.unit_tokens import Joint, UnitVocabulary, deduplicat
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from audiomill.text.normalize import Text
+from audiomill.train.clips import TrainingRows
 
 TOKENS, ROWS = "tokens.int32", "sequences.parquet"
 SEQUENCE = pa.schema([("offset", pa.int64()), ("num_tokens", pa.int64()), ("num_samples", pa.int64())])
@@ -42,19 +43,8 @@ class CodeKind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sequences:
-    """Tokens of segments, or of windows of them, in a fixed order. Has what the training loop asks of clips."""
-
-    folder: Path
-    table: pa.Table
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    @cached_property
-    def num_samples(self) -> NDArray[np.int64]:
-        """Of the audio that each was made of."""
-        return np.asarray(self.table.column("num_samples").to_numpy())
+class Sequences(TrainingRows):
+    """Tokens of segments, or of windows of them. Has what the training loop asks of clips."""
 
     @cached_property
     def weights(self) -> NDArray[np.float32]:

@@ -115,8 +115,7 @@ def _coder(units: UnitsConfig, kind: CodeKind, places: list[Place]) -> tuple[Che
     except UsageError as error:
         hint = "" if units.model else f"; the tables name {kind.model!r}: say where it is now with --model"
         raise UsageError(f"{error}{hint}") from error
-    if CODES not in result.gives:
-        raise UsageError(f"--model {name}: gives no codes; expected the checkpoint that made them")
+    result.require(CODES, f"--model {name}: gives no codes; expected the checkpoint that made them")
     coder_hash = checkpoint_fingerprint(result)
     for place in places:
         made_by = ledger.claim_of(place).get("results", {}).get("model")
