@@ -226,6 +226,47 @@ def test_header_durations() -> None:
     assert planned_duration_s(io.BytesIO(b"nothing of the kind")) is None
 
 
+def container(kind: str, codec: str, seconds: float, with_video: bool) -> bytes:
+    """Noise that grows louder, and a picture that changes, as FFmpeg writes them."""
+    import av
+
+    sink, rng = io.BytesIO(), np.random.default_rng(0)
+    with av.open(sink, "w", format=kind) as file:
+        audio: Any = file.add_stream(codec, rate=44_100, layout="mono")
+        if with_video:
+            video: Any = file.add_stream("mpeg4", rate=25)
+            video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+            for _ in range(int(25 * seconds)):
+                picture = rng.integers(0, 255, (120, 160, 3), np.uint8)
+                file.mux(video.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+            file.mux(video.encode())
+        samples = rng.normal(0, 3000, int(44_100 * seconds)) * np.linspace(0.1, 1, int(44_100 * seconds))
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = 44_100
+        size = audio.codec_context.frame_size or 1024
+        resampler = av.AudioResampler(audio.codec_context.format.name, "mono", 44_100, frame_size=size)
+        for each in (*resampler.resample(frame), *resampler.resample(None)):
+            file.mux(audio.encode(each))
+        file.mux(audio.encode())
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "with_video"),
+    [("avi", "mp3", True), ("mpegts", "mp2", True), ("adts", "aac", False), ("wv", "wavpack", False)],
+)
+def test_lengths_that_no_header_states_are_estimated_from_the_track(kind: str, codec: str, with_video: bool) -> None:
+    content = container(kind, codec, 12.0, with_video)
+    assert planned_duration_s(io.BytesIO(content)) == pytest.approx(12.0, rel=0.05)
+
+
+def test_a_flac_stream_that_states_no_length_is_estimated_from_its_frames() -> None:
+    content = bytearray(encode(tone(12.0), RATE, "FLAC"))
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)  # the number of samples, 0 for unknown
+    assert planned_duration_s(io.BytesIO(bytes(content))) == pytest.approx(12.0, rel=0.05)
+
+
 def test_vad_equals_the_silero_package_frame_by_frame(voices: Any) -> None:
     import torch
     from silero_vad import load_silero_vad

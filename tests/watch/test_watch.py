@@ -447,3 +447,14 @@ def test_a_retry_adds_its_time_to_that_of_its_part(folder: Path, tmp_path: Path,
     (after,) = ledger.entries(Place(str(tmp_path / "out")))
     assert after["began"] == before["began"] and after["seconds"]["infer"] > before["seconds"]["infer"]
     assert summary["audio_s_this_run"] == pytest.approx(len(voices[0][0]) / RATE)
+
+
+def test_the_length_of_what_is_left_follows_what_came_of_the_finished_parts() -> None:
+    """Ten videos of 3 s whose size looks like 28 s of sound."""
+    console = Console(file=io.StringIO(), width=200)
+    with RunProgress(console, 280.0, 10, quiet=False) as progress:
+        progress.part_done(3.0, 28.0, 0)
+        assert progress._text().startswith("3 s of 30 s, parts 1/10")
+        for _ in range(9):
+            progress.part_done(3.0, 28.0, 0)
+        assert progress._text().startswith("30 s of 30 s, parts 10/10")

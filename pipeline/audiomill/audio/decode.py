@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiomill.audio.ffmpeg import container_duration_s, open_with_ffmpeg
+from audiomill.audio.ffmpeg import container_duration_s, estimated_duration_s, open_with_ffmpeg
 from audiomill.audio.headers import mpeg, wav
 from audiomill.audio.headers.stated import STATES, stated_frames
 from audiomill.audio.headers.underrated import UNTOLD_LENGTH, bytes_behind, second_mp4, why_not_believed
@@ -132,9 +132,9 @@ def planned_duration_s(handle: IO[bytes]) -> float | None:
         if tag is not None and tag.num_samples and frame is not None:
             return tag.num_samples / frame.sample_rate
         return mpeg.estimated_s(handle)
-    if head[:4] in SNDFILE_HEADERS:
-        return _header_duration_s(handle, head)
-    return container_duration_s(handle)
+    if head[:4] in SNDFILE_HEADERS and head[8:12] != b"AVI ":
+        return _header_duration_s(handle, head) or estimated_duration_s(handle)
+    return container_duration_s(handle) or estimated_duration_s(handle)
 
 
 def _header_duration_s(handle: IO[bytes], head: bytes) -> float | None:

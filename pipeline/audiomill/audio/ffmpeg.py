@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Any
 
 import av
@@ -23,6 +23,8 @@ MAX_CLUSTER_HEADER_BYTES = 512
 """Of Matroska, between two packets of a file with one track."""
 LEAST_BYTES_PER_SECOND = 50.0
 """Of a container; fewer mean that its time stamps jump."""
+NUM_ESTIMATED_FROM = 500
+"""Packets: ten seconds and more."""
 INDEXED_FORMATS = ("mov", "matroska", "asf", "avi", "caf", "wav")
 """FFmpeg containers that state their duration; for raw streams (aac, amr) FFmpeg guesses it from the bit rate."""
 FFMPEG_FORMATS = (
@@ -141,7 +143,9 @@ def container_duration_s(handle: IO[bytes]) -> float | None:
         with av.open(
             _Nameless(handle), metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
         ) as result:
-            is_known = any(name in result.format.name for name in (*INDEXED_FORMATS, "ogg", "mpeg", "flv"))
+            is_known = any(
+                name in result.format.name for name in (*INDEXED_FORMATS, "ogg", "mpeg", "flv", "nistsphere")
+            )
             if not is_known or not result.streams.audio or result.duration is None:
                 return None
             stream = _chosen(result, "default")
@@ -150,6 +154,32 @@ def container_duration_s(handle: IO[bytes]) -> float | None:
                 known = float(stream.duration * stream.time_base)
             num_bytes = handle.seek(0, io.SEEK_END)
             return known if 0 < known < num_bytes / LEAST_BYTES_PER_SECOND else None
+    except (av.FFmpegError, ValueError, UnicodeDecodeError, RecordingRejected):
+        return None
+
+
+def estimated_duration_s(handle: IO[bytes]) -> float | None:
+    """Duration of a file that states none, by the time that the first packets of its audio track take and the bytes of the file
+    that they take, pictures between them among these; None for what is no audio."""
+    num_bytes = handle.seek(0, io.SEEK_END)
+    handle.seek(0)
+    try:
+        with av.open(
+            _Nameless(handle), metadata_errors="ignore", options={"format_whitelist": FFMPEG_FORMATS}
+        ) as container:
+            if not container.streams.audio:
+                return None
+            stream = _chosen(container, "default")
+            first: tuple[int, float] | None = None
+            seconds, size = 0.0, 0
+            for packet in islice(container.demux(stream), NUM_ESTIMATED_FROM):
+                if packet.pts is None or packet.pos is None or packet.time_base is None:
+                    continue
+                at = float(packet.pts * packet.time_base)
+                first = first or (packet.pos, at)
+                size, seconds = packet.pos - first[0], at - first[1]
+            result = seconds * num_bytes / size if size > 0 and seconds > 0 else None
+            return None if result is None or result > num_bytes / LEAST_BYTES_PER_SECOND else result
     except (av.FFmpegError, ValueError, UnicodeDecodeError, RecordingRejected):
         return None
 

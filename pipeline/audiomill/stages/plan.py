@@ -94,7 +94,9 @@ def _with_every_track(entries: Entries, decoder: Decoder) -> Entries:
 
 _BYTES_PER_SECOND = {
     "wav": 48_000, "wave": 48_000, "aif": 96_000, "aiff": 96_000, "au": 16_000, "sph": 24_000, "flac": 30_000, "mp3": 16_000, "m4a": 12_000,
-    "mp4": 60_000, "aac": 12_000, "ogg": 10_000, "opus": 5_000, "webm": 10_000, "amr": 1_500, "mkv": 100_000, "mov": 200_000,
+    "mp4": 150_000, "aac": 12_000, "ogg": 10_000, "opus": 5_000, "webm": 10_000, "amr": 1_500, "mkv": 300_000, "mov": 500_000,
+    "mpg": 300_000, "mpeg": 300_000, "vob": 700_000, "ts": 500_000, "m2ts": 2_000_000, "avi": 200_000, "flv": 100_000, "wmv": 200_000,
+    "wma": 16_000, "caf": 96_000, "m4b": 8_000, "3gp": 30_000,
 }  # fmt: skip
 """Usual sizes, to balance parts where reading the header would cost a request; only balance depends on it."""
 DEFAULT_BYTES_PER_SECOND = 16_000

@@ -56,6 +56,11 @@ class Done(NamedTuple):
     rejections: dict[str, int]
 
 
+def expected_left_s(planned_s: float, done_s: float, done_planned_s: float) -> float:
+    """Seconds of audio of parts that are left, by what the finished ones were planned with and had."""
+    return planned_s * done_s / done_planned_s if done_s > 0 and done_planned_s > 0 else planned_s
+
+
 @dataclass
 class Follower:
     """Reads only the ledger entries that are new since the last look."""
@@ -86,7 +91,9 @@ class Follower:
             "done_hours": (audio_s + within.audio_done_s) / 3600,
             "inside": within._asdict(),
             "x_real_time": speed,
-            "eta_s": (planned_s - done_s) / speed if speed and planned_s > done_s else None,
+            "eta_s": expected_left_s(planned_s - done_s, audio_s, done_s) / speed
+            if speed and planned_s > done_s
+            else None,
             "rejections": dict(rejections.most_common()),
             "last_part_s_ago": None if last is None else max(0.0, now - last),
             "is_complete": self.output.join("_SUCCESS").exists(),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from audiomill import schema
-from audiomill.watch.follow import Inside
+from audiomill.watch.follow import Inside, expected_left_s
 from audiomill.watch.meter import STAGES
 from audiomill.watch.summary import MEASURABLE_S
 
@@ -131,22 +131,27 @@ class RunProgress:
 
     def _show(self, is_last: bool = False) -> None:
         if self._bar is not None and self._task is not None:
-            done = self._done_planned_s + self._inside.audio_done_s
-            self._bar.update(self._task, completed=done, description=self._text())
+            done = self._done_s + self._inside.audio_done_s
+            self._bar.update(self._task, completed=done, total=max(self._total_s, 1e-9), description=self._text())
         elif not self._quiet and (is_last or time.time() - self._printed > PLAIN_INTERVAL_S):
             self._printed = time.time()
             self._console.print(self._text(), highlight=False, soft_wrap=True)
 
+    @property
+    def _total_s(self) -> float:
+        """Audio of all parts: of those that are done as it was, of the others as planned, corrected by what came of the done
+        ones: where no header states a length it is an estimate."""
+        left_s = expected_left_s(self._planned_s - self._done_planned_s, self._done_s, self._done_planned_s)
+        return max(self._done_s + left_s, self._done_s + self._inside.audio_done_s)
+
     def _text(self) -> str:
-        inside = self._inside
-        done_s = min(self._planned_s, self._done_planned_s + inside.audio_done_s)
-        text = f"{audio_text(done_s)} of {audio_text(self._planned_s)}, parts {self._done_parts}/{self._num_parts}"
+        inside, done_s, total_s = self._inside, self._done_s + self._inside.audio_done_s, self._total_s
+        text = f"{audio_text(done_s)} of {audio_text(total_s)}, parts {self._done_parts}/{self._num_parts}"
         text += inside_text(inside)
         elapsed = time.time() - (self._began or self._opened)
         if done_s > 0 and self._began is not None and elapsed > MEASURABLE_S:
-            audible_s = self._done_s + inside.audio_done_s
-            left = elapsed * (self._planned_s - done_s) / done_s
-            text += f", {audible_s / elapsed:.1f}x real time, ETA {duration_text(left)}"
+            left = elapsed * (total_s - done_s) / done_s
+            text += f", {done_s / elapsed:.1f}x real time, ETA {duration_text(left)}"
         elif done_s == 0:
             text += f", {duration_text(time.time() - self._opened)} so far"
         return f"{text}, {self.num_rejections} rejected"
