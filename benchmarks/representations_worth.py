@@ -160,7 +160,7 @@ def errors_of(head: Head, frames: Sequence[Tensor], clips: Sequence[Spoken], uni
         labels = head.network(each[None], torch.tensor([len(each)]))[0].argmax(-1).numpy()
         words, characters = score_pair(clip.text, best_path(labels, head.form.vocabulary), "en")
         score = words if unit == "words" else characters
-        found.append((score.substitutions + score.deletions + score.insertions, score.num_reference))
+        found.append((score.num_errors, score.num_reference))
     return np.asarray(found, np.float64)
 
 

@@ -184,7 +184,7 @@ class Line:
         checkpoint = str(self._root / folder / "checkpoint")
         self._run("transcribe", "test", *LOCAL, "--model", checkpoint, output=f"{folder}-test")
         errors = scored(self._root / f"{folder}-test", {}).values()
-        wrong = sum(each.substitutions + each.deletions + each.insertions for each in errors)
+        wrong = sum(each.num_errors for each in errors)
         self.wer[name] = wrong / sum(each.num_reference for each in errors)
         print(f"  {name:<38} {100 * self.wer[name]:5.1f}%", flush=True)
         return checkpoint

@@ -114,6 +114,13 @@ class TranscriptConfig(Validated):
         "does not pass; off: greedy text as it comes.",
         results=True,
     )
+    short_context: bool | None = option(
+        None,
+        "Whisper: show the encoder a segment and a margin in place of its whole window of 30 s: faster, and what loops by it is "
+        "decoded again in the whole window.",
+        otherwise="with --temperature-fallback",
+        results=True,
+    )
     second_pass_model: str | None = option(
         None,
         "A larger checkpoint for doubtful segments; hub id, folder or URL. With --second-pass-threshold any model; without, a Whisper of the "
@@ -145,6 +152,15 @@ class TranscriptConfig(Validated):
     )
 
     decoder: SearchConfig = SearchConfig()
+
+    # Parts of the fallback that are no options: `python -m benchmarks.words` measures what each of them is worth.
+    fallback_levels: int = 4
+    second_look: bool = True
+    fill_deletions: bool = True
+
+    @property
+    def has_short_context(self) -> bool:
+        return self.temperature_fallback if self.short_context is None else self.short_context
 
     def check(self) -> None:
         self.require_positive("max_new_tokens")

@@ -23,7 +23,11 @@ class Errors:
     @property
     def rate(self) -> float:
         """Edits per reference unit; insertions into an empty reference count as one each."""
-        return (self.substitutions + self.deletions + self.insertions) / max(1, self.num_reference)
+        return self.num_errors / max(1, self.num_reference)
+
+    @property
+    def num_errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
 
     def __add__(self, other: Errors) -> Errors:
         return Errors(
@@ -52,7 +56,7 @@ def score_pair(reference: str, hypothesis: str, language: str | None) -> tuple[E
 def word_edits(expected: Sequence[str], got: Sequence[str]) -> int:
     """Fewest substitutions, deletions and insertions that turn one list of words into the other."""
     errors = _errors(expected, got)
-    return errors.substitutions + errors.deletions + errors.insertions
+    return errors.num_errors
 
 
 def _errors(expected: Sequence[str], got: Sequence[str]) -> Errors:

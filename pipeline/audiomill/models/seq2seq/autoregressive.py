@@ -115,5 +115,5 @@ class FallbackPolicy:
     @property
     def levels(self) -> list[FallbackLevel]:
         """In the order in which they are tried."""
-        levels = [FallbackLevel(self.model, options) for options in _LEVELS]
+        levels = [FallbackLevel(self.model, options) for options in _LEVELS[: self.checks.fallback_levels]]
         return levels if self.second is None else [*levels, FallbackLevel(self.second, _SECOND_PASS)]

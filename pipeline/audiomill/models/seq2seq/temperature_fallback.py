@@ -117,7 +117,7 @@ def _is_tried(candidate: _Candidate, segment: Segment, level: FallbackLevel, pol
     """
     metrics, number = candidate.metrics, level.options.fallback_level
     failed = failed_checks(metrics, policy.checks)
-    if not (failed or is_unsure(metrics, number)) or is_silence(metrics, policy.checks):
+    if not (failed or (policy.checks.second_look and is_unsure(metrics, number))) or is_silence(metrics, policy.checks):
         return False
     if level.model is policy.second:
         return True
@@ -151,7 +151,7 @@ def _with_deletions_filled(
 ) -> list[_Candidate]:
     """Texts with the speech that they left out. Where nobody speaks, or a part fails, they stay."""
     results = list(candidates)
-    if policy.recovery is None:
+    if policy.recovery is None or not policy.checks.fill_deletions:
         return results
     parts: list[Any] = []
     for row, each in enumerate(candidates):

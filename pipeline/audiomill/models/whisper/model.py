@@ -130,7 +130,7 @@ class WhisperModel(AutoregressiveModel):
         self._capacity = self._planned_rows(memory_fraction)
         # Vectors and codes are those of full windows, as Hugging Face gives them.
         first = DecodingOptions(
-            is_short_context=text.temperature_fallback and not requested.layers,
+            is_short_context=text.has_short_context and not requested.layers,
             stops_repetition=text.temperature_fallback,
             decodes_trailing_speech=text.temperature_fallback,
             watches_language=text.temperature_fallback and text.language is None and len(tokens.languages) > 1,

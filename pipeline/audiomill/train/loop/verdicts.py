@@ -38,7 +38,7 @@ def decided(before: dict[str, Errors], after: dict[str, Errors], seed: int) -> C
 
 
 def _edits(errors: Errors) -> int:
-    return errors.substitutions + errors.deletions + errors.insertions
+    return errors.num_errors
 
 
 _Metrics = dict[str, Any]
