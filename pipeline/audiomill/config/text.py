@@ -114,11 +114,11 @@ class TranscriptConfig(Validated):
         "does not pass; off: greedy text as it comes.",
         results=True,
     )
-    short_context: bool | None = option(
-        None,
-        "Whisper: show the encoder a segment and a margin in place of its whole window of 30 s: faster, and what loops by it is "
-        "decoded again in the whole window.",
-        otherwise="with --temperature-fallback",
+    encoder_context: str = option(
+        "auto",
+        "Whisper: what the encoder is shown. short: a segment and a margin, which is faster; what loops by it is decoded again in the "
+        "whole window; window: 30 s, filled up with silence; auto: short with --temperature-fallback.",
+        choices=("auto", "short", "window"),
         results=True,
     )
     second_pass_model: str | None = option(
@@ -160,7 +160,7 @@ class TranscriptConfig(Validated):
 
     @property
     def has_short_context(self) -> bool:
-        return self.temperature_fallback if self.short_context is None else self.short_context
+        return self.encoder_context == "short" or (self.encoder_context == "auto" and self.temperature_fallback)
 
     def check(self) -> None:
         self.require_positive("max_new_tokens")
