@@ -152,7 +152,7 @@ def test_language_models_behind_audio_stay_on_the_gpu(precision: str) -> None:
     from transformers import Qwen3ForCausalLM
 
     from audiomill.models.causal.causal_decoder import causal_weights
-    from audiomill.models.seq2seq.token_rules import SpecialTokens
+    from audiomill.models.seq2seq.special_tokens import SpecialTokens
     from audiomill.models.speech_llm.projector import Projector
     from tests.support.language_models import config_of
 

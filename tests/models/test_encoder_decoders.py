@@ -227,10 +227,10 @@ def test_a_ctc_model_beside_it_tells_when_its_words_were_said(tmp_path: Path, co
     [
         ("moonshine", {"prompt": "x"}, "--prompt: .* only Whisper does"),
         ("moonshine", {"task": "translate"}, "does not translate"),
-        ("moonshine", {"languages": "en,de"}, "--languages: .* does not look for languages"),
+        ("moonshine", {"languages": "en,de"}, "--languages: .* detects no language"),
         ("canary", {}, "add --language, one of bg, cs"),
         ("canary", {"language": "ca"}, "--language ca: .* knows bg, cs"),
-        ("moonshine", {"punctuation": False}, "--no-punctuation: .* only Canary is told"),
+        ("moonshine", {"punctuation": False}, "--no-punctuation: .* only Canary has a choice"),
     ],
 )
 def test_what_a_model_cannot_is_told_before_anything_is_started(

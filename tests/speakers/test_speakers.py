@@ -491,7 +491,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
         (["--num-speakers", "2"], "add --speakers auto"),
         (["--speakers", "auto", "--num-speakers", "2", "--max-speakers", "3"], "exclude each other"),
         (["--speakers", "auto", "--num-speakers", "0"], "above 0"),
-        (["--speakers", "auto", "--diarizer", VOICES], "tells no speakers"),
+        (["--speakers", "auto", "--diarizer", VOICES], "finds no speakers"),
         (["--speakers", "auto", "--speaker-model", SEGMENTATION], "makes no vectors of voices"),
         (["--save-speaker-embeddings"], "add --speakers auto"),
     ):

@@ -299,10 +299,11 @@ class _Track:
         """A segment; `end`: of the recording, where it is known."""
         self.spans.append(Span(span.start, span.stop))
         first, last = span.start - span.left, span.stop + span.right
-        pcm = self._kept.take(first, last)
-        speech = None
-        if self._spec.measures_speech:
-            speech = speech_samples(pcm[span.left : len(pcm) - span.right], self._spec.threshold, self._spec.vad)
+        pcm, spec, speech, vad_mask = self._kept.take(first, last), self._spec, None, None
+        if spec.measures_speech:
+            speech = speech_samples(pcm[span.left : len(pcm) - span.right], spec.threshold, spec.vad)
+        if spec.marks_speech:
+            vad_mask = voiced_frames(pcm, spec.threshold, spec.vad).tobytes()
         return self._empty._replace(
             pcm_T=pcm,
             left=span.left,
@@ -310,9 +311,7 @@ class _Track:
             start=self._empty.start + span.start,
             speech=speech,
             waves=tuple(stream.take(first, None if last == end else last) for stream in self._streams),
-            vad_mask=voiced_frames(pcm, self._spec.threshold, self._spec.vad).tobytes()
-            if self._spec.marks_speech
-            else None,
+            vad_mask=vad_mask,
         )
 
     def _drop_before(self, sample: int) -> None:

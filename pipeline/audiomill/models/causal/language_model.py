@@ -22,7 +22,7 @@ from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights, step_precision, tokenizer_in
-from audiomill.models.seq2seq.token_rules import SpecialTokens
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
 
 class FixedDay(datetime):

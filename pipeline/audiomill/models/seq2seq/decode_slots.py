@@ -19,7 +19,8 @@ from audiomill.models.seq2seq.cross_attention_cache import CrossKV, StaticCrossC
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.kv_cache import KVCache
 from audiomill.models.seq2seq.repetition_detector import RepetitionDetector, Sampler
-from audiomill.models.seq2seq.token_rules import SpecialTokens, TokenRules
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
+from audiomill.models.seq2seq.token_rules import TokenRules
 
 
 class CudaGraphRunner:

@@ -16,7 +16,7 @@ from torch import Tensor
 from audiomill.config.defaults import INT8_WEIGHT7
 from audiomill.errors import ModelError
 from audiomill.models.matrix_products import fused
-from audiomill.models.seq2seq.token_rules import SpecialTokens
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
 Function = Callable[[Tensor], Tensor]
 ApplyRotary = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

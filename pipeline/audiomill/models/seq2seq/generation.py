@@ -35,7 +35,7 @@ from audiomill.models.seq2seq.hypothesis import (
     seed_of,
 )
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
-from audiomill.models.seq2seq.token_rules import SpecialTokens
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
 
 MAX_POSITIONS = 448
 ENCODER_WIDTHS = 16

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from audiomill.models.seq2seq.token_rules import SpecialTokens
+from audiomill.models.seq2seq.special_tokens import SpecialTokens
 from audiomill.text.scripts import base_language
 
 TIMESTAMP_STEP_S = 0.02
