@@ -170,6 +170,8 @@ def main() -> None:
     clips = read_clips(asked.folders, asked.language)
     half = np.array([clip.half for clip in clips])
     rows: dict[str, dict[str, Any]] = {}
+    command = "python -m benchmarks.words " + " ".join(folder.name for folder in asked.folders)
+    figures = {"processor": sorted(cpu_features()), "model": Path(asked.model).name, "rows": rows}
     with tempfile.TemporaryDirectory() as folder:
         for condition in asked.conditions:
             sounding = write_condition(clips, condition, Path(folder) / condition)
@@ -182,9 +184,8 @@ def main() -> None:
                 found = {part: difference(result, default, chosen) for part, chosen in parts.items()}
                 rows[f"{condition}: {name}"] = found
                 each = [f"{v['wer_pct']:6.2f}% {v['difference']:+5.2f} {v['interval']}" for v in found.values()]
+                save(asked.name, command, figures)
                 print(f"{condition:<10} {name:<38} cost {found['all']['cost']:5.2f}  " + "  ".join(each), flush=True)
-    command = "python -m benchmarks.words " + " ".join(folder.name for folder in asked.folders)
-    save(asked.name, command, {"processor": sorted(cpu_features()), "model": Path(asked.model).name, "rows": rows})
 
 
 if __name__ == "__main__":
