@@ -130,7 +130,7 @@ def transcribe(clips: Sequence[Clip], model: str, language: str, options: dict[s
     """One run over all clips."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         values = {"inputs": tuple(str(clip.path) for clip in clips), "output": f"{folder}/out", "model": model}
-        fixed = {"engine": "local", "quiet": True, "report": False, "word_times": False, "verify_segments": 0}
+        fixed = {"engine": "local", "quiet": True, "report": False, "verify_segments": 0}
         config = build(TranscribeConfig, {**values, **fixed, **options})
         summary = run_job(config.job(), Console(quiet=True))
         rows = ledger.tables(Place(f"{folder}/out"), "recordings", ["source", "text"]).to_pylist()
