@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from audiomill.forecast.simulate import Cluster, Outcome, Work, simulate
+from audiomill.forecast.simulate import Cluster, Outcome, Work
 from benchmarks.record import save
+from benchmarks.spot import Chance, Loss, simulate_spot
 
 DECODE_S_PER_HOUR = 3600 / 7300 + 3600 / 980
 """FLAC at 16 kHz and voice activity, one core."""
@@ -29,16 +30,14 @@ def work(part_h: float, gpu_rate: float) -> Work:
     )
 
 
-def run(
-    gpus: int, hours: float, part_h: float, gpu_rate: float, life_h: float | None, seed: int = 0
-) -> tuple[Outcome, float]:
-    """A job's outcome on so many parts as are simulated, and the seconds that all of it takes."""
+def run(gpus: int, hours: float, part_h: float, gpu_rate: float, life_h: float | None) -> tuple[Outcome, float, Loss]:
+    """A job's outcome on so many parts as are simulated, the seconds that all of it takes, and what nodes took along."""
     parts = max(1, round(hours / part_h))
     few = min(parts, SIMULATED_PER_ACTOR * gpus)
-    cluster = Cluster(nodes=gpus, decoders=8, seed=seed, mean_life_s=None if life_h is None else life_h * 3600)
-    outcome = simulate([work(part_h, gpu_rate)] * few, cluster)
+    cluster, chance = Cluster(nodes=gpus, decoders=8), Chance(mean_life_s=None if life_h is None else life_h * 3600)
+    outcome, loss = simulate_spot([work(part_h, gpu_rate)] * few, cluster, chance)
     ready = cluster.startup_s + cluster.start_s
-    return outcome, ready + (outcome.wall_s - ready) * parts / few
+    return outcome, ready + (outcome.wall_s - ready) * parts / few, loss
 
 
 def time_text(seconds: float) -> str:
@@ -59,9 +58,9 @@ def scale_table(gpu_rate: float) -> str:
     rows = []
     for hours, part_h in ((1e4, 1.0), (1e6, 4.0), (1e8, 4.0)):
         for gpus in (1, 10, 100, 1000):
-            outcome, wall_s = run(gpus, hours, part_h, gpu_rate, None)
-            spot, spot_s = run(gpus, hours, part_h, gpu_rate, 6.0)
-            lost = 100 * spot.lost_s / max(1e-9, sum([part_h * 3600 / gpu_rate]) * spot.audio_s / (part_h * 3600))
+            outcome, wall_s, _ = run(gpus, hours, part_h, gpu_rate, None)
+            spot, spot_s, loss = run(gpus, hours, part_h, gpu_rate, 6.0)
+            lost = 100 * loss.lost_s / max(1e-9, sum([part_h * 3600 / gpu_rate]) * spot.audio_s / (part_h * 3600))
             limit = f"{outcome.bottleneck} ({100 * _share(outcome):.0f}% busy)"
             rows.append(
                 [
@@ -88,14 +87,14 @@ def part_table(gpu_rate: float) -> str:
     """What the size of a part costs, on 100 spot GPUs."""
     rows = []
     for part_h in (0.1, 0.5, 1.0, 4.0, 16.0):
-        outcome, _ = run(100, 1e5, part_h, gpu_rate, 6.0)
-        calm, _ = run(100, 1e5, part_h, gpu_rate, None)
+        outcome, _, loss = run(100, 1e5, part_h, gpu_rate, 6.0)
+        calm, *_ = run(100, 1e5, part_h, gpu_rate, None)
         done = outcome.audio_s / gpu_rate
         rows.append(
             [
                 f"{part_h:g} h",
                 f"{3600 * part_h / gpu_rate:,.0f} s",
-                f"{100 * outcome.lost_s / done:.2f}%",
+                f"{100 * loss.lost_s / done:.2f}%",
                 f"{100 * min(1.0, calm.driver_busy):.0f}%",
                 f"{100 * outcome.device_busy:.0f}%",
                 f"{1e6 / part_h * 4:,.0f}",

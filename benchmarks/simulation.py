@@ -22,12 +22,13 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 from ray.cluster_utils import Cluster as RayCluster
 
 from audiomill.config.stages import DecodeConfig
-from audiomill.forecast.simulate import Cluster, Work, simulate
+from audiomill.forecast.simulate import Cluster, Work
 from audiomill.stages.sandbox import Decoder
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
 from benchmarks.record import save
 from benchmarks.speech import write_corpus
+from benchmarks.spot import Chance, simulate_spot
 from tests.support.synth import cutting
 
 STAGES = ("read", "decode", "resample", "segment")
@@ -85,9 +86,10 @@ def real(nodes: int, corpus: Path, output: Path) -> dict[str, Any]:
 
 def simulated(parts: list[Work], nodes: int) -> float:
     """Seconds from the moment at which models are given their first piece."""
-    cluster = Cluster(nodes=nodes, decoders=3, startup_s=0.0, start_s=0.0, dispatch_s=DISPATCH_S, straggler=0.05)
+    cluster = Cluster(nodes=nodes, decoders=3, startup_s=0.0, start_s=0.0, dispatch_s=DISPATCH_S)
     first = min(part.decode_s for part in parts) + DISPATCH_S
-    return median(simulate(parts, Cluster(**{**vars(cluster), "seed": seed})).wall_s for seed in range(5)) - first
+    chances = [Chance(straggler=0.05, seed=seed) for seed in range(5)]
+    return median(simulate_spot(parts, cluster, chance)[0].wall_s for chance in chances) - first
 
 
 def main() -> None:

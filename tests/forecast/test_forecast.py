@@ -24,6 +24,7 @@ from audiomill.forecast.sizes import bytes_of_file, growth
 from audiomill.forecast.strata import MAX_SPAN_S, draw, strata_of
 from audiomill.storage.fs import Place
 from audiomill.storage.part_files import to_bytes
+from benchmarks.spot import Chance, simulate_spot
 from tests.support.jobs_by_hand import job, run
 from tests.support.scale import daily
 from tests.support.synth import RATE, encode
@@ -118,7 +119,7 @@ def test_bytes_of_files_are_forecast_from_a_part_of_the_rows() -> None:
 
 
 def calm(**fields: Any) -> Cluster:
-    options = {"startup_s": 0.0, "start_s": 0.0, "dispatch_s": 0.0, "straggler": 0.0, "decoders": 4}
+    options = {"startup_s": 0.0, "start_s": 0.0, "dispatch_s": 0.0, "decoders": 4}
     return Cluster(**{**options, **fields})
 
 
@@ -151,12 +152,12 @@ def test_a_simulation_repeats_itself_and_more_machines_are_not_slower() -> None:
 @given(st.integers(0, 20), st.integers(1, 5))
 def test_nodes_that_go_away_lose_work_but_no_part(seed: int, nodes: int) -> None:
     parts = [Work(1800.0, 5e7, 5.0, 40.0)] * 60
-    stable = simulate(parts, Cluster(nodes=nodes, seed=seed))
-    spot = simulate(parts, Cluster(nodes=nodes, seed=seed, mean_life_s=300.0, replace_s=60.0))
+    stable, nothing = simulate_spot(parts, Cluster(nodes=nodes), Chance(seed=seed))
+    spot, loss = simulate_spot(parts, Cluster(nodes=nodes), Chance(seed=seed, mean_life_s=300.0, replace_s=60.0))
     assert spot.audio_s == stable.audio_s == 60 * 1800.0
-    assert spot.wall_s >= stable.wall_s * 0.9 and stable.lost_s == stable.num_preemptions == 0
-    if spot.num_preemptions:
-        assert spot.lost_s <= spot.num_preemptions * 40.0 * 1.6, "at most the part under way"
+    assert spot.wall_s >= stable.wall_s * 0.9 and nothing.lost_s == nothing.num_preemptions == 0
+    if loss.num_preemptions:
+        assert loss.lost_s <= loss.num_preemptions * 40.0 * 1.6, "at most the part under way"
 
 
 NUM_GOOD = daily(20, 40)

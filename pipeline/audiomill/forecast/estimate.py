@@ -196,7 +196,7 @@ def _notes(measured: Measured, config: ForecastConfig) -> list[str]:
 
 def _cluster(measured: Measured, **fields: Any) -> Cluster:
     dispatch = RAY_DISPATCH_S if measured.engine == "ray" else LOCAL_DISPATCH_S
-    return Cluster(startup_s=0.0, start_s=measured.fixed_s, dispatch_s=dispatch, straggler=0.0, **fields)
+    return Cluster(startup_s=0.0, start_s=measured.fixed_s, dispatch_s=dispatch, **fields)
 
 
 def _here(parts: Sequence[Work], measured: Measured, actors: int) -> Outcome:

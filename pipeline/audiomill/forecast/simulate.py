@@ -1,15 +1,14 @@
-"""A job on many machines as a discrete-event simulation: parts, decode cores, model actors, the object store,
-stragglers, machines that go away, and the driver that hands out the work.
+"""A job on many machines as a discrete-event simulation: parts, decode cores, model actors, the object store and the driver
+that hands out the work.
 
 What is modelled is what `audiomill.runs.on_ray` does: the driver hands out parts one after the other; a decode core of any
 node fetches and decodes one; at most a few pieces wait for each actor, so decoding stops when models are behind; an
-actor works one piece at a time; a node that goes away takes what is on it along, and its parts are done again.
+actor works one piece at a time. Machines that go away and parts that are slow by chance are in `benchmarks.spot`.
 """
 
 from __future__ import annotations
 
 import heapq
-import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,10 +38,6 @@ class Cluster:
         node_bytes_s: of a node's network, bytes a second; store_bytes_s: of the object store for all.
         start_s: until a node's actors are ready; startup_s: before that, once.
         dispatch_s: of the driver for a part.
-        straggler: spread (standard deviation of the logarithm) of the times of a part.
-        mean_life_s: of a node on the spot market; None: it stays.
-        replace_s: until a node that went away is replaced.
-        seed: of the dice.
     """
 
     nodes: int = 1
@@ -54,16 +49,11 @@ class Cluster:
     startup_s: float = 10.0
     start_s: float = 30.0
     dispatch_s: float = 0.03
-    straggler: float = 0.1
-    mean_life_s: float | None = None
-    replace_s: float = 180.0
-    seed: int = 0
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What came of it. Shares are of the time between the first part and the last; `lost_s`: device seconds of work
-    that a node took along; `lost_audio_s`: what that work was about."""
+    """What came of it. Shares are of the time between the first part and the last."""
 
     wall_s: float = 0.0
     audio_s: float = 0.0
@@ -71,9 +61,6 @@ class Outcome:
     decode_busy: float = 0.0
     network_busy: float = 0.0
     driver_busy: float = 0.0
-    num_preemptions: int = 0
-    lost_s: float = 0.0
-    lost_audio_s: float = 0.0
     parts_per_actor: float = 0.0
 
     @property
@@ -97,7 +84,6 @@ class Outcome:
 @dataclass
 class _Node:
     number: int
-    alive_from: float = 0.0
     life: int = 0
     free_actors: int = 0
     free_decoders: int = 0
@@ -105,9 +91,11 @@ class _Node:
     working: dict[int, tuple[str, float]] = field(default_factory=dict)
 
 
-class _Simulation:
+class Simulation:
+    """One job. `life` of a node numbers its lives: events of an earlier one are void."""
+
     def __init__(self, parts: Sequence[Work], cluster: Cluster) -> None:
-        self._parts, self._cluster, self._dice = parts, cluster, random.Random(cluster.seed)
+        self._parts, self._cluster = parts, cluster
         self._todo = deque(range(len(parts)))
         self._events: list[tuple[float, int, str, int, int, int]] = []
         self._count = self._num_done = self._num_fetching = 0
@@ -143,9 +131,7 @@ class _Simulation:
         heapq.heappush(self._events, (time, self._count, what, node.number, node.life, part))
 
     def _start(self, node: _Node, _: int) -> None:
-        node.free_actors, node.free_decoders, node.alive_from = self._cluster.actors, self._cluster.decoders, self._now
-        if self._cluster.mean_life_s is not None:
-            self._at(self._now + self._dice.expovariate(1 / self._cluster.mean_life_s), "leave", node)
+        node.free_actors, node.free_decoders = self._cluster.actors, self._cluster.decoders
 
     def _hand_out(self) -> None:
         """Gives parts to free decode cores of the emptiest nodes, as the driver finds the time."""
@@ -198,28 +184,11 @@ class _Simulation:
         self._num_done += 1
         self._infer(node)
 
-    def _leave(self, node: _Node, _: int) -> None:
-        """The node goes away with all that is on it."""
-        self.outcome.num_preemptions += 1
-        for part, (stage, since) in node.working.items():
-            self._todo.appendleft(part)
-            if stage == "model":
-                self.outcome.lost_s += self._now - since
-                self.outcome.lost_audio_s += self._parts[part].audio_s
-            else:
-                self._num_fetching -= 1
-        for part in node.waiting:
-            self._todo.appendleft(part)
-        node.working.clear()
-        node.waiting.clear()
-        node.free_actors = node.free_decoders = 0
-        node.life += 1
-        self._at(self._now + self._cluster.replace_s + self._cluster.start_s, "start", node)
-
     def _luck(self) -> float:
-        return self._dice.lognormvariate(0.0, self._cluster.straggler) if self._cluster.straggler else 1.0
+        """Times as long as a part takes."""
+        return 1.0
 
 
 def simulate(parts: Sequence[Work], cluster: Cluster) -> Outcome:
-    """Runs a job of `parts` on a cluster that exists on paper. The same seed gives the same outcome."""
-    return _Simulation(parts, cluster).run() if parts else Outcome()
+    """Runs a job of `parts` on a cluster that exists on paper."""
+    return Simulation(parts, cluster).run() if parts else Outcome()
