@@ -281,8 +281,8 @@ class SpeechModel(Protocol):
         return
 
     def parity(self, segment: Segment) -> Parity:
-        """Distances from transformers' own processor and model, for a segment alone."""
-        ...
+        """Distances from transformers' own processor and model, for a segment alone; by default there is none."""
+        return Parity(note="input and forward pass: transformers has no such model")
 
     def transcripts(self, segments: Sequence[Segment], texts: Sequence[Any]) -> list[Transcript]:
         """One transcript per segment, in order; asked for only where transcripts are wanted."""

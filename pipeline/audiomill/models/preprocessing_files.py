@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.errors import ModelError
+from audiomill.models.base import Parity
 from audiomill.storage.content_cache import once_per_content
 
 if TYPE_CHECKING:
@@ -87,6 +88,23 @@ def _settings(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{path}: expected JSON, got: {error}; take the checkpoint's own file") from error
     return result if isinstance(result, dict) else {}
+
+
+def compared(
+    model: Any, inputs: tuple[Tensor, Tensor], outputs: Callable[[], tuple[Tensor, Tensor]], note: str = ""
+) -> Parity:
+    """A model here with transformers' own.
+
+    Args:
+        model: too large a one is not loaded twice: what comes out is not compared then.
+        inputs: what the model is given here and there.
+        outputs: computes what comes out here and there.
+        note: see `audiomill.models.base.Parity`.
+    """
+    apart = relative(*inputs)
+    if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:
+        return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
+    return Parity(apart, relative(*outputs()), note)
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:

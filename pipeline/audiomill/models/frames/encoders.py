@@ -28,11 +28,10 @@ from audiomill.models.frames.whole import loaded_whole
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
 from audiomill.models.preprocessing_files import (
-    MAX_COMPARED_PARAMETERS,
     PREPROCESSOR,
     PROCESSOR,
+    compared,
     feature_extractor,
-    relative,
 )
 
 
@@ -158,17 +157,16 @@ def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, s
     theirs = extractor(segment.pcm_T.astype(np.float32) / 32768.0, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt")
     name = next(name for name, each in ours.items() if each.is_floating_point())
     steps = min(ours[name].shape[1], theirs[name].shape[1]) if ours[name].ndim == theirs[name].ndim else None
-    inputs = relative(ours[name][:, :steps], theirs[name][:, :steps])
-    if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:
-        return Parity(inputs, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
-    plain = type(model).from_pretrained(folder, dtype=torch.float32).eval()
-    layer = _last_entered(kind.body(model))
-    count = int(feed.frames_B(layer)[0])
-    with torch.inference_mode():
-        results = [
-            _hidden_state(each, kind, given, layer)[:, :count] for each, given in ((model, ours), (plain, theirs))
-        ]
-    return Parity(inputs, relative(*results))
+
+    @torch.inference_mode()
+    def outputs() -> tuple[Tensor, Tensor]:
+        plain = type(model).from_pretrained(folder, dtype=torch.float32).eval()
+        layer = _last_entered(kind.body(model))
+        count = int(feed.frames_B(layer)[0])
+        here, there = (_hidden_state(each, kind, given, layer) for each, given in ((model, ours), (plain, theirs)))
+        return here[:, :count], there[:, :count]
+
+    return compared(model, (ours[name][:, :steps], theirs[name][:, :steps]), outputs)
 
 
 def _last_entered(body: Any) -> int | None:

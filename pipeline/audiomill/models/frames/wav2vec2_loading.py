@@ -25,7 +25,7 @@ from audiomill.models.frames.model import FrameModel
 from audiomill.models.frames.whole import loaded_whole, with_real_names
 from audiomill.models.load import dtype_of
 from audiomill.models.precision import is_int8
-from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, PREPROCESSOR, feature_extractor, relative
+from audiomill.models.preprocessing_files import PREPROCESSOR, compared, feature_extractor
 from audiomill.models.vectors.readout import Quantizer
 
 
@@ -50,19 +50,17 @@ def frame_model_parity(
     theirs = extractor(waveform, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt")
     name = "input_features" if "input_features" in ours else "input_values"
     frames = min(ours[name].shape[1], theirs[name].shape[1])  # theirs drops an odd mel frame
-    apart = relative(ours[name][:, :frames], theirs[name][:, :frames])
-    if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:
-        return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
-    plain = (
-        type(model)
-        .from_pretrained(with_real_names(folder), dtype=torch.float32, trust_remote_code=trust_remote_code)
-        .eval()
-    )
-    if language:
-        plain.load_adapter(language)
-    expected = _hidden_state(plain, theirs, model)
-    num_frames_B = inputs.text_frames_B() if hasattr(model, "lm_head") else inputs.frames_B()  # the rest is padding
-    return Parity(apart, relative(_hidden_state(model, ours, model)[:, : int(num_frames_B[0])], expected))
+
+    def outputs() -> tuple[Tensor, Tensor]:
+        settings = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
+        plain = type(model).from_pretrained(with_real_names(folder), **settings).eval()
+        if language:
+            plain.load_adapter(language)
+        expected = _hidden_state(plain, theirs, model)
+        num_frames_B = inputs.text_frames_B() if hasattr(model, "lm_head") else inputs.frames_B()  # the rest is padding
+        return _hidden_state(model, ours, model)[:, : int(num_frames_B[0])], expected
+
+    return compared(model, (ours[name][:, :frames], theirs[name][:, :frames]), outputs)
 
 
 def _hidden_state(model: Any, inputs: Any, running: Any) -> Tensor:

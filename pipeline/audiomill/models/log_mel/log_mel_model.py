@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiomill.audio.cutting.segment import Segment
-from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel
+from audiomill.models.base import Prediction, RequestedOutputs, SpeechModel
 from audiomill.models.frames.mel import NUM_FFT, LogMel
 from audiomill.models.log_mel.mel_bands import HOP, MELS
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
@@ -43,7 +43,3 @@ class LogMelModel(SpeechModel):
         wave_1T = torch.from_numpy(segment.pcm_T.copy())[None].float() / 32768.0
         padded = torch.nn.functional.pad(wave_1T, (0, max(0, NUM_FFT - wave_1T.shape[1])))
         return self._mel(padded).transpose(1, 2)
-
-    def parity(self, segment: Segment) -> Parity:
-        """Nothing to compare with."""
-        return Parity(note="a spectrogram is no model of transformers")

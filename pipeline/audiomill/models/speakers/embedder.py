@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.audio.cutting.segment import Segment
-from audiomill.models.base import Parity, Prediction, RequestedOutputs, SpeechModel
+from audiomill.models.base import Prediction, RequestedOutputs, SpeechModel
 from audiomill.models.vectors.readout import CoreFrames, read_out
 from audiomill.models.watchdog import heartbeat
 
@@ -78,10 +78,6 @@ class VectorModel(SpeechModel):
     def padded_length(self, num_samples: int) -> int:
         """Nothing is padded but what is too short to be heard."""
         return max(num_samples, self._embedder.least)
-
-    def parity(self, segment: Segment) -> Parity:
-        """Transformers has no such model."""
-        return Parity(note="input and forward pass: transformers has no such model")
 
     def forward(self, batch: Sequence[Segment]) -> list[Prediction]:
         """The vector of each row, its context left out."""

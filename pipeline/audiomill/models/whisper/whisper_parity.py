@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import WINDOW_S
 from audiomill.models.base import Parity, stack_rows
-from audiomill.models.preprocessing_files import MAX_COMPARED_PARAMETERS, feature_extractor, relative
+from audiomill.models.preprocessing_files import compared, feature_extractor
 from audiomill.models.vectors.forward_hooks import without_layers_above
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.encode_decode import WhisperWeights
@@ -38,15 +39,13 @@ def whisper_parity(folder: Path, model: Any, weights: WhisperWeights, segment: S
     theirs = extractor(waveform, sampling_rate=MODEL_SAMPLE_RATE, return_tensors="pt").input_features
     pcm_BT = torch.from_numpy(stack_rows([segment], _WINDOW_SAMPLES)).to(model.device)
     ours = weights.mel(pcm_BT.float() / 32768.0)
-    apart = relative(ours, theirs)
-    if sum(parameter.numel() for parameter in model.parameters()) > MAX_COMPARED_PARAMETERS:
-        return Parity(apart, note=f"forward pass: more than {MAX_COMPARED_PARAMETERS // 1_000_000} M parameters")
-    hidden = run_encoder(weights.encoder, ours.to(weights.encoder.dtype))[len(weights.encoder.layers)]
-    beside, _ = transformers_parts(folder)
-    encoder = beside.model.encoder.to(model.device, model.dtype)
-    without_layers_above(encoder, len(weights.encoder.layers))
-    expected = encoder(theirs.to(model.device, model.dtype)).last_hidden_state
-    note = (
-        "weights: a CTranslate2 folder, which transformers does not read" if ctranslate2.is_ctranslate2(folder) else ""
-    )
-    return Parity(apart, relative(hidden, expected), note)
+
+    def outputs() -> tuple[Tensor, Tensor]:
+        hidden = run_encoder(weights.encoder, ours.to(weights.encoder.dtype))[len(weights.encoder.layers)]
+        encoder = transformers_parts(folder)[0].model.encoder.to(model.device, model.dtype)
+        without_layers_above(encoder, len(weights.encoder.layers))
+        return hidden, encoder(theirs.to(model.device, model.dtype)).last_hidden_state
+
+    is_foreign = ctranslate2.is_ctranslate2(folder)
+    note = "weights: a CTranslate2 folder, which transformers does not read" if is_foreign else ""
+    return compared(model, (ours, theirs), outputs, note)
