@@ -158,10 +158,6 @@ class TranscriptConfig(Validated):
     second_look: bool = True
     fill_deletions: bool = True
 
-    @property
-    def has_short_context(self) -> bool:
-        return self.encoder_context == "short" or (self.encoder_context == "auto" and self.temperature_fallback)
-
     def check(self) -> None:
         self.require_positive("max_new_tokens")
         if self.second_pass_threshold is not None and not 0 < self.second_pass_threshold <= 1:

@@ -68,6 +68,11 @@ CONTEXT_FLOOR_S, CONTEXT_STEP_S = {"cpu": 8.0, "cuda": 10.0}, {"cpu": 2.0, "cuda
 of one context together, so it has few of them; see `benchmarks/results/short_context.json`."""
 
 
+def has_short_context(text: TranscriptConfig) -> bool:
+    """Whether the first pass sees a short context: what loops by it is mended by the temperature fallback."""
+    return text.encoder_context == "short" or (text.encoder_context == "auto" and text.temperature_fallback)
+
+
 def short_context(num_samples: int, device: str) -> int:
     """Samples that the encoder is shown of a segment, where it need not see a full window."""
     step = samples_from_seconds(CONTEXT_STEP_S[device])
@@ -130,7 +135,7 @@ class WhisperModel(AutoregressiveModel):
         self._capacity = self._planned_rows(memory_fraction)
         # Vectors and codes are those of full windows, as Hugging Face gives them.
         first = DecodingOptions(
-            is_short_context=text.has_short_context and not requested.layers,
+            is_short_context=has_short_context(text) and not requested.layers,
             stops_repetition=text.temperature_fallback,
             decodes_trailing_speech=text.temperature_fallback,
             watches_language=text.temperature_fallback and text.language is None and len(tokens.languages) > 1,
