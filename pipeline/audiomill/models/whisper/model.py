@@ -18,6 +18,7 @@ from torch import Tensor
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.segment import Segment
 from audiomill.config.defaults import WINDOW_S
+from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import (
     OnProgress,
     Parity,
