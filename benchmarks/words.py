@@ -24,6 +24,7 @@ import soxr
 from numpy.typing import NDArray
 from rich.console import Console
 
+from audiomill.audio.decode import open_audio
 from audiomill.config.fields import build
 from audiomill.config.jobs import TranscribeConfig
 from audiomill.models.precision import cpu_features
@@ -118,8 +119,9 @@ def write_condition(clips: Sequence[Clip], condition: str, folder: Path) -> list
     folder.mkdir()
     results = []
     for number, clip in enumerate(clips):
-        wave_TC, rate = soundfile.read(clip.path, always_2d=True)
-        wave_T = np.asarray(soxr.resample(wave_TC.mean(axis=1), rate, RATE))
+        with clip.path.open("rb") as handle, open_audio(handle) as audio:
+            wave_TK, rate = np.concatenate(list(audio.blocks_TK)), audio.sample_rate
+        wave_T = np.asarray(soxr.resample(wave_TK.mean(axis=1).astype(np.float64), rate, RATE))
         path = folder / f"{number:05d}.flac"
         soundfile.write(path, CONDITIONS[condition](wave_T, number).clip(-1.0, 1.0), RATE)
         results.append(clip._replace(path=path))
