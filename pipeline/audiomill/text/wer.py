@@ -55,8 +55,7 @@ def score_pair(reference: str, hypothesis: str, language: str | None) -> tuple[E
 
 def word_edits(expected: Sequence[str], got: Sequence[str]) -> int:
     """Fewest substitutions, deletions and insertions that turn one list of words into the other."""
-    errors = _errors(expected, got)
-    return errors.num_errors
+    return _errors(expected, got).num_errors
 
 
 def _errors(expected: Sequence[str], got: Sequence[str]) -> Errors:

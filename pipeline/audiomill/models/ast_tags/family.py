@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from audiomill.models.family import TAGS, Facts, Family, Late, always
+from audiomill.models.family import TAGS, Facts, Family, Late, always, of_type
 from audiomill.models.task import Shape
 
 _WINDOW_S = 10.24
 _LONGEST_S = 10_800.0
 BATCH_S = {"cpu": 82.0, "cuda": 480.0}
-
-
-def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
-    return settings.get("model_type") == "audio-spectrogram-transformer"
 
 
 FAMILY = Family(
@@ -27,7 +19,7 @@ FAMILY = Family(
         exact="all windows have one length: tags are those of transformers alone (a test compares)",
         licence="BSD-3-Clause",
     ),
-    recognises=_recognises,
+    recognises=of_type("audio-spectrogram-transformer"),
     gives=always(TAGS),
     shape=lambda path: Shape(width=0, num_layers=-1, hop=160),
     load=Late("audiomill.models.ast_tags.tagger:load_tagger"),

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from audiomill.models.family import Facts, Late
+from audiomill.models.family import Facts, Late, of_type
 from audiomill.models.speakers.diarizer_family import frame_classifier
 
 _HOP = 160
 
 
-def _recognises(path: Path, settings: Mapping[str, Any]) -> bool:
-    return settings.get("model_type") == "nemotron3_diarization"
-
-
 FAMILY = frame_classifier(
     "nemotron_diarization",
     "Nemotron 3 Diarization",
-    _recognises,
+    of_type("nemotron3_diarization"),
     _HOP,
     Late("audiomill.models.nemotron_diarization.nemotron:load_nemotron"),
     Facts(

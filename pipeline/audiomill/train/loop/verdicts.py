@@ -33,12 +33,8 @@ def scored(output: Path, options: dict[str, Any]) -> dict[str, Errors]:
 def decided(before: dict[str, Errors], after: dict[str, Errors], seed: int) -> Comparison:
     """Paired comparison on the recordings that both have."""
     shared = sorted(before.keys() & after.keys())
-    rows = [(_edits(before[name]), _edits(after[name]), after[name].num_reference) for name in shared]
+    rows = [(before[name].num_errors, after[name].num_errors, after[name].num_reference) for name in shared]
     return paired_bootstrap([a for a, _, _ in rows], [b for _, b, _ in rows], [n for _, _, n in rows], seed=seed)
-
-
-def _edits(errors: Errors) -> int:
-    return errors.num_errors
 
 
 _Metrics = dict[str, Any]
