@@ -11,9 +11,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from audiomill.audio.cutting.segmenter import spec_from_seconds
 from audiomill.audio.recording import RecordingSpec, StageClock, cut_recording
+from audiomill.config.defaults import SPEECH_SEGMENT_S
 from audiomill.config.stages import SegmentConfig
-from audiomill.runs.resolve_config import segment_spec
 from benchmarks.record import save
 from benchmarks.speech import RATE, voices
 
@@ -36,7 +37,7 @@ def main() -> None:
     speech = np.concatenate([w for w, _ in voices()])
     speech = np.tile(speech, int(SECONDS * RATE / len(speech)) + 1)[: SECONDS * RATE]
     spec = RecordingSpec(channels="mix", start_s=None, duration_s=None, min_s=0.1, max_s=1e6)
-    rows = []
+    segments, rows = spec_from_seconds(SegmentConfig(), "vad", SPEECH_SEGMENT_S), []
     print(f"{'format':>14} {'decode+resample':>16} {'voice activity':>15} {'all':>7}   (x real time on one core)")
     for name, kind, rate in FORMATS:
         sink = io.BytesIO()
@@ -48,7 +49,7 @@ def main() -> None:
         runs = []
         for _ in range(args.repeat):
             clock, started = StageClock(), time.perf_counter()
-            for _ in cut_recording(io.BytesIO(sink.getvalue()), spec, segment_spec(SegmentConfig(), "whisper"), clock):
+            for _ in cut_recording(io.BytesIO(sink.getvalue()), spec, segments, clock):
                 pass
             total = time.perf_counter() - started
             runs.append(

@@ -227,9 +227,9 @@ def main() -> None:
     checkpoint = root / "trained-train" / "checkpoint"
     result = {
         "wer": {
-            "projector": word_error_rate(root, str(checkpoint), temperature_fallback=False),
+            "projector": word_error_rate(root, str(checkpoint), fallback=False),
             "projector, texts shuffled in training": word_error_rate(
-                root, str(root / "trained-shuffled" / "checkpoint"), temperature_fallback=False
+                root, str(root / "trained-shuffled" / "checkpoint"), fallback=False
             ),
             "ctc head on the same frames": ctc_head(root, checkpoint, arguments.updates, arguments.seed),
             "whisper itself": word_error_rate(root, arguments.model, language="en", word_times=False),

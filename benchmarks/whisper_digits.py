@@ -50,7 +50,7 @@ def loop_config(root: Path, model: str) -> Any:
                 "consistency_samples": 0,
                 "engine": "local",
                 "word_times": False,
-                "temperature_fallback": False,
+                "fallback": False,
                 "max_new_tokens": 12,
                 "language": "en",
                 "precision": "fp32",

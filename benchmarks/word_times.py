@@ -119,7 +119,7 @@ def main() -> None:
     results = {}
     for name, text in (
         ("short context", TranscriptConfig()),
-        ("full window", TranscriptConfig(temperature_fallback=False)),
+        ("full window", TranscriptConfig(fallback=False)),
     ):
         model = load(config, RequestedOutputs(transcripts=text))
         errors, num_words = [], sum(len(each.words) for each in spoken)

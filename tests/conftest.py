@@ -31,7 +31,7 @@ settings.load_profile("shared machines are slow at times")
 
 
 LONGEST_FIRST = (
-    "train/test_train", "runs/test_laws", "cluster/test_on_ray", "models/test_temperature_fallback", "models/test_wav2vec2", "jobs/test_run_yaml",
+    "train/test_train", "runs/test_laws", "cluster/test_on_ray", "models/test_fallback", "models/test_wav2vec2", "jobs/test_run_yaml",
     "models/test_whisper_engine", "models/test_whisper", "watch/test_watch", "train/test_self_training", "models/test_frames",
 )  # fmt: skip
 """Files that take longest: two processes end at the same time if these begin first."""

@@ -144,7 +144,7 @@ def test_transcribe_reads_what_it_shows(clip: Path, tmp_path: Path, whisper: Pat
         {"model": str(wav2vec2_folder), "beam_size": 2, "hotwords": "fox", "save_posteriors": 2, "segment": "fixed"},
     ]
     found = run_all(TranscribeConfig, settings, clip, tmp_path / "out", run_here)
-    # --low-confidence is looked at where a text fails at every fallback level: tests/models/test_temperature_fallback.py.
+    # --low-confidence is looked at where a text fails at every fallback level: tests/models/test_fallback.py.
     assert unread(TranscribeConfig, found) <= RUN_ELSEWHERE | REPORTED | WITH_LM | TOLD_ALONE | OF_STREAMS | {
         "low_confidence"
     }

@@ -24,9 +24,9 @@ def test_an_old_flag_works_and_says_the_new_one(tmp_path: Path) -> None:
     done = in_process(tmp_path, "transcribe", "a.wav", *options, "--canary=0", "--no-retry", "--output", "out")
     assert done.returncode == 0, done.stderr
     assert "note: --canary is called --verify-segments now" in done.stderr
-    assert "note: --no-retry is called --no-temperature-fallback now" in done.stderr
+    assert "note: --no-retry is called --no-fallback now" in done.stderr
     results = json.loads((tmp_path / "out" / "run.json").read_text())["results"]
-    assert results["temperature-fallback"] is False and "retry" not in results
+    assert results["fallback"] is False and "retry" not in results
 
 
 def test_an_old_key_of_a_file_and_an_old_argument_work_too(tmp_path: Path) -> None:

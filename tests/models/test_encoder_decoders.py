@@ -47,9 +47,7 @@ def segments(lengths: list[int]) -> list[Segment]:
 
 
 def wanted(folder: Path, **options: Any) -> TranscriptConfig:
-    return TranscriptConfig(
-        language=LANGUAGE[folder.name], temperature_fallback=False, max_new_tokens=MAX_NEW, **options
-    )
+    return TranscriptConfig(language=LANGUAGE[folder.name], fallback=False, max_new_tokens=MAX_NEW, **options)
 
 
 @cache
@@ -152,12 +150,12 @@ def test_canary_is_told_language_task_and_punctuation(tmp_path: Path) -> None:
     ways = [("fr", {}, {"target_language": "fr"}), ("fr", {"task": "translate"}, {"target_language": "en"})]
     ways.append(("en", {"punctuation": False}, {"punctuation": False}))
     for language, options, request in ways:
-        text = TranscriptConfig(language=language, temperature_fallback=False, max_new_tokens=MAX_NEW, **options)
+        text = TranscriptConfig(language=language, fallback=False, max_new_tokens=MAX_NEW, **options)
         (answer,) = loaded(folder, transcripts=text).forward(segments([40_123]))
         tokens, _ = written_by_generate(folder, 40_123, {"source_language": language, **request})
         assert answer.text.tokens == tokens
     (german,) = loaded(
-        folder, transcripts=TranscriptConfig(language="en", max_new_tokens=MAX_NEW, temperature_fallback=False)
+        folder, transcripts=TranscriptConfig(language="en", max_new_tokens=MAX_NEW, fallback=False)
     ).forward([segments([40_123])[0]._replace(language="de")])
     assert german.text.tokens == written_by_generate(folder, 40_123)[0] and german.text.language == "de"
 
@@ -211,7 +209,7 @@ def test_a_ctc_model_beside_it_tells_when_its_words_were_said(tmp_path: Path, co
     moonshine, ctc = save_moonshine(tmp_path / "moonshine"), save_parakeet(tmp_path / "parakeet")
     (tmp_path / "job.yaml").write_text(
         f"inputs: {corpus}\noutput: out\nengine: local\nsegment: fixed\nmodels:\n"
-        f"  - {{model: {moonshine}, transcripts: {{max_new_tokens: 12, temperature_fallback: false}}}}\n  - {{model: {ctc}, align: true}}\n"
+        f"  - {{model: {moonshine}, transcripts: {{max_new_tokens: 12, fallback: false}}}}\n  - {{model: {ctc}, align: true}}\n"
     )
     assert audiomill("run", "job.yaml").returncode == 0
     found = rows(tmp_path / "out", "segments")

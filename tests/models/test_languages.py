@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.seq2seq.autoregressive import FallbackPolicy
+from audiomill.models.seq2seq.decoding_fallback import agreed_languages, decode_with_fallback, smooth_languages
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
-from audiomill.models.seq2seq.temperature_fallback import agreed_languages, decode_with_fallback, smooth_languages
 
 SURE_EN, SURE_DE, DOUBT = {"en": 0.98, "de": 0.01}, {"en": 0.0005, "de": 0.999}, {"en": 0.3, "de": 0.6}
 

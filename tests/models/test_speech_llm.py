@@ -41,7 +41,7 @@ CHAT = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}\n{% endfor
 
 
 def wanted(**options: Any) -> TranscriptConfig:
-    return TranscriptConfig(**{"temperature_fallback": False, "max_new_tokens": MAX_NEW, **options})
+    return TranscriptConfig(**{"fallback": False, "max_new_tokens": MAX_NEW, **options})
 
 
 def segments(lengths: list[int]) -> list[Segment]:
@@ -104,7 +104,7 @@ def test_a_batch_writes_what_generate_writes_for_each_row_alone(each_kind: tuple
 def test_rows_that_wait_beams_and_int8_write_the_same_as_alone(llm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MAX_ROWS, "cpu", 2)
     model, batch = loaded(llm, transcripts=wanted()), segments(FIXED)
-    for how in (DecodingOptions(), DecodingOptions(num_beams=3), DecodingOptions(fallback_level=2, temperature=0.4)):
+    for how in (DecodingOptions(), DecodingOptions(num_beams=3)):
         together = [each.tokens for each in model.decode(batch, how)]
         assert together == [model.decode([each], how)[0].tokens for each in batch]
     coarse = loaded(llm, INT8, transcripts=wanted())
@@ -215,7 +215,7 @@ def test_a_run_keeps_the_laws(llm: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for at, count in enumerate((30_000, 9_000, 64_000, 16_000, 2_000)):
         (tmp_path / "in" / f"{at}.wav").write_bytes(encode(noise(count, seed=at) if at else np.zeros(count, np.int16)))
-    options: dict[str, Any] = {"model": llm, "segment": "none", "max_new_tokens": 12, "temperature_fallback": False}
+    options: dict[str, Any] = {"model": llm, "segment": "none", "max_new_tokens": 12, "fallback": False}
     run(tmp_path / "in", tmp_path / "out", **options)
     run(tmp_path / "in", tmp_path / "other", part_seconds=3.0, batch_seconds=5.0, **options)
     check_accounts(tmp_path / "out")
@@ -262,7 +262,7 @@ def test_a_projector_learns_to_read_and_its_checkpoint_transcribes(
         tmp_path / "out",
         model=tone_llm / "training" / "checkpoint",
         segment="none",
-        temperature_fallback=False,
+        fallback=False,
     )
     written = {Path(row["source"]).stem: row["text"] for row in rows(tmp_path / "out", "recordings")}
     right = sum(text == (tone_model / "dev" / f"{name}.txt").read_text() for name, text in written.items())
@@ -305,7 +305,7 @@ def test_the_loop_trains_projectors_as_students(tone_llm: Path, tone_model: Path
             "dev": [str(tone_model / "dev")],
             "test": [str(tone_model / "dev")],
             "loop": {"rounds": 1, "start": start},
-            "label": {"segment": "none", "temperature_fallback": False, "engine": "local"},
+            "label": {"segment": "none", "fallback": False, "engine": "local"},
             "select": {"max_expected_wer": 1.0},
             "train": train,
         }
@@ -323,9 +323,7 @@ def test_silence_stays_wordless_behind_a_trained_projector(tone_llm: Path, tmp_p
     options: dict[str, Any] = {"model": tone_llm / "training" / "checkpoint", "segment": "none"}
     run(tmp_path / "in", tmp_path / "out", **options)
     assert [row["text"] for row in rows(tmp_path / "out", "recordings")] == ["", ""]
-    run(
-        tmp_path / "in", tmp_path / "plain", temperature_fallback=False, **options
-    )  # what the projector has learnt of it
+    run(tmp_path / "in", tmp_path / "plain", fallback=False, **options)  # what the projector has learnt of it
     written = {Path(row["source"]).stem: row["text"] for row in rows(tmp_path / "plain", "recordings")}
     assert written["zeros"] == ""
 

@@ -71,9 +71,7 @@ def generated(folder: Path, pcm: Any, num_beams: int) -> str:
 
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_texts_of_a_batch_are_those_of_generate_alone(student: Path, num_beams: int) -> None:
-    wanted = TranscriptConfig(
-        temperature_fallback=False, max_new_tokens=MAX_NEW, decoder=SearchConfig(beam_size=num_beams)
-    )
+    wanted = TranscriptConfig(fallback=False, max_new_tokens=MAX_NEW, decoder=SearchConfig(beam_size=num_beams))
     model, batch = loaded(student, transcripts=wanted), segments(LENGTHS)
     texts = model.transcripts(batch, [answer.text for answer in model.forward(batch)])
     assert [each.text for each in texts] == [generated(student, u.pcm_T, num_beams) for u in batch]
@@ -196,7 +194,7 @@ def test_the_scores_of_an_n_best_list_are_what_the_guide_says(student: Path, tmp
         "segment": "none",
         "beam_size": 4,
         "num_best": 3,
-        "temperature_fallback": False,
+        "fallback": False,
         "max_new_tokens": MAX_NEW,
     }
     run(tmp_path / "a.wav", tmp_path / "plain", **options)

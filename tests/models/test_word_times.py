@@ -61,9 +61,9 @@ def spoken(voices: Any) -> list[Segment]:
     return [Segment(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]
 
 
-@pytest.mark.parametrize("temperature_fallback", [True, pytest.param(False, marks=pytest.mark.nightly)])
-def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Segment], temperature_fallback: bool) -> None:
-    model = loaded(whisper, transcripts=TranscriptConfig(temperature_fallback=temperature_fallback))
+@pytest.mark.parametrize("fallback", [True, pytest.param(False, marks=pytest.mark.nightly)])
+def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Segment], fallback: bool) -> None:
+    model = loaded(whisper, transcripts=TranscriptConfig(fallback=fallback))
     answers = [model.forward([segment])[0].text for segment in spoken]
     for segment, transcript in zip(spoken, model.transcripts(spoken, answers), strict=True):
         assert [word.text for word in transcript.words] == transcript.text.split()
@@ -77,7 +77,7 @@ def test_words_are_whole_in_order_and_inside(whisper: Path, spoken: list[Segment
 
 
 def test_word_times_do_not_depend_on_the_batch(whisper: Path, spoken: list[Segment]) -> None:
-    model = loaded(whisper, transcripts=TranscriptConfig(temperature_fallback=False))
+    model = loaded(whisper, transcripts=TranscriptConfig(fallback=False))
     spoken = spoken[: daily(3, 99)]
     together = model.transcripts(spoken, [answer.text for answer in model.forward(spoken)])
     for segment, ours in zip(spoken, together, strict=True):

@@ -233,8 +233,10 @@ def test_a_causal_language_model_weighs_the_best_texts_again(reader: Path, kept:
 
 def test_what_needs_a_ctc_model_or_a_beam_says_so(whisper: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE, np.int16), RATE)
-    with pytest.raises(ModelError, match=r"--beam-size: .* is no CTC model"):
-        run(tmp_path / "a.wav", tmp_path / "out", model=whisper, beam_size=4)
+    with pytest.raises(ModelError, match=r"--num-best: .* keeps one text of a segment"):
+        run(tmp_path / "a.wav", tmp_path / "out", model=whisper, beam_size=4, num_best=2)
+    with pytest.raises(ModelError, match=r"--lm: .* does not read it; leave it out"):
+        run(tmp_path / "a.wav", tmp_path / "out", model=whisper, beam_size=4, lm="words.arpa")
     with pytest.raises(ModelError, match="--save-posteriors"):
         run(tmp_path / "a.wav", tmp_path / "out", save_posteriors=4)
     with pytest.raises(UsageError, match="--lm needs a beam search"):

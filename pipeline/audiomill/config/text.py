@@ -22,7 +22,7 @@ class SearchConfig(Validated):
     )
     beam_size: int = option(
         1,
-        "CTC, seq2seq: texts kept while searching; 1: the best label of every frame (or token), without any of the options below.",
+        "CTC, Whisper, speech_to_text: texts kept while searching; 1: the best label of every frame (or token), without any of the options below.",
         results=True,
     )
     beam_size_token: int = option(16, "CTC: most probable tokens of a frame that are tried.", results=True)
@@ -108,16 +108,16 @@ class TranscriptConfig(Validated):
         True, "Whisper: when each word was said, from the decoder's attention (CTC models always tell).", results=True
     )
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
-    temperature_fallback: bool = option(
+    fallback: bool = option(
         True,
-        "Whisper: check what the decoder knows about each text, and decode again (full window, sampling, beam search) what "
-        "does not pass; off: greedy text as it comes.",
+        "Whisper: check what the decoder reports of each text, and decode again in the full window what does not pass; off: the text "
+        "of the first pass.",
         results=True,
     )
     encoder_context: str = option(
         "auto",
         "Whisper: what the encoder is shown. short: a segment and a margin, which is faster; what loops by it is decoded again in the "
-        "whole window; window: 30 s, filled up with silence; auto: short with --temperature-fallback.",
+        "whole window; window: 30 s, filled up with silence; auto: short with --fallback.",
         choices=("auto", "short", "window"),
         results=True,
     )
@@ -153,9 +153,7 @@ class TranscriptConfig(Validated):
 
     decoder: SearchConfig = SearchConfig()
 
-    # Parts of the fallback that are no options: `python -m benchmarks.words` measures what each of them is worth.
-    fallback_levels: int = 4
-    second_look: bool = True
+    # No option: `python -m benchmarks.words` measures what it is worth.
     fill_deletions: bool = True
 
     def check(self) -> None:

@@ -250,7 +250,7 @@ def no_progress(num_segments: int, num_samples: int) -> None:
 class SpeechModel(Protocol):
     """A speech model behind one forward pass. `forward` sees one batch; `transcripts` sees a whole piece.
 
-    `fallback`: a `audiomill.models.seq2seq.temperature_fallback.FallbackPolicy`, None for models that decode once; `aligner`: None for models that give no times to others' words;
+    `fallback`: a `audiomill.models.seq2seq.decoding_fallback.FallbackPolicy`, None for models that decode once; `aligner`: None for models that give no times to others' words;
     `pads_rows_alone`: rows of a batch keep their own padded lengths.
     """
 

@@ -18,6 +18,7 @@ from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.family import (
     BEAMS,
+    FUSION,
     POSTERIORS,
     PUNCTUATION,
     TEXT,
@@ -213,7 +214,12 @@ def check_options(checkpoint: Checkpoint, model: str, text: TranscriptConfig) ->
     if not is_ctc and (search.save_posteriors or (search.beam_size > 1 and not checkpoint.offers(BEAMS))):
         option = "--save-posteriors" if search.save_posteriors else "--beam-size"
         raise ModelError(f"{option}: {model} is no CTC model; use a ...ForCTC checkpoint, or leave it out")
-    for name in ("lexicon", "hotwords") if not is_ctc else ("coverage_score",):
+    unread = ("coverage_score",) if is_ctc else ("lexicon", "hotwords")
+    if not is_ctc and not checkpoint.offers(FUSION):
+        unread = (*unread, "lm", "rescore_model", "coverage_score")
+        if search.num_best > 1:
+            raise ModelError(f"--num-best: {model} keeps one text of a segment; leave it out")
+    for name in unread:
         if getattr(search, name):
             hint = "leave it out; Whisper takes such words in --prompt" if name == "hotwords" else "leave it out"
             raise ModelError(f"--{name.replace('_', '-')}: {model} does not read it; {hint}")

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from audiomill.models.learner import Learner
     from audiomill.models.vectors.readout import Quantizer
 
-TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION, VOICES, TURNS, TAGS, BEAMS = (
-    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation", "voices", "turns", "tags", "beams",
+TEXT, VECTORS, CODES, ALIGNMENT, POSTERIORS, TRANSLATION, PUNCTUATION, VOICES, TURNS, TAGS, BEAMS, FUSION = (
+    "text", "vectors", "codes", "alignment", "posteriors", "translation", "punctuation", "voices", "turns", "tags", "beams", "fusion",
 )  # fmt: skip
-"""What checkpoints may give."""
+"""What checkpoints may give. `fusion`: several texts of a beam search, with a language model beside the decoder."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from audiomill import schema
 from audiomill.errors import UsageError
@@ -40,7 +41,8 @@ def run_parts(
         What `write` returns. Parts whose workers die or hang are missing.
     """
     with _Pieces(parts, spec) as pieces:
-        for result in infer_all(iter(pieces), pieces.is_waiting, spec, spec.output):
+        planned_s = sum(pc.sum(rows.column("planned_s")).as_py() or 0.0 for _, rows in parts)
+        for result in infer_all(iter(pieces), pieces.is_waiting, spec, spec.output, planned_s):
             if waiting is not None:
                 waiting.update(pieces.waiting)
             yield write(result)

@@ -27,10 +27,12 @@ ANOTHER_AFTER_S = 240.0
 """Of audio that every process so far was given: a short run would wait longer for the libraries of one more."""
 MAX_SHARE_OF_MEMORY = 0.5
 """Of what is free, for one more process."""
+ACTIVATION_BYTES = 4e9
+"""Free beside the weights of one more process, where none has computed yet: Whisper tiny at work holds 1.3 GB."""
 
 
 def infer_all(
-    pieces: Iterator[pa.Table], is_work: Callable[[], bool], spec: RunSpec, notes: Place
+    pieces: Iterator[pa.Table], is_work: Callable[[], bool], spec: RunSpec, notes: Place, planned_s: float = 0.0
 ) -> Iterator[pa.Table]:
     """What the models made of each piece, in the order in which they finish.
 
@@ -39,8 +41,9 @@ def infer_all(
         is_work: whether one of them waits.
         spec: the run.
         notes: takes what is known of pieces whose models died or hung; those are left out.
+        planned_s: of audio that will come, as far as it is known.
     """
-    with contextlib.closing(_Team(pieces, is_work, spec, notes)) as team:
+    with contextlib.closing(_Team(pieces, is_work, spec, notes, planned_s)) as team:
         yield from team.results()
 
 
@@ -58,10 +61,11 @@ class Processes:
     Args:
         spec: the run.
         most: that may compute at once.
+        planned_s: of audio that will come: processes that it is worth load at once, side by side.
     """
 
-    def __init__(self, spec: RunSpec, most: int) -> None:
-        self._spec, self._most = spec, most
+    def __init__(self, spec: RunSpec, most: int, planned_s: float = 0.0) -> None:
+        self._spec, self._most, self._planned_s = spec, most, planned_s
         self._changed = threading.Condition()  # never held while a process loads or computes
         self._idle = [ModelProcesses(spec, self._share(1))]
         self._all = list(self._idle)
@@ -107,7 +111,7 @@ class Processes:
 
     def _taken(self, is_work: Callable[[], bool]) -> ModelProcesses | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._idle or (self._is_worth_another() and is_work()))
+            self._changed.wait_for(lambda: self._is_closed or self._idle or self._is_worth_another(is_work))
             if self._is_closed:
                 return None
             if self._idle:
@@ -121,20 +125,25 @@ class Processes:
         model_processes.close()
         return None
 
-    def _is_worth_another(self) -> bool:
+    def _is_worth_another(self, is_work: Callable[[], bool]) -> bool:
         """Whether there is enough to do for one more process, and memory."""
-        if self._num >= self._most or self._seconds < ANOTHER_AFTER_S * self._num:
+        enough_s = ANOTHER_AFTER_S * self._num
+        if self._num >= self._most:
             return False
-        return self._all[0].memory() < MAX_SHARE_OF_MEMORY * available_memory()
+        if self._seconds >= enough_s and is_work():
+            return self._all[0].memory() < MAX_SHARE_OF_MEMORY * available_memory()
+        return self._planned_s > enough_s and self._all[0].memory() + ACTIVATION_BYTES < available_memory()
 
 
 class _Team:
     """Threads that each take a process, then a piece."""
 
-    def __init__(self, pieces: Iterator[pa.Table], is_work: Callable[[], bool], spec: RunSpec, notes: Place) -> None:
+    def __init__(
+        self, pieces: Iterator[pa.Table], is_work: Callable[[], bool], spec: RunSpec, notes: Place, planned_s: float
+    ) -> None:
         self._pieces, self._is_work, self._notes = pieces, is_work, notes
         self._most = most_processes(spec.device)
-        self._processes = Processes(spec, self._most)
+        self._processes = Processes(spec, self._most, planned_s)
         self._done: queue.SimpleQueue[pa.Table | BaseException | None] = queue.SimpleQueue()
         self._taking = threading.Lock()  # held while a piece is waited for
 

@@ -84,9 +84,9 @@ def second_checkpoint(task: ModelTask, first: Checkpoint, options: dict[str, Any
         check_options(second, text.second_pass_model, dataclasses.replace(text, decoder=SearchConfig()))
         return second
     size_of = first.family.vocabulary_size
-    if size_of is None or second.family is not first.family or not text.temperature_fallback:
+    if size_of is None or second.family is not first.family or not text.fallback:
         raise UsageError(
-            f"--second-pass-model {text.second_pass_model}: expected a Whisper behind a Whisper, without --no-temperature-fallback; for any other "
+            f"--second-pass-model {text.second_pass_model}: expected a Whisper behind a Whisper, without --no-fallback; for any other "
             "two models say which texts it writes again: --second-pass-threshold 0.6"
         )
     sizes = [size_of(Path(each.path)) for each in (first, second)]

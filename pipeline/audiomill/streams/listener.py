@@ -24,7 +24,7 @@ from audiomill.models.family import POSTERIORS
 from audiomill.models.load import load_model
 from audiomill.models.precision import cpu_features
 from audiomill.models.seq2seq.autoregressive import FallbackPolicy
-from audiomill.models.seq2seq.temperature_fallback import check_texts
+from audiomill.models.seq2seq.decoding_fallback import check_texts
 from audiomill.runs.resolve_checkpoints import resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.streams.chunked_ctc import ChunkedCtc

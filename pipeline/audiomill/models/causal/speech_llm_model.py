@@ -60,7 +60,7 @@ class SpeechLLM(GeneratingModel):
         parity: Callable[[Segment], Parity],
     ) -> None:
         self._listening, self._parity, self._writer = listening, parity, writer
-        first = DecodingOptions(stops_repetition=wanted.temperature_fallback)
+        first = DecodingOptions(stops_repetition=wanted.fallback)
         super().__init__(Generator(writer, wanted, memory_fraction), first, wanted)
 
     def padded_length(self, num_samples: int) -> int:

@@ -1,13 +1,14 @@
 """Autoregressive models: what decodes token after token, in more than one way, and the policy by which it decodes again.
 
-Source of the policy: openai/whisper transcribe.py `decode_with_fallback`; the levels here are others, see `_LEVELS`.
+Source of the policy: openai/whisper transcribe.py `decode_with_fallback`; it samples at
+rising temperatures, here the model sees its full window.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from audiomill.audio.cutting.segment import Segment
@@ -17,13 +18,9 @@ from audiomill.models.base import OnProgress, Prediction, SpeechModel, no_progre
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
 
-_LEVELS = (
-    DecodingOptions(fallback_level=1, stops_repetition=True, decodes_trailing_speech=True),
-    DecodingOptions(fallback_level=2, temperature=0.4, stops_repetition=True, decodes_trailing_speech=True),
-    DecodingOptions(fallback_level=3, temperature=0.8, stops_repetition=True, decodes_trailing_speech=True),
-    DecodingOptions(fallback_level=4, num_beams=5, decodes_trailing_speech=True),
-)
-"""Full window, sampled twice, beam search."""
+_FULL_WINDOW = DecodingOptions(fallback_level=1, stops_repetition=True, decodes_trailing_speech=True)
+"""Of the same model. Sampling at temperatures 0.4 and 0.8 and beam search, which openai/whisper adds, changed no word of
+13,041 (tiny.en, `benchmarks/results/words.json`)."""
 _SECOND_PASS = DecodingOptions(fallback_level=SECOND_PASS_LEVEL, stops_repetition=True, decodes_trailing_speech=True)
 """Full window of the second model, where there is one."""
 
@@ -48,7 +45,7 @@ class AutoregressiveModel(SpeechModel):
         recovery: DeletionRecovery | None = None,
     ) -> None:
         self._first = first
-        if text is not None and text.temperature_fallback:
+        if text is not None and text.fallback:
             self.fallback = FallbackPolicy(model=self, first=first, checks=text, second=second, recovery=recovery)
 
     def context(self, num_samples: int, options: DecodingOptions) -> int:
@@ -115,5 +112,5 @@ class FallbackPolicy:
     @property
     def levels(self) -> list[FallbackLevel]:
         """In the order in which they are tried."""
-        levels = [FallbackLevel(self.model, options) for options in _LEVELS[: self.checks.fallback_levels]]
-        return levels if self.second is None else [*levels, FallbackLevel(self.second, _SECOND_PASS)]
+        again = FallbackLevel(self.model, replace(_FULL_WINDOW, num_beams=self.first.num_beams))
+        return [again] if self.second is None else [again, FallbackLevel(self.second, _SECOND_PASS)]

@@ -1,4 +1,4 @@
-"""Decoding, greedy or sampled: rows come, take a token at every step, and leave when they are done.
+"""Greedy decoding: rows come, take a token at every step, and leave when they are done.
 
 Slots of rows that are done are filled with rows that wait, so that steps stay wide (continuous batching). What a row
 gets does not depend on which rows are beside it.
@@ -43,7 +43,7 @@ def decode_rows(
     slots: Callable[[int], DecodeSlots],
     beam_search: Callable[[DecodeRequest], Iterable[tuple[int, DecodedTokens]]],
 ) -> None:
-    """Decodes until no row is left: greedy or sampled in slots, or by beam search, a request at a time.
+    """Decodes until no row is left: greedily in slots, or by beam search, a request at a time.
 
     Args:
         rows: that wait.

@@ -18,7 +18,7 @@ from torch import Tensor
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV, StaticCrossCache
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
 from audiomill.models.seq2seq.kv_cache import KVCache
-from audiomill.models.seq2seq.repetition_detector import RepetitionDetector, Sampler
+from audiomill.models.seq2seq.repetition_detector import RepetitionDetector
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
 from audiomill.models.seq2seq.token_rules import TokenRules
 
@@ -78,7 +78,7 @@ class DecodeRequest(NamedTuple):
     """Rows that want to be decoded.
 
     `begins`: what they look at, or what they begin with in place of tokens, all of one length (prefix_BLD); `prompts`: behind
-    what is looked at, all of one length, empty behind a prefix; `names`: the caller's; `seeds`: of the sampler; `limits`: most
+    what is looked at, all of one length, empty behind a prefix; `names`: the caller's; `limits`: most
     tokens of each row, where it is less than the search's; `max_tokens`: tokens that may be said in each: a text that repeats itself
     is no loop before it has as many.
     """
@@ -86,20 +86,18 @@ class DecodeRequest(NamedTuple):
     begins: CrossKV | Tensor
     prompts: list[list[int]]
     names: list[int]
-    seeds: list[int]
     limits: list[int] | None = None
     max_tokens: list[int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How tokens are chosen. `temperature` 0: the most probable one; `stops_repetition`: a row that repeats itself stops and
+    """How tokens are chosen. `stops_repetition`: a row that repeats itself stops and
     is not finished, as one that reaches `max_new_tokens`."""
 
     tokens: SpecialTokens
     timestamps: bool
     max_new_tokens: int
-    temperature: float = 0.0
     stops_repetition: bool = False
 
 
@@ -161,7 +159,6 @@ class DecodeSlots:
         self._repetition = (
             RepetitionDetector(capacity, search.tokens.first_timestamp, device) if search.stops_repetition else None
         )
-        self._sampler = Sampler(search.temperature) if search.temperature else None
         self._graph_runner = CudaGraphRunner(device)
         self._chosen_BN = torch.zeros((capacity, self._max_new), dtype=torch.long, device=device)
         self._logprobs_BN = torch.zeros((capacity, self._max_new), device=device)
@@ -201,11 +198,8 @@ class DecodeSlots:
         self._rules.open(rows)
         if self._repetition is not None:
             self._repetition.open(rows)
-        if self._sampler is not None:
-            self._sampler.open(entry.seeds)
-        masked_BV = self._rules.mask(logits_BV, rows)
-        logprobs_BV = masked_BV.log_softmax(-1)
-        chosen = logprobs_BV.argmax(-1) if self._sampler is None else self._sampler.choose(masked_BV, rows)
+        logprobs_BV = self._rules.mask(logits_BV, rows).log_softmax(-1)
+        chosen = logprobs_BV.argmax(-1)
         self._note(chosen, logprobs_BV.gather(1, chosen[:, None])[:, 0], rows)
         self.num_running = int(self._running_B[: len(self)].sum())
 
@@ -214,7 +208,7 @@ class DecodeSlots:
         width = self._width()
         for _ in range(count):
             longest = self._state.longest
-            if self._is_fixed and self._sampler is None:
+            if self._is_fixed:
                 self._graph_runner.run((self.frames, width, longest), lambda: self._compute(width, longest))  # noqa: B023
             else:
                 self._compute(width, longest)
@@ -222,7 +216,7 @@ class DecodeSlots:
         self.num_running = int(self._running_B[:width].sum())
 
     def _width(self) -> int:
-        if not self._is_fixed or self._sampler is not None:
+        if not self._is_fixed:
             return len(self)
         return min(self.capacity, max(MIN_SLOTS, 1 << (len(self) - 1).bit_length()))
 
@@ -230,12 +224,7 @@ class DecodeSlots:
         """One step on the device alone."""
         rows = slice(0, width)
         logits_BV = self._weights.logits(self._state.compute(self._latest_B[rows], longest))[:, 0]
-        if self._sampler is None:
-            chosen, logprobs = self._rules.most_probable(logits_BV, rows)
-        else:
-            masked_BV = self._rules.mask(logits_BV, rows)
-            chosen = self._sampler.choose(masked_BV, rows)
-            logprobs = masked_BV.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+        chosen, logprobs = self._rules.most_probable(logits_BV, rows)
         self._note(chosen, logprobs, rows)
 
     def _note(self, chosen_B: Tensor, logprobs_B: Tensor, rows: slice) -> None:
@@ -259,7 +248,7 @@ class DecodeSlots:
         order = self._state.kept_order([row for row, goes_on in enumerate(running) if goes_on])
         moved = torch.tensor(order, dtype=torch.long, device=self._weights.device)
         self._state.keep(order)
-        for holder in (self._rules, self._repetition, self._sampler):
+        for holder in (self._rules, self._repetition):
             if holder is not None:
                 holder.move(moved)
         per_row = (

@@ -32,7 +32,6 @@ from audiomill.models.seq2seq.hypothesis import (
     Hypothesis,
     mean_logprob,
     metrics_of,
-    seed_of,
 )
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
 from audiomill.models.seq2seq.special_tokens import SpecialTokens
@@ -139,10 +138,9 @@ class _WaitingRows:
         batch: Sequence[Segment],
         rows: Sequence[Tensor],
         prompts: Sequence[list[int]],
-        level: int,
         on_progress: OnProgress,
     ) -> None:
-        self._weights, self._batch, self._rows, self._level = writer.weights, batch, rows, level
+        self._weights, self._batch, self._rows = writer.weights, batch, rows
         self._prompts, self._on_progress = prompts, on_progress
         self.results: dict[int, DecodedTokens] = {}
         self._waiting = deque(sorted(range(len(batch)), key=lambda row: -len(rows[row])))
@@ -154,13 +152,11 @@ class _WaitingRows:
         if not names:
             return None
         begins = torch.stack([rows[name] for name in names])
-        seeds = [seed_of(self._batch[name], 0, self._level) for name in names]
         has_cross = self._weights.has_cross_attention
         return DecodeRequest(
             cross_kv(self._weights, begins) if has_cross else begins,
             [self._prompts[name] for name in names],
             names,
-            seeds,
         )
 
     def done(self, name: int, decoded: DecodedTokens) -> None:
@@ -206,7 +202,7 @@ class Generator:
         level = options.fallback_level
         languages = [self._writer.language(segment) for segment in batch]
         prompts = [self._writer.prompt(language) for language in languages]
-        waiting = _WaitingRows(self._writer, batch, rows, prompts, level, on_progress)
+        waiting = _WaitingRows(self._writer, batch, rows, prompts, on_progress)
         search, longest = self._search(options), max(map(len, rows))
         length = self._prompt_length(prompts, longest)
         nbest: dict[int, tuple[Candidate, ...]] = {}
@@ -269,7 +265,6 @@ class Generator:
             tokens=self._writer.tokens,
             timestamps=False,
             max_new_tokens=self._wanted.max_new_tokens,
-            temperature=options.temperature,
             stops_repetition=options.stops_repetition,
         )
 

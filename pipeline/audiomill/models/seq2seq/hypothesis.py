@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,13 +29,20 @@ class TimedToken(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
-    """One way to decode. `fallback_level`: its number; `is_short_context`: short context; `temperature` 0: the most probable token;
-    `uses_fusion`: beams have what a run asked for beside them (language models, coverage); `decodes_trailing_speech`: what the decoder leaves
-    out at the end is decoded too, where somebody speaks there; `watches_language`: notices where the language may change inside a segment."""
+    """One way to decode.
+
+    Attributes:
+        fallback_level: its number.
+        is_short_context: the encoder sees less than its window.
+        num_beams: 1: greedy.
+        uses_fusion: beams are scored by what a run asked for besides the decoder (language models, coverage).
+        stops_repetition: a row that loops is stopped.
+        decodes_trailing_speech: speech behind the last phrase is decoded as a window of its own.
+        watches_language: looks for a change of language inside a segment.
+    """
 
     fallback_level: int = 0
     is_short_context: bool = False
-    temperature: float = 0.0
     num_beams: int = 1
     uses_fusion: bool = False
     stops_repetition: bool = False
@@ -109,9 +115,3 @@ def metrics_of(
         )
         for segment, hypothesis, text, overrun_s in zip(segments, hypotheses, texts, overruns_s, strict=True)
     ]
-
-
-def seed_of(segment: Segment, start: int, fallback_level: int) -> int:
-    """Random numbers of a segment's own, whatever is decoded beside it. `start`: in samples of the segment."""
-    seed_text = f"{segment.track}-{segment.start + start}-{fallback_level}"
-    return int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:6], "little")

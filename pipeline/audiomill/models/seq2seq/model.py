@@ -1,4 +1,4 @@
-"""Encoder-decoders that read a segment whole and write it in one go: continuous batching, quality checks, temperature fallback.
+"""Encoder-decoders that read a segment whole and write it in one go: continuous batching, quality checks, fallback.
 
 B batch, F frames, D width.
 """
@@ -108,7 +108,7 @@ class EncoderDecoder(GeneratingModel, EncodingModel):
     ) -> None:
         EncodingModel.__init__(self, network, requested, quantizers, writer is not None)
         self._encoded_at_once_s, text = encoded_at_once_s, requested.transcripts
-        generator, first = None, DecodingOptions(stops_repetition=text is not None and text.temperature_fallback)
+        generator, first = None, DecodingOptions(stops_repetition=text is not None and text.fallback)
         if writer is not None and text is not None:
             generator = Generator(writer, text, memory_fraction, fusion)
             if fusion is not None:

@@ -28,10 +28,7 @@ _MIN_SPEECH_S = 0.1
 HOPELESS_LOGPROB = -1.3
 """Below this mean log-probability the first attempt is not worth a second one: another language, or noise alone."""
 UNSURE_LOGPROB = -0.6
-"""Below this mean log-probability a text that passes its checks is looked at once more in the full window."""
-UNSURE_MARGIN = 0.05
-"""By so much the second look must be surer than the first: without it noise costs what the second look gains. With it, 69 real
-recordings (1,866 words, tiny.en) have 118 errors, not 123; in the telephone band 138, not 140; in noise of 10 dB 271, as before."""
+"""Below this mean log-probability a text that repeats itself is no real repetition."""
 
 
 class DecodingMetrics(NamedTuple):
@@ -70,37 +67,38 @@ def is_real_repetition(metrics: DecodingMetrics) -> bool:
     return is_sure and least <= metrics.chars_per_second <= most
 
 
+def is_loop(metrics: DecodingMetrics, text: TranscriptConfig) -> bool:
+    """Whether the text repeats itself."""
+    return metrics.num_repeats > MAX_REPEATS or metrics.compression_ratio > text.max_compression_ratio
+
+
 def is_silence(metrics: DecodingMetrics, text: TranscriptConfig) -> bool:
     """Whether the text was made of nothing: the model says so and is not sure of its words, or nobody speaks."""
-    if metrics.speech_s is not None and metrics.speech_s < _MIN_SPEECH_S:
+    if has_no_speech(metrics):
         return True
     doubtful = metrics.no_speech_prob > text.max_no_speech_prob and metrics.avg_logprob < text.min_avg_logprob
     return doubtful or (metrics.no_speech_prob > SURE_SILENCE and metrics.avg_logprob < SURE_SILENCE_LOGPROB)
 
 
-def is_not_worth_retrying(metrics: DecodingMetrics, failed_checks: tuple[str, ...], fallback_level: int) -> bool:
-    """Whether a text that fails these checks would not become better at this fallback level.
+def has_no_speech(metrics: DecodingMetrics) -> bool:
+    """Whether voice activity was measured and there is none."""
+    return metrics.speech_s is not None and metrics.speech_s < _MIN_SPEECH_S
+
+
+def is_not_worth_retrying(metrics: DecodingMetrics, failed_checks: tuple[str, ...]) -> bool:
+    """Whether a text that fails these checks would not become better in the full window.
 
     What is merely unlikely, and did not loop or break off, stays as wrong: in 67 such segments of English in noise (934
-    words, tiny.en) the first attempt had 862 words wrong, the full window 880, samples 844 and 939, beam search 1,424.
+    words, tiny.en) the first attempt had 862 words wrong, the full window 880.
     """
-    return failed_checks == ("avg_logprob",) and (fallback_level > 1 or metrics.avg_logprob < HOPELESS_LOGPROB)
-
-
-def is_unsure(metrics: DecodingMetrics, fallback_level: int) -> bool:
-    """Whether a text that passes its checks may be worth a look at the full window, which is the first fallback level."""
-    return fallback_level == 1 and metrics.avg_logprob < UNSURE_LOGPROB
+    return failed_checks == ("avg_logprob",) and metrics.avg_logprob < HOPELESS_LOGPROB
 
 
 def is_better(new: DecodingMetrics, old: DecodingMetrics, text: TranscriptConfig) -> bool:
-    """Fewer failed checks, or a higher log-probability; in place of a text that passes all of them surer by a margin."""
-    one, other = (
-        each.num_repeats > MAX_REPEATS or each.compression_ratio > text.max_compression_ratio for each in (new, old)
-    )
-    both_repeat = one == other  # else one of them loops
+    """Fewer failed checks, or of as many a higher log-probability."""
+    both_repeat = is_loop(new, text) == is_loop(old, text)  # else one of them loops
     num_new, num_old = (len(failed_checks(each, text, both_repeat)) for each in (new, old))
-    margin = 0.0 if num_old else UNSURE_MARGIN
-    return num_new < num_old or (num_new == num_old and new.avg_logprob > old.avg_logprob + margin)
+    return num_new < num_old or (num_new == num_old and new.avg_logprob > old.avg_logprob)
 
 
 def chars_per_second(text: str, seconds: float) -> float:

@@ -1,44 +1,15 @@
-"""The repetition detector of a decoder, and random numbers of each row's own.
+"""The repetition detector of a decoder.
 
-B rows, V vocabulary, N latest tokens.
+B rows, N latest tokens.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 MAX_LOOP_TOKENS, MAX_LOOPS, MIN_LOOPED_TOKENS = 16, 3, 8
 """A loop: up to 16 tokens that come three times more, and at least 8 tokens repeated."""
-
-
-class Sampler:
-    """Chooses tokens at a temperature, with random numbers of each row's own: neighbours do not change them.
-
-    Args:
-        temperature: above 0; logits are divided by it.
-    """
-
-    def __init__(self, temperature: float) -> None:
-        self._temperature = temperature
-        self._generators: list[torch.Generator] = []
-
-    def open(self, seeds: Sequence[int]) -> None:
-        """New rows, behind those that are there."""
-        self._generators += [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def choose(self, logits_BV: Tensor, rows: slice) -> Tensor:
-        """The Gumbel maximum of each row is a draw from its softmax."""
-        generators = self._generators[rows]
-        uniform_BV = torch.stack([torch.rand(logits_BV.shape[1], generator=generator) for generator in generators])
-        gumbel_BV = -(-uniform_BV.clamp(min=1e-20).log()).log()
-        return (logits_BV / self._temperature + gumbel_BV.to(logits_BV.device)).argmax(-1)
-
-    def move(self, rows: Tensor) -> None:
-        """Row n goes on as row `rows[n]`."""
-        self._generators = [self._generators[row] for row in rows.tolist()]
 
 
 class RepetitionDetector:

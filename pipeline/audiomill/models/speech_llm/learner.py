@@ -159,7 +159,7 @@ class ProjectorLearner(Learner):
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
         parts = self._parts
-        text = TranscriptConfig(word_times=False, temperature_fallback=False, max_new_tokens=_MAX_TEXT_TOKENS)
+        text = TranscriptConfig(word_times=False, fallback=False, max_new_tokens=_MAX_TEXT_TOKENS)
         if self._weights is None or parts.settings.has_adapter:  # LoRA weights have changed
             self._weights = parts.lm.weights(precision_of_weights(parts.lm.body))
         writer = DecoderAdapter(

@@ -8,6 +8,7 @@ from audiomill.config.defaults import WINDOW_S, WINDOWS_BATCH_S
 from audiomill.models.family import (
     BEAMS,
     CODES,
+    FUSION,
     TEXT,
     VECTORS,
     Facts,
@@ -41,7 +42,7 @@ FAMILY = Family(
         licence="MIT",
     ),
     recognises=of_type("speech_to_text"),
-    gives=always(TEXT, VECTORS, CODES, BEAMS),
+    gives=always(TEXT, VECTORS, CODES, BEAMS, FUSION),
     shape=_shape,
     check=check_one_language,
     load=Late("audiomill.models.speech_to_text.s2t_network:load_speech_to_text"),

@@ -94,7 +94,7 @@ class Seq2SeqLearner(Learner):
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the decoder that will use the checkpoint."""
         self._convolutions.lengths_B = None
-        wanted = TranscriptConfig(word_times=False, temperature_fallback=False)
+        wanted = TranscriptConfig(word_times=False, fallback=False)
         writing = Generator(
             writer_of(self.model, self._folder, self._tokenizer, "fp32", wanted), wanted, MEMORY_FRACTION
         )

@@ -23,7 +23,7 @@ from audiomill.models.frames.mel import HOP_SAMPLES, LogMel
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV, cross_kv
 from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
-from audiomill.models.seq2seq.hypothesis import DecodedChunk, DecodingOptions, Hypothesis, TimedToken, seed_of
+from audiomill.models.seq2seq.hypothesis import DecodedChunk, DecodingOptions, Hypothesis, TimedToken
 from audiomill.models.seq2seq.word_time_repair import drop_repeated_chunks
 from audiomill.models.watchdog import heartbeat
 from audiomill.models.whisper.folder import WHISPER_HOP
@@ -154,7 +154,7 @@ class EncodeDecode:
         prompts = [[*self._task_options.before, *self._prompt(row, self._task_options.timestamps)] for row in rows]
         is_short = self._options.is_short_context
         max_tokens = None if is_short else [self._max_tokens(*self._passes[name]) for name in names]
-        return DecodeRequest(looked_at, prompts, names, [self._seed(name) for name in names], max_tokens=max_tokens)
+        return DecodeRequest(looked_at, prompts, names, max_tokens=max_tokens)
 
     def _max_tokens(self, row: int, start: int) -> int:
         """Tokens that somebody may say behind a sample."""
@@ -238,10 +238,6 @@ class EncodeDecode:
 
     def _prompt(self, row: int, timestamps: bool) -> list[int]:
         return self._task_options.tokens.prompt(self._languages[row].token, self._task_options.task, timestamps)
-
-    def _seed(self, name: int) -> int:
-        row, start = self._passes[name]
-        return seed_of(self._segments[row], start, self._options.fallback_level)
 
     def done(self, name: int, decoded: DecodedTokens) -> None:
         """Takes one result; what the decoder left out waits for its own turn.

@@ -9,7 +9,7 @@ from typing import Any
 from audiomill.config.defaults import SPEECH_SEGMENT_S, WINDOW_S, WINDOWS_BATCH_S
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
-from audiomill.models.family import CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Late, Objective
+from audiomill.models.family import BEAMS, CODES, TEXT, TRANSLATION, VECTORS, Facts, Family, Late, Objective
 from audiomill.models.task import Shape
 from audiomill.models.whisper import ctranslate2
 from audiomill.models.whisper.folder import vocabulary_size, whisper_shape
@@ -30,7 +30,7 @@ def _provides(path: Path, settings: Mapping[str, Any]) -> frozenset[str]:
         is_english = vocabulary_size(path) == ENGLISH_VOCABULARY
     except ModelError:  # what is missing is told where it is needed
         is_english = False
-    return frozenset((TEXT, VECTORS, CODES, *(() if is_english else (TRANSLATION,))))
+    return frozenset((TEXT, BEAMS, VECTORS, CODES, *(() if is_english else (TRANSLATION,))))
 
 
 def _shape(path: Path) -> Shape:
@@ -77,7 +77,7 @@ FAMILY = Family(
             "distil-whisper/distil-large-v3",
             "Systran/faster-whisper-base",
         ),
-        offers="text, word times, translation, prompts, retries, encoder vectors, codes; can be trained",
+        offers="text, word times, beam search, translation, prompts, retries, encoder vectors, codes; can be trained",
         exact="tokens are those of `generate` alone in fp32; in int8 a row has the same bits in any batch (tests compare)",
         licence="MIT; the checkpoint's own where others trained it",
     ),

@@ -24,8 +24,8 @@ from audiomill.audio.cutting.segment import Segment
 from audiomill.audio.vad import FRAME_SAMPLES
 from audiomill.models.seq2seq.cross_attention_cache import CrossKV
 from audiomill.models.seq2seq.decoder_weights import DecoderWeights
+from audiomill.models.seq2seq.decoding_fallback import smooth_languages
 from audiomill.models.seq2seq.kv_cache import KVCache
-from audiomill.models.seq2seq.temperature_fallback import smooth_languages
 from audiomill.models.whisper.folder import WHISPER_HOP
 from audiomill.models.whisper.tokens import WhisperTokens
 

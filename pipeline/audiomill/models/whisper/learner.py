@@ -166,7 +166,7 @@ class WhisperLearner(Learner):
 
     def transcripts(self, rows: Rows, languages: Sequence[str | None]) -> list[str]:
         """Greedy text, by the program that will use the checkpoint."""
-        text = TranscriptConfig(word_times=False, temperature_fallback=False)
+        text = TranscriptConfig(word_times=False, fallback=False)
         model = WhisperModel(
             WhisperCheckpoint(self.model, self._tokenizer, self._tokens, ()),
             RequestedOutputs(transcripts=text),

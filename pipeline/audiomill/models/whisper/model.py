@@ -70,8 +70,8 @@ of one context together, so it has few of them; see `benchmarks/results/short_co
 
 
 def has_short_context(text: TranscriptConfig) -> bool:
-    """Whether the first pass sees a short context: what loops by it is mended by the temperature fallback."""
-    return text.encoder_context == "short" or (text.encoder_context == "auto" and text.temperature_fallback)
+    """Whether the first pass sees a short context: what loops by it is mended by the fallback."""
+    return text.encoder_context == "short" or (text.encoder_context == "auto" and text.fallback)
 
 
 def short_context(num_samples: int, device: str) -> int:
@@ -137,12 +137,13 @@ class WhisperModel(AutoregressiveModel):
         # Vectors and codes are those of full windows, as Hugging Face gives them.
         first = DecodingOptions(
             is_short_context=has_short_context(text) and not requested.layers,
-            stops_repetition=text.temperature_fallback,
-            decodes_trailing_speech=text.temperature_fallback,
-            watches_language=text.temperature_fallback and text.language is None and len(tokens.languages) > 1,
+            stops_repetition=text.fallback,
+            decodes_trailing_speech=text.fallback,
+            num_beams=text.decoder.beam_size,
+            watches_language=text.fallback and text.language is None and len(tokens.languages) > 1,
         )
         self._is_fixed = model.device.type == "cuda"
-        self._tables: dict[tuple[float, bool], DecodeSlots] = {}
+        self._tables: dict[bool, DecodeSlots] = {}
         super().__init__(first, requested.transcripts, second, recovery=self)
 
     def _planned_rows(self, memory_fraction: float) -> int:
@@ -223,7 +224,6 @@ class WhisperModel(AutoregressiveModel):
             tokens=self._tokens,
             timestamps=self._asked.timestamps,
             max_new_tokens=self._max_new_tokens,
-            temperature=options.temperature,
             stops_repetition=options.stops_repetition,
         )
 
@@ -242,7 +242,7 @@ class WhisperModel(AutoregressiveModel):
         length = len(self._asked.before) + len(
             self._tokens.prompt(0 if self._tokens.languages else None, "", self._asked.timestamps)
         )
-        decoder, kind = self._weights.decoder, (search.temperature, search.stops_repetition)
+        decoder, kind = self._weights.decoder, search.stops_repetition
         if not self._is_fixed:
             return DecodeSlots(decoder, search, num_rows, length)
         if kind not in self._tables:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def fallback(batch: Batch, number: int, task: LoadedTask) -> Batch:
-    """See `audiomill.models.seq2seq.temperature_fallback`; a model without a policy decodes once."""
+    """See `audiomill.models.seq2seq.decoding_fallback`; a model without a policy decodes once."""
     if task.model.fallback is None:
         return batch
     hypotheses = with_fallback(batch.segments_for(number), batch.hypotheses(number), task)
@@ -30,8 +30,8 @@ def with_fallback(segments: Sequence[Segment], hypotheses: Sequence[object], tas
     if policy is None:
         return hypotheses
     from audiomill.models.seq2seq.autoregressive import FallbackPolicy
+    from audiomill.models.seq2seq.decoding_fallback import decode_with_fallback
     from audiomill.models.seq2seq.hypothesis import Hypothesis  # only here: torch takes seconds to import
-    from audiomill.models.seq2seq.temperature_fallback import decode_with_fallback
 
     assert isinstance(policy, FallbackPolicy), "there is one kind"
     texts = [each for each in hypotheses if isinstance(each, Hypothesis)]

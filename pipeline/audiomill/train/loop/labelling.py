@@ -10,7 +10,7 @@ from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, Segme
 from audiomill.config.text import SearchConfig, TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.checkpoint import check_options, find_checkpoint
-from audiomill.models.family import BEAMS, POSTERIORS
+from audiomill.models.family import BEAMS, FUSION, POSTERIORS
 
 OF_ONE_KIND = (
     "prompt",
@@ -38,14 +38,15 @@ class Labelling:
 def read_by(model: str, label: Labelling) -> Labelling:
     """The labelling without what only a checkpoint of another kind reads: students need not be of their teacher's."""
     checkpoint = find_checkpoint(dataclasses.replace(label.model, model=model), label.plan.storage_options)
-    has_frames, has_beams = checkpoint.offers(POSTERIORS), checkpoint.offers(BEAMS)
+    has_frames, has_fusion = checkpoint.offers(POSTERIORS), checkpoint.offers(FUSION)
     search = label.transcripts.decoder
     if not has_frames:
         search = dataclasses.replace(search, hotwords=None, lexicon=None, save_posteriors=0)
-    if not has_beams:
+    if not has_fusion:
         search = dataclasses.replace(search, coverage_score=0.0)
-    if not has_frames and not has_beams:
-        search = SearchConfig(consistency_samples=search.consistency_samples)
+    if not has_frames and not has_fusion:
+        beam_size = search.beam_size if checkpoint.offers(BEAMS) else 1
+        search = SearchConfig(consistency_samples=search.consistency_samples, beam_size=beam_size)
     text = dataclasses.replace(label.transcripts, decoder=search)
     try:
         check_options(checkpoint, model, text)

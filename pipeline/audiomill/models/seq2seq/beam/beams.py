@@ -1,4 +1,4 @@
-"""Beam search: for the few segments that greedy and sampled decoding cannot read, and for all where it is asked for.
+"""Beam search, where it is asked for.
 
 B rows, K beams, V vocabulary. Hypotheses are ranked by mean log-probability, and the search ends as in Hugging Face's
 `generate` with `length_penalty=1`, which is the oracle; with a language model beside it they are ranked by their sums, in
@@ -76,7 +76,7 @@ def decode_with_beams(
     Args:
         weights: the decoder's.
         begins, prompts: see `DecodeRequest`.
-        search: tokens, timestamps and the longest answer; no temperature.
+        search: tokens, timestamps and the longest answer.
         num_beams: K.
         fusion: what a text is worth besides.
     """

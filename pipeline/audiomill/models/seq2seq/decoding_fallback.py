@@ -1,6 +1,6 @@
-"""Temperature fallback: texts that fail their quality checks are decoded again, in the full window, sampled, by beam search.
+"""Fallback: texts that fail their quality checks are decoded again, in the full window and by a second model.
 
-Source: openai/whisper transcribe.py `decode_with_fallback`; the levels here are others, see `_LEVELS`.
+Source: openai/whisper transcribe.py `decode_with_fallback`, whose levels are temperatures.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import (
     DecodingMetrics,
     failed_checks,
+    has_no_speech,
     is_better,
+    is_loop,
     is_not_worth_retrying,
     is_silence,
-    is_unsure,
 )
 
 SILENCE = "silence"
@@ -31,12 +32,10 @@ DecodeAll = Callable[[Sequence[Segment], AutoregressiveModel, DecodingOptions], 
 
 
 class _Candidate(NamedTuple):
-    """A text with what its decoder knows about it. `is_agreed`: two levels gave the same tokens, so a third would not change
-    them."""
+    """A text with what its decoder reports of it."""
 
     hypothesis: Hypothesis
     metrics: DecodingMetrics
-    is_agreed: bool = False
 
 
 def decode_with_fallback(
@@ -70,7 +69,7 @@ def check_texts(
 
 def agreed_languages(segments: Sequence[Segment], hypotheses: Sequence[Hypothesis]) -> list[Segment]:
     """The segments with the language that their recording agrees on, where it was detected: one that is hard to identify
-    takes the language of those around it, see `audiomill.models.seq2seq.temperature_fallback`."""
+    takes the language of those around it, see `audiomill.models.seq2seq.decoding_fallback`."""
     tracks: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
     for index, hypothesis in enumerate(hypotheses):
         if hypothesis.languages is not None:
@@ -110,21 +109,21 @@ def _measured(
 
 
 def _is_tried(candidate: _Candidate, segment: Segment, level: FallbackLevel, policy: FallbackPolicy) -> bool:
-    """Whether a text that fails a check or is unsure is decoded at this level.
+    """Whether a text that fails a check is decoded at this level.
 
-    Not what is made of silence, what two levels agree on, or what is hopeless, unless another model may say something else;
-    and not what the first pass saw in the same context already.
+    Not what is made of silence, unless it loops: a loop makes the log-probability of a segment that has speech low, too
+    (openai/whisper#2795). By the same model neither what is hopeless nor what the first pass saw in the same context.
     """
-    metrics, number = candidate.metrics, level.options.fallback_level
+    metrics = candidate.metrics
     failed = failed_checks(metrics, policy.checks)
-    if not (failed or (policy.checks.second_look and is_unsure(metrics, number))) or is_silence(metrics, policy.checks):
+    may_be_speech = is_loop(metrics, policy.checks) and not has_no_speech(metrics)
+    if not failed or (is_silence(metrics, policy.checks) and not may_be_speech):
         return False
     if level.model is policy.second:
         return True
-    if candidate.is_agreed or is_not_worth_retrying(metrics, failed, number):
-        return False
     length = len(segment.pcm_T)
-    return number > 1 or level.model.context(length, policy.first) < level.model.context(length, level.options)
+    is_new = level.model.context(length, policy.first) < level.model.context(length, level.options)
+    return is_new and not is_not_worth_retrying(metrics, failed)
 
 
 def _decode_rows(
@@ -139,10 +138,10 @@ def _better(before: _Candidate, hypothesis: Hypothesis, segment: Segment, policy
     """Fewer failed checks win, then what is surer. Of the same tokens the first stays: the last bits of
     their log-probabilities depend on how many rows were in their batch."""
     if hypothesis.tokens == before.hypothesis.tokens:
-        return before._replace(is_agreed=True)
+        return before
     (after,) = _measured([segment], [hypothesis], policy)
     if not is_better(after.metrics, before.metrics, policy.checks):
-        return before._replace(is_agreed=False)
+        return before
     return after._replace(hypothesis=keep_language_probabilities(before.hypothesis, hypothesis))
 
 
