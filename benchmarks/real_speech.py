@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -56,15 +57,15 @@ def read_corpus(folder: Path, language: str) -> list[Clip]:
 
 
 def copies_of(clips: list[Clip], count: int, folder: Path) -> list[Path]:
-    """Links to each clip, copy by copy."""
+    """Each clip, copy by copy; links to one file would count once."""
     folder.mkdir(exist_ok=True)
     found = []
     for copy in range(count):
         for clip in clips:
-            link = folder / f"{copy}-{clip.path.name}"
-            if not link.exists():
-                link.symlink_to(clip.path.resolve())
-            found.append(link)
+            path = folder / f"{copy}-{clip.path.name}"
+            if not path.exists():
+                shutil.copyfile(clip.path, path)
+            found.append(path)
     return found
 
 

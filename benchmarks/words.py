@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no retries, whole window": {"fallback": False, "encoder_context": "window"},
     "whole window": {"encoder_context": "window"},
     "fixed windows": {"segment": "fixed"},
-    "voice activity from 0.3": {"vad_threshold": 0.3},
+    "voice activity from 0.5": {"vad_threshold": 0.5},
     "voice activity by WebRTC": {"vad": "webrtc"},
     "segments up to 20 s": {"max_segment_seconds": 20.0},
     "segments up to 29 s": {"max_segment_seconds": 29.0},

@@ -16,6 +16,7 @@ from audiomill.runs import process_pool
 from audiomill.runs.process_pool import most_processes
 from audiomill.stages import model_processes
 from audiomill.stages.child_processes import Idle
+from audiomill.stages.model_processes import end_waiting
 from tests.support.jobs_by_hand import check_accounts, part_files, run
 from tests.support.synth import RATE, encode, noise, save_ctc_checkpoint
 
@@ -55,6 +56,21 @@ OPTIONS: dict[str, Any] = {
     "chunk_overlap_seconds": 0.5,
     "part_seconds": 4.0,
 }
+
+
+def test_a_plan_that_is_worth_two_processes_has_both_from_the_start(
+    many: None, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """54.5 s are planned and 54 come: a process that waits for 54.2 s of work is never started."""
+    monkeypatch.setattr(process_pool, "ANOTHER_AFTER_S", 54.2)
+    end_waiting()
+    run(corpus, tmp_path / "out", **OPTIONS)
+    assert len(workers()) == 2
+    monkeypatch.setattr(process_pool, "ACTIVATION_BYTES", 1e15)
+    end_waiting()
+    run(corpus, tmp_path / "small", **OPTIONS)
+    assert len(workers()) == 1, "there is no memory for two"
+    assert part_files(tmp_path / "out") == part_files(tmp_path / "small")
 
 
 @pytest.mark.nightly

@@ -137,7 +137,7 @@ class SegmentConfig(Validated):
         choices=("silero", "webrtc"),
         results=True,
     )
-    vad_threshold: float = option(0.5, "Speech probability at which speech starts; it ends 0.15 below.", results=True)
+    vad_threshold: float = option(0.3, "Speech probability at which speech starts; it ends 0.15 below.", results=True)
     min_speech_seconds: float = option(0.1, "Shorter bursts are not speech.", results=True)
     min_silence_seconds: float = option(0.3, "Shorter pauses do not end speech.", results=True)
     speech_pad_seconds: float = option(0.2, "Kept before and after speech.", results=True)
