@@ -2,7 +2,7 @@
 
 Every variant transcribes every recording once. The difference of its word error rate from that of the default has a 95%
 interval by a paired bootstrap over recordings; its cost is the processor time of all its processes, start-up included, as a
-ratio to the default's: it hardly depends on what else the machine does.
+ratio to the default's. Costs compare on a quiet machine only: what runs beside takes caches, and so makes processor time longer.
 Recordings are split into two halves by speaker: what is chosen on one must hold on the other.
 
 python -m benchmarks.words FOLDER... [--variants NAME...] [--conditions clean noise telephone fast quiet]
@@ -42,7 +42,7 @@ DEFAULT = "default"
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "no deletions filled": {"fill_deletions": False},
-    "beam size 5": {"decoder": {"beam_size": 5}},
+    "beam size 5": {"beam_size": 5},
     "no retries": {"fallback": False, "encoder_context": "short"},
     "no retries, whole window": {"fallback": False, "encoder_context": "window"},
     "whole window": {"encoder_context": "window"},

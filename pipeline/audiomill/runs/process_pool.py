@@ -24,7 +24,7 @@ from audiomill.stages.spec import RunSpec, segments_to_verify
 from audiomill.storage.fs import Place
 
 ANOTHER_AFTER_S = 240.0
-"""Of audio that every process so far was given: a short run would wait longer for the libraries of one more."""
+"""Of audio that is planned, or was given, for every process so far: a short run would wait longer for the libraries of one more."""
 MAX_SHARE_OF_MEMORY = 0.5
 """Of what is free, for one more process."""
 ACTIVATION_BYTES = 4e9

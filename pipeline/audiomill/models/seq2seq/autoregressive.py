@@ -1,7 +1,7 @@
 """Autoregressive models: what decodes token after token, in more than one way, and the policy by which it decodes again.
 
-Source of the policy: openai/whisper transcribe.py `decode_with_fallback`; it samples at
-rising temperatures, here the model sees its full window.
+Source of the policy: openai/whisper transcribe.py `decode_with_fallback`, which samples at rising temperatures; here the model
+sees its full window.
 """
 
 from __future__ import annotations
