@@ -26,7 +26,7 @@ from audiomill.models.seq2seq.cross_attention_cache import cross_kv
 from audiomill.models.seq2seq.kv_cache import KVCache
 from audiomill.models.whisper.encode_decode import WhisperWeights, weights_of
 from audiomill.models.whisper.folder import tokenizer_of
-from audiomill.models.whisper.model import short_context
+from audiomill.models.whisper.model import context_samples
 from audiomill.models.whisper.network.encoder import run_encoder
 from audiomill.models.whisper.parts import whisper_parts
 from audiomill.models.whisper.tokens import tokens_of
@@ -86,7 +86,7 @@ def logprobs(weights: WhisperWeights, mel_1MF: Tensor, tokens: list[int]) -> Ten
 def spoken(weights: WhisperWeights, path: Path, prompt: list[int], end: int) -> Spoken:
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     wave = soxr.resample(wave.mean(1), rate, MODEL_SAMPLE_RATE)
-    padded = np.zeros(short_context(len(wave), "cpu"), np.float32)
+    padded = np.zeros(context_samples(len(wave), "short", "cpu"), np.float32)
     padded[: len(wave)] = wave
     mel, tokens = weights.mel(torch.from_numpy(padded)[None]), list(prompt)
     while len(tokens) < MOST_TOKENS:

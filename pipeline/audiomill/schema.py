@@ -148,7 +148,7 @@ SEGMENTS = pa.schema(
         column(
             "fallback_level",
             pa.int8(),
-            "which decoding gave the text; 0: the first pass, 1: full window, 5: second-pass model; 2 to 4 are of older outputs",
+            "which decoding gave the text; 0: the first pass, 1: longer context, 5: second-pass model; 2 to 4 are of older outputs",
             nullable=True,
         ),
         column(

@@ -179,7 +179,7 @@ def clips(voices: Any) -> list[Segment]:
 @pytest.mark.parametrize(
     "options",
     [
-        DecodingOptions(is_short_context=True, stops_repetition=True),
+        DecodingOptions(context="short", stops_repetition=True),
         pytest.param(DecodingOptions(num_beams=3), marks=pytest.mark.nightly),
     ],
 )
@@ -202,9 +202,7 @@ def test_beam_search_equals_hugging_face(whisper: Path, clips: list[Segment], ti
         assert [t for t in heard.tokens if t < model._tokens.end] == [t for t in expected if t < model._tokens.end]
 
 
-def test_a_run_with_beams_searches_in_the_first_pass_and_in_the_full_window(
-    whisper: Path, clips: list[Segment]
-) -> None:
+def test_a_run_with_beams_searches_in_the_first_pass_and_in_the_fallback(whisper: Path, clips: list[Segment]) -> None:
     search = {"max_new_tokens": 16, "encoder_context": "window", "decoder": SearchConfig(beam_size=3)}
     model = loaded(whisper, transcripts=TranscriptConfig(**search))
     expected = model.decode(clips[:1], DecodingOptions(num_beams=3))[0].tokens
@@ -212,11 +210,17 @@ def test_a_run_with_beams_searches_in_the_first_pass_and_in_the_full_window(
     assert [level.options.num_beams for level in model.fallback.levels] == [3]
 
 
-def test_a_short_context_is_a_function_of_the_segment(whisper: Path) -> None:
+def test_a_context_is_a_function_of_the_segment_and_longer_in_the_fallback(whisper: Path) -> None:
     model = loaded(whisper)
     lengths = [model.padded_length(n) / RATE for n in (400, 9 * RATE, 9 * RATE + 1, 13 * RATE, 28 * RATE, 30 * RATE)]
     assert lengths == sorted(lengths) and lengths[-1] == 30 and lengths[0] < 30
     assert all(n <= model.padded_length(n) for n in range(400, 30 * RATE, 7_777))
+    again = model.fallback.levels[0].options
+    contexts = [model.context(n, again) / RATE for n in (400, 9 * RATE, 13 * RATE, 28 * RATE)]
+    assert (
+        all(longer > short for longer, short in zip(contexts[:3], lengths, strict=False))
+        and contexts[0] < 30 == contexts[-1]
+    )
     full = loaded(whisper, transcripts=TranscriptConfig(fallback=False))
     assert {full.padded_length(n) for n in (400, 9 * RATE)} == {30 * RATE}
 

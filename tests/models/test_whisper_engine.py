@@ -25,7 +25,7 @@ from tests.support.jobs_by_hand import rows, run
 from tests.support.scale import daily
 from tests.support.synth import encode
 
-SHORT = DecodingOptions(is_short_context=True, stops_repetition=True, decodes_trailing_speech=True)
+SHORT = DecodingOptions(context="short", stops_repetition=True, decodes_trailing_speech=True)
 
 
 def loaded(model: Any, precision: str) -> Any:

@@ -110,14 +110,14 @@ class TranscriptConfig(Validated):
     max_new_tokens: int = option(224, "Whisper: longest text of a segment, in tokens.", results=True)
     fallback: bool = option(
         True,
-        "Whisper: check what the decoder reports of each text, and decode again in the full window what does not pass; off: the text "
-        "of the first pass.",
+        "Whisper: check what the decoder reports of each text, and decode again in a longer context what does not pass; off: the "
+        "text of the first pass.",
         results=True,
     )
     encoder_context: str = option(
         "auto",
-        "Whisper: what the encoder is shown. short: a segment and a margin, which is faster; what loops by it is decoded again in the "
-        "whole window; window: 30 s, filled up with silence; auto: short with --fallback.",
+        "Whisper: what the encoder is shown. short: a segment and a margin, which is faster; what loops by it is decoded again with "
+        "a longer one; window: 30 s, filled up with silence; auto: short with --fallback.",
         choices=("auto", "short", "window"),
         results=True,
     )

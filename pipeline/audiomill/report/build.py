@@ -252,7 +252,7 @@ def _charts(entries: Sequence[_Row], gathered: Gathered) -> list[str]:
     if rejections:
         charts.append(bars("Rejected, by reason", "recordings", *zip(*rejections.most_common(15), strict=True)))
     if set(levels) - {"0"}:
-        names = {"0": "first attempt", "1": "full window", "2": "sampled, 0.4", "3": "sampled, 0.8", "4": "beam search", "5": "second model"}  # fmt: skip
+        names = {"0": "first attempt", "1": "longer context", "2": "sampled, 0.4", "3": "sampled, 0.8", "4": "beam search", "5": "second model"}  # fmt: skip
         ordered = sorted(levels.items())
         charts.append(
             bars("Attempt that was kept", "segments", [names[k] for k, _ in ordered], [v for _, v in ordered])

@@ -1,7 +1,7 @@
 """Autoregressive models: what decodes token after token, in more than one way, and the policy by which it decodes again.
 
 Source of the policy: openai/whisper transcribe.py `decode_with_fallback`, which samples at rising temperatures; here the model
-sees its full window.
+sees a longer context.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from audiomill.models.base import OnProgress, Prediction, SpeechModel, no_progre
 from audiomill.models.seq2seq.hypothesis import DecodingOptions, Hypothesis
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics
 
-_FULL_WINDOW = DecodingOptions(fallback_level=1, stops_repetition=True, decodes_trailing_speech=True)
-"""Of the same model. Sampling at temperatures 0.4 and 0.8 and beam search, which openai/whisper adds, changed no word of
-13,041 (tiny.en, `benchmarks/results/words.json`)."""
+_LONG_CONTEXT = DecodingOptions(fallback_level=1, context="long", stops_repetition=True, decodes_trailing_speech=True)
+"""Of the same model. The whole window gave the same word error rate on 13,041 words and cost three times as much; sampling at
+temperatures 0.4 and 0.8 and beam search, which openai/whisper adds, changed no word (tiny.en, `benchmarks/results/words.json`)."""
 _SECOND_PASS = DecodingOptions(fallback_level=SECOND_PASS_LEVEL, stops_repetition=True, decodes_trailing_speech=True)
 """Full window of the second model, where there is one."""
 
@@ -112,5 +112,5 @@ class FallbackPolicy:
     @property
     def levels(self) -> list[FallbackLevel]:
         """In the order in which they are tried."""
-        again = FallbackLevel(self.model, replace(_FULL_WINDOW, num_beams=self.first.num_beams))
+        again = FallbackLevel(self.model, replace(_LONG_CONTEXT, num_beams=self.first.num_beams))
         return [again] if self.second is None else [again, FallbackLevel(self.second, _SECOND_PASS)]

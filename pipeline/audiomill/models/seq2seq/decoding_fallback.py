@@ -1,4 +1,4 @@
-"""Fallback: texts that fail their quality checks are decoded again, in the full window and by a second model.
+"""Fallback: texts that fail their quality checks are decoded again, in a longer context and by a second model.
 
 Source: openai/whisper transcribe.py `decode_with_fallback`, whose levels are temperatures.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from audiomill.models.seq2seq.decode_slots import DecodedTokens
 from audiomill.models.seq2seq.quality_checks import DecodingMetrics, chars_per_second
 from audiomill.text.repetition import compression_ratio, num_repeats
 from audiomill.text.scripts import units
+
+EncoderContext = Literal["short", "long", "window"]
 
 
 class TimedToken(NamedTuple):
@@ -33,7 +35,7 @@ class DecodingOptions:
 
     Attributes:
         fallback_level: its number.
-        is_short_context: the encoder sees less than its window.
+        context: how much the encoder sees of its window, where the family can show it less: that depends on the segment alone.
         num_beams: 1: greedy.
         uses_fusion: beams are scored by what a run asked for besides the decoder (language models, coverage).
         stops_repetition: a row that loops is stopped.
@@ -42,7 +44,7 @@ class DecodingOptions:
     """
 
     fallback_level: int = 0
-    is_short_context: bool = False
+    context: EncoderContext = "window"
     num_beams: int = 1
     uses_fusion: bool = False
     stops_repetition: bool = False

@@ -86,7 +86,7 @@ def has_no_speech(metrics: DecodingMetrics) -> bool:
 
 
 def is_not_worth_retrying(metrics: DecodingMetrics, failed_checks: tuple[str, ...]) -> bool:
-    """Whether a text that fails these checks would not become better in the full window.
+    """Whether a text that fails these checks would not become better in a longer context.
 
     What is merely unlikely, and did not loop or break off, stays as wrong: in 67 such segments of English in noise (934
     words, tiny.en) the first attempt had 862 words wrong, the full window 880.

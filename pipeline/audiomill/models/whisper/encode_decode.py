@@ -35,7 +35,7 @@ from audiomill.models.whisper.tokens import WhisperTokens
 from audiomill.models.whisper.trailing_speech import without_rest
 
 SAID_A_SECOND, SAID_AT_ONCE = 4.0, 8
-"""Tokens. So long a text may repeat itself in the full window, which is the remedy for loops of a short context."""
+"""Tokens. So long a text may repeat itself in a longer context, which is the remedy for loops of a short context."""
 ENCODER_SECONDS = {"cpu": 60, "cuda": 960}  # encoded at once: its products are large early
 ALIGNED_AT_ONCE, WARPED_AT_ONCE = 16, 64
 """Rows that the decoder reads again together for word times, and rows whose paths are computed together."""
@@ -152,7 +152,7 @@ class EncodeDecode:
         if self._task_options.keeps_hidden:
             self._hidden |= dict(zip(names, hidden_BFD, strict=True))
         prompts = [[*self._task_options.before, *self._prompt(row, self._task_options.timestamps)] for row in rows]
-        is_short = self._options.is_short_context
+        is_short = self._options.context == "short"
         max_tokens = None if is_short else [self._max_tokens(*self._passes[name]) for name in names]
         return DecodeRequest(looked_at, prompts, names, max_tokens=max_tokens)
 

@@ -32,7 +32,7 @@ from audiomill.models.learner import (
     time_mask,
 )
 from audiomill.models.whisper.folder import tokenizer_of
-from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperCheckpoint, WhisperModel, short_context
+from audiomill.models.whisper.model import WINDOW_SAMPLES, WhisperCheckpoint, WhisperModel, context_samples
 from audiomill.models.whisper.parts import transformers_parts
 from audiomill.models.whisper.tokens import BEFORE, TIMESTAMP_STEP_S, WhisperTokens, tokens_of
 from audiomill.text.normalize import Text
@@ -115,7 +115,7 @@ class WhisperLearner(Learner):
         as the others' together, so that a batch never needs more than twice its memory.
         """
         random = np.random.default_rng([seed, 4])
-        context = short_context(max(len(row) for row in rows), self.model.device.type)
+        context = context_samples(max(len(row) for row in rows), "short", self.model.device.type)
         num_full = int(len(rows) * context / WINDOW_SAMPLES + random.random())
         order = random.permutation(len(rows)).tolist()
         total, size = torch.zeros((), device=self.model.device), 0.0

@@ -36,6 +36,7 @@ from audiomill.models.seq2seq.decode_slots import DecodedTokens, DecodeRequest, 
 from audiomill.models.seq2seq.generation import MAX_ROWS, free_bytes, rows_that_fit, shapes_of
 from audiomill.models.seq2seq.hypothesis import (
     DecodingOptions,
+    EncoderContext,
     Hypothesis,
     TimedToken,
     mean_logprob,
@@ -63,10 +64,14 @@ from audiomill.models.whisper.words import (
 from audiomill.text.scripts import units
 
 WINDOW_SAMPLES = samples_from_seconds(WINDOW_S)
-CONTEXT_MARGIN_S = 1.0
-CONTEXT_FLOOR_S, CONTEXT_STEP_S = {"cpu": 8.0, "cuda": 10.0}, {"cpu": 2.0, "cuda": 5.0}
-"""Short context: the encoder sees the segment, this margin and at least the floor, in steps of so much. A GPU decodes rows
-of one context together, so it has few of them; see `benchmarks/results/short_context.json`."""
+CONTEXT_MARGIN_S: dict[EncoderContext, float] = {"short": 1.0, "long": 5.0}
+CONTEXT_FLOOR_S: dict[EncoderContext, dict[str, float]] = {
+    "short": {"cpu": 8.0, "cuda": 10.0},
+    "long": {"cpu": 14.0, "cuda": 15.0},
+}
+CONTEXT_STEP_S = {"cpu": 2.0, "cuda": 5.0}
+"""Of less than the window the encoder sees the segment, a margin and at least the floor, in steps of so much. A GPU decodes
+rows of one context together, so it has few of them; see `benchmarks/results/short_context.json`."""
 
 
 def has_short_context(text: TranscriptConfig) -> bool:
@@ -74,10 +79,13 @@ def has_short_context(text: TranscriptConfig) -> bool:
     return text.encoder_context == "short" or (text.encoder_context == "auto" and text.fallback)
 
 
-def short_context(num_samples: int, device: str) -> int:
-    """Samples that the encoder is shown of a segment, where it need not see a full window."""
+def context_samples(num_samples: int, context: EncoderContext, device: str) -> int:
+    """Samples that the encoder is shown of a segment."""
+    if context == "window":
+        return WINDOW_SAMPLES
     step = samples_from_seconds(CONTEXT_STEP_S[device])
-    wanted = max(samples_from_seconds(CONTEXT_FLOOR_S[device]), num_samples + samples_from_seconds(CONTEXT_MARGIN_S))
+    floor = samples_from_seconds(CONTEXT_FLOOR_S[context][device])
+    wanted = max(floor, num_samples + samples_from_seconds(CONTEXT_MARGIN_S[context]))
     return min(WINDOW_SAMPLES, -(-wanted // step) * step)
 
 
@@ -136,7 +144,7 @@ class WhisperModel(AutoregressiveModel):
         self._capacity = self._planned_rows(memory_fraction)
         # Vectors and codes are those of full windows, as Hugging Face gives them.
         first = DecodingOptions(
-            is_short_context=has_short_context(text) and not requested.layers,
+            context="short" if has_short_context(text) and not requested.layers else "window",
             stops_repetition=text.fallback,
             decodes_trailing_speech=text.fallback,
             num_beams=text.decoder.beam_size,
@@ -164,8 +172,8 @@ class WhisperModel(AutoregressiveModel):
         self._tables = {}
 
     def context(self, num_samples: int, options: DecodingOptions) -> int:
-        """Whisper was trained on windows of 30 s; with a short context it is shown less."""
-        return short_context(num_samples, self._model.device.type) if options.is_short_context else WINDOW_SAMPLES
+        """Whisper was trained on windows of 30 s; it may be shown less."""
+        return context_samples(num_samples, options.context, self._model.device.type)
 
     @torch.inference_mode()
     def forward_with_progress(self, batch: Sequence[Segment], on_progress: OnProgress) -> list[Prediction]:
@@ -199,7 +207,7 @@ class WhisperModel(AutoregressiveModel):
 
         def detect(stretches: Sequence[NDArray[np.int16]]) -> list[dict[str, float]]:
             parts = [segment._replace(pcm_T=pcm_T) for pcm_T in stretches]
-            return self._encode_decode(parts, DecodingOptions(is_short_context=True), None).detected_languages()
+            return self._encode_decode(parts, DecodingOptions(context="short"), None).detected_languages()
 
         parts = language_parts(segment.pcm_T, detect)
         if len(parts) == 1:

@@ -106,31 +106,44 @@ def warp(cost_BNF: Tensor, num_tokens: Sequence[int], num_frames: Sequence[int])
     Returns:
         path_S2 of (token, frame) pairs for each row, from (0, 0) to the row's last token and frame.
     """
+    cost_DBN = _by_diagonal(cost_BNF)
+    diagonals, batch, tokens = cost_DBN.shape
+    # total_DBN[d, b, n]: cheapest path to token n and frame d - n, both counted from 1; in front of them it is infinite.
+    total_DBN = cost_DBN.new_full((diagonals, batch, tokens + 1), torch.inf)
+    total_DBN[0, :, 0] = 0
+    for at in range(2, diagonals):
+        both, token, frame = _ways(total_DBN[at - 2], total_DBN[at - 1])
+        torch.add(torch.minimum(torch.minimum(both, token), frame), cost_DBN[at], out=total_DBN[at, :, 1:])
+    both, token, frame = _ways(total_DBN[:-2], total_DBN[1:-1])
+    steps_DBN = torch.where(token <= frame, FROM_TOKEN, FROM_FRAME)
+    steps_DBN[(both <= token) & (both <= frame)] = FROM_BOTH
+    steps_BDN = steps_DBN.to(torch.int8).transpose(0, 1).cpu().numpy()
+    return [_walk_back(*each) for each in zip(steps_BDN, num_tokens, num_frames, strict=True)]
+
+
+def _by_diagonal(cost_BNF: Tensor) -> Tensor:
+    """cost_DBN: of token n and frame d - n, both counted from 1, at [d, b, n - 1]; infinite where there is no such frame."""
     batch, tokens, frames = cost_BNF.shape
-    device = cost_BNF.device
-    total = torch.full((batch, tokens + 1, frames + 1), torch.inf, dtype=cost_BNF.dtype, device=device)
-    total[:, 0, 0] = 0
-    trace = torch.zeros((batch, tokens + 1, frames + 1), dtype=torch.int8, device=device)
-    for diagonal in range(2, tokens + frames + 1):
-        i = torch.arange(max(1, diagonal - frames), min(tokens, diagonal - 1) + 1, device=device)
-        j = diagonal - i
-        ways = torch.stack([total[:, i - 1, j - 1], total[:, i - 1, j], total[:, i, j - 1]])
-        best = ways.min(0)
-        total[:, i, j] = cost_BNF[:, i - 1, j - 1] + best.values
-        trace[:, i, j] = best.indices.to(torch.int8)
-    trace[:, 0, :], trace[:, :, 0] = FROM_FRAME, FROM_TOKEN
-    steps = trace.cpu().numpy()
-    return [_walk_back(steps[row], num_tokens[row], num_frames[row]) for row in range(batch)]
+    diagonals = tokens + frames + 1
+    cost_BND = cost_BNF.new_full((batch, tokens, diagonals), torch.inf)
+    strides = (tokens * diagonals, diagonals + 1, 1)
+    cost_BND.as_strided(cost_BNF.shape, strides, storage_offset=2).copy_(cost_BNF)
+    return cost_BND.permute(2, 0, 1).contiguous()
 
 
-def _walk_back(trace: NDArray[np.int8], token: int, frame: int) -> NDArray[np.int64]:
+def _ways(two_before: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Totals of the cells that a path may come from: the token and the frame before, the token, the frame."""
+    return two_before[..., :-1], before[..., :-1], before[..., 1:]
+
+
+def _walk_back(steps_DN: NDArray[np.int8], token: int, frame: int) -> NDArray[np.int64]:
     path = []
-    while token > 0 or frame > 0:
+    while token and frame:
         path.append((token - 1, frame - 1))
-        step = trace[token, frame]
+        step = steps_DN[token + frame - 2, token - 1]
         token -= step in (FROM_BOTH, FROM_TOKEN)
         frame -= step in (FROM_BOTH, FROM_FRAME)
-    return np.array([pair for pair in reversed(path) if min(pair) >= 0], np.int64).reshape(-1, 2)
+    return np.array(path[::-1], np.int64)
 
 
 def _first_frames(path_S2: NDArray[np.int64], num_tokens: int) -> NDArray[np.int64]:
