@@ -45,7 +45,7 @@ from audiomill.config.representations import CodesConfig, EmbeddingsConfig
 from audiomill.config.stages import ModelConfig
 from audiomill.models.base import CodesRequest, RequestedOutputs
 from audiomill.models.checkpoint import find_checkpoint, shape_of
-from audiomill.models.load import load
+from audiomill.models.load import load_speech_model
 from audiomill.runs.job import run_job
 from benchmarks.record import save
 from tests.support.codec_checkpoints import save_encodec, save_mimi, save_xcodec
@@ -97,7 +97,10 @@ def ours(folder: Path) -> Callable[[Clips], Codes]:
     shape = shape_of(find_checkpoint(config, {}))
     count, entries = shape.quantizer or (0, 0)
     want = CodesRequest(name="q", source="", layer=None, num_codebooks=count, num_entries=entries, num_kept=count)
-    model, rate = load(config, RequestedOutputs(codes=(want,))), 1 if shape.form is None else shape.form.rate
+    model, rate = (
+        load_speech_model(config, RequestedOutputs(codes=(want,))),
+        1 if shape.form is None else shape.form.rate,
+    )
 
     def run(clips: Clips) -> Codes:
         given = [

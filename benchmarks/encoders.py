@@ -32,7 +32,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import RequestedOutputs
 from audiomill.models.checkpoint import find_checkpoint
-from audiomill.models.load import load
+from audiomill.models.load import load_speech_model
 from audiomill.models.precision import cpu_features, settled_precision
 from benchmarks.record import save
 from tests.support.encoder_checkpoints import ENCODERS, save_transducer
@@ -66,7 +66,7 @@ def ours(model: Path, precision: str) -> tuple[Callable[[Clips], Symbols], Calla
     """Exact batches under the default budget; and the padding that they have."""
     config = ModelConfig(model=str(model), device="cpu", precision=precision)
     requested = RequestedOutputs(transcripts=TranscriptConfig())
-    loaded = load(config, requested)
+    loaded = load_speech_model(config, requested)
     budget = int(find_checkpoint(config, {}).family.batch_seconds["cpu"] * RATE)
 
     def batches(pcms: Clips) -> list[list[int]]:

@@ -24,7 +24,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import CodesRequest, Prediction, RequestedOutputs, VectorRequest
 from audiomill.models.frames.exact import with_plain_weights
-from audiomill.models.load import load
+from audiomill.models.load import load_speech_model
 from benchmarks.record import save
 
 LAYER, RATE, CLUSTERS, PADDED_BATCH = 9, 16_000, 500, 8
@@ -67,7 +67,7 @@ def ours(
 ) -> Callable[[Sequence[Any]], list[Prediction]]:
     """Exact batches, sorted by length under a budget, answers in the order given."""
     config = ModelConfig(model=str(model), device=device, precision=precision)
-    loaded = load(config, requested)
+    loaded = load_speech_model(config, requested)
 
     def run(pcms: Sequence[Any]) -> list[Prediction]:
         segments = [Segment(pcm, 0, 0, (str(n), None), 0, None) for n, pcm in enumerate(pcms)]

@@ -19,7 +19,7 @@ from audiomill.audio.cutting.segment import Segment
 from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import RequestedOutputs
-from audiomill.models.load import load
+from audiomill.models.load import load_speech_model
 from audiomill_jobs.install.demo import whisper_folder
 from benchmarks.record import save
 
@@ -121,7 +121,7 @@ def main() -> None:
         ("short context", TranscriptConfig()),
         ("full window", TranscriptConfig(fallback=False)),
     ):
-        model = load(config, RequestedOutputs(transcripts=text))
+        model = load_speech_model(config, RequestedOutputs(transcripts=text))
         errors, num_words = [], sum(len(each.words) for each in spoken)
         for number, each in enumerate(spoken):
             segment = Segment(each.pcm_T, 0, 0, (str(number), None), 0, None)

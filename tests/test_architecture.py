@@ -27,7 +27,7 @@ LAYERS = [
     ("stages",),
     ("watch",),
     ("runs",),
-    ("resynthesis", "exports", "voices", "streams"),
+    ("resynthesis", "exports", "voices", "streams", "inference"),
     ("report",),
     ("forecast",),
     ("train",),

@@ -5,6 +5,7 @@
     audiomill.run("embed", "recordings/", output="vectors/", model="facebook/hubert-base-ls960", layers="9")
     for name, values in audiomill.open_output("vectors/"):
         ...
+    audiomill.load("openai/whisper-tiny.en").transcribe("call.wav").text
 
 `help(audiomill.run)`, `help(audiomill.open_output)` and `help(audiomill.streaming_recognizer)` say the rest; the command line is `audiomill --help`.
 """
@@ -16,9 +17,11 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["open_output", "run", "streaming_recognizer"]
+__all__ = ["Rejection", "load", "open_output", "run", "streaming_recognizer"]
 
 if TYPE_CHECKING:
+    from audiomill.inference.answers import Rejection
+    from audiomill.inference.speech_engine import SpeechEngine
     from audiomill.streams.listener import Listener
     from audiomill.tables.reader import OutputDataset
 
@@ -50,6 +53,38 @@ def run(
     from audiomill.runs.job import run_by_name  # only here: it loads what models need
 
     return run_by_name(job, inputs, {**options, "output": output, "quiet": quiet})
+
+
+def load(
+    model: str | PathLike[str],
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    isolate: bool = False,
+    **options: Any,
+) -> SpeechEngine:
+    """A model in memory, for sound in memory: `transcribe`, `embed` and `encode` answer what the jobs of these names write.
+
+    Args:
+        model: hub id, local folder or URL.
+        device: auto, cpu or cuda.
+        precision: auto, fp32, bf16, fp16 or int8.
+        isolate: decodes foreign bytes, and runs the model, in processes of their own, as jobs do; a crash then costs one
+            recording, and a CPU computes on all cores.
+        options: of every call, by the names of the jobs' flags: `language="en"`, `channels="split"`, `storage_options={...}`.
+
+    Raises:
+        audiomill.errors.UsageError: there is no such model. Its weights are loaded by the first call, for what that wants.
+
+    Example:
+        >>> engine = audiomill.load("openai/whisper-tiny.en")
+        >>> engine.transcribe("call.wav").text
+        >>> for answer in engine.transcribe([array_T, "https://example.org/a.mp3"], rate=16000):
+        ...     print(answer.source, answer.to_dict())
+    """
+    from audiomill.inference.speech_engine import SpeechEngine  # only here: it loads what models need
+
+    return SpeechEngine(str(model), {**options, "device": device, "precision": precision}, isolate)
 
 
 def streaming_recognizer(model: str, *, language: str | None = None, **options: Any) -> Listener:
@@ -112,7 +147,11 @@ def open_output(
 
 
 def __getattr__(name: str) -> Any:
-    """`listener`: the name that `streaming_recognizer` had in version 0.1."""
+    """`Rejection`, which is imported when it is asked for; `listener`: the name that `streaming_recognizer` had in version 0.1."""
+    if name == "Rejection":
+        from audiomill.inference.answers import Rejection
+
+        return Rejection
     if name == "listener":
         return streaming_recognizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -202,6 +202,7 @@ REASONS = {
     "no_samples": "a valid header with no audio behind it",
     "invalid_header": "sample rate, channels or duration outside what audio can be",
     "nan_samples": "samples that are not finite numbers",
+    "invalid_array": "a value from Python that is no audio: its type, shape, range or rate",
     "too_short": "shorter than --min-recording-seconds",
     "too_long": "longer than --max-recording-hours",
     "offset_out_of_range": "the manifest's span starts after the end of the audio",

@@ -16,7 +16,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.errors import ModelError
 from audiomill.models.base import RequestedOutputs
-from audiomill.models.load import load
+from audiomill.models.load import load_speech_model
 from audiomill.models.matrix_products import FloatUnits, IntegerUnits, PackedUnits, has_packed_units, smooth_quant
 from audiomill.models.precision import cpu_features, product_kind, settled_precision
 from audiomill.models.seq2seq.decode_slots import CudaGraphRunner
@@ -35,7 +35,7 @@ def loaded(model: Any, precision: str) -> Any:
     )
     config = ModelConfig(model=str(model), device="cpu", precision=settled)
     requested = RequestedOutputs(transcripts=TranscriptConfig())
-    return load(config, requested)
+    return load_speech_model(config, requested)
 
 
 @pytest.fixture(scope="module")

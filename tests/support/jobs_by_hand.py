@@ -15,7 +15,7 @@ from audiomill.config.run import EngineConfig, OutputConfig
 from audiomill.config.stages import DecodeConfig, ModelConfig, PlanConfig, SegmentConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import RequestedOutputs
-from audiomill.models.load import load
+from audiomill.models.load import load_speech_model
 from audiomill.runs.job import run_job
 from audiomill.storage import ledger
 from audiomill.storage.fs import Place
@@ -53,7 +53,7 @@ def loaded(model: Any, precision: str = "fp32", **requested: Any) -> Any:
     """A model on CPU, asked for `requested` (transcripts by default)."""
     config = ModelConfig(model=str(model), device="cpu", precision=precision)
     wanted = RequestedOutputs(**(requested or {"transcripts": TranscriptConfig()}))
-    return load(config, wanted)
+    return load_speech_model(config, wanted)
 
 
 def rows(output: Any, table: str, **options: Any) -> list[dict[str, Any]]:

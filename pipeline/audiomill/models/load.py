@@ -57,7 +57,9 @@ def plan_model(
     )
 
 
-def load(model: ModelConfig, requested: RequestedOutputs, storage_options: dict[str, Any] | None = None) -> SpeechModel:
+def load_speech_model(
+    model: ModelConfig, requested: RequestedOutputs, storage_options: dict[str, Any] | None = None
+) -> SpeechModel:
     """A model in one call, ready to use.
 
     Args:

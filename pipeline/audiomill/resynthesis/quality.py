@@ -20,7 +20,7 @@ from audiomill.config.stages import ModelConfig
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import RequestedOutputs
 from audiomill.models.checkpoint import check_options, find_checkpoint
-from audiomill.models.load import load
+from audiomill.models.load import load_speech_model
 from audiomill.text.wer import score_pair
 
 NONE = "none"
@@ -41,7 +41,7 @@ def recogniser_of(
     checkpoint = find_checkpoint(config, options)
     check_options(checkpoint, name, TranscriptConfig())
     requested = RequestedOutputs(transcripts=TranscriptConfig())
-    model = load(dataclasses.replace(config, precision="fp32"), requested, options)
+    model = load_speech_model(dataclasses.replace(config, precision="fp32"), requested, options)
     return Recogniser(name, model, checkpoint.family.window_s)
 
 

@@ -22,7 +22,7 @@ from audiomill.models.codes.unit_settings import CODEBOOK, ENCODER, END, START, 
 from audiomill.models.codes.unit_tokens import UnitVocabulary, deduplicate_codes, joint_codes, read_vocabulary
 from audiomill.models.family import Loading
 from audiomill.models.frames.whole import loaded_whole
-from audiomill.models.load import dtype_of, load
+from audiomill.models.load import dtype_of, load_speech_model
 from audiomill.models.vectors.kept_parts import check_same_part, place_of
 from audiomill.models.vectors.readout import CoreFrames, Quantizer, read_out
 from audiomill.models.vectors.requested_outputs import QUANTIZER
@@ -173,4 +173,4 @@ def load_coder(
         num_entries=settings.num_entries,
         num_kept=settings.num_codebooks,
     )
-    return load(dataclasses.replace(model, model=name), RequestedOutputs(codes=(want,)), storage_options)
+    return load_speech_model(dataclasses.replace(model, model=name), RequestedOutputs(codes=(want,)), storage_options)

@@ -20,7 +20,7 @@ from audiomill.models.base import Parity, RequestedOutputs, SpeechModel, VectorR
 from audiomill.models.checkpoint import Checkpoint, find_checkpoint, shape_of
 from audiomill.models.device import resolve_device
 from audiomill.models.family import VECTORS
-from audiomill.models.load import load
+from audiomill.models.load import load_speech_model
 from audiomill.models.task import Shape
 
 CACHED_BYTES = 1 << 30
@@ -79,7 +79,9 @@ def loaded_encoder(
     name: str, want: VectorRequest, model: ModelConfig, storage_options: dict[str, Any]
 ) -> FrozenEncoder:
     """An encoder on the device of `model`, in its number format, that gives one kind of frames."""
-    encoder = load(dataclasses.replace(model, model=name), RequestedOutputs(vectors=(want,)), storage_options)
+    encoder = load_speech_model(
+        dataclasses.replace(model, model=name), RequestedOutputs(vectors=(want,)), storage_options
+    )
     return FrozenEncoder(encoder, torch.device(resolve_device(model.device)))
 
 
