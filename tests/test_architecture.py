@@ -28,6 +28,7 @@ LAYERS = [
     ("watch",),
     ("runs",),
     ("resynthesis", "exports", "voices", "streams", "inference"),
+    ("ray",),
     ("report",),
     ("forecast",),
     ("train",),

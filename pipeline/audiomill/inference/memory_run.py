@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -24,16 +26,21 @@ from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec
 from audiomill.storage.fs import Place
+from audiomill.storage.ledger import split_by_part
 from audiomill.tables.assemble import Result, assemble, unpack
 
+_PART_SECONDS = 240.0
+"""Of audio that goes through the models together: the next part is decoded meanwhile, or computed by another process."""
 
-def plan_rows(group: Sequence[MemoryInput], part: int = 0) -> list[dict[str, Any]]:
-    """Plan rows of some inputs, all of one part."""
+
+def planned_seconds_of(given: MemoryInput) -> float:
+    """Its length, or a guess by its size."""
+    return float(_plan([given]).column("planned_s")[0].as_py())
+
+
+def _plan(group: Sequence[MemoryInput]) -> pa.Table:
     durations = [each.seconds for each in group]
-    rows: list[dict[str, Any]] = planned_table(
-        [each.entry for each in group], durations, first_part=part, part_seconds=1e12
-    ).to_pylist()
-    return [{**row, "part": part} for row in rows]
+    return planned_table([each.entry for each in group], durations, first_part=0, part_seconds=_PART_SECONDS)
 
 
 class _Reader:
@@ -70,34 +77,50 @@ def _reader(spec: RunSpec, group: Sequence[MemoryInput]) -> Iterator[tuple[_Read
 
 def run_group(spec: RunSpec, tasks: Sequence[LoadedTask], group: Sequence[MemoryInput]) -> dict[str, pa.Table]:
     """Tables of some recordings, by models of this process."""
-    with _reader(spec, group) as (reader, _):
-        pieces = cut_part(0, plan_rows(group), reader, spec.piece_samples)
-        return assemble([unpack(infer_piece(piece, tasks, spec.tables, 0)) for piece in pieces], spec.tables)
+    parts = split_by_part(_plan(group))
+    with _reader(spec, group) as (reader, _), ThreadPoolExecutor(1) as ahead:
+        pieces = _pieces(parts, reader, spec)
+        results, coming = list[Result](), ahead.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = ahead.submit(next, pieces, None)
+            results.append(unpack(infer_piece(piece, tasks, spec.tables, 0)))
+        return assemble(results, spec.tables)
 
 
 def run_isolated_group(spec: RunSpec, group: Sequence[MemoryInput]) -> dict[str, pa.Table]:
-    """The same by the processes of the local engine. A recording on which they die has no rows; the others are computed again."""
+    """The same by the processes of the local engine. A recording on which they die has no rows; what shared a part with it is
+    computed again."""
+    plan = _plan(group)
     with _reader(spec, group) as (reader, notes):
-        results = _inferred(spec, {0: plan_rows(group)}, reader, notes)
-        if not results:
-            results = _inferred(spec, {n: plan_rows([each], n) for n, each in enumerate(group)}, reader, notes)
-        return assemble([result for number in sorted(results) for result in results[number]], spec.tables)
+        results = _inferred(spec, split_by_part(plan), reader, notes)
+        alone = {
+            number: plan.slice(number, 1)
+            for number, part in enumerate(plan.column("part").to_pylist())
+            if part not in results
+        }
+        parts = {part + len(group): several for part, several in results.items()}
+        parts |= _inferred(spec, alone, reader, notes) if alone else {}
+        return assemble([result for number in sorted(parts) for result in parts[number]], spec.tables)
+
+
+def _pieces(parts: Mapping[int, pa.Table], reader: RecordingReader, spec: RunSpec) -> Iterator[pa.Table]:
+    for part, rows in parts.items():
+        yield from cut_part(part, rows.to_pylist(), reader, spec.piece_samples)
 
 
 def _inferred(
-    spec: RunSpec, parts: Mapping[int, list[dict[str, Any]]], reader: RecordingReader, notes: Place
+    spec: RunSpec, parts: Mapping[int, pa.Table], reader: RecordingReader, notes: Place
 ) -> dict[int, list[Result]]:
     """Results by part, of the parts that are whole."""
-    pieces = (piece for part, rows in parts.items() for piece in cut_part(part, rows, reader, spec.piece_samples))
-    results: dict[int, list[Result]] = {}
-    planned_s = sum(row["planned_s"] for rows in parts.values() for row in rows)
-    for packed in infer_all(pieces, lambda: True, spec, notes, planned_s):
+    planned_s = sum(sum(rows.column("planned_s").to_pylist()) for rows in parts.values())
+    results: defaultdict[int, list[Result]] = defaultdict(list)
+    for packed in infer_all(_pieces(parts, reader, spec), lambda: True, spec, notes, planned_s):
         result = unpack(packed)
-        results.setdefault(result.row["part"], []).append(result)
+        results[result.row["part"]].append(result)
     for several in results.values():
-        several.sort(key=lambda result: result.row["piece"])
+        several.sort(key=lambda result: int(result.row["piece"]))
     return {
         part: several
         for part, several in results.items()
-        if several[-1].row["last"] and len(several) == several[-1].row["piece"] + 1
+        if len(several) == several[-1].row["piece"] + 1 and several[-1].row["last"]
     }

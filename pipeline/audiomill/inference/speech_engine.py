@@ -31,7 +31,7 @@ from audiomill.inference.answers import (
     to_transcription,
 )
 from audiomill.inference.audio_inputs import MemoryInput, memory_input
-from audiomill.inference.memory_run import plan_rows, run_group, run_isolated_group
+from audiomill.inference.memory_run import planned_seconds_of, run_group, run_isolated_group
 from audiomill.models.checkpoint import find_checkpoint
 from audiomill.models.device import resolve_device
 from audiomill.models.load import load_tasks
@@ -41,7 +41,7 @@ from audiomill.runs.resolve_checkpoints import resolve_tasks
 from audiomill.runs.resolve_config import resolve_run
 from audiomill.stages.spec import RunSpec
 
-GROUP_SECONDS, GROUP_RECORDINGS = 600.0, 256
+GROUP_SECONDS, GROUP_RECORDINGS = 1_200.0, 256
 """Recordings that are batched together: more make batches hardly fuller, and answers come later."""
 _CRASHED = "expected an answer, got a dead model process on this recording alone"
 _Answer = TypeVar("_Answer", bound=Answer)
@@ -140,6 +140,11 @@ class SpeechEngine:
         """Discrete codes, as `audiomill encode` writes them: `codebook="codebook/"`. See `transcribe`."""
         return self._answers("encode", audio, rate, progress, options, to_encoding)
 
+    def table_schema(self, job: str, table: str, **options: Any) -> pa.Schema:
+        """Of a table that a job's answers hold."""
+        result: pa.Schema = self._prepare(job, options).spec.tables.schemas[table]
+        return result
+
     def _answers(
         self,
         job: str,
@@ -222,7 +227,7 @@ def _grouped(inputs: Iterator[MemoryInput]) -> Iterator[tuple[list[MemoryInput],
             group, names, seconds = [], set(), 0.0
         group.append(each)
         names.add(each.entry.id)
-        seconds += plan_rows(group[-1:])[0]["planned_s"]
+        seconds += planned_seconds_of(each)
     if group or error is not None:
         yield group, error
 

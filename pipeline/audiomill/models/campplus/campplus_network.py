@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from audiomill.models.device import one_thread
 from audiomill.models.frames.fbank import HOP_SAMPLES, WINDOW_SAMPLES, kaldi_fbank
 from audiomill.models.restricted_unpickler import checkpoint_tensors, loaded_into
-from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
+from audiomill.models.speakers.embedder import FULL_SCALE, SpeakerEmbedder
 
 NUM_MELS = 80
 FRONT_CHANNELS, FIRST_CHANNELS, GROWTH, BOTTLENECK = 32, 128, 32, 128
@@ -184,7 +184,7 @@ class CamPlusPlus(nn.Module):
         return out
 
 
-def load_campplus(path: Path, device: str, root: str) -> Embedder:
+def load_campplus(path: Path, device: str, root: str) -> SpeakerEmbedder:
     """Of a file or folder; `root`: name of the tensor that the model begins with.
 
     Raises:
@@ -201,4 +201,4 @@ def load_campplus(path: Path, device: str, root: str) -> Embedder:
         out: Tensor = network((mel_BFM - mel_BFM.mean(1, keepdim=True)).float())
         return out
 
-    return Embedder(forward, width, WINDOW_SAMPLES + (LEAST_FRAMES - 1) * HOP_SAMPLES, torch.device(device))
+    return SpeakerEmbedder(forward, width, WINDOW_SAMPLES + (LEAST_FRAMES - 1) * HOP_SAMPLES, torch.device(device))

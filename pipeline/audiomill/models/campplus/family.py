@@ -9,12 +9,12 @@ from audiomill.models.family import Facts
 from audiomill.models.speakers.vector_family import speaker_vectors
 
 if TYPE_CHECKING:
-    from audiomill.models.speakers.embedder import Embedder
+    from audiomill.models.speakers.embedder import SpeakerEmbedder
 
 _ROOT = "head.conv1.weight"
 
 
-def _embedder(path: Path, device: str) -> Embedder:
+def _embedder(path: Path, device: str) -> SpeakerEmbedder:
     from audiomill.models.campplus.campplus_network import load_campplus
 
     return load_campplus(path, device, _ROOT)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from audiomill.audio.clock import MODEL_SAMPLE_RATE
 from audiomill.models.frames.mel import slaney_filters
 from audiomill.models.restricted_unpickler import checkpoint_tensors, loaded_into
-from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
+from audiomill.models.speakers.embedder import FULL_SCALE, SpeakerEmbedder
 
 NUM_MELS, NUM_FFT, HOP_SAMPLES = 40, 400, 160
 _STRETCH = 160
@@ -46,7 +46,7 @@ def starts_of(num_samples: int) -> list[int]:
     return starts[:-1] if coverage < LEAST_COVERAGE and len(starts) > 1 else starts
 
 
-def load_dvector(path: Path, device: str, root: str) -> Embedder:
+def load_dvector(path: Path, device: str, root: str) -> SpeakerEmbedder:
     """Of a file or folder; `root`: name of the tensor that the model begins with.
 
     Raises:
@@ -68,4 +68,4 @@ def load_dvector(path: Path, device: str, root: str) -> Embedder:
         vectors = [network(mel_BFM[:, start : start + _STRETCH]) for start in starts]
         return nn.functional.normalize(torch.stack(vectors).mean(0), dim=1)
 
-    return Embedder(forward, 256, NUM_FFT, torch.device(device))
+    return SpeakerEmbedder(forward, 256, NUM_FFT, torch.device(device))

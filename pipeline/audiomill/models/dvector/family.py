@@ -9,12 +9,12 @@ from audiomill.models.family import Facts
 from audiomill.models.speakers.vector_family import speaker_vectors
 
 if TYPE_CHECKING:
-    from audiomill.models.speakers.embedder import Embedder
+    from audiomill.models.speakers.embedder import SpeakerEmbedder
 
 _ROOT = "lstm.weight_ih_l0"
 
 
-def _embedder(path: Path, device: str) -> Embedder:
+def _embedder(path: Path, device: str) -> SpeakerEmbedder:
     from audiomill.models.dvector.dvector_network import load_dvector
 
     return load_dvector(path, device, _ROOT)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiomill.models.frames.encoders import Encoder, Features, extractor_of
+from audiomill.models.frames.encoders import EncoderKind, Features, extractor_of
 from audiomill.models.frames.fbank import MelFrontEnd, MelSpec, standardized
 
 LOG_GUARD, DEVIATION_GUARD = 2.0**-24, 1e-5
@@ -62,8 +62,8 @@ def _frames_of(lengths_B: Tensor, config: Any, layer: int | None) -> Tensor:
     return lengths_B
 
 
-def encoder(hop: int) -> Encoder:
+def encoder(hop: int) -> EncoderKind:
     """With so many samples from one frame to the next."""
-    return Encoder(
+    return EncoderKind(
         features=nemo_features, frames_of=_frames_of, body=lambda model: getattr(model, "encoder", model), hop=hop
     )

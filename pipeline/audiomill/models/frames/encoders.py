@@ -42,7 +42,7 @@ class Features(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
+class EncoderKind:
     """What differs between them.
 
     Attributes:
@@ -64,7 +64,7 @@ class Encoder:
 class EncoderFeed:
     """See `audiomill.models.frames.frame_network.Feed`."""
 
-    def __init__(self, kind: Encoder, features: Features, config: Any, dtype: torch.dtype) -> None:
+    def __init__(self, kind: EncoderKind, features: Features, config: Any, dtype: torch.dtype) -> None:
         self._kind, self._features, self._config, self._dtype = kind, features, config, dtype
         self.hop = self.text_hop = kind.hop
         self._lengths_B = torch.zeros(0, dtype=torch.long)
@@ -83,7 +83,7 @@ class EncoderFeed:
         return self.frames_B()
 
 
-def load_encoder(loading: Loading, kind: Encoder) -> FrameModel:
+def load_encoder(loading: Loading, kind: EncoderKind) -> FrameModel:
     """A checkpoint from a local folder; with its CTC head where text is wanted.
 
     Raises:
@@ -112,7 +112,7 @@ def load_encoder(loading: Loading, kind: Encoder) -> FrameModel:
     )
 
 
-def encoder_network(loading: Loading, model: Any, kind: Encoder) -> FrameNetwork:
+def encoder_network(loading: Loading, model: Any, kind: EncoderKind) -> FrameNetwork:
     """The encoder of a model on its device, fed as its family is, in the number format of the task; changed in place.
 
     Raises:
@@ -147,7 +147,7 @@ def extractor_of(folder: Path, expected_rate: int = MODEL_SAMPLE_RATE) -> Any:
     return extractor
 
 
-def encoder_parity(folder: Path, model: Any, kind: Encoder, feed: EncoderFeed, segment: Segment) -> Parity:
+def encoder_parity(folder: Path, model: Any, kind: EncoderKind, feed: EncoderFeed, segment: Segment) -> Parity:
     """Compares what is given to the model and what comes out with transformers' own processor and model."""
     ours = feed([segment.pcm_T])
     try:
@@ -175,7 +175,7 @@ def _last_entered(body: Any) -> int | None:
     return len(body.layers) - 1 if len(body.layers) < whole else None
 
 
-def _hidden_state(model: Any, kind: Encoder, inputs: Mapping[str, Tensor], layer: int | None) -> Tensor:
+def _hidden_state(model: Any, kind: EncoderKind, inputs: Mapping[str, Tensor], layer: int | None) -> Tensor:
     """A hidden state; None: the logits, or what leaves the encoder where there is no CTC head."""
     device, dtype = model.device, model.dtype
     given = {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in inputs.items()}

@@ -29,11 +29,11 @@ def _shape(path: Path) -> Shape:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.frames.encoders import Encoder, load_encoder
+    from audiomill.models.frames.encoders import EncoderKind, load_encoder
     from audiomill.models.granite_speech.stacked_mel import granite_features
 
     result = _shape(loading.path)
-    kind = Encoder(
+    kind = EncoderKind(
         features=granite_features,
         frames_of=lambda lengths_B, config, layer: (
             lengths_B // (hops(config)[-1 if layer is None else layer] // hops(config)[0])

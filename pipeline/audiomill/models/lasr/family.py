@@ -31,10 +31,10 @@ def _frames_of(lengths_B: Any, config: Any, layer: int | None) -> Any:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.frames.encoders import Encoder, load_encoder
+    from audiomill.models.frames.encoders import EncoderKind, load_encoder
     from audiomill.models.lasr.lasr_mel import lasr_features
 
-    kind = Encoder(
+    kind = EncoderKind(
         features=lasr_features,
         frames_of=_frames_of,
         body=lambda model: getattr(model, "encoder", model),

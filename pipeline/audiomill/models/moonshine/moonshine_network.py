@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Loading
-from audiomill.models.frames.encoders import Encoder, extractor_of
+from audiomill.models.frames.encoders import EncoderKind, extractor_of
 from audiomill.models.matrix_products import fused, projection
 from audiomill.models.moonshine.strides import CONVOLUTIONS, MIN_SAMPLES, MOONSHINE_HOP
 from audiomill.models.seq2seq.decoder_weights import (
@@ -57,7 +57,7 @@ def _frames_of(lengths_B: Tensor, config: Any, layer: int | None) -> Tensor:
     return lengths_B
 
 
-MOONSHINE_ENCODER = Encoder(
+MOONSHINE_ENCODER = EncoderKind(
     features=_features,
     frames_of=_frames_of,
     body=lambda model: model.model.encoder,

@@ -38,10 +38,10 @@ def _body(model: Any) -> Any:
 
 
 def _load(loading: Loading) -> SpeechModel:
-    from audiomill.models.frames.encoders import Encoder, load_encoder
+    from audiomill.models.frames.encoders import EncoderKind, load_encoder
     from audiomill.models.omniasr.normalized import omniasr_features
 
-    kind = Encoder(
+    kind = EncoderKind(
         features=omniasr_features,
         frames_of=_frames_of,
         body=_body,

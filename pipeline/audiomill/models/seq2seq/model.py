@@ -17,7 +17,7 @@ from audiomill.audio.cutting.segment import Segment
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import OnProgress, Prediction, Readout, RequestedOutputs, Transcript, no_progress
 from audiomill.models.family import Loading
-from audiomill.models.frames.encoders import Encoder, encoder_network
+from audiomill.models.frames.encoders import EncoderKind, encoder_network
 from audiomill.models.frames.encoding import EncodingModel
 from audiomill.models.frames.frame_network import FrameNetwork
 from audiomill.models.frames.whole import loaded_whole
@@ -140,7 +140,7 @@ class EncoderDecoder(GeneratingModel, EncodingModel):
 
 
 def load_encoder_decoder(
-    loading: Loading, kind: Encoder, writer: Callable[[Any, str], DecoderAdapter], encoded_at_once_s: float = 0.0
+    loading: Loading, kind: EncoderKind, writer: Callable[[Any, str], DecoderAdapter], encoded_at_once_s: float = 0.0
 ) -> EncoderDecoder:
     """A checkpoint from a local folder.
 

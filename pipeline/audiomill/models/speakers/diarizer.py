@@ -19,7 +19,7 @@ from torch import Tensor
 from audiomill.audio.clock import MODEL_SAMPLE_RATE, samples_from_seconds
 from audiomill.audio.cutting.segment import Segment
 from audiomill.models.base import LocalSpeaker, Parity, Prediction, Readout, SpeechModel
-from audiomill.models.speakers.embedder import FULL_SCALE, Embedder
+from audiomill.models.speakers.embedder import FULL_SCALE, SpeakerEmbedder
 from audiomill.models.watchdog import heartbeat
 
 _BATCH_SAMPLES = 160 * MODEL_SAMPLE_RATE
@@ -80,7 +80,7 @@ class Diarizer(SpeechModel):
 
     pads_rows_alone = True
 
-    def __init__(self, classifier: FrameClassifier, embedder: Embedder) -> None:
+    def __init__(self, classifier: FrameClassifier, embedder: SpeakerEmbedder) -> None:
         self._classifier, self._embedder = classifier, embedder
 
     def padded_length(self, num_samples: int) -> int:

@@ -24,7 +24,7 @@ _BATCH_SAMPLES = 60 * MODEL_SAMPLE_RATE
 
 
 @dataclass(frozen=True)
-class Embedder:
+class SpeakerEmbedder:
     """`forward`: pcm_BT of one length -> vectors_BD; `width`: D; `least`: samples that it needs; `device`: of its weights.
 
     Rows of one length go together, others never: so nothing is padded, and a row gives what it gives alone.
@@ -72,7 +72,7 @@ class VectorModel(SpeechModel):
 
     pads_rows_alone = True
 
-    def __init__(self, embedder: Embedder, requested: RequestedOutputs) -> None:
+    def __init__(self, embedder: SpeakerEmbedder, requested: RequestedOutputs) -> None:
         self._embedder, self._wants = embedder, requested
 
     def padded_length(self, num_samples: int) -> int:

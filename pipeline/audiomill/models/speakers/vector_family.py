@@ -32,7 +32,7 @@ def speaker_vectors(
         checkpoints: for people.
         tensors: names by which a checkpoint is known.
         width: of its vectors.
-        embedder: loads one, see `audiomill.models.speakers.embedder.Embedder`.
+        embedder: loads one, see `audiomill.models.speakers.embedder.SpeakerEmbedder`.
         facts: for people.
     """
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from audiomill.config.text import TranscriptConfig
 from audiomill.models.base import SpeechModel
 from audiomill.models.family import Loading
-from audiomill.models.frames.encoders import Encoder, extractor_of
+from audiomill.models.frames.encoders import EncoderKind, extractor_of
 from audiomill.models.frames.exact import frame_mask
 from audiomill.models.frames.fbank import WINDOW_SAMPLES, kaldi_fbank
 from audiomill.models.matrix_products import fused, projection
@@ -86,7 +86,7 @@ def frames_behind(lengths_B: Tensor, config: Any, layer: int | None) -> Tensor:
     return lengths_B
 
 
-S2T_ENCODER = Encoder(
+S2T_ENCODER = EncoderKind(
     features=filter_banks,
     frames_of=frames_behind,
     body=lambda model: model.model.encoder if hasattr(model, "model") else model.encoder,
