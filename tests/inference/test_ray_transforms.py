@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -82,6 +83,21 @@ def test_vectors_and_codes_are_rows_of_the_tables(table: pa.Table) -> None:
     assert np.array_equal(vectors[0].as_py()[0]["values"], embedding.vectors[0].values)
     assert [row["codes"] for row in codes[0].as_py()] == [each.values.tolist() for each in encoding.codes]
     assert vectors[1].as_py() is None and codes[1].as_py() is None
+
+
+def test_batches_with_and_without_good_rows_have_one_schema(table: pa.Table) -> None:
+    """ray-project/ray#53529: blocks of other types end a pipeline."""
+    for kind, options in ((Transcriber, {}), (Embedder, {"layers": "1"}), (Encoder, {})):
+        transform = kind("fake://", **NONE, **options)
+        kinds = {transform(rows).schema for rows in (table, table.slice(2, 1), table.slice(0, 1), table.slice(0, 0))}
+        assert len(kinds) == 1
+
+
+def test_a_hugging_face_dataset_is_mapped_too(table: pa.Table, tmp_path: Path) -> None:
+    dataset = datasets.Dataset(table).with_format("arrow")
+    transcriber = Transcriber("fake://", **NONE)
+    mapped = dataset.map(transcriber, batched=True, batch_size=3, cache_file_name=str(tmp_path / "cache.arrow"))
+    assert mapped[:]["text"].to_pylist() == transcriber(table).column("text").to_pylist()
 
 
 def test_arrays_take_the_rate_of_their_row(tmp_path: Path) -> None:

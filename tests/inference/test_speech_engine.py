@@ -131,6 +131,37 @@ def test_the_form_of_the_sound_does_not_matter(
     assert engine.transcribe(forms[form], rate=RATE).to_arrow() == expected
 
 
+class Decoded:
+    """As torchcodec's: channels first."""
+
+    def __init__(self, data: torch.Tensor, sample_rate: float) -> None:
+        self.data, self.sample_rate = data, sample_rate
+
+    def get_all_samples(self) -> Decoded:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("audio", "rate", "seconds"),
+    [
+        (np.arange(8_000, dtype=np.int16), 8_000, 1.0),  # SYSTRAN/faster-whisper#1323: telephone sound
+        (np.zeros((48_000, 2), np.float32), 48_000, 1.0),  # m-bain/whisperX#752, faster-whisper#1253: of sounddevice
+        (np.zeros((22_050, 1), np.int16), 22_050, 1.0),  # gudgud96/frechet-audio-distance#1: of soundfile
+        (torch.zeros(1, RATE, requires_grad=True), RATE, 1.0),  # faster-whisper#523
+        (torch.zeros(RATE, dtype=torch.bfloat16), RATE, 1.0),
+        (np.zeros(RATE, np.float16), RATE, 1.0),
+        (Decoded(torch.zeros(1, 2 * RATE), 16_000.0), None, 2.0),  # huggingface/transformers#39504
+        (Decoded(torch.zeros(2, 2 * RATE), 16_000.0), None, 2.0),
+        ([0.0] * RATE, RATE, 1.0),
+        ([0] * RATE, RATE, 1.0),
+    ],
+)
+def test_forms_that_people_report(engine: SpeechEngine, audio: Any, rate: int | None, seconds: float) -> None:
+    assert engine.transcribe(audio, rate=rate).duration_s == seconds
+    (answer,) = engine.transcribe(iter([audio]), rate=rate)
+    assert isinstance(answer, Transcription) and answer.duration_s == seconds
+
+
 def test_channels_may_come_first_or_last(engine: SpeechEngine, voices: Any) -> None:
     one = voices[0][0][: 2 * RATE]
     two = one[::-1].copy()
@@ -156,6 +187,7 @@ def test_channels_may_come_first_or_last(engine: SpeechEngine, voices: Any) -> N
         (np.zeros(100, np.uint16), RATE, "invalid_array", "uint16"),
         (object(), RATE, "invalid_array", "object"),
         (None, RATE, "invalid_array", "NoneType"),
+        ({}, RATE, "invalid_array", "sampling_rate"),  # kyegomez/swarms#220
         ({"text": "no sound"}, RATE, "invalid_array", "sampling_rate"),
         (io.StringIO("text"), RATE, "invalid_array", "reading bytes"),
         (b"", RATE, "empty", ""),
