@@ -18,6 +18,7 @@ import pyarrow as pa
 from audiomill.audio.cutting.segment import Segment
 from audiomill.inference.audio_inputs import MemoryInput
 from audiomill.models.task import LoadedTask
+from audiomill.runs.poison_isolation import result_of_lost
 from audiomill.runs.process_pool import infer_all
 from audiomill.stages.cut import RecordingReader, cut_part
 from audiomill.stages.infer import infer_piece
@@ -88,7 +89,7 @@ def run_group(spec: RunSpec, tasks: Sequence[LoadedTask], group: Sequence[Memory
 
 
 def run_isolated_group(spec: RunSpec, group: Sequence[MemoryInput]) -> dict[str, pa.Table]:
-    """The same by the processes of the local engine. A recording on which they die has no rows; what shared a part with it is
+    """The same by the processes of the local engine. A recording on which they die or hang is rejected; what shared a part with it is
     computed again."""
     plan = _plan(group)
     with _reader(spec, group) as (reader, notes):
@@ -100,6 +101,8 @@ def run_isolated_group(spec: RunSpec, group: Sequence[MemoryInput]) -> dict[str,
         }
         parts = {part + len(group): several for part, several in results.items()}
         parts |= _inferred(spec, alone, reader, notes) if alone else {}
+        for number in alone.keys() - parts.keys():
+            parts[number] = [result_of_lost(alone[number].to_pylist()[0], notes, number)]
         return assemble([result for number in sorted(parts) for result in parts[number]], spec.tables)
 
 

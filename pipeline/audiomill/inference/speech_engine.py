@@ -43,7 +43,6 @@ from audiomill.stages.spec import RunSpec
 
 GROUP_SECONDS, GROUP_RECORDINGS = 1_200.0, 256
 """Recordings that are batched together: more make batches hardly fuller, and answers come later."""
-_CRASHED = "expected an answer, got a dead model process on this recording alone"
 _Answer = TypeVar("_Answer", bound=Answer)
 _ToAnswer = Callable[[Mapping[str, Any], Mapping[str, pa.Table]], _Answer]
 
@@ -247,10 +246,8 @@ def _group_answers(
         name = each.entry.id
         if name in recordings:
             yield to_answer(recordings[name], tables_of(name, tables))
-        elif name in rejections:
-            yield to_rejection(rejections[name])
         else:
-            yield Rejection(name, each.entry.source, "infer", "worker_crashed", _CRASHED)
+            yield to_rejection(rejections[name])
 
 
 def _shown(answers: Iterator[Any], progress: bool) -> Iterator[Any]:

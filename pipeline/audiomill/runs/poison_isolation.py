@@ -68,12 +68,12 @@ def _apart(rows: list[dict[str, Any]], spec: RunSpec, engine: ModuleType) -> lis
             continue
         engine.run_isolated({number: rows[number]}, spec, folder)
     saved = saved_results(folder)
-    results = [saved.get(number) or [_failed(row, folder, number)] for number, row in enumerate(rows)]
+    results = [saved.get(number) or [result_of_lost(row, folder, number)] for number, row in enumerate(rows)]
     folder.remove(recursive=True)
     return results
 
 
-def _failed(row: dict[str, Any], notes: Place, number: int) -> Result:
+def result_of_lost(row: dict[str, Any], notes: Place, number: int) -> Result:
     """The rejection of a recording that never gave a result, by what its worker left in the notes."""
     named = {name: row[name] for name in ("id", "source", "member")}
     error, model_timeout = failure_of(notes, number), hung_on(notes, number)
