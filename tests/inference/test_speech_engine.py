@@ -246,6 +246,7 @@ def test_answers_come_in_order_lazily_and_twice_for_a_recording_that_comes_twice
     assert isinstance(rest[2], Rejection) and rest[2].source.endswith("gone.wav")
 
 
+@pytest.mark.nightly
 def test_in_processes_of_its_own_it_answers_the_same(
     engine: SpeechEngine, files: list[str], clip: NDArray[np.int16]
 ) -> None:
