@@ -115,12 +115,9 @@ def _array(values: Any, rate: Any, name: str) -> MemoryInput:
 
 def _samples(values: Any) -> NDArray[Any]:
     """samples_TC: uint8, int16, int32 or float32. Raises RecordingRejected for what no audio is."""
-    if hasattr(values, "detach"):  # a torch tensor, on whatever device
-        values = (
-            values.detach().cpu().numpy()
-            if str(values.dtype) != "torch.bfloat16"
-            else values.detach().cpu().float().numpy()
-        )
+    if hasattr(values, "detach"):  # a torch tensor, on whatever device; NumPy has no bfloat16
+        tensor = values.detach().cpu()
+        values = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     if not isinstance(values, (np.ndarray, list)):
         raise _rejected("a path, URL, bytes, array, tensor or Hugging Face Audio value", type(values).__name__)
     try:

@@ -26,6 +26,7 @@ from audiomill.stages.plan import planned_table
 from audiomill.stages.read import Finished
 from audiomill.stages.sandbox import Decoder
 from audiomill.stages.spec import RunSpec
+from audiomill.stages.write import whole_parts
 from audiomill.storage.fs import Place
 from audiomill.storage.ledger import split_by_part
 from audiomill.tables.assemble import Result, assemble, unpack
@@ -120,10 +121,4 @@ def _inferred(
     for packed in infer_all(_pieces(parts, reader, spec), lambda: True, spec, notes, planned_s):
         result = unpack(packed)
         results[result.row["part"]].append(result)
-    for several in results.values():
-        several.sort(key=lambda result: int(result.row["piece"]))
-    return {
-        part: several
-        for part, several in results.items()
-        if len(several) == several[-1].row["piece"] + 1 and several[-1].row["last"]
-    }
+    return whole_parts(results)

@@ -139,9 +139,9 @@ class SpeechEngine:
         """Discrete codes, as `audiomill encode` writes them: `codebook="codebook/"`. See `transcribe`."""
         return self._answers("encode", audio, rate, progress, options, to_encoding)
 
-    def table_schema(self, job: str, table: str, **options: Any) -> pa.Schema:
+    def table_schema(self, job: str, table: str) -> pa.Schema:
         """Of a table that a job's answers hold."""
-        result: pa.Schema = self._prepare(job, options).spec.tables.schemas[table]
+        result: pa.Schema = self._prepare(job, {}).spec.tables.schemas[table]
         return result
 
     def _answers(

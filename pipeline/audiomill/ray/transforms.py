@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from audiomill import schema
 from audiomill.errors import UsageError
 from audiomill.inference.answers import Answer, Rejection
 from audiomill.inference.speech_engine import SpeechEngine
+from audiomill.tables.output import offsets
 
 LOOKED_AT = ("audio", "bytes", "path", "file", "source", "audio_filepath")
 """Where audio is looked for, in this order, if no column is named."""
@@ -84,19 +84,16 @@ class _Transform:
 
     def _columns(self, answers: Sequence[Answer | Rejection]) -> dict[str, pa.Array]:
         good = [each if isinstance(each, Answer) else None for each in answers]
-        rejected = [each.to_dict() if isinstance(each, Rejection) else None for each in answers]
+        names = [each.name for each in _REJECTION]
+        kind = self._engine.table_schema(self.job, self.table)
         rejections = [
-            None if each is None else {field.name: each[field.name] for field in _REJECTION} for each in rejected
+            {name: getattr(each, name) for name in names} if isinstance(each, Rejection) else None for each in answers
         ]
         return {
             "duration_s": pa.array([each and each.duration_s for each in good], pa.float64()),
-            self.table: _rows([each and each.to_arrow(self.table) for each in good], self._kind()),
+            self.table: _rows([each and each.to_arrow(self.table) for each in good], kind),
             "rejection": pa.array(rejections, _REJECTION),
         }
-
-    def _kind(self) -> pa.Schema:
-        """Of the job's table."""
-        return self._engine.table_schema(self.job, self.table)
 
 
 class Transcriber(_Transform):
@@ -110,9 +107,6 @@ class Transcriber(_Transform):
             for name in ("text", "language")
         }
         return {**texts, **super()._columns(answers)}
-
-    def _kind(self) -> pa.Schema:
-        return schema.SEGMENTS
 
 
 class Embedder(_Transform):
@@ -129,5 +123,9 @@ class Encoder(_Transform):
 
 def _rows(tables: Sequence[pa.Table | None], kind: pa.Schema) -> pa.Array:
     """The rows of each table as one value; null for None."""
-    plain = [None if table is None else table.to_pylist() for table in tables]
-    return pa.array(plain, pa.list_(pa.struct(list(kind))))
+    structs = pa.concat_tables(
+        [kind.empty_table(), *(table for table in tables if table is not None)]
+    ).to_struct_array()
+    edges = pa.array(offsets([0 if table is None else table.num_rows for table in tables]), pa.int32())
+    is_null = pa.array([table is None for table in tables], pa.bool_())
+    return pa.ListArray.from_arrays(edges, structs.combine_chunks(), mask=is_null)

@@ -94,10 +94,16 @@ def saved_results(folder: Place) -> dict[int, list[Result]]:
     for name in folder.names():
         if name.endswith(".arrow") and not name.startswith("."):
             result[int(name[:6])].append(from_ipc(folder.join(name).read()))
+    return whole_parts(result)
+
+
+def whole_parts(results: Mapping[int, Sequence[Result]]) -> dict[int, list[Result]]:
+    """The parts of which every piece is there, their results in order."""
+    in_order = {part: sorted(several, key=lambda result: int(result.row["piece"])) for part, several in results.items()}
     return {
-        part: results
-        for part, results in result.items()
-        if results[-1].row["last"] and len(results) == results[-1].row["piece"] + 1
+        part: several
+        for part, several in in_order.items()
+        if several[-1].row["last"] and len(several) == several[-1].row["piece"] + 1
     }
 
 
